@@ -1,0 +1,154 @@
+//! The one way a jc tool fails: a line that names operation, object and cause, perhaps a hint, and
+//! an exit code that the contract fixes (`jc(7)`).
+
+use std::fmt::{self, Display, Write as _};
+use std::io;
+use std::path::Path;
+
+/// What every fallible function of the workspace returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Which of the contract's failures an [`Error`] is; with the tool's [`Family`](crate::Family) it
+/// gives the exit code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// The command line asks for something that cannot be meant.
+    Usage,
+    /// The tool could not do its job.
+    Failed,
+    /// The program was found, and is not executable (126).
+    NotExecutable,
+    /// The program was not found (127).
+    NotFound,
+    /// The reader of the tool's output has gone: end without a word.
+    Quiet,
+}
+
+/// A failure, as its user will read it: `operation object: strerror`, lower case, no full stop.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Error {
+    /// The tool could not do its job.
+    pub fn new(message: impl Display) -> Self {
+        Self::with_kind(Kind::Failed, message)
+    }
+
+    /// The command line cannot be meant.
+    pub fn usage(message: impl Display) -> Self {
+        Self::with_kind(Kind::Usage, message)
+    }
+
+    /// A failure of the given kind.
+    pub fn with_kind(kind: Kind, message: impl Display) -> Self {
+        Self { kind, message: message.to_string(), hint: None }
+    }
+
+    /// Adds the line that says what would help. An earlier hint, nearer to the cause, stays.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Display) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_string());
+        self
+    }
+
+    /// Puts what was being done in front of the message.
+    #[must_use]
+    pub fn context(mut self, context: impl Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// Which kind of failure this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What a user reads, the tool's name in front of each line: the message and the hint.
+    pub fn report(&self, tool: &str) -> String {
+        let mut text = format!("{tool}: {}\n", OneLine(&self.message));
+        if let Some(hint) = &self.hint {
+            // Writing to a String cannot fail.
+            let _: fmt::Result = writeln!(text, "{tool}: hint: {}", OneLine(hint));
+        }
+        text
+    }
+}
+
+impl Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OneLine(&self.message).fmt(f)
+    }
+}
+
+/// Shows control characters escaped: a name out of a hostile image must neither break the line nor
+/// reach the terminal.
+struct OneLine<'a>(&'a str);
+
+impl Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+/// The text of strerror(3), without Rust's `(os error N)`.
+pub fn strerror(error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(code) => text.strip_suffix(&format!(" (os error {code})")).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
+/// Turns the error of a system call into an [`Error`] that says what was done to what.
+pub trait Context<T> {
+    /// `operation: strerror`
+    fn op(self, operation: &str) -> Result<T>;
+    /// `operation object: strerror`
+    fn on(self, operation: &str, object: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
+    fn op(self, operation: &str) -> Result<T> {
+        self.map_err(|e| Error::new(format_args!("{operation}: {}", strerror(&e.into()))))
+    }
+
+    fn on(self, operation: &str, object: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|e| {
+            let object = object.as_ref().display();
+            Error::new(format_args!("{operation} {object}: {}", strerror(&e.into())))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_error_reads_as_operation_object_strerror() {
+        let failed: io::Result<()> = Err(io::Error::from_raw_os_error(22));
+        let error = failed.on("pivot_root", "/srv/alpine").unwrap_err();
+        assert_eq!(
+            error.report("jc-rootfs"),
+            "jc-rootfs: pivot_root /srv/alpine: Invalid argument\n"
+        );
+    }
+
+    #[test]
+    fn the_first_hint_is_nearest_to_the_cause() {
+        let error = Error::new("x").hint("near").hint("far");
+        assert_eq!(error.report("t"), "t: x\nt: hint: near\n");
+    }
+
+    #[test]
+    fn control_characters_cannot_break_the_line() {
+        assert_eq!(Error::new("a\nb\x1b[2J").to_string(), "a\\nb\\u{1b}[2J");
+    }
+}

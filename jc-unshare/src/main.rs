@@ -1,0 +1,2 @@
+//! `jc-unshare`: enter new namespaces, then exec.
+fn main() {}

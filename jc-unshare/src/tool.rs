@@ -1,0 +1,123 @@
+//! `main` of every tool: parse, run, and turn the outcome into the contract's exit code.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::error::{Context, Error, Kind, Result};
+
+/// Which of the two exit-code contracts a tool keeps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    /// Runs a payload and passes its exit code on; 125 is its own failure, usage included.
+    Link,
+    /// Prints a result or manages something: 0, 1 failed, 2 usage.
+    Source,
+}
+
+/// A tool's name and contract.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    name: &'static str,
+    family: Family,
+}
+
+impl Tool {
+    /// A tool that runs a payload.
+    pub const fn link(name: &'static str) -> Self {
+        Self { name, family: Family::Link }
+    }
+
+    /// A tool that prints or manages.
+    pub const fn source(name: &'static str) -> Self {
+        Self { name, family: Family::Source }
+    }
+
+    /// The name that errors start with.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// The exit code for a failure of that kind.
+    pub const fn code(self, kind: Kind) -> u8 {
+        match (kind, self.family) {
+            (Kind::NotExecutable, _) => 126,
+            (Kind::NotFound, _) => 127,
+            (Kind::Usage | Kind::Failed | Kind::Quiet, Family::Link) => 125,
+            (Kind::Usage, Family::Source) => 2,
+            (Kind::Failed | Kind::Quiet, Family::Source) => 1,
+        }
+    }
+
+    /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
+    pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
+        let outcome = match A::try_parse() {
+            Ok(args) => run(args),
+            Err(e) => match e.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                    print(&e.render().to_string()).map(|()| ExitCode::SUCCESS)
+                }
+                _ => Err(Error::usage(one_line(&e.render().to_string()))),
+            },
+        };
+        outcome.unwrap_or_else(|error| self.fail(&error))
+    }
+
+    /// Writes the error to stderr and gives the exit code for it.
+    pub fn fail(self, error: &Error) -> ExitCode {
+        if error.kind() != Kind::Quiet {
+            // When stderr is gone too there is nobody left to tell.
+            let _: io::Result<()> = io::stderr().write_all(error.report(self.name).as_bytes());
+        }
+        ExitCode::from(self.code(error.kind()))
+    }
+}
+
+/// Writes a result to stdout. A reader that has gone ends the tool quietly.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+            Err(Error::with_kind(Kind::Quiet, "stdout is closed"))
+        }
+        other => other.op("write stdout"),
+    }
+}
+
+/// clap explains in paragraphs; the contract is one line: the first paragraph, joined.
+fn one_line(rendered: &str) -> String {
+    let paragraph = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let lines: Vec<&str> = paragraph.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
+    lines.join(" ")
+}
+
+/// Refuses a link without a program (contract 1).
+pub fn require_program(argv: &[OsString]) -> Result<()> {
+    if argv.is_empty() { Err(Error::usage("no program given to run")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_follow_the_contract() {
+        let (link, source) = (Tool::link("l"), Tool::source("s"));
+        let codes = |kind| (link.code(kind), source.code(kind));
+        assert_eq!(codes(Kind::Usage), (125, 2));
+        assert_eq!(codes(Kind::Failed), (125, 1));
+        assert_eq!(codes(Kind::NotExecutable), (126, 126));
+        assert_eq!(codes(Kind::NotFound), (127, 127));
+    }
+
+    #[test]
+    fn a_clap_error_becomes_one_line() {
+        let rendered = "error: unexpected argument '--x' found\n\nUsage: jc-run [OPTIONS]\n";
+        assert_eq!(one_line(rendered), "unexpected argument '--x' found");
+        let rendered = "error: the following required arguments were not provided:\n  <A>\n\nUsage";
+        assert_eq!(one_line(rendered), "the following required arguments were not provided: <A>");
+    }
+}
