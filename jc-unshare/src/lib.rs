@@ -1,10 +1,20 @@
 //! What every link of a jc chain shares: failing with one line and the right exit code, executing
-//! the rest of the command line, and waiting for a child as if one were not there.
+//! the rest of the command line, and waiting for a child as if one were not there. And the tool
+//! `jc-unshare` itself, which owns all namespaces but the mount and network ones.
 
 pub mod error;
+pub mod exec;
+#[cfg(target_os = "linux")]
+pub mod namespaces;
 #[cfg(feature = "record")]
 pub mod record;
+#[cfg(target_os = "linux")]
+pub mod supervise;
+#[cfg(target_os = "linux")]
+pub mod sys;
 mod tool;
+#[cfg(target_os = "linux")]
+pub mod unshare;
 
 pub use error::{Context, Error, Kind, Result, strerror};
 pub use tool::{Family, Tool, print, require_program};

@@ -68,11 +68,26 @@ impl Tool {
 
     /// Writes the error to stderr and gives the exit code for it.
     pub fn fail(self, error: &Error) -> ExitCode {
+        self.report(error);
+        ExitCode::from(self.code(error.kind()))
+    }
+
+    /// Reports the error and ends the process: for a forked child.
+    pub fn exit(self, error: &Error) -> ! {
+        self.report(error);
+        std::process::exit(self.code(error.kind()).into())
+    }
+
+    /// What a tool says on a platform that lacks what it is about.
+    pub fn unsupported(self, what: &str) -> ExitCode {
+        self.fail(&Error::new(format_args!("{what}: not supported on this platform")))
+    }
+
+    fn report(self, error: &Error) {
         if error.kind() != Kind::Quiet {
             // When stderr is gone too there is nobody left to tell.
             let _: io::Result<()> = io::stderr().write_all(error.report(self.name).as_bytes());
         }
-        ExitCode::from(self.code(error.kind()))
     }
 }
 

@@ -1,0 +1,112 @@
+//! The system calls that nix and rustix lack. The only unsafe code of this package.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::libc;
+
+/// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).
+pub mod clone {
+    use nix::libc;
+
+    /// A new mount namespace.
+    pub const NEWNS: u64 = libc::CLONE_NEWNS as u64;
+    /// A new UTS namespace.
+    pub const NEWUTS: u64 = libc::CLONE_NEWUTS as u64;
+    /// A new IPC namespace.
+    pub const NEWIPC: u64 = libc::CLONE_NEWIPC as u64;
+    /// A new network namespace.
+    pub const NEWNET: u64 = libc::CLONE_NEWNET as u64;
+    /// A new PID namespace.
+    pub const NEWPID: u64 = libc::CLONE_NEWPID as u64;
+    /// A new user namespace.
+    pub const NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
+    /// A new cgroup namespace.
+    pub const NEWCGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
+    /// A new time namespace.
+    pub const NEWTIME: u64 = 0x80;
+}
+
+/// Which side of a [`fork`] one is on.
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The caller.
+    Parent {
+        /// The child as the caller's PID namespace numbers it.
+        pid: i32,
+        /// Refers to the child for good, however pids are reused. Close-on-exec.
+        pidfd: OwnedFd,
+    },
+}
+
+/// clone3(2) as a fork: new namespaces by `flags` ([`clone`]), and with `cgroup` (an open cgroup v2
+/// directory) the child begins in that group. Kernels or seccomp filters without clone3 get clone(2),
+/// which can do neither time namespaces nor cgroups: with those the error is `ENOSYS`.
+///
+/// The caller must have one thread: a lock that another thread holds stays held in the child.
+pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is plain integers, for which zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(group) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and with no stack given the child runs on a copy of this memory, like
+    // fork(2); `args` and `pidfd` outlive the call.
+    let mut pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    if pid < 0
+        && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS)
+        && cgroup.is_none()
+        && flags & clone::NEWTIME == 0
+    {
+        let flags = args.flags | args.exit_signal;
+        // SAFETY: as above; clone(2) returns the pidfd through its third argument.
+        pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    }
+    match pid {
+        ..0 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        // SAFETY: the kernel has just made this descriptor for us.
+        pid => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// unshare(2) with flags of [`clone`].
+pub fn unshare(flags: u64) -> io::Result<()> {
+    // SAFETY: unshare(2) of namespaces changes no memory of the caller.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) })
+}
+
+/// setns(2): enters the namespaces that `fd` stands for, which must be of the types in `flags`.
+pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
+    // SAFETY: setns(2) changes no memory of the caller.
+    check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
+}
+
+/// pidfd_send_signal(2), by number so that real-time signals go through too.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed: the kernel fills in that of kill(2).
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
+    })
+}
+
+/// Sets a signal's disposition to the default.
+pub fn default_signal(signal: nix::sys::signal::Signal) {
+    // SAFETY: SIG_DFL installs no handler that could run. It cannot fail for a signal that exists.
+    unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
