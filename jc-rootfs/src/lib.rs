@@ -1,1 +1,179 @@
-//! Placeholder.
+//! The `jc-rootfs` tool: the mount namespace, the root and everything in it, and what must come last
+//! before the payload.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use jc_unshare::record::{self, Record};
+use jc_unshare::{Context, Error, Result, Tool};
+
+mod assemble;
+mod chroot;
+mod dev;
+mod fscontext;
+mod payload;
+mod resolve;
+mod root;
+mod spec;
+mod sys;
+mod user;
+
+use root::Root;
+use spec::{Mount, Upper};
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::link("jc-rootfs");
+
+/// Assemble a root file system, make it "/", then run PROG in it
+#[derive(Debug, Parser)]
+#[command(
+    name = "jc-rootfs",
+    version,
+    override_usage = "jc-rootfs [options] ROOT [--] PROG [ARG...]\n       \
+                      jc-rootfs [options] --layer DIR... [--] PROG [ARG...]\n       \
+                      jc-rootfs [options] --record FILE [--] PROG [ARG...]"
+)]
+pub struct Args {
+    /// A layer of the root, lowest first, as an overlayfs directory (repeatable)
+    #[arg(long = "layer", value_name = "DIR", conflicts_with = "record")]
+    layers: Vec<PathBuf>,
+    /// Take the root from a record, the line that jc-pull prints
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Keep the root unchanged, and changes in DIR or in memory: DIR or tmpfs[:SIZE]
+    #[arg(long, value_name = "WHERE")]
+    upper: Option<Upper>,
+    /// Let nothing be changed in the root
+    #[arg(long)]
+    read_only: bool,
+    /// Show a file or directory of the host: SRC:DST[:ro,nosuid,noexec,dev] (repeatable)
+    #[arg(short = 'v', long = "bind", value_name = "SPEC", value_parser = spec::bind)]
+    binds: Vec<Mount>,
+    /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
+    #[arg(long, value_name = "SPEC", value_parser = spec::tmpfs)]
+    tmpfs: Vec<Mount>,
+    /// Run as this user of the root: NAME|UID[:GROUP|GID]
+    #[arg(short = 'u', long, value_name = "USER")]
+    user: Option<String>,
+    /// Start in this directory of the root, made if it is missing (not with --chroot)
+    #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
+    workdir: Option<PathBuf>,
+    /// Set a variable, or pass on the one that is set here: NAME[=VALUE] (repeatable)
+    #[arg(short = 'e', long, value_name = "NAME", value_parser = spec::variable)]
+    env: Vec<(String, Option<String>)>,
+    /// Start from an empty environment
+    #[arg(long)]
+    clear_env: bool,
+    /// Hand N descriptors from 3 on to PROG; all others above 2 are closed
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    preserve_fds: u32,
+    /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
+    #[arg(long, conflicts_with_all = ["layers", "record", "upper", "read_only", "binds", "tmpfs"])]
+    chroot: bool,
+    /// The root, unless --layer or --record names it; the program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "ROOT PROG")]
+    operands: Vec<OsString>,
+}
+
+/// Does what the command line says: this process becomes the payload.
+pub fn run(args: Args) -> Result<ExitCode> {
+    let (root, program) = operands(&args)?;
+    jc_unshare::require_program(&program)?;
+    Err(match root {
+        Root::Directory(directory) if args.chroot => chroot::enter(&args, &directory, &program),
+        root => assemble::enter(&args, &root, &program),
+    })
+}
+
+/// Splits the operands into ROOT, where none of the options names one, and the program.
+fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
+    let (root, program) = match (&args.record, args.layers.is_empty()) {
+        (Some(file), _) => (read_record(file)?, args.operands.as_slice()),
+        (None, false) => (record::Root::Layers(args.layers.clone()), args.operands.as_slice()),
+        (None, true) => {
+            let Some((root, program)) = args.operands.split_first() else {
+                return Err(Error::usage("no root given: ROOT, --layer or --record"));
+            };
+            (record::Root::Directory(root.into()), after_root(program)?)
+        }
+    };
+    let root = match (root, args.upper.clone()) {
+        (record::Root::Directory(directory), None) => Root::Directory(directory),
+        (record::Root::Directory(directory), Some(upper)) => Root::Overlay(vec![directory], upper),
+        (record::Root::Layers(layers), upper) => {
+            Root::Overlay(layers, upper.unwrap_or(Upper::Tmpfs { size: None }))
+        }
+    };
+    Ok((root, program.to_vec()))
+}
+
+/// The program follows ROOT, with or without "--"; an option there would be taken for the program.
+fn after_root(program: &[OsString]) -> Result<&[OsString]> {
+    match program.split_first() {
+        Some((dashes, program)) if dashes == "--" => Ok(program),
+        Some((option, _)) if option.as_encoded_bytes().starts_with(b"-") => {
+            let option = option.display();
+            Err(Error::usage(format_args!("{option} after ROOT: options come before it")))
+        }
+        _ => Ok(program),
+    }
+}
+
+fn read_record(path: &Path) -> Result<record::Root> {
+    let mut line = Vec::new();
+    let file = File::open(path).on("open", path)?;
+    let mut file = BufReader::new(file).take(record::MAX_LINE as u64);
+    file.read_until(b'\n', &mut line).on("read", path)?;
+    Record::parse(&line).map_err(|e| e.context(path.display()))?.root()
+}
+
+fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<(Root, Vec<OsString>)> {
+        let words = ["jc-rootfs"].iter().chain(words);
+        operands(&Args::try_parse_from(words).map_err(Error::usage)?)
+    }
+
+    #[test]
+    fn the_root_is_the_first_operand_unless_an_option_names_it() {
+        let tmpfs = Upper::Tmpfs { size: None };
+        let directory = || Root::Directory("/r".into());
+        let overlay = |layers: &[&str], upper: &Upper| {
+            Root::Overlay(layers.iter().map(PathBuf::from).collect(), upper.clone())
+        };
+        for (words, root) in [
+            (&["/r", "--", "sh", "-c"][..], directory()),
+            (&["/r", "sh", "-c"], directory()),
+            (&["--", "/r", "sh", "-c"], directory()),
+            (&["--upper", "tmpfs", "/r", "sh", "-c"], overlay(&["/r"], &tmpfs)),
+            (&["--layer", "/a", "--layer=/b", "--", "sh", "-c"], overlay(&["/a", "/b"], &tmpfs)),
+            (
+                &["--layer", "/a", "--upper", "/u", "sh", "-c"],
+                overlay(&["/a"], &Upper::Directory("/u".into())),
+            ),
+        ] {
+            let (found, program) = parse(words).unwrap();
+            assert_eq!(found, root, "{words:?}");
+            assert_eq!(program, ["sh", "-c"], "{words:?}");
+        }
+    }
+
+    #[test]
+    fn options_after_the_root_are_refused() {
+        let error = parse(&["/r", "--tmpfs", "/tmp", "--", "sh"]).unwrap_err();
+        assert_eq!(error.to_string(), "--tmpfs after ROOT: options come before it");
+        let error = parse(&[]).unwrap_err();
+        assert_eq!(error.to_string(), "no root given: ROOT, --layer or --record");
+    }
+}

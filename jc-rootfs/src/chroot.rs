@@ -1,0 +1,30 @@
+//! The portable mode: chroot(2) and nothing else. No sandbox: a privileged payload can leave.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use crate::Args;
+use crate::payload::{self, Parent, Place};
+use crate::resolve::Missing;
+
+/// Changes the root and starts the program there. Returns only an error.
+pub fn enter(args: &Args, directory: &Path, program: &[OsString]) -> Error {
+    match prepare(args, directory) {
+        Ok((place, parent)) => payload::run(args, program, place, parent),
+        Err(error) => error,
+    }
+}
+
+fn prepare(args: &Args, directory: &Path) -> Result<(Place, Parent)> {
+    let parent = Parent::note()?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root: OwnedFd = open(directory, flags, Mode::empty()).on("open", directory)?;
+    nix::unistd::fchdir(&root).on("chdir", directory)?;
+    nix::unistd::chroot(".").on("chroot", directory)?;
+    Ok((Place::new(args, root, Missing::Fail)?, parent))
+}

@@ -1,0 +1,157 @@
+//! What comes last: working directory, environment, user, descriptors, exec.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use jc_unshare::exec::replace;
+use jc_unshare::{Context, Error, Result};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::io::Errno;
+use rustix::process::{
+    Signal, fchdir, parent_process_death_signal, set_parent_process_death_signal,
+};
+
+use crate::resolve::{Missing, resolve};
+use crate::user::{self, Identity};
+use crate::{Args, sys};
+
+/// The root of the container as a directory to open things in.
+pub struct ContainerRoot(pub OwnedFd);
+
+impl user::Files for ContainerRoot {
+    fn open(&self, path: &Path) -> Result<Option<File>> {
+        // NONBLOCK: a fifo in the place of a file must not hold us up.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let fd = match openat2(&self.0, relative, flags, Mode::empty(), within) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.on("open", path)?,
+        };
+        let mode = fstat(&fd).on("stat", path)?.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::RegularFile {
+            return Err(Error::new(format_args!("open {}: not a regular file", path.display())));
+        }
+        Ok(Some(fd.into()))
+    }
+}
+
+/// Where the payload starts, all of it opened by descriptor.
+pub struct Place {
+    /// The root of the container, by now that of this process.
+    pub root: ContainerRoot,
+    /// The working directory, which was found below the root.
+    pub workdir: OwnedFd,
+}
+
+impl Place {
+    /// Finds the working directory in `root`.
+    pub fn new(args: &Args, root: OwnedFd, missing: Missing) -> Result<Self> {
+        let path = args.workdir.as_deref().unwrap_or(Path::new("/"));
+        let workdir = resolve(root.as_fd(), path, missing)?;
+        Ok(Self { root: ContainerRoot(root), workdir })
+    }
+}
+
+/// Starts the program there. Returns only an error.
+pub fn run(args: &Args, program: &[OsString], place: Place, parent: Parent) -> Error {
+    let Some((name, rest)) = program.split_first() else {
+        return Error::usage("no program given to run");
+    };
+    let mut command = Command::new(name);
+    command.args(rest);
+    match prepare(args, &mut command, &place, parent) {
+        Ok(()) => replace(&mut command),
+        Err(error) => error,
+    }
+}
+
+fn prepare(args: &Args, command: &mut Command, place: &Place, parent: Parent) -> Result<()> {
+    let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
+    environment(args, command, identity.as_ref(), &place.root)?;
+    fchdir(&place.workdir).op("chdir")?;
+    if let Some(identity) = &identity {
+        become_user(identity)?;
+        parent.die_with()?;
+    }
+    sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")
+}
+
+/// HOME is the user's when nothing else says what it is, as in every container runtime.
+fn environment(
+    args: &Args,
+    command: &mut Command,
+    identity: Option<&Identity>,
+    root: &ContainerRoot,
+) -> Result<()> {
+    if args.clear_env {
+        command.env_clear();
+    }
+    for (name, value) in &args.env {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let given = args.env.iter().any(|(name, value)| name == "HOME" && value.is_some());
+    let inherited = !args.clear_env && std::env::var_os("HOME").is_some();
+    if !given && !inherited {
+        let uid = identity.map_or_else(|| Uid::current().as_raw(), |identity| identity.uid);
+        command.env("HOME", user::home(uid, root)?);
+    }
+    Ok(())
+}
+
+fn become_user(identity: &Identity) -> Result<()> {
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let hint = |e: Error| e.hint("changing user needs CAP_SETUID and CAP_SETGID, and mapped IDs");
+    setgroups(&groups).op("setgroups").map_err(hint)?;
+    setresgid(gid, gid, gid).on("setresgid", gid.to_string()).map_err(hint)?;
+    setresuid(uid, uid, uid).on("setresuid", uid.to_string()).map_err(hint)
+}
+
+/// The kernel forgets PR_SET_PDEATHSIG when credentials change. This sets it again, and finds out
+/// whether the parent died in between, through a procfs that sees the parent: a PID namespace's own
+/// shows no parent of its PID 1.
+pub struct Parent {
+    signal: Option<Signal>,
+    stat: Option<(File, String)>,
+}
+
+impl Parent {
+    /// Notes the parent that is to take this process along when it dies, if any is.
+    pub fn note() -> Result<Self> {
+        let signal = parent_process_death_signal().op("PR_GET_PDEATHSIG")?;
+        let path = PathBuf::from("/proc/self/stat");
+        let stat = match signal {
+            Some(_) => {
+                let mut stat = File::open(&path).on("open", &path)?;
+                let parent = parent_in(&mut stat)?;
+                Some((stat, parent))
+            }
+            None => None,
+        };
+        Ok(Self { signal, stat })
+    }
+
+    fn die_with(self) -> Result<()> {
+        let Some((mut stat, parent)) = self.stat else { return Ok(()) };
+        set_parent_process_death_signal(self.signal).op("PR_SET_PDEATHSIG")?;
+        if parent_in(&mut stat)? == parent { Ok(()) } else { Err(Error::new("the parent died")) }
+    }
+}
+
+/// The fourth field of `/proc/PID/stat` (proc(5)); the second may hold anything but ends in ")".
+fn parent_in(stat: &mut File) -> Result<String> {
+    let mut text = String::new();
+    stat.rewind().and_then(|()| stat.read_to_string(&mut text)).on("read", "/proc/self/stat")?;
+    let fields = text.rsplit_once(')').map(|(_, fields)| fields);
+    let parent = fields.and_then(|fields| fields.split_whitespace().nth(1));
+    parent.map(str::to_owned).ok_or_else(|| Error::new("read /proc/self/stat: no parent"))
+}

@@ -1,0 +1,54 @@
+//! The system calls that nix and rustix lack. The only unsafe code of this package.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc;
+
+/// Attributes of a mount, as mount_setattr(2) and fsmount(2) take them.
+pub mod attr {
+    use nix::libc;
+
+    /// Nothing can be changed.
+    pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+    /// Set-user-ID bits and file capabilities have no effect.
+    pub const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
+    /// Device files cannot be opened.
+    pub const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
+    /// Programs cannot be executed.
+    pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+}
+
+/// mount_setattr(2) on the mount that `mount` is the root of, adding the flags of [`attr`]; with
+/// `recursive` on every mount below it as well.
+pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated constant, and `attr` outlives the call, which only reads
+    // the size that it is told.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+}
+
+/// close_range(2) from `first` to the last with CLOSE_RANGE_CLOEXEC: the next program does not get
+/// these descriptors.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: setting close-on-exec takes no descriptor away from its owner.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,198 @@
+//! Whom the payload runs as: names from the root's own files, without NSS, which would load code.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+
+/// Reads a file of the root. A file that is not there is empty.
+pub trait Files {
+    /// Opens `path` as the payload would, without leaving the root.
+    fn open(&self, path: &Path) -> Result<Option<File>>;
+}
+
+/// Who the payload is to be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The user ID.
+    pub uid: u32,
+    /// The primary group ID.
+    pub gid: u32,
+    /// Supplementary group IDs.
+    pub groups: Vec<u32>,
+}
+
+/// Largest passwd or group file that is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Finds `NAME|UID[:GROUP|GID]` in the root's /etc/passwd and /etc/group, as the image config's
+/// `User` means it (OCI image-spec config.md): without a group the user's primary group and those
+/// that list the user; a number that is in no file has group 0.
+pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
+    let (user, group) = match user.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (user, None),
+    };
+    let passwd = read(files, "/etc/passwd")?;
+    let entry = passwd.lines().filter_map(Passwd::parse).find(|entry| entry.is(user));
+    let uid = match (&entry, id(user)) {
+        (Some(entry), _) => entry.uid,
+        (None, Some(uid)) => uid,
+        (None, None) => return Err(unknown("user", user, "/etc/passwd")),
+    };
+    let groups = read(files, "/etc/group")?;
+    let groups: Vec<Group> = groups.lines().filter_map(Group::parse).collect();
+    if let Some(group) = group {
+        let gid = groups.iter().find(|entry| entry.is(group)).map(|entry| entry.gid);
+        let gid = gid.or(id(group)).ok_or_else(|| unknown("group", group, "/etc/group"))?;
+        return Ok(Identity { uid, gid, groups: Vec::new() });
+    }
+    let gid = entry.as_ref().map_or(0, |entry| entry.gid);
+    let name = entry.map(|entry| entry.name);
+    let listed =
+        groups.iter().filter(|group| name.is_some_and(|name| group.members.contains(&name)));
+    Ok(Identity { uid, gid, groups: listed.map(|group| group.gid).collect() })
+}
+
+/// The home directory of a user ID, "/" when the root does not know it.
+pub fn home(uid: u32, files: &impl Files) -> Result<String> {
+    let passwd = read(files, "/etc/passwd")?;
+    let entry = passwd.lines().filter_map(Passwd::parse).find(|entry| entry.uid == uid);
+    let home = entry.map_or("/", |entry| entry.home);
+    Ok(if home.is_empty() { "/" } else { home }.to_owned())
+}
+
+fn unknown(what: &str, name: &str, file: &str) -> Error {
+    Error::new(format_args!("{what} {name:?}: not in {file} of this root"))
+}
+
+/// A line of passwd(5).
+struct Passwd<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+impl<'a> Passwd<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let (uid, gid) = (fields.nth(1).and_then(id)?, fields.next().and_then(id)?);
+        Some(Self { name, uid, gid, home: fields.nth(1).unwrap_or_default() })
+    }
+
+    fn is(&self, user: &str) -> bool {
+        self.name == user || id(user) == Some(self.uid)
+    }
+}
+
+/// A line of group(5).
+struct Group<'a> {
+    name: &'a str,
+    gid: u32,
+    members: Vec<&'a str>,
+}
+
+impl<'a> Group<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let gid = fields.nth(1).and_then(id)?;
+        Some(Self { name, gid, members: fields.next().unwrap_or_default().split(',').collect() })
+    }
+
+    fn is(&self, group: &str) -> bool {
+        self.name == group || id(group) == Some(self.gid)
+    }
+}
+
+/// A numeric ID. The largest means "no change" to the kernel and is none.
+fn id(word: &str) -> Option<u32> {
+    let digits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+    word.parse().ok().filter(|id| digits && *id != u32::MAX)
+}
+
+fn read(files: &impl Files, path: &str) -> Result<String> {
+    let Some(file) = files.open(path.as_ref())? else { return Ok(String::new()) };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut bytes).on("read", path)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek, Write};
+
+    struct Root;
+
+    impl Files for Root {
+        fn open(&self, path: &Path) -> Result<Option<File>> {
+            let text = match path.to_str() {
+                Some("/etc/passwd") => {
+                    "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:34:,,,:/var/www:/bin/sh\n\
+                     1000:x:77:78::/odd:/bin/sh\nbare:x:5:6::\nmax:x:4294967295:0::/:\n"
+                }
+                Some("/etc/group") => {
+                    "root:x:0:\nweb:x:34:\nssl:x:40:bare,web\nadm:x:4:web\nnot:x:9:webb\n"
+                }
+                _ => return Ok(None),
+            };
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.rewind().unwrap();
+            Ok(Some(file))
+        }
+    }
+
+    struct Empty;
+
+    impl Files for Empty {
+        fn open(&self, _: &Path) -> Result<Option<File>> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn users_are_found_as_an_image_means_them() {
+        for (user, uid, gid, groups) in [
+            ("root", 0, 0, vec![]),
+            ("0", 0, 0, vec![]),
+            ("web", 33, 34, vec![40, 4]),
+            ("33", 33, 34, vec![40, 4]),
+            ("web:ssl", 33, 40, vec![]),
+            ("web:1234", 33, 1234, vec![]),
+            ("4321", 4321, 0, vec![]),
+            ("4321:34", 4321, 34, vec![]),
+            ("1000", 77, 78, vec![]),
+        ] {
+            assert_eq!(find(user, &Root).unwrap(), Identity { uid, gid, groups }, "{user}");
+        }
+        let bare = Identity { uid: 7, gid: 8, groups: vec![] };
+        assert_eq!(find("7:8", &Empty).unwrap(), bare);
+    }
+
+    #[test]
+    fn who_is_not_there_is_an_error() {
+        for (user, message) in [
+            ("nobody", "user \"nobody\": not in /etc/passwd of this root"),
+            ("", "user \"\": not in /etc/passwd of this root"),
+            ("max", "user \"max\": not in /etc/passwd of this root"),
+            ("-1", "user \"-1\": not in /etc/passwd of this root"),
+            ("4294967295", "user \"4294967295\": not in /etc/passwd of this root"),
+            ("web:none", "group \"none\": not in /etc/group of this root"),
+            ("web:", "group \"\": not in /etc/group of this root"),
+        ] {
+            assert_eq!(find(user, &Root).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn homes() {
+        for (uid, expected) in [(33, "/var/www"), (0, "/root"), (5, "/"), (99, "/")] {
+            assert_eq!(home(uid, &Root).unwrap(), expected);
+        }
+    }
+}
