@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{ArgMatches, Command, Parser};
 
 use crate::error::{Context, Error, Kind, Result};
 
@@ -54,13 +54,24 @@ impl Tool {
 
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
-        let outcome = match A::try_parse() {
-            Ok(args) => run(args),
+        self.main_with(A::command(), |matches| {
+            run(A::from_arg_matches(&matches).map_err(|e| usage_error(&e))?)
+        })
+    }
+
+    /// As [`main`](Self::main), for a command line that is built at run time.
+    pub fn main_with(
+        self,
+        command: Command,
+        run: impl FnOnce(ArgMatches) -> Result<ExitCode>,
+    ) -> ExitCode {
+        let outcome = match command.try_get_matches() {
+            Ok(matches) => run(matches),
             Err(e) => match e.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    print(&e.render().to_string()).map(|()| ExitCode::SUCCESS)
+                    print(e.render().to_string()).map(|()| ExitCode::SUCCESS)
                 }
-                _ => Err(Error::usage(one_line(&e.render().to_string()))),
+                _ => Err(usage_error(&e)),
             },
         };
         outcome.unwrap_or_else(|error| self.fail(&error))
@@ -92,14 +103,18 @@ impl Tool {
 }
 
 /// Writes a result to stdout. A reader that has gone ends the tool quietly.
-pub fn print(text: &str) -> Result<()> {
+pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {
             Err(Error::with_kind(Kind::Quiet, "stdout is closed"))
         }
         other => other.op("write stdout"),
     }
+}
+
+fn usage_error(error: &clap::Error) -> Error {
+    Error::usage(one_line(&error.render().to_string()))
 }
 
 /// clap explains in paragraphs; the contract is one line: the first paragraph, joined.

@@ -1,0 +1,80 @@
+//! Amounts of memory, as Docker's users write them.
+
+/// Parses a size in bytes: a decimal number, with a fraction if it comes out at whole bytes, and a
+/// suffix `b`, `k`, `m`, `g` or `t` (powers of 1024) in either case, which `b` or `ib` may follow.
+/// Zero, signs, exponents and what does not fit 63 bits are errors.
+pub fn parse(word: &str) -> Result<u64, String> {
+    exact(word).ok_or_else(|| "not a size like 512M, 1.5G or 4096".to_owned())
+}
+
+fn exact(word: &str) -> Option<u64> {
+    let digits = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
+    let (number, suffix) = word.split_at(digits);
+    let unit = match suffix.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1u128 << 40,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 12 {
+        return None;
+    }
+    let scale = 10u128.pow(fraction.len() as u32);
+    let fraction = fraction.parse::<u128>().ok()?.checked_mul(unit)?;
+    let whole = u128::from(whole.parse::<u64>().ok()?).checked_mul(unit)?;
+    let bytes = whole.checked_add(fraction / scale)?;
+    let fits = fraction % scale == 0 && bytes > 0 && bytes <= i64::MAX as u128;
+    fits.then_some(bytes as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_exact() {
+        for (word, bytes) in [
+            ("4096", 4096),
+            ("1b", 1),
+            ("64k", 65536),
+            ("512M", 512 << 20),
+            ("512mb", 512 << 20),
+            ("1.5G", 3 << 29),
+            ("1.5GiB", 3 << 29),
+            ("0.5k", 512),
+            ("2T", 2 << 40),
+            ("9223372036854775807", i64::MAX as u64),
+        ] {
+            assert_eq!(parse(word), Ok(bytes), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for word in [
+            "",
+            "0",
+            "0M",
+            "-1",
+            "+1",
+            "1e9",
+            "M",
+            "1.M",
+            ".5M",
+            "1.2.3",
+            "0.3b",
+            "1x",
+            "1 M",
+            "9223372036854775808",
+            "99999999T",
+            "18446744073709551616",
+            "1.0000000000001G",
+            "٣",
+        ] {
+            assert!(parse(word).is_err(), "{word}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A chain: one command line, link after link, and its spelling for a shell.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Error, Result};
+
+/// Links in front of a payload.
+#[derive(Debug)]
+pub struct Chain {
+    links: Vec<Vec<OsString>>,
+    payload: Vec<OsString>,
+}
+
+impl Chain {
+    /// A chain of links, each a program with its options, that ends in `payload`.
+    pub fn new(links: Vec<Vec<OsString>>, payload: Vec<OsString>) -> Self {
+        Self { links, payload }
+    }
+
+    /// Says of each link which program it is, so that one that is missing is known beforehand.
+    pub fn locate(mut self) -> Result<Self> {
+        for name in self.links.iter_mut().filter_map(|link| link.first_mut()) {
+            *name = tool(name)?;
+        }
+        Ok(self)
+    }
+
+    /// The whole command line.
+    pub fn argv(&self) -> Vec<OsString> {
+        let links = self.links.iter().flat_map(|link| link.iter().cloned().chain(["--".into()]));
+        links.chain(self.payload.iter().cloned()).collect()
+    }
+
+    /// The same for a shell to paste, one link a line.
+    pub fn to_shell(&self) -> Vec<u8> {
+        let line = |words: &[OsString]| words.iter().map(|word| quote(word)).collect::<Vec<_>>();
+        let mut shell = Vec::new();
+        for link in &self.links {
+            shell.extend(line(link).join(&b' '));
+            shell.extend(b" -- \\\n");
+        }
+        shell.extend(line(&self.payload).join(&b' '));
+        shell.push(b'\n');
+        shell
+    }
+}
+
+/// Quotes a word for the shell where it needs that.
+fn quote(word: &OsStr) -> Vec<u8> {
+    let bytes = word.as_bytes();
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(b);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return bytes.to_vec();
+    }
+    let inner: Vec<&[u8]> = bytes.split(|b| *b == b'\'').collect();
+    [b"'", inner.join(&b"'\\''"[..]).as_slice(), b"'"].concat()
+}
+
+/// How a chain calls another tool of jc: by name where PATH finds the one beside this program, else
+/// by its path.
+pub fn tool(name: &OsStr) -> Result<OsString> {
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    let beside = beside.filter(|path| is_program(path));
+    let by_path = in_path(name);
+    match (beside, by_path) {
+        (None, Some(_)) => Ok(name.into()),
+        (Some(beside), Some(found)) if same(&beside, &found) => Ok(name.into()),
+        (Some(beside), _) => Ok(beside.into()),
+        (None, None) => Err(Error::new(format_args!(
+            "{}: not found beside this program or in PATH",
+            name.display()
+        ))),
+    }
+}
+
+fn in_path(name: &OsStr) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(name)).find(|path| is_program(path))
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    fs::canonicalize(a).ok() == fs::canonicalize(b).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split('|').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_change_them() {
+        for (word, quoted) in [
+            ("plain-1.0:/a,b=c", "plain-1.0:/a,b=c"),
+            ("", "''"),
+            ("two words", "'two words'"),
+            ("it's", "'it'\\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("~", "'~'"),
+            ("a\nb", "'a\nb'"),
+            ("ü", "'ü'"),
+        ] {
+            assert_eq!(quote(word.as_ref()), quoted.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_chain_reads_one_link_a_line() {
+        let chain = Chain::new(vec![words("jc-a|-x"), words("jc-b")], words("sh|-c|echo $0"));
+        assert_eq!(chain.argv(), words("jc-a|-x|--|jc-b|--|sh|-c|echo $0"));
+        assert_eq!(chain.to_shell(), b"jc-a -x -- \\\njc-b -- \\\nsh -c 'echo $0'\n");
+    }
+}

@@ -1,0 +1,102 @@
+//! What an image says about running it (OCI image-spec config.md), put together with what its user
+//! says, as Docker does.
+
+use std::ffi::OsString;
+
+use jc_unshare::record::Record;
+use jc_unshare::{Error, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The part of an image's `config` object that a runner uses. Anything may be null or absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Config {
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    working_dir: Option<String>,
+    user: Option<String>,
+}
+
+impl Config {
+    /// Reads the record's `config`.
+    pub fn of(record: &Record) -> Result<Self> {
+        serde_json::from_value(Value::Object(record.config.clone()))
+            .map_err(|e| Error::new(format_args!("record: config: {e}")))
+    }
+
+    /// The payload: the entrypoint, then the user's arguments or else the image's.
+    pub fn argv(&self, user: &[OsString]) -> Result<Vec<OsString>> {
+        let words = |list: &Option<Vec<String>>| -> Vec<OsString> {
+            list.iter().flatten().map(OsString::from).collect()
+        };
+        let arguments = if user.is_empty() { words(&self.cmd) } else { user.to_vec() };
+        let argv = [words(&self.entrypoint), arguments].concat();
+        if argv.is_empty() {
+            return Err(Error::usage("no program given, and the image names none"));
+        }
+        Ok(argv)
+    }
+
+    /// `NAME=VALUE` words, PATH always among them.
+    pub fn env(&self) -> Vec<String> {
+        let image = self.env.as_deref().unwrap_or_default();
+        // Without "=" a word would fetch the value of the caller.
+        let image = image.iter().map(|word| match word.contains('=') {
+            true => word.clone(),
+            false => format!("{word}="),
+        });
+        std::iter::once(format!("PATH={DEFAULT_PATH}")).chain(image).collect()
+    }
+
+    /// The working directory, if the image says one.
+    pub fn working_dir(&self) -> Option<&str> {
+        self.working_dir.as_deref().filter(|dir| !dir.is_empty())
+    }
+
+    /// The user, root if the image says none.
+    pub fn user(&self) -> &str {
+        self.user.as_deref().filter(|user| !user.is_empty()).unwrap_or("0")
+    }
+}
+
+/// The PATH of an image that has none, as Docker sets it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> Config {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn entrypoint_and_cmd_combine_as_in_docker() {
+        let both = r#"{"Entrypoint":["/entry"],"Cmd":["a","b"]}"#;
+        for (json, user, argv) in [
+            (both, &[][..], &["/entry", "a", "b"][..]),
+            (both, &["x"], &["/entry", "x"]),
+            (r#"{"Cmd":["sh"]}"#, &[], &["sh"]),
+            (r#"{"Cmd":["sh"],"Entrypoint":null}"#, &["ls", "-l"], &["ls", "-l"]),
+            (r#"{"Entrypoint":["/entry"]}"#, &[], &["/entry"]),
+        ] {
+            let user: Vec<OsString> = user.iter().map(OsString::from).collect();
+            assert_eq!(config(json).argv(&user).unwrap(), argv, "{json} {user:?}");
+        }
+        assert!(config(r#"{"Cmd":[],"Entrypoint":[]}"#).argv(&[]).is_err());
+    }
+
+    #[test]
+    fn an_image_that_says_nothing_has_dockers_defaults() {
+        let config = config(r#"{"User":"","WorkingDir":"","Env":null}"#);
+        assert_eq!((config.user(), config.working_dir()), ("0", None));
+        assert_eq!(config.env(), [format!("PATH={DEFAULT_PATH}")]);
+    }
+
+    #[test]
+    fn an_image_cannot_fetch_variables_of_the_caller() {
+        assert_eq!(config(r#"{"Env":["SECRET","A=b"]}"#).env()[1..], ["SECRET=", "A=b"]);
+    }
+}

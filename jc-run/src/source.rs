@@ -1,0 +1,69 @@
+//! Where the record comes from: stdin, a file, jc-pull, or a directory named on the command line.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use clap::ArgMatches;
+use jc_unshare::record::{MAX_LINE, Record, VERSION};
+use jc_unshare::{Context, Error, Kind, Result};
+
+use crate::chain::tool;
+use crate::input::one_line;
+
+/// Finds the record that the command line means.
+pub fn record(matches: &ArgMatches) -> Result<Record> {
+    let file = matches.get_one::<PathBuf>("record");
+    let image = matches.get_one::<String>("image");
+    let rootfs = matches.get_one::<PathBuf>("rootfs");
+    match (file, image, rootfs) {
+        (Some(file), None, None) => from_file(file),
+        (None, Some(image), None) => pull(image),
+        (None, None, Some(rootfs)) => directory(rootfs),
+        (None, None, None) => from_stdin(),
+        _ => Err(Error::usage("only one of --record, --image and --rootfs can be meant")),
+    }
+}
+
+fn from_stdin() -> Result<Record> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return Err(Error::usage("nothing to run: no record on stdin")
+            .hint("jc-pull IMAGE | jc-run, or --image REF, --rootfs DIR, --record FILE"));
+    }
+    let line = one_line(stdin.as_fd())?;
+    if line.is_empty() {
+        // What was to write it has said why.
+        return Err(Error::new("no record on stdin"));
+    }
+    Record::parse(&line)
+}
+
+fn from_file(path: &Path) -> Result<Record> {
+    let mut line = Vec::new();
+    let mut file = BufReader::new(File::open(path).on("open", path)?).take(MAX_LINE as u64);
+    file.read_until(b'\n', &mut line).on("read", path)?;
+    Record::parse(&line).map_err(|e| e.context(path.display()))
+}
+
+/// Runs jc-pull, whose messages go where ours do.
+fn pull(image: &str) -> Result<Record> {
+    let program = tool("jc-pull".as_ref())?;
+    let output = Command::new(program)
+        .args(["--", image])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .op("run jc-pull")?;
+    if !output.status.success() {
+        return Err(Error::with_kind(Kind::Quiet, "jc-pull has said why"));
+    }
+    Record::parse(&output.stdout)
+}
+
+fn directory(path: &Path) -> Result<Record> {
+    let rootfs = std::path::absolute(path).on("open", path)?;
+    Ok(Record { jc: VERSION, rootfs: Some(rootfs), ..Record::default() })
+}
