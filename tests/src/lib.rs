@@ -1,1 +1,27 @@
-//! Harness.
+//! What the end-to-end tests stand on: a sandbox for each test, commands with a time-out, and
+//! images made to order.
+//!
+//! A test file drives the real programs, found through `JC_BIN_DIR` as `make test` sets it:
+//!
+//! ```no_run
+//! use jc_tests::sandbox;
+//!
+//! sandbox(|s| {
+//!     s.jc("jc-unshare").args(["-p", "--", "sh", "-c", "echo $$"]).run().code(0).stdout("1\n");
+//! });
+//! ```
+
+#![cfg(target_os = "linux")]
+
+mod command;
+mod leaks;
+mod programs;
+mod ran;
+mod sandbox;
+mod skip;
+
+pub use command::{Cmd, Running};
+pub use programs::{bin_dir, workspace_dir};
+pub use ran::Ran;
+pub use sandbox::{Sandbox, sandbox, sandbox_for};
+pub use skip::skip;

@@ -1,0 +1,71 @@
+# GNU make. `make` builds every program as a static executable into target/bin.
+
+PREFIX ?= /usr/local
+bindir := $(DESTDIR)$(PREFIX)/bin
+mandir := $(DESTDIR)$(PREFIX)/share/man
+
+# rustup puts cargo where a root shell or a CI job often does not look.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+bin := $(target)/bin
+
+# The host's triple and the compiler's version, and whether that version will do.
+rustc := $(shell PATH='$(PATH)' rustc -vV 2>/dev/null | sed -n 's/^host: //p; s/^release: //p')
+triple := $(word 1,$(rustc))
+version := $(word 2,$(rustc))
+needed := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
+usable := $(and $(version),$(shell printf '%s\n' $(needed) $(version) | sort -C -V && echo yes))
+
+# Expanded only by a recipe that needs cargo, so that the rest works without.
+cargo = $(if $(usable),cargo,$(error jc needs cargo $(needed) or newer, $(if $(version),this is \
+$(version) (Debian 12 has no newer one),there is none here): install it with rustup))
+
+# Position-dependent code: static-pie relocates itself at each start.
+ifneq (,$(findstring -linux-,$(triple)))
+static := -C target-feature=+crt-static -C relocation-model=static
+endif
+
+pages := $(wildcard man/*.[1-9])
+
+.PHONY: all install uninstall test demo lint clean
+
+# --target, also for the host: flags given with it reach no build script and no proc macro.
+all:
+	RUSTFLAGS='$(strip $(RUSTFLAGS) $(static))' \
+	$(cargo) build --locked --release --workspace --bins --target $(triple)
+	@rm -rf '$(bin)' && mkdir -p '$(bin)'
+	@cargo metadata --locked --no-deps --format-version 1 | tr '{' '\n' | \
+	sed -n 's/.*"kind":\["bin"\].*"name":"\([^"]*\)".*/\1/p' | while read -r name; do \
+		ln '$(target)/$(triple)/release/'"$$name" '$(bin)/' || exit; \
+	done
+
+# What is built already can be installed by a root that has no cargo.
+install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
+	install -d '$(bindir)'
+	install '$(bin)'/* '$(bindir)'
+	@for page in $(pages); do \
+		install -d '$(mandir)'/man$${page##*.} && \
+		install -m 644 $$page '$(mandir)'/man$${page##*.} || exit; \
+	done
+
+uninstall:
+	@for name in $(notdir $(wildcard $(bin)/*) $(basename $(filter %.1 %.8,$(pages)))); do \
+		rm -f '$(bindir)'/$$name || exit; \
+	done
+	@for page in $(notdir $(pages)); do rm -f '$(mandir)'/man$${page##*.}/$$page || exit; done
+
+test demo:
+	@tests/packages.sh $@
+	@$(MAKE) --no-print-directory all
+	@tests/$@.sh '$(bin)'
+
+lint:
+	@tests/packages.sh lint
+	$(cargo) fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+ifneq (,$(pages))
+	mandoc -T lint -W warning $(pages)
+endif
+
+clean:
+	cargo clean

@@ -1,0 +1,141 @@
+#!/bin/bash
+# Shows what jc does, with an image made here from busybox: no registry, no network, nothing left
+# behind. Usage: tests/demo.sh BIN_DIR
+set -euo pipefail
+# The payloads' messages are shown; their words should not depend on the user's language.
+export LC_ALL=C
+bin=$(realpath "$1")
+
+if [ "$(id -u)" -ne 0 ]; then
+	if ! command -v sudo >/dev/null; then
+		echo "demo: needs root: memory limits and mounts belong to it here" >&2
+		exit 1
+	fi
+	exec sudo -- "$0" "$bin"
+fi
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/jc-demo.XXXXXX")
+trap 'rm -rf "$dir"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+cd "$dir"
+export PATH=$bin:$PATH
+
+digest() { sha256sum "$1" | cut -d' ' -f1; }
+size() { stat -c %s "$1"; }
+
+# blob FILE: moves a file into the layout under its own digest, and prints its descriptor's fields.
+blob() {
+	local digest size
+	digest=$(digest "$1")
+	size=$(size "$1")
+	mv "$1" "busybox/blobs/sha256/$digest"
+	printf '"digest":"sha256:%s","size":%s' "$digest" "$size"
+}
+
+# An OCI image layout (image-spec image-layout.md) with one layer.
+make_image() {
+	local applet arch layer config manifest diff_id media=application/vnd.oci.image
+	mkdir -p root/{bin,etc,tmp,work} busybox/blobs/sha256
+	cp "$(command -v busybox)" root/bin/busybox
+	for applet in $(busybox --list); do
+		[ "$applet" = busybox ] || ln -s busybox "root/bin/$applet"
+	done
+	printf '#!/bin/sh\nexec "$@"\n' >root/bin/entrypoint
+	printf 'root:x:0:0:root:/:/bin/sh\n' >root/etc/passwd
+	echo 'NAME="a busybox image, made a moment ago"' >root/etc/os-release
+	chmod 755 root/bin/entrypoint
+	chmod 1777 root/tmp
+
+	tar --numeric-owner --owner=0 --group=0 --sort=name -C root -cf layer.tar .
+	rm -r root
+	diff_id=$(digest layer.tar)
+	gzip -n layer.tar
+	layer=$(blob layer.tar.gz)
+
+	case $(uname -m) in
+	x86_64) arch=amd64 ;;
+	aarch64) arch=arm64 ;;
+	*) arch=$(uname -m) ;;
+	esac
+	cat >config.json <<-END
+		{"architecture":"$arch","os":"linux",
+		 "config":{"Entrypoint":["/bin/entrypoint"],
+		           "Cmd":["sh","-c","echo \$GREETING from \$(hostname), in \$PWD"],
+		           "Env":["PATH=/bin","GREETING=hello"],
+		           "WorkingDir":"/work"},
+		 "rootfs":{"type":"layers","diff_ids":["sha256:$diff_id"]}}
+	END
+	config=$(blob config.json)
+	cat >manifest.json <<-END
+		{"schemaVersion":2,"mediaType":"$media.manifest.v1+json",
+		 "config":{"mediaType":"$media.config.v1+json",$config},
+		 "layers":[{"mediaType":"$media.layer.v1.tar+gzip",$layer}]}
+	END
+	manifest=$(blob manifest.json)
+	cat >busybox/index.json <<-END
+		{"schemaVersion":2,"manifests":[
+		 {"mediaType":"$media.manifest.v1+json",$manifest,
+		  "annotations":{"org.opencontainers.image.ref.name":"latest"}}]}
+	END
+	echo '{"imageLayoutVersion":"1.0.0"}' >busybox/oci-layout
+}
+
+# expect CODE WHY COMMAND: shows a command, runs it, and stops the demo if its exit code is another.
+expect() {
+	local code=0
+	printf '\n# %s\n$ %s\n' "$2" "$3"
+	bash -e -o pipefail -c "$3" </dev/null || code=$?
+	[ "$code" -eq 0 ] || echo "(exit code $code)"
+	if [ "$code" -ne "$1" ]; then
+		echo "demo: exit code $code, and not $1" >&2
+		exit 1
+	fi
+}
+
+# A memory controller that somebody could use: mounted writable (v1), or offered by v2's root.
+memory_controller() {
+	local mount kind options
+	while read -r _ mount kind options _; do
+		case $kind,$options in
+		cgroup,rw,*memory*) return 0 ;;
+		cgroup2,rw,*) ! grep -qw memory "$mount/cgroup.controllers" || return 0 ;;
+		esac
+	done </proc/self/mounts
+	return 1
+}
+
+make_image
+echo "An OCI image is in $dir/busybox: $(du -sk busybox | cut -f1) KiB."
+
+expect 0 'Pull it into a store. What to run, the record, is one line on stdout.' \
+	'jc-pull --store store oci:busybox >record; cut -c 1-150 record'
+expect 0 'Run it: its own entry point, command, environment and working directory.' \
+	'jc-pull --store store oci:busybox | jc-run'
+expect 0 'The host is called one thing, the container another.' \
+	'hostname; jc-run <record -- hostname; jc-run --hostname demo <record -- hostname'
+expect 0 'The payload is PID 1, and sees no process of the host.' \
+	"jc-run <record -- sh -c 'echo I am PID \$\$; ps'"
+expect 0 'The root is the image and nothing else.' \
+	"jc-run <record -- sh -c 'ls /; cat /etc/os-release'"
+expect 0 'The network is its own: loopback, until somebody plugs a cable in.' \
+	"jc-run <record -- ip -o addr"
+expect 0 'Bytes after the record are the payload'\''s.' \
+	"(cat record; printf 'a\nb\n') | jc-run -- wc -l"
+expect 42 'Its exit code is passed on.' \
+	"jc-run <record -- sh -c 'exit 42'"
+if memory_controller; then
+	expect 137 '200 MiB do not fit into a limit of 64 MiB: the kernel kills it, which is 128+9.' \
+		"jc-run -m 64M <record -- dd if=/dev/zero of=/dev/null bs=200M count=1"
+else
+	expect 125 'This host has no memory controller to use, and a limit that is none is an error.' \
+		'jc-run -m 64M <record -- true'
+fi
+expect 0 'jc-run only composes. This is the chain; each link works alone.' \
+	'jc-run --print <record -- hostname'
+
+cat <<'END'
+
+On a machine with a network, try:
+    jc-pull alpine | jc-run -- sh -c 'echo hello from $(hostname)'
+END

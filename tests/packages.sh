@@ -1,0 +1,82 @@
+#!/bin/sh
+# Installs from Debian's packages what building, and then `test`, `demo` or `lint`, needs and this
+# machine lacks. Usage: tests/packages.sh test|demo|lint
+set -eu
+
+missing=
+
+# need PROGRAM PACKAGE
+need() {
+	PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || missing="$missing $2"
+}
+
+need_compiler() {
+	need cc gcc
+	# Only a path if the library is there; a static link needs it.
+	case $(cc -print-file-name=libc.a 2>/dev/null) in
+	/*) ;;
+	*) [ "$(uname -s)" != Linux ] || missing="$missing libc6-dev" ;;
+	esac
+}
+
+# The dynamic one, which has the same name, cannot be the only file of an image.
+need_busybox() {
+	if ! busybox true 2>/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then
+		missing="$missing busybox-static"
+	fi
+}
+
+need_compiler
+case ${1-} in
+demo)
+	need_busybox
+	;;
+lint)
+	need mandoc mandoc
+	;;
+test)
+	need_busybox
+	need mandoc mandoc
+	need ip iproute2
+	need nft nftables
+	need readelf binutils
+	need script bsdutils
+	need setpriv util-linux
+	need strace strace
+	need docker-registry docker-registry
+	need skopeo skopeo
+	need umoci umoci
+	need mmdebstrap mmdebstrap
+	need jq jq
+	;;
+*)
+	echo "usage: ${0##*/} test|demo|lint" >&2
+	exit 2
+	;;
+esac
+
+[ -n "$missing" ] || exit 0
+if ! command -v apt-get >/dev/null; then
+	echo "${0##*/}: please install:$missing" >&2
+	exit 1
+fi
+if [ "$(id -u)" -eq 0 ]; then
+	as_root='env'
+elif command -v sudo >/dev/null; then
+	as_root='sudo env'
+else
+	echo "${0##*/}: please install, as root: apt-get install$missing" >&2
+	exit 1
+fi
+echo "installing:$missing"
+# Nothing here may wait for an answer: CI has no terminal.
+$as_root apt-get -q update </dev/null
+# The list is split on purpose.
+# shellcheck disable=SC2086
+$as_root DEBIAN_FRONTEND=noninteractive \
+	apt-get -q install -y --no-install-recommends $missing </dev/null
+
+# Tests start their own registry; a service that listens on every address is not for this machine.
+case $missing in
+*docker-registry*) [ ! -d /run/systemd/system ] || $as_root systemctl disable --now docker-registry ;;
+esac

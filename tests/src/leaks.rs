@@ -1,0 +1,215 @@
+//! What a test must not leave behind: processes, mounts, network links, cgroups, files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, WaitOptions, waitpid};
+
+use crate::command::signal_pid;
+use crate::sandbox::{store_tmp, watched};
+
+/// How long the kernel may take to clear up after a kill.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What there was at a test's start.
+pub(crate) struct Snapshot {
+    mounts: BTreeSet<String>,
+    links: BTreeSet<String>,
+    cgroups: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+    hostname: String,
+}
+
+impl Snapshot {
+    /// Looks around.
+    pub(crate) fn take() -> Self {
+        Self {
+            mounts: mounts(),
+            links: links(),
+            cgroups: cgroups(),
+            files: files(),
+            hostname: hostname(),
+        }
+    }
+
+    /// What has come since, in a line each; once the processes that remain have been killed.
+    pub(crate) fn leaks(&self) -> Vec<String> {
+        let mut leaks = processes();
+        leaks.extend(mounts().difference(&self.mounts).map(|m| format!("mount {m}")));
+        leaks.extend(links().difference(&self.links).map(|l| format!("network link {l}")));
+        leaks.extend(files().difference(&self.files).map(|f| format!("file {}", f.display())));
+        leaks.extend(self.new_cgroups().iter().map(|c| format!("cgroup {}", c.display())));
+        if hostname() != self.hostname {
+            leaks.push(format!("the hostname {}", hostname()));
+        }
+        leaks
+    }
+
+    /// Groups that have come and stay. Tests that run at the same time have theirs in the same
+    /// hierarchies: those have processes in them, or soon end.
+    fn new_cgroups(&self) -> BTreeSet<PathBuf> {
+        let is_empty = |group: &PathBuf| {
+            fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty())
+        };
+        let new = || -> BTreeSet<PathBuf> {
+            cgroups().difference(&self.cgroups).filter(|g| is_empty(g)).cloned().collect()
+        };
+        let mut suspects = new();
+        let start = Instant::now();
+        while !suspects.is_empty() && start.elapsed() < GRACE {
+            thread::sleep(Duration::from_millis(50));
+            let now = new();
+            suspects.retain(|group| now.contains(group));
+        }
+        suspects
+    }
+}
+
+/// The processes that are there besides this one, PID 1 of its namespace; they are killed.
+fn processes() -> Vec<String> {
+    let start = Instant::now();
+    let mut left = running();
+    while !left.is_empty() && start.elapsed() < GRACE {
+        thread::sleep(Duration::from_millis(5));
+        left = running();
+    }
+    for (pid, _) in &left {
+        signal_pid(*pid, Signal::KILL);
+    }
+    left.into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect()
+}
+
+fn running() -> Vec<(i32, String)> {
+    // Orphans come to this process; those that have ended are nobody's fault.
+    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+    let numbers = entries(Path::new("/proc"))
+        .into_iter()
+        .filter_map(|path| path.file_name()?.to_str()?.parse::<i32>().ok());
+    numbers
+        .filter(|pid| *pid != 1)
+        .map(|pid| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(&command).replace('\0', " "))
+        })
+        .collect()
+}
+
+/// The mounts, each as its fields from the root on (`proc(5)`): the ones before are numbers.
+fn mounts() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().map(|l| l.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
+}
+
+fn links() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/net/dev").unwrap();
+    // Two lines of heading.
+    let names = table.lines().skip(2).filter_map(|l| l.split_once(':'));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn files() -> BTreeSet<PathBuf> {
+    let mut files = BTreeSet::new();
+    for dir in watched() {
+        walk(Path::new(dir), &mut |path| files.insert(path.to_owned()));
+    }
+    files.extend(entries(&store_tmp()));
+    files
+}
+
+/// The cgroups of every hierarchy that are jc's: in a group `jc`, or named after it.
+fn cgroups() -> BTreeSet<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mut groups = BTreeSet::new();
+    for line in table.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if matches!(fields[2], "cgroup" | "cgroup2") {
+            walk(Path::new(fields[1]), &mut |path| {
+                path.is_dir() && is_ours(path) && groups.insert(path.to_owned())
+            });
+        }
+    }
+    groups
+}
+
+fn is_ours(group: &Path) -> bool {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name(group).starts_with("jc-") || group.parent().is_some_and(|parent| name(parent) == "jc")
+}
+
+/// Visits everything below a directory of this file system; what vanishes meanwhile is passed over.
+fn walk(dir: &Path, visit: &mut dyn FnMut(&Path) -> bool) {
+    for path in entries(dir) {
+        visit(&path);
+        let below = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+        if below && same_device(dir, &path) {
+            walk(&path, visit);
+        }
+    }
+}
+
+fn same_device(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.symlink_metadata().map(|m| m.dev()).ok();
+    device(one) == device(other)
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::sandbox;
+
+    /// In a hierarchy of its own: a group in the host's would fail the tests that run meanwhile.
+    #[test]
+    fn a_cgroup_that_stays_is_found() {
+        sandbox(|s| {
+            let hierarchy = s.path("hierarchy");
+            fs::create_dir(&hierarchy).unwrap();
+            let mount = "mount -t cgroup -o none,name=jc-tests jc-tests hierarchy";
+            if !s.sh(mount).run().status().success() {
+                crate::skip!("this kernel has no cgroup v1");
+            }
+            // A hierarchy outlives a failed test; the groups must not.
+            let remove = || {
+                ["jc/left", "jc", "other"]
+                    .iter()
+                    .filter(|group| fs::remove_dir(hierarchy.join(group)).is_ok())
+                    .count()
+            };
+            remove();
+            let before = Snapshot::take();
+            let group = hierarchy.join("jc/left");
+            fs::create_dir_all(&group).unwrap();
+            fs::create_dir(hierarchy.join("other")).unwrap();
+            assert_eq!(before.leaks(), [format!("cgroup {}", group.display())]);
+
+            let mut member = Command::new("sleep").arg("1000").spawn().unwrap();
+            fs::write(group.join("cgroup.procs"), member.id().to_string()).unwrap();
+            assert_eq!(before.new_cgroups(), BTreeSet::new());
+            member.kill().unwrap();
+            member.wait().unwrap();
+            assert_eq!(remove(), 3);
+            assert_eq!(before.leaks(), Vec::<String>::new());
+            // The kernel ends an unmounted hierarchy, in its own time, if its groups are gone for
+            // good by then.
+            let end = "umount hierarchy
+                while sleep 0.2; grep -q name=jc-tests: /proc/self/cgroup; do
+                    mount -t cgroup -o none,name=jc-tests jc-tests hierarchy && umount hierarchy
+                done";
+            s.sh(end).run().code(0);
+        });
+    }
+}
