@@ -41,23 +41,54 @@ impl FsContext {
 
     /// Makes the file system and a detached mount of it, with flags of [`sys::attr`].
     pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
-        fsconfig_create(&self.fd).map_err(|e| self.explain("create", e))?;
+        self.create().map_err(|refusal| refusal.error)?;
+        self.fsmount(attributes)
+    }
+
+    /// Makes the file system of what was set.
+    pub fn create(&self) -> std::result::Result<(), Refusal> {
+        fsconfig_create(&self.fd).map_err(|errno| {
+            let messages = self.messages();
+            let without_a_word = errno == Errno::INVAL && messages.is_empty();
+            Refusal { error: self.error("create", errno, &messages), without_a_word }
+        })
+    }
+
+    /// A detached mount of what [`create`](Self::create) has made.
+    pub fn fsmount(&self, attributes: u64) -> Result<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
         fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .map_err(|e| self.explain("fsmount", e))
     }
 
-    /// The errno, and what the kernel has written about it into the context, one message a read.
     fn explain(&self, operation: &str, errno: Errno) -> Error {
-        let mut text = format!("{operation} {}: {}", self.kind, strerror(&errno.into()));
+        self.error(operation, errno, &self.messages())
+    }
+
+    fn error(&self, operation: &str, errno: Errno, messages: &str) -> Error {
+        let strerror = strerror(&errno.into());
+        Error::new(format_args!("{operation} {}: {strerror}{messages}", self.kind))
+    }
+
+    /// What the kernel has written into the context, one message a read: "e ", "w " or "i ", then
+    /// the text.
+    fn messages(&self) -> String {
+        let mut messages = String::new();
         let mut message = [0; 512];
         while let Ok(length) = rustix::io::read(&self.fd, &mut message) {
-            // "e ", "w " or "i ", then the text.
-            let line = String::from_utf8_lossy(message.get(2..length).unwrap_or_default());
-            text = format!("{text} ({})", line.trim_end());
+            let text = String::from_utf8_lossy(message.get(2..length).unwrap_or_default());
+            messages = format!("{messages} ({})", text.trim_end());
         }
-        Error::new(text)
+        messages
     }
+}
+
+/// A file system that could not be made.
+pub struct Refusal {
+    /// Why.
+    pub error: Error,
+    /// EINVAL and no message, as from a file system that knows only mount(2)'s way.
+    pub without_a_word: bool,
 }
 
 /// A detached mount of a new file system with these options.

@@ -117,7 +117,12 @@ fn overlay(layers: &[OwnedFd], writable: &Writable, slash: &OwnedFd) -> Result<O
     for (key, value) in SAFE {
         context.set(key, value)?;
     }
-    context.mount(attr::NODEV)
+    match context.create() {
+        // Before 6.5 anything can be set, and is refused only now.
+        Err(refusal) if refusal.without_a_word => overlay_by_mount(layers, writable, slash),
+        Err(refusal) => Err(refusal.error),
+        Ok(()) => context.fsmount(attr::NODEV),
+    }
 }
 
 /// For kernels before 6.7, which cannot add layers one by one: mount(2) takes one page of options.
