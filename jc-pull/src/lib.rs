@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Container images, from registries and layouts into a verified store.
+
+pub mod digest;
+pub mod manifest;
+pub mod name;
+pub mod platform;
