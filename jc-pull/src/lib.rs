@@ -1,8 +1,11 @@
 //! Container images, from registries and layouts into a verified store.
 
+pub mod auth;
 pub mod compress;
 pub mod digest;
+pub mod http;
 pub mod manifest;
 pub mod name;
 pub mod platform;
+pub mod source;
 pub mod tar;
