@@ -1,5 +1,6 @@
 //! The transport: one pool of connections, redirects, and what may go over plain http.
 
+use std::error::Error as StdError;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::OnceLock;
@@ -82,7 +83,7 @@ impl Transport {
         sent.map_err(|e| {
             let error = failed(method, &url, root_cause(&e));
             if is_not_tls(&e) {
-                return error.hint("if the registry speaks plain http, --insecure allows it");
+                return error.hint("if the registry speaks plain http, --insecure allows that");
             }
             error
         })
@@ -176,24 +177,24 @@ pub fn failed(method: &Method, url: &Url, why: impl std::fmt::Display) -> Error 
 }
 
 /// The innermost error, which is the one that says something.
-pub fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn root_cause(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
+    while let Some(inner) = inner(cause) {
+        cause = inner;
     }
     cause.downcast_ref::<io::Error>().map_or_else(|| cause.to_string(), strerror)
 }
 
-/// Whether the other side answered a TLS greeting with something else.
-fn is_not_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner.and_then(|e| e.downcast_ref()).or_else(|| error.downcast_ref());
-        if matches!(tls, Some(rustls::Error::InvalidMessage(_))) {
-            return true;
-        }
-        cause = error.source();
+/// What is wrapped; an `io::Error` does not give that as its source.
+fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => error.source(),
     }
-    false
+}
+
+/// Whether the other side answered a TLS greeting with something else.
+fn is_not_tls(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |e| inner(*e))
+        .any(|e| matches!(e.downcast_ref(), Some(rustls::Error::InvalidMessage(_))))
 }
