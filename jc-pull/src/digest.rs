@@ -1,0 +1,275 @@
+//! Content digests: `algorithm:hex` as the OCI image-spec's descriptor.md has them.
+
+use std::fmt::{self, Display};
+use std::io::{self, Read};
+
+use jc_unshare::{Error, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256, Sha512};
+
+/// The registered algorithms.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Algorithm {
+    /// 64 hex digits.
+    Sha256,
+    /// 128 hex digits.
+    Sha512,
+}
+
+impl Algorithm {
+    /// The name in front of the colon.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    const fn hex_length(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+}
+
+/// A digest that has been validated: its parts are safe in a path and in a URL.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest {
+    algorithm: Algorithm,
+    hex: String,
+}
+
+impl Digest {
+    /// Reads `algorithm:hex`. Upper-case digits are refused, as the specification demands.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = |why: &str| Error::new(format_args!("digest {text:?}: {why}"));
+        let (name, hex) = text.split_once(':').ok_or_else(|| bad("no colon"))?;
+        let algorithm = match name {
+            "sha256" => Algorithm::Sha256,
+            "sha512" => Algorithm::Sha512,
+            _ => return Err(bad("unknown algorithm")),
+        };
+        if hex.len() != algorithm.hex_length() {
+            return Err(bad("wrong length"));
+        }
+        if !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(bad("not lower-case hexadecimal"));
+        }
+        Ok(Self { algorithm, hex: hex.to_owned() })
+    }
+
+    /// The SHA-256 of the bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self::of_with(Algorithm::Sha256, bytes)
+    }
+
+    /// The digest of the bytes by that algorithm.
+    pub fn of_with(algorithm: Algorithm, bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Which algorithm made it.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The digits behind the colon.
+    pub fn hex(&self) -> &str {
+        &self.hex
+    }
+
+    /// As a file name: a colon would end a path in overlayfs' `lowerdir`.
+    pub fn file_name(&self) -> String {
+        format!("{}-{}", self.algorithm.name(), self.hex)
+    }
+
+    /// Enough of it for people.
+    pub fn short(&self) -> &str {
+        self.hex.get(..12).unwrap_or(&self.hex)
+    }
+
+    /// Refuses bytes that have another digest.
+    pub fn check(&self, bytes: &[u8]) -> Result<()> {
+        let found = Self::of_with(self.algorithm, bytes);
+        if found == *self {
+            Ok(())
+        } else {
+            Err(Error::new(format_args!("{self}: the content has digest {found}")))
+        }
+    }
+}
+
+impl Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm.name(), self.hex)
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+/// A digest in the making.
+pub enum Hasher {
+    /// SHA-256.
+    Sha256(Sha256),
+    /// SHA-512.
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    /// An empty one.
+    pub fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(h) => h.update(bytes),
+            Self::Sha512(h) => h.update(bytes),
+        }
+    }
+
+    /// The digest of all that was added.
+    pub fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(h) => {
+                Digest { algorithm: Algorithm::Sha256, hex: to_hex(h.finalize().as_slice()) }
+            }
+            Self::Sha512(h) => {
+                Digest { algorithm: Algorithm::Sha512, hex: to_hex(h.finalize().as_slice()) }
+            }
+        }
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).collect()
+}
+
+/// Passes bytes through, and fails at their end unless digest and size are as they should be.
+pub struct Verify<R> {
+    inner: R,
+    hasher: Option<Hasher>,
+    want: Digest,
+    size: Option<u64>,
+    seen: u64,
+}
+
+impl<R: Read> Verify<R> {
+    /// `size` in bytes, where it is known beforehand.
+    pub fn new(inner: R, want: Digest, size: Option<u64>) -> Self {
+        let hasher = Some(Hasher::new(want.algorithm()));
+        Self { inner, hasher, want, size, seen: 0 }
+    }
+
+    /// Reads what is left, so that all of it has been verified when this returns; the reader
+    /// beneath.
+    pub fn finish(mut self) -> io::Result<R> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.inner)
+    }
+
+    fn check_end(&mut self) -> io::Result<()> {
+        if let Some(size) = self.size.filter(|size| *size != self.seen) {
+            return Err(invalid(format!("ends after {} of {size} bytes", self.seen)));
+        }
+        match self.hasher.take().map(Hasher::finish) {
+            Some(found) if found != self.want => {
+                Err(invalid(format!("the content has digest {found}, not {}", self.want)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<R: Read> Read for Verify<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let n = self.inner.read(buffer)?;
+        if n == 0 {
+            self.check_end()?;
+            return Ok(0);
+        }
+        self.seen += n as u64;
+        if let Some(size) = self.size.filter(|size| *size < self.seen) {
+            return Err(invalid(format!("goes on after {size} bytes")));
+        }
+        if let (Some(hasher), Some(bytes)) = (&mut self.hasher, buffer.get(..n)) {
+            hasher.update(bytes);
+        }
+        Ok(n)
+    }
+}
+
+/// An error that is the content's own fault.
+pub fn invalid(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn only_what_is_safe_in_a_path_is_a_digest() {
+        assert_eq!(Digest::parse(EMPTY).unwrap().to_string(), EMPTY);
+        let long = format!("sha512:{}", "0".repeat(128));
+        assert_eq!(Digest::parse(&long).unwrap().to_string(), long);
+        for (text, why) in [
+            ("", "no colon"),
+            ("sha256", "no colon"),
+            ("md5:00", "unknown algorithm"),
+            ("sha256:00", "wrong length"),
+            (&EMPTY.replace("e3b0", "E3B0"), "not lower-case hexadecimal"),
+            (&EMPTY.replace("e3b0c4", "../../"), "not lower-case hexadecimal"),
+            (&format!("{EMPTY}0"), "wrong length"),
+        ] {
+            let error = Digest::parse(text).unwrap_err().to_string();
+            assert!(error.ends_with(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_is_verified_at_its_end() {
+        let want = Digest::of(b"hello");
+        for (content, size, outcome) in [
+            ("hello", Some(5), Ok(())),
+            ("hello", None, Ok(())),
+            ("hell", Some(5), Err("ends after 4 of 5 bytes")),
+            ("hello!", Some(5), Err("goes on after 5 bytes")),
+            ("hellO", Some(5), Err("the content has digest sha256:")),
+            ("hellO", None, Err("the content has digest sha256:")),
+        ] {
+            let found = Verify::new(content.as_bytes(), want.clone(), size).finish();
+            match outcome {
+                Ok(()) => assert!(found.is_ok(), "{content} {size:?}"),
+                Err(why) => assert!(found.unwrap_err().to_string().starts_with(why), "{content}"),
+            }
+        }
+    }
+}

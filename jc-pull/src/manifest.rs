@@ -1,0 +1,335 @@
+//! Indexes, manifests and configurations, of the OCI image-spec and of Docker's schema 2.
+
+use jc_unshare::{Error, Result};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::digest::Digest;
+use crate::platform::Platform;
+
+/// The largest document that is read, in bytes; what the distribution-spec lets registries demand.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+
+/// The media types of a manifest or an index, as an `Accept` header.
+pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json";
+
+/// What one document says of another (image-spec descriptor.md).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the content is.
+    #[serde(default)]
+    pub media_type: String,
+    /// The content's digest.
+    pub digest: Digest,
+    /// The content's length in bytes.
+    pub size: u64,
+    /// In an index: what the image was built for.
+    pub platform: Option<Platform>,
+    /// Free-form notes.
+    #[serde(default)]
+    pub annotations: Map<String, Value>,
+}
+
+/// One image for several platforms (image-spec image-index.md).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Index {
+    /// The images.
+    pub manifests: Vec<Descriptor>,
+}
+
+/// One image for one platform (image-spec manifest.md).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Manifest {
+    /// The image's configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// What a name resolves to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Document {
+    /// A choice of images.
+    Index(Index),
+    /// An image.
+    Manifest(Manifest),
+}
+
+/// Every field that tells one kind of document from another.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Raw {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    fs_layers: Option<Value>,
+}
+
+impl Document {
+    /// Reads a document that came with the media type `declared`, if any did. One that could be
+    /// read as two kinds is refused: two readers would see two images under one digest.
+    pub fn parse(bytes: &[u8], declared: Option<&str>) -> Result<Self> {
+        let raw: Raw = serde_json::from_slice(bytes)
+            .map_err(|e| Error::new(format_args!("not an image manifest: {e}")))?;
+        if raw.fs_layers.is_some() || raw.schema_version == Some(1) {
+            return Err(Error::new("a Docker schema 1 image, which holds no verifiable layers")
+                .hint("push it again with a current tool"));
+        }
+        if raw.schema_version != Some(2) {
+            return Err(Error::new("not an image manifest: schemaVersion is not 2"));
+        }
+        let declared = declared.map(essence).filter(|t| kind(t).is_some());
+        if let (Some(own), Some(declared)) = (raw.media_type.as_deref(), declared)
+            && own != declared
+        {
+            return Err(Error::new(format_args!("declared as {declared}, and is {own}")));
+        }
+        let document = match (raw.manifests, raw.config, raw.layers) {
+            (Some(manifests), None, None) => Self::Index(Index { manifests }),
+            (None, Some(config), Some(layers)) => Self::Manifest(Manifest { config, layers }),
+            (Some(_), _, _) => return Err(Error::new("an index and a manifest in one document")),
+            _ => return Err(Error::new("neither an index nor a manifest")),
+        };
+        let named = raw.media_type.as_deref().or(declared);
+        match (named, &document) {
+            (None, _) => Ok(document),
+            (Some(named), Self::Index(_)) if kind(named) == Some(true) => Ok(document),
+            (Some(named), Self::Manifest(_)) if kind(named) == Some(false) => Ok(document),
+            (Some(named), _) => Err(Error::new(format_args!("media type {named} does not fit"))),
+        }
+    }
+}
+
+/// A media type without its parameters.
+fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether the media type is an index's; neither for other documents.
+fn kind(media_type: &str) -> Option<bool> {
+    match media_type {
+        "application/vnd.oci.image.index.v1+json"
+        | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(true),
+        "application/vnd.oci.image.manifest.v1+json"
+        | "application/vnd.docker.distribution.manifest.v2+json" => Some(false),
+        _ => None,
+    }
+}
+
+impl Index {
+    /// The image for `wanted`; an error lists what there is.
+    pub fn select(&self, wanted: &Platform) -> Result<&Descriptor> {
+        let known = || self.manifests.iter().filter_map(|d| Some((d, d.platform.as_ref()?)));
+        let best = known()
+            .filter_map(|(d, platform)| Some((platform.distance(wanted)?, d)))
+            .min_by_key(|(distance, _)| *distance);
+        if let Some((_, descriptor)) = best {
+            return Ok(descriptor);
+        }
+        // An index of one that names no platform leaves no choice.
+        if let [only] = self.manifests.as_slice()
+            && only.platform.is_none()
+        {
+            return Ok(only);
+        }
+        let have: Vec<String> =
+            known().filter(|(_, p)| !p.is_unknown()).map(|(_, p)| p.to_string()).collect();
+        let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
+        Err(Error::new(format_args!("no image for {wanted}; there is {have}")))
+    }
+}
+
+impl Manifest {
+    /// Refuses what is no container image, naming what it is.
+    pub fn check(&self) -> Result<()> {
+        match essence(&self.config.media_type) {
+            "application/vnd.oci.image.config.v1+json"
+            | "application/vnd.docker.container.image.v1+json" => {}
+            other => {
+                return Err(Error::new(format_args!("an artifact ({other}), not an image")));
+            }
+        }
+        self.layers.iter().try_for_each(check_layer)
+    }
+}
+
+fn check_layer(layer: &Descriptor) -> Result<()> {
+    let digest = &layer.digest;
+    match essence(&layer.media_type) {
+        "application/vnd.oci.image.layer.v1.tar"
+        | "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Ok(()),
+        other if other.ends_with("+encrypted") => {
+            Err(Error::new(format_args!("layer {digest} is encrypted ({other})")))
+        }
+        other => Err(Error::new(format_args!("layer {digest}: unknown media type {other:?}"))),
+    }
+}
+
+/// What of an image's configuration is needed here (image-spec config.md).
+#[derive(Clone, Debug, Deserialize)]
+pub struct Config {
+    /// What the image was built for.
+    #[serde(flatten)]
+    pub platform: Platform,
+    rootfs: RootFs,
+    /// How to run the image: handed on as it is.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub config: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct RootFs {
+    #[serde(default, deserialize_with = "null_is_none")]
+    diff_ids: Vec<Digest>,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Map<String, Value>, D::Error> {
+    Option::deserialize(d).map(Option::unwrap_or_default)
+}
+
+fn null_is_none<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Digest>, D::Error> {
+    Option::deserialize(d).map(Option::unwrap_or_default)
+}
+
+impl Config {
+    /// Reads an image's configuration, which must have a diff-id for each of the layers.
+    pub fn parse(bytes: &[u8], layers: usize) -> Result<Self> {
+        let config: Self = serde_json::from_slice(bytes)
+            .map_err(|e| Error::new(format_args!("not an image configuration: {e}")))?;
+        match config.rootfs.diff_ids.len() {
+            found if found == layers => Ok(config),
+            found => Err(Error::new(format_args!("{found} diff-ids for {layers} layers"))),
+        }
+    }
+
+    /// The digests of the layers' uncompressed tars, lowest first.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.rootfs.diff_ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+    fn descriptor(media_type: &str) -> String {
+        format!(r#"{{"mediaType":"{media_type}","digest":"{D}","size":0}}"#)
+    }
+
+    fn manifest(config: &str, layer: &str) -> String {
+        let (config, layer) = (descriptor(config), descriptor(layer));
+        format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#)
+    }
+
+    #[test]
+    fn a_document_is_one_thing() {
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, descriptor(OCI_MANIFEST));
+        let both = r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#;
+        let own = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
+        let image = manifest(OCI_CONFIG, "application/vnd.oci.image.layer.v1.tar");
+        for (text, declared, fault) in [
+            (index.as_str(), None, None),
+            (&index, Some("application/vnd.oci.image.index.v1+json; charset=utf-8"), None),
+            (&index, Some("application/json"), None),
+            (&own, Some(OCI_INDEX), None),
+            (&image, Some(OCI_MANIFEST), None),
+            (&own, Some(OCI_MANIFEST), Some("declared as")),
+            (&index, Some(OCI_MANIFEST), Some("media type")),
+            (&image, Some(OCI_INDEX), Some("media type")),
+            (both, None, Some("an index and a manifest")),
+            ("[]", None, Some("not an image manifest")),
+            ("{}", None, Some("not an image manifest: schemaVersion")),
+            (r#"{"schemaVersion":1,"fsLayers":[]}"#, None, Some("a Docker schema 1")),
+            (r#"{"schemaVersion":2}"#, None, Some("neither")),
+            (
+                r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:../..","size":1}]}"#,
+                None,
+                Some("not an image manifest"),
+            ),
+        ] {
+            let found = Document::parse(text.as_bytes(), declared).map_err(|e| e.to_string());
+            match fault {
+                None => assert!(found.is_ok(), "{text}: {found:?}"),
+                Some(fault) => assert!(found.unwrap_err().starts_with(fault), "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn artifacts_and_encrypted_layers_are_named() {
+        let tar = "application/vnd.oci.image.layer.v1.tar";
+        for (config, layer, fault) in [
+            (OCI_CONFIG, tar, None),
+            (OCI_CONFIG, "application/vnd.docker.image.rootfs.diff.tar.gzip", None),
+            (
+                "application/vnd.cncf.helm.config.v1+json",
+                tar,
+                Some("an artifact (application/vnd.cncf"),
+            ),
+            (OCI_CONFIG, "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", Some("layer")),
+            (OCI_CONFIG, "text/plain", Some("layer")),
+        ] {
+            let text = manifest(config, layer);
+            let Ok(Document::Manifest(m)) = Document::parse(text.as_bytes(), None) else {
+                panic!("{text}")
+            };
+            match fault {
+                None => m.check().unwrap(),
+                Some(fault) => assert!(m.check().unwrap_err().to_string().starts_with(fault)),
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_gives_the_platforms_image_or_says_what_it_has() {
+        let entry = |os: &str, arch: &str| {
+            format!(
+                r#"{{"digest":"{D}","size":0,"platform":{{"os":"{os}","architecture":"{arch}"}}}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"schemaVersion":2,"manifests":[{},{},{}]}}"#,
+            entry("linux", "arm64"),
+            entry("linux", "amd64"),
+            entry("unknown", "unknown")
+        );
+        let Ok(Document::Index(index)) = Document::parse(text.as_bytes(), None) else { panic!() };
+        let chosen = index.select(&Platform::parse("linux/amd64").unwrap()).unwrap();
+        assert_eq!(chosen, &index.manifests[1]);
+        let error = index.select(&Platform::parse("linux/s390x").unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no image for linux/s390x; there is linux/arm64, linux/amd64"
+        );
+    }
+
+    #[test]
+    fn a_configuration_has_a_diff_id_for_each_layer() {
+        let text = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":null,
+                "rootfs":{{"type":"layers","diff_ids":["{D}"]}}}}"#
+        );
+        let config = Config::parse(text.as_bytes(), 1).unwrap();
+        assert_eq!(config.platform.to_string(), "linux/amd64");
+        assert_eq!(config.diff_ids()[0].to_string(), D);
+        let error = Config::parse(text.as_bytes(), 2).unwrap_err();
+        assert_eq!(error.to_string(), "1 diff-ids for 2 layers");
+    }
+}

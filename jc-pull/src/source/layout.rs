@@ -1,0 +1,173 @@
+//! An OCI image layout: a directory with `oci-layout`, `index.json` and `blobs/`
+//! (image-spec image-layout.md).
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Raw, Source};
+use crate::digest::Digest;
+use crate::manifest::{Descriptor, Document, Index, MAX_DOCUMENT};
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// An image in a layout.
+pub struct Layout {
+    path: PathBuf,
+    directory: OwnedFd,
+    tag: Option<String>,
+    chosen: Descriptor,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Marker {
+    image_layout_version: String,
+}
+
+impl Layout {
+    /// Opens the directory and finds the image: the only one, or the one with that tag.
+    pub fn open(directory: &Path, tag: Option<&str>) -> Result<Self> {
+        let path = std::fs::canonicalize(directory).on("open", directory)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty()).on("open", &path)?;
+        let marker: Marker = serde_json::from_slice(&read(&fd, &path, "oci-layout")?)
+            .map_err(|e| Error::new(format_args!("{}/oci-layout: {e}", path.display())))?;
+        if marker.image_layout_version != "1.0.0" {
+            let version = marker.image_layout_version;
+            let path = path.display();
+            return Err(Error::new(format_args!("{path}: unknown image layout {version:?}")));
+        }
+        let index = match Document::parse(&read(&fd, &path, "index.json")?, None) {
+            Ok(Document::Index(index)) => index,
+            Ok(Document::Manifest(_)) => {
+                return Err(Error::new(format_args!("{}/index.json: no index", path.display())));
+            }
+            Err(e) => return Err(e.context(format_args!("{}/index.json", path.display()))),
+        };
+        let chosen = choose(index, tag).map_err(|e| e.context(path.display()))?;
+        Ok(Self { path, directory: fd, tag: tag.map(str::to_owned), chosen })
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<File> {
+        let name = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
+        open_regular(&self.directory, &self.path, &name)
+    }
+
+    fn document(&self, digest: &Digest) -> Result<Raw> {
+        let bytes = read_capped(self.open_blob(digest)?, &self.path)?;
+        Ok(Raw { bytes, media_type: None })
+    }
+}
+
+impl Source for Layout {
+    fn name(&self) -> String {
+        let path = self.path.display();
+        match &self.tag {
+            Some(tag) => format!("oci:{path}:{tag}"),
+            None => format!("oci:{path}"),
+        }
+    }
+
+    fn top(&self) -> Result<(Raw, Option<Digest>)> {
+        let mut raw = self.document(&self.chosen.digest)?;
+        raw.media_type = Some(self.chosen.media_type.clone()).filter(|t| !t.is_empty());
+        Ok((raw, Some(self.chosen.digest.clone())))
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Raw> {
+        self.document(&descriptor.digest)
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.open_blob(&descriptor.digest)?))
+    }
+}
+
+fn ref_name(descriptor: &Descriptor) -> Option<&str> {
+    descriptor.annotations.get(REF_NAME).and_then(Value::as_str)
+}
+
+fn choose(index: Index, tag: Option<&str>) -> Result<Descriptor> {
+    let tags: Vec<&str> = index.manifests.iter().filter_map(ref_name).collect();
+    let tags = if tags.is_empty() { "none".to_owned() } else { tags.join(", ") };
+    let fits = |d: &Descriptor| tag.is_none() || ref_name(d) == tag;
+    let mut found: Vec<Descriptor> = index.manifests.iter().filter(|d| fits(d)).cloned().collect();
+    match (found.len(), tag) {
+        (1, _) => Ok(found.remove(0)),
+        (0, None) => Err(Error::new("the layout holds no image")),
+        (0, Some(tag)) => Err(Error::new(format_args!("no image {tag:?}; the tags are {tags}"))),
+        (n, Some(tag)) => Err(Error::new(format_args!("{n} images are called {tag:?}"))),
+        (n, None) => Err(Error::new(format_args!("the layout holds {n} images"))
+            .hint(format_args!("choose one as oci:DIR:TAG; the tags are {tags}"))),
+    }
+}
+
+fn read(directory: &OwnedFd, path: &Path, name: &str) -> Result<Vec<u8>> {
+    read_capped(open_regular(directory, path, name)?, &path.join(name))
+}
+
+fn read_capped(file: File, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).on("read", path)?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(Error::new(format_args!("{}: more than 4 MiB", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// Opens a file beneath the layout; not a fifo or device, on which reading could hang.
+fn open_regular(directory: &OwnedFd, path: &Path, name: &str) -> Result<File> {
+    let path = path.join(name);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(directory, name, flags, Mode::empty()).on("open", &path)?;
+    let stat = rustix::fs::fstat(&fd).on("stat", &path)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Error::new(format_args!("{}: not a regular file", path.display())));
+    }
+    Ok(File::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn index(names: &[Option<&str>]) -> Index {
+        let entries: Vec<String> = names
+            .iter()
+            .map(|name| {
+                let notes = name.map_or("{}".to_owned(), |n| format!(r#"{{"{REF_NAME}":"{n}"}}"#));
+                format!(r#"{{"digest":"{D}","size":1,"annotations":{notes}}}"#)
+            })
+            .collect();
+        let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        match Document::parse(text.as_bytes(), None).unwrap() {
+            Document::Index(index) => index,
+            Document::Manifest(_) => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn the_tag_or_the_only_image_is_chosen() {
+        for (names, tag, fault) in [
+            (vec![None], None, None),
+            (vec![Some("a")], None, None),
+            (vec![Some("a"), Some("b")], Some("b"), None),
+            (vec![Some("a"), Some("b")], None, Some("the layout holds 2 images")),
+            (vec![Some("a"), Some("b")], Some("c"), Some("no image \"c\"; the tags are a, b")),
+            (vec![Some("a"), Some("a")], Some("a"), Some("2 images are called \"a\"")),
+            (vec![], None, Some("the layout holds no image")),
+        ] {
+            let found = choose(index(&names), tag).err().map(|e| e.to_string());
+            assert_eq!(found.as_deref(), fault, "{names:?} {tag:?}");
+        }
+    }
+}

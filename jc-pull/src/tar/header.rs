@@ -1,0 +1,151 @@
+//! One header block: `struct posix_header` of tar(5), with GNU's numbers and magic.
+
+use std::io;
+
+use crate::digest::invalid;
+
+/// The unit of which archives are made, in bytes.
+pub const BLOCK: usize = 512;
+
+/// A header block whose checksum is right.
+pub struct Header<'a>(&'a [u8; BLOCK]);
+
+impl<'a> Header<'a> {
+    /// Nothing if the block is all zeros, which ends an archive.
+    pub fn parse(block: &'a [u8; BLOCK]) -> io::Result<Option<Self>> {
+        if block.iter().all(|b| *b == 0) {
+            return Ok(None);
+        }
+        let header = Self(block);
+        let stored = number(header.field(148, 8)).ok_or_else(|| invalid("header checksum"))?;
+        let sum = |signed: bool| -> i64 {
+            let byte = |b: u8| if signed { i64::from(b.cast_signed()) } else { i64::from(b) };
+            let in_sum = |at: usize, b: u8| if (148..156).contains(&at) { 32 } else { byte(b) };
+            block.iter().enumerate().map(|(at, b)| in_sum(at, *b)).sum()
+        };
+        // Some old archives were written where char is signed.
+        if sum(false) != stored && sum(true) != stored {
+            return Err(invalid("a tar header's checksum does not fit"));
+        }
+        Ok(Some(header))
+    }
+
+    fn field(&self, at: usize, length: usize) -> &'a [u8] {
+        self.0.get(at..at + length).unwrap_or_default()
+    }
+
+    fn number(&self, at: usize, length: usize, what: &str) -> io::Result<i64> {
+        number(self.field(at, length)).ok_or_else(|| invalid(format!("a tar header's {what}")))
+    }
+
+    /// The name, with ustar's prefix.
+    pub fn path(&self) -> Vec<u8> {
+        let (name, prefix) = (until_nul(self.field(0, 100)), until_nul(self.field(345, 155)));
+        if self.field(257, 6) == b"ustar\0" && !prefix.is_empty() {
+            [prefix, b"/", name].concat()
+        } else {
+            name.to_vec()
+        }
+    }
+
+    /// What kind of entry this is.
+    pub fn typeflag(&self) -> u8 {
+        self.0[156]
+    }
+
+    /// A link's target.
+    pub fn link_name(&self) -> Vec<u8> {
+        until_nul(self.field(157, 100)).to_vec()
+    }
+
+    /// Permission bits.
+    pub fn mode(&self) -> io::Result<i64> {
+        self.number(100, 8, "mode")
+    }
+
+    /// User id.
+    pub fn uid(&self) -> io::Result<i64> {
+        self.number(108, 8, "uid")
+    }
+
+    /// Group id.
+    pub fn gid(&self) -> io::Result<i64> {
+        self.number(116, 8, "gid")
+    }
+
+    /// Bytes of content that follow.
+    pub fn size(&self) -> io::Result<i64> {
+        self.number(124, 12, "size")
+    }
+
+    /// Seconds since the epoch.
+    pub fn mtime(&self) -> io::Result<i64> {
+        self.number(136, 12, "mtime")
+    }
+
+    /// A device's major and minor number.
+    pub fn device(&self) -> io::Result<(i64, i64)> {
+        Ok((self.number(329, 8, "device")?, self.number(337, 8, "device")?))
+    }
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|b| *b == 0).next().unwrap_or_default()
+}
+
+/// Octal digits, or GNU's big-endian two's complement behind a set top bit. An empty field is 0.
+fn number(field: &[u8]) -> Option<i64> {
+    let (first, rest) = field.split_first()?;
+    let binary = match first {
+        0x80 => Some(0),
+        0xff => Some(-1),
+        _ => None,
+    };
+    if let Some(start) = binary {
+        let add = |n: i64, b: &u8| n.checked_mul(256)?.checked_add(i64::from(*b));
+        return rest.iter().try_fold(start, add);
+    }
+    let text = std::str::from_utf8(until_nul(field)).ok()?.trim_matches(' ');
+    match text {
+        "" => Some(0),
+        digits if digits.bytes().all(|b| b.is_ascii_digit()) => i64::from_str_radix(digits, 8).ok(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_in_octal_and_in_binary() {
+        for (field, value) in [
+            (b"0000644\0".as_slice(), Some(0o644)),
+            (b"   644 \0", Some(0o644)),
+            (b"644\0junk", Some(0o644)),
+            (b"77777777", Some(0o77_777_777)),
+            (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"\x80\0\0\0\0\0\x01\0", Some(256)),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
+            (b"\x80\0\0\0\x02\0\0\0\0\0\0\0", Some(0x0200_0000_0000_0000)),
+            (b"\x9f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"0000648\0", None),
+            (b"-1\0\0\0\0\0\0", None),
+            (b"\xc3\xa9      ", None),
+        ] {
+            assert_eq!(number(field), value, "{field:?}");
+        }
+    }
+
+    #[test]
+    fn a_checksum_that_does_not_fit_is_refused() {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(3);
+        header.set_cksum();
+        let mut block = *header.as_bytes();
+        assert_eq!(Header::parse(&block).unwrap().unwrap().size().unwrap(), 3);
+        block[0] = b'x';
+        assert!(Header::parse(&block).is_err());
+        assert!(Header::parse(&[0; BLOCK]).unwrap().is_none());
+    }
+}

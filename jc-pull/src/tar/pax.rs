@@ -1,0 +1,160 @@
+//! pax extended headers: records `LENGTH KEY=VALUE\n` (POSIX.1-2001 pax, "Extended Header").
+
+use std::io;
+
+use super::Time;
+use crate::digest::invalid;
+
+/// What the records say about the next entry, or from a global header about all that follow.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Pax {
+    pub path: Option<Vec<u8>>,
+    pub link_path: Option<Vec<u8>>,
+    pub size: Option<u64>,
+    pub uid: Option<u64>,
+    pub gid: Option<u64>,
+    pub mtime: Option<Time>,
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Pax {
+    /// Takes in the records; of two with one key the last counts.
+    pub fn read(&mut self, mut text: &[u8]) -> io::Result<()> {
+        while !text.is_empty() {
+            let (key, value, rest) =
+                record(text).ok_or_else(|| invalid("a malformed pax record"))?;
+            if key.starts_with(b"GNU.sparse.") {
+                return Err(invalid("a sparse file: not supported"));
+            }
+            let key_text = || String::from_utf8_lossy(key).into_owned();
+            self.set(key, value)
+                .ok_or_else(|| invalid(format!("a malformed pax {}", key_text())))?;
+            text = rest;
+        }
+        Ok(())
+    }
+
+    /// Nothing if the value cannot be read.
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match key {
+            // An empty value takes an earlier one back.
+            b"path" => self.path = bytes(value)?,
+            b"linkpath" => self.link_path = bytes(value)?,
+            b"size" => self.size = optional(value, decimal)?,
+            b"uid" => self.uid = optional(value, decimal)?,
+            b"gid" => self.gid = optional(value, decimal)?,
+            b"mtime" => self.mtime = optional(value, time)?,
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.xattrs.retain(|(known, _)| known != name);
+                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                }
+                // Other keys (atime, ctime, uname, comment) say nothing that a layer keeps.
+            }
+        }
+        Some(())
+    }
+}
+
+/// The first record's key and value, and what follows it.
+fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = text.iter().take(20).position(|b| *b == b' ')?;
+    let length = usize::try_from(decimal(text.get(..space)?)?).ok()?;
+    let (line, rest) = text.split_at_checked(length)?;
+    let line = line.get(space + 1..)?.strip_suffix(b"\n")?;
+    let equals = line.iter().position(|b| *b == b'=')?;
+    let key = line.get(..equals).filter(|key| !key.is_empty())?;
+    Some((key, line.get(equals + 1..)?, rest))
+}
+
+fn bytes(value: &[u8]) -> Option<Option<Vec<u8>>> {
+    if value.contains(&0) { None } else { Some(Some(value.to_vec()).filter(|v| !v.is_empty())) }
+}
+
+fn optional<T>(value: &[u8], read: fn(&[u8]) -> Option<T>) -> Option<Option<T>> {
+    if value.is_empty() { Some(None) } else { read(value).map(Some) }
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are cut off.
+fn time(text: &[u8]) -> Option<Time> {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let mut parts = text.splitn(2, |b| *b == b'.');
+    let seconds = i64::try_from(decimal(parts.next()?)?).ok()?;
+    let fraction = parts.next().unwrap_or_default();
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digit = |i: usize| fraction.get(i).map_or(0, |b| u32::from(b - b'0'));
+    let nanoseconds = (0..9).fold(0, |n, i| n * 10 + digit(i));
+    Some(match (negative, nanoseconds) {
+        (false, _) => Time { seconds, nanoseconds },
+        (true, 0) => Time { seconds: -seconds, nanoseconds },
+        (true, _) => Time { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8]) -> io::Result<Pax> {
+        let mut pax = Pax::default();
+        pax.read(text).map(|()| pax)
+    }
+
+    #[test]
+    fn values_may_hold_anything_and_the_last_one_counts() {
+        let pax = read(b"10 path=a\n12 path=b\nc\n11 size=10\n").unwrap();
+        assert_eq!(pax.path.as_deref(), Some(b"b\nc".as_slice()));
+        assert_eq!(pax.size, Some(10));
+        let pax = read(b"28 SCHILY.xattr.user.x=\0\n=\n\n14 comment=hi\n").unwrap();
+        assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"\0\n=\n".to_vec())]);
+        assert_eq!(read(b"10 path=a\n8 path=\n").unwrap().path, None);
+        assert_eq!(
+            read(b"10 path=a\n9 path=\n\n").unwrap().path.as_deref(),
+            Some(b"\n".as_slice())
+        );
+    }
+
+    #[test]
+    fn malformed_records_are_refused() {
+        for text in [
+            b"path=a\n".as_slice(),
+            b"8 path=a\n",
+            b"11 path=a\n",
+            b"99999999999999999999999999 path=a\n",
+            b"0 \n",
+            b"5 =a\n",
+            b"11 size=1x\n",
+            b"12 size=-10\n",
+            b"12 path=a\0b\n",
+            b"13 mtime=1.x\n",
+        ] {
+            assert!(read(text).is_err(), "{}", String::from_utf8_lossy(text));
+        }
+    }
+
+    #[test]
+    fn times_have_nanoseconds_on_both_sides_of_the_epoch() {
+        for (text, seconds, nanoseconds) in [
+            ("1", 1, 0),
+            ("1.5", 1, 500_000_000),
+            ("1.0000000019", 1, 1),
+            ("-1", -1, 0),
+            ("-1.25", -2, 750_000_000),
+            ("0.", 0, 0),
+        ] {
+            assert_eq!(time(text.as_bytes()), Some(Time { seconds, nanoseconds }), "{text}");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Entries one after the other, with the extension headers in front of them taken in.
+
+use std::io::{self, BufRead, Read};
+
+use super::header::{BLOCK, Header};
+use super::pax::Pax;
+use super::{Entry, Kind};
+use crate::digest::invalid;
+
+/// The longest extension header that is held in memory, in bytes.
+const MAX_EXTENSION: u64 = 1 << 20;
+/// As many extension headers may come before one entry.
+const MAX_EXTENSIONS: usize = 16;
+/// The longest path or link text that a Linux path can be (PATH_MAX), in bytes.
+const MAX_PATH: usize = 4096;
+
+/// Reads an archive once, from front to back.
+pub struct Reader<R> {
+    inner: R,
+    global: Pax,
+    /// Content of the current entry that has not been read.
+    left: u64,
+    padding: u64,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Starts at the archive's first byte.
+    pub fn new(inner: R) -> Self {
+        Self { inner, global: Pax::default(), left: 0, padding: 0 }
+    }
+
+    /// The reader beneath; it is behind the archive's end once [`Reader::entry`] gave nothing.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
+    /// The next entry. What was not read of the one before is passed over.
+    pub fn entry(&mut self) -> io::Result<Option<Entry>> {
+        let mut pax = self.global.clone();
+        let (mut long_path, mut long_link) = (None, None);
+        for _ in 0..MAX_EXTENSIONS {
+            self.skip()?;
+            let mut block = [0; BLOCK];
+            let Some(header) = self.header(&mut block)? else {
+                return match (long_path, long_link) {
+                    (None, None) if pax == self.global => Ok(None),
+                    _ => Err(invalid("the archive ends before the entry that it announces")),
+                };
+            };
+            match header.typeflag() {
+                b'x' => pax.read(&self.extension(&header)?)?,
+                b'g' => {
+                    let text = self.extension(&header)?;
+                    self.global.read(&text)?;
+                    pax.read(&text)?;
+                }
+                b'L' => long_path = Some(c_string(self.extension(&header)?)),
+                b'K' => long_link = Some(c_string(self.extension(&header)?)),
+                _ => {
+                    pax.path = long_path.or(pax.path);
+                    pax.link_path = long_link.or(pax.link_path);
+                    return self.make(&header, pax).map(Some);
+                }
+            }
+        }
+        Err(invalid("too many extension headers in front of one entry"))
+    }
+
+    /// The next piece of the current entry's content, empty at its end. [`Reader::consume`] it.
+    pub fn content(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 {
+            return Ok(&[]);
+        }
+        let buffer = self.inner.fill_buf()?;
+        if buffer.is_empty() {
+            return Err(truncated());
+        }
+        let n = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        Ok(buffer.get(..n).unwrap_or_default())
+    }
+
+    /// Goes on behind `n` bytes of content, as many as [`Reader::content`] gave at the most.
+    pub fn consume(&mut self, n: usize) {
+        self.inner.consume(n);
+        self.left = self.left.saturating_sub(n as u64);
+    }
+
+    fn skip(&mut self) -> io::Result<()> {
+        let rest = self.left + self.padding;
+        (self.left, self.padding) = (0, 0);
+        let passed = io::copy(&mut self.inner.by_ref().take(rest), &mut io::sink())?;
+        if passed == rest { Ok(()) } else { Err(truncated()) }
+    }
+
+    /// Nothing at the end of the archive: two blocks of zeros, or no more blocks.
+    fn header<'b>(&mut self, block: &'b mut [u8; BLOCK]) -> io::Result<Option<Header<'b>>> {
+        if !self.block(block)? {
+            return Ok(None);
+        }
+        if block.iter().any(|b| *b != 0) {
+            return Header::parse(block);
+        }
+        if self.block(block)? && block.iter().any(|b| *b != 0) {
+            return Err(invalid("a lone block of zeros inside the archive"));
+        }
+        Ok(None)
+    }
+
+    fn block(&mut self, block: &mut [u8; BLOCK]) -> io::Result<bool> {
+        if self.inner.fill_buf()?.is_empty() {
+            return Ok(false);
+        }
+        self.inner.read_exact(block).map(|()| true).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => truncated(),
+            _ => e,
+        })
+    }
+
+    fn begin(&mut self, size: u64) -> io::Result<()> {
+        let block = BLOCK as u64;
+        self.padding = (block - size % block) % block;
+        self.left = size;
+        // So that no sum of the two can wrap.
+        if size > i64::MAX.unsigned_abs() { Err(invalid("an entry's size")) } else { Ok(()) }
+    }
+
+    fn extension(&mut self, header: &Header<'_>) -> io::Result<Vec<u8>> {
+        let size = unsigned(header.size()?, "size")?;
+        if size > MAX_EXTENSION {
+            return Err(invalid("an extension header of more than 1 MiB"));
+        }
+        self.begin(size)?;
+        let mut bytes = Vec::new();
+        while !self.content()?.is_empty() {
+            let piece = self.content()?;
+            let n = piece.len();
+            bytes.extend_from_slice(piece);
+            self.consume(n);
+        }
+        Ok(bytes)
+    }
+
+    fn make(&mut self, header: &Header<'_>, pax: Pax) -> io::Result<Entry> {
+        let path = pax.path.unwrap_or_else(|| header.path());
+        let link = pax.link_path.unwrap_or_else(|| header.link_name());
+        if path.len() > MAX_PATH || link.len() > MAX_PATH {
+            return Err(invalid("a name of more than 4096 bytes"));
+        }
+        let size = match pax.size {
+            Some(size) => size,
+            None => unsigned(header.size()?, "size")?,
+        };
+        let kind = kind(header, &path, link)?;
+        // Only files have content; old writers put the target's size into a link's header.
+        let size = if kind == Kind::File { size } else { 0 };
+        self.begin(size)?;
+        let mtime = super::Time { seconds: header.mtime()?, nanoseconds: 0 };
+        Ok(Entry {
+            path,
+            kind,
+            mode: u32::try_from(header.mode()? & 0o7777).unwrap_or_default(),
+            uid: id(pax.uid, header.uid()?, "uid")?,
+            gid: id(pax.gid, header.gid()?, "gid")?,
+            size,
+            mtime: pax.mtime.unwrap_or(mtime),
+            xattrs: pax.xattrs,
+        })
+    }
+}
+
+fn kind(header: &Header<'_>, path: &[u8], link: Vec<u8>) -> io::Result<Kind> {
+    Ok(match header.typeflag() {
+        // Before ustar, a directory was a file whose name ends with a slash.
+        b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
+        b'0' | 0 | b'7' => Kind::File,
+        b'1' => Kind::HardLink(link),
+        b'2' => Kind::Symlink(link),
+        flag @ (b'3' | b'4') => {
+            let (major, minor) = header.device()?;
+            let number = |n: i64| u32::try_from(n).map_err(|_| invalid("a device number"));
+            let (major, minor) = (number(major)?, number(minor)?);
+            if flag == b'3' { Kind::Char(major, minor) } else { Kind::Block(major, minor) }
+        }
+        b'5' => Kind::Directory,
+        b'6' => Kind::Fifo,
+        b'S' => return Err(named(path, "a sparse file: not supported")),
+        other => {
+            return Err(named(path, &format!("unknown type {:?}", char::from(other))));
+        }
+    })
+}
+
+fn named(path: &[u8], why: &str) -> io::Error {
+    invalid(format!("entry {}: {why}", String::from_utf8_lossy(path)))
+}
+
+fn id(pax: Option<u64>, header: i64, what: &str) -> io::Result<u32> {
+    let id = pax.map_or_else(|| unsigned(header, what), Ok)?;
+    // (uid_t)-1 means "leave it" to chown(2): it would be kept as root's.
+    u32::try_from(id)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| invalid(format!("{what} {id}")))
+}
+
+fn unsigned(number: i64, what: &str) -> io::Result<u64> {
+    u64::try_from(number).map_err(|_| invalid(format!("a negative {what}")))
+}
+
+/// GNU's long names end with a NUL.
+fn c_string(mut bytes: Vec<u8>) -> Vec<u8> {
+    if let Some(end) = bytes.iter().position(|b| *b == 0) {
+        bytes.truncate(end);
+    }
+    bytes
+}
+
+fn truncated() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the tar archive is truncated")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(bytes: &[u8]) -> io::Result<Vec<(Entry, Vec<u8>)>> {
+        let mut reader = Reader::new(bytes);
+        let mut found = Vec::new();
+        while let Some(entry) = reader.entry()? {
+            let mut content = Vec::new();
+            loop {
+                let piece = reader.content()?.to_vec();
+                if piece.is_empty() {
+                    break;
+                }
+                reader.consume(piece.len());
+                content.extend(piece);
+            }
+            found.push((entry, content));
+        }
+        Ok(found)
+    }
+
+    fn header(kind: u8, size: u64) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.set_size(size);
+        header.set_mode(0o4755);
+        header.set_mtime(7);
+        header
+    }
+
+    fn archive(members: &[(u8, &str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (kind, path, content) in members {
+            let mut header = header(*kind, content.len() as u64);
+            header.set_path(path).unwrap();
+            header.set_cksum();
+            builder.append(&header, *content).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn names_of_every_length_come_out_whole() {
+        for length in [1, 99, 100, 101, 200, 255, 4096] {
+            let path = "abcde/f/".chars().cycle().take(length - 1).chain(['z']).collect::<String>();
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = header(b'0', 3);
+            builder.append_data(&mut header, &path, b"abc".as_slice()).unwrap();
+            let found = read_all(&builder.into_inner().unwrap()).unwrap();
+            assert_eq!(found.len(), 1);
+            assert_eq!(String::from_utf8_lossy(&found[0].0.path), path);
+            assert_eq!(found[0].0.mode, 0o4755);
+            assert_eq!(found[0].1, b"abc");
+        }
+    }
+
+    #[test]
+    fn pax_records_hold_for_the_next_entry_and_global_ones_for_all() {
+        let bytes = archive(&[
+            (b'g', "g", b"19 mtime=1000000.5\n"),
+            (b'x', "x", b"15 path=long/a\n12 uid=70000\n"),
+            (b'0', "short", b"abc"),
+            (b'0', "b", b""),
+        ]);
+        // 12 counts one byte too many on purpose.
+        assert!(read_all(&bytes).is_err());
+        let bytes = archive(&[
+            (b'g', "g", b"19 mtime=1000000.5\n"),
+            (b'x', "x", b"15 path=long/a\n13 uid=70000\n"),
+            (b'0', "short", b"abc"),
+            (b'0', "b", b""),
+        ]);
+        let found = read_all(&bytes).unwrap();
+        let time = super::super::Time { seconds: 1_000_000, nanoseconds: 500_000_000 };
+        assert_eq!(found[0].0.path, b"long/a");
+        assert_eq!((found[0].0.uid, found[0].0.mtime), (70000, time));
+        assert_eq!(found[1].0.path, b"b");
+        assert_eq!((found[1].0.uid, found[1].0.mtime), (0, time));
+    }
+
+    #[test]
+    fn an_archive_cut_anywhere_is_not_whole() {
+        let bytes = archive(&[(b'L', "l", b"name\0"), (b'0', "a", &[7; 600])]);
+        let end = bytes.len() - 1024;
+        assert_eq!(read_all(&bytes).unwrap().len(), 1);
+        assert_eq!(read_all(&bytes[..end]).unwrap()[0].0.path, b"name");
+        for cut in 1..end {
+            assert!(read_all(&bytes[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_unpacked_exactly_is_refused() {
+        let huge = {
+            let mut header = header(b'x', MAX_EXTENSION + 1);
+            header.set_cksum();
+            header.as_bytes().to_vec()
+        };
+        let zeros = [vec![0; BLOCK], archive(&[(b'0', "a", b"")])].concat();
+        for (bytes, fault) in [
+            (huge, "an extension header of more than 1 MiB"),
+            (zeros, "a lone block of zeros inside the archive"),
+            (archive(&[(b'S', "a", b"")]), "entry a: a sparse file: not supported"),
+            (archive(&[(b'V', "a", b"")]), "entry a: unknown type 'V'"),
+            (archive(&[(b'x', "x", b"18 uid=4294967295\n"), (b'0', "a", b"")]), "uid 4294967295"),
+            (archive(&[(b'x', "x", b"12 path=a\0b\n")]), "a malformed pax path"),
+            (archive(&[(b'x', "x", b"10 path=a\n")]), "the archive ends before"),
+            (archive(&[(b'L', "x", b"b\0".as_slice()); 17]), "too many extension headers"),
+        ] {
+            let found = read_all(&bytes).unwrap_err().to_string();
+            assert!(found.starts_with(fault), "{found}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let good = archive(&[(b'x', "x", b"10 path=a\n"), (b'0', "a", b"abc")]);
+        for at in 0..good.len() {
+            for value in [0, b'9', 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] = value;
+                // Either is fine.
+                let _: io::Result<_> = read_all(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A layer's directory while it is filled: where in it the unpacker stands.
+//!
+//! The way from the root to the current directory is held as a stack of fds, each opened by one
+//! component beneath the one before, never following a symbolic link. So no name in an archive can
+//! lead out, and a run of entries in one directory opens it once.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+
+use jc_unshare::{Error, Result, strerror};
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+
+use crate::sys;
+use crate::tar::Time;
+
+/// As many symbolic links as Linux follows in one path (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// A directory that is open.
+struct Frame {
+    name: Vec<u8>,
+    fd: OwnedFd,
+    /// What its modification time must be once nothing more is made in it.
+    mtime: Time,
+    /// Whether what is made in it takes over its group.
+    setgid: bool,
+}
+
+/// The layer's directory and the way to the current one.
+pub struct Tree {
+    root: Frame,
+    below: Vec<Frame>,
+    implied: BTreeSet<Vec<u8>>,
+}
+
+impl Tree {
+    /// `root` is empty and belongs to nobody else.
+    pub fn new(root: OwnedFd) -> Self {
+        let root = Frame { name: Vec::new(), fd: root, mtime: Time::default(), setgid: false };
+        Self { root, below: Vec::new(), implied: BTreeSet::from([Vec::new()]) }
+    }
+
+    /// The current directory.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.here().fd
+    }
+
+    /// The layer's root.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root.fd
+    }
+
+    /// Whether what is made in the current directory takes over its group.
+    pub fn is_setgid(&self) -> bool {
+        self.here().setgid
+    }
+
+    fn here(&self) -> &Frame {
+        self.below.last().unwrap_or(&self.root)
+    }
+
+    /// Makes the current directory the one that the components lead to from the root. Those that
+    /// are not there are made; symbolic links are followed as they would be inside the root.
+    pub fn enter(&mut self, components: &[&[u8]]) -> Result<()> {
+        let shared =
+            self.below.iter().zip(components).take_while(|(frame, c)| frame.name == **c).count();
+        self.leave(shared)?;
+        let mut todo: Vec<Vec<u8>> =
+            components.iter().skip(shared).rev().map(|c| c.to_vec()).collect();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match name.as_slice() {
+                b"" | b"." => {}
+                b".." => self.leave(self.below.len().saturating_sub(1))?,
+                _ => {
+                    if let Some(target) = self.descend(&name)? {
+                        links += 1;
+                        if links > MAX_LINKS {
+                            return Err(self.fault("open", &name, Errno::LOOP));
+                        }
+                        if target.starts_with(b"/") {
+                            self.leave(0)?;
+                        }
+                        todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes into the directory of that name, or gives the text of the symbolic link it is.
+    fn descend(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        match sys::open_dir(self.fd(), name) {
+            Ok(fd) => self.push_existing(name, fd).map(|()| None),
+            Err(Errno::NOENT) => self.imply(name, false).map(|()| None),
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                let stat = sys::stat(self.fd(), name).map_err(|e| self.fault("stat", name, e))?;
+                if sys::file_type(&stat) == FileType::Symlink {
+                    let text = rustix::fs::readlinkat(self.fd(), name, Vec::new());
+                    return text
+                        .map(|text| Some(text.into_bytes()))
+                        .map_err(|e| self.fault("readlink", name, e));
+                }
+                if !sys::is_whiteout(&stat) {
+                    return Err(self.fault("open", name, Errno::NOTDIR));
+                }
+                // Gone, and here again with something in it: nothing from beneath shows.
+                self.remove(name)?;
+                self.imply(name, true).map(|()| None)
+            }
+            Err(e) => Err(self.fault("open", name, e)),
+        }
+    }
+
+    /// Goes into a directory that was there before.
+    pub fn push_existing(&mut self, name: &[u8], fd: OwnedFd) -> Result<()> {
+        let stat = rustix::fs::fstat(&fd).map_err(|e| self.fault("stat", name, e))?;
+        let setgid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
+        self.below.push(Frame { name: name.to_vec(), fd, mtime: sys::mtime(&stat), setgid });
+        Ok(())
+    }
+
+    /// Makes a directory that the archive uses and has not listed, and goes into it.
+    fn imply(&mut self, name: &[u8], opaque: bool) -> Result<()> {
+        let fd = self.make_directory(name, Mode::from_raw_mode(0o755))?;
+        if opaque {
+            set_opaque(&fd).map_err(|e| self.fault("setxattr", name, e))?;
+        }
+        // The parent may hand on its group and its setgid bit.
+        let setgid = self.is_setgid();
+        if setgid {
+            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+            rustix::fs::fchown(&fd, Some(uid), Some(gid))
+                .and_then(|()| rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)))
+                .map_err(|e| self.fault("chown", name, e))?;
+        }
+        self.below.push(Frame { name: name.to_vec(), fd, mtime: Time::default(), setgid: false });
+        self.implied.insert(self.path());
+        Ok(())
+    }
+
+    /// mkdir(2) and open, in the current directory.
+    pub fn make_directory(&self, name: &[u8], mode: Mode) -> Result<OwnedFd> {
+        rustix::fs::mkdirat(self.fd(), name, mode).map_err(|e| self.fault("mkdir", name, e))?;
+        sys::open_dir(self.fd(), name).map_err(|e| self.fault("open", name, e))
+    }
+
+    /// The archive lists the current directory: it is as `mtime` and `setgid` say.
+    pub fn list(&mut self, mtime: Time, setgid: bool) {
+        let path = self.path();
+        self.implied.remove(&path);
+        let here = self.below.last_mut().unwrap_or(&mut self.root);
+        (here.mtime, here.setgid) = (mtime, setgid);
+    }
+
+    /// Removes a name from the current directory, with all beneath it.
+    pub fn remove(&mut self, name: &[u8]) -> Result<()> {
+        sys::remove_all(self.fd().as_fd(), name).map_err(|e| self.fault("remove", name, e))?;
+        let gone = self.path_of(name);
+        let beneath = [gone.as_slice(), b"/"].concat();
+        self.implied.retain(|path| *path != gone && !path.starts_with(&beneath));
+        Ok(())
+    }
+
+    /// Leaves all directories; those that the archive used and did not list, `""` being the root.
+    pub fn finish(mut self) -> Result<BTreeSet<Vec<u8>>> {
+        self.leave(0)?;
+        set_mtime(&self.root)?;
+        Ok(self.implied)
+    }
+
+    /// Goes up until `depth` directories beneath the root are left.
+    fn leave(&mut self, depth: usize) -> Result<()> {
+        while self.below.len() > depth {
+            if let Some(frame) = self.below.pop() {
+                set_mtime(&frame)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> Vec<u8> {
+        let names: Vec<&[u8]> = self.below.iter().map(|frame| frame.name.as_slice()).collect();
+        names.join(&b'/')
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        match self.path() {
+            path if path.is_empty() => name.to_vec(),
+            path => [path.as_slice(), b"/", name].concat(),
+        }
+    }
+
+    /// What a system call on a name in the current directory failed with.
+    pub fn fault(&self, operation: &str, name: &[u8], errno: Errno) -> Error {
+        let path = self.path_of(name);
+        let path = String::from_utf8_lossy(&path);
+        let error = Error::new(format_args!("{operation} {path}: {}", strerror(&errno.into())));
+        match errno {
+            Errno::PERM | Errno::INVAL if operation == "chown" => error.hint(
+                "true owners need root, or a user namespace that maps them \
+                 (jc-unshare -U --map-auto)",
+            ),
+            Errno::PERM if matches!(operation, "mknod" | "setxattr") => {
+                error.hint("this needs root")
+            }
+            Errno::OPNOTSUPP => error.hint("the store's file system lacks what this layer needs"),
+            _ => error,
+        }
+    }
+}
+
+/// Hides what directories beneath hold.
+pub fn set_opaque(directory: impl AsFd) -> rustix::io::Result<()> {
+    rustix::fs::fsetxattr(directory, sys::OPAQUE, b"y", rustix::fs::XattrFlags::empty())
+}
+
+fn set_mtime(frame: &Frame) -> Result<()> {
+    rustix::fs::futimens(&frame.fd, &sys::timestamps(frame.mtime)).map_err(|e| {
+        let name = String::from_utf8_lossy(&frame.name);
+        Error::new(format_args!("utimens {name}: {}", strerror(&e.into())))
+    })
+}

@@ -1,0 +1,280 @@
+//! jc-pull on a registry and on layouts: what comes out, and what must not.
+
+use crate::common::{
+    Answer, GZIP, INDEX, Image, Layer, MANIFEST, Registry, Store, Tar, layers, root,
+};
+
+const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+fn tar(content: &str) -> Vec<u8> {
+    Tar::new().directory("./", 0o755).directory("etc/", 0o755).file("etc/x", content).finish()
+}
+
+/// An image for each architecture, behind one index.
+fn index(arches: &[&str], types: [&str; 4]) -> Image {
+    let [index_type, manifest_type, config_type, layer_type] = types;
+    let mut all = Image::default();
+    let mut entries = Vec::new();
+    for arch in arches {
+        let mut layer = Layer::gzip(&tar(arch));
+        layer.media_type = layer_type.to_owned();
+        let image = Image::with(&[layer], manifest_type, config_type, arch);
+        let size = image.blobs[&image.manifest].len();
+        entries.push(serde_json::json!({"mediaType": manifest_type, "digest": image.manifest,
+            "size": size, "platform": {"os": "linux", "architecture": arch}}));
+        all.blobs.extend(image.blobs);
+    }
+    let index =
+        serde_json::json!({"schemaVersion": 2, "mediaType": index_type, "manifests": entries});
+    all.manifest = all.add(index.to_string().as_bytes());
+    all
+}
+
+#[test]
+fn an_image_is_pulled_once_and_the_record_says_what_to_run() {
+    if !root() {
+        return;
+    }
+    let (registry, store) = (Registry::start(), Store::new());
+    let image = Image::new(&[Layer::gzip(&tar("one")), Layer::plain(&tar("two"))]);
+    registry.push("a/b", "tag", &image, MANIFEST);
+    let name = format!("{}/a/b:tag", registry.host);
+    let first = store.run(&[&name]);
+    let stderr = String::from_utf8(first.stderr).unwrap();
+    assert!(first.status.success(), "{stderr}");
+    assert_eq!(stderr.lines().filter(|l| l.ends_with(" done")).count(), 2, "{stderr}");
+    let record: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(record["jc"], 1);
+    assert_eq!(record["ref"], name);
+    assert_eq!(record["digest"], image.manifest);
+    assert_eq!(record["platform"], "linux/amd64");
+    let config = serde_json::json!({"Cmd": ["sh"], "Env": ["A=b"], "Labels": {"x": "ü"}});
+    assert_eq!(record["config"], config);
+    let directories = layers(&record);
+    assert!(directories.iter().all(|d| d.is_absolute()));
+    assert_eq!(std::fs::read_to_string(directories[0].join("etc/x")).unwrap(), "one");
+    assert_eq!(std::fs::read_to_string(directories[1].join("etc/x")).unwrap(), "two");
+
+    let before = store.listing();
+    assert_eq!(registry.take_seen().len(), 4);
+    assert_eq!(store.pull(&["-q", &name]), [record]);
+    let seen = registry.take_seen();
+    assert_eq!(seen, [("/v2/a/b/manifests/tag".to_owned(), None)]);
+    assert_eq!(store.listing(), before);
+    assert_eq!(std::fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn indexes_give_the_platform_that_is_asked_for() {
+    if !root() {
+        return;
+    }
+    let registry = Registry::start();
+    for types in [
+        [INDEX, MANIFEST, "application/vnd.oci.image.config.v1+json", GZIP],
+        [DOCKER_LIST, DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER],
+    ] {
+        let store = Store::new();
+        let image = index(&["arm64", "amd64"], types);
+        registry.push("x", "latest", &image, types[0]);
+        for (digest, bytes) in &image.blobs {
+            registry.set(&format!("/v2/x/manifests/{digest}"), Answer::ok(bytes, types[1]));
+        }
+        registry.change(&format!("/v2/x/manifests/{}", image.manifest), |a| {
+            a.headers[0].1 = types[0].to_owned();
+        });
+        let by_tag = format!("{}/x", registry.host);
+        let by_digest = format!("{by_tag}@{}", image.manifest);
+        for (arch, name) in [("arm64", &by_tag), ("amd64", &by_digest)] {
+            let record = &store.pull(&["--platform", &format!("linux/{arch}"), name])[0];
+            assert_eq!(record["platform"], format!("linux/{arch}"));
+            let found = std::fs::read_to_string(layers(record)[0].join("etc/x")).unwrap();
+            assert_eq!(found, arch);
+        }
+        let message = store.fail(1, &["--platform", "linux/s390x", &by_tag]);
+        assert!(message.ends_with("no image for linux/s390x; there is linux/arm64, linux/amd64"));
+    }
+}
+
+#[test]
+fn several_images_give_several_records_in_order() {
+    if !root() {
+        return;
+    }
+    let store = Store::new();
+    let (a, b) = (store.beside("a"), store.beside("b"));
+    Image::new(&[Layer::gzip(&tar("a"))]).write_layout(&a);
+    Image::new(&[Layer::gzip(&tar("b"))]).write_layout(&b);
+    let (a, b) = (format!("oci:{}", a.display()), format!("oci:{}:t", b.display()));
+    let records = store.pull(&[&b, &a]);
+    assert_eq!((&records[0]["ref"], &records[1]["ref"]), (&b.into(), &a.clone().into()));
+    let output = store.run(&["-q", &a, "oci:/nonexistent"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
+    assert_eq!(output.stderr, b"jc-pull: open /nonexistent: No such file or directory\n");
+}
+
+#[test]
+fn what_cannot_be_meant_is_a_usage_error() {
+    let store = Store::new();
+    for arguments in
+        [vec![], vec!["--nonsense", "x"], vec!["A"], vec!["oci:"], vec!["--platform", "linux", "x"]]
+    {
+        store.fail(2, &arguments);
+    }
+    assert!(!store.path().exists());
+}
+
+/// Changes an image so that it lies; its name, and what the message says of it.
+type Lie = (&'static str, fn(&Image) -> Image, &'static str);
+
+fn with_layer(change: fn(&mut Layer)) -> Image {
+    let mut bad = Layer::gzip(&tar("two"));
+    change(&mut bad);
+    Image::new(&[Layer::gzip(&tar("one")), bad])
+}
+
+/// Replaces the last layer's blob under the digest that the good one has.
+fn with_blob(image: &Image, change: fn(&mut Vec<u8>)) -> Image {
+    let mut image = image.clone();
+    change(image.blobs.get_mut(&image.layers[1]).unwrap());
+    image
+}
+
+const LIES: [Lie; 9] = [
+    ("a flipped byte in a blob", |i| with_blob(i, |b| *b.last_mut().unwrap() ^= 1), "layer"),
+    ("a flipped byte in the middle", |i| with_blob(i, |b| b[40] ^= 0x10), "layer"),
+    ("a blob that is too short", |i| with_blob(i, |b| b.truncate(b.len() - 9)), "layer"),
+    ("a blob that is too long", |i| with_blob(i, |b| b.push(0)), "goes on after"),
+    ("a size that is too large", |_| with_layer(|l| l.size += 1), "bytes"),
+    ("a size that is too small", |_| with_layer(|l| l.size -= 1), "goes on after"),
+    ("a wrong diff-id", |_| with_layer(|l| l.diff_id = crate::common::digest(b"")), "diff-id"),
+    (
+        "a tar that ends in a member",
+        |_| {
+            with_layer(|l| {
+                let tar = tar("two");
+                *l = Layer::gzip(&tar[..tar.len() - 1024 - 510]);
+            })
+        },
+        "truncated",
+    ),
+    (
+        "a flipped byte in the manifest",
+        |i| {
+            let mut image = i.clone();
+            *image.blobs.get_mut(&i.manifest).unwrap().last_mut().unwrap() = b' ';
+            image
+        },
+        "the content has digest",
+    ),
+];
+
+#[test]
+fn lies_leave_nothing_in_the_store_and_the_next_good_pull_works() {
+    if !root() {
+        return;
+    }
+    let good = Image::new(&[Layer::gzip(&tar("one")), Layer::gzip(&tar("two"))]);
+    for (what, lie, message) in LIES {
+        let store = Store::new();
+        let (bad_path, good_path) = (store.beside("bad"), store.beside("good"));
+        lie(&good).write_layout(&bad_path);
+        good.write_layout(&good_path);
+        let found = store.fail(1, &["-q", &format!("oci:{}", bad_path.display())]);
+        assert!(found.contains(message), "{what}: {found}");
+        assert_eq!(store.listing().len(), 4, "{what}: {:?}", store.listing());
+        let records = store.pull(&[&format!("oci:{}", good_path.display())]);
+        let content = std::fs::read_to_string(layers(&records[0])[1].join("etc/x")).unwrap();
+        assert_eq!(content, "two", "{what}");
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_is_an_error_and_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let registry = Registry::start();
+    let noise: String = (0..200_000_u64).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect();
+    let image = Image::new(&[Layer::plain(&tar(&noise))]);
+    let path = format!("/v2/x/blobs/{}", image.layers[0]);
+    let name = format!("{}/x", registry.host);
+    let store = Store::new();
+    for cut in [0, 1, 1000, 150_000] {
+        registry.push("x", "latest", &image, MANIFEST);
+        registry.change(&path, |a| a.cut = Some(cut));
+        let found = store.fail(1, &["-q", &name]);
+        assert!(found.contains("layer sha256:"), "{found}");
+        assert_eq!(store.listing().len(), 4, "{cut}");
+    }
+    registry.push("x", "latest", &image, MANIFEST);
+    store.pull(&["-q", &name]);
+}
+
+#[test]
+fn the_work_of_the_dead_is_swept_and_that_of_the_living_is_not() {
+    if !root() {
+        return;
+    }
+    let store = Store::new();
+    let (dead, living) = (store.path().join("tmp/pull-dead"), store.path().join("tmp/pull-alive"));
+    std::fs::create_dir_all(dead.join("layer-0/a/b")).unwrap();
+    std::fs::write(dead.join("layer-0/a/b/c"), "").unwrap();
+    std::fs::create_dir_all(&living).unwrap();
+    let lock = std::fs::File::open(&living).unwrap();
+    lock.lock().unwrap();
+    let layout = store.beside("image");
+    Image::new(&[Layer::gzip(&tar("a"))]).write_layout(&layout);
+    store.pull(&[&format!("oci:{}", layout.display())]);
+    assert!(!dead.exists());
+    assert!(living.exists());
+}
+
+#[test]
+fn a_token_is_fetched_and_goes_to_its_own_host_only() {
+    if !root() {
+        return;
+    }
+    let (registry, elsewhere, store) = (Registry::start(), Registry::start(), Store::new());
+    let image = Image::new(&[Layer::gzip(&tar("one"))]);
+    registry.push("x", "latest", &image, MANIFEST);
+    let challenge = format!(
+        r#"Bearer realm="http://{}/token",service="reg",scope="repository:x:pull""#,
+        registry.host
+    );
+    let needs = Some(("Bearer secret".to_owned(), challenge));
+    registry.change("/v2/x/manifests/latest", |a| a.needs.clone_from(&needs));
+    let blob = format!("/v2/x/blobs/{}", image.layers[0]);
+    elsewhere.set("/cdn", Answer::ok(&image.blobs[&image.layers[0]], ""));
+    registry.change(&blob, |a| {
+        a.needs = needs;
+        a.status = 307;
+        a.headers = vec![("Location".to_owned(), format!("http://{}/cdn", elsewhere.host))];
+    });
+    let token = "/token?service=reg&scope=repository%3Ax%3Apull";
+    registry.set(token, Answer::ok(br#"{"token":"secret"}"#, "application/json"));
+    store.pull(&[&format!("{}/x", registry.host)]);
+    assert_eq!(elsewhere.take_seen(), [("/cdn".to_owned(), None)]);
+    let seen = registry.take_seen();
+    assert!(seen.contains(&(blob, Some("Bearer secret".to_owned()))), "{seen:?}");
+    assert_eq!(seen.iter().filter(|(path, _)| path == token).count(), 1);
+}
+
+#[test]
+fn plain_http_is_for_this_machine_only() {
+    let (registry, store) = (Registry::start(), Store::new());
+    let redirect = Answer {
+        status: 302,
+        headers: vec![("Location".to_owned(), "http://192.0.2.1/".to_owned())],
+        body: Vec::new(),
+        cut: None,
+        needs: None,
+    };
+    registry.set("/v2/x/manifests/latest", redirect);
+    let found = store.fail(1, &["-q", &format!("{}/x", registry.host)]);
+    assert!(found.contains("get http://192.0.2.1/: plain http is not allowed"), "{found}");
+}
