@@ -16,7 +16,7 @@ pub fn supervise(args: &Args) -> Result<ExitCode> {
         .flatten()
         .collect();
     let group = Group::make(&limits)?;
-    let exit = spawn(TOOL, 0, group.v2(), || match group.join_v1() {
+    let exit = spawn(TOOL, 0, group.v2(), |_| match group.join_v1() {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
     })

@@ -1,8 +1,8 @@
 //! What the tool does on Linux.
 
-use jc_unshare::namespaces::advise;
-use jc_unshare::sys::{clone, unshare};
-use jc_unshare::{Context, Error, Result, exec};
+use jc_unshare::namespaces::unshare;
+use jc_unshare::sys::clone;
+use jc_unshare::{Error, Result, exec};
 
 use crate::netlink::Route;
 use crate::{Args, Network};
@@ -19,7 +19,7 @@ fn make(network: Network) -> Result<()> {
     match network {
         Network::Host => Ok(()),
         Network::None => {
-            unshare(clone::NEWNET).op("unshare network namespace").map_err(advise)?;
+            unshare(clone::NEWNET)?;
             Route::open()?.loopback_up()
         }
     }

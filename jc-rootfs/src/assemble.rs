@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::sys::{clone, unshare};
+use jc_unshare::namespaces::unshare;
+use jc_unshare::sys::clone;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
@@ -47,7 +48,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Parent)> {
 }
 
 fn own_mount_namespace() -> Result<()> {
-    unshare(clone::NEWNS).op("unshare mount namespace").map_err(jc_unshare::namespaces::advise)?;
+    unshare(clone::NEWNS)?;
     // Nothing that is mounted from here on may appear on the host.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).on("make private", "/")

@@ -41,13 +41,16 @@ impl Config {
 
     /// `NAME=VALUE` words, PATH always among them.
     pub fn env(&self) -> Vec<String> {
-        let image = self.env.as_deref().unwrap_or_default();
         // Without "=" a word would fetch the value of the caller.
-        let image = image.iter().map(|word| match word.contains('=') {
+        let words = self.env.iter().flatten().map(|word| match word.contains('=') {
             true => word.clone(),
             false => format!("{word}="),
         });
-        std::iter::once(format!("PATH={DEFAULT_PATH}")).chain(image).collect()
+        let mut env: Vec<String> = words.collect();
+        if !env.iter().any(|word| word.starts_with("PATH=")) {
+            env.insert(0, format!("PATH={DEFAULT_PATH}"));
+        }
+        env
     }
 
     /// The working directory, if the image says one.
@@ -97,6 +100,7 @@ mod tests {
 
     #[test]
     fn an_image_cannot_fetch_variables_of_the_caller() {
-        assert_eq!(config(r#"{"Env":["SECRET","A=b"]}"#).env()[1..], ["SECRET=", "A=b"]);
+        let config = config(r#"{"Env":["SECRET","PATH=/b"]}"#);
+        assert_eq!(config.env(), ["SECRET=", "PATH=/b"]);
     }
 }

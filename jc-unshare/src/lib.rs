@@ -5,6 +5,16 @@
 pub mod error;
 pub mod exec;
 #[cfg(target_os = "linux")]
+pub mod hints;
+#[cfg(target_os = "linux")]
+mod idmap;
+#[cfg(target_os = "linux")]
+mod info;
+#[cfg(target_os = "linux")]
+mod init;
+#[cfg(target_os = "linux")]
+mod join;
+#[cfg(target_os = "linux")]
 pub mod namespaces;
 #[cfg(feature = "record")]
 pub mod record;

@@ -1,95 +1,227 @@
-//! The namespaces that this package owns: UTS, IPC, PID, cgroup, time, and a bare network one.
+//! The eight kinds of namespaces, and making new ones.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::path::Path;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use crate::error::{Context, Error, Result};
+use crate::hints::advise;
 use crate::sys::{self, clone};
+
+/// A kind of namespace (namespaces(7)).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// User and group IDs, capabilities.
+    User,
+    /// Mounts.
+    Mount,
+    /// Process IDs.
+    Pid,
+    /// Host and domain name.
+    Uts,
+    /// System V IPC, POSIX message queues.
+    Ipc,
+    /// Network devices, stacks, ports.
+    Net,
+    /// The cgroup root directory.
+    Cgroup,
+    /// Boot and monotonic clocks.
+    Time,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::User,
+        Self::Mount,
+        Self::Pid,
+        Self::Uts,
+        Self::Ipc,
+        Self::Net,
+        Self::Cgroup,
+        Self::Time,
+    ];
+
+    /// The name of its file in `/proc/PID/ns`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Mount => "mnt",
+            Self::Pid => "pid",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Net => "net",
+            Self::Cgroup => "cgroup",
+            Self::Time => "time",
+        }
+    }
+
+    /// Its flag for clone(2), unshare(2) and setns(2).
+    pub fn flag(self) -> u64 {
+        match self {
+            Self::User => clone::NEWUSER,
+            Self::Mount => clone::NEWNS,
+            Self::Pid => clone::NEWPID,
+            Self::Uts => clone::NEWUTS,
+            Self::Ipc => clone::NEWIPC,
+            Self::Net => clone::NEWNET,
+            Self::Cgroup => clone::NEWCGROUP,
+            Self::Time => clone::NEWTIME,
+        }
+    }
+
+    /// Finds a kind by its name.
+    pub fn parse(word: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == word);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{word:?} is none of {names}")
+        })
+    }
+}
 
 /// New namespaces to enter, as the command line names them (unshare(1)'s letters).
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct New {
     /// New PID namespace: the program is its PID 1, and all of it ends with the program
-    #[arg(short = 'p', long = "pid")]
+    #[arg(short = 'p', long)]
     pub pid: bool,
     /// New UTS namespace: host and domain name
-    #[arg(short = 'u', long = "uts")]
+    #[arg(short = 'u', long)]
     pub uts: bool,
     /// New IPC namespace: System V IPC and POSIX message queues
-    #[arg(short = 'i', long = "ipc")]
+    #[arg(short = 'i', long)]
     pub ipc: bool,
     /// New network namespace, all interfaces down (jc-net makes usable ones)
-    #[arg(short = 'n', long = "net")]
+    #[arg(short = 'n', long)]
     pub net: bool,
     /// New cgroup namespace: the present cgroup becomes its root
-    #[arg(short = 'C', long = "cgroup")]
+    #[arg(short = 'C', long)]
     pub cgroup: bool,
     /// New time namespace: the monotonic and boot-time clocks
-    #[arg(short = 'T', long = "time")]
+    #[arg(short = 'T', long)]
     pub time: bool,
+    /// New mount namespace (jc-rootfs makes its own)
+    #[arg(short = 'm', long)]
+    pub mount: bool,
+    /// New user namespace: who is root inside need not be root outside
+    #[arg(short = 'U', long)]
+    pub user: bool,
+    /// All of these
+    #[arg(long)]
+    pub all: bool,
 }
 
 impl New {
-    /// The clone(2) flags of all but the time namespace, which [`enter_time`] makes.
-    pub fn clone_flags(&self) -> u64 {
-        [
-            (self.pid, clone::NEWPID),
-            (self.uts, clone::NEWUTS),
-            (self.ipc, clone::NEWIPC),
-            (self.net, clone::NEWNET),
-            (self.cgroup, clone::NEWCGROUP),
-        ]
-        .into_iter()
-        .filter_map(|(wanted, flag)| wanted.then_some(flag))
-        .sum()
+    /// Whether this kind is asked for.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.all
+            || match kind {
+                Kind::User => self.user,
+                Kind::Mount => self.mount,
+                Kind::Pid => self.pid,
+                Kind::Uts => self.uts,
+                Kind::Ipc => self.ipc,
+                Kind::Net => self.net,
+                Kind::Cgroup => self.cgroup,
+                Kind::Time => self.time,
+            }
     }
+
+    /// The clone(2) flags of all but the time namespace, which [`enter_time`] makes.
+    pub fn flags(&self) -> u64 {
+        let wanted = |kind: &Kind| *kind != Kind::Time && self.has(*kind);
+        Kind::ALL.into_iter().filter(wanted).map(Kind::flag).sum()
+    }
+}
+
+/// unshare(2), with advice when it fails.
+pub fn unshare(flags: u64) -> Result<()> {
+    if flags == 0 { Ok(()) } else { sys::unshare(flags).op("unshare").map_err(advise(flags)) }
+}
+
+/// Offsets of the clocks of a time namespace against those outside, in seconds.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Clocks {
+    /// Shift the boot-time clock by so many seconds (with -T)
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub boottime: Option<i64>,
+    /// Shift the monotonic clock by so many seconds (with -T)
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub monotonic: Option<i64>,
 }
 
 /// Makes a new time namespace and moves the calling process there. unshare(2) alone moves only
 /// children (time_namespaces(7)), and on kernels before 6.1 not even the next program.
-pub fn enter_time() -> Result<()> {
-    sys::unshare(clone::NEWTIME).op("unshare time namespace").map_err(advise)?;
+pub fn enter_time(clocks: Clocks) -> Result<()> {
+    unshare(clone::NEWTIME)?;
+    let mut offsets = String::new();
+    for (clock, offset) in [("monotonic", clocks.monotonic), ("boottime", clocks.boottime)] {
+        if let Some(seconds) = offset {
+            // Writing to a String cannot fail.
+            let _: std::fmt::Result = writeln!(offsets, "{clock} {seconds} 0");
+        }
+    }
+    if !offsets.is_empty() {
+        let path = "/proc/self/timens_offsets";
+        fs::write(path, offsets).on("write", path)?;
+    }
     let path = "/proc/self/ns/time_for_children";
     let namespace = File::open(path).on("open", path)?;
     sys::setns(namespace.as_fd(), clone::NEWTIME).on("setns", path)
 }
 
-/// Makes a failure to create a namespace say what is missing on this machine.
-pub fn advise(error: Error) -> Error {
-    let Some(hint) = missing() else { return error };
-    error.hint(hint)
+/// What a new mount namespace and the old one see of each other's later mounts
+/// (mount_namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Propagation {
+    /// Nothing.
+    #[default]
+    Private,
+    /// The new one sees those of the old one.
+    Slave,
+    /// Both see all.
+    Shared,
+    /// Whatever each mount has been set to.
+    Unchanged,
 }
 
-/// What keeps this process from making namespaces, as far as the kernel tells.
-fn missing() -> Option<String> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
-    if effective >> CAP_SYS_ADMIN & 1 == 0 {
-        return Some("this needs CAP_SYS_ADMIN: run as root".to_owned());
-    }
-    for kind in ["pid", "uts", "ipc", "net", "cgroup", "time"] {
-        let sysctl = format!("/proc/sys/user/max_{kind}_namespaces");
-        if fs::read_to_string(&sysctl).is_ok_and(|limit| limit.trim() == "0") {
-            return Some(format!("the sysctl user.max_{kind}_namespaces is 0"));
-        }
-    }
-    None
+/// Sets the propagation of all mounts of the mount namespace that the caller has made.
+pub fn set_propagation(propagation: Propagation) -> Result<()> {
+    let flags = match propagation {
+        Propagation::Private => MountPropagationFlags::PRIVATE,
+        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
+        Propagation::Shared => MountPropagationFlags::SHARED,
+        Propagation::Unchanged => return Ok(()),
+    };
+    mount_change("/", flags | MountPropagationFlags::REC).on("set propagation", "/")
 }
 
-/// capabilities(7)
-const CAP_SYS_ADMIN: u32 = 21;
-
-/// Sets the host name, in the UTS namespace that the caller has made. At most 64 bytes.
-pub fn set_hostname(name: &str) -> Result<()> {
-    nix::unistd::sethostname(name).on("sethostname", name).map_err(|e| {
-        if name.len() > HOST_NAME_MAX {
-            e.hint(format_args!("a host name has at most {HOST_NAME_MAX} bytes"))
-        } else {
-            e
-        }
-    })
+/// Mounts a procfs of the present PID namespace, in the mount namespace that the caller has made.
+pub fn mount_proc(target: &Path) -> Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", target, "proc", flags, None).on("mount proc on", target)
 }
 
-/// gethostname(2)
+/// gethostname(2): the longest name, in bytes; also for the domain name.
 const HOST_NAME_MAX: usize = 64;
+
+/// Sets the host name, in the UTS namespace that the caller has made.
+pub fn set_hostname(name: &str) -> Result<()> {
+    rustix::system::sethostname(name.as_bytes()).on("sethostname", name).map_err(too_long(name))
+}
+
+/// Sets the NIS domain name, in the UTS namespace that the caller has made.
+pub fn set_domainname(name: &str) -> Result<()> {
+    rustix::system::setdomainname(name.as_bytes()).on("setdomainname", name).map_err(too_long(name))
+}
+
+fn too_long(name: &str) -> impl Fn(Error) -> Error {
+    move |error| match name.len() > HOST_NAME_MAX {
+        true => error.hint(format_args!("it has at most {HOST_NAME_MAX} bytes")),
+        false => error,
+    }
+}

@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, getpgid, getpgrp, getpid};
+use nix::unistd::{Pid, getpgid, getpgrp};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::set_parent_process_death_signal;
 
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Fork, clone};
@@ -26,7 +26,7 @@ pub struct Child {
     pidfd: OwnedFd,
     /// PID 1 of a namespace: the kernel drops signals that it has no handler for.
     is_init: bool,
-    /// Held open for as long as this process lives; see [`die_with_parent`].
+    /// Held open for as long as this process lives; see [`Lifeline`].
     _alive: OwnedFd,
 }
 
@@ -35,8 +35,8 @@ pub struct Child {
 struct Acted {
     /// SIGKILL was sent as the default action of this signal.
     killed_for: Option<i32>,
-    /// SIGSTOP was sent, and its effect is still to come.
-    stopped: bool,
+    /// SIGSTOP was sent as the default action of this signal, and its effect is still to come.
+    stopped_for: Option<Signal>,
 }
 
 /// How a child ended.
@@ -71,7 +71,7 @@ pub fn spawn(
     tool: Tool,
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
-    body: impl FnOnce() -> Error,
+    body: impl FnOnce(&Lifeline) -> Error,
 ) -> Result<Child> {
     // An ignored SIGCHLD, which execve(2) hands down, would throw the exit status away.
     sys::default_signal(Signal::SIGCHLD);
@@ -79,8 +79,9 @@ pub fn spawn(
     match sys::fork(flags, cgroup).op("clone3")? {
         Fork::Child => {
             drop(alive);
-            let error = match die_with_parent(&death) {
-                Ok(()) => body(),
+            let life = Lifeline(death);
+            let error = match life.hold(Signal::SIGKILL) {
+                Ok(()) => body(&life),
                 Err(error) => error,
             };
             tool.exit(&error)
@@ -94,15 +95,20 @@ pub fn spawn(
     }
 }
 
-/// Arms PR_SET_PDEATHSIG without its race. Files are closed before children are told of a death
-/// (do_exit: exit_files, then exit_notify), so a parent that died too early for the signal has
-/// already hung up the pipe.
-fn die_with_parent(death: &OwnedFd) -> Result<()> {
-    set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).op("PR_SET_PDEATHSIG")?;
-    let mut fds = [PollFd::new(death, PollFlags::IN)];
-    match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).op("poll")? {
-        0 => Ok(()),
-        _ => Err(Error::new("the parent died")),
+/// What ties a child to its parent: a pipe whose other end only the parent holds.
+pub struct Lifeline(OwnedFd);
+
+impl Lifeline {
+    /// Arms PR_SET_PDEATHSIG without its race: files are closed before children are told of a death
+    /// (do_exit: exit_files, then exit_notify), so a parent that died too early for the signal has
+    /// already hung up the pipe. To be called again after a change of credentials, which disarms it.
+    pub fn hold(&self, signal: Signal) -> Result<()> {
+        set_pdeathsig(signal).op("PR_SET_PDEATHSIG")?;
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).op("poll")? {
+            0 => Ok(()),
+            _ => Err(Error::new("the parent died")),
+        }
     }
 }
 
@@ -110,6 +116,15 @@ impl Child {
     /// The child's pid in this process's PID namespace.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
+    }
+
+    /// Only waits until the child has ended: for a helper that is not a payload.
+    pub fn reap(&self) -> Result<Exit> {
+        match waitpid(self.pid, None).op("waitpid")? {
+            WaitStatus::Exited(_, code) => Ok(Exit::Code(code as u8)),
+            WaitStatus::Signaled(_, signal, _) => Ok(Exit::Signal(signal as i32)),
+            other => Err(Error::new(format_args!("waitpid: unexpected {other:?}"))),
+        }
     }
 
     /// Waits until the child has ended. Until then every signal that reaches this process is handed
@@ -150,15 +165,25 @@ impl Child {
                 Ok(Some(Exit::Signal(acted.killed_for.unwrap_or(libc::SIGKILL))))
             }
             WaitStatus::Signaled(_, signal, _) => Ok(Some(Exit::Signal(signal as i32))),
-            // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
-            WaitStatus::Stopped(_, signal)
-                if stops_by_terminal(signal as i32) || std::mem::take(&mut acted.stopped) =>
-            {
-                kill(getpid(), Signal::SIGSTOP).op("stop")?;
+            WaitStatus::Stopped(_, signal) => {
+                // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
+                let followed = Some(signal).filter(|signal| stops_by_terminal(*signal as i32));
+                followed.or(acted.stopped_for.take()).map_or(Ok(()), |signal| self.stop(signal))?;
                 Ok(None)
             }
             _ => Ok(None),
         }
+    }
+
+    /// Stops this process as the child was stopped, so that the shell sees a job stopped by it, and
+    /// continues the child afterwards: also when the kernel did not stop us, as in an orphaned
+    /// process group, where it would not have stopped a plain program.
+    fn stop(&self, signal: Signal) -> Result<()> {
+        let only = SigSet::from(signal);
+        only.thread_unblock().op("sigprocmask")?;
+        raise(signal).op("raise")?;
+        only.thread_block().op("sigprocmask")?;
+        self.send(libc::SIGCONT)
     }
 
     /// Hands a signal to the child, and where the kernel would drop it there, does what its default
@@ -175,7 +200,7 @@ impl Child {
                 self.send(libc::SIGKILL)
             }
             Action::Stop if dropped => {
-                acted.stopped = true;
+                acted.stopped_for = Signal::try_from(signal).ok();
                 self.send(libc::SIGSTOP)
             }
             _ => Ok(()),

@@ -92,6 +92,16 @@ pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
 }
 
+/// Takes over a descriptor that the caller of this program has opened for it, and marks it
+/// close-on-exec. `EBADF` if it is not open.
+pub fn take_fd(number: u32) -> io::Result<OwnedFd> {
+    let number = RawFd::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: fcntl(2) with F_SETFD touches no memory, and fails if the descriptor is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and the caller of this program has given it to nobody but us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// pidfd_send_signal(2), by number so that real-time signals go through too.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();

@@ -1,19 +1,27 @@
 //! The `jc-unshare` tool.
 
 use std::ffi::OsString;
+use std::io::{PipeReader, Read, Write, pipe};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, getpid, setgroups, setresgid, setresuid};
 
-use crate::error::{Context, Error, Result};
-use crate::namespaces::{New, advise, enter_time, set_hostname};
-use crate::supervise::{reap_orphans, spawn};
-use crate::{Tool, exec, require_program, sys};
+use crate::error::{Context, Error, Kind as Failure, Result};
+use crate::hints::advise;
+use crate::idmap::{Maps, Wanted};
+use crate::join::{self, Joined};
+use crate::namespaces::{Clocks, Kind, New, Propagation};
+use crate::supervise::{Exit, Lifeline, spawn};
+use crate::{Tool, exec, info, init, namespaces, require_program};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-unshare");
 
-/// Enter new namespaces, then run PROG there
+/// Enter new or existing namespaces, then run PROG there
 #[derive(Debug, Parser)]
 #[command(name = "jc-unshare", version, override_usage = "jc-unshare [options] [--] PROG [ARG...]")]
 pub struct Args {
@@ -22,62 +30,216 @@ pub struct Args {
     /// Set the host name (with -u)
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
+    /// Set the NIS domain name (with -u)
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    #[command(flatten)]
+    clocks: Clocks,
+    /// What the mount namespace and the host see of each other's mounts (with -m)
+    #[arg(long, value_name = "HOW")]
+    propagation: Option<Propagation>,
+    /// Mount a new procfs at DIR (with -m)
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/proc")]
+    mount_proc: Option<PathBuf>,
+    #[command(flatten)]
+    ids: Wanted,
+    /// Enter the namespaces of a process: PID[:KIND,...], all of them or those named (repeatable)
+    #[arg(long = "join", value_name = "PID", value_parser = join::Process::parse)]
+    processes: Vec<join::Process>,
+    /// Enter the namespace that a file stands for: KIND=PATH (repeatable)
+    #[arg(long = "join-ns", value_name = "SPEC", value_parser = join::File::parse)]
+    files: Vec<join::File>,
     /// Make PID 1 a process that only reaps and forwards signals (with -p)
     #[arg(long)]
     init: bool,
+    /// What PROG gets when jc-unshare dies, in place of KILL (where it forks: -p, --join)
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    kill_child: Option<Signal>,
+    /// Write the child's PID and namespaces to this descriptor, as JSON
+    #[arg(long, value_name = "N")]
+    info_fd: Option<u32>,
+    /// Wait until this descriptor can be read before running PROG
+    #[arg(long, value_name = "N")]
+    block_fd: Option<u32>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROG")]
     program: Vec<OsString>,
 }
 
-/// Does what the command line says. Returns the payload's exit code where there was a fork, which
-/// is so with `-p`; else this process becomes the payload.
+fn signal(word: &str) -> std::result::Result<Signal, String> {
+    let upper = word.to_ascii_uppercase();
+    let name = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
+    let number = word.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
+    number.or(name.parse().ok()).ok_or_else(|| "not a signal".to_owned())
+}
+
+/// Does what the command line says. Returns the payload's exit code where there is a fork, which is
+/// so for a new or joined PID namespace; else this process becomes the payload.
 pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
-    if args.hostname.is_some() && !args.new.uts {
-        return Err(Error::usage("--hostname needs -u: it would rename the host"));
+    args.check()?;
+    let joined = Joined::open(&args.processes, &args.files)?;
+    let forks = args.new.has(Kind::Pid) || joined.has_pid();
+    if args.kill_child.is_some() && !forks {
+        return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
     }
-    if args.init && !args.new.pid {
-        return Err(Error::usage("--init needs -p"));
-    }
-    let flags = args.new.clone_flags();
-    if !args.new.pid {
-        if flags != 0 {
-            sys::unshare(flags).op("unshare").map_err(advise)?;
+    let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
+    let info = take(args.info_fd, "--info-fd")?;
+    let block = take(args.block_fd, "--block-fd")?;
+    joined.enter()?;
+    let plan = Plan { args, maps, info, block };
+    if forks { plan.in_child() } else { Err(plan.in_place()) }
+}
+
+fn take(number: Option<u32>, option: &str) -> Result<Option<OwnedFd>> {
+    number.map(|number| info::take(number, option)).transpose()
+}
+
+impl Args {
+    /// Refuses options that mean nothing without others: they would change the host.
+    fn check(&self) -> Result<()> {
+        let new = &self.new;
+        for (given, kind, message) in [
+            (self.hostname.is_some(), Kind::Uts, "--hostname needs -u: it would rename the host"),
+            (
+                self.domainname.is_some(),
+                Kind::Uts,
+                "--domainname needs -u: it would rename the host",
+            ),
+            (self.clocks.boottime.is_some(), Kind::Time, "--boottime needs -T"),
+            (self.clocks.monotonic.is_some(), Kind::Time, "--monotonic needs -T"),
+            (
+                self.propagation.is_some(),
+                Kind::Mount,
+                "--propagation needs -m: it would change the host's mounts",
+            ),
+            (
+                self.mount_proc.is_some(),
+                Kind::Mount,
+                "--mount-proc needs -m: it would mount on the host",
+            ),
+            (self.ids.any(), Kind::User, "mapping IDs needs -U"),
+            (self.init, Kind::Pid, "--init needs -p"),
+        ] {
+            if given && !new.has(kind) {
+                return Err(Error::usage(message));
+            }
         }
-        return Err(enter(&args));
-    }
-    let child = spawn(TOOL, flags, None, || enter(&args)).map_err(advise)?;
-    child.wait().map(Into::into)
-}
-
-/// What happens inside the new namespaces: returns only an error.
-fn enter(args: &Args) -> Error {
-    let prepared = prepare(args);
-    match prepared {
-        Err(error) => error,
-        Ok(()) if args.init => init(&args.program),
-        Ok(()) => exec::exec(&args.program),
+        Ok(())
     }
 }
 
-fn prepare(args: &Args) -> Result<()> {
-    if args.new.time {
-        enter_time()?;
-    }
-    args.hostname.as_deref().map_or(Ok(()), set_hostname)
+/// What is to be done, all of it looked up before a namespace is entered.
+struct Plan {
+    args: Args,
+    maps: Option<Maps>,
+    info: Option<OwnedFd>,
+    block: Option<OwnedFd>,
 }
 
-/// A minimal PID 1: starts the payload, forwards signals, reaps what is orphaned, and ends with the
-/// payload's code. It keeps the host's root, so nobody in the namespace may look into it.
-fn init(program: &[OsString]) -> Error {
-    let run = || -> Result<u8> {
-        let child = spawn(TOOL, 0, None, || exec::exec(program))?;
-        nix::sys::prctl::set_dumpable(false).op("PR_SET_DUMPABLE")?;
-        Ok(child.wait_with(|| reap_orphans(&child))?.code())
-    };
-    match run() {
-        Ok(code) => std::process::exit(code.into()),
-        Err(error) => error,
+impl Plan {
+    /// One clone makes the namespaces and the child in them; this process stays outside.
+    fn in_child(self) -> Result<ExitCode> {
+        let flags = self.args.new.flags();
+        let outside = self.maps_from_outside();
+        let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
+        let child =
+            spawn(TOOL, flags, None, |life| self.child(life, gate.as_mut().map(|g| &mut g.0)))
+                .map_err(advise(flags))?;
+        // Who reads them waits for the end, which is the child's exec.
+        drop((self.info, self.block));
+        if let (Some(maps), Some((_, open))) = (outside, &mut gate) {
+            maps.write_for(child.pid())?;
+            open.write_all(b"!").op("release the child")?;
+        }
+        child.wait().map(Exit::into)
     }
+
+    fn child(&self, life: &Lifeline, gate: Option<&mut PipeReader>) -> Error {
+        let prepare = || {
+            gate.map_or(Ok(()), |gate| gate.read_exact(&mut [0]).op("wait for the ID maps"))?;
+            self.settle()?;
+            // Becoming another user has disarmed it.
+            life.hold(self.args.kill_child.unwrap_or(Signal::SIGKILL))
+        };
+        prepare().err().unwrap_or_else(|| self.become_program())
+    }
+
+    /// Without a PID namespace this process itself moves.
+    fn in_place(&self) -> Error {
+        let flags = self.args.new.flags();
+        let enter = || {
+            match self.maps_from_outside() {
+                None => namespaces::unshare(flags)?,
+                Some(maps) => unshare_and_be_mapped(flags, &maps)?,
+            }
+            self.settle()
+        };
+        enter().err().unwrap_or_else(|| self.become_program())
+    }
+
+    /// The maps, if they take a process outside of the namespace to write.
+    fn maps_from_outside(&self) -> Option<Maps> {
+        self.maps.clone().filter(|maps| !maps.can_be_own())
+    }
+
+    /// What is done from inside, whoever the process is by now.
+    fn settle(&self) -> Result<()> {
+        let args = &self.args;
+        if let Some(maps) = &self.maps {
+            if maps.can_be_own() {
+                maps.write_own()?;
+            } else if maps.needs_root() {
+                become_root()?;
+            }
+        }
+        if args.new.has(Kind::Time) {
+            namespaces::enter_time(args.clocks)?;
+        }
+        self.info.as_ref().map_or(Ok(()), info::tell)?;
+        if args.new.has(Kind::Mount) {
+            namespaces::set_propagation(args.propagation.unwrap_or_default())?;
+        }
+        args.mount_proc.as_deref().map_or(Ok(()), namespaces::mount_proc)?;
+        args.hostname.as_deref().map_or(Ok(()), namespaces::set_hostname)?;
+        args.domainname.as_deref().map_or(Ok(()), namespaces::set_domainname)
+    }
+
+    fn become_program(&self) -> Error {
+        if let Some(Err(error)) = self.block.as_ref().map(info::wait) {
+            return error;
+        }
+        match self.args.init {
+            true => init::run(TOOL, &self.args.program),
+            false => exec::exec(&self.args.program),
+        }
+    }
+}
+
+/// Leaves a helper outside, which writes the maps once this process has entered the namespace.
+fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
+    let (mut gate, mut open) = pipe().op("pipe")?;
+    let pid = getpid().as_raw();
+    let helper =
+        spawn(TOOL, 0, None, |_| match gate.read_exact(&mut [0]).op("wait for unshare") {
+            Ok(()) => match maps.write_for(pid) {
+                Ok(()) => std::process::exit(0),
+                Err(error) => error,
+            },
+            Err(_) => Error::with_kind(Failure::Quiet, "the other side has said why"),
+        })?;
+    namespaces::unshare(flags)?;
+    open.write_all(b"!").op("release the helper")?;
+    match helper.reap()? {
+        Exit::Code(0) => Ok(()),
+        _ => Err(Error::with_kind(Failure::Quiet, "the helper has said why")),
+    }
+}
+
+/// Becomes root of the namespace, for a caller whose own IDs are not in it.
+fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[]).op("setgroups")?;
+    setresgid(gid, gid, gid).op("setresgid")?;
+    setresuid(uid, uid, uid).op("setresuid")
 }

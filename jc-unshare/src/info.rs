@@ -1,0 +1,46 @@
+//! `--info-fd` and `--block-fd`: telling a manager who the program will be, and waiting for its word,
+//! as bwrap(1) does.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::io::{read, write};
+
+use crate::error::{Context, Error, Result};
+use crate::namespaces::Kind;
+
+/// Writes one JSON object about this process, which is to become the program: its PID and the numbers
+/// of its namespaces. The PID is that of the procfs on /proc, so the caller's, not the new one.
+pub fn tell(fd: &OwnedFd) -> Result<()> {
+    let pid = fs::read_link("/proc/self").on("readlink", "/proc/self")?;
+    let mut json = format!("{{\"child-pid\":{}", pid.display());
+    for kind in Kind::ALL {
+        let path = format!("/proc/self/ns/{}", kind.name());
+        let number = fs::metadata(&path).on("stat", &path)?.ino();
+        // Writing to a String cannot fail.
+        let _: std::fmt::Result = write!(json, ",\"{}-namespace\":{number}", kind.name());
+    }
+    json.push_str("}\n");
+    let mut left = json.as_bytes();
+    while !left.is_empty() {
+        let written = write(fd, left).op("write --info-fd")?;
+        left = &left[written..];
+    }
+    Ok(())
+}
+
+/// Waits until something can be read, or the other end is closed.
+pub fn wait(fd: &OwnedFd) -> Result<()> {
+    read(fd, &mut [0; 1]).op("read --block-fd").map(|_| ())
+}
+
+/// Takes a descriptor that was handed down by number; the program does not get it.
+pub fn take(number: u32, option: &str) -> Result<OwnedFd> {
+    if number <= 2 {
+        return Err(Error::usage(format_args!("{option} {number}: that one is the program's")));
+    }
+    crate::sys::take_fd(number)
+        .map_err(|e| Error::usage(format_args!("{option} {number}: {}", crate::strerror(&e))))
+}
