@@ -1,27 +1,112 @@
 //! What the tool does on Linux.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use jc_unshare::supervise::spawn;
-use jc_unshare::{Result, exec};
+use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::{Error, Result, exec, require_program};
 
-use crate::group::Group;
-use crate::limits::Limit;
-use crate::{Args, TOOL};
+use crate::actions::{self, named, tell};
+use crate::group::{Group, Wish};
+use crate::hierarchy::Version;
+use crate::report::{Target, outcome};
+use crate::usage::Meter;
+use crate::{Args, TOOL, delegate};
 
-/// Makes the group, runs the program in it, and removes the group with all that is still in it.
-pub fn supervise(args: &Args) -> Result<ExitCode> {
-    let limits: Vec<Limit> = [args.memory.map(Limit::Memory), args.pids.map(Limit::Pids)]
-        .into_iter()
-        .flatten()
-        .collect();
-    let group = Group::make(&limits)?;
-    let exit = spawn(TOOL, 0, group.v2(), |_| match group.join_v1() {
+/// Acts on a group that runs, if the arguments name an action.
+pub fn act(args: &Args) -> Result<Option<ExitCode>> {
+    let place = args.parent.as_deref();
+    let find = |name: &str| named(name, place);
+    if args.list {
+        actions::list(place)?;
+    } else if let Some(name) = &args.stat {
+        find(name)?.stat(args.watch.map(Duration::from_secs_f64))?;
+    } else if let Some(name) = &args.update {
+        find(name)?.update(&args.limits)?;
+    } else if let Some((name, stop)) = args
+        .freeze
+        .as_ref()
+        .map(|name| (name, true))
+        .or(args.thaw.as_ref().map(|name| (name, false)))
+    {
+        find(name)?.freeze(stop)?;
+    } else if let Some(name) = &args.kill {
+        find(name)?.kill()?;
+    } else if let Some(name) = &args.remove {
+        find(name)?.remove()?;
+    } else {
+        return Ok(None);
+    }
+    match args.program.is_empty() {
+        true => Ok(Some(ExitCode::SUCCESS)),
+        false => Err(Error::usage("an action runs no program")),
+    }
+}
+
+/// Makes the group and runs the program in it.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    require_program(&args.program)?;
+    let mut report = args.report.as_deref().map(Target::open).transpose()?;
+    let wish = Wish {
+        parent: args.parent.clone(),
+        name: args.name.clone(),
+        evacuate: args.evacuate,
+        unattended: args.exec,
+        measured: report.is_some(),
+    };
+    let group = Group::make(&args.limits, &wish)?;
+    if args.delegate {
+        group.parts().iter().try_for_each(|part| delegate::mark(part.version, &part.path))?;
+    }
+    if args.exec {
+        group.join(None)?;
+        return Err(exec::exec(&args.program));
+    }
+    let start = Instant::now();
+    let exit = supervise(&group, args);
+    let end = exit.and_then(|exit| {
+        let directories = group.parts().iter().map(|part| (part.version, part.path.as_path()));
+        let meter = Meter(directories.collect());
+        if let Some(report) = &mut report {
+            let mut bill = outcome(exit, start.elapsed());
+            bill.extend(meter.read());
+            report.write(&bill)?;
+        }
+        explain(exit, &meter);
+        Ok(exit)
+    });
+    let removed = group.remove();
+    let exit = end?;
+    removed.map(|()| exit.into())
+}
+
+fn supervise(group: &Group, args: &Args) -> Result<Exit> {
+    let child = spawn(TOOL, 0, group.v2(), |_| match group.join(Some(Version::V1)) {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
-    })
-    .and_then(|child| child.wait());
-    let removed = group.remove();
-    let exit = exit?;
-    removed.map(|()| exit.into())
+    })?;
+    child.wait()
+}
+
+/// A process that is killed for want of memory says nothing, so this does.
+fn explain(exit: Exit, meter: &Meter<'_>) {
+    const SIGKILL: u8 = 137;
+    if exit.code() != SIGKILL || meter.oom_kills().unwrap_or(0) == 0 {
+        return;
+    }
+    let bytes = |n: Option<u64>| n.map_or_else(|| "unknown".to_owned(), |n| format!("{n} bytes"));
+    let (limit, peak) = (bytes(meter.memory_limit()), bytes(meter.memory_peak()));
+    tell(&format!(
+        "{}: killed for want of memory: the limit is {limit}, the peak was {peak}",
+        TOOL.name()
+    ));
+}
+
+/// A name that is one directory, and none of the kernel's files, which have a dot.
+pub fn name(word: &str) -> std::result::Result<String, String> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    match word.bytes().all(fine) && (1..=64).contains(&word.len()) {
+        true => Ok(word.to_owned()),
+        false => Err("not a name of up to 64 letters, digits, - and _".to_owned()),
+    }
 }

@@ -1,22 +1,37 @@
-//! One cgroup: a directory `jc/NAME` in every hierarchy that is needed. Its maker holds a lock on
-//! each (flock(2)); a group that nobody holds is what a SIGKILL left, and the next jc-cgroup removes
-//! it.
+//! One cgroup: a directory in every hierarchy that is needed. Its maker holds a lock on each
+//! (flock(2)); a group that nobody holds is what a SIGKILL left, and the next jc-cgroup removes it.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Kind, Result};
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::hierarchy::{self, Hierarchy, Version};
-use crate::limits::Limit;
+use crate::limits::Limits;
+use crate::place::{enable, inherit_cpuset, make_dir, parent};
+use crate::remove::{PATIENCE, clear, sweep};
+use crate::setting::Setting;
+
+/// Where a group is to be, and what for.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// `--parent`
+    pub parent: Option<PathBuf>,
+    /// `--name`, else 12 hexadecimal digits.
+    pub name: Option<String>,
+    /// `--evacuate`
+    pub evacuate: bool,
+    /// The payload outlives its maker, so nobody will hold the group.
+    pub unattended: bool,
+    /// What it uses is to be measured: all that can count is taken along.
+    pub measured: bool,
+}
 
 /// A cgroup that this process has made.
 pub struct Group {
@@ -24,24 +39,29 @@ pub struct Group {
 }
 
 /// The group's directory in one hierarchy.
-struct Part {
-    version: Version,
-    path: PathBuf,
+pub struct Part {
+    /// The interface that it has.
+    pub version: Version,
+    /// Its directory.
+    pub path: PathBuf,
     /// Open and locked for as long as the group is in use.
     directory: File,
 }
 
-/// How long removing a group may take; killed processes need a moment to go.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What groups that are held are in, and those that nobody holds because `--exec` made them.
+pub const DIRECTORIES: [&str; 2] = ["jc", "jc.exec"];
+
+/// What measures, in either version.
+const METERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "io", "blkio"];
 
 impl Group {
     /// Makes a group with these limits, after sweeping what dead ones have left.
-    pub fn make(limits: &[Limit]) -> Result<Self> {
+    pub fn make(limits: &Limits, wish: &Wish) -> Result<Self> {
         let hierarchies = hierarchy::all()?;
-        let name = random_name()?;
+        let settings = limits.settings(&hierarchies)?;
+        let name = wish.name.clone().map_or_else(random_name, Ok)?;
         let mut group = Self { parts: Vec::new() };
-        let made = group.fill(&hierarchies, limits, &name);
-        match made {
+        match group.fill(&hierarchies, &settings, wish, &name) {
             Ok(()) => Ok(group),
             Err(error) => {
                 // The first error is the one to tell; what cannot be removed is swept later.
@@ -51,23 +71,27 @@ impl Group {
         }
     }
 
-    fn fill(&mut self, hierarchies: &[Hierarchy], limits: &[Limit], name: &str) -> Result<()> {
-        for hierarchy in needed(hierarchies, limits)? {
-            let controllers: Vec<&str> = limits
-                .iter()
-                .map(|limit| limit.controller())
-                .filter(|name| hierarchy.controllers.iter().any(|has| has == name))
-                .collect();
-            self.parts.push(Part::make(hierarchy, &controllers, name)?);
+    fn fill(
+        &mut self,
+        hierarchies: &[Hierarchy],
+        settings: &[(&Hierarchy, Setting)],
+        wish: &Wish,
+        name: &str,
+    ) -> Result<()> {
+        for (hierarchy, controllers) in needed(hierarchies, settings, wish.measured)? {
+            self.parts.push(Part::make(hierarchy, &controllers, wish, name)?);
         }
-        for limit in limits {
-            let hierarchy = hierarchy::with(hierarchies, limit.controller())?;
-            let part = self.parts.iter().find(|part| part.path.starts_with(&hierarchy.mount));
-            if let Some(part) = part {
-                limit.apply(part.version, &part.path)?;
+        for (hierarchy, setting) in settings {
+            if let Some(part) = self.parts.iter().find(|p| p.path.starts_with(&hierarchy.mount)) {
+                setting.apply(&part.path)?;
             }
         }
         Ok(())
+    }
+
+    /// The group's directories.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
     }
 
     /// The v2 directory, for clone3(2) to start the payload in.
@@ -76,9 +100,11 @@ impl Group {
         Some(part.directory.as_fd())
     }
 
-    /// Moves the calling process into the v1 directories, which have no other way in.
-    pub fn join_v1(&self) -> Result<()> {
-        for part in self.parts.iter().filter(|part| part.version == Version::V1) {
+    /// Moves the calling process into the directories of this version, and of all versions if none
+    /// is given.
+    pub fn join(&self, version: Option<Version>) -> Result<()> {
+        let of_version = |part: &&Part| version.is_none_or(|version| part.version == version);
+        for part in self.parts.iter().filter(of_version) {
             let procs = part.path.join("cgroup.procs");
             fs::write(&procs, "0").on("write", &procs)?;
         }
@@ -99,43 +125,75 @@ fn random_name() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The hierarchies that hold the limits, and the unified one anyway: it keeps the processes together.
-fn needed<'a>(hierarchies: &'a [Hierarchy], limits: &[Limit]) -> Result<Vec<&'a Hierarchy>> {
-    let mut needed: Vec<&Hierarchy> =
-        hierarchies.iter().find(|h| h.version == Version::V2).into_iter().collect();
-    for limit in limits {
-        let hierarchy = hierarchy::with(hierarchies, limit.controller())?;
-        if !needed.contains(&hierarchy) {
-            needed.push(hierarchy);
+/// The hierarchies that hold the settings, with the controllers wanted of each; and the unified one
+/// anyway, which keeps the processes together, or without it the freezer, which kills them best.
+fn needed<'a>(
+    all: &'a [Hierarchy],
+    settings: &[(&'a Hierarchy, Setting)],
+    measured: bool,
+) -> Result<Vec<(&'a Hierarchy, Vec<String>)>> {
+    let unified = all.iter().find(|hierarchy| hierarchy.version == Version::V2);
+    let anyway = match unified {
+        Some(unified) => unified,
+        None => hierarchy::with(all, "freezer").or_else(|_| hierarchy::with(all, "pids"))?,
+    };
+    let mut needed = vec![(anyway, Vec::new())];
+    let mut want = |hierarchy: &'a Hierarchy, controller: &str| {
+        let controller = controller.to_owned();
+        match needed.iter_mut().find(|(known, _)| known.mount == hierarchy.mount) {
+            Some((_, controllers)) if controllers.contains(&controller) => {}
+            Some((_, controllers)) => controllers.push(controller),
+            None => needed.push((hierarchy, vec![controller])),
         }
+    };
+    for (hierarchy, setting) in settings {
+        want(hierarchy, &setting.controller);
     }
-    if needed.is_empty() {
-        // Without the unified hierarchy, one whose controller limits nothing by itself.
-        needed.push(hierarchy::with(hierarchies, "pids")?);
+    for meter in METERS.iter().filter(|_| measured) {
+        if let Ok(hierarchy) = hierarchy::with(all, meter) {
+            want(hierarchy, meter);
+        }
     }
     Ok(needed)
 }
 
 impl Part {
-    fn make(hierarchy: &Hierarchy, controllers: &[&str], name: &str) -> Result<Self> {
-        let parent = hierarchy.mount.join("jc");
+    fn make(
+        hierarchy: &Hierarchy,
+        controllers: &[String],
+        wish: &Wish,
+        name: &str,
+    ) -> Result<Self> {
+        let top = parent(hierarchy, wish.parent.as_deref())?;
+        let parent = top.join(DIRECTORIES[usize::from(wish.unattended)]);
         let path = parent.join(name);
+        let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
         let give_up = Instant::now() + PATIENCE;
         loop {
-            make_dir(&parent)?;
-            sweep(hierarchy.version, &parent)?;
+            fs::create_dir_all(&top).on("mkdir", &top)?;
+            make_dir(&parent).map_err(|e| e.hint("making cgroups here needs root"))?;
+            sweep(hierarchy.version, &parent, wish.unattended)?;
             if hierarchy.version == Version::V2 && !controllers.is_empty() {
-                delegate(&hierarchy.mount, controllers)?;
-                delegate(&parent, controllers)?;
+                enable(&hierarchy.mount, &parent, &controllers, wish.evacuate)?;
             }
             // Another jc-cgroup may at any moment take the directories for left over.
             match fs::create_dir(&path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < give_up => {
                     continue;
                 }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    let name = path.display();
+                    return Err(Error::with_kind(Kind::Failed, format_args!("{name}: in use")));
+                }
                 other => other.on("mkdir", &path)?,
             }
             if let Some(directory) = lock(&path)? {
+                if hierarchy.controllers.iter().any(|name| name == "cpuset")
+                    && hierarchy.version == Version::V1
+                {
+                    inherit_cpuset(&parent)?;
+                    inherit_cpuset(&path)?;
+                }
                 return Ok(Self { version: hierarchy.version, path, directory });
             }
         }
@@ -148,27 +206,6 @@ impl Part {
             let _: io::Result<()> = fs::remove_dir(parent);
         }
         Ok(())
-    }
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    match fs::create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.on("mkdir", path).map_err(|e| e.hint("making cgroups needs root")),
-    }
-}
-
-/// Lets the children of a v2 group be limited by these controllers.
-fn delegate(group: &Path, controllers: &[&str]) -> Result<()> {
-    let path = group.join("cgroup.subtree_control");
-    let words: Vec<String> = controllers.iter().map(|name| format!("+{name}")).collect();
-    match fs::write(&path, words.join(" ")) {
-        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-            Err(e).on("write", &path).map_err(|e: Error| {
-                e.hint("this cgroup holds processes itself, so it cannot limit groups below it")
-            })
-        }
-        other => other.on("write", &path),
     }
 }
 
@@ -185,53 +222,4 @@ fn lock(path: &Path) -> Result<Option<File>> {
         Err(e) if gone(&e) => Ok(None),
         found => Ok((found.on("stat", path)?.ino() == held).then_some(directory)),
     }
-}
-
-/// Removes the groups below `parent` that nobody holds, with what runs in them.
-fn sweep(version: Version, parent: &Path) -> Result<()> {
-    for entry in fs::read_dir(parent).on("read", parent)? {
-        let path = entry.on("read", parent)?.path();
-        let Ok(directory) = File::open(&path) else { continue };
-        let is_dir = directory.metadata().is_ok_and(|meta| meta.is_dir());
-        if is_dir && flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            clear(version, &path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Kills what is in a group and removes its directory.
-fn clear(version: Version, path: &Path) -> Result<()> {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        kill_members(version, path)?;
-        match fs::remove_dir(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < give_up => {
-                sleep(Duration::from_millis(1));
-            }
-            other => return other.on("rmdir", path),
-        }
-    }
-}
-
-fn kill_members(version: Version, path: &Path) -> Result<()> {
-    let procs = path.join("cgroup.procs");
-    let members = match fs::read_to_string(&procs) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other.on("read", &procs)?,
-    };
-    if members.is_empty() {
-        return Ok(());
-    }
-    let all_at_once = path.join("cgroup.kill"); // Linux 5.14, v2 only
-    if version == Version::V2 && all_at_once.exists() {
-        return fs::write(&all_at_once, "1").on("write", &all_at_once);
-    }
-    let pids = members.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
-    for pid in pids {
-        // It may be gone by now; the caller comes back as long as there is one.
-        let _: rustix::io::Result<()> = kill_process(pid, Signal::KILL);
-    }
-    Ok(())
 }

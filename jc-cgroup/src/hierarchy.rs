@@ -21,6 +21,8 @@ pub struct Hierarchy {
     pub version: Version,
     /// Where it is mounted.
     pub mount: PathBuf,
+    /// The group that the mount shows as its root.
+    pub root: PathBuf,
     /// What it can limit.
     pub controllers: Vec<String>,
 }
@@ -62,14 +64,15 @@ fn missing(controller: &str) -> Error {
 /// Reads a line of mountinfo (proc_pid_mountinfo(5)). A v2 hierarchy's controllers are not in it.
 fn parse(line: &str) -> Option<Hierarchy> {
     let (mount, source) = line.split_once(" - ")?;
-    let mount = unescape(mount.split(' ').nth(4)?);
+    let mut fields = mount.split(' ').skip(3).map(unescape);
+    let (root, mount) = (fields.next()?, fields.next()?);
     let mut source = source.split(' ');
     let (version, controllers) = match source.next()? {
         "cgroup2" => (Version::V2, Vec::new()),
         "cgroup" => (Version::V1, source.nth(1)?.split(',').map(str::to_owned).collect()),
         _ => return None,
     };
-    Some(Hierarchy { version, mount, controllers })
+    Some(Hierarchy { version, mount, root, controllers })
 }
 
 /// Undoes mountinfo's octal escapes of white space and backslashes.

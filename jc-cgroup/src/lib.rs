@@ -1,49 +1,129 @@
-//! The `jc-cgroup` tool: one cgroup, made, limited, joined and removed.
+//! The `jc-cgroup` tool: one cgroup, made, limited, joined, reported on and removed.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jc_unshare::{Result, Tool, require_program};
+use jc_unshare::{Result, Tool};
 
 #[cfg(target_os = "linux")]
+mod actions;
+#[cfg(target_os = "linux")]
 mod cgroup;
+#[cfg(target_os = "linux")]
+mod delegate;
+#[cfg(target_os = "linux")]
+mod device;
 #[cfg(target_os = "linux")]
 mod group;
 #[cfg(target_os = "linux")]
 mod hierarchy;
 #[cfg(target_os = "linux")]
 mod limits;
+#[cfg(target_os = "linux")]
+mod place;
+#[cfg(target_os = "linux")]
+mod remove;
+#[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
+mod setting;
 mod size;
+#[cfg(target_os = "linux")]
+mod usage;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-cgroup");
 
-/// Run PROG in a cgroup of its own, with limits
+/// Run PROG in a cgroup of its own, with limits and a bill at the end
+#[cfg(target_os = "linux")]
 #[derive(Debug, Parser)]
-#[command(name = "jc-cgroup", version, override_usage = "jc-cgroup [options] [--] PROG [ARG...]")]
+#[command(
+    name = "jc-cgroup",
+    version,
+    override_usage = "jc-cgroup [options] [--] PROG [ARG...]\n       \
+                      jc-cgroup --stat NAME | --update NAME LIMITS | --freeze NAME | --thaw NAME | \
+                      --kill NAME | --remove NAME | --list"
+)]
 pub struct Args {
-    /// Limit memory and swap together: bytes, or with a suffix k, m, g, t
-    #[arg(short = 'm', long, value_name = "SIZE", value_parser = size::parse)]
-    memory: Option<u64>,
-    /// Limit the number of processes and threads
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4 << 20))]
-    pids: Option<u64>,
+    #[command(flatten)]
+    limits: limits::Limits,
+    /// Make the group below this one, a path from the top of the hierarchy
+    #[arg(long, value_name = "PATH")]
+    parent: Option<std::path::PathBuf>,
+    /// Name the group
+    #[arg(long, value_name = "NAME", value_parser = cgroup::name)]
+    name: Option<String>,
+    /// Move processes that are in the way to a group beside (cgroup v2)
+    #[arg(long)]
+    evacuate: bool,
+    /// Let PROG make groups below its own
+    #[arg(long)]
+    delegate: bool,
+    /// Write what was used to a file or descriptor, as JSON
+    #[arg(long, value_name = "FILE|FD", conflicts_with = "exec", allow_hyphen_values = true)]
+    report: Option<String>,
+    /// Join and execute, without staying to clean up
+    #[arg(long)]
+    exec: bool,
+    /// Print what a group uses, as JSON
+    #[arg(long, value_name = "NAME", group = "action")]
+    stat: Option<String>,
+    /// With --stat, print a line every so many seconds until the group is gone
+    #[arg(long, value_name = "SECONDS", requires = "stat", value_parser = seconds)]
+    watch: Option<f64>,
+    /// Change the limits of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    update: Option<String>,
+    /// Stop all processes of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    freeze: Option<String>,
+    /// Continue all processes of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    thaw: Option<String>,
+    /// Kill all processes of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    kill: Option<String>,
+    /// Remove a group that --exec has left, with what is in it
+    #[arg(long, value_name = "NAME", group = "action")]
+    remove: Option<String>,
+    /// Remove what dead groups have left, and print the others: name, processes, bytes of memory
+    #[arg(long, group = "action")]
+    list: bool,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROG")]
     program: Vec<OsString>,
 }
 
+#[cfg(target_os = "linux")]
+fn seconds(word: &str) -> std::result::Result<f64, String> {
+    match word.parse() {
+        Ok(seconds) if (0.001..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds".to_owned()),
+    }
+}
+
 /// Does what the command line says and returns the payload's exit code.
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Result<ExitCode> {
-    require_program(&args.program)?;
-    cgroup::supervise(&args)
+    match cgroup::act(&args)? {
+        Some(code) => Ok(code),
+        None => cgroup::run(&args),
+    }
+}
+
+/// A command line, on a platform that has no cgroups.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, Parser)]
+#[command(name = "jc-cgroup", version)]
+pub struct Args {
+    /// The options and the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Says that the platform has no cgroups.
 #[cfg(not(target_os = "linux"))]
-pub fn run(args: Args) -> Result<ExitCode> {
-    require_program(&args.program)?;
+pub fn run(_: Args) -> Result<ExitCode> {
     Ok(TOOL.unsupported("cgroups"))
 }

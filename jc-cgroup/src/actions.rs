@@ -1,0 +1,154 @@
+//! What can be done to a group that runs, by its name.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use jc_unshare::{Error, Result, print};
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+
+use crate::group::DIRECTORIES;
+use crate::hierarchy::{self, Hierarchy, Version};
+use crate::limits::Limits;
+use crate::place::parent;
+use crate::remove::{children, clear, freeze, kill_all, members, sweep};
+use crate::usage::Meter;
+
+/// A group that was found, in all hierarchies that have it.
+pub struct Found {
+    name: String,
+    parts: Vec<(Hierarchy, PathBuf)>,
+}
+
+/// Finds the groups of this place, dead ones swept.
+pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
+    let mut found: Vec<Found> = Vec::new();
+    for hierarchy in hierarchy::all()? {
+        let Ok(top) = parent(&hierarchy, place) else { continue };
+        for (directory, unattended) in DIRECTORIES.into_iter().zip([false, true]) {
+            let directory = top.join(directory);
+            sweep(hierarchy.version, &directory, unattended)?;
+            for path in children(&directory)? {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let part = (hierarchy.clone(), path);
+                match found.iter_mut().find(|group| group.name == name) {
+                    Some(group) => group.parts.push(part),
+                    None => found.push(Found { name, parts: vec![part] }),
+                }
+            }
+            // Goes with the last group; until then it is busy, and so it should be.
+            let _: std::io::Result<()> = std::fs::remove_dir(&directory);
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Finds the group of that name.
+pub fn named(name: &str, place: Option<&std::path::Path>) -> Result<Found> {
+    let found = all(place)?.into_iter().find(|group| group.name == name);
+    found.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
+}
+
+/// One line a group: name, processes, memory in bytes.
+pub fn list(place: Option<&std::path::Path>) -> Result<()> {
+    let mut lines = String::new();
+    for group in all(place)? {
+        let usage = group.meter().read();
+        let count = group.members()?.len();
+        let memory = usage.get("memory_bytes").filter(|memory| !memory.is_null());
+        let memory = memory.map_or_else(|| "-".to_owned(), Value::to_string);
+        lines.push_str(&format!("{}\t{count}\t{memory}\n", group.name));
+    }
+    print(lines)
+}
+
+impl Found {
+    fn meter(&self) -> Meter<'_> {
+        Meter(self.parts.iter().map(|(h, path)| (h.version, path.as_path())).collect())
+    }
+
+    fn members(&self) -> Result<Vec<i32>> {
+        let mut all = Vec::new();
+        for (_, path) in &self.parts {
+            all.extend(members(path)?);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Prints what it uses, once or as a line every so often until it is gone.
+    pub fn stat(&self, every: Option<Duration>) -> Result<()> {
+        loop {
+            let mut usage = self.meter().read();
+            usage.insert("name".into(), json!(self.name));
+            print(format!("{}\n", json!(usage)))?;
+            let Some(every) = every else { return Ok(()) };
+            sleep(every);
+            if !self.parts.iter().any(|(_, path)| path.exists()) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes its limits.
+    pub fn update(&self, limits: &Limits) -> Result<()> {
+        let hierarchies = hierarchy::all()?;
+        let settings = limits.settings(&hierarchies)?;
+        if settings.is_empty() {
+            return Err(Error::usage("--update: no limit given"));
+        }
+        for (hierarchy, setting) in settings {
+            let part = self.parts.iter().find(|(h, _)| h.mount == hierarchy.mount);
+            let Some((_, path)) = part else {
+                let (name, controller) = (&self.name, setting.controller);
+                return Err(Error::new(format_args!(
+                    "{name}: made without the {controller} controller"
+                )));
+            };
+            setting.apply(path)?;
+        }
+        Ok(())
+    }
+
+    /// Stops or continues all that is in it.
+    pub fn freeze(&self, stop: bool) -> Result<()> {
+        let mut can = false;
+        for (hierarchy, path) in &self.parts {
+            can |= freeze(hierarchy.version, path, stop)?;
+        }
+        if can {
+            return Ok(());
+        }
+        Err(Error::new(format_args!("{}: no hierarchy that it is in can freeze", self.name)))
+    }
+
+    /// Kills all that is in it.
+    pub fn kill(&self) -> Result<()> {
+        // One hierarchy holds all of the group's processes; v2 does it best.
+        let best = self.parts.iter().max_by_key(|(h, _)| h.version == Version::V2);
+        best.map_or(Ok(()), |(hierarchy, path)| kill_all(hierarchy.version, path))
+    }
+
+    /// Removes it, which must not be held by a jc-cgroup that waits.
+    pub fn remove(&self) -> Result<()> {
+        for (_, path) in &self.parts {
+            let directory = std::fs::File::open(path);
+            let lock = FlockOperation::NonBlockingLockExclusive;
+            if directory.is_ok_and(|directory| flock(&directory, lock).is_err()) {
+                return Err(Error::new(format_args!("{}: in use", self.name))
+                    .hint("--kill ends what runs in it, and with it the group"));
+            }
+        }
+        self.parts.iter().try_for_each(|(hierarchy, path)| clear(hierarchy.version, path))
+    }
+}
+
+/// Writes a line to stderr, where the payload's own messages go.
+pub fn tell(line: &str) {
+    // When stderr is gone there is nobody left to tell.
+    let _: std::io::Result<()> = writeln!(std::io::stderr(), "{line}");
+}

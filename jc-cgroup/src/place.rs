@@ -1,0 +1,164 @@
+//! Where in a hierarchy a group is made: below `--parent`, else the nearest ancestor of the caller's
+//! own group that was delegated to it, else at the top.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{Access, access, getxattr};
+
+use crate::hierarchy::{Hierarchy, Version};
+
+/// The directory in which `jc` keeps its groups, in this hierarchy.
+pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = asked {
+        let path = hierarchy.mount.join(path.strip_prefix("/").unwrap_or(path));
+        return match path.is_dir() || hierarchy.version == Version::V1 {
+            true => Ok(path),
+            false => Err(Error::new(format_args!("--parent {}: no such cgroup", path.display()))),
+        };
+    }
+    let own = own_group(hierarchy)?;
+    let is_root = rustix::process::geteuid().is_root();
+    let ours = |path: &&Path| match is_root {
+        true => is_marked(path),
+        false => is_writable(path, hierarchy.version),
+    };
+    let ancestors = own.ancestors().take_while(|path| path.starts_with(&hierarchy.mount));
+    match ancestors.into_iter().find(ours) {
+        Some(delegated) => Ok(delegated.to_path_buf()),
+        None if is_root => Ok(hierarchy.mount.clone()),
+        None => Err(not_delegated(&own)),
+    }
+}
+
+fn not_delegated(own: &Path) -> Error {
+    Error::new(format_args!("cgroup {}: neither it nor one above is ours to change", own.display()))
+        .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... gives one")
+}
+
+/// Whether a manager has marked the group as delegated (systemd's "Delegate=").
+fn is_marked(path: &Path) -> bool {
+    ["trusted.delegate", "user.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        getxattr(path, *name, &mut value).is_ok_and(|n| value[..n] == *b"1")
+    })
+}
+
+fn is_writable(path: &Path, version: Version) -> bool {
+    let files: &[&str] = match version {
+        Version::V2 => &[".", "cgroup.procs", "cgroup.subtree_control"],
+        Version::V1 => &["."],
+    };
+    files.iter().all(|file| access(path.join(file), Access::WRITE_OK).is_ok())
+}
+
+/// The directory of the group that this process is in.
+pub fn own_group(hierarchy: &Hierarchy) -> Result<PathBuf> {
+    let path = "/proc/self/cgroup";
+    let text = fs::read_to_string(path).on("read", path)?;
+    let own = text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let has = |name| hierarchy.controllers.iter().any(|known| known == name);
+        let same = match hierarchy.version {
+            Version::V2 => controllers.is_empty(),
+            Version::V1 => controllers.split(',').any(has),
+        };
+        same.then_some(group)
+    });
+    let own = Path::new(own.unwrap_or("/"));
+    // A bind mount or a cgroup namespace may show only a part of the hierarchy.
+    let below = own.strip_prefix(&hierarchy.root).unwrap_or(Path::new(""));
+    Ok(hierarchy.mount.join(below))
+}
+
+/// Lets groups below `group` be limited by these controllers of a v2 hierarchy, from as far above as
+/// it takes. With `evacuate`, processes of this user that are in the way move to a leaf beside.
+pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) -> Result<()> {
+    let missing = not_in(&group.join("cgroup.controllers"), controllers)?;
+    if let Some(name) = missing.first() {
+        match group.parent() {
+            Some(parent) if group != mount => enable(mount, parent, &missing, evacuate)?,
+            _ => return Err(not_available(name, group)),
+        }
+    }
+    let control = group.join("cgroup.subtree_control");
+    let missing = not_in(&control, controllers)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+    match fs::write(&control, words.join(" ")) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy && evacuate => {
+            make_room(group)?;
+            fs::write(&control, words.join(" ")).on("write", &control)
+        }
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            let error = Err::<(), _>(e).on("write", &control);
+            error.map_err(|e| {
+                e.hint(
+                    "a cgroup that holds processes cannot limit others below it: \
+                        --evacuate moves them to a leaf, --parent chooses another",
+                )
+            })
+        }
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let error = Err::<(), _>(e).on("write", &control);
+            error.map_err(|e| e.hint(format_args!("{} is not delegated", missing.join(", "))))
+        }
+        other => other.on("write", &control),
+    }
+}
+
+fn not_available(name: &str, group: &Path) -> Error {
+    Error::new(format_args!("cgroup controller {name}: not available in {}", group.display()))
+        .hint("a manager above has not delegated it")
+}
+
+/// Those of the controllers that the file does not list.
+fn not_in<'a>(file: &Path, controllers: &[&'a str]) -> Result<Vec<&'a str>> {
+    let text = fs::read_to_string(file).on("read", file)?;
+    let has = |name: &str| text.split_whitespace().any(|known| known == name);
+    Ok(controllers.iter().copied().filter(|name| !has(name)).collect())
+}
+
+/// Moves the processes of a group to a leaf of it, where they hinder nobody.
+fn make_room(group: &Path) -> Result<()> {
+    let leaf = group.join("jc.evacuated");
+    make_dir(&leaf)?;
+    let (from, to) = (group.join("cgroup.procs"), leaf.join("cgroup.procs"));
+    for pid in fs::read_to_string(&from).on("read", &from)?.lines() {
+        match fs::write(&to, pid) {
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            moved => moved.on(&format!("move process {pid} to"), &leaf)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a group's directory, which may be there already.
+pub fn make_dir(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.on("mkdir", path),
+    }
+}
+
+/// A new v1 cpuset takes no process before it has CPUs and memory: those of the group above.
+pub fn inherit_cpuset(group: &Path) -> Result<()> {
+    let Some(parent) = group.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let path = group.join(file);
+        let own = fs::read(&path).on("read", &path)?;
+        if own.as_slice().trim_ascii().is_empty() {
+            let above = parent.join(file);
+            let value = fs::read(&above).on("read", &above)?;
+            let value = std::ffi::OsStr::from_bytes(value.as_slice().trim_ascii()).to_owned();
+            fs::write(&path, value.as_bytes()).on("write", &path)?;
+        }
+    }
+    Ok(())
+}

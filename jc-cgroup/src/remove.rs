@@ -1,0 +1,128 @@
+//! Ending groups: killing what is in them, removing their directories, and finding those that nobody
+//! holds any more.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use jc_unshare::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::hierarchy::Version;
+
+/// How long removing a group may take; killed processes need a moment to go.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Removes the groups below `parent` that nobody holds. What runs in them is killed, unless they are
+/// `unattended`: those may live without being held, and go when they are empty.
+pub fn sweep(version: Version, parent: &Path, unattended: bool) -> Result<()> {
+    for path in children(parent)? {
+        let Ok(directory) = File::open(&path) else { continue };
+        if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        if !unattended || is_empty(&path)? {
+            clear(version, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The groups right below one.
+pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(group) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.on("read", group)?,
+    };
+    let mut children = Vec::new();
+    for entry in entries {
+        let entry = entry.on("read", group)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            children.push(entry.path());
+        }
+    }
+    Ok(children)
+}
+
+/// The processes of a group and of those below it.
+pub fn members(group: &Path) -> Result<Vec<i32>> {
+    let procs = group.join("cgroup.procs");
+    let text = match fs::read_to_string(&procs) {
+        // Gone, or a v2 group of threads, whose processes are listed above.
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(ENOTSUP) => {
+            return Ok(Vec::new());
+        }
+        other => other.on("read", &procs)?,
+    };
+    let mut members: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
+    for child in children(group)? {
+        members.extend(self::members(&child)?);
+    }
+    Ok(members)
+}
+
+const ENOTSUP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+
+fn is_empty(group: &Path) -> Result<bool> {
+    members(group).map(|members| members.is_empty())
+}
+
+/// Kills what is in a group and removes it, the groups below it first.
+pub fn clear(version: Version, path: &Path) -> Result<()> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        kill_all(version, path)?;
+        match remove_tree(path) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < give_up => {
+                sleep(Duration::from_millis(1));
+            }
+            other => return other.on("rmdir", path),
+        }
+    }
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for child in children(path).map_err(|e| io::Error::other(e.to_string()))? {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Kills all that is in a group: at one stroke where the kernel can (Linux 5.14, v2), else frozen, so
+/// that nobody forks meanwhile, else again and again by the caller.
+pub fn kill_all(version: Version, path: &Path) -> Result<()> {
+    if members(path)?.is_empty() {
+        return Ok(());
+    }
+    let at_once = path.join("cgroup.kill");
+    if version == Version::V2 && at_once.exists() {
+        return fs::write(&at_once, "1").on("write", &at_once);
+    }
+    freeze(version, path, true)?;
+    for pid in members(path)?.into_iter().filter_map(Pid::from_raw) {
+        // It may be gone by now; whoever is left is found by the next round.
+        let _: rustix::io::Result<()> = kill_process(pid, Signal::KILL);
+    }
+    freeze(version, path, false).map(|_| ())
+}
+
+/// Stops or continues a group, where the hierarchy can do that.
+pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
+    let (file, word) = match (version, stop) {
+        (Version::V2, true) => ("cgroup.freeze", "1"),
+        (Version::V2, false) => ("cgroup.freeze", "0"),
+        (Version::V1, true) => ("freezer.state", "FROZEN"),
+        (Version::V1, false) => ("freezer.state", "THAWED"),
+    };
+    let file = path.join(file);
+    if !file.exists() {
+        return Ok(false);
+    }
+    fs::write(&file, word).on("write", &file).map(|()| true)
+}

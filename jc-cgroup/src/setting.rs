@@ -1,0 +1,181 @@
+//! Writing a cgroup's files, and making sure that the kernel took what was asked for.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+
+use crate::size;
+
+/// What a file must show after it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Held {
+    /// Exactly what was written.
+    Same,
+    /// The same set of numbers, however its ranges are written (cpuset).
+    Set,
+    /// A line that begins with the first word and has all others (io.max).
+    Line,
+    /// The same words; amounts may be in other units.
+    Words,
+    /// Nothing: the file cannot be read.
+    Unseen,
+}
+
+/// A value for one file of a group.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Setting {
+    /// The controller that the file belongs to.
+    pub controller: String,
+    /// The name of the file.
+    pub file: String,
+    /// What to write.
+    pub value: String,
+    /// How to tell that it holds.
+    pub held: Held,
+    /// Means nothing on a machine without swap.
+    swap: bool,
+}
+
+impl Setting {
+    /// A setting whose controller is the first part of the file's name.
+    pub fn new(file: &str, value: impl ToString, held: Held) -> Self {
+        let controller = file.split('.').next().unwrap_or_default();
+        Self {
+            controller: controller.into(),
+            file: file.into(),
+            value: value.to_string(),
+            held,
+            swap: false,
+        }
+    }
+
+    /// A setting that a kernel which does not count swap lacks. Only without any swap will it do so.
+    pub fn swap(file: &str, value: impl ToString) -> Self {
+        Self { swap: true, ..Self::new(file, value, Held::Same) }
+    }
+
+    /// Writes it into the group `directory` and reads it back.
+    pub fn apply(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(&self.file);
+        if self.swap && !path.exists() {
+            return no_swap();
+        }
+        write(&path, &self.value)
+            .on(&format!("write {:?} to", self.value), &path)
+            .map_err(|e| if path.exists() { e } else { e.hint(self.no_such_file()) })?;
+        if self.held == Held::Unseen {
+            return Ok(());
+        }
+        let found = fs::read_to_string(&path).on("read", &path)?;
+        if self.holds(found.trim_end()) {
+            return Ok(());
+        }
+        let (path, value, found) = (path.display(), &self.value, found.trim_end());
+        Err(Error::new(format_args!(
+            "write {path}: asked for {value:?}, the kernel holds {found:?}"
+        )))
+    }
+
+    fn no_such_file(&self) -> String {
+        format!("this kernel's {} controller has no {}", self.controller, self.file)
+    }
+
+    fn holds(&self, found: &str) -> bool {
+        match self.held {
+            Held::Same => found == self.value,
+            Held::Set => numbers(found).is_some() && numbers(found) == numbers(&self.value),
+            Held::Line => {
+                let wanted: Vec<&str> = self.value.split(' ').collect();
+                let has = |line: &str| {
+                    let words: Vec<&str> = line.split(' ').collect();
+                    words.first() == wanted.first()
+                        && wanted.iter().all(|word| words.contains(word))
+                };
+                found.lines().any(has)
+            }
+            Held::Words => {
+                let found: Vec<String> = found.split_whitespace().map(plain).collect();
+                self.value.split_whitespace().all(|word| found.contains(&plain(word)))
+            }
+            Held::Unseen => true,
+        }
+    }
+}
+
+/// Writes a file that is there: creating one would fail with another error.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    File::options().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn no_swap() -> Result<()> {
+    let swaps = fs::read_to_string("/proc/swaps").on("read", "/proc/swaps")?;
+    match swaps.lines().count() {
+        0 | 1 => Ok(()),
+        _ => Err(Error::new("limit memory: this kernel does not count swap, and there is swap")
+            .hint("boot with swapaccount=1, or swapoff -a")),
+    }
+}
+
+/// A word as the kernel shows it: `64M` is a number of bytes, on or off a 1 or 0.
+fn plain(word: &str) -> String {
+    size::parse(word).map_or_else(|_| word.to_owned(), |bytes| bytes.to_string())
+}
+
+/// The numbers of a list like `0-2,5` (cpuset(7), "List format").
+pub fn numbers(list: &str) -> Option<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for part in list.trim().split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        if last < first || last > 1 << 16 {
+            return None;
+        }
+        numbers.extend(first..=last);
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_sets_of_numbers() {
+        assert_eq!(numbers("0-2,5"), Some(vec![0, 1, 2, 5]));
+        assert_eq!(numbers("1,0,1\n"), Some(vec![0, 1]));
+        assert_eq!(numbers(""), Some(vec![]));
+        for list in ["x", "2-1", "1-", "-1", "0-99999999"] {
+            assert_eq!(numbers(list), None, "{list}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_holds_is_compared_as_it_writes_it() {
+        for (value, held, found, holds) in [
+            ("5", Held::Same, "5", true),
+            ("5", Held::Same, "4", false),
+            ("0,1", Held::Set, "0-1", true),
+            ("0,1", Held::Set, "0", false),
+            ("8:0 rbps=5", Held::Line, "7:0 rbps=5\n8:0 rbps=5 wbps=max", true),
+            ("8:0 rbps=5", Held::Line, "8:0 rbps=6 wbps=max", false),
+            ("64M", Held::Words, "67108864", true),
+            ("max 100000", Held::Words, "max 100000", true),
+            ("64M", Held::Words, "max", false),
+        ] {
+            let setting = Setting::new("memory.x", value, held);
+            assert_eq!(setting.holds(found), holds, "{value} {found}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_the_kernel_changes_is_an_error() {
+        // It takes everything and holds nothing.
+        let error = Setting::new("null", 5, Held::Same).apply(Path::new("/dev")).unwrap_err();
+        let expected = "write /dev/null: asked for \"5\", the kernel holds \"\"";
+        assert_eq!(error.to_string(), expected);
+    }
+}

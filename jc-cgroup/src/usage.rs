@@ -1,0 +1,177 @@
+//! What a group has used, as one JSON object. A figure that the kernel does not count is null.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::hierarchy::Version;
+
+/// A group's directories to read from.
+pub struct Meter<'a>(pub Vec<(Version, &'a Path)>);
+
+impl Meter<'_> {
+    /// Everything, by the names that `jc-cgroup(1)` gives them.
+    pub fn read(&self) -> Map<String, Value> {
+        let events = self.keyed("memory.events");
+        let cpu = self.keyed("cpu.stat");
+        let v1_ns = |file: &str| self.number(file).map(|ns| ns / 1000);
+        let mut usage = Map::new();
+        let mut put = |name: &str, value: Value| usage.insert(name.to_owned(), value);
+        put("cpu_user_usec", json!(cpu.get("user_usec").copied().or(v1_ns("cpuacct.usage_user"))));
+        put(
+            "cpu_system_usec",
+            json!(cpu.get("system_usec").copied().or(v1_ns("cpuacct.usage_sys"))),
+        );
+        put("throttled_periods", json!(cpu.get("nr_throttled")));
+        let throttled = cpu.get("throttled_usec").copied();
+        put("throttled_usec", json!(throttled.or(cpu.get("throttled_time").map(|ns| ns / 1000))));
+        put("memory_bytes", json!(self.either("memory.current", "memory.usage_in_bytes")));
+        put("memory_peak_bytes", json!(self.memory_peak()));
+        put("swap_peak_bytes", json!(self.swap_peak()));
+        put("memory_events", if events.is_empty() { Value::Null } else { json!(events) });
+        put("oom_kills", json!(self.oom_kills()));
+        put("pids", json!(self.number("pids.current")));
+        put("pids_peak", json!(self.number("pids.peak")));
+        put("io", self.io());
+        put("pressure_usec", self.pressure());
+        usage
+    }
+
+    /// How many processes of the group the kernel killed for want of memory.
+    pub fn oom_kills(&self) -> Option<u64> {
+        let v1 = self.keyed("memory.oom_control");
+        self.keyed("memory.events").get("oom_kill").or(v1.get("oom_kill")).copied()
+    }
+
+    /// The most memory that was used at once, in bytes.
+    pub fn memory_peak(&self) -> Option<u64> {
+        self.either("memory.peak", "memory.max_usage_in_bytes")
+    }
+
+    /// The limit of memory, in bytes, if there is one.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.either("memory.max", "memory.limit_in_bytes")
+    }
+
+    fn swap_peak(&self) -> Option<u64> {
+        // Version 1 counts memory and swap together, and has no peak of swap alone.
+        self.number("memory.swap.peak")
+    }
+
+    fn either(&self, v2: &str, v1: &str) -> Option<u64> {
+        self.number(v2).or_else(|| self.number(v1))
+    }
+
+    fn path(&self, file: &str) -> Option<PathBuf> {
+        self.0.iter().map(|(_, path)| path.join(file)).find(|path| path.exists())
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.path(file)?).ok()
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    /// A file of lines `KEY NUMBER`, from all hierarchies that have one of this name.
+    fn keyed(&self, file: &str) -> BTreeMap<String, u64> {
+        let texts = self.0.iter().filter_map(|(_, path)| fs::read_to_string(path.join(file)).ok());
+        texts.flat_map(|text| keyed(&text)).collect()
+    }
+
+    fn io(&self) -> Value {
+        if let Some(text) = self.text("io.stat") {
+            return json!(io_stat(&text));
+        }
+        let bytes = self.text("blkio.throttle.io_service_bytes");
+        let operations = self.text("blkio.throttle.io_serviced");
+        match (bytes, operations) {
+            (Some(bytes), Some(operations)) => json!(blkio(&bytes, &operations)),
+            _ => Value::Null,
+        }
+    }
+
+    fn pressure(&self) -> Value {
+        let mut pressure = Map::new();
+        for resource in ["cpu", "memory", "io"] {
+            if let Some(text) = self.text(&format!("{resource}.pressure")) {
+                pressure.insert(resource.to_owned(), json!(totals(&text)));
+            }
+        }
+        if pressure.is_empty() { Value::Null } else { Value::Object(pressure) }
+    }
+}
+
+fn keyed(text: &str) -> BTreeMap<String, u64> {
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs.filter_map(|(key, number)| Some((key.to_owned(), number.trim().parse().ok()?))).collect()
+}
+
+type ByDevice = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// The lines of io.stat: `MAJOR:MINOR rbytes=N wbytes=N rios=N wios=N ...`.
+fn io_stat(text: &str) -> ByDevice {
+    let mut devices = ByDevice::new();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let Some(device) = words.next() else { continue };
+        let counts = words.filter_map(|word| word.split_once('='));
+        let counts =
+            counts.filter_map(|(name, count)| Some((name.to_owned(), count.parse().ok()?)));
+        devices.entry(device.to_owned()).or_default().extend(counts);
+    }
+    devices
+}
+
+/// The lines of version 1, `MAJOR:MINOR Read N`, under the names of io.stat.
+fn blkio(bytes: &str, operations: &str) -> ByDevice {
+    let mut devices = ByDevice::new();
+    for (text, names) in [(bytes, ["rbytes", "wbytes"]), (operations, ["rios", "wios"])] {
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let name = match words[..] {
+                [_, "Read", _] => names[0],
+                [_, "Write", _] => names[1],
+                _ => continue,
+            };
+            let count = words[2].parse().unwrap_or_default();
+            devices.entry(words[0].to_owned()).or_default().insert(name.to_owned(), count);
+        }
+    }
+    devices
+}
+
+/// The totals of a pressure file (psi.rst), in microseconds.
+fn totals(text: &str) -> BTreeMap<String, u64> {
+    let total = |line: &str| {
+        let (kind, rest) = line.split_once(' ')?;
+        Some((kind.to_owned(), rest.rsplit_once("total=")?.1.parse().ok()?))
+    };
+    text.lines().filter_map(total).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_version_2() {
+        assert_eq!(keyed("low 0\noom_kill 3\n")["oom_kill"], 3);
+        let stat = io_stat("8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n254:0\n");
+        assert_eq!((stat["8:0"]["rbytes"], stat["8:0"]["wios"]), (1, 4));
+        let psi =
+            totals("some avg10=0.00 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 total=5\n");
+        assert_eq!((psi["some"], psi["full"]), (12, 5));
+    }
+
+    #[test]
+    fn files_of_version_1_read_the_same() {
+        let bytes = "8:0 Read 1\n8:0 Write 2\n8:0 Total 3\nTotal 3\n";
+        let operations = "8:0 Read 3\n8:0 Write 4\n";
+        let stat = io_stat("8:0 rbytes=1 wbytes=2 rios=3 wios=4");
+        assert_eq!(blkio(bytes, operations), stat);
+    }
+}
