@@ -14,11 +14,17 @@
 #![cfg(target_os = "linux")]
 
 mod command;
+pub mod http;
+pub mod image;
+pub mod layer;
 mod leaks;
 mod programs;
 mod ran;
+pub mod registry;
+pub mod roots;
 mod sandbox;
 mod skip;
+pub mod tree;
 
 pub use command::{Cmd, Running};
 pub use programs::{bin_dir, workspace_dir};

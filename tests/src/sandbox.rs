@@ -44,6 +44,9 @@ const SCRATCH: &str = "/srv";
 /// Directories that are empty and private inside: what is left in them is the test's.
 const WATCHED: [&str; 3] = ["/tmp", "/run", "/var/tmp"];
 
+/// The state of other container tools.
+const CONTAINERS: &str = "/var/lib/containers";
+
 /// The hostname inside.
 const HOSTNAME: &str = "jc-tests-host";
 
@@ -189,6 +192,10 @@ fn private_directories(keep: &[PathBuf]) {
         .collect();
     for dir in masked {
         mount("tmpfs", dir, "tmpfs", MountFlags::NODEV, Some(c"mode=1777")).unwrap();
+    }
+    // Where skopeo remembers what it has seen, for all users of the host.
+    if Path::new(CONTAINERS).exists() {
+        mount("tmpfs", CONTAINERS, "tmpfs", MountFlags::NODEV, None).unwrap();
     }
     // mount(8) makes it, whenever it has something to do.
     fs::create_dir("/run/mount").unwrap();
