@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use rustix::fs::CWD;
@@ -23,7 +23,7 @@ use rustix::mount::{
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::command::Cmd;
-use crate::leaks::Snapshot;
+use crate::leaks::{Snapshot, running};
 use crate::programs::{bin_dir, target_dir, workspace_dir};
 use crate::skip;
 
@@ -211,7 +211,12 @@ fn private_directories(keep: &[PathBuf]) {
 impl Sandbox {
     /// A program of jc, by its name, with a store of the test's own.
     pub fn jc(&self, name: &str) -> Cmd {
-        self.cmd(self.bin.join(name))
+        self.cmd(self.bin(name))
+    }
+
+    /// The path of a program of jc.
+    pub fn bin(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
     }
 
     /// Any program, with those of jc on its `PATH`.
@@ -236,6 +241,21 @@ impl Sandbox {
     /// Where the programs of this test keep what they pull.
     pub fn store(&self) -> PathBuf {
         self.path("store")
+    }
+
+    /// The other processes in the sandbox, at this moment, as `PID COMMAND`.
+    pub fn processes(&self) -> Vec<String> {
+        running().into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
+    }
+
+    /// Waits until no other process is left. Panics if that takes more than a moment.
+    #[track_caller]
+    pub fn wait_for_no_process(&self) {
+        let start = Instant::now();
+        while !self.processes().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(2), "still here: {:?}", self.processes());
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The hostname outside of the containers of this test.
