@@ -205,23 +205,23 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// A test of each of the checks for a chain, in a module of that name. The chain's words may name
-/// `ROOT`, a small root made for the test.
+/// A test of each of the checks for a chain, or of those that are named, in a module of that name. The
+/// chain's words may name `ROOT`, a small root made for the test.
 #[macro_export]
 macro_rules! keeps_the_contract {
     ($name:ident, $words:expr, $executes:expr) => {
-        mod $name {
-            $crate::keeps_the_contract!(@ $words, $executes, [
-                keeps_to_argv, keeps_exit_codes, keeps_stdio, keeps_default_signals,
-                keeps_descriptors, forwards_signals, obeys_the_terminal, dies_with_its_links,
-                composes,
-            ]);
-        }
+        $crate::keeps_the_contract!($name, $words, $executes, [
+            keeps_to_argv, keeps_exit_codes, keeps_stdio, keeps_default_signals,
+            keeps_descriptors, forwards_signals, obeys_the_terminal, dies_with_its_links,
+            composes,
+        ]);
     };
-    (@ $words:expr, $executes:expr, [$($check:ident),+ $(,)?]) => {
-        $(#[test]
-        fn $check() {
-            $crate::sandbox(|s| $crate::contract::Chain::new(s, &$words, $executes).$check());
-        })+
+    ($name:ident, $words:expr, $executes:expr, [$($check:ident),+ $(,)?]) => {
+        mod $name {
+            $(#[test]
+            fn $check() {
+                $crate::sandbox(|s| $crate::contract::Chain::new(s, &$words, $executes).$check());
+            })+
+        }
     };
 }
