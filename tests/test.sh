@@ -10,7 +10,12 @@ trap 'rm -rf "$dir"' EXIT
 # libtest cannot count a test that could not run, so each leaves a line here.
 JC_SKIP_LOG=$dir/skipped
 : >"$JC_SKIP_LOG"
-export JC_BIN_DIR JC_SKIP_LOG
+JC_FIXTURES=${CARGO_TARGET_DIR:-$PWD/target}/fixtures
+export JC_BIN_DIR JC_SKIP_LOG JC_FIXTURES
+
+if [ "$(id -u)" -eq 0 ] && ! tests/fixtures.sh "$JC_FIXTURES"; then
+	echo "${0##*/}: no Debian image could be made: what needs it will be skipped" >&2
+fi
 
 status=0
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$dir/log" || status=$?

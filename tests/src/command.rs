@@ -85,6 +85,11 @@ impl Cmd {
         self.spawn().wait()
     }
 
+    /// The command itself, for [`Terminal`](crate::pty::Terminal).
+    pub(crate) fn into_std(self) -> Command {
+        self.command
+    }
+
     /// Starts it.
     #[track_caller]
     pub fn spawn(mut self) -> Running {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, WaitOptions, waitpid};
+use rustix::process::Signal;
 
 use crate::command::signal_pid;
 use crate::sandbox::{store_tmp, watched};
@@ -82,19 +82,24 @@ fn processes() -> Vec<String> {
     left.into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect()
 }
 
-fn running() -> Vec<(i32, String)> {
-    // Orphans come to this process; those that have ended are nobody's fault.
-    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+/// The pids and command lines of the other processes. Those that have ended but that nobody has
+/// waited for yet are none.
+pub(crate) fn running() -> Vec<(i32, String)> {
     let numbers = entries(Path::new("/proc"))
         .into_iter()
         .filter_map(|path| path.file_name()?.to_str()?.parse::<i32>().ok());
     numbers
-        .filter(|pid| *pid != 1)
+        .filter(|pid| *pid != 1 && !is_zombie(*pid))
         .map(|pid| {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             (pid, String::from_utf8_lossy(&command).replace('\0', " "))
         })
         .collect()
+}
+
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// The mounts, each as its fields from the root on (`proc(5)`): the ones before are numbers.

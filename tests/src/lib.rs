@@ -13,12 +13,21 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod cgroups;
 mod command;
+pub mod contract;
+pub mod http;
+pub mod image;
+pub mod layer;
 mod leaks;
 mod programs;
+pub mod pty;
 mod ran;
+pub mod registry;
+pub mod roots;
 mod sandbox;
 mod skip;
+pub mod tree;
 
 pub use command::{Cmd, Running};
 pub use programs::{bin_dir, workspace_dir};

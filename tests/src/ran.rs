@@ -22,6 +22,15 @@ impl Ran {
         self
     }
 
+    /// Its exit code must be this one as a shell sees it, which gives a command that signal N killed
+    /// 128+N.
+    #[track_caller]
+    pub fn shell_code(self, code: i32) -> Self {
+        let seen = self.status.code().or(self.status.signal().map(|signal| 128 + signal));
+        assert_eq!(seen, Some(code), "exit code in a shell\n{self}");
+        self
+    }
+
     /// A signal must have killed it.
     #[track_caller]
     pub fn killed_by(self, signal: Signal) -> Self {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use rustix::fs::CWD;
@@ -23,7 +23,7 @@ use rustix::mount::{
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::command::Cmd;
-use crate::leaks::Snapshot;
+use crate::leaks::{Snapshot, running};
 use crate::programs::{bin_dir, target_dir, workspace_dir};
 use crate::skip;
 
@@ -43,6 +43,9 @@ const SCRATCH: &str = "/srv";
 
 /// Directories that are empty and private inside: what is left in them is the test's.
 const WATCHED: [&str; 3] = ["/tmp", "/run", "/var/tmp"];
+
+/// The state of other container tools.
+const CONTAINERS: &str = "/var/lib/containers";
 
 /// The hostname inside.
 const HOSTNAME: &str = "jc-tests-host";
@@ -188,7 +191,12 @@ fn private_directories(keep: &[PathBuf]) {
         })
         .collect();
     for dir in masked {
-        mount("tmpfs", dir, "tmpfs", MountFlags::NODEV, Some(c"mode=1777")).unwrap();
+        // Devices work on it: a test of nodev must not pass because of that.
+        mount("tmpfs", dir, "tmpfs", MountFlags::empty(), Some(c"mode=1777")).unwrap();
+    }
+    // Where skopeo remembers what it has seen, for all users of the host.
+    if Path::new(CONTAINERS).exists() {
+        mount("tmpfs", CONTAINERS, "tmpfs", MountFlags::NODEV, None).unwrap();
     }
     // mount(8) makes it, whenever it has something to do.
     fs::create_dir("/run/mount").unwrap();
@@ -204,7 +212,12 @@ fn private_directories(keep: &[PathBuf]) {
 impl Sandbox {
     /// A program of jc, by its name, with a store of the test's own.
     pub fn jc(&self, name: &str) -> Cmd {
-        self.cmd(self.bin.join(name))
+        self.cmd(self.bin(name))
+    }
+
+    /// The path of a program of jc.
+    pub fn bin(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
     }
 
     /// Any program, with those of jc on its `PATH`.
@@ -229,6 +242,21 @@ impl Sandbox {
     /// Where the programs of this test keep what they pull.
     pub fn store(&self) -> PathBuf {
         self.path("store")
+    }
+
+    /// The other processes in the sandbox, at this moment, as `PID COMMAND`.
+    pub fn processes(&self) -> Vec<String> {
+        running().into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
+    }
+
+    /// Waits until no other process is left. Panics if that takes more than a moment.
+    #[track_caller]
+    pub fn wait_for_no_process(&self) {
+        let start = Instant::now();
+        while !self.processes().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(2), "still here: {:?}", self.processes());
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The hostname outside of the containers of this test.

@@ -1,0 +1,227 @@
+//! What `jc(7)` promises of every link and every chain of them, as checks to be called for each.
+
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::command::Cmd;
+use crate::pty::Terminal;
+use crate::roots::busybox_root;
+use crate::sandbox::Sandbox;
+
+/// A link with its options, or a chain of links, that a payload's command line can follow.
+pub struct Chain<'a> {
+    sandbox: &'a Sandbox,
+    words: Vec<String>,
+    /// Which tool says that the payload cannot be executed.
+    executes: &'static str,
+    /// Which tool says that the command line cannot be meant.
+    parses: String,
+    has_root: bool,
+}
+
+impl<'a> Chain<'a> {
+    /// A chain from its words; the last link is the one that executes the payload.
+    pub fn new(sandbox: &'a Sandbox, words: &[&str], executes: &'static str) -> Self {
+        let parses = words[0].to_owned();
+        let has_root = words.contains(&"ROOT");
+        // By their paths, so that the chain does not depend on PATH.
+        let full = |word: &&str| match *word {
+            "ROOT" => busybox_root(sandbox, "root").display().to_string(),
+            word if word.starts_with("jc-") => sandbox.bin(word).display().to_string(),
+            word => word.to_owned(),
+        };
+        Self { sandbox, parses, words: words.iter().map(full).collect(), executes, has_root }
+    }
+
+    /// The chain with this payload behind it.
+    pub fn cmd(&self, payload: &[&str]) -> Cmd {
+        self.behind(&[], payload)
+    }
+
+    /// The chain with a line of shell behind it.
+    pub fn sh(&self, script: &str) -> Cmd {
+        self.cmd(&["sh", "-c", script])
+    }
+
+    /// The chain with a well-known program before it.
+    pub fn behind(&self, before: &[&str], payload: &[&str]) -> Cmd {
+        let mut all = before.to_vec();
+        all.extend(self.words.iter().map(String::as_str));
+        all.push("--");
+        all.extend(payload);
+        self.sandbox.cmd(all[0]).args(&all[1..])
+    }
+
+    /// Contract 1: the command line.
+    pub fn keeps_to_argv(&self) {
+        // What follows the program is the program's, whether there was a `--` or not.
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let bare = self.sandbox.cmd(words[0]).args(&words[1..]);
+        bare.args(["echo", "--help", "-m", "--", "x"]).run().code(0).stdout("--help -m -- x\n");
+        self.cmd(&["echo", "--nonsense"]).run().code(0).stdout("--nonsense\n");
+        let typo = self.sandbox.cmd(words[0]).arg("--nonsense").args(&words[1..]);
+        typo.args(["--", "echo"]).run().code(125).stdout("").fails_as(&self.parses, "--nonsense");
+    }
+
+    /// Contract 3: exit codes.
+    pub fn keeps_exit_codes(&self) {
+        self.cmd(&["true"]).run().code(0).stdout("").stderr("");
+        for code in [1, 42, 125, 126, 127, 255] {
+            self.sh(&format!("exit {code}")).run().code(code).stdout("").stderr("");
+        }
+        let missing = self.cmd(&["/nonexistent/program"]).run();
+        missing.code(127).stdout("").fails_as(self.executes, "/nonexistent/program");
+        let missing = self.cmd(&["no-program-of-this-name"]).run();
+        missing.code(127).stdout("").fails_as(self.executes, "no-program-of-this-name");
+        let directory = self.cmd(&["/etc"]).run();
+        directory.code(126).stdout("").fails_as(self.executes, "/etc: Permission denied");
+        let no_program = self.cmd(&["/etc/passwd"]).run();
+        no_program.code(126).stdout("").fails_as(self.executes, "/etc/passwd: Permission denied");
+        // Not the caller's handling of SIGCHLD: an ignored one must not eat the code.
+        let before = ["env", "--ignore-signal=CHLD"];
+        self.behind(&before, &["sh", "-c", "exit 7"]).run().code(7);
+    }
+
+    /// Contract 2: stdin, stdout and stderr are the payload's.
+    pub fn keeps_stdio(&self) {
+        let data: Vec<u8> = (0..1_000_000u64).map(|i| ((i * i) >> 7) as u8).collect();
+        let echoed = self.cmd(&["cat"]).input(data.clone()).run();
+        assert!(echoed.out_bytes() == data, "stdin did not reach stdout");
+        echoed.code(0);
+        self.sh("echo out; echo err >&2").run().code(0).stdout("out\n").stderr("err\n");
+        // Not a byte of it is read ahead.
+        fs::write(self.sandbox.path("stdin"), "one\ntwo\n").unwrap();
+        let line = self.words.iter().map(|w| format!("'{w}'")).collect::<Vec<String>>().join(" ");
+        let shared = format!("{{ {line} -- true; cat; }} <stdin");
+        self.sandbox.sh(&shared).run().stdout("one\ntwo\n");
+
+        let script = "test -t 0 && test -t 1 && test -t 2 && read -r x && echo \"<$x>\"";
+        let mut terminal = Terminal::start(self.sh(script));
+        terminal.type_in("typed\n");
+        terminal.wait_for("<typed>");
+        let (status, shown) = terminal.wait();
+        assert_eq!(status.code(), Some(0), "{shown}");
+    }
+
+    /// Contract 2: the payload starts with the default SIGPIPE and no signal blocked.
+    pub fn keeps_default_signals(&self) {
+        let show = ["grep", "^Sig[BI]", "/proc/self/status"];
+        // What nohup(1) does is kept.
+        let nohup = self.sandbox.cmd("env").arg("--ignore-signal=HUP").args(show).run();
+        let before = ["env", "--ignore-signal=PIPE,HUP", "--block-signal=USR1,INT"];
+        self.behind(&before, &show).run().code(0).stdout(&nohup.out());
+        self.sh("yes | head -1").run().code(0).stdout("y\n").stderr("");
+    }
+
+    /// Contract 5: no descriptor of a link reaches the payload, and none of the caller's goes
+    /// astray; where there is a jc-rootfs, it gets no other than the first three.
+    pub fn keeps_descriptors(&self) {
+        let show = ["ls", "/proc/self/fd"];
+        // The one with which ls reads the directory is the lowest that is free.
+        let expected = match self.has_root {
+            true => "0\n1\n2\n3\n".to_owned(),
+            false => self.sandbox.cmd(show[0]).arg(show[1]).run().out(),
+        };
+        self.cmd(&show).run().code(0).stdout(&expected);
+    }
+
+    /// Signals to the first link arrive at the payload, once, and do there what they would do.
+    pub fn forwards_signals(&self) {
+        let terminating =
+            [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::USR1, 138)];
+        for (signal, code) in terminating {
+            let mut running = self.sh("echo ready; exec sleep 1000").spawn();
+            running.wait_for("ready");
+            running.signal(signal);
+            running.wait().shell_code(code);
+            self.sandbox.wait_for_no_process();
+        }
+        let script = "trap 'echo got' TERM; trap : USR1; echo ready
+            i=0; while [ $i -lt 10 ]; do sleep 0.03; i=$((i+1)); done; exit 9";
+        let mut running = self.sh(script).spawn();
+        running.wait_for("ready");
+        running.signal(Signal::TERM);
+        running.signal(Signal::USR1);
+        running.wait().code(9).stdout("ready\ngot\n");
+
+        let mut running = self.sh("trap '' TERM; echo ready; sleep 0.3; exit 9").spawn();
+        running.wait_for("ready");
+        running.signal(Signal::TERM);
+        running.wait().code(9);
+    }
+
+    /// What the keys of a terminal do: the payload is told once, though it is in the same group.
+    pub fn obeys_the_terminal(&self) {
+        let script = "n=0; trap 'n=$((n+1))' INT; echo ready
+            i=0; while [ $i -lt 20 ]; do sleep 0.03; i=$((i+1)); done; echo told $n";
+        let mut terminal = Terminal::start(self.sh(script));
+        terminal.wait_for("ready");
+        terminal.type_in("\x03");
+        terminal.wait_for("told 1");
+        assert_eq!(terminal.wait().0.code(), Some(0));
+
+        let mut terminal = Terminal::start(self.sh("echo ready; exec sleep 1000"));
+        terminal.wait_for("ready");
+        terminal.type_in("\x03");
+        let (status, shown) = terminal.wait();
+        let code = status.code().or(std::os::unix::process::ExitStatusExt::signal(&status));
+        assert!(matches!(code, Some(130 | 2)), "{status} {shown}");
+    }
+
+    /// Contract 7: when the first link is killed, the payload is gone at once.
+    pub fn dies_with_its_links(&self) {
+        let mut running = self.sh("trap '' TERM HUP INT; echo ready; exec sleep 1000").spawn();
+        running.wait_for("ready");
+        running.signal(Signal::KILL);
+        running.wait().killed_by(Signal::KILL);
+        self.sandbox.wait_for_no_process();
+        // What only a waiting link could have undone, the next one does.
+        self.cmd(&["true"]).run().code(0);
+    }
+
+    /// Contract 10: programs that do something to their own process work in front of it.
+    pub fn composes(&self) {
+        let cases: [(&[&str], &str, &str); 5] = [
+            (&["env", "-i", "PATH=/usr/bin:/bin", "A=b"], "echo $A", "b\n"),
+            (&["prlimit", "--nofile=64"], "ulimit -n", "64\n"),
+            (&["nice", "-n", "5"], "cut -d' ' -f19 /proc/self/stat", "5\n"),
+            (&["choom", "-n", "500", "--"], "cat /proc/self/oom_score_adj", "500\n"),
+            (
+                &["taskset", "1"],
+                "grep Cpus_allowed_list /proc/self/status",
+                "Cpus_allowed_list:\t0\n",
+            ),
+        ];
+        for (before, script, stdout) in cases {
+            let ran = self.behind(before, &["sh", "-c", script]).run();
+            ran.code(0).stdout(stdout).stderr("");
+        }
+        let slow = self.behind(&["timeout", "0.3"], &["sleep", "1000"]);
+        slow.timeout(Duration::from_secs(5)).run().code(124);
+        self.sandbox.wait_for_no_process();
+        self.behind(&["setsid", "--wait"], &["sh", "-c", "exit 6"]).run().code(6);
+    }
+}
+
+/// A test of each of the checks for a chain, or of those that are named, in a module of that name. The
+/// chain's words may name `ROOT`, a small root made for the test.
+#[macro_export]
+macro_rules! keeps_the_contract {
+    ($name:ident, $words:expr, $executes:expr) => {
+        $crate::keeps_the_contract!($name, $words, $executes, [
+            keeps_to_argv, keeps_exit_codes, keeps_stdio, keeps_default_signals,
+            keeps_descriptors, forwards_signals, obeys_the_terminal, dies_with_its_links,
+            composes,
+        ]);
+    };
+    ($name:ident, $words:expr, $executes:expr, [$($check:ident),+ $(,)?]) => {
+        mod $name {
+            $(#[test]
+            fn $check() {
+                $crate::sandbox(|s| $crate::contract::Chain::new(s, &$words, $executes).$check());
+            })+
+        }
+    };
+}

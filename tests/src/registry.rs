@@ -1,0 +1,110 @@
+//! A real registry, Debian's docker-registry, on loopback inside of a sandbox.
+
+use std::env;
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::image::{Format, Layout};
+use crate::sandbox::{Sandbox, leave_skipped};
+
+/// A running registry. It ends with this value.
+pub struct Registry {
+    child: Child,
+    address: String,
+    storage: PathBuf,
+}
+
+impl Registry {
+    /// The one that `make test` has filled: `debian` and `busybox`, each with the tags `latest`
+    /// (OCI) and `docker` (Docker schema 2). It takes nothing. Where it is missing, the test is
+    /// skipped.
+    pub fn prepared(sandbox: &Sandbox) -> Self {
+        let fixtures = env::var_os("JC_FIXTURES").map(PathBuf::from).unwrap_or_default();
+        if !fixtures.join("made-by").exists() {
+            leave_skipped("no registry has been prepared: this needs `make test`");
+        }
+        Self::start(sandbox, 5000, fixtures.join("registry"), true)
+    }
+
+    /// A registry with nothing in it yet.
+    pub fn empty(sandbox: &Sandbox) -> Self {
+        let storage = sandbox.path("registry");
+        fs::create_dir(&storage).unwrap();
+        Self::start(sandbox, 5001, storage, false)
+    }
+
+    fn start(sandbox: &Sandbox, port: u16, storage: PathBuf, read_only: bool) -> Self {
+        let address = format!("127.0.0.1:{port}");
+        let config = sandbox.path(&format!("registry-{port}.yml"));
+        let text = format!(
+            "version: 0.1\n\
+             log: {{accesslog: {{disabled: true}}, level: error}}\n\
+             http: {{addr: '{address}'}}\n\
+             storage:\n  \
+               filesystem: {{rootdirectory: '{}'}}\n  \
+               maintenance: {{uploadpurging: {{enabled: false}}, readonly: {{enabled: {read_only}}}}}\n",
+            storage.display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut child = match Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+        {
+            Ok(child) => child,
+            Err(e) => leave_skipped(&format!("docker-registry: {e}")),
+        };
+        let start = Instant::now();
+        while TcpStream::connect(&address).is_err() {
+            assert!(child.try_wait().unwrap().is_none(), "docker-registry ended at once");
+            assert!(start.elapsed() < Duration::from_secs(10), "docker-registry does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, address, storage }
+    }
+
+    /// Its address and port, the first part of its images' names.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Copies an OCI image of a layout into it as `NAME:TAG`, in this format; the layers stay as
+    /// they are.
+    pub fn push(&self, s: &Sandbox, layout: &Layout, tag: &str, name: &str, format: Format) {
+        let format = match format {
+            Format::Oci => "oci",
+            Format::Docker => "v2s2",
+        };
+        let source = format!("oci:{}:{tag}", layout.dir().display());
+        s.cmd("skopeo")
+            .args(["copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", "--all"])
+            .args(["--format", format])
+            .args([source, format!("docker://{}/{name}", self.address)])
+            .run()
+            .code(0);
+    }
+
+    /// Where the blob of a descriptor is in its storage.
+    pub fn blob_path(&self, descriptor: &Value) -> PathBuf {
+        let hex = descriptor["digest"].as_str().unwrap().replace("sha256:", "");
+        let blobs = Path::new("docker/registry/v2/blobs/sha256");
+        self.storage.join(blobs).join(&hex[..2]).join(hex).join("data")
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // A registry that has died on its own would have failed the test already.
+        let _: std::io::Result<()> = self.child.kill();
+        let _: std::io::Result<_> = self.child.wait();
+    }
+}

@@ -1,0 +1,212 @@
+//! `jc-cgroup`, alone.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::path::Path;
+
+use jc_tests::cgroups::{Controller, can_limit};
+use jc_tests::{Running, Sandbox, keeps_the_contract, sandbox, skip};
+use rustix::process::Signal;
+
+const TOOL: &str = "jc-cgroup";
+
+keeps_the_contract!(with_limits, ["jc-cgroup", "-m", "256M", "--pids", "64"], "jc-cgroup");
+
+/// Starts a payload that waits, and gives its pid too.
+fn waiting(s: &Sandbox, options: &[&str]) -> (Running, u32) {
+    let payload = ["--", "sh", "-c", "echo $$ ready; exec sleep 1000"];
+    let mut running = s.jc(TOOL).args(options).args(payload).spawn();
+    running.wait_for("ready");
+    let pid = running.stdout_so_far().split(' ').next().unwrap().parse().unwrap();
+    (running, pid)
+}
+
+fn end(running: Running) {
+    running.signal(Signal::TERM);
+    running.wait().code(143);
+}
+
+#[test]
+fn a_program_is_needed() {
+    sandbox(|s| {
+        s.jc(TOOL).run().code(125).stdout("").fails_as(TOOL, "program");
+        s.jc(TOOL).args(["-m", "1G"]).run().code(125).stdout("").fails_as(TOOL, "program");
+    });
+}
+
+#[test]
+fn the_limits_are_the_kernels() {
+    sandbox(|s| {
+        if !can_limit("memory") || !can_limit("pids") {
+            skip!("this host has no memory or no pids controller");
+        }
+        for (size, bytes) in
+            [("64M", 64 << 20), ("65536k", 64 << 20), ("1g", 1 << 30), ("1.5G", 3 << 29)]
+        {
+            let (running, pid) = waiting(s, &["-m", size, "--pids", "7"]);
+            let memory = Controller::of(pid, "memory").unwrap();
+            let bytes = bytes.to_string();
+            assert_eq!(memory.read("memory.limit_in_bytes", "memory.max"), bytes, "{size}");
+            let swap = memory.dir.join("memory.memsw.limit_in_bytes");
+            if memory.v2 && memory.dir.join("memory.swap.max").exists() {
+                assert_eq!(memory.read("", "memory.swap.max"), "0", "{size}");
+            } else if swap.exists() {
+                assert_eq!(fs::read_to_string(swap).unwrap().trim(), bytes, "{size}");
+            }
+            let pids = Controller::of(pid, "pids").unwrap();
+            assert_eq!(pids.read("pids.max", "pids.max"), "7");
+            assert_ne!(memory.dir, Controller::of(std::process::id(), "memory").unwrap().dir);
+            end(running);
+            assert!(!memory.dir.exists() && !pids.dir.exists());
+        }
+    });
+}
+
+#[test]
+fn each_run_has_a_group_of_its_own() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        let (one, first) = waiting(s, &["-m", "64M"]);
+        let (two, second) = waiting(s, &["-m", "64M"]);
+        let [first, second] = [first, second].map(|pid| Controller::of(pid, "memory").unwrap().dir);
+        assert_ne!(first, second);
+        end(one);
+        assert!(!first.exists() && second.exists());
+        end(two);
+    });
+}
+
+#[test]
+fn too_much_memory_is_death() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        let dd = |size| ["dd", "if=/dev/zero", "of=/dev/null", "count=1", "status=none", size];
+        s.jc(TOOL).args(["-m", "64M", "--"]).args(dd("bs=200M")).run().code(137).stdout("");
+        s.jc(TOOL).args(["-m", "64M", "--"]).args(dd("bs=20M")).run().code(0);
+    });
+}
+
+#[test]
+fn too_many_processes_do_not_start() {
+    sandbox(|s| {
+        if !can_limit("pids") {
+            skip!("this host has no pids controller");
+        }
+        // bash says so and goes on; it is one process, the others are nine.
+        let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done 2>err
+            jobs -p | wc -l; kill $(jobs -p)";
+        let run = |n| {
+            let ran =
+                s.jc(TOOL).args(["--pids", n, "--", "timeout", "3", "bash", "-c", script]).run();
+            let err = fs::read_to_string(s.path("err")).unwrap_or_default();
+            (ran, err)
+        };
+        let (ran, err) = run("40");
+        ran.code(0).stdout("9\n");
+        assert_eq!(err, "");
+        let (_, err) = run("6");
+        assert!(err.contains("Resource temporarily unavailable"), "{err:?}");
+    });
+}
+
+#[test]
+fn nothing_that_stays_behind_survives() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        let script = "cat /proc/self/cgroup; setsid sleep 1000 >/dev/null 2>&1 & exit 3";
+        s.jc(TOOL).args(["-m", "64M", "--", "sh", "-c", script]).run().code(3);
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn what_a_kill_left_is_swept_by_the_next() {
+    sandbox(|s| {
+        if !can_limit("memory") || !can_limit("pids") {
+            skip!("this host has no memory or no pids controller");
+        }
+        let (memory, pids) = (["-m", "64M"], ["--pids", "9"]);
+        let both = ["-m", "64M", "--pids", "9"];
+        for (killed, next) in [(&both[..], &both[..]), (&both, &memory), (&both, &pids)] {
+            let (running, pid) = waiting(s, killed);
+            let groups =
+                ["memory", "pids"].map(|controller| Controller::of(pid, controller).unwrap().dir);
+            running.signal(Signal::KILL);
+            running.wait().killed_by(Signal::KILL);
+            s.wait_for_no_process();
+            assert!(groups.iter().all(|group| group.exists()), "nobody was there to remove it");
+            s.jc(TOOL).args(next).args(["--", "true"]).run().code(0);
+            let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+            // For the tests that run meanwhile.
+            s.jc(TOOL).args(both).args(["--", "true"]).run().code(0);
+            assert!(left.is_empty(), "still there after {next:?}: {left:?}");
+        }
+    });
+}
+
+#[test]
+fn one_that_lives_is_not_swept() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        let (running, pid) = waiting(s, &["-m", "64M"]);
+        for _ in 0..5 {
+            s.jc(TOOL).args(["-m", "64M", "--", "true"]).run().code(0);
+        }
+        let memory = Controller::of(pid, "memory").unwrap();
+        assert_eq!(memory.read("memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+        end(running);
+    });
+}
+
+#[test]
+fn what_is_no_limit_is_refused() {
+    sandbox(|s| {
+        for size in ["0", "-1", "64X", "", "M", "1e9", "99999999T"] {
+            let option = format!("--memory={size}");
+            let ran = s.jc(TOOL).args([&option, "--", "echo", "ran"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, "memory");
+        }
+        for count in ["0", "-1", "x", "", "1.5"] {
+            let option = format!("--pids={count}");
+            let ran = s.jc(TOOL).args([&option, "--", "echo", "ran"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, "pids");
+        }
+    });
+}
+
+/// A limit that cannot be had is an error, never a run without it.
+#[test]
+fn a_host_that_cannot_is_an_error() {
+    sandbox(|s| {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let groups: Vec<&str> = mounts
+            .lines()
+            .filter(|line| line.split(' ').nth(2).is_some_and(|kind| kind.starts_with("cgroup")))
+            .filter_map(|line| line.split(' ').nth(1))
+            .collect();
+        let all = groups.join(" ");
+        assert!(Path::new(groups[0]).is_dir());
+        for (how, how_much) in [
+            (format!("umount -l {all}"), ["-m", "64M"]),
+            (format!("umount -l {all}"), ["--pids", "8"]),
+            (
+                format!("for g in {all}; do mount -o remount,bind,ro $g || exit 99; done"),
+                ["-m", "64M"],
+            ),
+        ] {
+            let limit = how_much.join(" ");
+            let script = format!("{how}; exec jc-cgroup {limit} -- echo ran");
+            let ran = s.cmd("unshare").args(["-m", "sh", "-c", &script]).run();
+            ran.code(125).stdout("").fails_as(TOOL, "");
+        }
+    });
+}

@@ -1,0 +1,94 @@
+//! `jc-net`, alone.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use jc_tests::{keeps_the_contract, sandbox};
+
+const TOOL: &str = "jc-net";
+
+keeps_the_contract!(with_a_network_of_its_own, ["jc-net"], "jc-net");
+keeps_the_contract!(with_the_callers_network, ["jc-net", "--network", "host"], "jc-net");
+
+#[test]
+fn a_program_is_needed() {
+    sandbox(|s| drop(s.jc(TOOL).run().code(125).stdout("").fails_as(TOOL, "program")));
+}
+
+#[test]
+fn loopback_is_all_there_is_and_it_is_up() {
+    sandbox(|s| {
+        // A link of the caller's, which must not be seen.
+        s.sh("ip link add jcx0 type veth peer name jcx1; ip addr add 10.1.2.3/24 dev jcx0").run();
+        for options in [&[][..], &["--network", "none"], &["--network=none"]] {
+            let inside = |script| {
+                s.jc(TOOL).args(options).args(["--", "sh", "-c", script]).run().code(0).out()
+            };
+            assert_eq!(inside("ip -o link | cut -d: -f2"), " lo\n");
+            assert_eq!(inside("ip -o link | grep -c '[<,]UP[,>]'"), "1\n");
+            let addresses = "ip -o addr | awk '{print $4}' | sort";
+            let has_v6 = fs::exists("/proc/sys/net/ipv6").unwrap();
+            let v6 = if has_v6 { "::1/128\n" } else { "" };
+            assert_eq!(inside(addresses), format!("127.0.0.1/8\n{v6}"));
+            assert_eq!(inside("ip route; ip -6 route show default"), "");
+        }
+        s.sh("ip link del jcx0").run().code(0);
+    });
+}
+
+#[test]
+fn loopback_carries() {
+    sandbox(|s| {
+        let has_v6 = fs::exists("/proc/sys/net/ipv6").unwrap();
+        for address in ["127.0.0.1", "::1"].into_iter().take(1 + usize::from(has_v6)) {
+            let script = format!(
+                "busybox nc -l -p 7000 >got & server=$!
+                until echo hello | busybox nc {address} 7000; do sleep 0.05; done 2>/dev/null
+                wait $server; cat got"
+            );
+            let ran = s.jc(TOOL).args(["--", "sh", "-c", &script]).run();
+            ran.code(0).stdout("hello\n");
+        }
+    });
+}
+
+#[test]
+fn what_the_caller_has_is_out_of_reach() {
+    sandbox(|s| {
+        let script = "busybox nc -l -p 7000 >/dev/null & server=$!
+            until busybox nc -w 1 127.0.0.1 7000 </dev/null; do sleep 0.05; done 2>/dev/null
+            busybox nc -l -p 7001 >/dev/null & server=$!
+            sleep 0.2
+            jc-net -- busybox nc -w 1 127.0.0.1 7001 </dev/null 2>/dev/null; echo none $?
+            jc-net --network host -- busybox nc -w 1 127.0.0.1 7001 </dev/null; echo host $?
+            wait $server";
+        s.sh(script).run().stdout("none 1\nhost 0\n");
+    });
+}
+
+#[test]
+fn each_run_has_its_own_namespace_or_the_callers() {
+    sandbox(|s| {
+        let show = ["readlink", "/proc/self/ns/net"];
+        let of = |options: &[&str]| s.jc(TOOL).args(options).args(show).run().code(0).out();
+        let here = s.cmd(show[0]).arg(show[1]).run().out();
+        assert_eq!(of(&["--network", "host"]), here);
+        let (one, two) = (of(&[]), of(&["--network", "none"]));
+        assert!(one != here && two != here, "{one} {two} {here}");
+    });
+}
+
+#[test]
+fn what_it_cannot_do_is_refused() {
+    sandbox(|s| {
+        for mode in ["bridge", "pasta", "nonsense", ""] {
+            let ran = s.jc(TOOL).args(["--network", mode, "--", "echo", "ran"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, mode);
+        }
+        let before = ["--bounding-set=-sys_admin", TOOL, "--", "true"];
+        let ran = s.cmd("setpriv").args(before).run();
+        assert!(ran.err().contains("CAP_SYS_ADMIN"), "{ran}");
+        ran.code(125).stdout("").fails_as(TOOL, "Operation not permitted");
+    });
+}

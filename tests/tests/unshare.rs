@@ -1,0 +1,210 @@
+//! `jc-unshare`, alone.
+
+#![cfg(target_os = "linux")]
+
+use std::time::Duration;
+
+use jc_tests::pty::Terminal;
+use jc_tests::{Sandbox, keeps_the_contract, sandbox, sandbox_for};
+use rustix::process::Signal;
+
+const TOOL: &str = "jc-unshare";
+
+keeps_the_contract!(without_a_fork, ["jc-unshare", "-u"], "jc-unshare");
+keeps_the_contract!(as_a_waiting_link, ["jc-unshare", "-p"], "jc-unshare");
+keeps_the_contract!(with_an_init, ["jc-unshare", "-p", "--init"], "jc-unshare");
+keeps_the_contract!(
+    with_all_namespaces,
+    ["jc-unshare", "-puinCT", "--hostname", "x"],
+    "jc-unshare"
+);
+
+#[test]
+fn a_program_is_needed() {
+    sandbox(|s| {
+        s.jc(TOOL).run().code(125).stdout("").fails_as(TOOL, "program");
+        s.jc(TOOL).args(["-p", "--"]).run().code(125).stdout("").fails_as(TOOL, "program");
+    });
+}
+
+#[test]
+fn each_letter_makes_its_namespace_and_no_other() {
+    sandbox(|s| {
+        let kinds = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
+        let script = "cd /proc/self/ns; for k in cgroup ipc mnt net pid time user uts; do
+            echo $(readlink $k); done";
+        let here = s.sh(script).run().code(0).out();
+        for (options, new) in [
+            (&["-p"][..], &["pid"][..]),
+            (&["--pid"], &["pid"]),
+            (&["-u"], &["uts"]),
+            (&["--uts"], &["uts"]),
+            (&["-i"], &["ipc"]),
+            (&["--ipc"], &["ipc"]),
+            (&["-n"], &["net"]),
+            (&["--net"], &["net"]),
+            (&["-C"], &["cgroup"]),
+            (&["--cgroup"], &["cgroup"]),
+            (&["-T"], &["time"]),
+            (&["--time"], &["time"]),
+            (&["-puinCT"], &["cgroup", "ipc", "net", "pid", "time", "uts"]),
+            (&["-pT"], &["pid", "time"]),
+            (&[], &[]),
+        ] {
+            let ran = s.jc(TOOL).args(options).args(["--", "sh", "-c", script]).run().code(0);
+            let there = ran.out();
+            let pairs = kinds.iter().zip(here.lines().zip(there.lines()));
+            let changed: Vec<&str> =
+                pairs.filter(|(_, (a, b))| a != b).map(|(kind, _)| *kind).collect();
+            assert_eq!(changed, new, "{options:?}");
+        }
+    });
+}
+
+#[test]
+fn the_payload_is_pid_1() {
+    sandbox(|s| {
+        s.jc(TOOL).args(["-p", "--", "sh", "-c", "echo $$ $PPID"]).run().code(0).stdout("1 0\n");
+    });
+}
+
+#[test]
+fn the_hostname_is_set_inside_only() {
+    sandbox(|s| {
+        s.jc(TOOL).args(["-u", "--hostname", "inner", "hostname"]).run().code(0).stdout("inner\n");
+        let outer = format!("{}\n", s.hostname());
+        s.jc(TOOL).args(["-u", "--", "hostname"]).run().code(0).stdout(&outer);
+        s.sh("hostname").run().stdout(&outer);
+        // It would rename the host.
+        s.jc(TOOL).args(["--hostname", "inner", "true"]).run().code(125).fails_as(TOOL, "-u");
+        let long = "x".repeat(65);
+        let ran = s.jc(TOOL).args(["-u", "--hostname", &long, "true"]).run();
+        ran.code(125).stdout("").fails_as(TOOL, "sethostname");
+        let fits = "x".repeat(64);
+        let ran = s.jc(TOOL).args(["-u", "--hostname", &fits, "hostname"]).run();
+        ran.code(0).stdout(&format!("{fits}\n"));
+    });
+}
+
+/// A signal from within its own namespace cannot kill PID 1 (pid_namespaces(7)).
+#[test]
+fn a_payload_that_kills_itself() {
+    sandbox(|s| {
+        let run = |options: &[&str]| {
+            s.jc(TOOL).args(options).args(["--", "sh", "-c", "kill -9 $$; exit 5"]).run()
+        };
+        run(&["-p", "--init"]).code(137);
+        run(&["-p"]).code(5);
+        run(&["-u"]).killed_by(Signal::KILL);
+    });
+}
+
+#[test]
+fn a_payload_that_is_killed_from_outside() {
+    sandbox(|s| {
+        for options in [&["-p"][..], &["-p", "--init"]] {
+            let payload = ["--", "sh", "-c", "echo ready; exec sleep 1000"];
+            let mut running = s.jc(TOOL).args(options).args(payload).spawn();
+            running.wait_for("ready");
+            let pids = s.sh("pidof sleep").run().code(0).out();
+            s.cmd("kill").args(["-9", pids.trim()]).run().code(0);
+            running.wait().code(137);
+        }
+    });
+}
+
+#[test]
+fn all_ends_with_the_payload() {
+    sandbox(|s| {
+        for options in [&["-p"][..], &["-p", "--init"]] {
+            let script = "setsid sleep 1000 >/dev/null 2>&1 & sleep 1000 >/dev/null 2>&1 & exit 4";
+            s.jc(TOOL).args(options).args(["--", "sh", "-c", script]).run().code(4);
+            assert_eq!(s.processes(), Vec::<String>::new(), "{options:?}");
+        }
+    });
+}
+
+#[test]
+fn an_init_reaps_orphans() {
+    sandbox(|s| {
+        // Orphans that end at different times; each must be gone, not a zombie.
+        let script = "for i in 1 2 3 4 5; do (sleep 0.0$i & exit) ; done; sleep 0.3
+            cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '";
+        s.jc(TOOL).args(["-p", "--init", "--", "sh", "-c", script]).run().stdout("0\n");
+        s.jc(TOOL).args(["--init", "true"]).run().code(125).fails_as(TOOL, "-p");
+    });
+}
+
+/// The key that stops a job must stop it, and the shell must see that.
+fn stops(s: &Sandbox, options: &str) {
+    // Builtins only: a shell that is stopped amid a vfork(2) would hang.
+    let payload = "echo ready; read -r x; echo \"<$x>\"; exit 3";
+    let link = format!("{TOOL} {options} -- sh -c '{payload}'");
+    let script = format!("set -m; {link}; fg >/dev/null; echo ended $?");
+    let mut terminal = Terminal::start(s.cmd("bash").args(["-c", &script]));
+    terminal.wait_for("ready");
+    terminal.type_in("\x1a");
+    terminal.wait_for("Stopped");
+    terminal.type_in("typed\n");
+    terminal.wait_for("<typed>");
+    terminal.wait_for("ended 3");
+    assert_eq!(terminal.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_stop_without_a_fork() {
+    sandbox(|s| stops(s, "-u"));
+}
+
+#[test]
+fn a_stop_of_a_waiting_link() {
+    sandbox(|s| stops(s, "-p"));
+}
+
+#[test]
+fn a_stop_with_an_init() {
+    sandbox(|s| stops(s, "-p --init"));
+}
+
+/// With a PID namespace the payload takes all that it started along.
+#[test]
+fn nothing_outlives_a_killed_link() {
+    sandbox(|s| {
+        for options in [&["-p"][..], &["-p", "--init"]] {
+            let script = "setsid sleep 1000 >/dev/null 2>&1 & echo ready; sleep 1000; :";
+            let mut running = s.jc(TOOL).args(options).args(["--", "sh", "-c", script]).spawn();
+            running.wait_for("ready");
+            running.signal(Signal::KILL);
+            running.wait().killed_by(Signal::KILL);
+            s.wait_for_no_process();
+        }
+    });
+}
+
+/// However early a waiting link dies, its payload does not outlive it.
+#[test]
+fn no_payload_outlives_a_killed_link() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        for delay in 0..150 {
+            let running = s.jc(TOOL).args(["-p", "--", "sleep", "1000"]).spawn();
+            std::thread::sleep(Duration::from_micros(delay * 20));
+            running.signal(Signal::KILL);
+            running.wait().killed_by(Signal::KILL);
+        }
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn what_is_not_allowed_is_said() {
+    sandbox(|s| {
+        for option in ["-p", "-u", "-i", "-n", "-C", "-T"] {
+            let before = ["--bounding-set=-sys_admin", TOOL, option, "--", "true"];
+            let ran = s.cmd("setpriv").args(before).run();
+            let err = ran.err();
+            assert!(err.contains("Operation not permitted\n"), "{ran}");
+            assert!(err.contains("hint: ") && err.contains("CAP_SYS_ADMIN"), "{ran}");
+            ran.code(125).stdout("").fails_as(TOOL, "Operation not permitted");
+        }
+    });
+}
