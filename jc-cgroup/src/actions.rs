@@ -9,11 +9,11 @@ use jc_unshare::{Error, Result, print};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use crate::group::DIRECTORIES;
+use crate::group::{DIRECTORIES, sweep_all};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::parent;
-use crate::remove::{children, clear, freeze, kill_all, members, sweep};
+use crate::remove::{children, clear, freeze, kill_all, members};
 use crate::usage::Meter;
 
 /// A group that was found, in all hierarchies that have it.
@@ -25,12 +25,12 @@ pub struct Found {
 /// Finds the groups of this place, dead ones swept.
 pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
-    for hierarchy in hierarchy::all()? {
+    let hierarchies = hierarchy::all()?;
+    sweep_all(&hierarchies, place)?;
+    for hierarchy in hierarchies {
         let Ok(top) = parent(&hierarchy, place) else { continue };
-        for (directory, unattended) in DIRECTORIES.into_iter().zip([false, true]) {
-            let directory = top.join(directory);
-            sweep(hierarchy.version, &directory, unattended)?;
-            for path in children(&directory)? {
+        for directory in DIRECTORIES {
+            for path in children(&top.join(directory))? {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let part = (hierarchy.clone(), path);
                 match found.iter_mut().find(|group| group.name == name) {
@@ -38,8 +38,6 @@ pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
                     None => found.push(Found { name, parts: vec![part] }),
                 }
             }
-            // Goes with the last group; until then it is busy, and so it should be.
-            let _: std::io::Result<()> = std::fs::remove_dir(&directory);
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));

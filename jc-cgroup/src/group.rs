@@ -59,6 +59,7 @@ impl Group {
     pub fn make(limits: &Limits, wish: &Wish) -> Result<Self> {
         let hierarchies = hierarchy::all()?;
         let settings = limits.settings(&hierarchies)?;
+        sweep_all(&hierarchies, wish.parent.as_deref())?;
         let name = wish.name.clone().map_or_else(random_name, Ok)?;
         let mut group = Self { parts: Vec::new() };
         match group.fill(&hierarchies, &settings, wish, &name) {
@@ -118,6 +119,22 @@ impl Group {
     }
 }
 
+/// Removes what dead groups have left, in all hierarchies: theirs may be others than ours.
+pub fn sweep_all(hierarchies: &[Hierarchy], place: Option<&Path>) -> Result<()> {
+    for hierarchy in hierarchies {
+        let Ok(top) = parent(hierarchy, place) else { continue };
+        for (directory, unattended) in DIRECTORIES.into_iter().zip([false, true]) {
+            let directory = top.join(directory);
+            if directory.exists() {
+                sweep(hierarchy.version, &directory, unattended)?;
+                // Goes with the last group; until then it is busy, and so it should be.
+                let _: io::Result<()> = fs::remove_dir(&directory);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// 12 hexadecimal digits. Not a pid: other PID namespaces may see the same hierarchy.
 fn random_name() -> Result<String> {
     let mut bytes = [0; 6];
@@ -172,7 +189,6 @@ impl Part {
         loop {
             fs::create_dir_all(&top).on("mkdir", &top)?;
             make_dir(&parent).map_err(|e| e.hint("making cgroups here needs root"))?;
-            sweep(hierarchy.version, &parent, wish.unattended)?;
             if hierarchy.version == Version::V2 && !controllers.is_empty() {
                 enable(&hierarchy.mount, &parent, &controllers, wish.evacuate)?;
             }

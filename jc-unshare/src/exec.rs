@@ -18,6 +18,9 @@ pub fn exec(argv: &[OsString]) -> Error {
 
 /// Replaces this process by the command, like [`exec`].
 pub fn replace(command: &mut Command) -> Error {
+    // It is the caller's otherwise. A process that cannot change its own mask does not exist.
+    #[cfg(target_os = "linux")]
+    let _: nix::Result<()> = nix::sys::signal::SigSet::empty().thread_set_mask();
     // Not nix::execvp: that would leave SIGPIPE ignored in the payload.
     let error = command.exec();
     let kind = match error.raw_os_error() {
