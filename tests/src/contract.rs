@@ -162,8 +162,10 @@ impl<'a> Chain<'a> {
         terminal.wait_for("told 1");
         assert_eq!(terminal.wait().0.code(), Some(0));
 
-        let mut terminal = Terminal::start(self.sh("echo ready; exec sleep 1000"));
-        terminal.wait_for("ready");
+        // Not a shell: it would catch the signal until it has become the program.
+        let waiting = ["cat", "/proc/sys/kernel/ostype", "-"];
+        let mut terminal = Terminal::start(self.cmd(&waiting));
+        terminal.wait_for("Linux");
         terminal.type_in("\x03");
         let (status, shown) = terminal.wait();
         let code = status.code().or(std::os::unix::process::ExitStatusExt::signal(&status));
