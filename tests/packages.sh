@@ -48,6 +48,7 @@ test)
 	need umoci umoci
 	need mmdebstrap mmdebstrap
 	need jq jq
+	[ "$(uname -m)" != x86_64 ] || need qemu-system-x86_64 qemu-system-x86
 	;;
 *)
 	echo "usage: ${0##*/} test|demo|lint" >&2

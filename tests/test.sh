@@ -17,6 +17,10 @@ if [ "$(id -u)" -eq 0 ] && ! tests/fixtures.sh "$JC_FIXTURES"; then
 	echo "${0##*/}: no Debian image could be made: what needs it will be skipped" >&2
 fi
 
+if ! tests/kernel.sh "$JC_FIXTURES/kernel"; then
+	echo "${0##*/}: no kernel for a virtual machine: what needs it will be skipped" >&2
+fi
+
 status=0
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$dir/log" || status=$?
 

@@ -28,9 +28,11 @@ pub mod roots;
 mod sandbox;
 mod skip;
 pub mod tree;
+mod vm;
 
 pub use command::{Cmd, Running};
 pub use programs::{bin_dir, workspace_dir};
 pub use ran::Ran;
 pub use sandbox::{Sandbox, sandbox, sandbox_for};
 pub use skip::skip;
+pub use vm::run_in_vm;
