@@ -4,8 +4,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -21,6 +23,8 @@ pub struct Manners {
     pub token: bool,
     /// Sends only so many bytes of each blob, having promised all.
     pub cut_blobs: Option<usize>,
+    /// Sends only so many bytes of each blob that has more, and then nothing for a long time.
+    pub stall_blobs_at: Option<usize>,
     /// Sends so many bytes more of each blob than it has, and says so.
     pub pad_blobs: usize,
     /// Redirects for blobs to a server of another port, which must not be shown the token.
@@ -49,6 +53,7 @@ pub struct FakeRegistry {
     port: u16,
     blobs_port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
+    stalls: Arc<AtomicUsize>,
 }
 
 impl FakeRegistry {
@@ -58,6 +63,7 @@ impl FakeRegistry {
         let port = main.local_addr().unwrap().port();
         let blobs_port = blobs.local_addr().unwrap().port();
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let stalls = Arc::new(AtomicUsize::new(0));
         for listener in [main, blobs] {
             let server = Server {
                 layout: layout.clone(),
@@ -66,6 +72,7 @@ impl FakeRegistry {
                 main_port: port,
                 blobs_port,
                 requests: Arc::clone(&requests),
+                stalls: Arc::clone(&stalls),
             };
             thread::spawn(move || {
                 for connection in listener.incoming() {
@@ -75,7 +82,7 @@ impl FakeRegistry {
                 }
             });
         }
-        Self { port, blobs_port, requests }
+        Self { port, blobs_port, requests, stalls }
     }
 
     /// An image of it by tag, or by digest.
@@ -94,6 +101,22 @@ impl FakeRegistry {
         self.requests().iter().filter(|r| r.line.starts_with("GET /v2/a/b/blobs/")).count()
     }
 
+    /// Waits until it has stalled in one blob more than so many.
+    pub fn wait_for_a_stall(&self, before: usize) {
+        let start = Instant::now();
+        while self.stalls.load(Ordering::SeqCst) <= before {
+            assert!(start.elapsed() < Duration::from_secs(10), "nobody asks for a blob");
+            thread::sleep(Duration::from_millis(5));
+        }
+        // For what was sent to arrive.
+        thread::sleep(Duration::from_millis(50));
+    }
+
+    /// How often it has stalled.
+    pub fn stalls(&self) -> usize {
+        self.stalls.load(Ordering::SeqCst)
+    }
+
     /// The port that redirects lead to.
     pub fn blobs_port(&self) -> u16 {
         self.blobs_port
@@ -101,7 +124,7 @@ impl FakeRegistry {
 }
 
 fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").unwrap()
+    TcpListener::bind("0.0.0.0:0").unwrap()
 }
 
 #[derive(Clone)]
@@ -112,6 +135,7 @@ struct Server {
     main_port: u16,
     blobs_port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
+    stalls: Arc<AtomicUsize>,
 }
 
 /// Status, headers, body, and how many bytes of the body to send.
@@ -131,6 +155,10 @@ impl Server {
         connection.write_all(b"\r\n")?;
         if method != "HEAD" {
             connection.write_all(&body[..sent.min(body.len())])?;
+            if path.contains("/blobs/") && self.manners.stall_blobs_at == Some(sent) {
+                self.stalls.fetch_add(1, Ordering::SeqCst);
+                thread::sleep(Duration::from_secs(1000));
+            }
         }
         Ok(())
     }
@@ -213,7 +241,11 @@ impl Server {
             return whole(404, vec![], vec![]);
         };
         body.resize(body.len() + self.manners.pad_blobs, 0);
-        let sent = self.manners.cut_blobs.unwrap_or(body.len());
+        let sent = match (self.manners.cut_blobs, self.manners.stall_blobs_at) {
+            (Some(n), _) => n,
+            (None, Some(n)) if n < body.len() => n,
+            _ => body.len(),
+        };
         (200, vec!["Content-Type: application/octet-stream".to_owned()], body, sent)
     }
 }

@@ -98,11 +98,12 @@ impl Entry {
 /// A layer as a tar archive.
 pub struct Layer {
     builder: Builder<Vec<u8>>,
+    raw: Option<Vec<u8>>,
 }
 
 impl Default for Layer {
     fn default() -> Self {
-        Self { builder: Builder::new(Vec::new()) }
+        Self { builder: Builder::new(Vec::new()), raw: None }
     }
 }
 
@@ -149,9 +150,14 @@ impl Layer {
         entries.into_iter().fold(self, Self::entry)
     }
 
+    /// A layer that is these bytes, be they an archive or not.
+    pub fn raw(bytes: Vec<u8>) -> Self {
+        Self { raw: Some(bytes), ..Self::default() }
+    }
+
     /// The archive.
     pub fn into_tar(self) -> Vec<u8> {
-        self.builder.into_inner().unwrap()
+        self.raw.unwrap_or_else(|| self.builder.into_inner().unwrap())
     }
 }
 

@@ -22,6 +22,7 @@ pub mod layer;
 mod leaks;
 mod programs;
 pub mod pty;
+pub mod pulled;
 mod ran;
 pub mod registry;
 pub mod roots;

@@ -34,7 +34,8 @@ fn visit(top: &Path, path: &Path, all: &mut BTreeMap<PathBuf, String>) {
         meta.uid(),
         meta.gid(),
         if kind.is_dir() { 0 } else { meta.size() },
-        meta.nlink(),
+        // overlayfs has its own idea of a directory's.
+        if kind.is_dir() { 1 } else { meta.nlink() },
         meta.mtime(),
         meta.mtime_nsec(),
         xattrs(path)

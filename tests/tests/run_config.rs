@@ -1,0 +1,209 @@
+//! `jc-run`: what of the image's config counts, what the user may say otherwise, and `--print`.
+
+#![cfg(target_os = "linux")]
+
+use jc_tests::roots::busybox_root;
+use jc_tests::{Ran, Sandbox, sandbox};
+use serde_json::{Value, json};
+
+const TOOL: &str = "jc-run";
+
+/// Runs jc-run on a record of the small root with this config.
+fn run(s: &Sandbox, config: &Value, args: &[&str]) -> Ran {
+    if !s.path("root").exists() {
+        busybox_root(s, "root");
+    }
+    let record = json!({"jc": 1, "rootfs": s.path("root"), "config": config});
+    s.jc(TOOL).args(args).input(format!("{record}\n")).run()
+}
+
+/// As Docker combines them: the user's arguments take Cmd's place, behind Entrypoint.
+#[test]
+fn argv_is_entrypoint_and_then_the_users_or_cmd() {
+    sandbox(|s| {
+        for (entrypoint, cmd, user, out) in [
+            (json!(["echo", "e"]), json!(["c", "d"]), &[][..], "e c d\n"),
+            (json!(["echo", "e"]), json!(["c", "d"]), &["--", "u v", "-w"], "e u v -w\n"),
+            (json!(["echo", "e"]), json!(null), &[], "e\n"),
+            (json!(["echo", "e"]), json!([]), &["u"], "e u\n"),
+            (json!(null), json!(["echo", "c"]), &[], "c\n"),
+            (json!([]), json!(["echo", "c"]), &["echo", "u"], "u\n"),
+            (json!(null), json!(["echo", "a  b", "", "c"]), &[], "a  b  c\n"),
+            (json!(null), json!(null), &["--", "echo", "u"], "u\n"),
+            (json!(["/bin/sh", "-c"]), json!(["echo shell $0", "x"]), &[], "shell x\n"),
+        ] {
+            let path = json!(["PATH=/bin"]);
+            let config = json!({"Entrypoint": entrypoint, "Cmd": cmd, "Env": path});
+            run(s, &config, user).code(0).stdout(out).stderr("");
+        }
+        for config in [json!({}), json!({"Entrypoint": null, "Cmd": []})] {
+            run(s, &config, &[]).code(125).stdout("").fails_as(TOOL, "");
+        }
+        run(s, &json!({}), &["/bin/echo", "no config"]).code(0).stdout("no config\n");
+    });
+}
+
+#[test]
+fn env_is_the_images_and_then_the_users() {
+    sandbox(|s| {
+        let config = json!({"Env": ["PATH=/bin", "A=image", "B=x y", "C=", "D=a=b"]});
+        let env = |options: &[&str]| {
+            let mut args = options.to_vec();
+            args.extend(["--", "sh", "-c", "env | grep -E '^[A-G]=' | sort"]);
+            run(s, &config, &args).code(0).out()
+        };
+        assert_eq!(env(&[]), "A=image\nB=x y\nC=\nD=a=b\n");
+        assert_eq!(env(&["-e", "A=user", "--env=E=1 2"]), "A=user\nB=x y\nC=\nD=a=b\nE=1 2\n");
+        assert_eq!(env(&["-e", "NOT_SET_ANYWHERE"]), "A=image\nB=x y\nC=\nD=a=b\n");
+        // HOME is the user's, unless somebody says otherwise.
+        let home = ["--", "sh", "-c", "echo $HOME"];
+        run(s, &config, &home).stdout("/root\n");
+        run(s, &json!({"Env": ["PATH=/bin", "HOME=/h"]}), &home).stdout("/h\n");
+        run(s, &json!({"Env": ["PATH=/bin"], "User": "web"}), &home).stdout("/var/www\n");
+        // Without a PATH there is still one to find the program by.
+        run(s, &json!({}), &["--", "sh", "-c", "echo found"]).code(0).stdout("found\n");
+    });
+}
+
+#[test]
+fn a_variable_without_a_value_is_handed_on() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let args = ["-e", "GIVEN", "--rootfs", "root", "--", "sh", "-c", "echo $GIVEN"];
+        s.jc(TOOL).args(args).env("GIVEN", "by the caller").run().stdout("by the caller\n");
+    });
+}
+
+#[test]
+fn working_directory_and_user_are_the_images_or_the_users() {
+    sandbox(|s| {
+        let config = json!({"Env": ["PATH=/bin"], "WorkingDir": "/var/www", "User": "web"});
+        let show = |options: &[&str]| {
+            let mut args = options.to_vec();
+            args.extend(["--", "sh", "-c", "echo $PWD $(id -u):$(id -g) $(id -G)"]);
+            run(s, &config, &args).code(0).out()
+        };
+        assert_eq!(show(&[]), "/var/www 33:34 34 4\n");
+        assert_eq!(show(&["-w", "/tmp"]), "/tmp 33:34 34 4\n");
+        assert_eq!(show(&["-u", "0"]), "/var/www 0:0 0\n");
+        assert_eq!(show(&["--user=7:8", "--workdir=/etc"]), "/etc 7:8 8\n");
+        for user in ["33:log", "web:4"] {
+            let config = json!({"User": user});
+            run(s, &config, &["--", "id", "-g"]).code(0).stdout("4\n");
+        }
+        for empty in
+            [json!({"User": "", "WorkingDir": ""}), json!({"User": null, "WorkingDir": null})]
+        {
+            run(s, &empty, &["--", "sh", "-c", "echo $PWD $(id -u)"]).code(0).stdout("/ 0\n");
+        }
+        let unknown = json!({"User": "nobody-knows"});
+        run(s, &unknown, &["--", "echo", "ran"]).code(125).stdout("").fails_as("jc-rootfs", "");
+        run(s, &config, &["-w", "relative", "--", "echo", "ran"]).code(125).stdout("");
+        // One that is missing is made.
+        let config = json!({"WorkingDir": "/made/for/it"});
+        run(s, &config, &["--", "pwd"]).code(0).stdout("/made/for/it\n");
+    });
+}
+
+/// What a user of `--print` gets: the same, from a shell.
+fn printed(s: &Sandbox, args: &[&str]) -> String {
+    let ran = s.jc(TOOL).args(["--print", "--rootfs", "/srv/root"]).args(args).run();
+    assert_eq!(s.processes(), Vec::<String>::new());
+    ran.code(0).stderr("").out()
+}
+
+#[test]
+fn print_shows_what_a_shell_runs_unchanged() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let script = "for a; do echo \"<$a>\"; done; echo $PWD $A $(id -u) $(hostname); exit 7";
+        let args = [
+            "-e",
+            "A=$HOME 'x' \"y\"",
+            "-w",
+            "/var/www",
+            "-u",
+            "web",
+            "--hostname",
+            "h",
+            "-m",
+            "64M",
+            "--tmpfs",
+            "/t",
+            "-v",
+            "/etc:/the etc:ro",
+            "--",
+            "sh",
+            "-c",
+            script,
+            "$0",
+            "",
+            " ",
+            "a'b\"c",
+            "$(touch /srv/evil)",
+            "`touch /srv/evil`",
+            "new\nline",
+            "*",
+            "\\",
+            "--print",
+            "~",
+            "#",
+            "ü",
+        ];
+        let direct = s.jc(TOOL).args(["--rootfs", "/srv/root"]).args(args).run();
+        let out = "<>\n< >\n<a'b\"c>\n<$(touch /srv/evil)>\n<`touch /srv/evil`>\n<new\nline>\n<*>\n\
+                   <\\>\n<--print>\n<~>\n<#>\n<ü>\n/var/www $HOME 'x' \"y\" 33 h\n";
+        direct.code(7).stdout(out).stderr("");
+        let chain = printed(s, &args);
+        for shell in ["sh", "bash"] {
+            s.cmd(shell).args(["-c", &chain]).run().code(7).stdout(out).stderr("");
+            // As from a terminal, or a file.
+            s.cmd(shell).input(chain.clone()).run().code(7).stdout(out).stderr("");
+        }
+        assert!(!s.path("evil").exists());
+    });
+}
+
+#[test]
+fn print_shows_the_chain_of_links() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let links = |args: &[&str]| -> Vec<String> {
+            let chain = printed(s, args);
+            let words = chain.split_whitespace().filter(|word| word.starts_with("jc-"));
+            words.map(str::to_owned).collect()
+        };
+        let without = links(&["--", "true"]);
+        assert_eq!(without, ["jc-net", "jc-unshare", "jc-rootfs"]);
+        let with = links(&["-m", "64M", "--", "true"]);
+        assert_eq!(with, ["jc-cgroup", "jc-net", "jc-unshare", "jc-rootfs"]);
+    });
+}
+
+/// Each link of a printed chain works without those before it.
+#[test]
+fn every_link_of_the_chain_runs_alone() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let chain = printed(s, &["-m", "64M", "--hostname", "h", "--", "sh", "-c", "echo ran"]);
+        let starts: Vec<usize> = chain
+            .match_indices("jc-")
+            .map(|(at, _)| at)
+            .filter(|at| *at == 0 || chain[..*at].ends_with(char::is_whitespace))
+            .collect();
+        assert_eq!(starts.len(), 4, "{chain}");
+        for at in starts {
+            s.sh(&chain[at..]).run().code(0).stdout("ran\n").stderr("");
+        }
+    });
+}
+
+#[test]
+fn print_reads_a_record_as_running_does() {
+    sandbox(|s| {
+        let config = json!({"Cmd": ["echo", "from the config"], "Env": ["PATH=/bin"]});
+        let chain = run(s, &config, &["--print"]).code(0).out();
+        s.sh(&chain).run().code(0).stdout("from the config\n");
+        run(s, &json!({}), &["--print"]).code(125).stdout("").fails_as(TOOL, "");
+    });
+}

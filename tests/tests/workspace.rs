@@ -1,0 +1,197 @@
+//! What is built, and what it is built from.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jc_tests::{Cmd, bin_dir, skip, workspace_dir};
+use serde_json::Value;
+
+/// The names of the programs, as cargo knows them.
+fn programs() -> BTreeSet<String> {
+    let args = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let ran = Cmd::new("cargo").args(args).run().code(0);
+    let metadata: Value = serde_json::from_str(&ran.out()).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+    let bins = targets.filter(|target| target["kind"][0] == "bin");
+    bins.map(|target| target["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The directory of the programs as `make` builds them, if this is `make test`.
+fn built() -> Option<PathBuf> {
+    env::var_os("JC_BIN_DIR").map(|_| bin_dir())
+}
+
+#[test]
+fn make_builds_every_program_and_nothing_else() {
+    let Some(dir) = built() else { skip!("what `make` builds is tested by `make test`") };
+    let built: BTreeSet<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(built, programs());
+    for program in ["jc-unshare", "jc-rootfs", "jc-cgroup", "jc-net", "jc-pull", "jc-run"] {
+        assert!(built.contains(program), "{program}");
+    }
+}
+
+#[test]
+fn every_program_is_static_and_small() {
+    let Some(dir) = built() else { skip!("what `make` builds is tested by `make test`") };
+    for program in programs() {
+        let path = dir.join(&program);
+        let headers = Cmd::new("readelf").args(["--program-headers", "--dynamic"]).arg(&path);
+        let headers = headers.env("LC_ALL", "C").run().code(0).out();
+        // Neither a loader nor libraries; position-dependent, so not even itself to relocate.
+        assert!(!headers.contains("INTERP") && !headers.contains("NEEDED"), "{program}: {headers}");
+        assert!(headers.contains("EXEC (Executable file)"), "{program}: {headers}");
+        let ldd = Cmd::new("ldd").arg(&path).env("LC_ALL", "C").run();
+        assert!(ldd.err().contains("not a dynamic executable"), "{program}\n{ldd}");
+        let limit = match program.as_str() {
+            "jc-unshare" | "jc-rootfs" | "jc-cgroup" | "jc-net" => 2_000_000,
+            "jc-pull" => 6_000_000,
+            _ => continue,
+        };
+        let size = fs::metadata(&path).unwrap().len();
+        assert!(size < limit, "{program} has {size} bytes");
+    }
+}
+
+#[test]
+fn make_install_puts_all_in_its_place_and_uninstall_takes_it_away() {
+    if built().is_none() {
+        skip!("what `make` builds is tested by `make test`");
+    }
+    let root = env::temp_dir().join(format!("jc-tests-install-{}", std::process::id()));
+    // As from a shell: with what cargo tells a test, crates would be built anew, and with the jobs of
+    // the make that runs this, none.
+    let inherited = env::vars().map(|(name, _)| name).filter(|name| {
+        let user = ["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name.as_str());
+        (name.starts_with("CARGO") || name.starts_with("MAKE") || name == "MFLAGS") && !user
+    });
+    let unset: Vec<String> = inherited.map(|name| format!("--unset={name}")).collect();
+    let make = |goal: &str| {
+        Cmd::new("env")
+            .args(&unset)
+            .args(["make", "-C"])
+            .arg(workspace_dir())
+            .args([goal, "PREFIX=/opt/jc"])
+            .arg(format!("DESTDIR={}", root.display()))
+            .timeout(Duration::from_secs(900))
+            .run()
+            .code(0)
+    };
+    make("install");
+    let mut expected: BTreeSet<PathBuf> =
+        programs().into_iter().map(|name| root.join("opt/jc/bin").join(name)).collect();
+    for page in pages() {
+        let name = page.file_name().unwrap();
+        let section = page.extension().unwrap().to_string_lossy();
+        expected.insert(root.join(format!("opt/jc/share/man/man{section}")).join(name));
+    }
+    let installed = files(&root);
+    make("uninstall");
+    let left = files(&root);
+    fs::remove_dir_all(&root).unwrap();
+    assert_eq!(installed, expected);
+    assert_eq!(left, BTreeSet::new());
+}
+
+fn pages() -> Vec<PathBuf> {
+    let entries = fs::read_dir(workspace_dir().join("man")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        all.extend(if path.is_dir() { files(&path) } else { BTreeSet::from([path]) });
+    }
+    all
+}
+
+#[test]
+fn the_top_level_is_closed() {
+    let tracked = Cmd::new("git").arg("-C").arg(workspace_dir()).args(["ls-files"]).run();
+    if !tracked.status().success() {
+        skip!("not a git checkout");
+    }
+    let allowed = [
+        ".ci",
+        ".gitignore",
+        "Cargo.lock",
+        "Cargo.toml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "clippy.toml",
+        "deny.toml",
+        "jc-cgroup",
+        "jc-net",
+        "jc-pull",
+        "jc-rootfs",
+        "jc-run",
+        "jc-unshare",
+        "man",
+        "rustfmt.toml",
+        "tests",
+    ];
+    let out = tracked.out();
+    let top: BTreeSet<&str> = out.lines().filter_map(|path| path.split('/').next()).collect();
+    let strange: Vec<&&str> = top.iter().filter(|name| !allowed.contains(name)).collect();
+    assert!(strange.is_empty(), "{strange:?}");
+}
+
+/// The crates that a package is linked with on Linux, by name.
+fn linked(package: &str) -> BTreeSet<String> {
+    let args =
+        ["tree", "--offline", "--locked", "--edges=normal", "--prefix=none", "--format={lib}"];
+    let ran = Cmd::new("cargo").args(args).args(["--package", package]).run().code(0);
+    ran.out().lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn nothing_but_jc_pull_links_an_http_client() {
+    for package in ["jc-unshare", "jc-rootfs", "jc-cgroup", "jc-net", "jc-run"] {
+        let crates = linked(package);
+        assert!(crates.contains("clap"), "{package}: {crates:?}");
+        for client in ["reqwest", "hyper", "rustls", "tokio", "ureq"] {
+            assert!(!crates.contains(client), "{package} links {client}");
+        }
+    }
+    // jc-run reaches the other tools by running them.
+    for other in ["jc_rootfs", "jc_cgroup", "jc_net", "jc_pull"] {
+        assert!(!linked("jc-run").contains(other), "jc-run links {other}");
+    }
+}
+
+#[test]
+fn what_must_not_be_linked_is_not_in_the_lockfile() {
+    let lock = fs::read_to_string(workspace_dir().join("Cargo.lock")).unwrap();
+    assert!(lock.contains("name = \"rustix\"\n"));
+    for banned in ["rustables", "openssl-sys", "aws-lc-sys", "native-tls"] {
+        assert!(!lock.contains(&format!("name = \"{banned}\"\n")), "{banned}");
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_one_file_of_a_package_at_most() {
+    for entry in fs::read_dir(workspace_dir()).unwrap() {
+        let package = entry.unwrap().path();
+        if !package.join("Cargo.toml").exists() {
+            continue;
+        }
+        let files = files(&package.join("src"));
+        let allowing: Vec<&PathBuf> = files
+            .iter()
+            .filter(|file| fs::read_to_string(file).unwrap().contains("allow(unsafe_code"))
+            .collect();
+        assert!(allowing.len() <= 1, "{allowing:?}");
+    }
+}
