@@ -1,0 +1,193 @@
+//! The limits, the bill and the actions of `jc-cgroup`, in whatever hierarchies this machine has.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use jc_tests::cgroups::{Controller, can_limit};
+use jc_tests::{Ran, Running, Sandbox, sandbox, skip};
+use serde_json::Value;
+
+const TOOL: &str = "jc-cgroup";
+
+/// A payload under limits whose bill is read afterwards.
+fn billed(s: &Sandbox, options: &[&str], script: &str) -> (Ran, Value) {
+    let bill = s.path("bill.json");
+    let command = s.jc(TOOL).args(options).arg("--report").arg(&bill);
+    let ran = command.args(["--", "sh", "-c", script]).run();
+    let bill = serde_json::from_slice(&fs::read(bill).unwrap()).unwrap();
+    (ran, bill)
+}
+
+fn waiting(s: &Sandbox, options: &[&str]) -> Running {
+    let mut running =
+        s.jc(TOOL).args(options).args(["--", "sh", "-c", "echo ready; sleep 1000; :"]).spawn();
+    running.wait_for("ready");
+    running
+}
+
+#[test]
+fn cpu_time_is_held_and_billed() {
+    sandbox(|s| {
+        if !can_limit("cpu") {
+            skip!("this host has no cpu controller");
+        }
+        // Five seconds of trying give one of running.
+        let script = "timeout 5 sh -c 'while :; do :; done'; exit 3";
+        let (ran, bill) = billed(s, &["--cpus", "0.2"], script);
+        ran.code(3);
+        let figure = |name: &str| bill[name].as_f64().unwrap();
+        let share = (figure("cpu_user_usec") + figure("cpu_system_usec")) / figure("wall_usec");
+        assert!((0.18..=0.22).contains(&share), "{share} of {bill}");
+        assert!(figure("throttled_periods") > 20.0, "{bill}");
+        assert!(figure("throttled_usec") > 2e6, "{bill}");
+        assert_eq!((&bill["exit_code"], &bill["signal"]), (&3.into(), &Value::Null));
+    });
+}
+
+#[test]
+fn memory_and_processes_are_billed() {
+    sandbox(|s| {
+        if !can_limit("memory") || !can_limit("pids") {
+            skip!("this host has no memory or no pids controller");
+        }
+        let script =
+            "dd if=/dev/zero of=/dev/null bs=30M count=1 status=none; sleep 0.1 & kill -15 $$";
+        let (ran, bill) = billed(s, &["-m", "64M"], script);
+        ran.code(143);
+        let peak = bill["memory_peak_bytes"].as_u64().unwrap();
+        assert!((30 << 20..64 << 20).contains(&peak), "{bill}");
+        assert_eq!((&bill["signal"], &bill["exit_code"]), (&15.into(), &Value::Null));
+        assert_eq!(bill["oom_kills"], 0, "{bill}");
+        assert!(bill["pids_peak"].as_u64().is_none_or(|peak| peak >= 2), "{bill}");
+    });
+}
+
+#[test]
+fn who_was_killed_for_want_of_memory_is_told() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        let script = "exec dd if=/dev/zero of=/dev/null bs=200M count=1";
+        let (ran, bill) = billed(s, &["-m", "64M"], script);
+        let limit = 64 << 20;
+        let told =
+            format!("{TOOL}: killed for want of memory: the limit is {limit} bytes, the peak was ");
+        assert!(ran.code(137).err().starts_with(&told), "{told}");
+        assert_eq!(bill["oom_kills"], 1, "{bill}");
+        // The limit holds to the page.
+        assert_eq!(bill["memory_peak_bytes"], limit, "{bill}");
+    });
+}
+
+#[test]
+fn a_set_of_cpus_pins() {
+    sandbox(|s| {
+        if !can_limit("cpuset") {
+            skip!("this host has no cpuset controller");
+        }
+        let show = ["--", "grep", "-w", "Cpus_allowed_list:", "/proc/self/status"];
+        let ran = s.jc(TOOL).args(["--cpuset-cpus", "0"]).args(show).run();
+        ran.code(0).stdout("Cpus_allowed_list:\t0\n");
+        let ran = s.jc(TOOL).args(["--cpuset-cpus", "4095", "--", "true"]).run();
+        assert!(ran.code(125).err().contains("4095 is not online"));
+    });
+}
+
+#[test]
+fn a_bill_goes_where_it_is_asked_to_go() {
+    sandbox(|s| {
+        let line = "jc-cgroup --report 3 -- true 3>bill; jq -e .wall_usec bill >/dev/null";
+        s.sh(line).run().code(0).stdout("").stderr("");
+        for (target, message) in [
+            ("-", "stdout is the program's"),
+            ("1", "it is the program's"),
+            ("9", "Bad file descriptor"),
+            ("/nowhere/x", "No such file or directory"),
+            ("/srv", "Is a directory"),
+        ] {
+            let ran = s.jc(TOOL).args(["--report", target, "--", "echo", "ran"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, message);
+        }
+    });
+}
+
+#[test]
+fn a_group_can_be_acted_on_by_name() {
+    sandbox(|s| {
+        if !can_limit("memory") || !can_limit("pids") {
+            skip!("this host has no memory or no pids controller");
+        }
+        let name = "jc-tests-actions";
+        let running = waiting(s, &["--name", name, "-m", "64M", "--pids", "9"]);
+        let pid = running.pid();
+        let child = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let memory = Controller::of(child.trim().parse().unwrap(), "memory").unwrap();
+        let act = |words: &[&str]| s.jc(TOOL).args(words).run();
+
+        let listed = act(&["--list"]).code(0).out();
+        assert!(listed.lines().any(|line| line.starts_with(&format!("{name}\t2\t"))), "{listed}");
+        let stat: Value = serde_json::from_str(&act(&["--stat", name]).code(0).out()).unwrap();
+        assert_eq!((&stat["name"], &stat["pids"]), (&name.into(), &2.into()));
+
+        act(&["--update", name, "-m", "32M"]).code(0);
+        assert_eq!(memory.read("memory.limit_in_bytes", "memory.max"), (32 << 20).to_string());
+        act(&["--update", name]).code(125).fails_as(TOOL, "no limit given");
+        act(&["--update", name, "-m", "1e9"]).code(125);
+
+        act(&["--freeze", name]).code(0);
+        act(&["--thaw", name]).code(0);
+        assert!(act(&["--remove", name]).code(125).err().contains("in use"));
+        act(&["--name", name, "--", "echo", "ran"]).code(125).stdout("").fails_as(TOOL, "in use");
+        act(&["--kill", name, "echo", "ran"]).code(125).stdout("").fails_as(TOOL, "no program");
+
+        let watch = s.jc(TOOL).args(["--stat", name, "--watch", "0.05"]).spawn();
+        let start = Instant::now();
+        while watch.stdout_so_far().lines().count() < 3 {
+            assert!(start.elapsed() < Duration::from_secs(10), "{}", watch.stdout_so_far());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        act(&["--kill", name]).code(0);
+        running.wait().code(137);
+        watch.wait().code(0);
+        act(&["--stat", name]).code(125).fails_as(TOOL, "no such group");
+    });
+}
+
+#[test]
+fn exec_leaves_the_group_to_others() {
+    sandbox(|s| {
+        let name = "jc-tests-exec";
+        let command = s.jc(TOOL).args(["--exec", "--name", name, "--", "sh", "-c"]);
+        command.arg("sleep 1000 >/dev/null 2>&1 & exit 5").run().code(5);
+        // Who sweeps the dead leaves it alone.
+        s.jc(TOOL).args(["--", "true"]).run().code(0);
+        let listed = s.jc(TOOL).arg("--list").run().code(0).out();
+        assert!(listed.contains(&format!("{name}\t1\t")), "{listed}");
+        s.jc(TOOL).args(["--remove", name]).run().code(0);
+        s.wait_for_no_process();
+        assert!(!s.jc(TOOL).arg("--list").run().out().contains(name));
+    });
+}
+
+#[test]
+fn what_cannot_be_held_is_an_error() {
+    sandbox(|s| {
+        let refused = |words: &[&str], message: &str| {
+            let ran = s.jc(TOOL).args(words).args(["--", "echo", "ran"]).run().code(125).stdout("");
+            assert!(ran.err().contains(message), "{ran}");
+        };
+        refused(&["-m", "1e9"], "not a size");
+        refused(&["-m", "5"], "less than a page");
+        refused(&["-m", "64M", "--memory-swap", "32M"], "not less than -m");
+        refused(&["--memory-swap", "1G"], "--memory");
+        refused(&["--cpus", "0"], "not a number of CPUs");
+        refused(&["--cpu-weight", "0"], "--cpu-weight");
+        refused(&["--io-max", "/proc:rbps=1M"], "is no block device");
+        refused(&["--set", "memory"], "not FILE=VALUE");
+        refused(&["--set", "nosuch.max=1"], "nosuch: not available");
+        refused(&["--name", "a/b"], "not a name");
+    });
+}
