@@ -3,20 +3,22 @@
 //! killed the child dies too.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
 
 use nix::libc;
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, kill, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, getpgid, getpgrp};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pipe::{PipeFlags, pipe_with};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, read, write};
 
 use crate::error::{Context, Error, Result};
+pub use crate::lifeline::Lifeline;
+use crate::signals::{Action, default_action, goes_to_group, is_default, stops_by_terminal};
 use crate::sys::{self, Fork, clone};
+use crate::terminal;
 use crate::tool::Tool;
 
 /// A child of a waiting link.
@@ -27,16 +29,29 @@ pub struct Child {
     /// PID 1 of a namespace: the kernel drops signals that it has no handler for.
     is_init: bool,
     /// Held open for as long as this process lives; see [`Lifeline`].
-    _alive: OwnedFd,
+    alive: OwnedFd,
 }
 
-/// What a waiting link did to its child in the kernel's place.
+/// Who waits. Either holds no descriptors meanwhile but those that it needs: a pipe must see its
+/// other end closed when the child closes it.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// A process that stops along with its child. An `--init` that is the child tells of stops
+    /// through the pipe, as the kernel stops no PID 1 from inside.
+    Link(Option<OwnedFd>),
+    /// That PID 1: it has orphans to reap, and the other end of the pipe.
+    Init(OwnedFd),
+}
+
+/// What a waiting link did to its child in the kernel's place, and what it saw.
 #[derive(Default)]
 struct Acted {
     /// SIGKILL was sent as the default action of this signal.
     killed_for: Option<i32>,
     /// SIGSTOP was sent as the default action of this signal, and its effect is still to come.
     stopped_for: Option<Signal>,
+    /// The terminal sent this signal to both.
+    key: Option<i32>,
 }
 
 /// How a child ended.
@@ -46,6 +61,8 @@ pub enum Exit {
     Code(u8),
     /// This signal killed it.
     Signal(i32),
+    /// This signal killed it, and came from a key of the terminal, so to this process too.
+    Key(i32),
 }
 
 impl Exit {
@@ -53,8 +70,22 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Code(code) => code,
-            Self::Signal(signal) => 128u8.wrapping_add(signal as u8),
+            Self::Signal(signal) | Self::Key(signal) => 128u8.wrapping_add(signal as u8),
         }
+    }
+
+    /// The code to end with; or the end, by the signal that a key sent: a shell goes on with its
+    /// script after a program that has exited, and not after one that Ctrl-C has killed.
+    pub fn end(self) -> ExitCode {
+        if let Self::Key(signal) = self
+            && let Ok(signal) = Signal::try_from(signal)
+        {
+            // Not a second core. If the signal has no effect, as on a PID 1, the code will do.
+            let _: nix::Result<()> = nix::sys::prctl::set_dumpable(false)
+                .and_then(|()| SigSet::from(signal).thread_unblock())
+                .and_then(|()| raise(signal));
+        }
+        self.into()
     }
 }
 
@@ -73,49 +104,37 @@ pub fn spawn(
     cgroup: Option<BorrowedFd<'_>>,
     body: impl FnOnce(&Lifeline) -> Error,
 ) -> Result<Child> {
-    // An ignored SIGCHLD, which execve(2) hands down, would throw the exit status away.
-    sys::default_signal(Signal::SIGCHLD);
-    let (death, alive) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
+    sys::default_sigchld();
+    let (life, alive) = Lifeline::new()?;
     match sys::fork(flags, cgroup).op("clone3")? {
         Fork::Child => {
             drop(alive);
-            let life = Lifeline(death);
             let error = match life.hold(Signal::SIGKILL) {
                 Ok(()) => body(&life),
                 Err(error) => error,
             };
             tool.exit(&error)
         }
-        Fork::Parent { pid, pidfd } => Ok(Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-            is_init: flags & clone::NEWPID != 0,
-            _alive: alive,
-        }),
-    }
-}
-
-/// What ties a child to its parent: a pipe whose other end only the parent holds.
-pub struct Lifeline(OwnedFd);
-
-impl Lifeline {
-    /// Arms PR_SET_PDEATHSIG without its race: files are closed before children are told of a death
-    /// (do_exit: exit_files, then exit_notify), so a parent that died too early for the signal has
-    /// already hung up the pipe. To be called again after a change of credentials, which disarms it.
-    pub fn hold(&self, signal: Signal) -> Result<()> {
-        set_pdeathsig(signal).op("PR_SET_PDEATHSIG")?;
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).op("poll")? {
-            0 => Ok(()),
-            _ => Err(Error::new("the parent died")),
+        Fork::Parent { pid, pidfd } => {
+            let is_init = flags & clone::NEWPID != 0;
+            Ok(Child { pid: Pid::from_raw(pid), pidfd, is_init, alive })
         }
     }
 }
 
 impl Child {
-    /// The child's pid in this process's PID namespace.
-    pub fn pid(&self) -> i32 {
-        self.pid.as_raw()
+    /// The child's number in the procfs on /proc, which need not be that of this process's PID
+    /// namespace. Stays the child's until it has been waited for.
+    pub fn proc_number(&self) -> Result<u32> {
+        let path = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
+        let info = fs::read_to_string(&path).on("read", &path)?;
+        let number = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        // 0 if it has none there, -1 if it is gone.
+        let number = number.and_then(|number| number.trim().parse().ok()).filter(|n| *n != 0);
+        number.ok_or_else(|| {
+            Error::new("the child is not in /proc")
+                .hint("the procfs on /proc is that of another PID namespace")
+        })
     }
 
     /// Only waits until the child has ended: for a helper that is not a payload.
@@ -129,25 +148,41 @@ impl Child {
 
     /// Waits until the child has ended. Until then every signal that reaches this process is handed
     /// on, and a child that the terminal stops stops this process too, so that the shell sees it.
+    /// The caller's descriptors stay open.
     pub fn wait(&self) -> Result<Exit> {
-        self.wait_with(|| ())
+        self.attend(&mut Waiter::Link(None), &signals()?)
     }
 
-    /// Waits like [`wait`](Self::wait), and calls `reap` whenever some child has changed state: for
-    /// a PID 1, which inherits orphans.
-    pub fn wait_with(&self, reap: impl Fn()) -> Result<Exit> {
-        // From here on signals wait for us; before, the default action was right: it ends this
-        // process, and with it the child, which has not come to its exec yet.
-        let all = SigSet::all();
-        all.thread_block().op("sigprocmask")?;
-        let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")?;
+    /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it.
+    /// From then on an error could no longer be written.
+    pub(crate) fn wait_as(&self, mut waiter: Waiter) -> Result<Exit> {
+        let signals = signals()?;
+        let pipe = match &waiter {
+            Waiter::Link(told) => told.as_ref(),
+            Waiter::Init(tell) => Some(tell),
+        };
+        let mut keep = vec![signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()];
+        keep.extend(pipe.map(AsFd::as_fd));
+        sys::close_all_but(&keep);
+        self.attend(&mut waiter, &signals)
+    }
+
+    fn attend(&self, waiter: &mut Waiter, signals: &SignalFd) -> Result<Exit> {
         let mut acted = Acted::default();
         loop {
             // The child first: it may have ended before its SIGCHLD could reach the signalfd.
-            if let Some(exit) = self.poll(&mut acted)? {
+            if let Some(exit) = self.look(waiter, &mut acted)? {
                 return Ok(exit);
             }
-            reap();
+            match waiter {
+                Waiter::Init(_) => self.reap_orphans(),
+                Waiter::Link(told) => {
+                    if let Some(signal) = wait_for_word(told, signals)? {
+                        self.stop(signal, waiter)?;
+                        continue;
+                    }
+                }
+            }
             if let Some(info) = signals.read_signal().op("read signalfd")?
                 && info.ssi_signo as i32 != libc::SIGCHLD
             {
@@ -157,28 +192,43 @@ impl Child {
     }
 
     /// Sees to a change of the child's state.
-    fn poll(&self, acted: &mut Acted) -> Result<Option<Exit>> {
+    fn look(&self, waiter: &Waiter, acted: &mut Acted) -> Result<Option<Exit>> {
         let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-        match waitpid(self.pid, Some(flags)).op("waitpid")? {
-            WaitStatus::Exited(_, code) => Ok(Some(Exit::Code(code as u8))),
-            WaitStatus::Signaled(_, Signal::SIGKILL, _) => {
-                Ok(Some(Exit::Signal(acted.killed_for.unwrap_or(libc::SIGKILL))))
+        let exit = match waitpid(self.pid, Some(flags)).op("waitpid")? {
+            WaitStatus::Exited(_, code) => match acted.key {
+                // A PID 1 that reports a signal can do so by its code only.
+                Some(key) if self.is_init && code == 128 + key => Exit::Key(key),
+                _ => Exit::Code(code as u8),
+            },
+            WaitStatus::Signaled(_, signal, _) => {
+                let for_another = acted.killed_for.filter(|_| signal == Signal::SIGKILL);
+                let signal = for_another.unwrap_or(signal as i32);
+                if acted.key == Some(signal) { Exit::Key(signal) } else { Exit::Signal(signal) }
             }
-            WaitStatus::Signaled(_, signal, _) => Ok(Some(Exit::Signal(signal as i32))),
             WaitStatus::Stopped(_, signal) => {
                 // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
                 let followed = Some(signal).filter(|signal| stops_by_terminal(*signal as i32));
-                followed.or(acted.stopped_for.take()).map_or(Ok(()), |signal| self.stop(signal))?;
-                Ok(None)
+                if let Some(signal) = followed.or(acted.stopped_for.take()) {
+                    self.stop(signal, waiter)?;
+                }
+                return Ok(None);
             }
-            _ => Ok(None),
+            _ => return Ok(None),
+        };
+        if matches!(waiter, Waiter::Link(_)) {
+            terminal::reclaim();
         }
+        Ok(Some(exit))
     }
 
     /// Stops this process as the child was stopped, so that the shell sees a job stopped by it, and
     /// continues the child afterwards: also when the kernel did not stop us, as in an orphaned
     /// process group, where it would not have stopped a plain program.
-    fn stop(&self, signal: Signal) -> Result<()> {
+    fn stop(&self, signal: Signal, waiter: &Waiter) -> Result<()> {
+        if let Waiter::Init(tell) = waiter {
+            // It is for the link outside to stop, and to send the SIGCONT that is then forwarded.
+            return write(tell, &[signal as i32 as u8]).op("write to jc-unshare").map(drop);
+        }
         let only = SigSet::from(signal);
         only.thread_unblock().op("sigprocmask")?;
         raise(signal).op("raise")?;
@@ -193,6 +243,8 @@ impl Child {
         let dropped = self.is_init && self.would_drop(signal);
         if !self.has_it_already(info) {
             self.send(signal)?;
+        } else if matches!(signal, libc::SIGINT | libc::SIGQUIT) {
+            acted.key = Some(signal);
         }
         match default_action(signal) {
             Action::Terminate if dropped => {
@@ -210,16 +262,18 @@ impl Child {
     /// The terminal signals the whole foreground process group, the child included.
     fn has_it_already(&self, info: &siginfo) -> bool {
         const SI_KERNEL: i32 = 0x80;
-        info.ssi_code == SI_KERNEL && getpgid(Some(self.pid)) == Ok(getpgrp())
+        let leads_session = getsid(None) == Ok(getpid());
+        info.ssi_code == SI_KERNEL
+            && goes_to_group(info.ssi_signo as i32, leads_session)
+            && getpgid(Some(self.pid)) == Ok(getpgrp())
     }
 
     /// Whether the kernel drops this signal, because the child is PID 1 of a namespace and leaves it
     /// at its default (pid_namespaces(7)). A blocked signal is not dropped: it waits to be taken.
     fn would_drop(&self, signal: i32) -> bool {
-        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid)) else {
-            return false;
-        };
-        !["SigBlk:", "SigIgn:", "SigCgt:"].iter().any(|set| in_set(&status, set, signal))
+        let Ok(number) = self.proc_number() else { return false };
+        let status = fs::read_to_string(format!("/proc/{number}/status"));
+        status.is_ok_and(|status| is_default(&status, signal))
     }
 
     fn send(&self, signal: i32) -> Result<()> {
@@ -235,43 +289,44 @@ impl Child {
         let signal = Signal::try_from(signal).op("kill")?;
         kill(self.pid, signal).op("kill")
     }
-}
 
-/// Reads a bit of one of the signal sets in `/proc/PID/status` (proc(5)).
-fn in_set(status: &str, set: &str, signal: i32) -> bool {
-    let mask = status.lines().find_map(|line| line.strip_prefix(set));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
-}
-
-#[derive(Debug, Eq, PartialEq)]
-enum Action {
-    Terminate,
-    Stop,
-    None,
-}
-
-/// The default action of a signal (signal(7)); core dumps count as the termination that they are.
-fn default_action(signal: i32) -> Action {
-    match signal {
-        libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH => Action::None,
-        signal if stops_by_terminal(signal) => Action::Stop,
-        _ => Action::Terminate,
-    }
-}
-
-fn stops_by_terminal(signal: i32) -> bool {
-    matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
-}
-
-/// Reaps every ended child but `main`, whose status its owner wants.
-pub fn reap_orphans(main: &Child) {
-    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Some(pid) = waitid(Id::All, ended).ok().and_then(|status| status.pid()) {
-        if pid == main.pid || waitpid(pid, None).is_err() {
-            break;
+    /// Reaps every ended child but the main one, whose status is wanted.
+    fn reap_orphans(&self) {
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        while let Some(pid) = waitid(Id::All, ended).ok().and_then(|status| status.pid()) {
+            if pid == self.pid || waitpid(pid, None).is_err() {
+                break;
+            }
         }
     }
+}
+
+/// Has all signals wait for [`Child::attend`] from now on. Before, the default action was right: it
+/// ends this process, and with it the child, which has not come to its exec yet.
+fn signals() -> Result<SignalFd> {
+    let all = SigSet::all();
+    all.thread_block().op("sigprocmask")?;
+    SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")
+}
+
+/// Waits until there is a signal to read, or the `--init` inside tells of a stop by this signal.
+fn wait_for_word(told: &mut Option<OwnedFd>, signals: &SignalFd) -> Result<Option<Signal>> {
+    while let Some(pipe) = told {
+        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            other => other.op("poll")?,
+        };
+        if fds[1].revents().is_empty() {
+            break;
+        }
+        let mut word = [0];
+        if read(&*pipe, &mut word).op("read from --init")? > 0 {
+            return Ok(Signal::try_from(i32::from(word[0])).ok());
+        }
+        *told = None;
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -282,29 +337,6 @@ mod tests {
     fn an_exit_reads_like_the_shells() {
         assert_eq!(Exit::Code(42).code(), 42);
         assert_eq!(Exit::Signal(9).code(), 137);
-    }
-
-    #[test]
-    fn signal_sets_are_read_as_proc_writes_them() {
-        let status = "Name:\tsh\nSigBlk:\t0000000000000000\nSigCgt:\t0000000000014002\n";
-        assert!(in_set(status, "SigCgt:", libc::SIGINT));
-        assert!(in_set(status, "SigCgt:", libc::SIGTERM));
-        assert!(!in_set(status, "SigCgt:", libc::SIGHUP));
-        assert!(!in_set(status, "SigBlk:", libc::SIGINT));
-        assert!(!in_set(status, "SigIgn:", libc::SIGINT));
-    }
-
-    #[test]
-    fn default_actions_follow_signal_7() {
-        for (signal, action) in [
-            (libc::SIGTERM, Action::Terminate),
-            (libc::SIGUSR1, Action::Terminate),
-            (libc::SIGTSTP, Action::Stop),
-            (libc::SIGWINCH, Action::None),
-            (libc::SIGCONT, Action::None),
-            (64, Action::Terminate),
-        ] {
-            assert_eq!(default_action(signal), action, "{signal}");
-        }
+        assert_eq!(Exit::Key(2).code(), 130);
     }
 }

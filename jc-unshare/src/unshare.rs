@@ -8,14 +8,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, getpid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::error::{Context, Error, Kind as Failure, Result};
 use crate::hints::advise;
 use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
 use crate::namespaces::{Clocks, Kind, New, Propagation};
-use crate::supervise::{Exit, Lifeline, spawn};
+use crate::supervise::{Exit, Lifeline, Waiter, spawn};
 use crate::{Tool, exec, info, init, namespaces, require_program};
 
 /// The tool's name and contract.
@@ -78,14 +78,18 @@ fn signal(word: &str) -> std::result::Result<Signal, String> {
 pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
+    // First: a descriptor that the caller has not opened must not turn out to be one of ours.
+    if args.info_fd.is_some() && args.info_fd == args.block_fd {
+        return Err(Error::usage("--info-fd and --block-fd are the same"));
+    }
+    let info = take(args.info_fd, "--info-fd")?;
+    let block = take(args.block_fd, "--block-fd")?;
     let joined = Joined::open(&args.processes, &args.files)?;
     let forks = args.new.has(Kind::Pid) || joined.has_pid();
     if args.kill_child.is_some() && !forks {
         return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
     }
     let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
-    let info = take(args.info_fd, "--info-fd")?;
-    let block = take(args.block_fd, "--block-fd")?;
     joined.enter()?;
     let plan = Plan { args, maps, info, block };
     if forks { plan.in_child() } else { Err(plan.in_place()) }
@@ -143,26 +147,33 @@ impl Plan {
         let flags = self.args.new.flags();
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
-        let child =
-            spawn(TOOL, flags, None, |life| self.child(life, gate.as_mut().map(|g| &mut g.0)))
-                .map_err(advise(flags))?;
+        let (told, tell) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
+        let child = spawn(TOOL, flags, None, |life| {
+            self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
+        })
+        .map_err(advise(flags))?;
         // Who reads them waits for the end, which is the child's exec.
         drop((self.info, self.block));
         if let (Some(maps), Some((_, open))) = (outside, &mut gate) {
-            maps.write_for(child.pid())?;
+            maps.write_for(child.proc_number()?)?;
             open.write_all(b"!").op("release the child")?;
         }
-        child.wait().map(Exit::into)
+        child.wait_as(Waiter::Link(told.map(OwnedFd::from))).map(Exit::end)
     }
 
-    fn child(&self, life: &Lifeline, gate: Option<&mut PipeReader>) -> Error {
+    fn child(
+        &self,
+        life: &Lifeline,
+        gate: Option<&mut PipeReader>,
+        tell: Option<OwnedFd>,
+    ) -> Error {
         let prepare = || {
             gate.map_or(Ok(()), |gate| gate.read_exact(&mut [0]).op("wait for the ID maps"))?;
             self.settle()?;
             // Becoming another user has disarmed it.
             life.hold(self.args.kill_child.unwrap_or(Signal::SIGKILL))
         };
-        prepare().err().unwrap_or_else(|| self.become_program())
+        prepare().err().unwrap_or_else(|| self.become_program(tell))
     }
 
     /// Without a PID namespace this process itself moves.
@@ -175,7 +186,7 @@ impl Plan {
             }
             self.settle()
         };
-        enter().err().unwrap_or_else(|| self.become_program())
+        enter().err().unwrap_or_else(|| self.become_program(None))
     }
 
     /// The maps, if they take a process outside of the namespace to write.
@@ -205,13 +216,13 @@ impl Plan {
         args.domainname.as_deref().map_or(Ok(()), namespaces::set_domainname)
     }
 
-    fn become_program(&self) -> Error {
+    fn become_program(&self, tell: Option<OwnedFd>) -> Error {
         if let Some(Err(error)) = self.block.as_ref().map(info::wait) {
             return error;
         }
-        match self.args.init {
-            true => init::run(TOOL, &self.args.program),
-            false => exec::exec(&self.args.program),
+        match tell {
+            Some(tell) => init::run(TOOL, &self.args.program, tell),
+            None => exec::exec(&self.args.program),
         }
     }
 }
@@ -219,7 +230,7 @@ impl Plan {
 /// Leaves a helper outside, which writes the maps once this process has entered the namespace.
 fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
     let (mut gate, mut open) = pipe().op("pipe")?;
-    let pid = getpid().as_raw();
+    let pid = info::proc_number()?;
     let helper =
         spawn(TOOL, 0, None, |_| match gate.read_exact(&mut [0]).op("wait for unshare") {
             Ok(()) => match maps.write_for(pid) {
