@@ -20,7 +20,7 @@ pub enum Kind {
     NotExecutable,
     /// The program was not found (127).
     NotFound,
-    /// The reader of the tool's output has gone: end without a word.
+    /// The reader of the tool's output has gone, or knows already: end without a word.
     Quiet,
 }
 
@@ -47,6 +47,11 @@ impl Error {
     /// A failure of the given kind.
     pub fn with_kind(kind: Kind, message: impl Display) -> Self {
         Self { kind, message: message.to_string(), hint: None, errno: None }
+    }
+
+    /// A failure of which everything has been said, elsewhere.
+    pub fn quiet() -> Self {
+        Self::with_kind(Kind::Quiet, "")
     }
 
     /// Adds the line that says what would help. An earlier hint, nearer to the cause, stays.

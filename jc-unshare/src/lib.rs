@@ -5,6 +5,8 @@
 pub mod error;
 pub mod exec;
 #[cfg(target_os = "linux")]
+mod exit;
+#[cfg(target_os = "linux")]
 pub mod hints;
 #[cfg(target_os = "linux")]
 mod idmap;

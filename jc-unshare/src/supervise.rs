@@ -4,17 +4,18 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::process::ExitCode;
 
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, kill, raise};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid};
+use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, read, write};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use crate::error::{Context, Error, Result};
+pub use crate::exit::Exit;
+use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
 use crate::signals::{Action, default_action, goes_to_group, is_default, stops_by_terminal};
 use crate::sys::{self, Fork, clone};
@@ -43,58 +44,6 @@ pub(crate) enum Waiter {
     Init(OwnedFd),
 }
 
-/// What a waiting link did to its child in the kernel's place, and what it saw.
-#[derive(Default)]
-struct Acted {
-    /// SIGKILL was sent as the default action of this signal.
-    killed_for: Option<i32>,
-    /// SIGSTOP was sent as the default action of this signal, and its effect is still to come.
-    stopped_for: Option<Signal>,
-    /// The terminal sent this signal to both.
-    key: Option<i32>,
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Exit {
-    /// It called exit(3) with this code.
-    Code(u8),
-    /// This signal killed it.
-    Signal(i32),
-    /// This signal killed it, and came from a key of the terminal, so to this process too.
-    Key(i32),
-}
-
-impl Exit {
-    /// The shell's encoding, which is the contract's too: the code itself, or 128 + signal.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Code(code) => code,
-            Self::Signal(signal) | Self::Key(signal) => 128u8.wrapping_add(signal as u8),
-        }
-    }
-
-    /// The code to end with; or the end, by the signal that a key sent: a shell goes on with its
-    /// script after a program that has exited, and not after one that Ctrl-C has killed.
-    pub fn end(self) -> ExitCode {
-        if let Self::Key(signal) = self
-            && let Ok(signal) = Signal::try_from(signal)
-        {
-            // Not a second core. If the signal has no effect, as on a PID 1, the code will do.
-            let _: nix::Result<()> = nix::sys::prctl::set_dumpable(false)
-                .and_then(|()| SigSet::from(signal).thread_unblock())
-                .and_then(|()| raise(signal));
-        }
-        self.into()
-    }
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
-    }
-}
-
 /// Starts a child in new namespaces (`flags` of [`clone`]) and, with `cgroup`, inside that cgroup v2
 /// directory. It runs `body`, which ends in an exec and so returns only an error; the child reports
 /// that as `tool`. The child gets SIGKILL when this process dies, however early.
@@ -117,7 +66,7 @@ pub fn spawn(
         }
         Fork::Parent { pid, pidfd } => {
             let is_init = flags & clone::NEWPID != 0;
-            Ok(Child { pid: Pid::from_raw(pid), pidfd, is_init, alive })
+            Ok(Child { pid, pidfd, is_init, alive })
         }
     }
 }
@@ -139,11 +88,9 @@ impl Child {
 
     /// Only waits until the child has ended: for a helper that is not a payload.
     pub fn reap(&self) -> Result<Exit> {
-        match waitpid(self.pid, None).op("waitpid")? {
-            WaitStatus::Exited(_, code) => Ok(Exit::Code(code as u8)),
-            WaitStatus::Signaled(_, signal, _) => Ok(Exit::Signal(signal as i32)),
-            other => Err(Error::new(format_args!("waitpid: unexpected {other:?}"))),
-        }
+        let status = waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid")?;
+        let exit = status.and_then(|(_, status)| ended(status));
+        exit.ok_or_else(|| Error::new("waitpid: the child has not ended"))
     }
 
     /// Waits until the child has ended. Until then every signal that reaches this process is handed
@@ -153,8 +100,8 @@ impl Child {
         self.attend(&mut Waiter::Link(None), &signals()?)
     }
 
-    /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it.
-    /// From then on an error could no longer be written.
+    /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it: the
+    /// caller must own none any more. From then on an error could no longer be written.
     pub(crate) fn wait_as(&self, mut waiter: Waiter) -> Result<Exit> {
         let signals = signals()?;
         let pipe = match &waiter {
@@ -174,14 +121,11 @@ impl Child {
             if let Some(exit) = self.look(waiter, &mut acted)? {
                 return Ok(exit);
             }
-            match waiter {
-                Waiter::Init(_) => self.reap_orphans(),
-                Waiter::Link(told) => {
-                    if let Some(signal) = wait_for_word(told, signals)? {
-                        self.stop(signal, waiter)?;
-                        continue;
-                    }
-                }
+            if let Waiter::Link(told) = waiter
+                && let Some(signal) = wait_for_word(told, signals)?
+            {
+                self.stop(signal, waiter)?;
+                continue;
             }
             if let Some(info) = signals.read_signal().op("read signalfd")?
                 && info.ssi_signo as i32 != libc::SIGCHLD
@@ -191,44 +135,39 @@ impl Child {
         }
     }
 
-    /// Sees to a change of the child's state.
+    /// Sees to changes of the child's state, and as PID 1 to the orphans that have ended. The wait is
+    /// rustix': to nix, real-time signals are errors.
     fn look(&self, waiter: &Waiter, acted: &mut Acted) -> Result<Option<Exit>> {
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED;
-        let exit = match waitpid(self.pid, Some(flags)).op("waitpid")? {
-            WaitStatus::Exited(_, code) => match acted.key {
-                // A PID 1 that reports a signal can do so by its code only.
-                Some(key) if self.is_init && code == 128 + key => Exit::Key(key),
-                _ => Exit::Code(code as u8),
-            },
-            WaitStatus::Signaled(_, signal, _) => {
-                let for_another = acted.killed_for.filter(|_| signal == Signal::SIGKILL);
-                let signal = for_another.unwrap_or(signal as i32);
-                if acted.key == Some(signal) { Exit::Key(signal) } else { Exit::Signal(signal) }
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        let whose = matches!(waiter, Waiter::Link(_)).then_some(self.pid);
+        let mut found = waitpid(whose, options).op("waitpid")?;
+        while found.is_some_and(|(pid, _)| pid != self.pid) {
+            found = waitpid(whose, options).op("waitpid")?;
+        }
+        let Some((_, status)) = found else { return Ok(None) };
+        if let Some(signal) = status.stopping_signal() {
+            // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
+            let followed = Some(signal).filter(|signal| stops_by_terminal(*signal));
+            if let Some(signal) = followed.or(acted.stopped_for.take()) {
+                self.stop(signal, waiter)?;
             }
-            WaitStatus::Stopped(_, signal) => {
-                // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
-                let followed = Some(signal).filter(|signal| stops_by_terminal(*signal as i32));
-                if let Some(signal) = followed.or(acted.stopped_for.take()) {
-                    self.stop(signal, waiter)?;
-                }
-                return Ok(None);
-            }
-            _ => return Ok(None),
-        };
+        }
+        let Some(exit) = ended(status) else { return Ok(None) };
         if matches!(waiter, Waiter::Link(_)) {
             terminal::reclaim();
         }
-        Ok(Some(exit))
+        Ok(Some(acted.seen_from_outside(exit, self.is_init)))
     }
 
     /// Stops this process as the child was stopped, so that the shell sees a job stopped by it, and
     /// continues the child afterwards: also when the kernel did not stop us, as in an orphaned
     /// process group, where it would not have stopped a plain program.
-    fn stop(&self, signal: Signal, waiter: &Waiter) -> Result<()> {
+    fn stop(&self, signal: i32, waiter: &Waiter) -> Result<()> {
         if let Waiter::Init(tell) = waiter {
             // It is for the link outside to stop, and to send the SIGCONT that is then forwarded.
-            return write(tell, &[signal as i32 as u8]).op("write to jc-unshare").map(drop);
+            return write(tell, &[signal as u8]).op("write to jc-unshare").map(drop);
         }
+        let signal = Signal::try_from(signal).op("raise")?;
         let only = SigSet::from(signal);
         only.thread_unblock().op("sigprocmask")?;
         raise(signal).op("raise")?;
@@ -252,7 +191,7 @@ impl Child {
                 self.send(libc::SIGKILL)
             }
             Action::Stop if dropped => {
-                acted.stopped_for = Signal::try_from(signal).ok();
+                acted.stopped_for = Some(signal);
                 self.send(libc::SIGSTOP)
             }
             _ => Ok(()),
@@ -262,10 +201,12 @@ impl Child {
     /// The terminal signals the whole foreground process group, the child included.
     fn has_it_already(&self, info: &siginfo) -> bool {
         const SI_KERNEL: i32 = 0x80;
+        // By nix: to rustix no group or session is 0, as one outside of a PID namespace is.
+        let child = unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
         let leads_session = getsid(None) == Ok(getpid());
         info.ssi_code == SI_KERNEL
             && goes_to_group(info.ssi_signo as i32, leads_session)
-            && getpgid(Some(self.pid)) == Ok(getpgrp())
+            && getpgid(Some(child)) == Ok(getpgrp())
     }
 
     /// Whether the kernel drops this signal, because the child is PID 1 of a namespace and leaves it
@@ -277,26 +218,14 @@ impl Child {
     }
 
     fn send(&self, signal: i32) -> Result<()> {
-        match sys::send_signal(self.pidfd.as_fd(), signal) {
+        let sent = match sys::send_signal(self.pidfd.as_fd(), signal) {
+            // The pid cannot be reused: nobody has reaped it.
+            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => sys::kill(self.pid, signal),
+            other => other,
+        };
+        match sent {
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => self.send_by_pid(signal),
             other => other.op("pidfd_send_signal"),
-        }
-    }
-
-    /// For kernels or filters without pidfds. The pid cannot be reused: nobody has reaped it.
-    fn send_by_pid(&self, signal: i32) -> Result<()> {
-        let signal = Signal::try_from(signal).op("kill")?;
-        kill(self.pid, signal).op("kill")
-    }
-
-    /// Reaps every ended child but the main one, whose status is wanted.
-    fn reap_orphans(&self) {
-        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Some(pid) = waitid(Id::All, ended).ok().and_then(|status| status.pid()) {
-            if pid == self.pid || waitpid(pid, None).is_err() {
-                break;
-            }
         }
     }
 }
@@ -310,7 +239,7 @@ fn signals() -> Result<SignalFd> {
 }
 
 /// Waits until there is a signal to read, or the `--init` inside tells of a stop by this signal.
-fn wait_for_word(told: &mut Option<OwnedFd>, signals: &SignalFd) -> Result<Option<Signal>> {
+fn wait_for_word(told: &mut Option<OwnedFd>, signals: &SignalFd) -> Result<Option<i32>> {
     while let Some(pipe) = told {
         let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
         match poll(&mut fds, None) {
@@ -322,21 +251,9 @@ fn wait_for_word(told: &mut Option<OwnedFd>, signals: &SignalFd) -> Result<Optio
         }
         let mut word = [0];
         if read(&*pipe, &mut word).op("read from --init")? > 0 {
-            return Ok(Signal::try_from(i32::from(word[0])).ok());
+            return Ok(Some(i32::from(word[0])));
         }
         *told = None;
     }
     Ok(None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_exit_reads_like_the_shells() {
-        assert_eq!(Exit::Code(42).code(), 42);
-        assert_eq!(Exit::Signal(9).code(), 137);
-        assert_eq!(Exit::Key(2).code(), 130);
-    }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
+use rustix::process::Pid;
 
 /// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).
 pub mod clone {
@@ -37,7 +38,7 @@ pub enum Fork {
     /// The caller.
     Parent {
         /// The child as the caller's PID namespace numbers it.
-        pid: i32,
+        pid: Pid,
         /// Refers to the child for good, however pids are reused. Close-on-exec.
         pidfd: OwnedFd,
     },
@@ -73,11 +74,11 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
         // SAFETY: as above; clone(2) returns the pidfd through its third argument.
         pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
     }
-    match pid {
-        ..0 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
+    check(pid)?;
+    match Pid::from_raw(pid as i32) {
+        None => Ok(Fork::Child),
         // SAFETY: the kernel has just made this descriptor for us.
-        pid => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        Some(pid) => Ok(Fork::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
 }
 
@@ -110,6 +111,12 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
     })
+}
+
+/// kill(2), by number like [`send_signal`]: for kernels or filters without pidfds.
+pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) touches no memory of the caller.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
 }
 
 /// Whether the caller of this program had SIGCHLD ignored.
