@@ -20,7 +20,7 @@ pub enum Kind {
     NotExecutable,
     /// The program was not found (127).
     NotFound,
-    /// The reader of the tool's output has gone: end without a word.
+    /// The reader of the tool's output has gone, or knows already: end without a word.
     Quiet,
 }
 
@@ -30,6 +30,7 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    errno: Option<i32>,
 }
 
 impl Error {
@@ -45,7 +46,12 @@ impl Error {
 
     /// A failure of the given kind.
     pub fn with_kind(kind: Kind, message: impl Display) -> Self {
-        Self { kind, message: message.to_string(), hint: None }
+        Self { kind, message: message.to_string(), hint: None, errno: None }
+    }
+
+    /// A failure of which everything has been said, elsewhere.
+    pub fn quiet() -> Self {
+        Self::with_kind(Kind::Quiet, "")
     }
 
     /// Adds the line that says what would help. An earlier hint, nearer to the cause, stays.
@@ -65,6 +71,16 @@ impl Error {
     /// Which kind of failure this is.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The errno(3) of the system call that failed, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+
+    fn because(cause: &io::Error, doing: impl Display) -> Self {
+        let message = format_args!("{doing}: {}", strerror(cause)).to_string();
+        Self { errno: cause.raw_os_error(), ..Self::new(message) }
     }
 
     /// What a user reads, the tool's name in front of each line: the message and the hint.
@@ -116,13 +132,13 @@ pub trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn op(self, operation: &str) -> Result<T> {
-        self.map_err(|e| Error::new(format_args!("{operation}: {}", strerror(&e.into()))))
+        self.map_err(|e| Error::because(&e.into(), operation))
     }
 
     fn on(self, operation: &str, object: impl AsRef<Path>) -> Result<T> {
         self.map_err(|e| {
             let object = object.as_ref().display();
-            Error::new(format_args!("{operation} {object}: {}", strerror(&e.into())))
+            Error::because(&e.into(), format_args!("{operation} {object}"))
         })
     }
 }

@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::error::{Error, Kind, strerror};
 
 /// Replaces this process by `argv`, found through PATH, with its environment. Returns only to say
-/// why that failed. SIGPIPE is set back to its default and the signal mask emptied on the way.
+/// why that failed. SIGPIPE is set back to its default, SIGCHLD to what it was when this program
+/// began, and the signal mask emptied on the way.
 pub fn exec(argv: &[OsString]) -> Error {
     match argv.split_first() {
         Some((program, args)) => replace(Command::new(program).args(args)),
@@ -18,8 +19,9 @@ pub fn exec(argv: &[OsString]) -> Error {
 
 /// Replaces this process by the command, like [`exec`].
 pub fn replace(command: &mut Command) -> Error {
-    // It is the caller's otherwise. A process that cannot change its own mask does not exist.
     #[cfg(target_os = "linux")]
+    crate::sys::restore_sigchld();
+    // It cannot fail; the standard library leaves the mask alone.
     let _: nix::Result<()> = nix::sys::signal::SigSet::empty().thread_set_mask();
     // Not nix::execvp: that would leave SIGPIPE ignored in the payload.
     let error = command.exec();

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use nix::libc;
+use nix::unistd::{getegid, geteuid};
+
 use crate::error::Error;
 use crate::sys::clone;
 
@@ -29,43 +32,88 @@ const SWITCHES: [(&str, &str); 2] = [
 
 /// Whether this process has the capability in its user namespace.
 pub fn capable(capability: u32) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    let effective = status("CapEff:").and_then(|set| u64::from_str_radix(&set, 16).ok());
     effective.is_some_and(|set| set >> capability & 1 == 1)
 }
 
 /// Makes a failure to create the namespaces of `flags` say what would help.
 pub fn advise(flags: u64) -> impl Fn(Error) -> Error {
-    move |error| match missing(flags) {
+    move |error| match missing(flags, error.errno()) {
         Some(hint) => error.hint(hint),
         None => error,
     }
 }
 
-fn missing(flags: u64) -> Option<String> {
+/// Makes a failure inside of a new user namespace say what would help: AppArmor lets it be made, and
+/// then takes the capabilities away.
+pub fn advise_inside(error: Error) -> Error {
+    let denied = matches!(error.errno(), Some(libc::EPERM | libc::EACCES));
+    match switched_off().filter(|_| denied) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn missing(flags: u64, errno: Option<i32>) -> Option<String> {
     let exhausted = |(flag, kind): &(u64, &str)| {
         let name = format!("user.max_{kind}_namespaces");
         (flags & flag != 0 && sysctl(&name)? == "0").then(|| format!("the sysctl {name} is 0"))
     };
-    if let Some(hint) = KINDS.iter().find_map(exhausted) {
-        return Some(hint);
+    match errno {
+        Some(libc::ENOSPC) => KINDS.iter().find_map(exhausted).or_else(|| {
+            let counts = "namespaces nest 32 levels deep, and the user.max_*_namespaces sysctls \
+                          of this user namespace and those above it count them";
+            Some(counts.to_owned())
+        }),
+        Some(libc::EINVAL | libc::ENOSYS) => Some("this kernel may lack some of them".to_owned()),
+        Some(libc::EPERM | libc::EACCES) => refused(flags),
+        _ => None,
     }
-    if capable(CAP_SYS_ADMIN) {
-        // Root of a namespace is refused only for a depth of 32 levels or a count.
-        let counts =
-            "namespaces nest 32 levels deep, and the user.max_*_namespaces sysctls count them";
-        return (flags != 0).then(|| counts.to_owned());
+}
+
+/// Why the kernel may say EPERM, the likeliest first.
+fn refused(flags: u64) -> Option<String> {
+    let is_user = flags & clone::NEWUSER != 0;
+    if !is_user && !capable(CAP_SYS_ADMIN) {
+        let hint = "this needs CAP_SYS_ADMIN: run as root, or put jc-unshare -U -r in front";
+        return Some(hint.to_owned());
     }
-    if flags & clone::NEWUSER == 0 {
-        return Some(
-            "this needs CAP_SYS_ADMIN: run as root, or put jc-unshare -U -r in front".into(),
-        );
+    if is_user
+        && !(is_mapped("uid_map", geteuid().as_raw()) && is_mapped("gid_map", getegid().as_raw()))
+    {
+        return Some("the caller itself is not mapped in its user namespace".to_owned());
     }
+    let switched_off = switched_off().filter(|_| !capable(CAP_SYS_ADMIN));
+    switched_off.or_else(|| {
+        let filtered = status("Seccomp:").as_deref() == Some("2");
+        filtered.then(|| {
+            "a seccomp filter is active and may forbid it, as that of a container does".to_owned()
+        })
+    })
+}
+
+fn switched_off() -> Option<String> {
     let off = SWITCHES.iter().find(|(name, off)| sysctl(name).as_deref() == Some(*off));
     off.map(|(name, value)| {
         format!("the sysctl {name} is {value}: only root may, until it is changed")
     })
+}
+
+/// Whether an ID of this user namespace has a mapping, by `/proc/self/uid_map` or `gid_map`. That of
+/// the overflow user is shown for all that have none.
+fn is_mapped(map: &str, id: u32) -> bool {
+    let Ok(map) = fs::read_to_string(format!("/proc/self/{map}")) else { return true };
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse::<u32>().ok());
+        let (first, count) = (numbers.next(), numbers.nth(1));
+        first.zip(count).is_some_and(|(first, count)| id >= first && id - first < count)
+    })
+}
+
+/// A field of `/proc/self/status` (proc(5)).
+fn status(name: &str) -> Option<String> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
 }
 
 fn sysctl(name: &str) -> Option<String> {

@@ -141,9 +141,9 @@ impl Maps {
         write_map("/proc/self/gid_map", &self.groups)
     }
 
-    /// Writes the maps of the namespace that process `pid` has entered, from outside: directly where
-    /// this process may, else through the set-user-ID programs of shadow-utils.
-    pub fn write_for(&self, pid: i32) -> Result<()> {
+    /// Writes the maps of the namespace that the process which /proc shows as `pid` has entered, from
+    /// outside: directly where this process may, else through the set-user-ID programs of shadow-utils.
+    pub fn write_for(&self, pid: u32) -> Result<()> {
         if self.setgroups == Some(Setgroups::Deny) {
             write(&format!("/proc/{pid}/setgroups"), "deny")?;
         }
@@ -183,7 +183,7 @@ fn write(path: &str, text: &str) -> Result<()> {
 }
 
 /// newuidmap(1), newgidmap(1)
-fn run_mapper(program: &str, pid: i32, extents: &[Extent]) -> Result<()> {
+fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
     if extents.is_empty() {
         return Ok(());
     }

@@ -14,8 +14,7 @@ use crate::namespaces::Kind;
 /// Writes one JSON object about this process, which is to become the program: its PID and the numbers
 /// of its namespaces. The PID is that of the procfs on /proc, so the caller's, not the new one.
 pub fn tell(fd: &OwnedFd) -> Result<()> {
-    let pid = fs::read_link("/proc/self").on("readlink", "/proc/self")?;
-    let mut json = format!("{{\"child-pid\":{}", pid.display());
+    let mut json = format!("{{\"child-pid\":{}", proc_number()?);
     for kind in Kind::ALL {
         let path = format!("/proc/self/ns/{}", kind.name());
         let number = fs::metadata(&path).on("stat", &path)?.ino();
@@ -29,6 +28,13 @@ pub fn tell(fd: &OwnedFd) -> Result<()> {
         left = &left[written..];
     }
     Ok(())
+}
+
+/// This process's number in the procfs on /proc, which need not be that of its PID namespace.
+pub fn proc_number() -> Result<u32> {
+    let number = fs::read_link("/proc/self").on("readlink", "/proc/self")?;
+    let parsed = number.to_str().and_then(|number| number.parse().ok());
+    parsed.ok_or_else(|| Error::new("readlink /proc/self: not a PID"))
 }
 
 /// Waits until something can be read, or the other end is closed.

@@ -1,24 +1,27 @@
 //! A minimal PID 1: it forwards signals, reaps what is orphaned, and ends with the payload.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 
 use nix::sys::prctl::set_dumpable;
 
 use crate::error::{Context, Error, Result};
-use crate::supervise::{reap_orphans, spawn};
+use crate::supervise::{Waiter, spawn};
 use crate::{Tool, exec};
 
-/// Runs the program as a child and exits with its code. Returns only an error.
-pub fn run(tool: Tool, program: &[OsString]) -> Error {
-    match supervise(tool, program) {
+/// Runs the program as a child and exits with its code; `tell` is where a stop of it is told to the
+/// waiting link outside. Returns only an error.
+pub fn run(tool: Tool, program: &[OsString], tell: OwnedFd) -> Error {
+    match supervise(tool, program, tell) {
         Ok(code) => std::process::exit(code.into()),
         Err(error) => error,
     }
 }
 
-fn supervise(tool: Tool, program: &[OsString]) -> Result<u8> {
-    let child = spawn(tool, 0, None, |_| exec::exec(program))?;
-    // It keeps the root and the descriptors of the host: nobody in the namespace may look into it.
+fn supervise(tool: Tool, program: &[OsString], tell: OwnedFd) -> Result<u8> {
+    // It keeps the root of the host: nobody in the namespace may look into it. The program's exec
+    // makes that dumpable again.
     set_dumpable(false).op("PR_SET_DUMPABLE")?;
-    Ok(child.wait_with(|| reap_orphans(&child))?.code())
+    let child = spawn(tool, 0, None, |_| exec::exec(program))?;
+    Ok(child.wait_as(Waiter::Init(tell))?.code())
 }

@@ -1,9 +1,11 @@
 //! Entering namespaces that exist: those of a process, or those that a file stands for.
 
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
 
 use crate::error::{Context, Error, Result};
 use crate::namespaces::Kind;
@@ -52,9 +54,12 @@ impl File {
     }
 }
 
-/// Namespaces to join, held open.
+/// A namespace, held open, and what it was opened as.
+type Namespace = (Kind, OwnedFd, PathBuf);
+
+/// Namespaces to join.
 #[derive(Debug, Default)]
-pub struct Joined(Vec<(Kind, OwnedFd, PathBuf)>);
+pub struct Joined(Vec<Namespace>);
 
 impl Joined {
     /// Opens them all before any is entered: what they are found by may be out of sight then.
@@ -65,10 +70,10 @@ impl Joined {
         }
         for file in files {
             let fd = open(CWD, &file.path)?;
-            namespaces.push((file.kind, fd, file.path.clone()));
+            if !is_own(file.kind, &fd)? {
+                namespaces.push((file.kind, fd, file.path.clone()));
+            }
         }
-        // The user namespace first: it may own the others.
-        namespaces.sort_by_key(|(kind, ..)| *kind != Kind::User);
         Ok(Self(namespaces))
     }
 
@@ -78,20 +83,32 @@ impl Joined {
     }
 
     /// Enters them.
-    pub fn enter(&self) -> Result<()> {
-        for (kind, fd, path) in &self.0 {
-            sys::setns(fd.as_fd(), kind.flag()).on("setns", path).map_err(|e| {
+    ///
+    /// Who is unknown in the user namespace that it enters becomes root there, like nsenter(1)'s
+    /// caller: else it would lose its capabilities with the next exec.
+    pub fn enter(self) -> Result<()> {
+        let (users, others): (Vec<_>, Vec<_>) =
+            self.0.iter().partition(|(kind, ..)| *kind == Kind::User);
+        let set = |(kind, fd, _): &Namespace| sys::setns(fd.as_fd(), kind.flag());
+        // A capability over them comes from the present user namespace, or from the one to enter.
+        let left: Vec<&&Namespace> =
+            others.iter().filter(|namespace| users.is_empty() || set(namespace).is_err()).collect();
+        let nobody = (!users.is_empty()).then(overflow_ids).flatten();
+        let groups_dropped = !users.is_empty() && setgroups(&[]).is_ok();
+        for namespace in users.iter().chain(left) {
+            set(namespace).on("setns", &namespace.2).map_err(|e| {
                 e.hint("this needs CAP_SYS_ADMIN here and in the user namespace that owns it")
             })?;
         }
-        Ok(())
+        let is_nobody = nobody == Some((geteuid().as_raw(), getegid().as_raw()));
+        if is_nobody { become_root(groups_dropped) } else { Ok(()) }
     }
 }
 
 impl Process {
     /// Opens the namespaces that are not this process's own already. Everything is found from one
     /// held directory of /proc, which stays that of the same process even if its PID is reused.
-    fn open(&self) -> Result<Vec<(Kind, OwnedFd, PathBuf)>> {
+    fn open(&self) -> Result<Vec<Namespace>> {
         let directory = PathBuf::from(format!("/proc/{}", self.pid));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let process = openat(CWD, &directory, flags, Mode::empty())
@@ -104,14 +121,41 @@ impl Process {
             let fd = openat(&process, &file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .on("open", &path)
                 .map_err(|e| e.hint("one may look into processes of one's own user, or as root"))?;
-            let own = open(CWD, &PathBuf::from("/proc/self").join(&file))?;
-            let number = |fd: &OwnedFd| fstat(fd).on("stat", &path).map(|stat| stat.st_ino);
-            if number(&fd)? != number(&own)? {
+            if !is_own(kind, &fd)? {
                 namespaces.push((kind, fd, path));
             }
         }
         Ok(namespaces)
     }
+}
+
+/// Whether a namespace is this process's already: to enter one's own user namespace is an error
+/// (setns(2)).
+fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
+    let path = PathBuf::from("/proc/self/ns").join(kind.name());
+    let own = stat(&path).on("stat", &path)?;
+    let given = fstat(fd).on("stat", &path)?;
+    Ok((own.st_dev, own.st_ino) == (given.st_dev, given.st_ino))
+}
+
+/// The user and group that a process is where the user namespace does not know it
+/// (user_namespaces(7)).
+fn overflow_ids() -> Option<(u32, u32)> {
+    let read = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
+    Some((read("/proc/sys/kernel/overflowuid")?, read("/proc/sys/kernel/overflowgid")?))
+}
+
+/// Becomes root of the user namespace, if it has one.
+fn become_root(groups_dropped: bool) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    if setresgid(gid, gid, gid) == Err(nix::errno::Errno::EINVAL) {
+        return Ok(());
+    }
+    // Not allowed where the namespace's maker was an ordinary user; before, it was.
+    if let (Err(e), false) = (setgroups(&[]), groups_dropped) {
+        return Err(e).op("setgroups");
+    }
+    setresuid(uid, uid, uid).op("setresuid")
 }
 
 fn open(dir: impl AsFd, path: &PathBuf) -> Result<OwnedFd> {

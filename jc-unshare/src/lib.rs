@@ -5,6 +5,8 @@
 pub mod error;
 pub mod exec;
 #[cfg(target_os = "linux")]
+mod exit;
+#[cfg(target_os = "linux")]
 pub mod hints;
 #[cfg(target_os = "linux")]
 mod idmap;
@@ -15,13 +17,19 @@ mod init;
 #[cfg(target_os = "linux")]
 mod join;
 #[cfg(target_os = "linux")]
+mod lifeline;
+#[cfg(target_os = "linux")]
 pub mod namespaces;
 #[cfg(feature = "record")]
 pub mod record;
 #[cfg(target_os = "linux")]
+mod signals;
+#[cfg(target_os = "linux")]
 pub mod supervise;
 #[cfg(target_os = "linux")]
 pub mod sys;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod tool;
 #[cfg(target_os = "linux")]
 pub mod unshare;

@@ -4,8 +4,10 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
+use rustix::process::Pid;
 
 /// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).
 pub mod clone {
@@ -36,7 +38,7 @@ pub enum Fork {
     /// The caller.
     Parent {
         /// The child as the caller's PID namespace numbers it.
-        pid: i32,
+        pid: Pid,
         /// Refers to the child for good, however pids are reused. Close-on-exec.
         pidfd: OwnedFd,
     },
@@ -72,11 +74,11 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
         // SAFETY: as above; clone(2) returns the pidfd through its third argument.
         pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
     }
-    match pid {
-        ..0 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
+    check(pid)?;
+    match Pid::from_raw(pid as i32) {
+        None => Ok(Fork::Child),
         // SAFETY: the kernel has just made this descriptor for us.
-        pid => Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        Some(pid) => Ok(Fork::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
 }
 
@@ -111,10 +113,59 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     })
 }
 
-/// Sets a signal's disposition to the default.
-pub fn default_signal(signal: nix::sys::signal::Signal) {
+/// kill(2), by number like [`send_signal`]: for kernels or filters without pidfds.
+pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) touches no memory of the caller.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
+}
+
+/// Whether the caller of this program had SIGCHLD ignored.
+static SIGCHLD_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Sets SIGCHLD to its default: an ignored one, which execve(2) hands down, throws exit statuses away.
+pub fn default_sigchld() {
     // SAFETY: SIG_DFL installs no handler that could run. It cannot fail for a signal that exists.
-    unsafe { libc::signal(signal as i32, libc::SIG_DFL) };
+    let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    SIGCHLD_WAS_IGNORED.fetch_or(before == libc::SIG_IGN, Ordering::Relaxed);
+}
+
+/// Ignores SIGCHLD again if [`default_sigchld`] has found it so.
+pub fn restore_sigchld() {
+    if SIGCHLD_WAS_IGNORED.load(Ordering::Relaxed) {
+        // SAFETY: SIG_IGN installs no handler that could run.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+}
+
+/// Closes every descriptor but those to keep, the standard ones too. Only for a process that has
+/// nothing more to do with what it was given: whoever owns one of them here finds it closed. Where
+/// the kernel or a filter lacks close_range(2), they are looked up in procfs; without that they stay.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    keep.sort_unstable();
+    let mut first = 0;
+    for next in keep.iter().copied().chain([u32::MAX]) {
+        if first < next && close_range(first, next - 1).is_err() {
+            return close_listed(&keep);
+        }
+        first = next.saturating_add(1);
+    }
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: as to memory, closing is safe; the caller has promised that nobody uses them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
+fn close_listed(keep: &[u32]) {
+    let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    // The list is complete, and its own descriptor closed, before anything else is.
+    let numbers: Vec<u32> = listed.filter_map(number).collect();
+    for number in numbers.into_iter().filter(|number| !keep.contains(number)) {
+        // SAFETY: as in close_range.
+        unsafe { libc::close(number as RawFd) };
+    }
 }
 
 fn check(result: libc::c_long) -> io::Result<()> {

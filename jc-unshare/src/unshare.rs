@@ -8,14 +8,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, getpid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use crate::error::{Context, Error, Kind as Failure, Result};
-use crate::hints::advise;
+use crate::error::{Context, Error, Result};
+use crate::hints::{advise, advise_inside};
 use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
 use crate::namespaces::{Clocks, Kind, New, Propagation};
-use crate::supervise::{Exit, Lifeline, spawn};
+use crate::supervise::{Exit, Lifeline, Waiter, spawn};
 use crate::{Tool, exec, info, init, namespaces, require_program};
 
 /// The tool's name and contract.
@@ -78,16 +78,20 @@ fn signal(word: &str) -> std::result::Result<Signal, String> {
 pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
+    // First: a descriptor that the caller has not opened must not turn out to be one of ours.
+    if args.info_fd.is_some() && args.info_fd == args.block_fd {
+        return Err(Error::usage("--info-fd and --block-fd are the same"));
+    }
+    let info = take(args.info_fd, "--info-fd")?;
+    let block = take(args.block_fd, "--block-fd")?;
     let joined = Joined::open(&args.processes, &args.files)?;
     let forks = args.new.has(Kind::Pid) || joined.has_pid();
     if args.kill_child.is_some() && !forks {
         return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
     }
     let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
-    let info = take(args.info_fd, "--info-fd")?;
-    let block = take(args.block_fd, "--block-fd")?;
     joined.enter()?;
-    let plan = Plan { args, maps, info, block };
+    let mut plan = Plan { args, maps, info, block };
     if forks { plan.in_child() } else { Err(plan.in_place()) }
 }
 
@@ -139,43 +143,52 @@ struct Plan {
 
 impl Plan {
     /// One clone makes the namespaces and the child in them; this process stays outside.
-    fn in_child(self) -> Result<ExitCode> {
+    fn in_child(mut self) -> Result<ExitCode> {
         let flags = self.args.new.flags();
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
-        let child =
-            spawn(TOOL, flags, None, |life| self.child(life, gate.as_mut().map(|g| &mut g.0)))
-                .map_err(advise(flags))?;
-        // Who reads them waits for the end, which is the child's exec.
-        drop((self.info, self.block));
-        if let (Some(maps), Some((_, open))) = (outside, &mut gate) {
-            maps.write_for(child.pid())?;
+        let (told, tell) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
+        let child = spawn(TOOL, flags, None, |life| {
+            self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
+        })
+        .map_err(advise(flags))?;
+        drop((self.info.take(), self.block.take()));
+        if let (Some(maps), Some((_, mut open))) = (outside, gate) {
+            maps.write_for(child.proc_number()?)?;
             open.write_all(b"!").op("release the child")?;
         }
-        child.wait().map(Exit::into)
+        child.wait_as(Waiter::Link(told.map(OwnedFd::from))).map(Exit::end)
     }
 
-    fn child(&self, life: &Lifeline, gate: Option<&mut PipeReader>) -> Error {
-        let prepare = || {
-            gate.map_or(Ok(()), |gate| gate.read_exact(&mut [0]).op("wait for the ID maps"))?;
-            self.settle()?;
+    fn child(
+        &mut self,
+        life: &Lifeline,
+        gate: Option<&mut PipeReader>,
+        tell: Option<OwnedFd>,
+    ) -> Error {
+        let prepare = |plan: &mut Self| {
+            if let Some(gate) = gate {
+                // The other side has said why, or is dead.
+                gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
+            }
+            plan.settle()?;
             // Becoming another user has disarmed it.
-            life.hold(self.args.kill_child.unwrap_or(Signal::SIGKILL))
+            life.hold(plan.args.kill_child.unwrap_or(Signal::SIGKILL))
         };
-        prepare().err().unwrap_or_else(|| self.become_program())
+        prepare(self).err().unwrap_or_else(|| self.become_program(tell))
     }
 
     /// Without a PID namespace this process itself moves.
-    fn in_place(&self) -> Error {
+    fn in_place(&mut self) -> Error {
         let flags = self.args.new.flags();
-        let enter = || {
-            match self.maps_from_outside() {
+        let enter = |plan: &mut Self| {
+            match plan.maps_from_outside() {
                 None => namespaces::unshare(flags)?,
                 Some(maps) => unshare_and_be_mapped(flags, &maps)?,
             }
-            self.settle()
+            plan.settle()
         };
-        enter().err().unwrap_or_else(|| self.become_program())
+        enter(self).err().unwrap_or_else(|| self.become_program(None))
     }
 
     /// The maps, if they take a process outside of the namespace to write.
@@ -184,19 +197,25 @@ impl Plan {
     }
 
     /// What is done from inside, whoever the process is by now.
-    fn settle(&self) -> Result<()> {
+    fn settle(&mut self) -> Result<()> {
+        let outcome = self.set_up();
+        if self.args.new.has(Kind::User) { outcome.map_err(advise_inside) } else { outcome }
+    }
+
+    fn set_up(&mut self) -> Result<()> {
         let args = &self.args;
-        if let Some(maps) = &self.maps {
-            if maps.can_be_own() {
-                maps.write_own()?;
-            } else if maps.needs_root() {
-                become_root()?;
-            }
+        if let Some(maps) = self.maps.as_ref().filter(|maps| maps.can_be_own()) {
+            maps.write_own()?;
         }
+        // Before becoming root: a process that has changed user may not write to its own /proc.
         if args.new.has(Kind::Time) {
             namespaces::enter_time(args.clocks)?;
         }
-        self.info.as_ref().map_or(Ok(()), info::tell)?;
+        if self.maps.as_ref().is_some_and(|maps| !maps.can_be_own() && maps.needs_root()) {
+            become_root()?;
+        }
+        // Who reads it waits for the end before it lets --block-fd go.
+        self.info.take().map_or(Ok(()), |info| info::tell(&info))?;
         if args.new.has(Kind::Mount) {
             namespaces::set_propagation(args.propagation.unwrap_or_default())?;
         }
@@ -205,13 +224,13 @@ impl Plan {
         args.domainname.as_deref().map_or(Ok(()), namespaces::set_domainname)
     }
 
-    fn become_program(&self) -> Error {
+    fn become_program(&self, tell: Option<OwnedFd>) -> Error {
         if let Some(Err(error)) = self.block.as_ref().map(info::wait) {
             return error;
         }
-        match self.args.init {
-            true => init::run(TOOL, &self.args.program),
-            false => exec::exec(&self.args.program),
+        match tell {
+            Some(tell) => init::run(TOOL, &self.args.program, tell),
+            None => exec::exec(&self.args.program),
         }
     }
 }
@@ -219,20 +238,20 @@ impl Plan {
 /// Leaves a helper outside, which writes the maps once this process has entered the namespace.
 fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
     let (mut gate, mut open) = pipe().op("pipe")?;
-    let pid = getpid().as_raw();
+    let pid = info::proc_number()?;
     let helper =
         spawn(TOOL, 0, None, |_| match gate.read_exact(&mut [0]).op("wait for unshare") {
             Ok(()) => match maps.write_for(pid) {
                 Ok(()) => std::process::exit(0),
                 Err(error) => error,
             },
-            Err(_) => Error::with_kind(Failure::Quiet, "the other side has said why"),
+            Err(_) => Error::quiet(), // the other side has said why
         })?;
     namespaces::unshare(flags)?;
     open.write_all(b"!").op("release the helper")?;
     match helper.reap()? {
         Exit::Code(0) => Ok(()),
-        _ => Err(Error::with_kind(Failure::Quiet, "the helper has said why")),
+        _ => Err(Error::quiet()), // the helper has said why
     }
 }
 

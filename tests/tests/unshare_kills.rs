@@ -1,0 +1,122 @@
+//! Whatever moment a waiting link of jc-unshare is killed at, nothing of its namespace remains.
+
+#![cfg(target_os = "linux")]
+
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use jc_tests::roots::busybox_root;
+use jc_tests::{Running, Sandbox, sandbox_for};
+use rustix::process::Signal;
+
+/// How many times each chain is killed.
+const KILLS: u32 = 300;
+
+/// How long a whole test may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Background children that SIGTERM, SIGHUP and SIGINT do not end, one of them in another session.
+const PAYLOAD: &str =
+    "trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000 & echo ready; sleep 1000; :";
+
+/// Numbers that look random and are the same in each run (Knuth's MMIX generator).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: Duration) -> Duration {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let fraction = (self.0 >> 32) as u128;
+        Duration::from_nanos(((limit.as_nanos() * fraction) >> 32) as u64)
+    }
+}
+
+/// Kills the first process of a chain at random moments: from before it has done anything until
+/// after the payload has all of its processes, and every tenth in the first 200 microseconds.
+fn survives_no_kill(s: &Sandbox, chain: &[&str]) {
+    let command = || s.cmd(chain[0]).args(&chain[1..]).args(["--", "sh", "-c", PAYLOAD]);
+    let start = Instant::now();
+    let mut running = command().spawn();
+    running.wait_for("ready");
+    let latest = start.elapsed() * 3 / 2;
+    end(s, running);
+
+    let mut random = Random(4);
+    let mut complete = 0;
+    for kill in 0..KILLS {
+        let limit = if kill % 10 == 0 { Duration::from_micros(200) } else { latest };
+        let delay = random.below(limit);
+        let running = command().spawn();
+        let start = Instant::now();
+        while start.elapsed() < delay {
+            std::hint::spin_loop();
+        }
+        complete += u32::from(running.stdout_so_far().contains("ready"));
+        end(s, running);
+    }
+    assert!((1..KILLS).contains(&complete), "{complete} kills have met a complete payload");
+}
+
+fn end(s: &Sandbox, running: Running) {
+    running.signal(Signal::KILL);
+    running.wait().killed_by(Signal::KILL);
+    s.wait_for_no_process();
+}
+
+#[test]
+fn with_a_pid_namespace() {
+    sandbox_for(LIMIT, |s| survives_no_kill(s, &["jc-unshare", "-p"]));
+}
+
+#[test]
+fn with_an_init() {
+    sandbox_for(LIMIT, |s| survives_no_kill(s, &["jc-unshare", "-p", "--init"]));
+}
+
+#[test]
+fn with_all_namespaces() {
+    sandbox_for(LIMIT, |s| survives_no_kill(s, &["jc-unshare", "--all", "-r"]));
+}
+
+/// An ordinary user's, who becomes root inside: the kernel forgets PR_SET_PDEATHSIG on the way.
+#[test]
+fn with_a_user_namespace_of_an_ordinary_user() {
+    let user = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"];
+    sandbox_for(LIMIT, |s| {
+        let chain = [&user[..], &["jc-unshare", "-pU", "-r"]].concat();
+        survives_no_kill(s, &chain);
+    });
+}
+
+/// Maps that are written from outside, and a caller that is not in them.
+#[test]
+fn with_a_user_namespace_mapped_from_outside() {
+    let ranges = ["--map-users", "0:100000:1000", "--map-groups", "0:100000:1000"];
+    sandbox_for(LIMIT, |s| {
+        let chain = [&["jc-unshare", "-pU"][..], &ranges].concat();
+        survives_no_kill(s, &chain);
+    });
+}
+
+#[test]
+fn with_a_root_and_another_user() {
+    sandbox_for(LIMIT, |s| {
+        let root = busybox_root(s, "root");
+        // It has no applet of that name.
+        symlink("busybox", root.join("bin/setsid")).unwrap();
+        let chain = ["jc-unshare", "-p", "--", "jc-rootfs", "-u", "33:34", root.to_str().unwrap()];
+        survives_no_kill(s, &chain);
+    });
+}
+
+/// The same in front of an init, which does not change its own user.
+#[test]
+fn with_an_init_a_root_and_another_user() {
+    sandbox_for(LIMIT, |s| {
+        let root = busybox_root(s, "root");
+        symlink("busybox", root.join("bin/setsid")).unwrap();
+        let link = ["jc-unshare", "-p", "--init", "--"];
+        let chain = [&link[..], &["jc-rootfs", "-u", "33:34", root.to_str().unwrap()]].concat();
+        survives_no_kill(s, &chain);
+    });
+}

@@ -1,0 +1,71 @@
+//! Every signal ends a program behind jc-unshare with the code that it has without, whoever sends it.
+
+#![cfg(target_os = "linux")]
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use jc_tests::{Sandbox, sandbox, sandbox_for};
+
+/// Signals that neither stop a program nor leave it be, and two that leave it be; the C library has
+/// 32 and 33 for itself.
+const SIGNALS: &str = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 24 25 26 27 28 29 30 31 34 50 64";
+
+const CHAINS: [&str; 4] =
+    ["jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --", "jc-unshare --all -r --"];
+
+/// What a program that sends itself each signal ends with, as bash sees it.
+fn codes(s: &Sandbox, chain: &str) -> String {
+    let script = format!(
+        "ulimit -c 0; for n in {SIGNALS}; do {chain} sh -c \"kill -$n \\$\\$; exit 99\"; echo $n $?; done"
+    );
+    s.cmd("bash").args(["-c", &script]).run().code(0).out()
+}
+
+#[test]
+fn from_the_program_itself() {
+    sandbox(|s| {
+        let plain = codes(s, "");
+        assert!(plain.contains("\n15 143\n16 144\n17 99\n"), "{plain}");
+        for chain in ["jc-unshare -u --", "jc-unshare -p --init --"] {
+            assert_eq!(codes(s, chain), plain, "{chain}");
+        }
+        assert_eq!(codes(s, "bwrap --bind / / --dev-bind /dev /dev --unshare-pid --"), plain);
+        // The kernel has a PID 1 pass over what it sends itself (pid_namespaces(7)).
+        let bare = codes(s, "unshare -pf --");
+        assert_ne!(bare, plain);
+        assert_eq!(codes(s, "jc-unshare -p --"), bare);
+    });
+}
+
+/// What a program ends with after each signal to the chain's first process, and SIGTERM after those
+/// that do nothing.
+fn codes_from_outside(s: &Sandbox, chain: &str) -> String {
+    let mut codes = String::new();
+    for signal in SIGNALS.split(' ') {
+        let line = format!("exec {chain} sh -c 'echo ready; exec sleep 1000'");
+        let mut running = s.sh(&line).spawn();
+        running.wait_for("ready");
+        let pid = running.pid().to_string();
+        s.cmd("kill").args(["-s", signal, &pid]).run().code(0);
+        if matches!(signal, "17" | "28") {
+            s.cmd("kill").args(["-s", "15", &pid]).run().code(0);
+        }
+        let status = running.wait().status();
+        let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap();
+        codes += &format!("{signal} {code}\n");
+        s.wait_for_no_process();
+    }
+    codes
+}
+
+#[test]
+fn from_outside() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        let plain = codes_from_outside(s, "");
+        assert!(plain.contains("\n15 143\n16 144\n17 143\n"), "{plain}");
+        for chain in CHAINS {
+            assert_eq!(codes_from_outside(s, chain), plain, "{chain}");
+        }
+    });
+}
