@@ -21,10 +21,29 @@ pub mod attr {
     pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 }
 
-/// mount_setattr(2) on the mount that `mount` is the root of, adding the flags of [`attr`]; with
-/// `recursive` on every mount below it as well.
-pub fn mount_setattr(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 };
+/// Where later mounts below a mount appear as well (mount_namespaces(7)).
+pub mod propagation {
+    use nix::libc;
+
+    /// Leave it as it is.
+    pub const KEEP: u64 = 0;
+    /// Nowhere.
+    pub const PRIVATE: u64 = libc::MS_PRIVATE;
+    /// Those of the host appear here.
+    pub const SLAVE: u64 = libc::MS_SLAVE;
+    /// Those of either side appear on the other.
+    pub const SHARED: u64 = libc::MS_SHARED;
+}
+
+/// mount_setattr(2) on the mount that `mount` is the root of, adding the flags of [`attr`] and
+/// setting its [`propagation`]; with `recursive` on every mount below it as well.
+pub fn mount_setattr(
+    mount: BorrowedFd<'_>,
+    set: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated constant, and `attr` outlives the call, which only reads
     // the size that it is told.
