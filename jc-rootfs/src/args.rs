@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::mask::{self, Mask};
 use crate::mounts::{self, Mount};
 use crate::spec::{self, Dev, Proc, Sys, Upper};
 
@@ -51,6 +52,12 @@ pub struct Args {
     /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = mounts::tmpfs)]
     pub(crate) tmpfs: Vec<Mount>,
+    /// Hide a file or directory of the root; default: what containers hide of the kernel (repeatable)
+    #[arg(long = "mask", value_name = "PATH|default", value_parser = mask::mask)]
+    pub(crate) masks: Vec<Mask>,
+    /// Let nothing be changed in a file or directory of the root (repeatable)
+    #[arg(long = "ro-path", value_name = "PATH", value_parser = mask::path)]
+    pub(crate) ro_paths: Vec<PathBuf>,
     /// Run as this user of the root: NAME|UID[:GROUP|GID]
     #[arg(short = 'u', long, value_name = "USER")]
     pub(crate) user: Option<String>,
@@ -69,7 +76,7 @@ pub struct Args {
     /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
-        "devices",
+        "devices", "masks", "ro_paths",
     ])]
     pub(crate) chroot: bool,
     /// The root, unless --layer or --record names it; the program and its arguments

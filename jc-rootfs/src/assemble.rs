@@ -14,6 +14,7 @@ use rustix::process::{chdir, fchdir, pivot_root};
 use crate::Args;
 use crate::bind::{detach, put};
 use crate::dev::mount_dev;
+use crate::mask::mask_paths;
 use crate::mounts::Mount;
 use crate::payload::{self, Parent, Place};
 use crate::proc::mount_proc;
@@ -44,6 +45,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Parent)> {
     for (mount, fd) in &mounts {
         put(directory.as_fd(), mount, fd)?;
     }
+    mask_paths(directory.as_fd(), args)?;
     let place = Place::new(args, directory, Missing::MakeDir)?;
     if args.read_only {
         make_read_only(&place.root.0)?;

@@ -16,6 +16,7 @@ mod bind;
 mod chroot;
 mod dev;
 mod fscontext;
+mod mask;
 mod mounts;
 mod overlay;
 mod payload;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Result};
-use rustix::fs::{Mode, OFlags, StatFs, mkdirat, openat, statfs};
+use rustix::fs::{Mode, OFlags, StatFs, fstatfs, mkdirat, openat, statfs};
 
 use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{FsContext, attach, clone_tree, new_mount, restrict_tree};
@@ -34,6 +34,12 @@ pub fn mount_sys(root: BorrowedFd<'_>, how: Sys) -> Result<()> {
             attach(&sys, &target, path)
         }
     }
+}
+
+/// Whether the descriptor holds the root of a sysfs.
+pub fn is_sysfs(fd: BorrowedFd<'_>) -> Result<bool> {
+    const SYSFS_MAGIC: u64 = 0x6265_6572;
+    Ok(magic(&fstatfs(fd).on("fstatfs", "/sys")?) == SYSFS_MAGIC)
 }
 
 /// Where the host has the hierarchies, and so will the container.
