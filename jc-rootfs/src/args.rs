@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::caps;
+use crate::environment::{self, Variable};
 use crate::mask::{self, Mask};
 use crate::mounts::{self, Mount};
+use crate::rlimit::Ulimit;
 use crate::spec::{self, Dev, Proc, Sys, Upper};
 
 /// Assemble a root file system, make it "/", then run PROG in it
@@ -61,12 +64,26 @@ pub struct Args {
     /// Run as this user of the root: NAME|UID[:GROUP|GID]
     #[arg(short = 'u', long, value_name = "USER")]
     pub(crate) user: Option<String>,
+    /// Add a group of the root to the payload's: NAME|GID (repeatable)
+    #[arg(long = "group-add", value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    #[command(flatten)]
+    pub(crate) caps: caps::Options,
+    /// Let no program raise its privileges, not even by set-user-ID
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
+    #[arg(long = "ulimit", value_name = "LIMIT")]
+    pub(crate) ulimits: Vec<Ulimit>,
     /// Start in this directory of the root, made if it is missing (not with --chroot)
     #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
     pub(crate) workdir: Option<PathBuf>,
     /// Set a variable, or pass on the one that is set here: NAME[=VALUE] (repeatable)
-    #[arg(short = 'e', long, value_name = "NAME", value_parser = spec::variable)]
-    pub(crate) env: Vec<(String, Option<String>)>,
+    #[arg(short = 'e', long, value_name = "NAME", value_parser = environment::variable)]
+    pub(crate) env: Vec<Variable>,
+    /// Set the variables of a file, a line each (repeatable)
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
     /// Start from an empty environment
     #[arg(long)]
     pub(crate) clear_env: bool,

@@ -16,7 +16,7 @@ use crate::bind::{detach, put};
 use crate::dev::mount_dev;
 use crate::mask::mask_paths;
 use crate::mounts::Mount;
-use crate::payload::{self, Parent, Place};
+use crate::payload::{self, Host, Place};
 use crate::proc::mount_proc;
 use crate::resolve::Missing;
 use crate::root::{Root, make_read_only};
@@ -25,13 +25,13 @@ use crate::sysfs::mount_sys;
 /// Enters the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
     match prepare(args, root) {
-        Ok((place, parent)) => payload::run(args, program, place, parent),
+        Ok((place, host)) => payload::run(args, program, place, host),
         Err(error) => error,
     }
 }
 
-fn prepare(args: &Args, root: &Root) -> Result<(Place, Parent)> {
-    let parent = Parent::note()?;
+fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
+    let host = Host::look(args)?;
     unshare(clone::NEWNS)?;
     // Sources are taken while "/" and its propagation are still the host's.
     let mounts = detached(args)?;
@@ -51,7 +51,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Parent)> {
         make_read_only(&place.root.0)?;
     }
     pivot(&place.root.0)?;
-    Ok((place, parent))
+    Ok((place, host))
 }
 
 /// What `--bind`, `--device` and `--tmpfs` ask for, outer targets first, mounted nowhere yet.

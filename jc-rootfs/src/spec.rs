@@ -84,15 +84,6 @@ pub fn tmpfs_size(value: &str) -> Result<String, String> {
     }
 }
 
-/// Parses `NAME=VALUE`, or `NAME` for the value that this process has; absent, it stays absent.
-pub fn variable(word: &str) -> Result<(String, Option<String>), String> {
-    let (name, value) = match word.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
-        None => (word, std::env::var(word).ok()),
-    };
-    if name.is_empty() { Err("no name".to_owned()) } else { Ok((name.to_owned(), value)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,12 +94,5 @@ mod tests {
         assert_eq!("tmpfs:1g".parse(), Ok(Upper::Tmpfs { size: Some("1g".into()) }));
         assert_eq!("/var/up:per".parse(), Ok(Upper::Directory("/var/up:per".into())));
         assert!("tmpfs:big".parse::<Upper>().is_err());
-    }
-
-    #[test]
-    fn variables() {
-        assert_eq!(variable("A=b=c"), Ok(("A".into(), Some("b=c".into()))));
-        assert_eq!(variable("JC_NOT_SET_ANYWHERE"), Ok(("JC_NOT_SET_ANYWHERE".into(), None)));
-        assert_eq!(variable("=x"), Err("no name".into()));
     }
 }

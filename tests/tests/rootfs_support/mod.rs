@@ -22,3 +22,20 @@ pub fn root(s: &Sandbox, name: &str) -> PathBuf {
 pub fn in_layer(s: &Sandbox, options: &[&str], script: &str) -> Cmd {
     s.jc("jc-rootfs").args(["--layer", "root"]).args(options).args(["--", "sh", "-c", script])
 }
+
+/// Whether a program is there to compare with.
+pub fn has(s: &Sandbox, program: &str) -> bool {
+    s.sh("command -v \"$0\" >/dev/null").arg(program).run().status().success()
+}
+
+/// Runs a line of shell in the root by an OCI runtime, after a jq(1) filter over its default
+/// configuration.
+pub fn by_runtime(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> Cmd {
+    let bundle =
+        "rm -rf bundle && mkdir bundle && cd bundle && runc spec && ln -s ../root rootfs &&
+        jq --arg script \"$2\" '.process.terminal = false | .root.path = \"/srv/root\" |
+            .process.args = [\"sh\", \"-c\", $script] | '\"$1\" config.json >new &&
+        mv new config.json && { umount /sys/fs/cgroup/unified 2>/dev/null || :; } &&
+        exec $0 --root /srv/state run test";
+    s.cmd("unshare").args(["-m", "sh", "-c", bundle, runtime, filter, script])
+}
