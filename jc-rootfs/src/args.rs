@@ -10,6 +10,7 @@ use crate::environment::{self, Variable};
 use crate::mask::{self, Mask};
 use crate::mounts::{self, Mount};
 use crate::rlimit::Ulimit;
+use crate::seccomp::Seccomp;
 use crate::spec::{self, Dev, Proc, Sys, Upper};
 
 /// Assemble a root file system, make it "/", then run PROG in it
@@ -72,6 +73,9 @@ pub struct Args {
     /// Let no program raise its privileges, not even by set-user-ID
     #[arg(long)]
     pub(crate) no_new_privs: bool,
+    /// Let the payload make only the system calls of a profile: FILE, default, or unconfined
+    #[arg(long, value_name = "PROFILE", default_value = "unconfined")]
+    pub(crate) seccomp: Seccomp,
     /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
     #[arg(long = "ulimit", value_name = "LIMIT")]
     pub(crate) ulimits: Vec<Ulimit>,

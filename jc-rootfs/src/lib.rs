@@ -26,6 +26,7 @@ mod proc;
 mod resolve;
 mod rlimit;
 mod root;
+mod seccomp;
 mod spec;
 mod sys;
 mod sysfs;

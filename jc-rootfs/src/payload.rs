@@ -17,10 +17,11 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-use crate::caps::Wanted;
+use crate::caps::{self, Wanted};
 use crate::environment::{self, Variable};
 use crate::resolve::{Missing, resolve};
 use crate::rlimit::Ulimit;
+use crate::seccomp::{Filter, Seccomp};
 use crate::user::{self, Identity};
 use crate::{Args, sys};
 
@@ -50,13 +51,21 @@ pub struct Host {
     parent: Parent,
     /// Those of `--env-file`.
     variables: Vec<Variable>,
+    wanted: Option<Wanted>,
+    filter: Option<Filter>,
 }
 
 impl Host {
     /// Finds it out.
     pub fn look(args: &Args) -> Result<Self> {
         let variables = environment::files(&args.env_files)?;
-        Ok(Self { parent: Parent::note()?, variables })
+        let wanted = args.caps.wanted()?;
+        let filter = match (&args.seccomp, wanted) {
+            (Seccomp::Unconfined, _) => None,
+            (seccomp, Some(wanted)) => seccomp.filter(wanted.bounding)?,
+            (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
+        };
+        Ok(Self { parent: Parent::note()?, variables, wanted, filter })
     }
 }
 
@@ -93,20 +102,26 @@ pub fn run(args: &Args, program: &[OsString], place: Place, host: Host) -> Error
 fn prepare(args: &Args, command: &mut Command, place: &Place, host: Host) -> Result<()> {
     let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
     let groups = groups(args, identity.as_ref(), &place.root)?;
-    let wanted = args.caps.wanted()?;
     environment(args, &host, command, identity.as_ref(), &place.root)?;
+    sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
     fchdir(&place.workdir).op("chdir")?;
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
-    wanted.iter().try_for_each(Wanted::limit)?;
+    // A filter needs a privilege, or the promise to gain none. The promise is better: this process
+    // itself then needs no system call of it but the last.
+    if !args.no_new_privs {
+        host.filter.iter().try_for_each(Filter::install)?;
+    }
+    host.wanted.iter().try_for_each(Wanted::limit)?;
     become_user(identity.as_ref(), groups.as_deref())?;
-    wanted.iter().try_for_each(Wanted::assume)?;
+    host.wanted.iter().try_for_each(Wanted::assume)?;
     if identity.is_some() {
         host.parent.die_with()?;
     }
     if args.no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
+        host.filter.iter().try_for_each(Filter::install)?;
     }
-    sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")
+    Ok(())
 }
 
 /// HOME is the user's when nothing else says what it is, as in every container runtime.

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
 
+use crate::seccomp::Instruction;
+
 /// Attributes of a mount, as mount_setattr(2) and fsmount(2) take them.
 pub mod attr {
     use nix::libc;
@@ -65,6 +67,24 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: setting close-on-exec takes no descriptor away from its owner.
     check(unsafe {
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })
+}
+
+/// seccomp(2) with SECCOMP_SET_MODE_FILTER: this thread, the only one, makes no system call from now on
+/// that the program refuses.
+pub fn seccomp_filter(program: &[Instruction], flags: u64) -> io::Result<()> {
+    /// `struct sock_fprog`
+    #[repr(C)]
+    struct Program {
+        length: libc::c_ushort,
+        instructions: *const Instruction,
+    }
+    let length = program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let program = Program { length, instructions: program.as_ptr() };
+    // SAFETY: the program and its instructions, which are laid out as `struct sock_filter`, outlive
+    // the call, and the kernel reads only as many as it is told.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })
 }
 
