@@ -9,22 +9,22 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use crate::Args;
-use crate::payload::{self, Parent, Place};
+use crate::payload::{self, Host, Place};
 use crate::resolve::Missing;
 
 /// Changes the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, directory: &Path, program: &[OsString]) -> Error {
     match prepare(args, directory) {
-        Ok((place, parent)) => payload::run(args, program, place, parent),
+        Ok((place, host)) => payload::run(args, program, place, host),
         Err(error) => error,
     }
 }
 
-fn prepare(args: &Args, directory: &Path) -> Result<(Place, Parent)> {
-    let parent = Parent::note()?;
+fn prepare(args: &Args, directory: &Path) -> Result<(Place, Host)> {
+    let host = Host::look(args)?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root: OwnedFd = open(directory, flags, Mode::empty()).on("open", directory)?;
     nix::unistd::fchdir(&root).on("chdir", directory)?;
     nix::unistd::chroot(".").on("chroot", directory)?;
-    Ok((Place::new(args, root, Missing::Fail)?, parent))
+    Ok((Place::new(args, root, Missing::Fail)?, host))
 }

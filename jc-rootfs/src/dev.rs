@@ -1,40 +1,20 @@
-//! The kernel's own directories of a container: /proc, /dev, /sys.
+//! /dev of a container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Result};
 use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
-use crate::fscontext::{attach, clone_tree, new_mount, restrict_tree};
+use crate::fscontext::{attach, clone_tree, new_mount};
 use crate::resolve::real_dir;
+use crate::spec::Dev;
 use crate::sys::attr;
+use crate::userns;
 
-const NOTHING_RUNS: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
-
-/// Mounts a new procfs, which shows the PID namespace of this process.
-pub fn mount_proc(root: BorrowedFd<'_>) -> Result<()> {
-    let target = real_dir(root, "proc")?;
-    let proc = new_mount("proc", &[], NOTHING_RUNS)?;
-    attach(&proc, &target, Path::new("/proc"))
-}
-
-/// Mounts sysfs, read-only. Only the owner of the network namespace may have a new one; to others
-/// the host's is shown.
-pub fn mount_sys(root: BorrowedFd<'_>) -> Result<()> {
-    let target = real_dir(root, "sys")?;
-    let attributes = NOTHING_RUNS | attr::RDONLY;
-    let sys = match new_mount("sysfs", &[], attributes) {
-        Ok(sys) => sys,
-        Err(error) => {
-            let sys = clone_tree(Path::new("/sys")).map_err(|_| error)?;
-            restrict_tree(sys.as_fd(), attributes, Path::new("/sys"))?;
-            sys
-        }
-    };
-    attach(&sys, &target, Path::new("/sys"))
-}
+/// What holds for file systems that are no place for programs and devices.
+pub const NOTHING_RUNS: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// The devices that every container has (OCI runtime-spec config-linux.md, "Default Devices").
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -55,41 +35,63 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mounts a /dev of its own: a tmpfs with the default devices, its own pseudo-terminals, shared
-/// memory and message queues.
-pub fn mount_dev(root: BorrowedFd<'_>) -> Result<()> {
+/// Mounts /dev as it is asked for; `shm_size` as tmpfs(5) takes it.
+pub fn mount_dev(root: BorrowedFd<'_>, how: Dev, shm_size: &str) -> Result<()> {
+    if how == Dev::None {
+        return Ok(());
+    }
     let target = real_dir(root, "dev")?;
+    match how {
+        Dev::Host => attach(clone_tree(Path::new("/dev"))?, &target, Path::new("/dev")),
+        _ => mount_own(&target, shm_size),
+    }
+}
+
+/// A tmpfs with the default devices, its own pseudo-terminals, shared memory and message queues.
+fn mount_own(target: &OwnedFd, shm_size: &str) -> Result<()> {
     let dev =
         new_mount("tmpfs", &[("mode", "0755"), ("size", "64k")], attr::NOSUID | attr::NOEXEC)?;
-    attach(&dev, &target, Path::new("/dev"))?;
+    attach(&dev, target, Path::new("/dev"))?;
     for (name, major, minor) in DEVICES {
         device(&dev, name, makedev(major, minor))?;
     }
     for (name, link) in LINKS {
         symlinkat(link, &dev, name).on("symlink", Path::new("/dev").join(name))?;
     }
-    let pts = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
-    mount_below(&dev, "pts", "devpts", &pts, attr::NOSUID | attr::NOEXEC)?;
-    mount_below(&dev, "shm", "tmpfs", &[("mode", "1777"), ("size", "64m")], NOTHING_RUNS)?;
-    mount_below(&dev, "mqueue", "mqueue", &[], NOTHING_RUNS)
+    mount_below(&dev, "pts", &terminals()?)?;
+    let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", shm_size)], NOTHING_RUNS)?;
+    mount_below(&dev, "shm", &shm)?;
+    match new_mount("mqueue", &[], NOTHING_RUNS) {
+        Ok(queues) => mount_below(&dev, "mqueue", &queues),
+        Err(error) if userns::is_initial() => Err(error),
+        // The IPC namespace is that of the host, and so are its queues, if it shows them.
+        Err(_) => match clone_tree(Path::new("/dev/mqueue")) {
+            Ok(queues) => mount_below(&dev, "mqueue", &queues),
+            Err(_) => Ok(()),
+        },
+    }
+}
+
+/// Pseudo-terminals of its own.
+fn terminals() -> Result<OwnedFd> {
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
+    let attributes = attr::NOSUID | attr::NOEXEC;
+    match new_mount("devpts", &options, attributes) {
+        // A user namespace need not have the group.
+        Err(_) if !userns::is_initial() => new_mount("devpts", &options[..2], attributes),
+        other => other,
+    }
 }
 
 /// The group of terminals, by number: the same in every distribution.
 const TTY_GROUP: &str = "5";
 
-fn mount_below(
-    dev: &OwnedFd,
-    name: &str,
-    kind: &'static str,
-    options: &[(&str, &str)],
-    attributes: u64,
-) -> Result<()> {
+fn mount_below(dev: &OwnedFd, name: &str, mount: &OwnedFd) -> Result<()> {
     let shown = Path::new("/dev").join(name);
     mkdirat(dev, name, Mode::from_raw_mode(0o755)).on("mkdir", &shown)?;
-    let mount = new_mount(kind, options, attributes)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = openat(dev, name, flags, Mode::empty()).on("open", &shown)?;
-    attach(&mount, &target, &shown)
+    attach(mount, &target, &shown)
 }
 
 /// Makes a device node, or where that is not allowed (user namespaces) shows the host's.

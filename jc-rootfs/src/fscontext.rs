@@ -9,10 +9,11 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+    open_tree, unmount,
 };
 
-use crate::sys;
+use crate::sys::{self, propagation};
 
 /// A file system that is being configured.
 pub struct FsContext {
@@ -39,6 +40,11 @@ impl FsContext {
         fsconfig_set_string(&self.fd, key, value)
     }
 
+    /// Sets an option that has no value.
+    pub fn set_flag(&self, key: &str) -> Result<()> {
+        fsconfig_set_flag(&self.fd, key).map_err(|e| self.explain(&format!("set {key}"), e))
+    }
+
     /// Makes the file system and a detached mount of it, with flags of [`sys::attr`].
     pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
         self.create().map_err(|refusal| refusal.error)?;
@@ -61,7 +67,8 @@ impl FsContext {
             .map_err(|e| self.explain("fsmount", e))
     }
 
-    fn explain(&self, operation: &str, errno: Errno) -> Error {
+    /// The error with what the kernel has to say about it.
+    pub fn explain(&self, operation: &str, errno: Errno) -> Error {
         self.error(operation, errno, &self.messages())
     }
 
@@ -100,17 +107,29 @@ pub fn new_mount(kind: &'static str, options: &[(&str, &str)], attributes: u64) 
     context.mount(attributes)
 }
 
+/// A detached copy of the mount at `path` and with `recursive` those below it.
+pub fn clone_mount(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    open_tree(CWD, path, clone_flags(recursive)).on("open_tree", path)
+}
+
 /// A detached copy of the mounts at `path` and below it.
 pub fn clone_tree(path: &Path) -> Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    open_tree(CWD, path, flags).on("open", path)
+    clone_mount(path, true)
+}
+
+/// [`clone_mount`] of what a descriptor holds open; `shown` is for the error.
+pub fn clone_fd(fd: impl AsFd, recursive: bool, shown: &Path) -> Result<OwnedFd> {
+    open_tree(fd, "", clone_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH).on("open_tree", shown)
+}
+
+fn clone_flags(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
 }
 
 /// Adds attributes to a mount and all below it.
 pub fn restrict_tree(mount: BorrowedFd<'_>, attributes: u64, shown: &Path) -> Result<()> {
-    sys::mount_setattr(mount, attributes, true).on("mount_setattr", shown)
+    sys::mount_setattr(mount, attributes, propagation::KEEP, true).on("mount_setattr", shown)
 }
 
 /// Takes the mount that lies uppermost on "/" away again (umount2(2) goes to the top of a stack).

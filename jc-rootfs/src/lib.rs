@@ -4,80 +4,41 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
 use jc_unshare::record::{self, Record};
 use jc_unshare::{Context, Error, Result, Tool};
 
+mod args;
 mod assemble;
+mod bind;
+mod caps;
 mod chroot;
 mod dev;
+mod environment;
 mod fscontext;
+mod mask;
+mod mounts;
+mod overlay;
 mod payload;
+mod proc;
 mod resolve;
+mod rlimit;
 mod root;
+mod seccomp;
 mod spec;
 mod sys;
+mod sysfs;
 mod user;
+mod userns;
 
+pub use args::Args;
 use root::Root;
-use spec::{Mount, Upper};
+use spec::Upper;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-rootfs");
-
-/// Assemble a root file system, make it "/", then run PROG in it
-#[derive(Debug, Parser)]
-#[command(
-    name = "jc-rootfs",
-    version,
-    override_usage = "jc-rootfs [options] ROOT [--] PROG [ARG...]\n       \
-                      jc-rootfs [options] --layer DIR... [--] PROG [ARG...]\n       \
-                      jc-rootfs [options] --record FILE [--] PROG [ARG...]"
-)]
-pub struct Args {
-    /// A layer of the root, lowest first, as an overlayfs directory (repeatable)
-    #[arg(long = "layer", value_name = "DIR", conflicts_with = "record")]
-    layers: Vec<PathBuf>,
-    /// Take the root from a record, the line that jc-pull prints
-    #[arg(long, value_name = "FILE")]
-    record: Option<PathBuf>,
-    /// Keep the root unchanged, and changes in DIR or in memory: DIR or tmpfs[:SIZE]
-    #[arg(long, value_name = "WHERE")]
-    upper: Option<Upper>,
-    /// Let nothing be changed in the root
-    #[arg(long)]
-    read_only: bool,
-    /// Show a file or directory of the host: SRC:DST[:ro,nosuid,noexec,dev] (repeatable)
-    #[arg(short = 'v', long = "bind", value_name = "SPEC", value_parser = spec::bind)]
-    binds: Vec<Mount>,
-    /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
-    #[arg(long, value_name = "SPEC", value_parser = spec::tmpfs)]
-    tmpfs: Vec<Mount>,
-    /// Run as this user of the root: NAME|UID[:GROUP|GID]
-    #[arg(short = 'u', long, value_name = "USER")]
-    user: Option<String>,
-    /// Start in this directory of the root, made if it is missing (not with --chroot)
-    #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
-    workdir: Option<PathBuf>,
-    /// Set a variable, or pass on the one that is set here: NAME[=VALUE] (repeatable)
-    #[arg(short = 'e', long, value_name = "NAME", value_parser = spec::variable)]
-    env: Vec<(String, Option<String>)>,
-    /// Start from an empty environment
-    #[arg(long)]
-    clear_env: bool,
-    /// Hand N descriptors from 3 on to PROG; all others above 2 are closed
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
-    preserve_fds: u32,
-    /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
-    #[arg(long, conflicts_with_all = ["layers", "record", "upper", "read_only", "binds", "tmpfs"])]
-    chroot: bool,
-    /// The root, unless --layer or --record names it; the program and its arguments
-    #[arg(trailing_var_arg = true, value_name = "ROOT PROG")]
-    operands: Vec<OsString>,
-}
 
 /// Does what the command line says: this process becomes the payload.
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -131,13 +92,12 @@ fn read_record(path: &Path) -> Result<record::Root> {
     Record::parse(&line).map_err(|e| e.context(path.display()))?.root()
 }
 
-fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
-    let path = PathBuf::from(word);
-    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use clap::Parser;
+
     use super::*;
 
     fn parse(words: &[&str]) -> Result<(Root, Vec<OsString>)> {

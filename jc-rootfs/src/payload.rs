@@ -9,14 +9,19 @@ use std::process::Command;
 
 use jc_unshare::exec::replace;
 use jc_unshare::{Context, Error, Result};
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use rustix::process::{
     Signal, fchdir, parent_process_death_signal, set_parent_process_death_signal,
 };
+use rustix::thread::set_no_new_privs;
 
+use crate::caps::{self, Wanted};
+use crate::environment::{self, Variable};
 use crate::resolve::{Missing, resolve};
+use crate::rlimit::Ulimit;
+use crate::seccomp::{Filter, Seccomp};
 use crate::user::{self, Identity};
 use crate::{Args, sys};
 
@@ -41,6 +46,29 @@ impl user::Files for ContainerRoot {
     }
 }
 
+/// What has to be known of the host before its "/" is gone.
+pub struct Host {
+    parent: Parent,
+    /// Those of `--env-file`.
+    variables: Vec<Variable>,
+    wanted: Option<Wanted>,
+    filter: Option<Filter>,
+}
+
+impl Host {
+    /// Finds it out.
+    pub fn look(args: &Args) -> Result<Self> {
+        let variables = environment::files(&args.env_files)?;
+        let wanted = args.caps.wanted()?;
+        let filter = match (&args.seccomp, wanted) {
+            (Seccomp::Unconfined, _) => None,
+            (seccomp, Some(wanted)) => seccomp.filter(wanted.bounding)?,
+            (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
+        };
+        Ok(Self { parent: Parent::note()?, variables, wanted, filter })
+    }
+}
+
 /// Where the payload starts, all of it opened by descriptor.
 pub struct Place {
     /// The root of the container, by now that of this process.
@@ -59,59 +87,84 @@ impl Place {
 }
 
 /// Starts the program there. Returns only an error.
-pub fn run(args: &Args, program: &[OsString], place: Place, parent: Parent) -> Error {
+pub fn run(args: &Args, program: &[OsString], place: Place, host: Host) -> Error {
     let Some((name, rest)) = program.split_first() else {
         return Error::usage("no program given to run");
     };
     let mut command = Command::new(name);
     command.args(rest);
-    match prepare(args, &mut command, &place, parent) {
+    match prepare(args, &mut command, &place, host) {
         Ok(()) => replace(&mut command),
         Err(error) => error,
     }
 }
 
-fn prepare(args: &Args, command: &mut Command, place: &Place, parent: Parent) -> Result<()> {
+fn prepare(args: &Args, command: &mut Command, place: &Place, host: Host) -> Result<()> {
     let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
-    environment(args, command, identity.as_ref(), &place.root)?;
+    let groups = groups(args, identity.as_ref(), &place.root)?;
+    environment(args, &host, command, identity.as_ref(), &place.root)?;
+    sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
     fchdir(&place.workdir).op("chdir")?;
-    if let Some(identity) = &identity {
-        become_user(identity)?;
-        parent.die_with()?;
+    args.ulimits.iter().try_for_each(Ulimit::apply)?;
+    // A filter needs a privilege, or the promise to gain none. The promise is better: this process
+    // itself then needs no system call of it but the last.
+    if !args.no_new_privs {
+        host.filter.iter().try_for_each(Filter::install)?;
     }
-    sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")
+    host.wanted.iter().try_for_each(Wanted::limit)?;
+    become_user(identity.as_ref(), groups.as_deref())?;
+    host.wanted.iter().try_for_each(Wanted::assume)?;
+    if identity.is_some() {
+        host.parent.die_with()?;
+    }
+    if args.no_new_privs {
+        set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
+        host.filter.iter().try_for_each(Filter::install)?;
+    }
+    Ok(())
 }
 
 /// HOME is the user's when nothing else says what it is, as in every container runtime.
 fn environment(
     args: &Args,
+    host: &Host,
     command: &mut Command,
     identity: Option<&Identity>,
     root: &ContainerRoot,
 ) -> Result<()> {
-    if args.clear_env {
-        command.env_clear();
-    }
-    for (name, value) in &args.env {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let given = args.env.iter().any(|(name, value)| name == "HOME" && value.is_some());
-    let inherited = !args.clear_env && std::env::var_os("HOME").is_some();
-    if !given && !inherited {
+    if !environment::set(args, &host.variables, command) {
         let uid = identity.map_or_else(|| Uid::current().as_raw(), |identity| identity.uid);
         command.env("HOME", user::home(uid, root)?);
     }
     Ok(())
 }
 
-fn become_user(identity: &Identity) -> Result<()> {
-    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+/// The supplementary groups that the payload is to have; nothing if they stay as they are.
+fn groups(
+    args: &Args,
+    identity: Option<&Identity>,
+    root: &ContainerRoot,
+) -> Result<Option<Vec<Gid>>> {
+    let mut groups: Vec<Gid> = match identity {
+        Some(identity) => identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        None if args.groups.is_empty() => return Ok(None),
+        None => getgroups().op("getgroups")?,
+    };
+    for gid in user::group_ids(&args.groups, root)?.into_iter().map(Gid::from_raw) {
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
+    Ok(Some(groups))
+}
+
+fn become_user(identity: Option<&Identity>, groups: Option<&[Gid]>) -> Result<()> {
     let hint = |e: Error| e.hint("changing user needs CAP_SETUID and CAP_SETGID, and mapped IDs");
-    setgroups(&groups).op("setgroups").map_err(hint)?;
+    if let Some(groups) = groups {
+        setgroups(groups).op("setgroups").map_err(hint)?;
+    }
+    let Some(identity) = identity else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     setresgid(gid, gid, gid).on("setresgid", gid.to_string()).map_err(hint)?;
     setresuid(uid, uid, uid).on("setresuid", uid.to_string()).map_err(hint)
 }
@@ -119,14 +172,14 @@ fn become_user(identity: &Identity) -> Result<()> {
 /// The kernel forgets PR_SET_PDEATHSIG when credentials change. This sets it again, and finds out
 /// whether the parent died in between, through a procfs that sees the parent: a PID namespace's own
 /// shows no parent of its PID 1.
-pub struct Parent {
+struct Parent {
     signal: Option<Signal>,
     stat: Option<(File, String)>,
 }
 
 impl Parent {
     /// Notes the parent that is to take this process along when it dies, if any is.
-    pub fn note() -> Result<Self> {
+    fn note() -> Result<Self> {
         let signal = parent_process_death_signal().op("PR_GET_PDEATHSIG")?;
         let path = PathBuf::from("/proc/self/stat");
         let stat = match signal {

@@ -44,8 +44,7 @@ pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
     let groups = read(files, "/etc/group")?;
     let groups: Vec<Group> = groups.lines().filter_map(Group::parse).collect();
     if let Some(group) = group {
-        let gid = groups.iter().find(|entry| entry.is(group)).map(|entry| entry.gid);
-        let gid = gid.or(id(group)).ok_or_else(|| unknown("group", group, "/etc/group"))?;
+        let gid = group_id(group, &groups)?;
         return Ok(Identity { uid, gid, groups: Vec::new() });
     }
     let gid = entry.as_ref().map_or(0, |entry| entry.gid);
@@ -53,6 +52,21 @@ pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
     let listed =
         groups.iter().filter(|group| name.is_some_and(|name| group.members.contains(&name)));
     Ok(Identity { uid, gid, groups: listed.map(|group| group.gid).collect() })
+}
+
+/// The numbers of groups, `NAME|GID` each.
+pub fn group_ids(names: &[String], files: &impl Files) -> Result<Vec<u32>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let groups = read(files, "/etc/group")?;
+    let groups: Vec<Group> = groups.lines().filter_map(Group::parse).collect();
+    names.iter().map(|name| group_id(name, &groups)).collect()
+}
+
+fn group_id(name: &str, groups: &[Group<'_>]) -> Result<u32> {
+    let gid = groups.iter().find(|entry| entry.is(name)).map(|entry| entry.gid);
+    gid.or(id(name)).ok_or_else(|| unknown("group", name, "/etc/group"))
 }
 
 /// The home directory of a user ID, "/" when the root does not know it.
@@ -187,6 +201,16 @@ mod tests {
         ] {
             assert_eq!(find(user, &Root).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn groups_are_found_by_name_and_number() {
+        let ids = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            group_ids(&names, &Root).map_err(|e| e.to_string())
+        };
+        assert_eq!(ids(&["ssl", "adm", "34", "999"]), Ok(vec![40, 4, 34, 999]));
+        assert_eq!(ids(&["x"]), Err("group \"x\": not in /etc/group of this root".to_owned()));
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::caps;
+use crate::environment::{self, Variable};
+use crate::mask::{self, Mask};
+use crate::mounts::{self, Mount};
+use crate::rlimit::Ulimit;
+use crate::seccomp::Seccomp;
+use crate::spec::{self, Dev, Proc, Sys, Upper};
+
+/// Assemble a root file system, make it "/", then run PROG in it
+#[derive(Debug, Parser)]
+#[command(
+    name = "jc-rootfs",
+    version,
+    override_usage = "jc-rootfs [options] ROOT [--] PROG [ARG...]\n       \
+                      jc-rootfs [options] --layer DIR... [--] PROG [ARG...]\n       \
+                      jc-rootfs [options] --record FILE [--] PROG [ARG...]"
+)]
+pub struct Args {
+    /// A layer of the root, lowest first, as an overlayfs directory (repeatable)
+    #[arg(long = "layer", value_name = "DIR", conflicts_with = "record")]
+    pub(crate) layers: Vec<PathBuf>,
+    /// Take the root from a record, the line that jc-pull prints
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// Keep the root unchanged, and changes in DIR or in memory: DIR or tmpfs[:SIZE]
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) upper: Option<Upper>,
+    /// Let nothing be changed in the root
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// What to mount at /proc
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) proc: Proc,
+    /// What to mount at /dev
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) dev: Dev,
+    /// What to mount at /sys
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    pub(crate) sys: Sys,
+    /// The size of /dev/shm
+    #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = spec::tmpfs_size)]
+    pub(crate) shm_size: String,
+    /// Show a device of the host: PATH[:DST] (repeatable)
+    #[arg(long = "device", value_name = "SPEC", value_parser = mounts::device)]
+    pub(crate) devices: Vec<Mount>,
+    /// Show a file or directory of the host: SRC:DST[:ro,nosuid,noexec,dev,...] (repeatable)
+    #[arg(short = 'v', long = "bind", value_name = "SPEC", value_parser = mounts::bind)]
+    pub(crate) binds: Vec<Mount>,
+    /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
+    #[arg(long, value_name = "SPEC", value_parser = mounts::tmpfs)]
+    pub(crate) tmpfs: Vec<Mount>,
+    /// Hide a file or directory of the root; default: what containers hide of the kernel (repeatable)
+    #[arg(long = "mask", value_name = "PATH|default", value_parser = mask::mask)]
+    pub(crate) masks: Vec<Mask>,
+    /// Let nothing be changed in a file or directory of the root (repeatable)
+    #[arg(long = "ro-path", value_name = "PATH", value_parser = mask::path)]
+    pub(crate) ro_paths: Vec<PathBuf>,
+    /// Run as this user of the root: NAME|UID[:GROUP|GID]
+    #[arg(short = 'u', long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Add a group of the root to the payload's: NAME|GID (repeatable)
+    #[arg(long = "group-add", value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    #[command(flatten)]
+    pub(crate) caps: caps::Options,
+    /// Let no program raise its privileges, not even by set-user-ID
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// Let the payload make only the system calls of a profile: FILE, default, or unconfined
+    #[arg(long, value_name = "PROFILE", default_value = "unconfined")]
+    pub(crate) seccomp: Seccomp,
+    /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
+    #[arg(long = "ulimit", value_name = "LIMIT")]
+    pub(crate) ulimits: Vec<Ulimit>,
+    /// Start in this directory of the root, made if it is missing (not with --chroot)
+    #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
+    pub(crate) workdir: Option<PathBuf>,
+    /// Set a variable, or pass on the one that is set here: NAME[=VALUE] (repeatable)
+    #[arg(short = 'e', long, value_name = "NAME", value_parser = environment::variable)]
+    pub(crate) env: Vec<Variable>,
+    /// Set the variables of a file, a line each (repeatable)
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
+    /// Start from an empty environment
+    #[arg(long)]
+    pub(crate) clear_env: bool,
+    /// Hand N descriptors from 3 on to PROG; all others above 2 are closed
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
+    pub(crate) preserve_fds: u32,
+    /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
+    #[arg(long, conflicts_with_all = [
+        "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
+        "devices", "masks", "ro_paths",
+    ])]
+    pub(crate) chroot: bool,
+    /// The root, unless --layer or --record names it; the program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "ROOT PROG")]
+    pub(crate) operands: Vec<OsString>,
+}
+
+fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
+}

@@ -1,0 +1,84 @@
+//! Mounts that the command line asks for: made detached, put in their places later.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, StatxFlags, fstat, mkdir, statx};
+use rustix::io::Errno;
+
+use crate::fscontext::{attach, clone_mount, new_mount};
+use crate::mounts::{Bind, Mount, Source};
+use crate::resolve::{Missing, resolve};
+use crate::sys::{mount_setattr, propagation};
+
+/// Makes a mount that is nowhere yet. To be called while "/" is still the host's, and its mounts are
+/// still peers of the host's: a shared or slave bind is one because its source is.
+pub fn detach(mount: &Mount) -> Result<OwnedFd> {
+    match &mount.source {
+        Source::Bind(bind) => detach_bind(bind, mount.attributes),
+        Source::Device(path) => {
+            let tree = clone_mount(path, false)?;
+            match FileType::from_raw_mode(fstat(&tree).on("stat", path)?.st_mode) {
+                FileType::CharacterDevice | FileType::BlockDevice => {}
+                _ => return Err(Error::new(format_args!("device {}: is none", path.display()))),
+            }
+            let set = mount_setattr(tree.as_fd(), mount.attributes, propagation::PRIVATE, false);
+            set.on("mount_setattr", path)?;
+            Ok(tree)
+        }
+        Source::Tmpfs { size, mode } => {
+            let mut options = vec![("mode", mode.as_str())];
+            options.extend(size.as_deref().map(|size| ("size", size)));
+            new_mount("tmpfs", &options, mount.attributes)
+        }
+    }
+}
+
+fn detach_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
+    let path = &bind.path;
+    if bind.create {
+        match mkdir(path, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {}
+            made => made.on("mkdir", path)?,
+        }
+    }
+    match bind.propagation {
+        propagation::SHARED => require_peer(path, &["shared:"])?,
+        propagation::SLAVE => require_peer(path, &["shared:", "master:"])?,
+        _ => {}
+    }
+    let tree = clone_mount(path, bind.recursive)?;
+    mount_setattr(tree.as_fd(), attributes, bind.propagation, bind.recursive)
+        .on("mount_setattr", path)?;
+    Ok(tree)
+}
+
+/// Refuses a propagation that would be with nobody: the mount of `path` must have one of the fields
+/// in mountinfo (proc(5)).
+fn require_peer(path: &Path, fields: &[&str]) -> Result<()> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).on("statx", path)?;
+    let id = format!("{} ", stat.stx_mnt_id);
+    let table = "/proc/self/mountinfo";
+    let mounts = fs::read_to_string(table).on("read", table)?;
+    let line = mounts.lines().find(|line| line.starts_with(&id)).unwrap_or_default();
+    let optional = line.split(" - ").next().unwrap_or_default().split(' ').skip(6);
+    if optional.into_iter().any(|field| fields.iter().any(|wanted| field.starts_with(wanted))) {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Error::new(format_args!("bind {path}: its mount shares nothing with others"))
+        .hint(format_args!("mount --make-shared, on the mount that {path} is in, would let it")))
+}
+
+/// Puts a detached mount in its place below `root`; what is missing of that is made.
+pub fn put(root: BorrowedFd<'_>, mount: &Mount, fd: &OwnedFd) -> Result<()> {
+    let mode = fstat(fd).on("stat", &mount.target)?.st_mode;
+    let missing = match FileType::from_raw_mode(mode) {
+        FileType::Directory => Missing::MakeDir,
+        _ => Missing::MakeFile,
+    };
+    let target = resolve(root, &mount.target, missing)?;
+    attach(fd, &target, &mount.target)
+}

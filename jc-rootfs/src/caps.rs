@@ -1,0 +1,250 @@
+//! Capabilities (capabilities(7)): which ones the payload may have, in all five sets.
+
+use std::str::FromStr;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities,
+};
+
+/// The names, each at its number.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What `--cap-add`, `--cap-drop` and `--cap-ambient` name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Word {
+    /// `ALL`: every capability that this process has.
+    All,
+    /// One, by its number.
+    One(u32),
+}
+
+impl FromStr for Word {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        let upper = word.to_ascii_uppercase();
+        if upper == "ALL" {
+            return Ok(Self::All);
+        }
+        number(&upper).map(Self::One).ok_or_else(|| "no such capability".to_owned())
+    }
+}
+
+/// The number of a capability, by its name in capitals with or without `CAP_`.
+pub fn number(name: &str) -> Option<u32> {
+    let name = name.strip_prefix("CAP_").unwrap_or(name);
+    NAMES.iter().position(|known| *known == name).map(|position| position as u32)
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Let the payload have a capability: a name, or ALL for what there is (repeatable)
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<Word>,
+    /// Take a capability from the payload: a name, or ALL (repeatable)
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<Word>,
+    /// Hand a capability to a payload that is not root (repeatable)
+    #[arg(long, value_name = "CAP")]
+    cap_ambient: Vec<Word>,
+}
+
+/// The capabilities that the payload may have, a bit each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// The bounding set; also the permitted and effective one of root.
+    pub bounding: u64,
+    /// The ambient set; also the inheritable, permitted and effective one of other users.
+    ambient: u64,
+}
+
+impl Options {
+    /// What is to be, of what this process has; nothing if nothing is asked for.
+    pub fn wanted(&self) -> Result<Option<Wanted>> {
+        if self.cap_add.is_empty() && self.cap_drop.is_empty() && self.cap_ambient.is_empty() {
+            return Ok(None);
+        }
+        self.of(held()?.bits()).map(Some)
+    }
+
+    fn of(&self, held: u64) -> Result<Wanted> {
+        let named = |words: &[Word]| words.iter().fold(0, |set, word| set | word.bits());
+        let all = |words: &[Word]| words.contains(&Word::All);
+        let missing = |set: u64| match (0..u64::BITS).find(|n| set & !held & 1 << n != 0) {
+            Some(n) => Err(Error::new(format_args!("capability {}: this has it not", name(n)))
+                .hint("a capability can only be handed on")),
+            None => Ok(()),
+        };
+        missing(named(&self.cap_add))?;
+        let base = if all(&self.cap_drop) && !all(&self.cap_add) { 0 } else { held };
+        let bounding = (base | named(&self.cap_add)) & !named(&self.cap_drop);
+        let ambient = if all(&self.cap_ambient) { bounding } else { named(&self.cap_ambient) };
+        if let Some(n) = (0..u64::BITS).find(|n| ambient & !bounding & 1 << n != 0) {
+            let name = name(n);
+            return Err(Error::usage(format_args!(
+                "--cap-ambient {name}: is not to be had at all"
+            )));
+        }
+        Ok(Wanted { bounding, ambient })
+    }
+}
+
+impl Word {
+    fn bits(self) -> u64 {
+        match self {
+            Self::All => 0,
+            Self::One(number) => 1 << number,
+        }
+    }
+}
+
+fn name(number: u32) -> String {
+    NAMES.get(number as usize).map_or_else(|| number.to_string(), |name| (*name).to_owned())
+}
+
+/// The permitted set of this process.
+pub fn held() -> Result<CapabilitySet> {
+    Ok(capabilities(None).op("capget")?.permitted)
+}
+
+impl Wanted {
+    /// Before the user changes: what no program shall get back, and what the change shall not take.
+    pub fn limit(&self) -> Result<()> {
+        for number in 0..u64::BITS {
+            let one = CapabilitySet::from_bits_retain(1 << number);
+            if self.bounding & one.bits() != 0 {
+                continue;
+            }
+            match capability_is_in_bounding_set(one) {
+                Err(Errno::INVAL) => break, // past the last one
+                Ok(false) => {}
+                _ => remove_capability_from_bounding_set(one)
+                    .on("PR_CAPBSET_DROP", name(number))
+                    .map_err(|e| e.hint("dropping capabilities needs CAP_SETPCAP"))?,
+            }
+        }
+        if self.ambient != 0 {
+            set_keep_capabilities(true).op("PR_SET_KEEPCAPS")?;
+        }
+        Ok(())
+    }
+
+    /// After the user has changed: the sets of the process. Root gets its own by executing a program,
+    /// as much as the bounding set lets it; others get the ambient ones.
+    pub fn assume(&self) -> Result<()> {
+        let ambient = CapabilitySet::from_bits_retain(self.ambient);
+        let own = match geteuid().is_root() {
+            true => CapabilitySet::from_bits_retain(self.bounding),
+            false => ambient,
+        };
+        let sets = CapabilitySets { effective: own, permitted: own, inheritable: ambient };
+        set_capabilities(None, sets).op("capset")?;
+        for number in (0..u64::BITS).filter(|n| self.ambient & 1 << n != 0) {
+            let one = CapabilitySet::from_bits_retain(1 << number);
+            configure_capability_in_ambient_set(one, true)
+                .on("PR_CAP_AMBIENT_RAISE", name(number))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for (word, expected) in [
+            ("ALL", Ok(Word::All)),
+            ("all", Ok(Word::All)),
+            ("CHOWN", Ok(Word::One(0))),
+            ("CAP_CHOWN", Ok(Word::One(0))),
+            ("cap_sys_admin", Ok(Word::One(21))),
+            ("CHECKPOINT_RESTORE", Ok(Word::One(40))),
+            ("CAP_ALL", Err("no such capability".to_owned())),
+            ("", Err("no such capability".to_owned())),
+        ] {
+            assert_eq!(word.parse(), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_and_dropped() {
+        let held = 0b1111;
+        let words = |words: &str| {
+            words.split(' ').filter(|w| !w.is_empty()).map(|w| w.parse().unwrap()).collect()
+        };
+        for (add, drop, ambient, bounding, ambient_set) in [
+            ("", "CHOWN", "", 0b1110, 0),
+            ("", "ALL", "", 0, 0),
+            ("CHOWN FOWNER", "ALL", "", 0b1001, 0),
+            ("CHOWN", "ALL CHOWN", "", 0, 0),
+            ("ALL", "CHOWN", "", 0b1110, 0),
+            ("ALL", "ALL", "", 0b1111, 0),
+            ("CHOWN", "", "", 0b1111, 0),
+            ("CHOWN FOWNER", "ALL", "CHOWN", 0b1001, 1),
+            ("CHOWN FOWNER", "ALL", "ALL", 0b1001, 0b1001),
+            ("", "", "CHOWN", 0b1111, 1),
+        ] {
+            let options =
+                Options { cap_add: words(add), cap_drop: words(drop), cap_ambient: words(ambient) };
+            let expected = Wanted { bounding, ambient: ambient_set };
+            assert_eq!(options.of(held).unwrap(), expected, "+{add} -{drop} ^{ambient}");
+        }
+        let missing = Options { cap_add: words("SYS_ADMIN"), ..Options::default() };
+        let error = missing.of(held).unwrap_err().to_string();
+        assert_eq!(error, "capability SYS_ADMIN: this has it not");
+        let outside =
+            Options { cap_drop: words("ALL"), cap_ambient: words("CHOWN"), cap_add: vec![] };
+        let error = outside.of(held).unwrap_err().to_string();
+        assert_eq!(error, "--cap-ambient CHOWN: is not to be had at all");
+    }
+}

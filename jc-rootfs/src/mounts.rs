@@ -1,0 +1,199 @@
+//! The words of the command line that mount something: `--bind`, `--tmpfs`, `--device`.
+
+use std::path::{Path, PathBuf};
+
+use crate::spec::{octal, tmpfs_size};
+use crate::sys::{attr, propagation};
+
+/// Something to mount inside the root.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mount {
+    /// What is mounted.
+    pub source: Source,
+    /// Where, as the payload will see it. Absolute.
+    pub target: PathBuf,
+    /// Flags of [`attr`].
+    pub attributes: u64,
+}
+
+/// What a [`Mount`] shows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// A file or directory of the host.
+    Bind(Bind),
+    /// A device of the host.
+    Device(PathBuf),
+    /// A new, empty tmpfs.
+    Tmpfs {
+        /// As for [`Upper::Tmpfs`](crate::spec::Upper::Tmpfs).
+        size: Option<String>,
+        /// Octal permissions of its root directory.
+        mode: String,
+    },
+}
+
+/// A file or directory of the host, and how it is shown.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Bind {
+    /// Where it is on the host.
+    pub path: PathBuf,
+    /// With what is mounted below it.
+    pub recursive: bool,
+    /// Made, as a directory, if it is missing.
+    pub create: bool,
+    /// One of [`propagation`]: what later mounts below it do on the other side.
+    pub propagation: u64,
+}
+
+/// Parses `SRC:DST[:OPTION,...]`; the options are mount(8)'s words.
+pub fn bind(word: &str) -> Result<Mount, String> {
+    let mut parts = word.splitn(3, ':');
+    let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
+        return Err("not SRC:DST[:OPTIONS]".to_owned());
+    };
+    let mut bind = Bind {
+        path: source.into(),
+        recursive: true,
+        create: false,
+        propagation: propagation::PRIVATE,
+    };
+    if source.is_empty() {
+        return Err("SRC is empty".to_owned());
+    }
+    let mut attributes = attr::NODEV;
+    for option in parts.next().map(|options| options.split(',')).into_iter().flatten() {
+        if let Some((flag, set)) = flag(option) {
+            attributes = if set { attributes | flag } else { attributes & !flag };
+            continue;
+        }
+        match option {
+            "rec" => bind.recursive = true,
+            "norec" => bind.recursive = false,
+            "create" => bind.create = true,
+            "private" => bind.propagation = propagation::PRIVATE,
+            "slave" => bind.propagation = propagation::SLAVE,
+            "shared" => bind.propagation = propagation::SHARED,
+            _ => return Err(format!("unknown option {option:?}")),
+        }
+    }
+    Ok(Mount { source: Source::Bind(bind), target: absolute(target)?, attributes })
+}
+
+/// A word that sets or clears an attribute.
+fn flag(option: &str) -> Option<(u64, bool)> {
+    Some(match option {
+        "ro" => (attr::RDONLY, true),
+        "rw" => (attr::RDONLY, false),
+        "nosuid" => (attr::NOSUID, true),
+        "suid" => (attr::NOSUID, false),
+        "nodev" => (attr::NODEV, true),
+        "dev" => (attr::NODEV, false),
+        "noexec" => (attr::NOEXEC, true),
+        "exec" => (attr::NOEXEC, false),
+        _ => return None,
+    })
+}
+
+/// Parses `PATH[:DST]`.
+pub fn device(word: &str) -> Result<Mount, String> {
+    let (source, target) = word.split_once(':').unwrap_or((word, word));
+    if !source.starts_with('/') {
+        return Err(format!("PATH is not an absolute path: {source:?}"));
+    }
+    let attributes = attr::NOSUID | attr::NOEXEC;
+    Ok(Mount { source: Source::Device(source.into()), target: absolute(target)?, attributes })
+}
+
+/// Parses `DST[:OPTION,...]`, options `size=`, `mode=`, and the flags of a bind.
+pub fn tmpfs(word: &str) -> Result<Mount, String> {
+    let (target, options) = word.split_once(':').unwrap_or((word, ""));
+    let (mut size, mut mode) = (None, "1777".to_owned());
+    let mut attributes = attr::NOSUID | attr::NODEV;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match (option.split_once('='), flag(option)) {
+            (Some(("size", value)), _) => size = Some(tmpfs_size(value)?),
+            (Some(("mode", value)), _) => mode = octal(value)?,
+            (_, Some((flag, true))) => attributes |= flag,
+            (_, Some((flag, false))) => attributes &= !flag,
+            _ => return Err(format!("unknown option {option:?}")),
+        }
+    }
+    Ok(Mount { source: Source::Tmpfs { size, mode }, target: absolute(target)?, attributes })
+}
+
+fn absolute(target: &str) -> Result<PathBuf, String> {
+    match Path::new(target) {
+        path if !path.is_absolute() => Err(format!("DST is not an absolute path: {target:?}")),
+        path if path.components().count() < 2 => Err("DST is the root itself".to_owned()),
+        path => Ok(path.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(path: &str) -> Bind {
+        let propagation = propagation::PRIVATE;
+        Bind { path: path.into(), recursive: true, create: false, propagation }
+    }
+
+    #[test]
+    fn binds() {
+        let [ro, nosuid, nodev, noexec] = [attr::RDONLY, attr::NOSUID, attr::NODEV, attr::NOEXEC];
+        for (word, source, target, attributes) in [
+            ("/a:/b", plain("/a"), "/b", nodev),
+            (".:/src:ro,noexec", plain("."), "/src", nodev | ro | noexec),
+            ("/a:/b:dev,nosuid", plain("/a"), "/b", nosuid),
+            ("/a:/b:ro,rw,nosuid,suid,noexec,exec,dev,nodev,rec", plain("/a"), "/b", nodev),
+            ("/a:/b:norec", Bind { recursive: false, ..plain("/a") }, "/b", nodev),
+            ("/a:/b:create", Bind { create: true, ..plain("/a") }, "/b", nodev),
+            ("/a:/b:slave", Bind { propagation: propagation::SLAVE, ..plain("/a") }, "/b", nodev),
+            ("/a:/b:shared", Bind { propagation: propagation::SHARED, ..plain("/a") }, "/b", nodev),
+        ] {
+            let expected =
+                Mount { source: Source::Bind(source), target: target.into(), attributes };
+            assert_eq!(bind(word), Ok(expected), "{word}");
+        }
+        for (word, message) in [
+            ("/a", "not SRC:DST[:OPTIONS]"),
+            (":/b", "SRC is empty"),
+            ("/a:b", "DST is not an absolute path: \"b\""),
+            ("/a:/", "DST is the root itself"),
+            ("/a:/b:rx", "unknown option \"rx\""),
+            ("/a:/b:", "unknown option \"\""),
+        ] {
+            assert_eq!(bind(word), Err(message.to_owned()), "{word}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        let attributes = attr::NOSUID | attr::NOEXEC;
+        for (word, source, target) in [
+            ("/dev/fuse", "/dev/fuse", "/dev/fuse"),
+            ("/dev/sda:/dev/disk", "/dev/sda", "/dev/disk"),
+        ] {
+            let source = Source::Device(source.into());
+            assert_eq!(device(word), Ok(Mount { source, target: target.into(), attributes }));
+        }
+        assert_eq!(device("fuse"), Err("PATH is not an absolute path: \"fuse\"".to_owned()));
+        assert_eq!(device("/dev/a:b"), Err("DST is not an absolute path: \"b\"".to_owned()));
+    }
+
+    #[test]
+    fn tmpfses() {
+        let mount = tmpfs("/tmp:size=64m,mode=0755,noexec,ro").unwrap();
+        assert_eq!(mount.source, Source::Tmpfs { size: Some("64m".into()), mode: "0755".into() });
+        assert_eq!(mount.attributes, attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::RDONLY);
+        for (word, message) in [
+            ("tmp", "DST is not an absolute path: \"tmp\""),
+            ("/tmp:size=", "not a size (a number and k, m, g or %): \"\""),
+            ("/tmp:size=0", "not a size (a number and k, m, g or %): \"0\""),
+            ("/tmp:mode=9", "not an octal mode: \"9\""),
+            ("/tmp:huge", "unknown option \"huge\""),
+        ] {
+            assert_eq!(tmpfs(word), Err(message.to_owned()), "{word}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! /proc of a container.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{PROC_SUPER_MAGIC, fstat, fstatfs};
+
+use crate::dev::NOTHING_RUNS;
+use crate::fscontext::{attach, clone_tree, new_mount, restrict_tree};
+use crate::resolve::real_dir;
+use crate::spec::Proc;
+use crate::userns;
+
+/// Mounts procfs as it is asked for.
+pub fn mount_proc(root: BorrowedFd<'_>, how: Proc) -> Result<()> {
+    if how == Proc::None {
+        return Ok(());
+    }
+    let target = real_dir(root, "proc")?;
+    let proc = match how {
+        Proc::Bind => present()?,
+        _ => match new_mount("proc", &[], NOTHING_RUNS) {
+            // In a user namespace, that of the PID namespace must be the same.
+            Err(_) if how == Proc::Auto && userns::proc_is_ours() => present()?,
+            Err(error) => {
+                return Err(error.hint(
+                    "a user namespace can mount procfs only of a PID namespace made in it: \
+                     jc-unshare -Up",
+                ));
+            }
+            Ok(proc) => proc,
+        },
+    };
+    attach(&proc, &target, Path::new("/proc"))
+}
+
+/// The procfs that is at /proc now.
+fn present() -> Result<OwnedFd> {
+    let path = Path::new("/proc");
+    let proc = clone_tree(path)?;
+    if !is_procfs(proc.as_fd())? {
+        return Err(Error::new("bind /proc: is not a procfs"));
+    }
+    restrict_tree(proc.as_fd(), NOTHING_RUNS, path)?;
+    Ok(proc)
+}
+
+/// Whether the descriptor holds the root of a procfs, and not what somebody put in its place.
+pub fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool> {
+    /// PROC_ROOT_INO of Linux' proc_fs.h
+    const ROOT: u64 = 1;
+    let kind = fstatfs(fd).on("fstatfs", "/proc")?.f_type;
+    Ok(kind == PROC_SUPER_MAGIC && fstat(fd).on("stat", "/proc")?.st_ino == ROOT)
+}

@@ -1,0 +1,61 @@
+//! The ways in which programs of this machine can call the kernel.
+
+/// How many there are.
+pub const ABIS: usize = 5;
+
+/// A system call ABI; its number is a column of the table of system calls.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Abi {
+    /// 64-bit programs of x86_64.
+    X86_64,
+    /// 32-bit programs of x86.
+    X86,
+    /// Programs of x86_64 with 32-bit pointers, told apart by a bit of the number.
+    X32,
+    /// 64-bit programs of ARM.
+    Aarch64,
+    /// 32-bit programs of ARM.
+    Arm,
+}
+
+impl Abi {
+    /// That of this program.
+    pub const fn native() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
+    }
+
+    /// By the name that libseccomp's constants have; nothing for those of other machines.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "SCMP_ARCH_X86_64" => Self::X86_64,
+            "SCMP_ARCH_X86" => Self::X86,
+            "SCMP_ARCH_X32" => Self::X32,
+            "SCMP_ARCH_AARCH64" => Self::Aarch64,
+            "SCMP_ARCH_ARM" => Self::Arm,
+            _ => return None,
+        })
+    }
+
+    /// The name of the native one in `includes` and `excludes`.
+    pub const fn native_name() -> &'static str {
+        if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+    }
+
+    /// AUDIT_ARCH of Linux' audit.h, which a filter sees.
+    pub const fn audit_arch(self) -> u32 {
+        match self {
+            Self::X86_64 | Self::X32 => 0xC000_003E,
+            Self::X86 => 0x4000_0003,
+            Self::Aarch64 => 0xC000_00B7,
+            Self::Arm => 0x4000_0028,
+        }
+    }
+
+    /// Whether arguments have 64 bits. Of others the upper half means nothing.
+    pub const fn is_wide(self) -> bool {
+        matches!(self, Self::X86_64 | Self::Aarch64)
+    }
+}
+
+/// The bit that tells x32 from x86_64 (`__X32_SYSCALL_BIT`).
+pub const X32_BIT: u32 = 0x4000_0000;

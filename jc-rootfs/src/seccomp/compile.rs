@@ -1,0 +1,416 @@
+//! From rules to a program. A binary search over ranges of numbers with the same outcome finds that
+//! in some seven comparisons, and the kernel takes a short program in fast.
+
+use jc_unshare::{Error, Result};
+
+use super::abi::{Abi, X32_BIT};
+use super::bpf::{ARCH, Instruction, MAX, NUMBER, Test, and, branch, choose, high, load, low, ret};
+use super::mux;
+use super::rules::{Action, Condition, ENOSYS, Operator, Rules};
+
+/// Where ARM's own numbers begin (`__ARM_NR_BASE`).
+const ARM_BASE: u32 = 0xF_0000;
+
+/// Compiles rules. The architecture is looked at first, so that a number never counts for another ABI.
+pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
+    let mut code = vec![ret(Action::KILL_PROCESS.0)];
+    let (x32, others): (Vec<Abi>, Vec<Abi>) = rules.abis.iter().partition(|abi| **abi == Abi::X32);
+    let x32_section = |x32: Option<&Abi>| match x32 {
+        Some(abi) => section(rules, *abi),
+        // What a tracer replaces by no call at all comes by as -1.
+        None => choose(
+            Test::Equal,
+            u32::MAX,
+            vec![ret(rules.default.0)],
+            &[ret(Action::KILL_PROCESS.0)],
+        ),
+    };
+    let with_x86_64 = others.contains(&Abi::X86_64) || !x32.is_empty();
+    for abi in others.iter().rev().filter(|abi| **abi != Abi::X86_64) {
+        code = choose(Test::Equal, abi.audit_arch(), numbered(section(rules, *abi)), &code);
+    }
+    if with_x86_64 {
+        let own = match others.contains(&Abi::X86_64) {
+            true => section(rules, Abi::X86_64),
+            false => vec![ret(Action::KILL_PROCESS.0)],
+        };
+        let both = choose(Test::GreaterOrEqual, X32_BIT, x32_section(x32.first()), &own);
+        code = choose(Test::Equal, Abi::X86_64.audit_arch(), numbered(both), &code);
+    }
+    code.insert(0, load(ARCH));
+    match code.len() {
+        ..=MAX => Ok(code),
+        length => Err(Error::new(format_args!(
+            "seccomp: the filter has {length} instructions, the kernel takes {MAX}"
+        ))),
+    }
+}
+
+fn numbered(mut code: Vec<Instruction>) -> Vec<Instruction> {
+    code.insert(0, load(NUMBER));
+    code
+}
+
+/// What to do about one number.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+enum Outcome<'a> {
+    #[default]
+    Default,
+    Always(Action),
+    /// The first whose conditions hold, else the default.
+    If(Vec<(Conditions<'a>, Action)>),
+}
+
+/// The conditions of a rule, or that of a call which another one carries.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Conditions<'a> {
+    Rule(&'a [Condition]),
+    Carried(Condition),
+}
+
+impl Conditions<'_> {
+    fn as_slice(&self) -> &[Condition] {
+        match self {
+            Self::Rule(conditions) => conditions,
+            Self::Carried(condition) => std::slice::from_ref(condition),
+        }
+    }
+}
+
+impl<'a> Outcome<'a> {
+    fn add(&mut self, conditions: Conditions<'a>, action: Action) {
+        match self {
+            Self::Always(_) => {}
+            _ if conditions.as_slice().is_empty() => *self = Self::Always(action),
+            Self::If(all) => all.push((conditions, action)),
+            Self::Default => *self = Self::If(vec![(conditions, action)]),
+        }
+    }
+}
+
+/// The outcomes of an ABI's numbers.
+struct Outcomes<'a> {
+    /// By number.
+    common: Vec<Outcome<'a>>,
+    /// By number past [`ARM_BASE`].
+    arm: Vec<Outcome<'a>>,
+    /// The largest common number that any rule is for.
+    last: u32,
+}
+
+impl<'a> Outcomes<'a> {
+    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
+        let (numbers, at) = match number.checked_sub(ARM_BASE) {
+            Some(at) => (&mut self.arm, at as usize),
+            None => (&mut self.common, number as usize),
+        };
+        if numbers.len() <= at {
+            numbers.resize(at + 1, Outcome::Default);
+        }
+        numbers[at].add(conditions, action);
+    }
+}
+
+fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
+    let mut all = Outcomes { common: Vec::with_capacity(512), arm: Vec::new(), last: 0 };
+    for rule in &rules.rules {
+        for call in rule.calls {
+            let number = call.number(abi);
+            if let Some(number) = number.filter(|number| *number < ARM_BASE) {
+                all.last = all.last.max(number);
+            }
+            // What the default does anyway needs no rule.
+            if rule.action == rules.default {
+                continue;
+            }
+            if let Some(number) = number {
+                all.add(number, Conditions::Rule(rule.conditions), rule.action);
+            }
+            if abi == Abi::X86
+                && rule.conditions.is_empty()
+                && let Some((carrier, condition)) = mux::carried(*call)
+            {
+                all.add(carrier, Conditions::Carried(condition), rule.action);
+            }
+        }
+    }
+    all
+}
+
+/// The program for an ABI. The number is loaded.
+fn section(rules: &Rules<'_>, abi: Abi) -> Vec<Instruction> {
+    let outcomes = outcomes(rules, abi);
+    let first = if abi == Abi::X32 { X32_BIT } else { 0 };
+    let newer = match rules.newer_is_enosys() {
+        true => Outcome::Always(Action::errno(ENOSYS)),
+        false => Outcome::Default,
+    };
+    let mut ranges: Vec<(u32, &Outcome<'_>)> = Vec::with_capacity(128);
+    let mut push = |start: u32, outcome| match ranges.last() {
+        Some((_, last)) if *last == outcome => {}
+        _ => ranges.push((start, outcome)),
+    };
+    for (number, outcome) in outcomes.common.iter().enumerate() {
+        push(first + number as u32, outcome);
+    }
+    let known = outcomes.common.len() as u32;
+    if known <= outcomes.last {
+        push(first + known, &Outcome::Default);
+    }
+    push(first + outcomes.last + 1, &newer);
+    if abi == Abi::Arm {
+        push(ARM_BASE, &Outcome::Default);
+        for (number, outcome) in outcomes.arm.iter().enumerate() {
+            push(ARM_BASE + number as u32, outcome);
+        }
+        push(ARM_BASE + outcomes.arm.len() as u32, &Outcome::Default);
+    }
+    // No call at all; see above.
+    push(u32::MAX, &Outcome::Default);
+    search(&ranges, rules.default, abi)
+}
+
+/// Each range begins at its number and ends where the next one begins.
+fn search(ranges: &[(u32, &Outcome<'_>)], default: Action, abi: Abi) -> Vec<Instruction> {
+    let (lower, upper) = ranges.split_at(ranges.len() / 2);
+    match (ranges, upper.first()) {
+        ([(_, outcome)], _) => leaf(outcome, default, abi),
+        (_, Some((start, _))) => choose(
+            Test::GreaterOrEqual,
+            *start,
+            search(upper, default, abi),
+            &search(lower, default, abi),
+        ),
+        (_, None) => vec![ret(default.0)],
+    }
+}
+
+fn leaf(outcome: &Outcome<'_>, default: Action, abi: Abi) -> Vec<Instruction> {
+    match outcome {
+        Outcome::Default => vec![ret(default.0)],
+        Outcome::Always(action) => vec![ret(action.0)],
+        Outcome::If(rules) => {
+            let mut code = vec![ret(default.0)];
+            for (conditions, action) in rules.iter().rev() {
+                code.splice(0..0, guarded(conditions.as_slice(), *action, abi));
+            }
+            code
+        }
+    }
+}
+
+/// Returns the action if all conditions hold; else goes on behind itself.
+fn guarded(conditions: &[Condition], action: Action, abi: Abi) -> Vec<Instruction> {
+    let mut code = vec![ret(action.0)];
+    for condition in conditions.iter().rev() {
+        let steps = steps(condition, abi);
+        let count = steps.len();
+        // At most six conditions, of at most six steps: far from what a branch reaches.
+        let behind = code.len();
+        let instruction = |(at, step)| {
+            let target = |goal| match goal {
+                Goal::Next => 0,
+                Goal::Holds => (count - 1 - at) as u8,
+                Goal::Fails => (count - 1 - at + behind) as u8,
+            };
+            match step {
+                Step::Plain(instruction) => instruction,
+                Step::Branch(test, operand, yes, no) => {
+                    branch(test, operand, target(yes), target(no))
+                }
+            }
+        };
+        code.splice(0..0, steps.into_iter().enumerate().map(instruction));
+    }
+    code
+}
+
+/// Where a comparison leads.
+enum Goal {
+    Next,
+    Holds,
+    Fails,
+}
+
+enum Step {
+    Plain(Instruction),
+    Branch(Test, u32, Goal, Goal),
+}
+
+/// Compares an argument, its upper half first.
+fn steps(condition: &Condition, abi: Abi) -> Vec<Step> {
+    use Goal::{Fails, Holds, Next};
+    use Step::{Branch, Plain};
+    use Test::{Equal, Greater, GreaterOrEqual};
+
+    let argument = u32::from(condition.argument);
+    let (upper, lower) = ((condition.value >> 32) as u32, condition.value as u32);
+    let mut steps = Vec::with_capacity(6);
+    if abi.is_wide() {
+        steps.push(Plain(load(high(argument))));
+        match condition.operator {
+            Operator::Equal => steps.push(Branch(Equal, upper, Next, Fails)),
+            Operator::NotEqual => steps.push(Branch(Equal, upper, Next, Holds)),
+            Operator::MaskedEqual(mask) => {
+                steps.extend([Plain(and((mask >> 32) as u32)), Branch(Equal, upper, Next, Fails)])
+            }
+            Operator::Greater | Operator::GreaterOrEqual => steps
+                .extend([Branch(Greater, upper, Holds, Next), Branch(Equal, upper, Next, Fails)]),
+            Operator::Less | Operator::LessOrEqual => steps
+                .extend([Branch(Greater, upper, Fails, Next), Branch(Equal, upper, Next, Holds)]),
+        }
+    }
+    steps.push(Plain(load(low(argument))));
+    match condition.operator {
+        Operator::Equal => steps.push(Branch(Equal, lower, Next, Fails)),
+        Operator::NotEqual => steps.push(Branch(Equal, lower, Fails, Next)),
+        Operator::MaskedEqual(mask) => {
+            steps.extend([Plain(and(mask as u32)), Branch(Equal, lower, Next, Fails)]);
+        }
+        Operator::Greater => steps.push(Branch(Greater, lower, Next, Fails)),
+        Operator::GreaterOrEqual => steps.push(Branch(GreaterOrEqual, lower, Next, Fails)),
+        Operator::Less => steps.push(Branch(GreaterOrEqual, lower, Fails, Next)),
+        Operator::LessOrEqual => steps.push(Branch(Greater, lower, Fails, Next)),
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bpf::run;
+    use super::super::rules::Rule;
+    use super::super::syscalls::Index;
+    use super::*;
+
+    fn index(name: &str) -> Index {
+        Index::find(name).unwrap()
+    }
+
+    fn condition(argument: u8, operator: Operator, value: u64) -> Condition {
+        Condition { argument, operator, value }
+    }
+
+    #[test]
+    fn every_operator_compares_all_bits_of_an_argument() {
+        use Operator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual, NotEqual};
+        let values = [0, 1, 5, 6, u64::from(u32::MAX), 1 << 32, 5 << 32 | 5, 5 << 32 | 6, u64::MAX];
+        let mask = 0xF_0000_000F;
+        let operators =
+            [Equal, NotEqual, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual(mask)];
+        let calls = [index("read")];
+        for operator in operators {
+            for value in values {
+                let conditions = [condition(2, operator, value)];
+                let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &conditions };
+                let abis = [Abi::X86_64, Abi::X86];
+                let rules = Rules { abis: &abis, default: Action::errno(1), rules: vec![rule] };
+                let program = compile(&rules).unwrap();
+                for (abi, argument) in abis.into_iter().flat_map(|a| values.map(|v| (a, v))) {
+                    let width = if abi.is_wide() { u64::MAX } else { u32::MAX.into() };
+                    let (a, b) = (argument & width, value & width);
+                    let holds = match operator {
+                        Equal => a == b,
+                        NotEqual => a != b,
+                        Greater => a > b,
+                        GreaterOrEqual => a >= b,
+                        Less => a < b,
+                        LessOrEqual => a <= b,
+                        MaskedEqual(mask) => a & mask & width == b,
+                    };
+                    let expected = if holds { Action::ALLOW } else { Action::errno(1) };
+                    let arguments = [7, 7, argument, 7, 7, 7];
+                    let number = index("read").number(abi).unwrap();
+                    let found = run(&program, number, abi.audit_arch(), arguments);
+                    assert_eq!(
+                        Action(found),
+                        expected,
+                        "{abi:?} {argument:#x} {operator:?} {value:#x}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn all_conditions_of_a_rule_must_hold_and_the_first_rule_counts() {
+        let calls = [index("ioctl")];
+        let both = [
+            condition(0, Operator::Equal, 1),
+            condition(1, Operator::Greater, 2),
+            condition(5, Operator::NotEqual, 3),
+        ];
+        let other = [condition(0, Operator::LessOrEqual, 1)];
+        let rule = |action, conditions| Rule { calls: &calls, action, conditions };
+        let rules = vec![rule(Action::ALLOW, &both[..]), rule(Action::errno(9), &other[..])];
+        let rules = Rules { abis: &[Abi::X86_64], default: Action::TRAP, rules };
+        let program = compile(&rules).unwrap();
+        for (arguments, expected) in [
+            ([1, 3, 0, 0, 0, 0], Action::ALLOW),
+            ([1, 2, 0, 0, 0, 0], Action::errno(9)),
+            ([1, 3, 0, 0, 0, 3], Action::errno(9)),
+            ([2, 3, 0, 0, 0, 0], Action::TRAP),
+        ] {
+            let found = run(&program, 16, Abi::X86_64.audit_arch(), arguments);
+            assert_eq!(Action(found), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn other_abis_are_no_way_around() {
+        let calls = [index("read"), index("uretprobe")];
+        let kill = Action::KILL_PROCESS;
+        let deny = Action::errno(1);
+        for (abis, default, arch, number, expected) in [
+            (&[Abi::X86_64][..], deny, Abi::X86_64, 0, Action::ALLOW),
+            (&[Abi::X86_64], deny, Abi::X86_64, 1, deny),
+            (&[Abi::X86_64], deny, Abi::X86_64, 336, Action::errno(ENOSYS)),
+            (&[Abi::X86_64], deny, Abi::X86_64, X32_BIT, kill),
+            (&[Abi::X86_64], deny, Abi::X86_64, u32::MAX, deny),
+            (&[Abi::X86_64], deny, Abi::X86, 3, kill),
+            (&[Abi::X86_64], Action::ALLOW, Abi::X86, 3, kill),
+            (&[Abi::X86_64], Action::ALLOW, Abi::X86_64, X32_BIT, kill),
+            (&[Abi::X86_64], Action::ALLOW, Abi::X86_64, 9999, Action::ALLOW),
+            (&[Abi::X86_64, Abi::X86, Abi::X32], deny, Abi::X86_64, X32_BIT, Action::ALLOW),
+            (&[Abi::X86_64, Abi::X86, Abi::X32], deny, Abi::X86_64, X32_BIT | 1, deny),
+            (
+                &[Abi::X86_64, Abi::X86, Abi::X32],
+                deny,
+                Abi::X86_64,
+                X32_BIT | 600,
+                Action::errno(ENOSYS),
+            ),
+            (&[Abi::X86_64, Abi::X86, Abi::X32], deny, Abi::X86, 3, Action::ALLOW),
+            (&[Abi::X86_64, Abi::X86, Abi::X32], deny, Abi::X86, 0, deny),
+            (&[Abi::X86_64, Abi::X86, Abi::X32], deny, Abi::X86, X32_BIT, Action::errno(ENOSYS)),
+            (&[Abi::X32], deny, Abi::X86_64, 0, kill),
+            (&[Abi::Aarch64, Abi::Arm], deny, Abi::Aarch64, 63, Action::ALLOW),
+            (&[Abi::Aarch64, Abi::Arm], deny, Abi::Arm, 3, Action::ALLOW),
+            (&[Abi::Aarch64, Abi::Arm], deny, Abi::Arm, ARM_BASE + 2, deny),
+            (&[Abi::Aarch64, Abi::Arm], deny, Abi::X86_64, 0, kill),
+        ] {
+            let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &[] };
+            let program = compile(&Rules { abis, default, rules: vec![rule] }).unwrap();
+            let found = Action(run(&program, number, arch.audit_arch(), [0; 6]));
+            assert_eq!(found, expected, "{abis:?} {default:?} {arch:?} {number}");
+        }
+    }
+
+    #[test]
+    fn calls_of_x86_that_others_carry_follow_their_rules() {
+        let calls = [index("socket"), index("shmget")];
+        let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &[] };
+        let rules = Rules { abis: &[Abi::X86], default: Action::errno(1), rules: vec![rule] };
+        let program = compile(&rules).unwrap();
+        let (socketcall, ipc) = (102, 117);
+        for (number, first, expected) in [
+            (359, 0, Action::ALLOW),
+            (socketcall, 1, Action::ALLOW),
+            (socketcall, 2, Action::errno(1)),
+            (ipc, 23, Action::ALLOW),
+            (ipc, 1, Action::errno(1)),
+        ] {
+            let found = run(&program, number, Abi::X86.audit_arch(), [first, 0, 0, 0, 0, 0]);
+            assert_eq!(Action(found), expected, "{number} {first}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! jc-rootfs: which system calls a payload may make.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use jc_tests::{Sandbox, sandbox, sandbox_for, skip, workspace_dir};
+use serde_json::{Value, json};
+
+mod rootfs_support;
+use rootfs_support::{by_runtime, has, in_layer, root};
+
+/// Puts the program that makes system calls into the root.
+fn probe(s: &Sandbox) {
+    let source = workspace_dir().join("tests/tests/rootfs_support/probe.c");
+    s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/probe"]).arg(source).run().code(0);
+}
+
+/// The default profile in the OCI's words, for a payload without capabilities.
+fn profile() -> Value {
+    let table =
+        fs::read_to_string(workspace_dir().join("jc-rootfs/src/seccomp/default.tbl")).unwrap();
+    let names: Vec<&str> =
+        table.lines().filter(|l| !l.starts_with('#')).flat_map(str::split_whitespace).collect();
+    let allow = |names: &[&str], args: Value| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});
+    let first =
+        |op: &str, value: u64| json!([{"index": 0, "op": op, "value": value, "valueTwo": 0}]);
+    let mut rules = vec![
+        allow(&names, json!([])),
+        allow(&["arch_prctl", "modify_ldt"], json!([])),
+        allow(&["clone"], first("SCMP_CMP_MASKED_EQ", 0x7E02_0000)),
+        json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}),
+        allow(&["socket"], first("SCMP_CMP_LT", 12)),
+    ];
+    for family in (13..=45).filter(|f| ![19, 20, 23, 25, 34, 37, 38, 40].contains(f)) {
+        rules.push(allow(&["socket"], first("SCMP_CMP_EQ", family)));
+    }
+    for personality in [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF] {
+        rules.push(allow(&["personality"], first("SCMP_CMP_EQ", personality)));
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": rules,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+    })
+}
+
+/// Lines for the program: every number that runc's library knows, and arguments that matter. What
+/// would stop or confuse the program itself is left out.
+fn calls() -> String {
+    let mut calls = String::new();
+    for (abi, last, not) in [
+        ("x86_64", 448, &[15, 58, 34][..]), // rt_sigreturn, vfork, pause
+        ("x86", 448, &[119, 173, 190, 29, 0]), // sigreturn, rt_sigreturn, vfork, pause, restart_syscall
+        // 335, uretprobe, came later.
+        ("x32", 448, &[15, 58, 34, 335]),
+    ] {
+        for number in (0..=last).filter(|n| !not.contains(n)) {
+            calls += &format!("{abi} {number}\n");
+        }
+    }
+    for family in 0..50 {
+        calls += &format!("x86_64 41 {family} 99 0\nx86 359 {family} 99 0\nx32 41 {family} 99 0\n");
+    }
+    for bit in 8..33 {
+        // A thread must share signal handlers and memory: the kernel refuses one that does not.
+        let flags = (1u64 << bit) | 0x1_0000;
+        calls += &format!("x86_64 56 {flags} 0 0 0 0 0\nx86_64 435 {flags} 8\n");
+        calls += &format!("x86_64 135 {}\n", 1u64 << bit);
+    }
+    for personality in [0u64, 8, 9, 0x2_0000, 0x2_0008, 0x2_0009, 0xFFFF_FFFF, u64::MAX, 1 << 32] {
+        calls += &format!("x86_64 135 {personality}\nx86 136 {personality}\n");
+    }
+    calls
+}
+
+fn differences(ours: &str, theirs: &str) -> Vec<String> {
+    let pairs = ours.lines().zip(theirs.lines()).filter(|(a, b)| a != b);
+    pairs.map(|(a, b)| format!("{a} | {b}")).collect()
+}
+
+#[test]
+fn the_default_profile_does_what_runc_does_with_it() {
+    sandbox_for(std::time::Duration::from_secs(120), |s| {
+        if !cfg!(target_arch = "x86_64") {
+            skip!("the numbers here are those of x86_64");
+        }
+        if !has(s, "runc") || !has(s, "cc") {
+            skip!("needs runc, and a C compiler");
+        }
+        root(s, "root");
+        probe(s);
+        let (profile, calls) = (profile(), calls());
+        fs::write(s.path("profile"), profile.to_string()).unwrap();
+        fs::write(s.path("root/calls"), &calls).unwrap();
+        let script = "probe </calls";
+        // Without capabilities, as none of the calls is to do anything.
+        let filter = format!(
+            ".process.capabilities = {{}} | .process.noNewPrivileges = true | .process.rlimits = [] |
+             .linux.seccomp = {profile} | .linux.namespaces += [{{type: \"cgroup\"}}]"
+        );
+        let theirs = by_runtime(s, "runc", &filter, script).run().code(0).out();
+        assert_eq!(theirs.lines().count(), calls.lines().count());
+        assert!(theirs.contains("x86_64 41 40 99 0: Operation not permitted"), "{theirs}");
+        assert!(theirs.contains("x86_64 41 1 99 0: Invalid argument"), "{theirs}");
+        let ours = |profile: &str| {
+            s.jc("jc-unshare")
+                .args(["-puiCn", "--", "jc-rootfs", "--seccomp", profile, "--cap-drop", "ALL"])
+                .args(["--no-new-privs", "--mask", "default", "root", "--", "sh", "-c", script])
+                .run()
+                .code(0)
+                .out()
+        };
+        for profile in ["default", "profile"] {
+            let differences = differences(&ours(profile), &theirs);
+            assert!(
+                differences.is_empty(),
+                "{profile}, ours and theirs:\n{}",
+                differences.join("\n")
+            );
+        }
+    });
+}
+
+#[test]
+fn a_profile_is_used_or_an_error() {
+    sandbox(|s| {
+        root(s, "root");
+        let filters = "grep ^Seccomp: /proc/self/status | cut -f2";
+        let deny = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":30}]}"#;
+        fs::write(s.path("deny"), deny).unwrap();
+        fs::write(s.path("bad"), r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#).unwrap();
+        for (profile, output) in [("unconfined", "0\n"), ("default", "2\n"), ("deny", "2\n")] {
+            in_layer(s, &["--seccomp", profile], filters).run().code(0).stdout(output);
+        }
+        in_layer(s, &["--seccomp", "deny"], "mkdir /x")
+            .run()
+            .code(1)
+            .stderr("mkdir: can't create directory '/x': Read-only file system\n");
+        in_layer(s, &["--seccomp", "bad"], ":")
+            .run()
+            .code(125)
+            .stderr("jc-rootfs: seccomp bad: SCMP_ACT_NOTIFY: a listener is not supported\n");
+        in_layer(s, &["--seccomp", "none"], ":")
+            .run()
+            .code(125)
+            .stderr("jc-rootfs: read none: No such file or directory\n");
+        // What the payload may have brings its calls with it.
+        let mount = "mount -t tmpfs x /tmp 2>/dev/null && echo mounted";
+        for (options, output) in [
+            (&["--seccomp=default"][..], "mounted\n"),
+            (&["--seccomp=default", "--cap-drop=SYS_ADMIN"], ""),
+            (&["--seccomp=default", "--no-new-privs", "-u", "web"], ""),
+        ] {
+            in_layer(s, options, mount).run().stdout(output);
+        }
+    });
+}
