@@ -7,6 +7,7 @@ use clap::Parser;
 use jc_unshare::{Result, print};
 
 use crate::http::Transport;
+use crate::limits::{self, Allowance};
 use crate::name::Name;
 use crate::platform::Platform;
 use crate::progress::Progress;
@@ -31,6 +32,9 @@ pub struct PullArgs {
     /// Allow plain http to other hosts than this one
     #[arg(long)]
     insecure: bool,
+    /// The most that a layer may unpack to, in bytes; K, M, G, T are powers of 1024
+    #[arg(long, value_name = "SIZE", default_value = limits::DEFAULT_SIZE)]
+    max_size: String,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
@@ -43,6 +47,7 @@ pub struct PullArgs {
 pub fn run(args: PullArgs) -> Result<ExitCode> {
     let names: Vec<Name> = args.images.iter().map(|i| Name::parse(i)).collect::<Result<_>>()?;
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
+    let allowance = Allowance::new(limits::parse_size(&args.max_size)?);
     let store = Store::open(&args.store.map_or_else(store::default_path, Ok)?)?;
     let http = Transport::new(args.insecure);
     let progress = Progress::new(args.quiet);
@@ -50,7 +55,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     rustix::process::umask(rustix::fs::Mode::empty());
     for name in &names {
         let source = source::open(name, &http)?;
-        let record = pull(&*source, &store, platform.as_ref(), &progress)?;
+        let record = pull(&*source, &store, platform.as_ref(), allowance, &progress)?;
         print(&record.to_line()?)?;
     }
     Ok(ExitCode::SUCCESS)

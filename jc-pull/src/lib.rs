@@ -5,10 +5,12 @@
 //! it visible once all of it has been verified.
 
 pub mod auth;
+pub mod beneath;
 pub mod cli;
 pub mod compress;
 pub mod digest;
 pub mod http;
+pub mod limits;
 pub mod manifest;
 pub mod name;
 pub mod platform;

@@ -10,7 +10,8 @@ use jc_unshare::record::{self, Record};
 use jc_unshare::{Context, Error, Result, strerror};
 
 use crate::compress::Decoder;
-use crate::digest::{Digest, Verify};
+use crate::digest::{Digest, Verify, invalid};
+use crate::limits::Allowance;
 use crate::manifest::{Config, Descriptor, Document, MAX_DOCUMENT, Manifest};
 use crate::platform::Platform;
 use crate::progress::{LayerProgress, Progress};
@@ -19,7 +20,7 @@ use crate::source::{Raw, Source};
 use crate::store::{ImageEntry, LayerNames, Store, Work};
 use crate::sys;
 use crate::tar::Reader;
-use crate::unpack::unpack;
+use crate::unpack::{Unpacked, unpack};
 
 /// As many layers are fetched at once: two for each core of a small machine, and no registry minds.
 const JOBS: usize = 4;
@@ -27,16 +28,19 @@ const JOBS: usize = 4;
 const MAX_NESTING: usize = 4;
 /// How much compressed and unpacked data one layer holds in memory, in bytes.
 const BUFFER: usize = 128 << 10;
+/// The tar of nothing.
+const EMPTY_TAR: [u8; 1024] = [0; 1024];
 
 /// Pulls the image for `platform`, or for the host, and says what to run.
 pub fn pull(
     source: &dyn Source,
     store: &Store,
     platform: Option<&Platform>,
+    allowance: Allowance,
     progress: &Progress,
 ) -> Result<Record> {
     let name = source.name();
-    let pull = Pull { source, store, progress, work: store.work()? };
+    let pull = Pull { source, store, progress, allowance, work: store.work()? };
     pull.run(&name, platform).map_err(|e| e.context(name))
 }
 
@@ -44,6 +48,7 @@ struct Pull<'a> {
     source: &'a dyn Source,
     store: &'a Store,
     progress: &'a Progress,
+    allowance: Allowance,
     work: Work<'a>,
 }
 
@@ -66,10 +71,10 @@ impl Pull<'_> {
             let have = &config.platform;
             return Err(Error::new(format_args!("no image for {wanted}; there is {have}")));
         }
-        if resolved.manifest.layers.is_empty() {
-            return Err(Error::new("the image has no layers"));
-        }
-        let layers = self.layers(&resolved)?;
+        let layers = match resolved.manifest.layers.is_empty() {
+            true => self.empty_layer()?,
+            false => self.layers(&resolved)?,
+        };
         let entry = ImageEntry {
             reference: name.to_owned(),
             platform: config.platform.to_string(),
@@ -165,15 +170,20 @@ impl Pull<'_> {
         let diff_ids = resolved.config.diff_ids();
         let names = LayerNames::of(diff_ids);
         let descriptors = &resolved.manifest.layers;
-        let fetch = |number: usize| match (descriptors.get(number), diff_ids.get(number)) {
-            (Some(descriptor), Some(diff_id)) => self.fetch(number, descriptor, diff_id),
+        let fetch = |number: usize, beneath: Option<&[OwnedFd]>| match (
+            descriptors.get(number),
+            diff_ids.get(number),
+        ) {
+            (Some(descriptor), Some(diff_id)) => self.fetch(number, descriptor, diff_id, beneath),
             _ => Err(Error::new("a layer without a diff-id")),
         };
         let missing = self.missing(&names)?;
         let mut fetched: Vec<Option<Fetched>> = names.iter().map(|_| None).collect();
-        for (number, layer) in parallel(&missing, fetch)? {
+        // The lowest has nothing beneath it; what the others have is known only later.
+        let first = |number| fetch(number, if number == 0 { Some(&[]) } else { None });
+        for (number, layer) in parallel(&missing, first)? {
             if let Some(slot) = fetched.get_mut(number) {
-                *slot = Some(layer);
+                *slot = layer;
             }
         }
         let mut layers = Layers { names: Vec::new(), new: Vec::new() };
@@ -186,10 +196,17 @@ impl Pull<'_> {
                     (name, fd.ok_or_else(|| Error::new("a layer has gone from the store"))?)
                 }
                 (None, layer) => {
-                    // It looked present, and the layers beneath show now that it does not fit.
-                    let layer = layer.map_or_else(|| fetch(number), Ok)?;
-                    settle(&layer.root, &layer.implied, &beneath)?;
-                    let name = names.settled(&layer.implied, beneath.first())?.to_owned();
+                    let again = || {
+                        let layer = fetch(number, Some(&beneath))?;
+                        layer.ok_or_else(|| Error::new("a layer without those beneath it"))
+                    };
+                    // None: it looked present and does not fit, or needs what is beneath.
+                    let mut layer = layer.map_or_else(again, Ok)?;
+                    if !settle(&layer.root, &layer.implied, &beneath)? {
+                        layer = again()?;
+                        settle(&layer.root, &layer.implied, &beneath)?;
+                    }
+                    let name = names.settled(&layer, beneath.first())?.to_owned();
                     layers.new.push((number, name.clone()));
                     (name, layer.root)
                 }
@@ -213,16 +230,36 @@ impl Pull<'_> {
         Ok(missing)
     }
 
-    fn fetch(&self, number: usize, descriptor: &Descriptor, diff_id: &Digest) -> Result<Fetched> {
+    /// Nothing if the layer cannot be unpacked without those beneath it, which were not given.
+    fn fetch(
+        &self,
+        number: usize,
+        descriptor: &Descriptor,
+        diff_id: &Digest,
+        beneath: Option<&[OwnedFd]>,
+    ) -> Result<Option<Fetched>> {
         let digest = &descriptor.digest;
         let progress = self.progress.layer(digest.short().to_owned(), descriptor.size);
         let root = self.work.make_layer(number)?;
-        let unpacked = root.try_clone().op("dup")?;
+        let into = Into { root: root.try_clone().op("dup")?, beneath, allowance: self.allowance };
         let blob = self.source.blob(descriptor)?;
-        let implied = stream(blob, descriptor, diff_id, unpacked, &progress)
+        let unpacked = stream(blob, descriptor, diff_id, into, &progress)
             .map_err(|e| e.context(format_args!("layer {digest}")))?;
+        let Unpacked::Whole { implied, dependent } = unpacked else { return Ok(None) };
         progress.done();
-        Ok(Fetched { root, implied })
+        Ok(Some(Fetched { root, implied, dependent }))
+    }
+
+    /// The one layer of an image that has none: an empty directory.
+    fn empty_layer(&self) -> Result<Layers> {
+        let name = Digest::of(&EMPTY_TAR).file_name();
+        let mut layers = Layers { names: vec![name.clone()], new: Vec::new() };
+        if self.store.layer(&name)?.is_none() {
+            let empty: &[u8] = &EMPTY_TAR;
+            unpack(&mut Reader::new(empty), self.work.make_layer(0)?, Some(&[]), self.allowance)?;
+            layers.new.push((0, name));
+        }
+        Ok(layers)
     }
 
     /// The directories of the layers that show: of a layer that comes twice only the upper one
@@ -253,9 +290,20 @@ struct Layers {
 }
 
 /// A layer that was unpacked and verified.
-struct Fetched {
+pub struct Fetched {
+    /// Its directory.
+    pub root: OwnedFd,
+    /// The directories that it uses and does not list.
+    pub implied: BTreeSet<Vec<u8>>,
+    /// Whether it has taken something from the layers beneath.
+    pub dependent: bool,
+}
+
+/// Where a layer goes.
+struct Into<'a> {
     root: OwnedFd,
-    implied: BTreeSet<Vec<u8>>,
+    beneath: Option<&'a [OwnedFd]>,
+    allowance: Allowance,
 }
 
 /// The bytes' one way: source, digest and size, decompression, diff-id, tar, files.
@@ -263,21 +311,37 @@ fn stream(
     blob: Box<dyn Read + Send>,
     descriptor: &Descriptor,
     diff_id: &Digest,
-    root: OwnedFd,
+    into: Into<'_>,
     progress: &LayerProgress<'_>,
-) -> Result<BTreeSet<Vec<u8>>> {
+) -> Result<Unpacked> {
     let broken = |e: io::Error| Error::new(strerror(&e));
     let blob = Counted { inner: blob, progress };
     let blob = Verify::new(blob, descriptor.digest.clone(), Some(descriptor.size));
     let decoder = Decoder::new(BufReader::with_capacity(BUFFER, blob)).map_err(broken)?;
-    let tar = Verify::new(decoder, diff_id.clone(), None);
+    let tar = Limited { inner: decoder, allowance: into.allowance.of_archive() };
+    let tar = Verify::new(tar, diff_id.clone(), None).called("the tar, by diff-id,");
     let mut reader = Reader::new(BufReader::with_capacity(BUFFER, tar));
-    let implied = unpack(&mut reader, root)?;
-    // What follows the archive's end counts for the digests too.
-    let decoder =
-        reader.into_inner().into_inner().finish().map_err(|e| broken(e).context("diff-id"))?;
-    decoder.into_inner().into_inner().finish().map_err(broken)?;
-    Ok(implied)
+    let unpacked = unpack(&mut reader, into.root, into.beneath, into.allowance)?;
+    if matches!(unpacked, Unpacked::Whole { .. }) {
+        // What follows the archive's end counts for the digests too.
+        let rest = io::copy(&mut reader.into_inner(), &mut io::sink());
+        rest.map_err(broken)?;
+    }
+    Ok(unpacked)
+}
+
+/// Ends with an error where a layer unpacks to more than it may.
+struct Limited<R> {
+    inner: R,
+    allowance: Allowance,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.allowance.bytes(n as u64).map_err(|e| invalid(e.to_string()))?;
+        Ok(n)
+    }
 }
 
 struct Counted<'a> {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::digest::Digest;
+use crate::pull::Fetched;
 use crate::settle;
 use crate::sys;
 
@@ -162,16 +163,10 @@ impl LayerNames {
     }
 
     /// The layer's own name, if what it does not list is at most a root that is plain beneath too.
-    pub fn settled<'a>(
-        &'a self,
-        implied: &std::collections::BTreeSet<Vec<u8>>,
-        beneath: Option<&OwnedFd>,
-    ) -> Result<&'a str> {
-        let only_root = implied.iter().all(Vec::is_empty);
-        if implied.is_empty() || only_root && plain_beneath(beneath)? {
-            return Ok(&self.alone);
-        }
-        Ok(&self.chained)
+    pub fn settled<'a>(&'a self, layer: &Fetched, beneath: Option<&OwnedFd>) -> Result<&'a str> {
+        let only_root = layer.implied.iter().all(Vec::is_empty);
+        let plain = layer.implied.is_empty() || only_root && plain_beneath(beneath)?;
+        Ok(if plain && !layer.dependent { &self.alone } else { &self.chained })
     }
 
     /// The layer that the store already has for this place, if any.
@@ -217,9 +212,10 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// An empty directory for a layer.
+    /// An empty directory for a layer, in place of an earlier one for the same.
     pub fn make_layer(&self, number: usize) -> Result<OwnedFd> {
         let (name, path) = (layer_work(number), self.path.join(layer_work(number)));
+        sys::remove_all(self.fd.as_fd(), name.as_bytes()).on("remove", &path)?;
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
         let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
         // The store's own directory may hand on a group or a setgid bit.

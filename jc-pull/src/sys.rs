@@ -20,6 +20,12 @@ pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
+/// Opens a name, whatever it is, only to refer to it.
+pub fn open_path(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
 /// stat(2) of a name, not following it.
 pub fn stat(parent: impl AsFd, name: &[u8]) -> Result<Stat> {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)

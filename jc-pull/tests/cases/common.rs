@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 pub const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -27,6 +27,11 @@ pub fn root() -> bool {
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+pub fn digest512(bytes: &[u8]) -> String {
+    let hex: String = Sha512::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha512:{hex}")
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -139,6 +144,12 @@ impl Layer {
         Self { size: blob.len(), blob, diff_id: digest(tar), media_type: GZIP.to_owned() }
     }
 
+    /// A tar wrapped by someone else, under that suffix of the media type.
+    pub fn wrapped(tar: &[u8], blob: Vec<u8>, suffix: &str) -> Self {
+        let media_type = format!("application/vnd.oci.image.layer.v1.tar{suffix}");
+        Self { size: blob.len(), blob, diff_id: digest(tar), media_type }
+    }
+
     pub fn plain(tar: &[u8]) -> Self {
         let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
         Self { size: tar.len(), blob: tar.to_vec(), diff_id: digest(tar), media_type }
@@ -162,7 +173,11 @@ impl Image {
         let described: Vec<_> = layers
             .iter()
             .map(|l| {
-                let digest = image.add(&l.blob);
+                let digest = match l.diff_id.starts_with("sha512:") {
+                    true => digest512(&l.blob),
+                    false => digest(&l.blob),
+                };
+                image.blobs.insert(digest.clone(), l.blob.clone());
                 image.layers.push(digest.clone());
                 serde_json::json!({"mediaType": l.media_type, "digest": digest, "size": l.size})
             })
@@ -188,7 +203,9 @@ impl Image {
         std::fs::create_dir_all(&blobs).unwrap();
         std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         for (digest, bytes) in &self.blobs {
-            std::fs::write(blobs.join(digest.strip_prefix("sha256:").unwrap()), bytes).unwrap();
+            let path = directory.join("blobs").join(digest.replace(':', "/"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
         }
         let size = self.blobs[&self.manifest].len();
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [
@@ -324,6 +341,15 @@ fn answer_one(s: &mut TcpStream, answer: Option<Answer>, auth: Option<String>) -
     answer.cut.is_none().then_some(())
 }
 
+/// A directory in memory, where that holds all that layers have (user.* attributes since Linux 6.6).
+fn temporary() -> tempfile::TempDir {
+    let flags = rustix::fs::XattrFlags::empty();
+    tempfile::tempdir_in("/dev/shm")
+        .ok()
+        .filter(|d| rustix::fs::setxattr(d.path(), "user.jc", b"", flags).is_ok())
+        .unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
 /// A store of the test's own.
 pub struct Store {
     directory: tempfile::TempDir,
@@ -331,7 +357,7 @@ pub struct Store {
 
 impl Store {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: temporary() }
     }
 
     pub fn path(&self) -> PathBuf {
