@@ -10,7 +10,7 @@ pub const DEFAULT_SIZE: &str = "32G";
 pub const MAX_ENTRIES: u64 = 4 << 20;
 
 /// Of however little an archive, what is not worth an error, in bytes.
-const SLACK: u64 = 1 << 20;
+const SLACK: u64 = 256 << 10;
 
 /// Reads a size in bytes, with `K`, `M`, `G` or `T` for powers of 1024 behind it.
 pub fn parse_size(text: &str) -> Result<u64> {

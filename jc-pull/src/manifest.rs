@@ -29,6 +29,9 @@ pub struct Descriptor {
     pub size: u64,
     /// In an index: what the image was built for.
     pub platform: Option<Platform>,
+    /// Where else the content is, of a layer that registries may not distribute.
+    #[serde(default)]
+    pub urls: Vec<String>,
     /// Free-form notes.
     #[serde(default)]
     pub annotations: Map<String, Value>,

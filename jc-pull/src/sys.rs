@@ -14,6 +14,12 @@ pub const OPAQUE: &str = "trusted.overlay.opaque";
 /// value is "origin unknown".
 pub const ORIGIN: &str = "trusted.overlay.origin";
 
+/// Different each time, on every platform; good for names and jitter, not for secrets.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
 /// Opens a directory in a directory, never through a symbolic link.
 pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;

@@ -102,8 +102,8 @@ fn a_layer_may_unpack_to_so_much_only() {
     assert!(message.contains("entry h: unpacks to more"), "{message}");
     // And so does what follows the end of the archive.
     let zeros = Tar::new().file("a", "").finish();
-    let zeros = [zeros, vec![0; 3 << 20]].concat();
-    let message = refuse(&store, &Image::new(&[Layer::gzip(&zeros)]), &["--max-size", "500K"]);
+    let zeros = [zeros, vec![0; 600 << 10]].concat();
+    let message = refuse(&store, &Image::new(&[Layer::gzip(&zeros)]), &["--max-size", "100K"]);
     assert!(message.contains("unpacks to more than"), "{message}");
     assert_eq!(pull(&store, &Image::new(&[Layer::gzip(&zeros)])).len(), 1);
 }

@@ -3,7 +3,8 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::common::{Image, Layer, Member, Registry, Store, Tar, layers, root};
+use crate::common::{Image, Layer, Member, Store, Tar, layers, root};
+use crate::registry::Registry;
 
 fn pull(store: &Store, tars: &[Vec<u8>]) -> Vec<PathBuf> {
     let registry = Registry::start();
