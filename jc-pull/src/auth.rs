@@ -1,11 +1,14 @@
 //! What a registry asks for before it answers: `WWW-Authenticate` (RFC 9110) and the token service
 //! of the distribution project's auth documents.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jc_unshare::{Error, Result};
-use reqwest::Method;
-use reqwest::Url;
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
+use crate::cancel::Cancel;
+use crate::credentials::Login;
 use crate::http::{Request, Transport, failed};
 
 /// A challenge: its scheme in lower case and its parameters.
@@ -74,37 +77,79 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// Asks the challenge's token service for an anonymous token; the `Authorization` to send.
-pub fn anonymous(http: &Transport, challenge: &Challenge, scope: &str) -> Result<String> {
+/// The `Authorization` of basic authentication (RFC 7617).
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// Asks the challenge's token service for a token; the `Authorization` to send. Without a login the
+/// token is an anonymous one.
+pub fn bearer(
+    http: &Transport,
+    challenge: &Challenge,
+    scope: &str,
+    login: Option<&Login>,
+    insecure: bool,
+    cancel: &Cancel,
+) -> Result<String> {
     let realm = challenge
         .get("realm")
         .ok_or_else(|| Error::new("the registry's challenge names no token service"))?;
     let mut url = Url::parse(realm)
         .map_err(|e| Error::new(format_args!("the registry's token service {realm:?}: {e}")))?;
-    if let Some(service) = challenge.get("service") {
-        url.query_pairs_mut().append_pair("service", service);
-    }
-    url.query_pairs_mut().append_pair("scope", challenge.get("scope").unwrap_or(scope));
-    let request = Request {
-        method: Method::GET,
-        url: url.clone(),
-        accept: "application/json",
-        authorization: None,
+    let scope = challenge.get("scope").unwrap_or(scope);
+    let mut query: Vec<(&str, &str)> = Vec::new();
+    query.extend(challenge.get("service").map(|service| ("service", service)));
+    query.push(("scope", scope));
+    let basic = match login {
+        Some(Login::Password { user, password }) => Some(basic(user, password)),
+        _ => None,
     };
-    let response = http.send(&request)?;
-    let status = response.status();
+    let mut request = Request::get(url.clone(), "application/json", insecure);
+    match login {
+        // OAuth 2 (RFC 6749, 6), as the distribution project's auth/oauth.md has it.
+        Some(Login::Identity(token)) => {
+            query.extend([
+                ("grant_type", "refresh_token"),
+                ("client_id", "jc-pull"),
+                ("refresh_token", token.as_str()),
+            ]);
+            request.method = Method::POST;
+            request.form = Some(form(&query));
+        }
+        _ => {
+            url.query_pairs_mut().extend_pairs(&query);
+            request.url = url.clone();
+            request.authorization = basic.as_deref();
+        }
+    }
+    let response = http.send(&request, cancel).map_err(|fault| fault.error)?;
+    let (method, status) = (request.method, response.status());
     if !status.is_success() {
-        return Err(failed(&Method::GET, &url, status));
+        let error = failed(&method, &url, status);
+        return Err(match (status, login) {
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(_)) => {
+                error.hint("user and password, or token, are not accepted")
+            }
+            _ => error,
+        });
     }
     let token: Token = response
         .bytes()
         .ok()
         .and_then(|body| serde_json::from_slice(&body).ok())
-        .ok_or_else(|| failed(&Method::GET, &url, "not a token"))?;
+        .ok_or_else(|| failed(&method, &url, "not a token"))?;
     match token.token.or(token.access_token).filter(|t| !t.is_empty()) {
         Some(token) => Ok(format!("Bearer {token}")),
-        None => Err(failed(&Method::GET, &url, "no token in the answer")),
+        None => Err(failed(&method, &url, "no token in the answer")),
     }
+}
+
+/// `application/x-www-form-urlencoded`, as a URL's query is.
+fn form(pairs: &[(&str, &str)]) -> String {
+    let Ok(mut url) = Url::parse("http://form/") else { return String::new() };
+    url.query_pairs_mut().extend_pairs(pairs);
+    url.query().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -133,5 +178,11 @@ mod tests {
             assert_eq!(found, schemes, "{text}");
         }
         assert_eq!(Challenge::parse(r#"Basic realm="a \"b\"""#)[0].get("realm"), Some(r#"a "b""#));
+    }
+
+    #[test]
+    fn a_login_is_encoded() {
+        assert_eq!(basic("Aladdin", "open sesame"), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(form(&[("a", "b c&d"), ("e", "ü")]), "a=b+c%26d&e=%C3%BC");
     }
 }

@@ -1,17 +1,27 @@
 //! `jc-pull`'s command line.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use clap::Parser;
-use jc_unshare::{Result, print};
+use clap::{Parser, ValueEnum};
+use jc_unshare::record::Record;
+use jc_unshare::{Context, Error, Result, print};
 
-use crate::http::Transport;
+use crate::cancel::Cancel;
+use crate::credentials::{Credentials, Login};
+use crate::http::{self, Transport};
+use crate::limits::{self, Allowance};
 use crate::name::Name;
+use crate::parallel::parallel;
 use crate::platform::Platform;
-use crate::progress::Progress;
-use crate::pull::pull;
-use crate::source;
+use crate::progress::{Progress, Style};
+use crate::pull::{self, Image, pull};
+use crate::registries::Registries;
+use crate::resolve::{Policy, Resolved, resolve};
+use crate::source::{Opener, Source};
 use crate::store::{self, Store};
 
 /// Fetch container images into a verified store and print what to run.
@@ -22,36 +32,208 @@ use crate::store::{self, Store};
 #[derive(Parser)]
 #[command(name = "jc-pull", version)]
 pub struct PullArgs {
-    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    /// Read logins from FILE only [default: $REGISTRY_AUTH_FILE, or podman's and Docker's]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Trust the certificate authorities in FILE (PEM) besides the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Vec<PathBuf>,
+    /// Allow plain http to other hosts than this one, and unknown certificates
+    #[arg(long)]
+    insecure: bool,
+    /// Fetch so many layers at once
+    #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    jobs: usize,
+    /// The most that a layer may unpack to, in bytes; K, M, G, T are powers of 1024
+    #[arg(long, value_name = "SIZE", default_value = limits::DEFAULT_SIZE)]
+    max_size: String,
+    /// Ask at URL first for images of the registry HOST
+    #[arg(long, value_name = "HOST=URL")]
+    mirror: Vec<String>,
+    /// Do not wait until the data is on the disk
+    #[arg(long)]
+    no_sync: bool,
+    /// Read the password for --username from the first line of stdin
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
     /// The platform to pull for, os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
-    /// Allow plain http to other hosts than this one
-    #[arg(long)]
-    insecure: bool,
+    /// When to ask the registry: always, only for what is missing here, or never
+    #[arg(long, value_name = "WHEN", default_value = "always")]
+    policy: When,
+    /// What to print of each image
+    #[arg(long, value_name = "WHAT", default_value = "record")]
+    print: What,
+    /// How to show progress
+    #[arg(long, value_name = "STYLE", default_value = "auto")]
+    progress: Style,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
+    /// Try again so many times what may go better then
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    retry: u32,
+    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// The longest wait for a connection, and for more bytes on one
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds)]
+    timeout: u64,
+    /// Log in as USER
+    #[arg(long, value_name = "USER", requires = "password_stdin")]
+    username: Option<String>,
     /// What to pull
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
 
-/// Pulls the images in the order given, printing a record for each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum When {
+    Always,
+    Missing,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum What {
+    /// What jc-run takes
+    Record,
+    /// The manifest's digest
+    Digest,
+    /// The manifest; no layer is fetched
+    Manifest,
+    /// The configuration; no layer is fetched
+    Config,
+    /// The directories of the layers, the lowest first
+    Rootfs,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "not a positive number".to_owned())
+}
+
+/// Up to a day.
+fn seconds(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|n| (1..=86_400).contains(n));
+    seconds.ok_or_else(|| "not from 1 to 86400 seconds".to_owned())
+}
+
+/// Pulls the images and prints something of each, in the order given.
 pub fn run(args: PullArgs) -> Result<ExitCode> {
-    let names: Vec<Name> = args.images.iter().map(|i| Name::parse(i)).collect::<Result<_>>()?;
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
+    let allowance = Allowance::new(limits::parse_size(&args.max_size)?);
+    let mut registries = Registries::default();
+    args.mirror.iter().try_for_each(|mirror| registries.add_mirror(mirror))?;
+    let parsed = args.images.iter().map(|image| Name::parse(image));
+    parsed.collect::<Result<Vec<_>>>()?;
+    registries.load()?;
+    let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
+    let names: Vec<Name> = expanded.collect::<Result<_>>()?;
+    let opener = opener(&args, registries)?;
     let store = Store::open(&args.store.map_or_else(store::default_path, Ok)?)?;
-    let http = Transport::new(args.insecure);
-    let progress = Progress::new(args.quiet);
+    let style = if args.quiet { Style::None } else { args.progress };
+    let policy = match args.policy {
+        When::Always => Policy::Always,
+        When::Missing => Policy::Missing,
+        When::Never => Policy::Never,
+    };
+    let progress = Progress::new(style);
     // The modes of what is unpacked are the image's business.
     rustix::process::umask(rustix::fs::Mode::empty());
-    for name in &names {
-        let source = source::open(name, &http)?;
-        let record = pull(&*source, &store, platform.as_ref(), &progress)?;
-        print(&record.to_line()?)?;
+    let (images, known) =
+        resolve_all(&opener, &names, &store, policy, platform.as_ref(), args.jobs);
+    let outcome = match args.print {
+        What::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
+        What::Config => images.iter().try_for_each(|i| print(&i.resolved.config_bytes)),
+        _ => {
+            let options =
+                pull::Options { jobs: args.jobs, allowance, policy, no_sync: args.no_sync };
+            let (records, outcome) = pull(&store, &images, options, &progress);
+            progress.finish(
+                images.iter().map(|i| i.resolved.manifest.layers.len()).sum(),
+                outcome.is_ok() && known.is_ok(),
+            );
+            for record in &records {
+                print(text(args.print, record)?)?;
+            }
+            outcome
+        }
+    };
+    outcome.and(known).map(|()| ExitCode::SUCCESS)
+}
+
+fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
+    let given = args.username.clone().map(login).transpose()?;
+    let credentials = Credentials::load(args.authfile.as_deref(), given)?;
+    let http = Transport::new(http::Options {
+        timeout: Duration::from_secs(args.timeout),
+        retries: args.retry,
+        authorities: args.ca.clone(),
+    });
+    Ok(Opener {
+        http: Arc::new(http),
+        credentials: Arc::new(credentials),
+        registries,
+        insecure: args.insecure,
+    })
+}
+
+/// The password is stdin's first line; it is not to be seen in a list of processes.
+fn login(user: String) -> Result<Login> {
+    let mut text = String::new();
+    std::io::stdin().take(64 << 10).read_to_string(&mut text).op("read stdin")?;
+    let password = text.lines().next().unwrap_or_default().to_owned();
+    if password.is_empty() {
+        return Err(Error::usage("no password on stdin"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Login::Password { user, password })
+}
+
+/// Finds out what the names stand for, several at once: those up to the first that fails, and why.
+fn resolve_all(
+    opener: &Opener,
+    names: &[Name],
+    store: &Store,
+    policy: Policy,
+    platform: Option<&Platform>,
+    at_once: usize,
+) -> (Vec<Image>, Result<()>) {
+    let all = Cancel::default();
+    let found: Mutex<Vec<Option<Result<Image>>>> = Mutex::new(names.iter().map(|_| None).collect());
+    parallel(at_once, names.iter().enumerate().collect(), |(number, name)| {
+        let cancel = all.for_image(number);
+        let one = || -> Result<Image> {
+            let source: Arc<dyn Source> = opener.open(name, &cancel)?;
+            let resolved: Resolved = resolve(&source, store, policy, platform, &cancel)?;
+            Ok(Image { source, resolved, cancel: cancel.clone() })
+        };
+        if cancel.is_given_up() {
+            return;
+        }
+        let outcome = one().inspect_err(|_| cancel.give_up());
+        if let Some(slot) = found.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
+            *slot = Some(outcome);
+        }
+    });
+    let mut images = Vec::new();
+    for outcome in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten()
+    {
+        match outcome {
+            Ok(image) => images.push(image),
+            Err(error) => return (images, Err(error)),
+        }
+    }
+    (images, Ok(()))
+}
+
+fn text(what: What, record: &Record) -> Result<String> {
+    Ok(match what {
+        What::Digest => format!("{}\n", record.digest.as_deref().unwrap_or_default()),
+        What::Rootfs => {
+            let directories = record.layers.iter().flatten().chain(&record.rootfs);
+            directories.map(|directory| format!("{}\n", directory.display())).collect()
+        }
+        What::Record | What::Manifest | What::Config => record.to_line()?,
+    })
 }

@@ -174,20 +174,20 @@ pub struct Verify<R> {
     want: Digest,
     size: Option<u64>,
     seen: u64,
+    what: &'static str,
 }
 
 impl<R: Read> Verify<R> {
     /// `size` in bytes, where it is known beforehand.
     pub fn new(inner: R, want: Digest, size: Option<u64>) -> Self {
         let hasher = Some(Hasher::new(want.algorithm()));
-        Self { inner, hasher, want, size, seen: 0 }
+        Self { inner, hasher, want, size, seen: 0, what: "the content" }
     }
 
-    /// Reads what is left, so that all of it has been verified when this returns; the reader
-    /// beneath.
-    pub fn finish(mut self) -> io::Result<R> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(self.inner)
+    /// What errors call the bytes.
+    #[must_use]
+    pub fn called(self, what: &'static str) -> Self {
+        Self { what, ..self }
     }
 
     fn check_end(&mut self) -> io::Result<()> {
@@ -196,7 +196,7 @@ impl<R: Read> Verify<R> {
         }
         match self.hasher.take().map(Hasher::finish) {
             Some(found) if found != self.want => {
-                Err(invalid(format!("the content has digest {found}, not {}", self.want)))
+                Err(invalid(format!("{} has digest {found}, not {}", self.what, self.want)))
             }
             _ => Ok(()),
         }
@@ -265,7 +265,8 @@ mod tests {
             ("hellO", Some(5), Err("the content has digest sha256:")),
             ("hellO", None, Err("the content has digest sha256:")),
         ] {
-            let found = Verify::new(content.as_bytes(), want.clone(), size).finish();
+            let mut verify = Verify::new(content.as_bytes(), want.clone(), size);
+            let found = io::copy(&mut verify, &mut io::sink());
             match outcome {
                 Ok(()) => assert!(found.is_ok(), "{content} {size:?}"),
                 Err(why) => assert!(found.unwrap_err().to_string().starts_with(why), "{content}"),

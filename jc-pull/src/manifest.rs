@@ -29,6 +29,9 @@ pub struct Descriptor {
     pub size: u64,
     /// In an index: what the image was built for.
     pub platform: Option<Platform>,
+    /// Where else the content is, of a layer that registries may not distribute.
+    #[serde(default)]
+    pub urls: Vec<String>,
     /// Free-form notes.
     #[serde(default)]
     pub annotations: Map<String, Value>,
@@ -164,10 +167,13 @@ fn check_layer(layer: &Descriptor) -> Result<()> {
     match essence(&layer.media_type) {
         "application/vnd.oci.image.layer.v1.tar"
         | "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.v1.tar+zstd"
         | "application/vnd.oci.image.layer.nondistributable.v1.tar"
         | "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        | "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
         | "application/vnd.docker.image.rootfs.diff.tar"
         | "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.zstd"
         | "application/vnd.docker.image.rootfs.foreign.diff.tar"
         | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Ok(()),
         other if other.ends_with("+encrypted") => {

@@ -101,11 +101,6 @@ impl Reference {
             (None, None) => "latest".to_owned(),
         }
     }
-
-    /// `host[:port]` that serves the API: Docker Hub's is not the name in its references.
-    pub fn endpoint(&self) -> &str {
-        if self.registry == "docker.io" { "registry-1.docker.io" } else { &self.registry }
-    }
 }
 
 impl Display for Reference {
@@ -122,7 +117,7 @@ impl Display for Reference {
 }
 
 /// The first component is a registry if it can be nothing else, as Docker decides it.
-fn split_registry(text: &str) -> (&str, &str) {
+pub fn split_registry(text: &str) -> (&str, &str) {
     match text.split_once('/') {
         Some((first, rest))
             if first.contains(['.', ':'])
@@ -201,23 +196,22 @@ mod tests {
 
     #[test]
     fn references_get_dockers_defaults() {
-        for (text, full, endpoint) in [
-            ("alpine", "docker.io/library/alpine:latest", "registry-1.docker.io"),
-            ("alpine:3.20", "docker.io/library/alpine:3.20", "registry-1.docker.io"),
-            ("user/x", "docker.io/user/x:latest", "registry-1.docker.io"),
-            ("docker.io/alpine", "docker.io/library/alpine:latest", "registry-1.docker.io"),
-            ("index.docker.io/alpine", "docker.io/library/alpine:latest", "registry-1.docker.io"),
-            ("localhost/x", "localhost/x:latest", "localhost"),
-            ("host:5000/a/b:tag", "host:5000/a/b:tag", "host:5000"),
-            ("127.0.0.1:5000/debian", "127.0.0.1:5000/debian:latest", "127.0.0.1:5000"),
-            ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000"),
-            ("quay.io/a_b/c.d/e--f:T_1.0-x", "quay.io/a_b/c.d/e--f:T_1.0-x", "quay.io"),
-            (&format!("a@{D}"), &format!("docker.io/library/a@{D}"), "registry-1.docker.io"),
-            (&format!("h.x/a:t@{D}"), &format!("h.x/a:t@{D}"), "h.x"),
+        for (text, full) in [
+            ("alpine", "docker.io/library/alpine:latest"),
+            ("alpine:3.20", "docker.io/library/alpine:3.20"),
+            ("user/x", "docker.io/user/x:latest"),
+            ("docker.io/alpine", "docker.io/library/alpine:latest"),
+            ("index.docker.io/alpine", "docker.io/library/alpine:latest"),
+            ("localhost/x", "localhost/x:latest"),
+            ("host:5000/a/b:tag", "host:5000/a/b:tag"),
+            ("127.0.0.1:5000/debian", "127.0.0.1:5000/debian:latest"),
+            ("[::1]:5000/a", "[::1]:5000/a:latest"),
+            ("quay.io/a_b/c.d/e--f:T_1.0-x", "quay.io/a_b/c.d/e--f:T_1.0-x"),
+            (&format!("a@{D}"), &format!("docker.io/library/a@{D}")),
+            (&format!("h.x/a:t@{D}"), &format!("h.x/a:t@{D}")),
         ] {
             let reference = Reference::parse(text).unwrap();
             assert_eq!(reference.to_string(), full, "{text}");
-            assert_eq!(reference.endpoint(), endpoint, "{text}");
             assert_eq!(Reference::parse(full).unwrap(), reference, "{text}");
         }
         assert_eq!(Reference::parse(&format!("h.x/a:t@{D}")).unwrap().target(), D);

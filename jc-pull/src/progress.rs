@@ -1,78 +1,165 @@
 //! What a person sees meanwhile, on stderr: bars on a terminal, plain lines elsewhere, or nothing.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// How progress is shown.
-pub enum Progress {
-    /// A bar for each layer.
-    Bars(MultiProgress),
-    /// A line for each layer, when it is done.
-    Lines,
-    /// Not at all.
+/// How progress is to be shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Style {
+    /// Bars if stderr is a terminal, lines if not.
+    Auto,
+    /// A bar for each layer, and one for all.
+    Bar,
+    /// A line for each finished layer, and one now and then.
+    Plain,
+    /// Nothing.
     None,
 }
 
+/// How often a plain line says how far it all is.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Counts, and shows.
+pub struct Progress {
+    screen: Screen,
+    started: Instant,
+    /// Bytes that are to be transferred, and have been.
+    size: AtomicU64,
+    seen: AtomicU64,
+    fetched: AtomicU64,
+    /// How many plain lines of the interval there have been.
+    lines: AtomicU64,
+}
+
+enum Screen {
+    Bars(MultiProgress, ProgressBar),
+    Lines,
+    Nothing,
+}
+
 impl Progress {
-    /// As it suits stderr.
-    pub fn new(quiet: bool) -> Self {
-        match (quiet, io::stderr().is_terminal()) {
-            (true, _) => Self::None,
-            (false, true) => Self::Bars(MultiProgress::new()),
-            (false, false) => Self::Lines,
-        }
+    /// In that style.
+    pub fn new(style: Style) -> Arc<Self> {
+        let screen = match style {
+            Style::None => Screen::Nothing,
+            Style::Auto if !io::stderr().is_terminal() => Screen::Lines,
+            Style::Plain => Screen::Lines,
+            Style::Auto | Style::Bar => {
+                let bars = MultiProgress::new();
+                let total = bars.add(bar(0, "total"));
+                Screen::Bars(bars, total)
+            }
+        };
+        let (size, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (fetched, lines) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { screen, started: Instant::now(), size, seen, fetched, lines })
     }
 
     /// Says something once.
-    pub fn say(&self, text: &str) {
-        match self {
-            Self::None => {}
+    fn say(&self, text: &str) {
+        match &self.screen {
+            Screen::Nothing => {}
             // Progress that nobody can read is not worth failing for.
-            Self::Bars(bars) => drop(bars.println(text)),
-            Self::Lines => drop(writeln!(io::stderr(), "jc-pull: {text}")),
+            Screen::Bars(bars, _) => drop(bars.println(text)),
+            Screen::Lines => drop(writeln!(io::stderr(), "jc-pull: {text}")),
+        }
+    }
+
+    /// So many bytes more are to be transferred.
+    pub fn expect(&self, bytes: u64) {
+        let size = self.size.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if let Screen::Bars(_, total) = &self.screen {
+            total.set_length(size);
         }
     }
 
     /// Begins with a layer of `size` bytes.
-    pub fn layer(&self, label: String, size: u64) -> LayerProgress<'_> {
-        let bar = match self {
-            Self::Bars(bars) => {
-                let bar = bars.add(ProgressBar::new(size));
-                let template = "{prefix:12} {bar:30} {bytes:>10}/{total_bytes:10} {bytes_per_sec}";
-                if let Ok(style) = ProgressStyle::with_template(template) {
-                    bar.set_style(style.progress_chars("=> "));
-                }
-                bar.set_prefix(label.clone());
-                Some(bar)
-            }
-            Self::Lines | Self::None => None,
+    pub fn layer(self: &Arc<Self>, label: &str, size: u64) -> Arc<LayerProgress> {
+        let bar = match &self.screen {
+            Screen::Bars(bars, total) => Some(bars.insert_before(total, bar(size, label))),
+            _ => None,
         };
-        LayerProgress { progress: self, label, size, seen: AtomicU64::new(0), bar }
+        let unpacked = AtomicU64::new(0);
+        let progress = Arc::clone(self);
+        Arc::new(LayerProgress { progress, label: label.to_owned(), size, unpacked, bar })
+    }
+
+    /// Ends it. Where all went `well`, the last line says what was done, of so many layers in all.
+    pub fn finish(&self, layers: usize, well: bool) {
+        if let Screen::Bars(bars, total) = &self.screen {
+            total.finish_and_clear();
+            drop(bars.clear());
+        }
+        if !well {
+            return;
+        }
+        let fetched = self.fetched.load(Ordering::Relaxed);
+        let reused = (layers as u64).saturating_sub(fetched);
+        let (bytes, time) = (human(self.seen.load(Ordering::Relaxed)), self.started.elapsed());
+        let time = time.as_secs_f64();
+        self.say(&format!("{fetched} layers fetched, {reused} reused, {bytes} in {time:.1} s"));
+    }
+
+    fn add(&self, bytes: u64) {
+        let seen = self.seen.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match &self.screen {
+            Screen::Bars(_, total) => total.inc(bytes),
+            Screen::Nothing => {}
+            Screen::Lines => {
+                let due = self.started.elapsed().as_secs() / INTERVAL.as_secs();
+                if self.lines.fetch_max(due, Ordering::Relaxed) < due {
+                    let size = self.size.load(Ordering::Relaxed);
+                    self.say(&format!("{} of {}", human(seen), human(size)));
+                }
+            }
+        }
     }
 }
 
+fn bar(size: u64, label: &str) -> ProgressBar {
+    let bar = ProgressBar::new(size);
+    let template = "{prefix:12} {bar:25} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_prefix(label.to_owned());
+    bar
+}
+
 /// One layer's progress.
-pub struct LayerProgress<'a> {
-    progress: &'a Progress,
+pub struct LayerProgress {
+    progress: Arc<Progress>,
     label: String,
     size: u64,
-    seen: AtomicU64,
+    unpacked: AtomicU64,
     bar: Option<ProgressBar>,
 }
 
-impl LayerProgress<'_> {
+impl LayerProgress {
     /// More of the layer has come, in bytes as they are transferred.
     pub fn add(&self, bytes: usize) {
-        self.seen.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.progress.add(bytes as u64);
         if let Some(bar) = &self.bar {
             bar.inc(bytes as u64);
         }
     }
 
+    /// More of the layer has been decompressed, in bytes.
+    pub fn unpacked(&self, bytes: usize) {
+        if let Some(bar) = &self.bar {
+            let all = self.unpacked.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+            bar.set_message(format!("-> {}", human(all)));
+        }
+    }
+
     /// The layer is unpacked and verified.
     pub fn done(&self) {
+        self.progress.fetched.fetch_add(1, Ordering::Relaxed);
         match &self.bar {
             Some(bar) => bar.finish(),
             None => self.progress.say(&format!("layer {}: {} done", self.label, human(self.size))),
@@ -80,7 +167,7 @@ impl LayerProgress<'_> {
     }
 }
 
-impl Drop for LayerProgress<'_> {
+impl Drop for LayerProgress {
     fn drop(&mut self) {
         if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
             bar.abandon();
@@ -88,7 +175,7 @@ impl Drop for LayerProgress<'_> {
     }
 }
 
-/// Bytes, for people: three digits and an SI unit.
+/// Bytes, for people: up to four digits and an SI unit.
 pub fn human(bytes: u64) -> String {
     let mut value = bytes;
     for unit in ["B", "kB", "MB", "GB"] {

@@ -1,234 +1,299 @@
-//! One image, from a source into the store.
+//! Images, from their sources into the store.
 
-use std::collections::BTreeSet;
-use std::io::{self, BufReader, Read};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jc_unshare::record::{self, Record};
-use jc_unshare::{Context, Error, Result, strerror};
+use jc_unshare::{Context, Error, Result};
 
-use crate::compress::Decoder;
-use crate::digest::{Digest, Verify};
-use crate::manifest::{Config, Descriptor, Document, MAX_DOCUMENT, Manifest};
-use crate::platform::Platform;
-use crate::progress::{LayerProgress, Progress};
+use crate::cancel::Cancel;
+use crate::digest::Digest;
+use crate::limits::Allowance;
+use crate::parallel::parallel;
+use crate::progress::Progress;
+use crate::resolve::{Policy, Resolved};
 use crate::settle::settle;
-use crate::source::{Raw, Source};
-use crate::store::{ImageEntry, LayerNames, Store, Work};
+use crate::source::Source;
+use crate::store::{ImageEntry, LayerNames, Publish, Store, Work};
+use crate::stream::{Fetched, Layer, fetch};
 use crate::sys;
 use crate::tar::Reader;
 use crate::unpack::unpack;
 
-/// As many layers are fetched at once: two for each core of a small machine, and no registry minds.
-const JOBS: usize = 4;
-/// An index may hold indexes, so deep.
-const MAX_NESTING: usize = 4;
-/// How much compressed and unpacked data one layer holds in memory, in bytes.
-const BUFFER: usize = 128 << 10;
+/// The tar of nothing: what an image without layers has in their place.
+const EMPTY_TAR: [u8; 1024] = [0; 1024];
+/// How often layers may vanish under a pull's hands before it gives up.
+const ROUNDS: usize = 3;
 
-/// Pulls the image for `platform`, or for the host, and says what to run.
+/// How to pull.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// As many layers are fetched at once.
+    pub jobs: usize,
+    /// What a layer may unpack to.
+    pub allowance: Allowance,
+    /// Whether sources may be asked for layers.
+    pub policy: Policy,
+    /// Leaves it to the kernel when data reaches the disk.
+    pub no_sync: bool,
+}
+
+/// An image whose layers are to be had.
+pub struct Image {
+    /// Where from.
+    pub source: Arc<dyn Source>,
+    /// Which.
+    pub resolved: Resolved,
+    /// When to stop.
+    pub cancel: Cancel,
+}
+
+/// Pulls the images, those behind each other on the command line at once. Gives what is there in
+/// the end, in order up to the first that failed, and that one's error.
 pub fn pull(
-    source: &dyn Source,
     store: &Store,
-    platform: Option<&Platform>,
-    progress: &Progress,
-) -> Result<Record> {
-    let name = source.name();
-    let pull = Pull { source, store, progress, work: store.work()? };
-    pull.run(&name, platform).map_err(|e| e.context(name))
+    images: &[Image],
+    options: Options,
+    progress: &Arc<Progress>,
+) -> (Vec<Record>, Result<()>) {
+    let mut batch = Batch {
+        store,
+        images,
+        options,
+        progress,
+        work: None,
+        places: 0,
+        fetched: BTreeMap::new(),
+        ready: BTreeMap::new(),
+        errors: BTreeMap::new(),
+    };
+    match batch.run() {
+        Ok(outcome) => outcome,
+        Err(error) => (Vec::new(), Err(error)),
+    }
 }
 
-struct Pull<'a> {
-    source: &'a dyn Source,
+/// A layer in the work directory.
+struct Ready {
+    place: usize,
+    root: OwnedFd,
+}
+
+struct Batch<'a> {
     store: &'a Store,
-    progress: &'a Progress,
-    work: Work<'a>,
+    images: &'a [Image],
+    options: Options,
+    progress: &'a Arc<Progress>,
+    /// Made when something has to be written.
+    work: Option<Work<'a>>,
+    /// As many directories for layers were made in it.
+    places: usize,
+    /// Layers that were unpacked, by diff-id.
+    fetched: BTreeMap<Digest, (usize, Fetched)>,
+    /// Layers that are as they will be in the store, by their names there.
+    ready: BTreeMap<String, Ready>,
+    /// Why an image failed.
+    errors: BTreeMap<usize, Error>,
 }
 
-/// Documents on the way to an image, verified.
-struct Resolved {
-    target: Digest,
-    manifest_digest: Digest,
-    manifest: Manifest,
-    config: Config,
-    new_blobs: Vec<Digest>,
+/// A layer to fetch, of that image.
+struct Job {
+    image: usize,
+    place: usize,
+    root: OwnedFd,
+    layer: Layer,
+    lowest: bool,
 }
 
-impl Pull<'_> {
-    fn run(&self, name: &str, wanted: Option<&Platform>) -> Result<Record> {
-        let resolved = self.resolve(wanted)?;
-        let config = &resolved.config;
-        if let Some(wanted) = wanted
-            && config.platform.distance(wanted).is_none()
-        {
-            let have = &config.platform;
-            return Err(Error::new(format_args!("no image for {wanted}; there is {have}")));
+impl Batch<'_> {
+    fn run(&mut self) -> Result<(Vec<Record>, Result<()>)> {
+        for _ in 0..ROUNDS {
+            self.fetch_missing()?;
+            let mut entries = Vec::new();
+            let mut outcome = Ok(());
+            for (number, image) in self.images.iter().enumerate() {
+                match self.assemble(number, image) {
+                    Ok(entry) => entries.push(entry),
+                    Err(error) => {
+                        outcome = Err(error.context(&image.resolved.name));
+                        break;
+                    }
+                }
+            }
+            if self.publish(&entries)? {
+                let records = self.images.iter().zip(&entries);
+                let records = records.map(|(image, entry)| self.record(image, entry));
+                return Ok((records.collect::<Result<_>>()?, outcome));
+            }
         }
-        if resolved.manifest.layers.is_empty() {
-            return Err(Error::new("the image has no layers"));
+        Err(Error::new("layers are removed from the store as fast as they come"))
+    }
+
+    /// Fetches what is nowhere yet, all images' layers at once.
+    fn fetch_missing(&mut self) -> Result<()> {
+        let mut jobs = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (number, image) in self.images.iter().enumerate() {
+            let diff_ids = image.resolved.config.diff_ids();
+            let layers = LayerNames::of(diff_ids).into_iter().zip(image.layers());
+            for (at, (names, layer)) in layers.enumerate() {
+                let here =
+                    self.open(&names.alone)?.is_some() || self.open(&names.chained)?.is_some();
+                let under_way = self.fetched.contains_key(&layer.diff_id);
+                if !here && !under_way && seen.insert(layer.diff_id.clone()) {
+                    self.may_fetch(&layer)?;
+                    let (place, root) = self.make_place()?;
+                    self.progress.expect(layer.blob.size);
+                    jobs.push(Job { image: number, place, root, layer, lowest: at == 0 });
+                }
+            }
         }
-        let layers = self.layers(&resolved)?;
-        let entry = ImageEntry {
-            reference: name.to_owned(),
-            platform: config.platform.to_string(),
-            target: resolved.target,
+        let results = Mutex::new((&mut self.fetched, &mut self.errors));
+        let (allowance, progress) = (self.options.allowance, self.progress);
+        parallel(self.options.jobs, jobs, |job: Job| {
+            let cancel = &job.layer.cancel;
+            // The lowest has nothing beneath it; what the others have is known only later.
+            let beneath: Option<&[OwnedFd]> = if job.lowest { Some(&[]) } else { None };
+            if cancel.is_given_up() {
+                return;
+            }
+            let outcome = fetch_one(&job.layer, job.root, beneath, allowance, progress);
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            match outcome {
+                Ok(Some(fetched)) => {
+                    results.0.insert(job.layer.diff_id.clone(), (job.place, fetched));
+                }
+                Ok(None) => {}
+                // Those that follow from another's failure say nothing.
+                Err(_) if cancel.is_given_up() => {}
+                Err(error) => {
+                    results.1.insert(job.image, error);
+                    cancel.give_up();
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Makes an image's layers what they will be in the store.
+    fn assemble(&mut self, number: usize, image: &Image) -> Result<ImageEntry> {
+        if let Some(error) = self.errors.remove(&number) {
+            return Err(error);
+        }
+        let resolved = &image.resolved;
+        let mut names = Vec::new();
+        let mut beneath = Vec::<OwnedFd>::new();
+        let all = LayerNames::of(resolved.config.diff_ids());
+        for (layer_names, layer) in all.iter().zip(image.layers()) {
+            let name = match layer_names.find(|name| self.open(name), beneath.first())? {
+                Some(name) => name,
+                None => self.place(layer_names, &layer, &beneath)?,
+            };
+            let fd = self.open(&name)?;
+            beneath.insert(0, fd.ok_or_else(|| Error::new("a layer has gone from the store"))?);
+            names.push(name);
+        }
+        if names.is_empty() {
+            names.push(self.empty_layer()?);
+        }
+        Ok(ImageEntry {
+            reference: resolved.name.clone(),
+            platform: resolved.config.platform.to_string(),
+            target: resolved.target.clone(),
             manifest: resolved.manifest_digest.clone(),
-            config: resolved.manifest.config.digest,
-            layers: layers.names,
-        };
-        self.work.publish(&layers.new, &resolved.new_blobs, &entry)?;
-        Ok(Record {
-            jc: record::VERSION,
-            reference: Some(entry.reference.clone()),
-            digest: Some(resolved.manifest_digest.to_string()),
-            platform: Some(entry.platform.clone()),
-            layers: Some(self.visible(&entry.layers)?),
-            rootfs: None,
-            config: config.config.clone(),
+            config: resolved.manifest.config.digest.clone(),
+            layers: names,
         })
     }
 
-    /// From the name to one image's manifest and configuration.
-    fn resolve(&self, wanted: Option<&Platform>) -> Result<Resolved> {
-        let host = Platform::host();
-        let (raw, named) = self.source.top()?;
-        let target = named.unwrap_or_else(|| Digest::of(&raw.bytes));
-        let mut new_blobs = Vec::new();
-        let (mut digest, mut raw) = (target.clone(), raw);
-        for _ in 0..=MAX_NESTING {
-            let document = self.document(&digest, &raw)?;
-            if self.store.blob(&digest).is_none() {
-                self.work.add_blob(&digest, &raw.bytes)?;
-                new_blobs.push(digest.clone());
-            }
-            let chosen = match document {
-                Document::Index(index) => index.select(wanted.unwrap_or(&host))?.clone(),
-                Document::Manifest(manifest) => {
-                    manifest.check()?;
-                    let config = self.config(&manifest, &mut new_blobs)?;
-                    let manifest_digest = digest;
-                    return Ok(Resolved { target, manifest_digest, manifest, config, new_blobs });
-                }
-            };
-            raw = self.manifest(&chosen)?;
-            digest = chosen.digest;
-        }
-        Err(Error::new("indexes inside indexes, without end"))
-    }
-
-    fn document(&self, digest: &Digest, raw: &Raw) -> Result<Document> {
-        digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
-        let declared = raw.media_type.as_deref();
-        Document::parse(&raw.bytes, declared).map_err(|e| e.context(digest))
-    }
-
-    fn manifest(&self, descriptor: &Descriptor) -> Result<Raw> {
-        let media_type = Some(descriptor.media_type.clone()).filter(|t| !t.is_empty());
-        if let Some(bytes) = self.store.blob(&descriptor.digest) {
-            return Ok(Raw { bytes, media_type });
-        }
-        let raw = self.source.manifest(descriptor)?;
-        let found = raw.bytes.len() as u64;
-        if found != descriptor.size {
-            let Descriptor { digest, size, .. } = descriptor;
-            return Err(Error::new(format_args!("manifest {digest}: {found} bytes, not {size}")));
-        }
-        Ok(Raw { bytes: raw.bytes, media_type: media_type.or(raw.media_type) })
-    }
-
-    fn config(&self, manifest: &Manifest, new_blobs: &mut Vec<Digest>) -> Result<Config> {
-        let Descriptor { digest, size, .. } = &manifest.config;
-        let bytes = match self.store.blob(digest) {
-            Some(bytes) => bytes,
-            None => {
-                if *size > MAX_DOCUMENT {
-                    return Err(Error::new(format_args!("config {digest}: more than 4 MiB")));
-                }
-                let blob = self.source.blob(&manifest.config)?;
-                let mut bytes = Vec::new();
-                Verify::new(blob, digest.clone(), Some(*size))
-                    .read_to_end(&mut bytes)
-                    .map_err(|e| Error::new(format_args!("config {digest}: {}", strerror(&e))))?;
-                self.work.add_blob(digest, &bytes)?;
-                new_blobs.push(digest.clone());
-                bytes
-            }
+    /// Gives a layer what it takes from those beneath it; its name.
+    fn place(&mut self, names: &LayerNames, layer: &Layer, beneath: &[OwnedFd]) -> Result<String> {
+        let (mut place, mut fetched) = match self.fetched.remove(&layer.diff_id) {
+            Some(fetched) => fetched,
+            // It needs what is beneath; or it looked present, and does not fit here.
+            None => self.fetch_upon(layer, beneath)?,
         };
-        Config::parse(&bytes, manifest.layers.len())
-            .map_err(|e| e.context(format_args!("config {digest}")))
+        if !settle(&fetched.root, &fetched.implied, beneath)? {
+            (place, fetched) = self.fetch_upon(layer, beneath)?;
+            settle(&fetched.root, &fetched.implied, beneath)?;
+        }
+        let name = names.settled(&fetched, beneath.first())?.to_owned();
+        self.ready.insert(name.clone(), Ready { place, root: fetched.root });
+        Ok(name)
     }
 
-    /// Sees to it that every layer is in the store or in the work directory.
-    fn layers(&self, resolved: &Resolved) -> Result<Layers> {
-        let diff_ids = resolved.config.diff_ids();
-        let names = LayerNames::of(diff_ids);
-        let descriptors = &resolved.manifest.layers;
-        let fetch = |number: usize| match (descriptors.get(number), diff_ids.get(number)) {
-            (Some(descriptor), Some(diff_id)) => self.fetch(number, descriptor, diff_id),
-            _ => Err(Error::new("a layer without a diff-id")),
-        };
-        let missing = self.missing(&names)?;
-        let mut fetched: Vec<Option<Fetched>> = names.iter().map(|_| None).collect();
-        for (number, layer) in parallel(&missing, fetch)? {
-            if let Some(slot) = fetched.get_mut(number) {
-                *slot = Some(layer);
-            }
-        }
-        let mut layers = Layers { names: Vec::new(), new: Vec::new() };
-        let mut beneath = Vec::<OwnedFd>::new();
-        for (number, (names, layer)) in names.iter().zip(fetched).enumerate() {
-            let present = names.find(self.store, beneath.first())?;
-            let (name, fd) = match (present, layer) {
-                (Some(name), _) => {
-                    let fd = self.store.layer(&name)?;
-                    (name, fd.ok_or_else(|| Error::new("a layer has gone from the store"))?)
-                }
-                (None, layer) => {
-                    // It looked present, and the layers beneath show now that it does not fit.
-                    let layer = layer.map_or_else(|| fetch(number), Ok)?;
-                    settle(&layer.root, &layer.implied, &beneath)?;
-                    let name = names.settled(&layer.implied, beneath.first())?.to_owned();
-                    layers.new.push((number, name.clone()));
-                    (name, layer.root)
-                }
-            };
-            layers.names.push(name);
-            beneath.insert(0, fd);
-        }
-        Ok(layers)
+    fn fetch_upon(&mut self, layer: &Layer, beneath: &[OwnedFd]) -> Result<(usize, Fetched)> {
+        layer.cancel.check().op("fetch layer")?;
+        self.may_fetch(layer)?;
+        self.progress.expect(layer.blob.size);
+        let (place, root) = self.make_place()?;
+        let allowance = self.options.allowance;
+        let fetched = fetch_one(layer, root, Some(beneath), allowance, self.progress)?;
+        let none = || Error::new("a layer without those beneath it");
+        Ok((place, fetched.ok_or_else(none)?))
     }
 
-    /// The layers that the store has under neither of their names.
-    fn missing(&self, names: &[LayerNames]) -> Result<Vec<usize>> {
-        let mut missing = Vec::new();
-        for (number, names) in names.iter().enumerate() {
-            let (alone, chained) =
-                (self.store.layer(&names.alone)?, self.store.layer(&names.chained)?);
-            if alone.is_none() && chained.is_none() {
-                missing.push(number);
-            }
+    fn empty_layer(&mut self) -> Result<String> {
+        let name = Digest::of(&EMPTY_TAR).file_name();
+        if self.open(&name)?.is_none() {
+            let (place, root) = self.make_place()?;
+            let copy = root.try_clone().op("dup")?;
+            unpack(
+                &mut Reader::new(EMPTY_TAR.as_slice()),
+                copy,
+                Some(&[]),
+                self.options.allowance,
+            )?;
+            self.ready.insert(name.clone(), Ready { place, root });
         }
-        Ok(missing)
+        Ok(name)
     }
 
-    fn fetch(&self, number: usize, descriptor: &Descriptor, diff_id: &Digest) -> Result<Fetched> {
-        let digest = &descriptor.digest;
-        let progress = self.progress.layer(digest.short().to_owned(), descriptor.size);
-        let root = self.work.make_layer(number)?;
-        let unpacked = root.try_clone().op("dup")?;
-        let blob = self.source.blob(descriptor)?;
-        let implied = stream(blob, descriptor, diff_id, unpacked, &progress)
-            .map_err(|e| e.context(format_args!("layer {digest}")))?;
-        progress.done();
-        Ok(Fetched { root, implied })
+    /// `false` if layers have vanished that were there before.
+    fn publish(&mut self, entries: &[ImageEntry]) -> Result<bool> {
+        let images: Vec<ImageEntry> = entries
+            .iter()
+            .filter(|e| !self.store.image(&e.key()).is_ok_and(|known| known.as_ref() == Some(e)))
+            .cloned()
+            .collect();
+        let wanted: BTreeSet<&String> = entries.iter().flat_map(|entry| &entry.layers).collect();
+        let ready = self.ready.iter().filter(|(name, _)| wanted.contains(name));
+        let layers: Vec<_> = ready.map(|(name, ready)| (ready.place, name.clone())).collect();
+        let new = self.images.iter().zip(entries).flat_map(|(i, _)| &i.resolved.new_blobs);
+        let new: BTreeMap<&Digest, &Vec<u8>> = new.map(|(digest, bytes)| (digest, bytes)).collect();
+        if images.is_empty() && layers.is_empty() && new.is_empty() {
+            return Ok(wanted.iter().all(|name| matches!(self.store.layer(name), Ok(Some(_)))));
+        }
+        let work = self.work()?;
+        for (digest, bytes) in &new {
+            work.add_blob(digest, bytes)?;
+        }
+        let blobs: Vec<Digest> = new.into_keys().cloned().collect();
+        let what = Publish { layers: &layers, blobs: &blobs, images: &images };
+        let no_sync = self.options.no_sync;
+        let done = self.work()?.publish(&what, no_sync)?;
+        self.ready.retain(|name, _| !layers.iter().any(|(_, published)| published == name));
+        Ok(done)
+    }
+
+    fn record(&self, image: &Image, entry: &ImageEntry) -> Result<Record> {
+        Ok(Record {
+            jc: record::VERSION,
+            reference: Some(entry.reference.clone()),
+            digest: Some(entry.manifest.to_string()),
+            platform: Some(entry.platform.clone()),
+            layers: Some(self.visible(&entry.layers)?),
+            rootfs: None,
+            config: image.resolved.config.config.clone(),
+        })
     }
 
     /// The directories of the layers that show: of a layer that comes twice only the upper one
     /// does, as it sets the same again, and overlayfs takes no directory twice; and of those beneath
     /// an opaque root nothing does.
-    fn visible(&self, names: &[String]) -> Result<Vec<std::path::PathBuf>> {
+    fn visible(&self, names: &[String]) -> Result<Vec<PathBuf>> {
         let mut seen = BTreeSet::new();
         let mut paths = Vec::new();
         for name in names.iter().rev() {
@@ -242,89 +307,61 @@ impl Pull<'_> {
         paths.reverse();
         Ok(paths)
     }
-}
 
-/// An image's layers, all of them in the store or in the work directory.
-struct Layers {
-    /// Their names in the store, lowest first.
-    names: Vec<String>,
-    /// Which of them are in the work directory, by place in the image.
-    new: Vec<(usize, String)>,
-}
+    /// A layer that is ready, or in the store.
+    fn open(&self, name: &str) -> Result<Option<OwnedFd>> {
+        match self.ready.get(name) {
+            Some(ready) => ready.root.try_clone().op("dup").map(Some),
+            None => self.store.layer(name),
+        }
+    }
 
-/// A layer that was unpacked and verified.
-struct Fetched {
-    root: OwnedFd,
-    implied: BTreeSet<Vec<u8>>,
-}
+    fn may_fetch(&self, layer: &Layer) -> Result<()> {
+        if self.options.policy == Policy::Never {
+            let digest = &layer.blob.digest;
+            return Err(Error::new(format_args!("layer {digest} is not in the store"))
+                .hint("--policy missing fetches it"));
+        }
+        Ok(())
+    }
 
-/// The bytes' one way: source, digest and size, decompression, diff-id, tar, files.
-fn stream(
-    blob: Box<dyn Read + Send>,
-    descriptor: &Descriptor,
-    diff_id: &Digest,
-    root: OwnedFd,
-    progress: &LayerProgress<'_>,
-) -> Result<BTreeSet<Vec<u8>>> {
-    let broken = |e: io::Error| Error::new(strerror(&e));
-    let blob = Counted { inner: blob, progress };
-    let blob = Verify::new(blob, descriptor.digest.clone(), Some(descriptor.size));
-    let decoder = Decoder::new(BufReader::with_capacity(BUFFER, blob)).map_err(broken)?;
-    let tar = Verify::new(decoder, diff_id.clone(), None);
-    let mut reader = Reader::new(BufReader::with_capacity(BUFFER, tar));
-    let implied = unpack(&mut reader, root)?;
-    // What follows the archive's end counts for the digests too.
-    let decoder =
-        reader.into_inner().into_inner().finish().map_err(|e| broken(e).context("diff-id"))?;
-    decoder.into_inner().into_inner().finish().map_err(broken)?;
-    Ok(implied)
-}
+    fn work(&mut self) -> Result<&Work<'_>> {
+        if self.work.is_none() {
+            self.work = Some(self.store.work()?);
+        }
+        self.work.as_ref().ok_or_else(|| Error::new("no work directory"))
+    }
 
-struct Counted<'a> {
-    inner: Box<dyn Read + Send>,
-    progress: &'a LayerProgress<'a>,
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.progress.add(n);
-        Ok(n)
+    fn make_place(&mut self) -> Result<(usize, OwnedFd)> {
+        let place = self.places;
+        self.places += 1;
+        Ok((place, self.work()?.make_layer(place)?))
     }
 }
 
-/// Does the jobs, several at a time; the first failure ends it all as soon as the others notice.
-fn parallel<T: Send>(
-    jobs: &[usize],
-    work: impl Fn(usize) -> Result<T> + Sync,
-) -> Result<Vec<(usize, T)>> {
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let results = Mutex::new(Vec::new());
-    let first_error = Mutex::new(None);
-    let worker = || {
-        while !failed.load(Ordering::Relaxed) {
-            let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            match work(*job) {
-                Ok(done) => {
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((*job, done));
-                }
-                Err(error) => {
-                    failed.store(true, Ordering::Relaxed);
-                    let mut slot = first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                    slot.get_or_insert(error);
-                }
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        // This thread is a worker too: an image of one layer needs no other.
-        for _ in 1..JOBS.min(jobs.len()) {
-            scope.spawn(worker);
-        }
-        worker();
-    });
-    match first_error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner)),
+impl Image {
+    fn layers(&self) -> impl Iterator<Item = Layer> {
+        let blobs = self.resolved.manifest.layers.iter();
+        blobs.zip(self.resolved.config.diff_ids()).map(|(blob, diff_id)| Layer {
+            source: Arc::clone(&self.source),
+            blob: blob.clone(),
+            diff_id: diff_id.clone(),
+            cancel: self.cancel.clone(),
+        })
     }
+}
+
+fn fetch_one(
+    layer: &Layer,
+    root: OwnedFd,
+    beneath: Option<&[OwnedFd]>,
+    allowance: Allowance,
+    progress: &Arc<Progress>,
+) -> Result<Option<Fetched>> {
+    let progress = progress.layer(layer.blob.digest.short(), layer.blob.size);
+    let fetched = fetch(layer, root, beneath, allowance, &progress)?;
+    if fetched.is_some() {
+        progress.done();
+    }
+    Ok(fetched)
 }

@@ -1,18 +1,29 @@
 //! Where images come from. A source hands out bytes; whoever asks verifies them.
 
+mod blob;
 mod layout;
+mod refusal;
 mod registry;
 
 use std::io::Read;
+use std::sync::Arc;
 
 use jc_unshare::Result;
 
+use crate::cancel::Cancel;
+use crate::credentials::Credentials;
+use crate::digest::Digest;
 use crate::http::Transport;
 use crate::manifest::Descriptor;
 use crate::name::Name;
+use crate::registries::Registries;
 
+pub use blob::Blob;
 pub use layout::Layout;
 pub use registry::Registry;
+
+/// A whole answer may take so many times the longest wait for a part of it.
+const WHOLE_CALL: u32 = 4;
 
 /// A document as it came, not verified yet.
 pub struct Raw {
@@ -23,24 +34,47 @@ pub struct Raw {
 }
 
 /// One image in one place.
-pub trait Source: Sync {
+pub trait Source: Send + Sync {
     /// The image's full name, for the record.
     fn name(&self) -> String;
 
-    /// What the name itself stands for: an index or a manifest.
-    fn top(&self) -> Result<(Raw, Option<crate::digest::Digest>)>;
+    /// The digest that the name stands for now, if that can be found out without the document.
+    fn current(&self) -> Result<Option<Digest>>;
 
-    /// An index's manifest.
-    fn manifest(&self, descriptor: &Descriptor) -> Result<Raw>;
+    /// What the name itself stands for, an index or a manifest; or the document of that digest.
+    fn document(&self, digest: Option<&Digest>) -> Result<Raw>;
 
     /// A configuration or a layer.
-    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>>;
+    fn blob(self: Arc<Self>, blob: &Descriptor, cancel: &Cancel) -> Result<Box<dyn Read + Send>>;
 }
 
-/// Opens the place that the name speaks of.
-pub fn open<'a>(name: &Name, http: &'a Transport) -> Result<Box<dyn Source + 'a>> {
-    match name {
-        Name::Registry(reference) => Ok(Box::new(Registry::new(reference.clone(), http))),
-        Name::OciDir { directory, tag } => Ok(Box::new(Layout::open(directory, tag.as_deref())?)),
+/// What sources are opened with.
+pub struct Opener {
+    /// How requests are made.
+    pub http: Arc<Transport>,
+    /// Who one is.
+    pub credentials: Arc<Credentials>,
+    /// Where registries are.
+    pub registries: Registries,
+    /// Whether plain http and unknown certificates will do for every registry.
+    pub insecure: bool,
+}
+
+impl Opener {
+    /// Opens the place that the name speaks of.
+    pub fn open(&self, name: &Name, cancel: &Cancel) -> Result<Arc<dyn Source>> {
+        match name {
+            Name::Registry(reference) => Ok(Arc::new(Registry::new(
+                reference.clone(),
+                Arc::clone(&self.http),
+                Arc::clone(&self.credentials),
+                &self.registries,
+                self.insecure,
+                cancel.clone(),
+            )?)),
+            Name::OciDir { directory, tag } => {
+                Ok(Arc::new(Layout::open(directory, tag.as_deref())?))
+            }
+        }
     }
 }

@@ -14,9 +14,21 @@ pub const OPAQUE: &str = "trusted.overlay.opaque";
 /// value is "origin unknown".
 pub const ORIGIN: &str = "trusted.overlay.origin";
 
+/// Different each time, on every platform; good for names and jitter, not for secrets.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
 /// Opens a directory in a directory, never through a symbolic link.
 pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// Opens a name, whatever it is, only to refer to it.
+pub fn open_path(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 

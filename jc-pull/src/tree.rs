@@ -11,6 +11,7 @@ use jc_unshare::{Error, Result, strerror};
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
 
+use crate::beneath::{Seen, see};
 use crate::sys;
 use crate::tar::Time;
 
@@ -28,17 +29,19 @@ struct Frame {
 }
 
 /// The layer's directory and the way to the current one.
-pub struct Tree {
+pub struct Tree<'a> {
     root: Frame,
     below: Vec<Frame>,
     implied: BTreeSet<Vec<u8>>,
+    /// The layers beneath, the nearest first; empty too while they are not known.
+    beneath: &'a [OwnedFd],
 }
 
-impl Tree {
+impl<'a> Tree<'a> {
     /// `root` is empty and belongs to nobody else.
-    pub fn new(root: OwnedFd) -> Self {
+    pub fn new(root: OwnedFd, beneath: &'a [OwnedFd]) -> Self {
         let root = Frame { name: Vec::new(), fd: root, mtime: Time::default(), setgid: false };
-        Self { root, below: Vec::new(), implied: BTreeSet::from([Vec::new()]) }
+        Self { root, below: Vec::new(), implied: BTreeSet::from([Vec::new()]), beneath }
     }
 
     /// The current directory.
@@ -94,7 +97,13 @@ impl Tree {
     fn descend(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         match sys::open_dir(self.fd(), name) {
             Ok(fd) => self.push_existing(name, fd).map(|()| None),
-            Err(Errno::NOENT) => self.imply(name, false).map(|()| None),
+            Err(Errno::NOENT) => {
+                let text = self.see(name)?.link_text(name);
+                match text.map_err(|e| self.fault("readlink", name, e))? {
+                    Some(text) => Ok(Some(text)),
+                    None => self.imply(name, false).map(|()| None),
+                }
+            }
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let stat = sys::stat(self.fd(), name).map_err(|e| self.fault("stat", name, e))?;
                 if sys::file_type(&stat) == FileType::Symlink {
@@ -112,6 +121,15 @@ impl Tree {
             }
             Err(e) => Err(self.fault("open", name, e)),
         }
+    }
+
+    /// What the layers beneath show under a name of the current directory.
+    pub fn see(&self, name: &[u8]) -> Result<Seen> {
+        let frames = || std::iter::once(&self.root).chain(&self.below);
+        if self.beneath.is_empty() || frames().any(|frame| sys::is_opaque(&frame.fd)) {
+            return Ok(Seen::Nothing);
+        }
+        see(self.beneath, &self.path_of(name)).map_err(|e| self.fault("open", name, e))
     }
 
     /// Goes into a directory that was there before.

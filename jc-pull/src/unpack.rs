@@ -2,42 +2,84 @@
 //! the kernel's overlayfs.rst).
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, Write};
+use std::fs::File;
+use std::io::{BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use jc_unshare::{Error, Result, strerror};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::limits::Allowance;
 use crate::sys;
 use crate::tar::{Entry, Kind, Reader};
 use crate::tree::{Tree, set_opaque};
 
+mod link;
+
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 
-/// Unpacks into `root`, an empty directory. Gives the directories that the layer uses and does not
-/// list, `""` being the root: they should be as the layers beneath have them.
-pub fn unpack<R: BufRead>(reader: &mut Reader<R>, root: OwnedFd) -> Result<BTreeSet<Vec<u8>>> {
+/// AUFS' own files, that old layers have: hard links may lead to files in the last of them.
+const AUFS: [&[u8]; 3] = [b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk"];
+
+/// What became of a layer.
+pub enum Unpacked {
+    /// It is all there.
+    Whole {
+        /// The directories that it uses and does not list, `""` being the root: they should be as
+        /// the layers beneath have them.
+        implied: BTreeSet<Vec<u8>>,
+        /// Whether it has taken something from the layers beneath.
+        dependent: bool,
+    },
+    /// It has a hard link to what only a layer beneath can have, and those were not given.
+    NeedsBeneath,
+}
+
+/// Unpacks into `root`, an empty directory. `beneath` are the layers that it lies on, the nearest
+/// first, if they are there already.
+pub fn unpack<R: BufRead>(
+    reader: &mut Reader<R>,
+    root: OwnedFd,
+    beneath: Option<&[OwnedFd]>,
+    mut allowance: Allowance,
+) -> Result<Unpacked> {
     let mut unpacker = Unpacker {
-        tree: Tree::new(root),
+        tree: Tree::new(root, beneath.unwrap_or_default()),
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        aufs: false,
+        dependent: false,
+        may_defer: beneath.is_none(),
+        deferred: false,
     };
     while let Some(entry) = reader.entry().map_err(|e| Error::new(strerror(&e)))? {
-        unpacker.entry(&entry, reader).map_err(|e| {
+        let unpacked = allowance
+            .entry()
+            .and_then(|()| allowance.bytes(entry.size))
+            .and_then(|()| unpacker.entry(&entry, reader));
+        if unpacker.deferred {
+            return Ok(Unpacked::NeedsBeneath);
+        }
+        unpacked.map_err(|e| {
             e.context(format_args!("entry {}", String::from_utf8_lossy(&entry.path)))
         })?;
     }
-    unpacker.tree.finish()
+    unpacker.finish()
 }
 
-struct Unpacker {
-    tree: Tree,
+struct Unpacker<'a> {
+    tree: Tree<'a>,
     /// Who owns what is made, before any chown(2).
     owner: (u32, u32),
+    /// Whether there are files of AUFS to be removed in the end.
+    aufs: bool,
+    dependent: bool,
+    may_defer: bool,
+    deferred: bool,
 }
 
-impl Unpacker {
+impl Unpacker<'_> {
     fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
         check_xattrs(entry)?;
         let components = components(&entry.path)?;
@@ -48,19 +90,22 @@ impl Unpacker {
                 _ => Err(Error::new("the root itself is not a directory")),
             };
         };
-        if parents.iter().any(|c| c.starts_with(WHITEOUT)) {
+        let aufs = is_aufs(&components);
+        self.aufs |= aufs;
+        if parents.iter().skip(aufs.into()).any(|c| c.starts_with(WHITEOUT)) {
             return Err(Error::new("a whiteout in place of a directory"));
         }
+        let is_whiteout = name.starts_with(WHITEOUT) && !(aufs && parents.is_empty());
         // Before the tree moves to where the link itself belongs.
         let target = match &entry.kind {
-            Kind::HardLink(target) if !name.starts_with(WHITEOUT) => Some(self.target(target)?),
+            Kind::HardLink(target) if !is_whiteout => Some(self.target(target)?),
             _ => None,
         };
         self.tree.enter(parents)?;
         if *name == OPAQUE_MARK {
             return set_opaque(self.tree.fd()).map_err(|e| self.tree.fault("setxattr", name, e));
         }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+        if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| is_whiteout) {
             return self.whiteout(hidden);
         }
         match (&entry.kind, target) {
@@ -84,6 +129,17 @@ impl Unpacker {
             }
             (Kind::HardLink(_), None) => Err(Error::new("a hard link to nothing")),
         }
+    }
+
+    fn finish(mut self) -> Result<Unpacked> {
+        if self.aufs {
+            self.tree.enter(&[])?;
+            for name in AUFS {
+                self.tree.remove(name)?;
+            }
+        }
+        let implied = self.tree.finish()?;
+        Ok(Unpacked::Whole { implied, dependent: self.dependent })
     }
 
     fn root(&mut self, entry: &Entry) -> Result<()> {
@@ -142,17 +198,8 @@ impl Unpacker {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(entry.mode);
         let fd = self.make("create", name, |fd| rustix::fs::openat(fd, name, flags, mode))?;
-        let mut file = std::fs::File::from(fd);
-        loop {
-            let piece = reader.content().map_err(|e| Error::new(strerror(&e)))?;
-            if piece.is_empty() {
-                break;
-            }
-            let n = piece.len();
-            file.write_all(piece)
-                .map_err(|e| Error::new(format_args!("write: {}", strerror(&e))))?;
-            reader.consume(n);
-        }
+        let file = std::fs::File::from(fd);
+        write_content(&file, entry.size, reader)?;
         let fault = |operation: &str, e| self.tree.fault(operation, name, e);
         if self.must_chown(entry) {
             chown(&file, entry).map_err(|e| fault("chown", e))?;
@@ -200,59 +247,10 @@ impl Unpacker {
 
     /// An O_PATH fd takes no xattr calls; its name in /proc does, and ends at the very inode.
     fn set_xattrs_by_path(&self, name: &[u8], entry: &Entry) -> rustix::io::Result<()> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(self.tree.fd(), name, flags, Mode::empty())?;
+        let fd = sys::open_path(self.tree.fd(), name)?;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         entry.xattrs.iter().try_for_each(|(key, value)| {
             rustix::fs::setxattr(path.as_str(), key.as_slice(), value, XattrFlags::empty())
-        })
-    }
-
-    /// The directory that holds a hard link's target, and the target's name in it.
-    fn target(&self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
-        let text = String::from_utf8_lossy(path);
-        let components =
-            components(path).map_err(|e| e.context(format_args!("hard link to {text}")))?;
-        let Some((name, parents)) = components.split_last() else {
-            return Err(Error::new("a hard link to the root"));
-        };
-        if components.iter().any(|c| c.starts_with(WHITEOUT)) {
-            return Err(Error::new(format_args!("hard link to {text}: a whiteout")));
-        }
-        let fault = |e: Errno| {
-            let error = Error::new(format_args!("hard link to {text}: {}", strerror(&e.into())));
-            match e {
-                Errno::NOENT => {
-                    error.hint("links to what only a lower layer has are not supported")
-                }
-                _ => error,
-            }
-        };
-        let parents = if parents.is_empty() { b".".to_vec() } else { parents.join(&b'/') };
-        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let root = self.tree.root();
-        let directory =
-            rustix::fs::openat2(root, parents, flags, Mode::empty(), resolve).map_err(fault)?;
-        let stat = sys::stat(&directory, name).map_err(fault)?;
-        if sys::is_whiteout(&stat) {
-            return Err(fault(Errno::NOENT));
-        }
-        Ok((directory, name.to_vec()))
-    }
-
-    fn hard_link(&mut self, name: &[u8], directory: &OwnedFd, target: &[u8]) -> Result<()> {
-        let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| {
-            (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-        };
-        if let (Ok(here), Ok(there)) =
-            (sys::stat(self.tree.fd(), name), sys::stat(directory, target))
-            && same(&here, &there)
-        {
-            return Ok(());
-        }
-        self.make("link", name, |fd| {
-            rustix::fs::linkat(directory, target, fd, name, AtFlags::empty())
         })
     }
 
@@ -297,6 +295,33 @@ impl Unpacker {
     fn must_chown(&self, entry: &Entry) -> bool {
         (entry.uid, entry.gid) != self.owner || self.tree.is_setgid()
     }
+}
+
+/// Whether the name is one of AUFS' own, or beneath one.
+fn is_aufs(components: &[&[u8]]) -> bool {
+    components.first().is_some_and(|first| AUFS.contains(first))
+}
+
+/// Writes a file of `size` bytes, leaving its holes.
+fn write_content<R: BufRead>(mut file: &File, size: u64, reader: &mut Reader<R>) -> Result<()> {
+    let broken = |e| Error::new(format_args!("write: {}", strerror(&e)));
+    let mut end = 0;
+    loop {
+        let piece = reader.content().map_err(|e| Error::new(strerror(&e)))?;
+        let n = piece.len();
+        if n == 0 {
+            break;
+        }
+        let position = reader.position();
+        let piece = reader.content().map_err(|e| Error::new(strerror(&e)))?;
+        if position != end {
+            file.seek(SeekFrom::Start(position)).map_err(broken)?;
+        }
+        file.write_all(piece).map_err(broken)?;
+        reader.consume(n);
+        end = position + n as u64;
+    }
+    if end < size { file.set_len(size).map_err(broken) } else { Ok(()) }
 }
 
 /// The name's parts. One that leads upwards is refused: what it means depends on who reads it.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Raw, Source};
+use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, Index, MAX_DOCUMENT};
 
@@ -59,11 +61,6 @@ impl Layout {
         let name = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
         open_regular(&self.directory, &self.path, &name)
     }
-
-    fn document(&self, digest: &Digest) -> Result<Raw> {
-        let bytes = read_capped(self.open_blob(digest)?, &self.path)?;
-        Ok(Raw { bytes, media_type: None })
-    }
 }
 
 impl Source for Layout {
@@ -75,18 +72,20 @@ impl Source for Layout {
         }
     }
 
-    fn top(&self) -> Result<(Raw, Option<Digest>)> {
-        let mut raw = self.document(&self.chosen.digest)?;
-        raw.media_type = Some(self.chosen.media_type.clone()).filter(|t| !t.is_empty());
-        Ok((raw, Some(self.chosen.digest.clone())))
+    fn current(&self) -> Result<Option<Digest>> {
+        Ok(Some(self.chosen.digest.clone()))
     }
 
-    fn manifest(&self, descriptor: &Descriptor) -> Result<Raw> {
-        self.document(&descriptor.digest)
+    fn document(&self, digest: Option<&Digest>) -> Result<Raw> {
+        let digest = digest.unwrap_or(&self.chosen.digest);
+        let bytes = read_capped(self.open_blob(digest)?, &self.path)?;
+        let declared = Some(&self.chosen.media_type).filter(|t| !t.is_empty());
+        let media_type = declared.filter(|_| *digest == self.chosen.digest).cloned();
+        Ok(Raw { bytes, media_type })
     }
 
-    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>> {
-        Ok(Box::new(self.open_blob(&descriptor.digest)?))
+    fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {
+        Ok(Box::new(self.open_blob(&blob.digest)?))
     }
 }
 

@@ -1,175 +1,368 @@
-//! A registry, by the OCI distribution-spec.
+//! A registry, by the OCI distribution-spec: the image's places, tried in their order.
 
-use std::io::{self, Read};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, strerror};
 use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode, Url};
-use serde::Deserialize;
 
-use super::{Raw, Source};
+use super::refusal::refusal;
+use super::{Blob, Raw, Source, WHOLE_CALL};
 use crate::auth::{self, Challenge};
+use crate::cancel::Cancel;
+use crate::credentials::{Credentials, Login};
 use crate::digest::Digest;
-use crate::http::{Request, Transport, failed, root_cause};
+use crate::http::{
+    Fault, Request, Retry, Transport, failed, is_transient, retry_after, root_cause,
+};
 use crate::manifest::{ACCEPT, Descriptor, MAX_DOCUMENT};
-use crate::name::Reference;
+use crate::name::{Reference, is_loopback};
+use crate::registries::{Location, Registries};
 
 /// An image in a registry.
-pub struct Registry<'a> {
+pub struct Registry {
     reference: Reference,
-    http: &'a Transport,
+    http: Arc<Transport>,
+    credentials: Arc<Credentials>,
+    cancel: Cancel,
+    places: Vec<Place>,
+    /// The place that answered first: the others may have another image.
+    current: AtomicUsize,
+}
+
+/// One place to ask, and what has been found out about it.
+struct Place {
+    location: Location,
     base: OnceLock<Url>,
     authorization: Mutex<Option<String>>,
 }
 
-impl<'a> Registry<'a> {
+/// What to ask a place for.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    method: &'a Method,
+    /// `manifests` or `blobs`.
+    kind: &'a str,
+    target: &'a str,
+    accept: &'a str,
+    skip: u64,
+    /// Whether to try again what may go better then.
+    again: bool,
+}
+
+impl Registry {
     /// Nothing is asked of the registry yet.
-    pub fn new(reference: Reference, http: &'a Transport) -> Self {
-        Self { reference, http, base: OnceLock::new(), authorization: Mutex::new(None) }
+    pub fn new(
+        reference: Reference,
+        http: Arc<Transport>,
+        credentials: Arc<Credentials>,
+        registries: &Registries,
+        insecure: bool,
+        cancel: Cancel,
+    ) -> Result<Self> {
+        let place =
+            |location| Place { location, base: OnceLock::new(), authorization: Mutex::default() };
+        let places = registries.locate(&reference, insecure)?.into_iter().map(place).collect();
+        let current = AtomicUsize::new(0);
+        Ok(Self { reference, http, credentials, cancel, places, current })
     }
 
-    /// Gets `/v2/REPOSITORY/kind/target`, having found out how the registry is to be spoken to.
-    fn get(&self, kind: &str, target: &str, accept: &str) -> Result<Response> {
-        let path = format!("v2/{}/{kind}/{target}", self.reference.repository);
-        let response = match self.base.get() {
-            Some(base) => self.get_url(&join(base, &path)?, accept)?,
-            None => self.first_get(&path, accept)?,
+    /// How it is spoken to.
+    pub fn http(&self) -> &Transport {
+        &self.http
+    }
+
+    /// Asks the places in their order; what they answer is success.
+    fn ask(&self, question: Question<'_>) -> Result<Response, Fault> {
+        let mut last = None;
+        let first = self.current.load(Ordering::Relaxed);
+        for (number, place) in self.places.iter().enumerate().skip(first) {
+            match self.ask_place(place, question) {
+                Ok(response) => {
+                    if question.kind == "manifests" {
+                        self.current.store(number, Ordering::Relaxed);
+                    }
+                    return Ok(response);
+                }
+                // The registry itself comes last, and its word counts.
+                Err(fault) => last = Some(fault),
+            }
+        }
+        Err(last.unwrap_or_else(|| Fault::lasting(Error::new("no place to ask"))))
+    }
+
+    fn ask_place(&self, place: &Place, question: Question<'_>) -> Result<Response, Fault> {
+        let Question { kind, target, .. } = question;
+        let path = format!("v2/{}/{kind}/{target}", place.location.repository);
+        let response = match place.base.get() {
+            Some(base) => self.get_url(place, &join(base, &path)?, question)?,
+            None => self.first_get(place, &path, question)?,
         };
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response)) }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let known = self.login(place).map_err(Fault::lasting)?.is_some();
+        let status = response.status();
+        Err(Fault::refused(refusal(question.method, response, known), status))
     }
 
     /// The first request finds out the scheme that the registry speaks.
-    fn first_get(&self, path: &str, accept: &str) -> Result<Response> {
-        let authority = self.reference.endpoint();
-        let mut first_error = None;
-        for scheme in self.http.schemes(authority) {
-            let base = Url::parse(&format!("{scheme}://{authority}/"))
-                .map_err(|e| Error::new(format_args!("registry {authority}: {e}")))?;
-            match self.get_url(&join(&base, path)?, accept) {
-                // What Go's TLS servers say to plain http.
-                Ok(response) if *scheme == "http" && response.status() == 400 => {
-                    first_error.get_or_insert_with(|| refusal(response));
-                }
-                Ok(response) => {
-                    self.base.get_or_init(|| base);
-                    return Ok(response);
-                }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
-            }
+    fn first_get(
+        &self,
+        place: &Place,
+        path: &str,
+        question: Question<'_>,
+    ) -> Result<Response, Fault> {
+        let mut retry = Retry::new(self.http.options().retries);
+        let once = Question { again: false, ..question };
+        loop {
+            let outcome = match place.base.get() {
+                Some(base) => self.get_url(place, &join(base, path)?, once),
+                None => self.probe(place, path, once).map(|(base, response)| {
+                    place.base.get_or_init(|| base);
+                    response
+                }),
+            };
+            let asked = match &outcome {
+                Ok(response) if is_transient(response.status()) => retry_after(response),
+                Err(fault) if fault.transient => None,
+                _ => return outcome,
+            };
+            let Some(pause) = retry.next(asked) else { return outcome };
+            let given_up = |e| Fault::lasting(Error::new(strerror(&e)));
+            self.cancel.sleep(pause).map_err(given_up)?;
         }
-        Err(first_error.unwrap_or_else(|| Error::new(format_args!("registry {authority}"))))
     }
 
-    fn get_url(&self, url: &Url, accept: &str) -> Result<Response> {
-        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let response = self.send(url, accept, known.as_deref())?;
+    /// Asks in one scheme after the other; what is answered, and by which server.
+    fn probe(
+        &self,
+        place: &Place,
+        path: &str,
+        question: Question<'_>,
+    ) -> Result<(Url, Response), Fault> {
+        let authority = place.authority();
+        let mut told: Option<Fault> = None;
+        for scheme in place.schemes() {
+            let base = Url::parse(&format!("{scheme}://{authority}/")).map_err(|e| {
+                Fault::lasting(Error::new(format_args!("registry {authority}: {e}")))
+            })?;
+            let fault = match self.get_url(place, &join(&base, path)?, question) {
+                // What TLS servers say to plain http.
+                Ok(response) if *scheme == "http" && response.status() == 400 => {
+                    let status = response.status();
+                    Fault::refused(refusal(question.method, response, false), status)
+                }
+                Ok(response) => return Ok((base, response)),
+                // It did answer, to no good.
+                Err(fault) if *scheme == "http" && !fault.transient => return Err(fault),
+                Err(fault) => fault,
+            };
+            // Of two failures the second is to the point, if the server may well speak TLS.
+            let lasting = !fault.transient && fault.speaks_tls != Some(false);
+            if told.is_none() || lasting {
+                told = Some(fault);
+            }
+        }
+        let nothing = || Fault::lasting(Error::new(format_args!("registry {authority}")));
+        Err(told.unwrap_or_else(nothing))
+    }
+
+    fn get_url(&self, place: &Place, url: &Url, question: Question<'_>) -> Result<Response, Fault> {
+        let known = place.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let response = self.send(place, url, question, known.as_deref())?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let challenge = challenges(&response).find(|c| c.scheme == "bearer");
-        let Some(challenge) = challenge else { return Ok(response) };
-        let scope = format!("repository:{}:pull", self.reference.repository);
-        let fresh = auth::anonymous(self.http, &challenge, &scope)?;
-        let response = self.send(url, accept, Some(&fresh))?;
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        let Some(fresh) = self.authorize(place, &response).map_err(Fault::lasting)? else {
+            return Ok(response);
+        };
+        let response = self.send(place, url, question, Some(&fresh))?;
+        *place.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
         Ok(response)
     }
 
-    fn send(&self, url: &Url, accept: &str, authorization: Option<&str>) -> Result<Response> {
-        self.http.send(&Request { method: Method::GET, url: url.clone(), accept, authorization })
+    /// What to send so that the registry lets one in; nothing if there is nothing.
+    fn authorize(&self, place: &Place, response: &Response) -> Result<Option<String>> {
+        let values = response.headers().get_all(WWW_AUTHENTICATE);
+        let texts: Vec<&str> = values.iter().filter_map(|v| v.to_str().ok()).collect();
+        let challenges = Challenge::parse(&texts.join(", "));
+        let login = self.login(place)?;
+        let find = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
+        match (find("bearer"), find("basic"), login) {
+            (Some(challenge), _, login) => {
+                let scope = format!("repository:{}:pull", place.location.repository);
+                let insecure = place.location.insecure;
+                let login = login.as_ref();
+                auth::bearer(&self.http, challenge, &scope, login, insecure, &self.cancel).map(Some)
+            }
+            (None, Some(_), Some(Login::Password { user, password })) => {
+                Ok(Some(auth::basic(&user, &password)))
+            }
+            _ => Ok(None),
+        }
     }
 
-    fn document(&self, target: &str) -> Result<Raw> {
-        let response = self.get("manifests", target, ACCEPT)?;
-        let media_type =
-            response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let url = response.url().clone();
-        let mut bytes = Vec::new();
-        let read = Body(response).take(MAX_DOCUMENT + 1).read_to_end(&mut bytes);
-        match read {
-            Err(e) => Err(failed(&Method::GET, &url, jc_unshare::strerror(&e))),
-            Ok(n) if n as u64 > MAX_DOCUMENT => {
-                Err(failed(&Method::GET, &url, "a manifest of more than 4 MiB"))
+    fn login(&self, place: &Place) -> Result<Option<Login>> {
+        let Location { authority, repository, mirror, .. } = &place.location;
+        self.credentials.find(authority, repository, !mirror)
+    }
+
+    fn send(
+        &self,
+        place: &Place,
+        url: &Url,
+        question: Question<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response, Fault> {
+        let request = Request {
+            method: question.method.clone(),
+            authorization,
+            skip: question.skip,
+            again: question.again,
+            ..Request::get(url.clone(), question.accept, place.location.insecure)
+        };
+        self.http.send(&request, &self.cancel)
+    }
+
+    /// The blob from byte `skip` on, or from the first if the registry does not know ranges. Where
+    /// the registry does not have a layer that says where else it is, it is got from there.
+    pub fn blob_from(
+        &self,
+        descriptor: &Descriptor,
+        skip: u64,
+        cancel: &Cancel,
+    ) -> Result<Response> {
+        let target = descriptor.digest.to_string();
+        let method = &Method::GET;
+        let question =
+            Question { method, kind: "blobs", target: &target, accept: "*/*", skip, again: true };
+        let mut outcome = self.ask(question).map_err(|fault| fault.error);
+        for url in &descriptor.urls {
+            if outcome.is_ok() {
+                break;
             }
-            Ok(_) => Ok(Raw { bytes, media_type }),
+            let url = Url::parse(url).map_err(|e| Error::new(format_args!("url {url:?}: {e}")))?;
+            // Nobody is told who asks.
+            let request = Request { skip, ..Request::get(url, "*/*", false) };
+            outcome = match self.http.send(&request, cancel) {
+                Ok(response) if response.status().is_success() => Ok(response),
+                Ok(response) => Err(refusal(method, response, false)),
+                Err(fault) => Err(fault.error),
+            };
+        }
+        outcome
+    }
+}
+
+impl Place {
+    /// `host[:port]` that serves the API: Docker Hub's is not the name in its references.
+    fn authority(&self) -> &str {
+        match self.location.authority.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            other => other,
+        }
+    }
+
+    /// The schemes to try: plain http without asking is for loopback only.
+    fn schemes(&self) -> &'static [&'static str] {
+        match (self.location.scheme, is_loopback(self.authority()), self.location.insecure) {
+            (Some("http"), ..) => &["http"],
+            (Some(_), ..) => &["https"],
+            (None, true, _) => &["http", "https"],
+            (None, false, true) => &["https", "http"],
+            (None, false, false) => &["https"],
         }
     }
 }
 
-impl Source for Registry<'_> {
+impl Source for Registry {
     fn name(&self) -> String {
         self.reference.to_string()
     }
 
-    fn top(&self) -> Result<(Raw, Option<Digest>)> {
-        Ok((self.document(&self.reference.target())?, self.reference.digest.clone()))
-    }
-
-    fn manifest(&self, descriptor: &Descriptor) -> Result<Raw> {
-        self.document(&descriptor.digest.to_string())
-    }
-
-    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>> {
-        let response = self.get("blobs", &descriptor.digest.to_string(), "*/*")?;
-        Ok(Box::new(Body(response)))
-    }
-}
-
-/// A response's content, whose errors name their cause.
-struct Body(Response);
-
-impl Read for Body {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(|e| io::Error::new(e.kind(), root_cause(&e)))
-    }
-}
-
-fn join(base: &Url, path: &str) -> Result<Url> {
-    base.join(path).map_err(|e| Error::new(format_args!("{base}{path}: {e}")))
-}
-
-fn challenges(response: &Response) -> impl Iterator<Item = Challenge> {
-    let values = response.headers().get_all(WWW_AUTHENTICATE);
-    let texts: Vec<&str> = values.iter().filter_map(|v| v.to_str().ok()).collect();
-    Challenge::parse(&texts.join(", ")).into_iter()
-}
-
-/// The body of an error (distribution-spec, "Error Codes").
-#[derive(Default, Deserialize)]
-struct Refusal {
-    #[serde(default)]
-    errors: Vec<RefusalEntry>,
-}
-
-#[derive(Deserialize)]
-struct RefusalEntry {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-fn refusal(response: Response) -> Error {
-    let (url, status) = (response.url().clone(), response.status());
-    let mut body = Vec::new();
-    // The status alone is told if the explanation cannot be had.
-    let _: io::Result<usize> = Body(response).take(64 << 10).read_to_end(&mut body);
-    let refusal: Refusal = serde_json::from_slice(&body).unwrap_or_default();
-    let why = match refusal.errors.first() {
-        Some(e) if !e.message.is_empty() => format!("{status}: {}", e.message),
-        Some(e) => format!("{status}: {}", e.code),
-        None => status.to_string(),
-    };
-    let error = failed(&Method::GET, &url, why);
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            error.hint("the image does not exist, or may not be had anonymously")
+    fn current(&self) -> Result<Option<Digest>> {
+        if let Some(digest) = &self.reference.digest {
+            return Ok(Some(digest.clone()));
         }
-        StatusCode::NOT_FOUND => error.hint("no such image or tag"),
-        _ => error,
+        let target = self.reference.target();
+        let method = &Method::HEAD;
+        let question = Question {
+            method,
+            kind: "manifests",
+            target: &target,
+            accept: ACCEPT,
+            skip: 0,
+            again: true,
+        };
+        let response = match self.ask(question) {
+            Ok(response) => response,
+            // Some registries know no HEAD, and the answer to one explains nothing: GET decides.
+            Err(fault) if fault.status.is_some_and(|s| s != StatusCode::TOO_MANY_REQUESTS) => {
+                return Ok(None);
+            }
+            Err(fault) => return Err(fault.error),
+        };
+        let digest = response.headers().get("docker-content-digest");
+        Ok(digest.and_then(|d| d.to_str().ok()).and_then(|d| Digest::parse(d).ok()))
     }
+
+    fn document(&self, digest: Option<&Digest>) -> Result<Raw> {
+        let target = digest.map_or_else(|| self.reference.target(), Digest::to_string);
+        let method = &Method::GET;
+        let question = Question {
+            method,
+            kind: "manifests",
+            target: &target,
+            accept: ACCEPT,
+            skip: 0,
+            again: true,
+        };
+        let response = self.ask(question).map_err(|fault| fault.error)?;
+        let media_type =
+            response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let bytes = self.read_document(response)?;
+        Ok(Raw { bytes, media_type })
+    }
+
+    fn blob(
+        self: Arc<Self>,
+        descriptor: &Descriptor,
+        cancel: &Cancel,
+    ) -> Result<Box<dyn Read + Send>> {
+        let first = self.blob_from(descriptor, 0, cancel)?;
+        Ok(Box::new(Blob::new(self, descriptor.clone(), first, cancel.clone())))
+    }
+}
+
+impl Registry {
+    fn read_document(&self, mut response: Response) -> Result<Vec<u8>> {
+        let url = response.url().clone();
+        let fault = |why: String| failed(&Method::GET, &url, why);
+        let deadline = Instant::now() + self.http.options().timeout.saturating_mul(WHOLE_CALL);
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let n = response.read(&mut buffer).map_err(|e| fault(root_cause(&e)))?;
+            bytes.extend_from_slice(buffer.get(..n).unwrap_or_default());
+            if bytes.len() as u64 > MAX_DOCUMENT {
+                return Err(fault("a manifest of more than 4 MiB".to_owned()));
+            }
+            if n == 0 {
+                return Ok(bytes);
+            }
+            if Instant::now() > deadline {
+                return Err(fault("too slow".to_owned()));
+            }
+            self.cancel.check().map_err(|e| fault(strerror(&e)))?;
+        }
+    }
+}
+
+fn join(base: &Url, path: &str) -> Result<Url, Fault> {
+    base.join(path).map_err(|e| Fault::lasting(Error::new(format_args!("{base}{path}: {e}"))))
 }

@@ -83,6 +83,12 @@ impl<'a> Header<'a> {
         self.number(136, 12, "mtime")
     }
 
+    /// GNU's old sparse map: its first four pieces, whether blocks with more follow, and the file's
+    /// whole size.
+    pub fn sparse(&self) -> io::Result<(&'a [u8], bool, i64)> {
+        Ok((self.field(386, 96), self.0[482] != 0, self.number(483, 12, "size")?))
+    }
+
     /// A device's major and minor number.
     pub fn device(&self) -> io::Result<(i64, i64)> {
         Ok((self.number(329, 8, "device")?, self.number(337, 8, "device")?))
@@ -94,7 +100,7 @@ fn until_nul(field: &[u8]) -> &[u8] {
 }
 
 /// Octal digits, or GNU's big-endian two's complement behind a set top bit. An empty field is 0.
-fn number(field: &[u8]) -> Option<i64> {
+pub fn number(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     let binary = match first {
         0x80 => Some(0),

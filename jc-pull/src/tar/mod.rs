@@ -7,6 +7,7 @@
 mod header;
 mod pax;
 mod reader;
+mod sparse;
 
 pub use reader::Reader;
 
@@ -51,7 +52,7 @@ pub struct Entry {
     pub uid: u32,
     /// The owner's group id.
     pub gid: u32,
-    /// Bytes of content.
+    /// How long a file is, in bytes, holes and all.
     pub size: u64,
     /// When it was modified.
     pub mtime: Time,

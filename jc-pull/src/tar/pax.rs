@@ -3,6 +3,7 @@
 use std::io;
 
 use super::Time;
+use super::sparse::{self, Piece};
 use crate::digest::invalid;
 
 /// What the records say about the next entry, or from a global header about all that follow.
@@ -15,6 +16,20 @@ pub struct Pax {
     pub gid: Option<u64>,
     pub mtime: Option<Time>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub sparse: Sparse,
+}
+
+/// `GNU.sparse.*`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Sparse {
+    /// The file's size with its holes, in bytes.
+    pub size: Option<u64>,
+    pub name: Option<Vec<u8>>,
+    /// The map, where it is in the records (versions 0.0 and 0.1).
+    pub map: Option<Vec<Piece>>,
+    /// The version, where the map is in front of the data.
+    pub major: Option<u64>,
+    pub minor: Option<u64>,
 }
 
 impl Pax {
@@ -23,9 +38,6 @@ impl Pax {
         while !text.is_empty() {
             let (key, value, rest) =
                 record(text).ok_or_else(|| invalid("a malformed pax record"))?;
-            if key.starts_with(b"GNU.sparse.") {
-                return Err(invalid("a sparse file: not supported"));
-            }
             let key_text = || String::from_utf8_lossy(key).into_owned();
             self.set(key, value)
                 .ok_or_else(|| invalid(format!("a malformed pax {}", key_text())))?;
@@ -45,12 +57,37 @@ impl Pax {
             b"gid" => self.gid = optional(value, decimal)?,
             b"mtime" => self.mtime = optional(value, time)?,
             _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    return self.sparse.set(key, value);
+                }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.retain(|(known, _)| known != name);
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
                 // Other keys (atime, ctime, uname, comment) say nothing that a layer keeps.
             }
+        }
+        Some(())
+    }
+}
+
+impl Sparse {
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match key {
+            b"size" | b"realsize" => self.size = Some(decimal(value)?),
+            b"name" => self.name = bytes(value)?,
+            b"major" => self.major = Some(decimal(value)?),
+            b"minor" => self.minor = Some(decimal(value)?),
+            b"map" if value.is_empty() => self.map = Some(Vec::new()),
+            b"map" => self.map = Some(sparse::read_pairs(value, b',')?),
+            // Version 0.0: these alternate, and of them not the last one counts but all.
+            b"offset" => {
+                let piece = Piece { offset: decimal(value)?, length: 0 };
+                sparse::push(self.map.get_or_insert_default(), piece).ok()?;
+            }
+            b"numbytes" => self.map.as_mut()?.last_mut()?.length = decimal(value)?,
+            b"numblocks" => self.map = Some(self.map.take().unwrap_or_default()),
+            _ => return None,
         }
         Some(())
     }
@@ -75,7 +112,7 @@ fn optional<T>(value: &[u8], read: fn(&[u8]) -> Option<T>) -> Option<Option<T>> 
     if value.is_empty() { Some(None) } else { read(value).map(Some) }
 }
 
-fn decimal(text: &[u8]) -> Option<u64> {
+pub fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

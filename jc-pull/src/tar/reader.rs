@@ -4,6 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use super::header::{BLOCK, Header};
 use super::pax::Pax;
+use super::sparse::{self, Piece};
 use super::{Entry, Kind};
 use crate::digest::invalid;
 
@@ -21,12 +22,16 @@ pub struct Reader<R> {
     /// Content of the current entry that has not been read.
     left: u64,
     padding: u64,
+    /// Where in the file the next content belongs, in bytes.
+    position: u64,
+    /// Of a file with holes: the pieces that are still to come, the next one last.
+    pieces: Option<Vec<Piece>>,
 }
 
 impl<R: BufRead> Reader<R> {
     /// Starts at the archive's first byte.
     pub fn new(inner: R) -> Self {
-        Self { inner, global: Pax::default(), left: 0, padding: 0 }
+        Self { inner, global: Pax::default(), left: 0, padding: 0, position: 0, pieces: None }
     }
 
     /// The reader beneath; it is behind the archive's end once [`Reader::entry`] gave nothing.
@@ -71,18 +76,39 @@ impl<R: BufRead> Reader<R> {
         if self.left == 0 {
             return Ok(&[]);
         }
+        let limit = match &mut self.pieces {
+            None => self.left,
+            Some(pieces) => {
+                while pieces.last().is_some_and(|piece| piece.length == 0) {
+                    pieces.pop();
+                }
+                let Some(piece) = pieces.last() else { return Ok(&[]) };
+                self.position = piece.offset;
+                piece.length
+            }
+        };
         let buffer = self.inner.fill_buf()?;
         if buffer.is_empty() {
             return Err(truncated());
         }
-        let n = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let n = usize::try_from(limit).map_or(buffer.len(), |limit| limit.min(buffer.len()));
         Ok(buffer.get(..n).unwrap_or_default())
+    }
+
+    /// Where in the file the bytes belong that [`Reader::content`] gave last, in bytes.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// Goes on behind `n` bytes of content, as many as [`Reader::content`] gave at the most.
     pub fn consume(&mut self, n: usize) {
         self.inner.consume(n);
         self.left = self.left.saturating_sub(n as u64);
+        self.position += n as u64;
+        if let Some(piece) = self.pieces.as_mut().and_then(|pieces| pieces.last_mut()) {
+            piece.offset += n as u64;
+            piece.length = piece.length.saturating_sub(n as u64);
+        }
     }
 
     fn skip(&mut self) -> io::Result<()> {
@@ -119,7 +145,7 @@ impl<R: BufRead> Reader<R> {
     fn begin(&mut self, size: u64) -> io::Result<()> {
         let block = BLOCK as u64;
         self.padding = (block - size % block) % block;
-        self.left = size;
+        (self.left, self.position, self.pieces) = (size, 0, None);
         // So that no sum of the two can wrap.
         if size > i64::MAX.unsigned_abs() { Err(invalid("an entry's size")) } else { Ok(()) }
     }
@@ -140,9 +166,9 @@ impl<R: BufRead> Reader<R> {
         Ok(bytes)
     }
 
-    fn make(&mut self, header: &Header<'_>, pax: Pax) -> io::Result<Entry> {
-        let path = pax.path.unwrap_or_else(|| header.path());
-        let link = pax.link_path.unwrap_or_else(|| header.link_name());
+    fn make(&mut self, header: &Header<'_>, mut pax: Pax) -> io::Result<Entry> {
+        let path = pax.sparse.name.take().or(pax.path.take()).unwrap_or_else(|| header.path());
+        let link = pax.link_path.take().unwrap_or_else(|| header.link_name());
         if path.len() > MAX_PATH || link.len() > MAX_PATH {
             return Err(invalid("a name of more than 4096 bytes"));
         }
@@ -154,6 +180,7 @@ impl<R: BufRead> Reader<R> {
         // Only files have content; old writers put the target's size into a link's header.
         let size = if kind == Kind::File { size } else { 0 };
         self.begin(size)?;
+        let size = if kind == Kind::File { self.sparse(header, &pax, size)? } else { size };
         let mtime = super::Time { seconds: header.mtime()?, nanoseconds: 0 };
         Ok(Entry {
             path,
@@ -168,11 +195,58 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
+impl<R: BufRead> Reader<R> {
+    /// Of a file with holes, finds out where its `stored` bytes belong; the file's size.
+    fn sparse(&mut self, header: &Header<'_>, pax: &Pax, stored: u64) -> io::Result<u64> {
+        let sparse = &pax.sparse;
+        let (size, mut pieces) = if header.typeflag() == b'S' {
+            self.old_sparse(header)?
+        } else {
+            match (sparse.major, sparse.minor, sparse.size, &sparse.map) {
+                (None, None, None, None) => return Ok(stored),
+                (Some(1), Some(0), Some(size), None) => {
+                    (size, sparse::read_leading(|| self.data_block())?)
+                }
+                (None, None, Some(size), Some(map)) => (size, map.clone()),
+                _ => return Err(invalid("a sparse file of an unknown form")),
+            }
+        };
+        sparse::check(&pieces, size, self.left)?;
+        pieces.reverse();
+        self.pieces = Some(pieces);
+        Ok(size)
+    }
+
+    fn old_sparse(&mut self, header: &Header<'_>) -> io::Result<(u64, Vec<Piece>)> {
+        let (array, mut more, size) = header.sparse()?;
+        let mut pieces = Vec::new();
+        sparse::read_array(array, &mut pieces)?;
+        while more {
+            let mut block = [0; BLOCK];
+            if !self.block(&mut block)? {
+                return Err(truncated());
+            }
+            let (array, rest) = block.split_at(504);
+            sparse::read_array(array, &mut pieces)?;
+            more = rest.first() != Some(&0);
+        }
+        Ok((unsigned(size, "size")?, pieces))
+    }
+
+    /// A whole block of the current entry's data.
+    fn data_block(&mut self) -> io::Result<[u8; BLOCK]> {
+        let mut block = [0; BLOCK];
+        let left = self.left.checked_sub(BLOCK as u64);
+        self.left = left.ok_or_else(|| invalid("a malformed sparse map"))?;
+        if self.block(&mut block)? { Ok(block) } else { Err(truncated()) }
+    }
+}
+
 fn kind(header: &Header<'_>, path: &[u8], link: Vec<u8>) -> io::Result<Kind> {
     Ok(match header.typeflag() {
         // Before ustar, a directory was a file whose name ends with a slash.
         b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
-        b'0' | 0 | b'7' => Kind::File,
+        b'0' | 0 | b'7' | b'S' => Kind::File,
         b'1' => Kind::HardLink(link),
         b'2' => Kind::Symlink(link),
         flag @ (b'3' | b'4') => {
@@ -183,7 +257,6 @@ fn kind(header: &Header<'_>, path: &[u8], link: Vec<u8>) -> io::Result<Kind> {
         }
         b'5' => Kind::Directory,
         b'6' => Kind::Fifo,
-        b'S' => return Err(named(path, "a sparse file: not supported")),
         other => {
             return Err(named(path, &format!("unknown type {:?}", char::from(other))));
         }
@@ -322,7 +395,11 @@ mod tests {
         for (bytes, fault) in [
             (huge, "an extension header of more than 1 MiB"),
             (zeros, "a lone block of zeros inside the archive"),
-            (archive(&[(b'S', "a", b"")]), "entry a: a sparse file: not supported"),
+            (archive(&[(b'S', "a", b"x")]), "a sparse map that does not fit its data"),
+            (
+                archive(&[(b'x', "x", b"22 GNU.sparse.major=2\n"), (b'0', "a", b"")]),
+                "a sparse file of an unknown form",
+            ),
             (archive(&[(b'V', "a", b"")]), "entry a: unknown type 'V'"),
             (archive(&[(b'x', "x", b"18 uid=4294967295\n"), (b'0', "a", b"")]), "uid 4294967295"),
             (archive(&[(b'x', "x", b"12 path=a\0b\n")]), "a malformed pax path"),

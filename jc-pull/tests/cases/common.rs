@@ -1,13 +1,11 @@
 //! What the tests share: images made by hand, a registry in this process, and jc-pull run on them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output, Stdio};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 pub const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -27,6 +25,11 @@ pub fn root() -> bool {
 pub fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
     format!("sha256:{hex}")
+}
+
+pub fn digest512(bytes: &[u8]) -> String {
+    let hex: String = Sha512::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha512:{hex}")
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -139,6 +142,12 @@ impl Layer {
         Self { size: blob.len(), blob, diff_id: digest(tar), media_type: GZIP.to_owned() }
     }
 
+    /// A tar wrapped by someone else, under that suffix of the media type.
+    pub fn wrapped(tar: &[u8], blob: Vec<u8>, suffix: &str) -> Self {
+        let media_type = format!("application/vnd.oci.image.layer.v1.tar{suffix}");
+        Self { size: blob.len(), blob, diff_id: digest(tar), media_type }
+    }
+
     pub fn plain(tar: &[u8]) -> Self {
         let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
         Self { size: tar.len(), blob: tar.to_vec(), diff_id: digest(tar), media_type }
@@ -162,7 +171,11 @@ impl Image {
         let described: Vec<_> = layers
             .iter()
             .map(|l| {
-                let digest = image.add(&l.blob);
+                let digest = match l.diff_id.starts_with("sha512:") {
+                    true => digest512(&l.blob),
+                    false => digest(&l.blob),
+                };
+                image.blobs.insert(digest.clone(), l.blob.clone());
                 image.layers.push(digest.clone());
                 serde_json::json!({"mediaType": l.media_type, "digest": digest, "size": l.size})
             })
@@ -188,7 +201,9 @@ impl Image {
         std::fs::create_dir_all(&blobs).unwrap();
         std::fs::write(directory.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
         for (digest, bytes) in &self.blobs {
-            std::fs::write(blobs.join(digest.strip_prefix("sha256:").unwrap()), bytes).unwrap();
+            let path = directory.join("blobs").join(digest.replace(':', "/"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
         }
         let size = self.blobs[&self.manifest].len();
         let index = serde_json::json!({"schemaVersion": 2, "manifests": [
@@ -198,130 +213,13 @@ impl Image {
     }
 }
 
-/// What the registry answers to one path.
-#[derive(Clone)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    /// Closes the connection after so many bytes of the body.
-    pub cut: Option<usize>,
-    /// The `Authorization` without which there is a challenge instead.
-    pub needs: Option<(String, String)>,
-}
-
-impl Answer {
-    pub fn ok(body: &[u8], media_type: &str) -> Self {
-        let headers = vec![("Content-Type".to_owned(), media_type.to_owned())];
-        Self { status: 200, headers, body: body.to_vec(), cut: None, needs: None }
-    }
-}
-
-#[derive(Default)]
-struct State {
-    answers: BTreeMap<String, Answer>,
-    seen: Vec<(String, Option<String>)>,
-}
-
-/// A registry on a loopback port, for the life of the process.
-#[derive(Clone)]
-pub struct Registry {
-    pub host: String,
-    state: Arc<Mutex<State>>,
-}
-
-impl Registry {
-    pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let state = Arc::new(Mutex::new(State::default()));
-        let registry = Self { host, state: state.clone() };
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let state = state.clone();
-                std::thread::spawn(move || serve(stream.unwrap(), &state));
-            }
-        });
-        registry
-    }
-
-    pub fn set(&self, path: &str, answer: Answer) {
-        self.state.lock().unwrap().answers.insert(path.to_owned(), answer);
-    }
-
-    pub fn change(&self, path: &str, change: impl FnOnce(&mut Answer)) {
-        change(self.state.lock().unwrap().answers.get_mut(path).unwrap());
-    }
-
-    /// Serves the image as `repository:tag`.
-    pub fn push(&self, repository: &str, tag: &str, image: &Image, media_type: &str) {
-        for (digest, bytes) in &image.blobs {
-            let blob = Answer::ok(bytes, "application/octet-stream");
-            self.set(&format!("/v2/{repository}/blobs/{digest}"), blob);
-        }
-        let manifest = Answer::ok(&image.blobs[&image.manifest], media_type);
-        self.set(&format!("/v2/{repository}/manifests/{tag}"), manifest.clone());
-        self.set(&format!("/v2/{repository}/manifests/{}", image.manifest), manifest);
-    }
-
-    /// The paths that were asked for, with their `Authorization`, since the last call.
-    pub fn take_seen(&self) -> Vec<(String, Option<String>)> {
-        std::mem::take(&mut self.state.lock().unwrap().seen)
-    }
-}
-
-fn serve(mut stream: TcpStream, state: &Mutex<State>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut authorization = None;
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header).unwrap();
-            if header.trim().is_empty() {
-                break;
-            }
-            if let Some((key, value)) = header.split_once(": ")
-                && key.eq_ignore_ascii_case("authorization")
-            {
-                authorization = Some(value.trim().to_owned());
-            }
-        }
-        let answer = {
-            let mut state = state.lock().unwrap();
-            state.seen.push((path.clone(), authorization.clone()));
-            state.answers.get(&path).cloned()
-        };
-        if answer_one(&mut stream, answer, authorization).is_none() {
-            return;
-        }
-    }
-}
-
-/// Nothing once the connection is closed.
-fn answer_one(s: &mut TcpStream, answer: Option<Answer>, auth: Option<String>) -> Option<()> {
-    let Some(mut answer) = answer else {
-        let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-        return write!(s, "HTTP/1.1 404 Not Found\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .ok();
-    };
-    if let Some((wanted, challenge)) = answer.needs.take()
-        && auth.as_ref() != Some(&wanted)
-    {
-        let text = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nWWW-Authenticate:";
-        return write!(s, "{text} {challenge}\r\n\r\n").ok();
-    }
-    write!(s, "HTTP/1.1 {} X\r\nContent-Length: {}\r\n", answer.status, answer.body.len()).ok()?;
-    for (key, value) in &answer.headers {
-        write!(s, "{key}: {value}\r\n").ok()?;
-    }
-    s.write_all(b"\r\n").ok()?;
-    s.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())]).ok()?;
-    answer.cut.is_none().then_some(())
+/// A directory in memory, where that holds all that layers have (user.* attributes since Linux 6.6).
+fn temporary() -> tempfile::TempDir {
+    let flags = rustix::fs::XattrFlags::empty();
+    tempfile::tempdir_in("/dev/shm")
+        .ok()
+        .filter(|d| rustix::fs::setxattr(d.path(), "user.jc", b"", flags).is_ok())
+        .unwrap_or_else(|| tempfile::tempdir().unwrap())
 }
 
 /// A store of the test's own.
@@ -331,7 +229,7 @@ pub struct Store {
 
 impl Store {
     pub fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap() }
+        Self { directory: temporary() }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -343,14 +241,23 @@ impl Store {
         self.directory.path().join(name)
     }
 
+    /// jc-pull, with nothing of the caller's own configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jc-pull"));
+        command.arg("--store").arg(self.path()).args(arguments);
+        for name in ["JC_STORE", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
+            command.env_remove(name);
+        }
+        for name in ["DOCKER_CONFIG", "http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command.env("HOME", self.beside("home")).env("CONTAINERS_REGISTRIES_CONF", "/dev/null");
+        command.stdin(Stdio::null());
+        command
+    }
+
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_jc-pull"))
-            .arg("--store")
-            .arg(self.path())
-            .args(arguments)
-            .env_remove("JC_STORE")
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     /// Pulls what must succeed; the records.
@@ -364,15 +271,7 @@ impl Store {
 
     /// Pulls what must fail with `code`, printing nothing but one line and perhaps a hint.
     pub fn fail(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert!(output.stdout.is_empty(), "{stderr}");
-        let lines: Vec<&str> = stderr.lines().filter(|l| !l.ends_with(" done")).collect();
-        assert!(lines.iter().all(|l| l.starts_with("jc-pull: ")), "{stderr}");
-        assert!(lines.len() == 1 || lines[1].starts_with("jc-pull: hint: "), "{stderr}");
-        assert!(lines.len() <= 2, "{stderr}");
-        lines[0].to_owned()
+        failure(&self.run(arguments), code)
     }
 
     /// Every path in the store.
@@ -382,6 +281,18 @@ impl Store {
         found.sort();
         found
     }
+}
+
+/// The one line that a failed run says, perhaps with a hint behind it.
+pub fn failure(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(output.stdout.is_empty(), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().filter(|l| !l.ends_with(" done")).collect();
+    assert!(lines.iter().all(|l| l.starts_with("jc-pull: ")), "{stderr}");
+    assert!(lines.len() == 1 || lines[1].starts_with("jc-pull: hint: "), "{stderr}");
+    assert!(lines.len() <= 2, "{stderr}");
+    lines[0].to_owned()
 }
 
 fn list(directory: &Path, found: &mut Vec<PathBuf>) {

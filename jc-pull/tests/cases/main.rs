@@ -2,6 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod common;
+mod faults;
+mod formats;
+mod layers;
+mod manual;
+mod policy;
 mod pull;
+mod registry;
+mod tls;
 mod unpack;

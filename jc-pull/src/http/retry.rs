@@ -1,0 +1,80 @@
+//! When to try again, and after how long.
+
+use std::time::Duration;
+
+use reqwest::header::RETRY_AFTER;
+use reqwest::{StatusCode, blocking::Response};
+
+use crate::sys;
+
+/// The first pause; each further one is twice as long.
+const FIRST: Duration = Duration::from_millis(400);
+/// No pause is longer, unless the server asks for it.
+const LONGEST: Duration = Duration::from_secs(15);
+/// Who is told to wait for longer is better told so.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Counts failures in a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Retry {
+    left: u32,
+    done: u32,
+}
+
+impl Retry {
+    /// As many times as that, after the first attempt.
+    pub const fn new(times: u32) -> Self {
+        Self { left: times, done: 0 }
+    }
+
+    /// How long to wait before the next attempt; nothing if there is none.
+    pub fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
+        if asked.is_some_and(|asked| asked > MAX_RETRY_AFTER) {
+            return None;
+        }
+        self.left = self.left.checked_sub(1)?;
+        let pause = FIRST.saturating_mul(1 << self.done.min(8)).min(LONGEST);
+        self.done += 1;
+        // Many clients that failed together should not come back together.
+        let jitter = pause.mul_f64(0.5 + (sys::random() % 1000) as f64 / 1000.0);
+        Some(asked.map_or(jitter, |asked| asked.max(FIRST)))
+    }
+}
+
+/// Whether the server may answer otherwise when it is asked again.
+pub fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// The seconds of `Retry-After`. The form with a date is not used by registries.
+pub fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_end() {
+        let mut retry = Retry::new(8);
+        let mut pauses = Vec::new();
+        while let Some(pause) = retry.next(None) {
+            pauses.push(pause);
+        }
+        assert_eq!(pauses.len(), 8);
+        for (n, pause) in pauses.iter().enumerate() {
+            let middle = FIRST.saturating_mul(1 << n).min(LONGEST);
+            assert!((middle / 2..=middle * 3 / 2).contains(pause), "{n}: {pause:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_may_ask_for_a_pause_that_is_not_too_long() {
+        let mut retry = Retry::new(2);
+        assert_eq!(retry.next(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        assert_eq!(retry.next(Some(Duration::ZERO)), Some(FIRST));
+        assert_eq!(Retry::new(2).next(Some(Duration::from_secs(61))), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! Whom to trust: the system's certificates, `--ca`, and `certs.d` (containers-certs.d(5)).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jc_unshare::{Context, Error, Result};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+/// What `certs.d` has for one host.
+#[derive(Clone, Debug, Default)]
+pub struct HostCerts {
+    /// `*.crt`: authorities to trust for the host.
+    authorities: Vec<PathBuf>,
+    /// `*.cert` with its `*.key`: what to show the host.
+    client: Option<(PathBuf, PathBuf)>,
+}
+
+impl HostCerts {
+    /// Looks in the directories for what is for `authority`; nothing if there is nothing.
+    pub fn find(authority: &str) -> Result<Option<Self>> {
+        let mut found = Self::default();
+        for directory in directories() {
+            found.read(&directory.join(authority))?;
+        }
+        let nothing = found.authorities.is_empty() && found.client.is_none();
+        Ok(Some(found).filter(|_| !nothing))
+    }
+
+    fn read(&mut self, directory: &Path) -> Result<()> {
+        // Most hosts have none.
+        let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        paths.sort();
+        for path in paths {
+            match path.extension().and_then(|e| e.to_str()) {
+                Some("crt") => self.authorities.push(path),
+                Some("cert") => {
+                    let key = path.with_extension("key");
+                    if !key.exists() {
+                        let path = path.display();
+                        return Err(Error::new(format_args!("{path}: no key beside it"))
+                            .hint(format_args!("{} is missing", key.display())));
+                    }
+                    self.client.get_or_insert((path, key));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn directories() -> Vec<PathBuf> {
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let own = home.map(|home| Path::new(&home).join(".config/containers/certs.d"));
+    let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+    own.into_iter().chain(system).collect()
+}
+
+/// A TLS configuration.
+///
+/// * `with_roots` - whether the system's certificates are wanted; plain http needs none
+/// * `extra` - more authorities, files of PEM
+/// * `verify` - whether the other side has to be who it says
+pub fn config(
+    with_roots: bool,
+    extra: &[PathBuf],
+    host: Option<&HostCerts>,
+    verify: bool,
+) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    for path in extra.iter().chain(host.into_iter().flat_map(|host| &host.authorities)) {
+        for certificate in certificates(path)? {
+            roots
+                .add(certificate)
+                .map_err(|e| Error::new(format_args!("certificate {}: {e}", path.display())))?;
+        }
+    }
+    if with_roots && verify {
+        add_native(&mut roots)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(format_args!("tls: {e}")))?;
+    let builder = match verify {
+        true => builder.with_root_certificates(roots),
+        false => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { provider }))
+        }
+    };
+    let Some((certificate, key)) = host.and_then(|host| host.client.as_ref()) else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&fs::read(key).on("read", key)?)
+        .map_err(|e| Error::new(format_args!("key {}: {e}", key.display())))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| Error::new(format_args!("certificate {}: {e}", certificate.display())))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let text = fs::read(path).on("read", path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(Error::new(format_args!("certificate {}: none in it", path.display()))),
+        Err(e) => Err(Error::new(format_args!("certificate {}: {e}", path.display()))),
+    }
+}
+
+fn add_native(roots: &mut RootCertStore) -> Result<()> {
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if !roots.is_empty() {
+        return Ok(());
+    }
+    let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+    Err(Error::new(format_args!("tls: the system's CA certificates: {why}"))
+        .hint("install ca-certificates, or name a file with --ca"))
+}
+
+/// Takes everybody for who they say they are, as `--insecure` asks for.
+#[derive(Debug)]
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

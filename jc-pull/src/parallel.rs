@@ -1,0 +1,43 @@
+//! Several things at once.
+
+use std::sync::{Mutex, PoisonError};
+
+/// Does the jobs in their order, so many at a time.
+pub fn parallel<J: Send>(at_once: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) {
+    let threads = at_once.min(jobs.len());
+    let queue = Mutex::new(jobs.into_iter());
+    let worker = || {
+        loop {
+            // The lock is not held while there is work.
+            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(job) = job else { break };
+            work(job);
+        }
+    };
+    std::thread::scope(|scope| {
+        // This thread is a worker too: one job needs no other.
+        for _ in 1..threads {
+            scope.spawn(worker);
+        }
+        worker();
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_job_is_done_once_and_not_too_many_at_a_time() {
+        let (sum, now, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        parallel(3, (1..=100).collect(), |n| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sum.fetch_add(n, Ordering::SeqCst);
+            now.fetch_sub(1, Ordering::SeqCst);
+        });
+        assert_eq!(sum.into_inner(), 5050);
+        assert!(most.into_inner() <= 3);
+        parallel(3, Vec::<()>::new(), |()| ());
+    }
+}

@@ -1,0 +1,155 @@
+//! A reader in a thread of its own, a few pieces ahead of who reads from it.
+
+use std::io::{self, BufRead, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+
+use crate::cancel::{Cancel, TICK};
+
+/// How long a piece is, in bytes.
+const PIECE: usize = 128 << 10;
+/// How many pieces may wait to be read.
+const AHEAD: usize = 3;
+
+/// The near end. Once it is given up it fails soon, even while the far end waits for the network:
+/// that thread is left alone and ends with its wait or the process.
+pub struct Pipe {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    used: Sender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+    ended: bool,
+    cancel: Cancel,
+}
+
+impl Pipe {
+    /// Starts to read from what `open` gives.
+    pub fn new<R: Read>(
+        open: impl FnOnce() -> io::Result<R> + Send + 'static,
+        cancel: Cancel,
+    ) -> Self {
+        let (sender, pieces) = sync_channel(AHEAD);
+        let (used, spare) = channel();
+        std::thread::spawn(move || {
+            if let Err(e) = open().and_then(|mut reader| pump(&mut reader, &sender, &spare)) {
+                // Nobody listens any more if this fails.
+                let _: Result<(), _> = sender.send(Err(e));
+            }
+        });
+        Self { pieces, used, piece: Vec::new(), at: 0, ended: false, cancel }
+    }
+
+    fn next(&mut self) -> io::Result<()> {
+        // It goes back to be filled again, if there is still somebody to do that.
+        let _: Result<(), _> = self.used.send(std::mem::take(&mut self.piece));
+        self.at = 0;
+        loop {
+            self.cancel.check()?;
+            match self.pieces.recv_timeout(TICK) {
+                Ok(piece) => {
+                    self.piece = piece.inspect_err(|_| self.ended = true)?;
+                    self.ended = self.piece.is_empty();
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+    }
+}
+
+/// Reads to the end, which an empty piece stands for.
+fn pump(
+    reader: &mut impl Read,
+    sender: &SyncSender<io::Result<Vec<u8>>>,
+    spare: &Receiver<Vec<u8>>,
+) -> io::Result<()> {
+    loop {
+        let mut piece = spare.try_recv().unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let mut filled = 0;
+        // Small pieces cost more switching than they save waiting.
+        while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match reader.read(rest) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        piece.truncate(filled);
+        if sender.send(Ok(piece)).is_err() || filled == 0 {
+            return Ok(());
+        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(buffer)?;
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+impl BufRead for Pipe {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.piece.len() && !self.ended {
+            self.next()?;
+        }
+        Ok(self.piece.get(self.at..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.piece.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_bytes_come_through_in_order() {
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+        for length in [0, 1, PIECE, PIECE + 1, bytes.len()] {
+            let content = bytes[..length].to_vec();
+            let mut pipe = Pipe::new(move || Ok(io::Cursor::new(content)), Cancel::default());
+            let mut found = Vec::new();
+            pipe.read_to_end(&mut found).unwrap();
+            assert!(found == bytes[..length], "{length}");
+            assert_eq!(pipe.fill_buf().unwrap(), b"");
+        }
+    }
+
+    #[test]
+    fn errors_come_through_behind_the_bytes_before_them() {
+        struct Broken(bool);
+        impl Read for Broken {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                match std::mem::replace(&mut self.0, true) {
+                    true => Err(io::Error::other("broken")),
+                    false => Ok(buffer.len()),
+                }
+            }
+        }
+        let mut pipe = Pipe::new(|| Ok(Broken(false)), Cancel::default());
+        let mut found = Vec::new();
+        assert_eq!(pipe.read_to_end(&mut found).unwrap_err().to_string(), "broken");
+        assert_eq!(found.len(), PIECE);
+    }
+
+    #[test]
+    fn giving_up_does_not_wait_for_the_far_end() {
+        struct Stuck;
+        impl Read for Stuck {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                std::thread::park();
+                Ok(0)
+            }
+        }
+        let cancel = Cancel::default();
+        let mut pipe = Pipe::new(|| Ok(Stuck), cancel.clone());
+        cancel.give_up();
+        assert!(pipe.fill_buf().is_err());
+    }
+}

@@ -1,0 +1,405 @@
+//! Where registries really are: containers-registries.conf(5), version 2, and `--mirror`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Context, Error, Result};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::name::{Reference, split_registry};
+
+/// A place to ask for an image.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Location {
+    /// `host[:port]`.
+    pub authority: String,
+    /// The repository as that place calls it.
+    pub repository: String,
+    /// The scheme, if only that one will do.
+    pub scheme: Option<&'static str>,
+    /// Whether plain http and unknown certificates will do.
+    pub insecure: bool,
+    /// Whether it is a mirror, which need not have everything.
+    pub mirror: bool,
+}
+
+/// The configuration, all files of it.
+#[derive(Debug, Default)]
+pub struct Registries {
+    registries: Vec<Registry>,
+    aliases: BTreeMap<String, String>,
+    /// From the command line: registry, and where to ask first.
+    mirrors: Vec<(String, Mirror)>,
+}
+
+#[derive(Clone, Debug)]
+struct Registry {
+    prefix: String,
+    location: Option<String>,
+    insecure: bool,
+    blocked: bool,
+    digest_only: bool,
+    mirrors: Vec<Mirror>,
+    file: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+struct Mirror {
+    location: String,
+    scheme: Option<&'static str>,
+    insecure: bool,
+    pull: Pull,
+}
+
+/// What a mirror is asked for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Pull {
+    #[default]
+    All,
+    DigestOnly,
+    TagOnly,
+}
+
+/// A file as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct File {
+    #[serde(default)]
+    registry: Vec<Spanned<FileRegistry>>,
+    #[serde(default)]
+    aliases: BTreeMap<String, Spanned<String>>,
+    /// Version 1.
+    registries: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct FileRegistry {
+    prefix: Option<String>,
+    location: Option<String>,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    blocked: bool,
+    #[serde(default)]
+    mirror_by_digest_only: bool,
+    #[serde(default)]
+    mirror: Vec<FileMirror>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct FileMirror {
+    location: Spanned<String>,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    pull_from_mirror: Pull,
+}
+
+impl Registries {
+    /// Reads `$CONTAINERS_REGISTRIES_CONF`, or the user's file, or the system's; then the files of
+    /// `registries.conf.d`, the user's last.
+    pub fn load(&mut self) -> Result<()> {
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+        let own = config.map(|config| config.join("containers"));
+        let system = PathBuf::from("/etc/containers");
+        if let Some(path) = set("CONTAINERS_REGISTRIES_CONF") {
+            return self.add(&fs::read_to_string(&path).on("read", &path)?, &path);
+        }
+        for directory in own.iter().chain([&system]) {
+            if self.add_file(&directory.join("registries.conf"))? {
+                break;
+            }
+        }
+        for directory in [Some(&system), own.as_ref()].into_iter().flatten() {
+            self.add_directory(&directory.join("registries.conf.d"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes `HOST=URL` from the command line.
+    pub fn add_mirror(&mut self, text: &str) -> Result<()> {
+        let bad = || Error::usage(format_args!("mirror {text:?}: not HOST=URL"));
+        let (host, url) = text.split_once('=').ok_or_else(bad)?;
+        let (scheme, location) = match url.split_once("://") {
+            Some(("https", rest)) => (Some("https"), rest),
+            Some(("http", rest)) => (Some("http"), rest),
+            Some(_) => return Err(bad()),
+            None => (None, url),
+        };
+        let location = location.trim_end_matches('/').to_owned();
+        if host.is_empty() || location.is_empty() {
+            return Err(bad());
+        }
+        // Whoever writes http:// means it.
+        let insecure = scheme == Some("http");
+        let mirror = Mirror { location, scheme, insecure, pull: Pull::All };
+        self.mirrors.push((host.to_owned(), mirror));
+        Ok(())
+    }
+
+    fn add_file(&mut self, path: &Path) -> Result<bool> {
+        match fs::read_to_string(path) {
+            Ok(text) => self.add(&text, path).map(|()| true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e).on("read", path),
+        }
+    }
+
+    fn add_directory(&mut self, directory: &Path) -> Result<()> {
+        let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|e| e == "conf"));
+        paths.sort();
+        paths.iter().try_for_each(|path| self.add_file(path).map(drop))
+    }
+
+    /// Takes in one file. Later ones replace what earlier ones say of the same prefix or alias.
+    fn add(&mut self, text: &str, path: &Path) -> Result<()> {
+        let fault = |at: usize, why: &str| {
+            let line = text.get(..at).unwrap_or(text).matches('\n').count() + 1;
+            Error::new(format_args!("{}: line {line}: {why}", path.display()))
+        };
+        let file: File = toml::from_str(text)
+            .map_err(|e| fault(e.span().map_or(0, |span| span.start), e.message()))?;
+        if let Some(old) = file.registries {
+            return Err(fault(old.span().start, "version 1 of the format, which is not supported"));
+        }
+        for registry in file.registry {
+            let at = registry.span().start;
+            let registry = read(registry.into_inner(), path).map_err(|why| fault(at, why))?;
+            self.registries.retain(|known| known.prefix != registry.prefix);
+            self.registries.push(registry);
+        }
+        for (name, target) in file.aliases {
+            let (at, target) = (target.span().start, target.into_inner());
+            // An empty one takes an earlier one back.
+            let full = target.starts_with("docker.io/") || split_registry(&target).0 != "docker.io";
+            if !target.is_empty() && !full {
+                return Err(fault(at, "an alias must name a registry"));
+            }
+            self.aliases.insert(name, target);
+        }
+        Ok(())
+    }
+
+    /// A name without a registry, as the aliases have it.
+    pub fn expand(&self, name: &str) -> String {
+        let end = name.find('@').unwrap_or(name.len());
+        let path = name.get(..end).unwrap_or(name);
+        let colon = path.rfind(':').filter(|at| !path.get(*at..).unwrap_or_default().contains('/'));
+        let (short, rest) = name.split_at(colon.unwrap_or(end));
+        match self.aliases.get(short).filter(|target| !target.is_empty()) {
+            Some(target) => format!("{target}{rest}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// Where to ask for an image, in that order; the last is the registry itself.
+    pub fn locate(&self, reference: &Reference, insecure: bool) -> Result<Vec<Location>> {
+        let name = format!("{}/{}", reference.registry, reference.repository);
+        let matching = |r: &&Registry| match_prefix(&r.prefix, &name).is_some();
+        let found = self.registries.iter().filter(matching).max_by_key(|r| r.prefix.len());
+        let by_digest = reference.digest.is_some();
+        let mut all = Vec::new();
+        for (host, mirror) in &self.mirrors {
+            if *host == reference.registry {
+                all.push(mirror.at(&reference.repository));
+            }
+        }
+        if let Some(registry) = found {
+            if registry.blocked {
+                let file = registry.file.display();
+                return Err(Error::new(format_args!("{}: blocked by {file}", registry.prefix)));
+            }
+            let rest = match_prefix(&registry.prefix, &name).unwrap_or_default();
+            for mirror in &registry.mirrors {
+                let asked = match mirror.pull {
+                    Pull::All => by_digest || !registry.digest_only,
+                    Pull::DigestOnly => by_digest,
+                    Pull::TagOnly => !by_digest,
+                };
+                if asked {
+                    all.push(mirror.at(rest));
+                }
+            }
+            if let Some(location) = &registry.location {
+                let own = Mirror {
+                    location: location.clone(),
+                    scheme: None,
+                    insecure: registry.insecure,
+                    pull: Pull::All,
+                };
+                all.push(Location { mirror: false, ..own.at(rest) });
+            }
+        }
+        if all.last().is_none_or(|last| last.mirror) {
+            let insecure = found.is_some_and(|registry| registry.insecure);
+            let (authority, repository) =
+                (reference.registry.clone(), reference.repository.clone());
+            let scheme = None;
+            all.push(Location { authority, repository, scheme, insecure, mirror: false });
+        }
+        for location in &mut all {
+            location.insecure |= insecure;
+        }
+        Ok(all)
+    }
+}
+
+fn read(registry: FileRegistry, path: &Path) -> Result<Registry, &'static str> {
+    let prefix = registry.prefix.or_else(|| registry.location.clone());
+    let prefix = prefix.ok_or("a registry with neither prefix nor location")?;
+    if prefix.contains("://") || registry.location.as_ref().is_some_and(|l| l.contains("://")) {
+        return Err("a prefix or location is no URL");
+    }
+    if prefix.starts_with("*.") && registry.location.is_some() {
+        return Err("a prefix with a wildcard can have no location");
+    }
+    let mirror = |mirror: FileMirror| Mirror {
+        location: mirror.location.into_inner(),
+        scheme: None,
+        insecure: mirror.insecure,
+        pull: mirror.pull_from_mirror,
+    };
+    Ok(Registry {
+        prefix,
+        location: registry.location,
+        insecure: registry.insecure,
+        blocked: registry.blocked,
+        digest_only: registry.mirror_by_digest_only,
+        mirrors: registry.mirror.into_iter().map(mirror).collect(),
+        file: path.to_owned(),
+    })
+}
+
+/// What of `name` is behind the prefix, if it has that: whole components, `*.` any subdomain.
+fn match_prefix<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
+    if let Some(domain) = prefix.strip_prefix('*') {
+        let (host, rest) = name.split_once('/')?;
+        let host = host.split(':').next().unwrap_or_default();
+        return host.ends_with(domain).then_some(rest);
+    }
+    match name.strip_prefix(prefix)? {
+        "" => Some(""),
+        rest => rest.strip_prefix('/'),
+    }
+}
+
+impl Mirror {
+    fn at(&self, rest: &str) -> Location {
+        let (authority, path) = self.location.split_once('/').unwrap_or((&self.location, ""));
+        let parts = [path, rest].into_iter().filter(|part| !part.is_empty());
+        Location {
+            authority: authority.to_owned(),
+            repository: parts.collect::<Vec<_>>().join("/"),
+            scheme: self.scheme,
+            insecure: self.insecure,
+            mirror: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registries(text: &str) -> Result<Registries> {
+        let mut all = Registries::default();
+        all.add(text, Path::new("r.conf")).map(|()| all)
+    }
+
+    fn places(all: &Registries, name: &str) -> Vec<String> {
+        let reference = Reference::parse(&all.expand(name)).unwrap();
+        let show = |l: Location| {
+            let scheme = l.scheme.map_or(String::new(), |s| format!("{s}://"));
+            let mark = if l.insecure { "!" } else { "" };
+            format!("{mark}{scheme}{}/{}", l.authority, l.repository)
+        };
+        all.locate(&reference, false).unwrap().into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn the_longest_prefix_says_where() {
+        let mut all = registries(
+            r#"
+            unqualified-search-registries = ["x.y"]
+            [[registry]]
+            location = "docker.io"
+            [[registry.mirror]]
+            location = "mirror.x:5000/hub"
+            insecure = true
+            [[registry.mirror]]
+            location = "digests.x"
+            pull-from-mirror = "digest-only"
+            [[registry]]
+            prefix = "a.x/team"
+            location = "b.x/other/team"
+            [[registry]]
+            location = "a.x"
+            insecure = true
+            [[registry]]
+            prefix = "*.wild.x"
+            insecure = true
+            [aliases]
+            short = "s.x/long/name"
+            gone = ""
+            "#,
+        )
+        .unwrap();
+        for (name, expected) in [
+            ("alpine:3", vec!["!mirror.x:5000/hub/library/alpine", "docker.io/library/alpine"]),
+            ("a.x/team/app", vec!["b.x/other/team/app"]),
+            ("a.x/teams/app", vec!["!a.x/teams/app"]),
+            ("c.wild.x:99/a", vec!["!c.wild.x:99/a"]),
+            ("wild.x/a", vec!["wild.x/a"]),
+            ("short:1", vec!["s.x/long/name"]),
+            ("other.x/short", vec!["other.x/short"]),
+            ("gone", vec!["!mirror.x:5000/hub/library/gone", "docker.io/library/gone"]),
+        ] {
+            assert_eq!(places(&all, name), expected, "{name}");
+        }
+        let digest = format!("alpine@sha256:{}", "0".repeat(64));
+        assert_eq!(places(&all, &digest)[1], "digests.x/library/alpine");
+        assert_eq!(all.expand("short:1@sha256:00"), "s.x/long/name:1@sha256:00");
+        all.add_mirror("other.x=http://m.x:1/cache/").unwrap();
+        assert_eq!(places(&all, "other.x/a"), ["!http://m.x:1/cache/a", "other.x/a"]);
+        for bad in ["x", "=http://y", "x=", "x=ftp://y"] {
+            assert!(all.add_mirror(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bad_files_say_file_and_line() {
+        for (text, message) in [
+            ("a = \n", "line 1: "),
+            ("\n[[registry]]\nlocation = 3\n", "line 3: invalid type"),
+            ("\n\n[[registry]]\ninsecure = true\n", "line 3: a registry with neither"),
+            ("[registries.search]\nregistries = []\n", "line 1: version 1"),
+            ("[[registry]]\nlocation = \"http://x\"\n", "line 1: a prefix or location is no URL"),
+            ("[aliases]\na = \"b\"\n", "line 2: an alias must name a registry"),
+            (
+                "[[registry]]\nlocation='x'\n[[registry.mirror]]\npull-from-mirror='no'\n\
+                 location='y'\n",
+                "line 4: unknown variant",
+            ),
+        ] {
+            let error = registries(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("r.conf: {message}")), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_blocked_registry_is_an_error() {
+        let all = registries("[[registry]]\nprefix='bad.x'\nblocked=true\n").unwrap();
+        let reference = Reference::parse("bad.x/a").unwrap();
+        let error = all.locate(&reference, false).unwrap_err().to_string();
+        assert_eq!(error, "bad.x: blocked by r.conf");
+    }
+}

@@ -1,0 +1,192 @@
+//! From a name to one image's manifest and configuration, all of it verified.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use jc_unshare::{Error, Result, strerror};
+
+use crate::cancel::Cancel;
+use crate::digest::{Digest, Verify};
+use crate::manifest::{Config, Descriptor, Document, MAX_DOCUMENT, Manifest};
+use crate::platform::Platform;
+use crate::source::{Raw, Source};
+use crate::store::Store;
+
+/// An index may hold indexes, so deep.
+const MAX_NESTING: usize = 4;
+
+/// Whether a source is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Policy {
+    /// What the name stands for, every time.
+    Always,
+    /// Only if the store does not have the image.
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+/// An image that is known, whether or not its layers are there.
+pub struct Resolved {
+    /// The full name.
+    pub name: String,
+    /// What the name stands for: an index's digest where there is one.
+    pub target: Digest,
+    /// The digest of the manifest.
+    pub manifest_digest: Digest,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The manifest as it came.
+    pub manifest_bytes: Vec<u8>,
+    /// The configuration.
+    pub config: Config,
+    /// The configuration as it came.
+    pub config_bytes: Vec<u8>,
+    /// The documents that the store does not have yet.
+    pub new_blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+/// Finds the image for `wanted`, or for the host.
+pub fn resolve(
+    source: &Arc<dyn Source>,
+    store: &Store,
+    policy: Policy,
+    wanted: Option<&Platform>,
+    cancel: &Cancel,
+) -> Result<Resolved> {
+    let mut resolver =
+        Resolver { source, store, cancel, offline: policy == Policy::Never, new_blobs: Vec::new() };
+    let name = source.name();
+    let known = match policy {
+        Policy::Always => None,
+        Policy::Missing | Policy::Never => store.find_image(&name, wanted)?,
+    };
+    let resolved = match known {
+        Some(entry) => {
+            resolver.offline = true;
+            match resolver.run(Some(entry.target), wanted) {
+                Err(_) if policy == Policy::Missing => resolver.online(wanted),
+                other => other,
+            }
+        }
+        None if policy == Policy::Never => Err(not_here("the image")),
+        None => resolver.online(wanted).map_err(|error| match store.find_image(&name, wanted) {
+            Ok(Some(_)) => error.hint("the store has the image: --policy missing uses that"),
+            _ => error,
+        }),
+    };
+    let resolved = resolved.map_err(|e| e.context(&name))?;
+    let have = &resolved.config.platform;
+    match wanted.filter(|wanted| have.distance(wanted).is_none()) {
+        Some(wanted) => {
+            Err(Error::new(format_args!("{name}: no image for {wanted}; there is {have}")))
+        }
+        None => Ok(Resolved { name, ..resolved }),
+    }
+}
+
+fn not_here(what: &str) -> Error {
+    Error::new(format_args!("{what} is not in the store")).hint("--policy missing fetches it")
+}
+
+struct Resolver<'a> {
+    source: &'a Arc<dyn Source>,
+    store: &'a Store,
+    cancel: &'a Cancel,
+    offline: bool,
+    new_blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Resolver<'_> {
+    fn online(&mut self, wanted: Option<&Platform>) -> Result<Resolved> {
+        self.offline = false;
+        self.new_blobs.clear();
+        let current = self.source.current()?;
+        self.run(current, wanted)
+    }
+
+    fn run(&mut self, current: Option<Digest>, wanted: Option<&Platform>) -> Result<Resolved> {
+        let host = Platform::host();
+        let (mut raw, target) = match current {
+            Some(digest) => (self.manifest(&digest, None)?, digest),
+            None => {
+                let raw = self.source.document(None)?;
+                let digest = Digest::of(&raw.bytes);
+                self.keep(&digest, &raw.bytes);
+                (raw, digest)
+            }
+        };
+        let mut digest = target.clone();
+        for _ in 0..=MAX_NESTING {
+            let declared = raw.media_type.as_deref();
+            let document = Document::parse(&raw.bytes, declared).map_err(|e| e.context(&digest))?;
+            let chosen = match document {
+                Document::Index(index) => index.select(wanted.unwrap_or(&host))?.clone(),
+                Document::Manifest(manifest) => {
+                    manifest.check()?;
+                    let (config, config_bytes) = self.config(&manifest)?;
+                    return Ok(Resolved {
+                        name: String::new(),
+                        target,
+                        manifest_digest: digest,
+                        manifest,
+                        manifest_bytes: raw.bytes,
+                        config,
+                        config_bytes,
+                        new_blobs: std::mem::take(&mut self.new_blobs),
+                    });
+                }
+            };
+            raw = self.manifest(&chosen.digest, Some(&chosen))?;
+            digest = chosen.digest;
+        }
+        Err(Error::new("indexes inside indexes, without end"))
+    }
+
+    fn keep(&mut self, digest: &Digest, bytes: &[u8]) {
+        if self.store.blob(digest).is_none() {
+            self.new_blobs.push((digest.clone(), bytes.to_vec()));
+        }
+    }
+
+    /// The document of that digest, and of the size and type that an index gives it.
+    fn manifest(&mut self, digest: &Digest, listed: Option<&Descriptor>) -> Result<Raw> {
+        let listed_type = listed.map(|d| d.media_type.clone()).filter(|t| !t.is_empty());
+        if let Some(bytes) = self.store.blob(digest) {
+            return Ok(Raw { bytes, media_type: listed_type });
+        }
+        if self.offline {
+            return Err(not_here(&format!("manifest {digest}")));
+        }
+        let raw = self.source.document(Some(digest))?;
+        let found = raw.bytes.len() as u64;
+        if let Some(size) = listed.map(|d| d.size).filter(|size| *size != found) {
+            return Err(Error::new(format_args!("manifest {digest}: {found} bytes, not {size}")));
+        }
+        digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
+        self.keep(digest, &raw.bytes);
+        Ok(Raw { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
+    }
+
+    fn config(&mut self, manifest: &Manifest) -> Result<(Config, Vec<u8>)> {
+        let Descriptor { digest, size, .. } = &manifest.config;
+        let context = |e: Error| e.context(format_args!("config {digest}"));
+        let bytes = match self.store.blob(digest) {
+            Some(bytes) => bytes,
+            None if self.offline => return Err(not_here(&format!("config {digest}"))),
+            None if *size > MAX_DOCUMENT => return Err(context(Error::new("more than 4 MiB"))),
+            None => {
+                let source = Arc::clone(self.source);
+                let blob = source.blob(&manifest.config, self.cancel)?;
+                let mut bytes = Vec::new();
+                Verify::new(blob, digest.clone(), Some(*size))
+                    .read_to_end(&mut bytes)
+                    .map_err(|e| context(Error::new(strerror(&e))))?;
+                self.keep(digest, &bytes);
+                bytes
+            }
+        };
+        let config = Config::parse(&bytes, manifest.layers.len()).map_err(context)?;
+        Ok((config, bytes))
+    }
+}

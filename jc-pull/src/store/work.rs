@@ -1,0 +1,156 @@
+//! `tmp/`: what one pull is at, until it is whole.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use jc_unshare::{Context, Result};
+use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::{BLOBS, IMAGES, ImageEntry, LAYERS, Store, TMP};
+use crate::digest::Digest;
+use crate::sys;
+
+impl Store {
+    /// Begins a pull: a directory of its own, that is swept away if this process dies.
+    pub fn work(&self) -> Result<Work<'_>> {
+        loop {
+            let name = format!("pull-{:016x}", sys::random());
+            let path = self.path.join(TMP).join(&name);
+            match rustix::fs::mkdirat(&self.tmp, &name, Mode::RWXU) {
+                Err(Errno::EXIST) => continue,
+                made => made.on("mkdir", &path)?,
+            }
+            // Before the lock is held, a sweep may take the directory for a dead one's.
+            let fd = match sys::open_dir(&self.tmp, name.as_bytes()) {
+                Err(Errno::NOENT) => continue,
+                opened => opened.on("open", &path)?,
+            };
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => continue,
+                locked => locked.on("flock", &path)?,
+            }
+            if rustix::fs::fstat(&fd).on("stat", &path)?.st_nlink > 0 {
+                return Ok(Work { store: self, name, path, fd });
+            }
+        }
+    }
+}
+
+/// What a pull makes visible.
+pub struct Publish<'a> {
+    /// Layers: where in the work directory, and their names.
+    pub layers: &'a [(usize, String)],
+    /// Documents that were added.
+    pub blobs: &'a [Digest],
+    /// Images that need them.
+    pub images: &'a [ImageEntry],
+}
+
+/// A pull's own directory, removed when this is dropped.
+pub struct Work<'a> {
+    store: &'a Store,
+    name: String,
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Work<'_> {
+    /// An empty directory for a layer, in place of an earlier one for the same.
+    pub fn make_layer(&self, number: usize) -> Result<OwnedFd> {
+        let (name, path) = (layer_work(number), self.path.join(layer_work(number)));
+        sys::remove_all(self.fd.as_fd(), name.as_bytes()).on("remove", &path)?;
+        rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
+        let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
+        // The store's own directory may hand on a group or a setgid bit.
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        rustix::fs::fchown(&fd, Some(uid), Some(gid)).on("chown", &path)?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).on("chmod", &path)?;
+        Ok(fd)
+    }
+
+    /// Keeps a document that has been verified.
+    pub fn add_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        self.write(&digest.file_name(), bytes)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o644))
+            .on("create", &path)?;
+        File::from(fd).write_all(bytes).on("write", &path)
+    }
+
+    /// Makes it all visible, synced unless `no_sync`: first the layers and the documents, then the
+    /// images that need them. What another pull has made visible meanwhile is as good. `false` if a
+    /// layer that was in the store before has been removed meanwhile.
+    pub fn publish(&self, what: &Publish<'_>, no_sync: bool) -> Result<bool> {
+        for image in what.images {
+            self.write(&image.key(), &image.to_line()?)?;
+        }
+        if !no_sync {
+            sync(&self.fd).on("sync", &self.path)?;
+        }
+        // Against a removal of layers that no image needs yet; it lasts for a few renames.
+        let lock = sys::open_dir(&self.store.images, b".").op("open images")?;
+        rustix::fs::flock(&lock, FlockOperation::LockShared).op("flock images")?;
+        for digest in what.blobs {
+            let name = digest.file_name();
+            rustix::fs::renameat(&self.fd, &name, &self.store.blobs, &name)
+                .on("rename", self.path.join(&name))?;
+        }
+        for (place, name) in what.layers {
+            let work = layer_work(*place);
+            match rename_new(&self.fd, &work, &self.store.layers, name) {
+                Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => {}
+                Err(e) => return Err(e).on("rename", self.store.layer_path(name)),
+            }
+        }
+        for name in what.images.iter().flat_map(|image| &image.layers) {
+            if self.store.layer(name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        if !no_sync {
+            rustix::fs::fsync(&self.store.layers).on("sync", self.store.path.join(LAYERS))?;
+            rustix::fs::fsync(&self.store.blobs).on("sync", self.store.path.join(BLOBS))?;
+        }
+        for image in what.images {
+            let key = image.key();
+            rustix::fs::renameat(&self.fd, &key, &self.store.images, &key)
+                .on("rename", self.store.path.join(IMAGES).join(&key))?;
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now, the next pull's sweep reports.
+        let _: rustix::io::Result<()> =
+            sys::remove_all(self.store.tmp.as_fd(), self.name.as_bytes());
+    }
+}
+
+fn layer_work(number: usize) -> String {
+    format!("layer-{number}")
+}
+
+/// Makes a whole file system durable: one call for a layer's many files.
+#[cfg(target_os = "linux")]
+fn sync(fd: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::fs::syncfs(fd)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync(_: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+fn rename_new(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> rustix::io::Result<()> {
+    rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE)
+}

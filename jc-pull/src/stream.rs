@@ -1,0 +1,111 @@
+//! A layer's bytes on their one way: source, digest and size, decompression, diff-id, tar, files.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use jc_unshare::{Error, Result, strerror};
+
+use crate::cancel::Cancel;
+use crate::compress::Decoder;
+use crate::digest::{Digest, Verify, invalid};
+use crate::limits::Allowance;
+use crate::manifest::Descriptor;
+use crate::pipe::Pipe;
+use crate::progress::LayerProgress;
+use crate::source::Source;
+use crate::tar::Reader;
+use crate::unpack::{Unpacked, unpack};
+
+/// A layer to fetch.
+#[derive(Clone)]
+pub struct Layer {
+    /// Where from.
+    pub source: Arc<dyn Source>,
+    /// Its blob.
+    pub blob: Descriptor,
+    /// The digest of its tar.
+    pub diff_id: Digest,
+    /// When to stop.
+    pub cancel: Cancel,
+}
+
+/// A layer that was unpacked and verified.
+pub struct Fetched {
+    /// Its directory.
+    pub root: OwnedFd,
+    /// The directories that it uses and does not list.
+    pub implied: BTreeSet<Vec<u8>>,
+    /// Whether it has taken something from the layers beneath.
+    pub dependent: bool,
+}
+
+/// Unpacks a layer into `root`, an empty directory. Three threads do it, so that one large layer
+/// keeps more than one core busy: the first receives and hashes, the second decompresses, this one
+/// hashes again and writes.
+///
+/// Nothing if it cannot be unpacked without the layers `beneath` it, which were not given.
+pub fn fetch(
+    layer: &Layer,
+    root: OwnedFd,
+    beneath: Option<&[OwnedFd]>,
+    allowance: Allowance,
+    progress: &Arc<LayerProgress>,
+) -> Result<Option<Fetched>> {
+    let context = |e: Error| e.context(format_args!("layer {}", layer.blob.digest));
+    let into = root.try_clone().map_err(|e| context(Error::new(strerror(&e))))?;
+    let source = Arc::clone(&layer.source);
+    let blob = source.blob(&layer.blob, &layer.cancel).map_err(context)?;
+    let blob = Counted { inner: blob, progress: Arc::clone(progress) };
+    let blob = Verify::new(blob, layer.blob.digest.clone(), Some(layer.blob.size));
+    let blob = Pipe::new(move || Ok(blob), layer.cancel.clone());
+    let limit = allowance.of_archive();
+    let unpacked = Arc::clone(progress);
+    let tar =
+        move || Ok(Limited { inner: Decoder::new(blob)?, allowance: limit, progress: unpacked });
+    let tar = Pipe::new(tar, layer.cancel.clone());
+    let tar = Verify::new(tar, layer.diff_id.clone(), None).called("the tar, by diff-id,");
+    let mut reader = Reader::new(io::BufReader::with_capacity(BUFFER, tar));
+    match unpack(&mut reader, into, beneath, allowance).map_err(context)? {
+        Unpacked::NeedsBeneath => Ok(None),
+        Unpacked::Whole { implied, dependent } => {
+            // What follows the archive's end counts for the digests too.
+            let rest = io::copy(&mut reader.into_inner(), &mut io::sink());
+            rest.map_err(|e| context(Error::new(strerror(&e))))?;
+            Ok(Some(Fetched { root, implied, dependent }))
+        }
+    }
+}
+
+/// How much of the tar is read at once, in bytes.
+const BUFFER: usize = 128 << 10;
+
+/// Ends with an error where a layer unpacks to more than it may.
+struct Limited<R> {
+    inner: R,
+    allowance: Allowance,
+    progress: Arc<LayerProgress>,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.progress.unpacked(n);
+        self.allowance.bytes(n as u64).map_err(|e| invalid(e.to_string()))?;
+        Ok(n)
+    }
+}
+
+struct Counted {
+    inner: Box<dyn Read + Send>,
+    progress: Arc<LayerProgress>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.progress.add(n);
+        Ok(n)
+    }
+}

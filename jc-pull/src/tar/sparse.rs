@@ -1,0 +1,166 @@
+//! Files with holes, in the four forms that GNU tar has written (GNU tar manual, "Storing Sparse
+//! Files"): the old header, and pax versions 0.0, 0.1 and 1.0.
+
+use std::io;
+
+use super::header::{BLOCK, number};
+use crate::digest::invalid;
+
+/// As many pieces of data one file may have; each costs memory before the first is written.
+const MAX_PIECES: usize = 1 << 17;
+
+/// A piece of data between holes: where it begins in the file, and its length, both in bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Piece {
+    /// Where it belongs in the file.
+    pub offset: u64,
+    /// How long it is.
+    pub length: u64,
+}
+
+/// Adds the pieces of an array of `struct sparse`, which ends early with an empty field. Whether
+/// another block with more follows is the byte behind the array.
+pub fn read_array(array: &[u8], pieces: &mut Vec<Piece>) -> io::Result<()> {
+    for field in array.chunks_exact(24) {
+        let (offset, length) = field.split_at(12);
+        if length.first() == Some(&0) {
+            break;
+        }
+        let read = |field| number(field).and_then(|n| u64::try_from(n).ok());
+        match (read(offset), read(length)) {
+            (Some(offset), Some(length)) => push(pieces, Piece { offset, length })?,
+            _ => return Err(invalid("a malformed sparse map")),
+        }
+    }
+    Ok(())
+}
+
+/// Adds a piece, up to what is sane.
+pub fn push(pieces: &mut Vec<Piece>, piece: Piece) -> io::Result<()> {
+    if pieces.len() == MAX_PIECES {
+        return Err(invalid("a sparse map with too many pieces"));
+    }
+    pieces.push(piece);
+    Ok(())
+}
+
+/// The numbers of a map as text: pairs of offset and length, split at `separator`.
+pub fn read_pairs(text: &[u8], separator: u8) -> Option<Vec<Piece>> {
+    let numbers: Vec<u64> = text
+        .split(|b| *b == separator)
+        .map(super::pax::decimal)
+        .collect::<Option<_>>()
+        .filter(|n: &Vec<u64>| n.len().is_multiple_of(2) && n.len() / 2 <= MAX_PIECES)?;
+    let pair = |pair: &[u64]| match pair {
+        [offset, length] => Some(Piece { offset: *offset, length: *length }),
+        _ => None,
+    };
+    numbers.chunks(2).map(pair).collect()
+}
+
+/// Reads the map in front of a file's data (version 1.0): a count, then offsets and lengths, a line
+/// each, padded to a whole block. `next_block` gives the data's next block.
+pub fn read_leading(
+    mut next_block: impl FnMut() -> io::Result<[u8; BLOCK]>,
+) -> io::Result<Vec<Piece>> {
+    let malformed = || invalid("a malformed sparse map");
+    let mut text = Vec::new();
+    let mut wanted = None;
+    loop {
+        let lines = text.iter().filter(|b| **b == b'\n').count();
+        if lines > 0 && wanted.is_none() {
+            let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
+            let count = super::pax::decimal(first).and_then(|n| usize::try_from(n).ok());
+            let count = count.filter(|n| *n <= MAX_PIECES).ok_or_else(malformed)?;
+            wanted = Some(1 + 2 * count);
+        }
+        match wanted {
+            Some(wanted) if lines >= wanted => {
+                let used: Vec<&[u8]> = text.split(|b| *b == b'\n').take(wanted).skip(1).collect();
+                if used.is_empty() {
+                    return Ok(Vec::new());
+                }
+                return read_pairs(&used.join(&b'\n'), b'\n').ok_or_else(malformed);
+            }
+            None if !text.is_empty() => return Err(malformed()),
+            _ => text.extend_from_slice(&next_block()?),
+        }
+    }
+}
+
+/// Refuses a map that does not fit the file: pieces out of order or beyond its end, or of another
+/// sum than the data that is there.
+pub fn check(pieces: &[Piece], size: u64, stored: u64) -> io::Result<()> {
+    let mut end = 0;
+    let mut sum = 0;
+    for piece in pieces {
+        let next = piece.offset.checked_add(piece.length).filter(|next| *next <= size);
+        match next {
+            Some(next) if piece.offset >= end => end = next,
+            _ => return Err(invalid("a sparse map that does not fit its file")),
+        }
+        sum += piece.length;
+    }
+    if sum == stored { Ok(()) } else { Err(invalid("a sparse map that does not fit its data")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(pairs: &[(u64, u64)]) -> Vec<Piece> {
+        pairs.iter().map(|(offset, length)| Piece { offset: *offset, length: *length }).collect()
+    }
+
+    #[test]
+    fn maps_as_text_are_pairs() {
+        for (text, map) in [
+            (b"0,5,10,3".as_slice(), Some(vec![(0, 5), (10, 3)])),
+            (b"0,0", Some(vec![(0, 0)])),
+            (b"", None),
+            (b"1", None),
+            (b"1,2,3", None),
+            (b"1,-2", None),
+            (b"1,,2,3", None),
+        ] {
+            assert_eq!(read_pairs(text, b','), map.map(|m| pieces(&m)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn maps_in_front_of_the_data_end_with_their_block() {
+        let read = |text: &str| {
+            let mut blocks = text.as_bytes().chunks(BLOCK).map(|chunk| {
+                let mut block = [0; BLOCK];
+                block[..chunk.len()].copy_from_slice(chunk);
+                block
+            });
+            read_leading(|| blocks.next().ok_or_else(|| invalid("end")))
+        };
+        assert_eq!(read("2\n0\n5\n512\n1\n").unwrap(), pieces(&[(0, 5), (512, 1)]));
+        assert_eq!(read("0\n").unwrap(), []);
+        let many: Vec<(u64, u64)> = (0..300).map(|n| (n * 1000, 7)).collect();
+        let lines: String = many.iter().map(|(o, l)| format!("{o}\n{l}\n")).collect();
+        assert_eq!(read(&format!("300\n{lines}")).unwrap(), pieces(&many));
+        for text in ["x\n", "1\n0\n", "999999999\n", "1\n\n\n", "\n"] {
+            assert!(read(text).is_err(), "{text:?}");
+        }
+        assert!(read(&"1".repeat(600)).is_err());
+    }
+
+    #[test]
+    fn a_map_must_fit() {
+        for (map, size, stored, fits) in [
+            (vec![], 0, 0, true),
+            (vec![], 100, 0, true),
+            (vec![(0, 5), (5, 5), (20, 0)], 20, 10, true),
+            (vec![(5, 5), (0, 5)], 20, 10, false),
+            (vec![(0, 5), (4, 5)], 20, 10, false),
+            (vec![(0, 5)], 4, 5, false),
+            (vec![(0, 5)], 9, 4, false),
+            (vec![(u64::MAX, 2)], u64::MAX, 2, false),
+        ] {
+            assert_eq!(check(&pieces(&map), size, stored).is_ok(), fits, "{map:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Hard links: to what the same layer has, and to what only a layer beneath has.
+
+use std::os::fd::OwnedFd;
+
+use jc_unshare::{Context, Error, Result, strerror};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{Unpacker, WHITEOUT, components, is_aufs};
+use crate::beneath::{Seen, copy_up};
+use crate::sys;
+
+impl Unpacker<'_> {
+    /// The directory that holds a hard link's target, and the target's name in it.
+    pub(super) fn target(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+        let text = String::from_utf8_lossy(path);
+        let context = |e: Error| e.context(format_args!("hard link to {text}"));
+        let components = components(path).map_err(context)?;
+        let Some((name, parents)) = components.split_last() else {
+            return Err(Error::new("a hard link to the root"));
+        };
+        if components.iter().skip(is_aufs(&components).into()).any(|c| c.starts_with(WHITEOUT)) {
+            return Err(context(Error::new("a whiteout")));
+        }
+        match self.own_target(name, parents) {
+            Ok(directory) => Ok((directory, name.to_vec())),
+            Err(Errno::NOENT) if self.may_defer => {
+                self.deferred = true;
+                Err(context(Error::new("not in this layer")))
+            }
+            Err(Errno::NOENT) => self
+                .copy_target(name, parents)
+                .and_then(|()| Ok((self.tree.fd().try_clone().op("dup")?, name.to_vec())))
+                .map_err(context),
+            Err(e) => Err(context(Error::new(strerror(&e.into())))),
+        }
+    }
+
+    /// The target's directory, if this layer has the target.
+    fn own_target(&self, name: &[u8], parents: &[&[u8]]) -> rustix::io::Result<OwnedFd> {
+        let parents = if parents.is_empty() { b".".to_vec() } else { parents.join(&b'/') };
+        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let root = self.tree.root();
+        let directory = rustix::fs::openat2(root, parents, flags, Mode::empty(), resolve)?;
+        let stat = sys::stat(&directory, name)?;
+        if sys::is_whiteout(&stat) { Err(Errno::NOENT) } else { Ok(directory) }
+    }
+
+    /// Takes the target over from the layers beneath, as overlayfs does for link(2), into the
+    /// directory that this makes the current one.
+    fn copy_target(&mut self, name: &[u8], parents: &[&[u8]]) -> Result<()> {
+        let missing = || Error::new(strerror(&Errno::NOENT.into()));
+        self.tree.enter(parents)?;
+        match sys::stat(self.tree.fd(), name) {
+            Ok(stat) if sys::is_whiteout(&stat) => return Err(missing()),
+            Ok(_) => return Ok(()),
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(self.tree.fault("stat", name, e)),
+        }
+        self.dependent = true;
+        match self.tree.see(name)? {
+            Seen::Nothing => Err(missing()),
+            Seen::Directory(_) => Err(Error::new("a directory")),
+            Seen::Other(from, stat) => copy_up(&from, self.tree.fd(), name, &stat)
+                .map_err(|e| Error::new(format_args!("copy: {}", strerror(&e)))),
+        }
+    }
+
+    pub(super) fn hard_link(
+        &mut self,
+        name: &[u8],
+        directory: &OwnedFd,
+        target: &[u8],
+    ) -> Result<()> {
+        let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| {
+            (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+        };
+        if let (Ok(here), Ok(there)) =
+            (sys::stat(self.tree.fd(), name), sys::stat(directory, target))
+            && same(&here, &there)
+        {
+            return Ok(());
+        }
+        self.make("link", name, |fd| {
+            rustix::fs::linkat(directory, target, fd, name, AtFlags::empty())
+        })
+    }
+}

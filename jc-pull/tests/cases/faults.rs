@@ -1,0 +1,222 @@
+//! What goes wrong between jc-pull and a registry, and what comes of it.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{Image, Layer, MANIFEST, Store, Tar, failure, layers, root};
+use crate::registry::{Answer, Fault, Registry};
+
+/// 200 kB that do not compress into nothing.
+fn noise() -> String {
+    (0..200_000_u64).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect()
+}
+
+fn image_with(text: &str) -> Image {
+    let tar = Tar::new().directory("./", 0o755).file("x", text).finish();
+    Image::new(&[Layer::plain(&tar)])
+}
+
+fn image() -> Image {
+    image_with(&noise())
+}
+
+/// A registry with the image; its name, and the path of its layer.
+fn registry() -> (Registry, String, String) {
+    registry_of(&image())
+}
+
+fn registry_of(image: &Image) -> (Registry, String, String) {
+    let registry = Registry::start();
+    registry.push("x", "latest", image, MANIFEST);
+    let path = format!("/v2/x/blobs/{}", image.layers[0]);
+    (registry.clone(), format!("{}/x", registry.host), path)
+}
+
+#[test]
+fn what_breaks_goes_on_where_it_broke() {
+    if !root() {
+        return;
+    }
+    let ranges = &|faults: &[Fault]| -> Vec<Option<String>> {
+        let (registry, name, path) = registry();
+        registry.faults(&path, faults);
+        let store = Store::new();
+        let record = &store.pull(&["-q", "--timeout", "1", &name])[0];
+        let found = std::fs::read_to_string(layers(record)[0].join("x")).unwrap();
+        assert!(found == noise(), "{faults:?}");
+        registry.take_seen().into_iter().filter(|r| r.path == path).map(|r| r.range).collect()
+    };
+    let from = |n: usize| Some(format!("bytes={n}-"));
+    let mut cases = Vec::new();
+    for (faults, expected) in [
+        (vec![], vec![None]),
+        (vec![Fault::Cut(0)], vec![None, None]),
+        (vec![Fault::Cut(150_000)], vec![None, from(150_000)]),
+        (
+            vec![Fault::Cut(1000), Fault::Cut(2000), Fault::Cut(5)],
+            vec![None, from(1000), from(3000), from(3005)],
+        ),
+        (vec![Fault::Cut(1000), Fault::NoRange], vec![None, from(1000)]),
+        (vec![Fault::Stall(100_000)], vec![None, from(100_000)]),
+        (vec![Fault::Stall(0)], vec![None, None]),
+        (vec![Fault::Status(500, "A: b"), Fault::Status(503, "A: b")], vec![None, None, None]),
+        (vec![Fault::Status(429, "Retry-After: 1")], vec![None, None]),
+        (vec![Fault::Cut(7), Fault::Status(502, "A: b")], vec![None, from(7), from(7)]),
+        (vec![Fault::Longer(3)], vec![None]),
+        (vec![Fault::Garbage], vec![None, None]),
+    ] {
+        cases.push((faults, expected));
+    }
+    std::thread::scope(|scope| {
+        for (faults, expected) in &cases {
+            scope.spawn(move || assert_eq!(ranges(faults), *expected, "{faults:?}"));
+        }
+    });
+}
+
+#[test]
+fn what_stays_broken_is_an_error_and_leaves_nothing() {
+    if !root() {
+        return;
+    }
+    let cases = [
+        (vec![Fault::Cut(1000)], "0", "after 1000 bytes: "),
+        (vec![Fault::Cut(1000), Fault::Cut(1)], "1", "after 1001 bytes: "),
+        (vec![Fault::Stall(1000)], "0", "after 1000 bytes: no more bytes in time"),
+        (vec![Fault::Stall(0)], "0", "after 0 bytes: no more bytes in time"),
+        (vec![Fault::Cut(1000), Fault::WrongRange], "3", "asked for bytes from 1000, got range"),
+        (vec![Fault::Shorter(9)], "0", "ends after"),
+        (vec![Fault::Status(500, "A: b"), Fault::Status(500, "A: b")], "1", "500 Internal"),
+        (vec![Fault::Status(416, "A: b")], "3", "416 Range Not Satisfiable"),
+        (vec![Fault::Drip(30)], "0", "too slow"),
+    ];
+    std::thread::scope(|scope| {
+        for (faults, retries, message) in &cases {
+            scope.spawn(move || {
+                let small = matches!(faults[0], Fault::Drip(_));
+                let image = if small { image_with("small") } else { image() };
+                let (registry, name, path) = registry_of(&image);
+                registry.faults(&path, faults);
+                let store = Store::new();
+                let found = store.fail(1, &["-q", "--timeout", "1", "--retry", retries, &name]);
+                assert!(found.contains("layer sha256:"), "{faults:?}: {found}");
+                assert!(found.contains(message), "{faults:?}: {found}");
+                assert_eq!(store.listing().len(), 4, "{faults:?}");
+                registry.faults(&path, &[]);
+                store.pull(&["-q", &name]);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_limit_says_what_it_is_and_what_helps() {
+    let (registry, name, _) = registry();
+    let tag = "/v2/x/manifests/latest";
+    registry.faults(tag, &[Fault::Status(429, "Retry-After: 3600")]);
+    let store = Store::new();
+    let start = Instant::now();
+    let output = store.run(&["-q", &name]);
+    assert!(start.elapsed() < Duration::from_secs(5), "it waited");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(failure(&output, 1).contains("429 Too Many Requests"), "{stderr}");
+    assert!(stderr.contains("hint: the registry limits"), "{stderr}");
+    assert!(stderr.contains("log in (--username, --authfile), wait 3600 s"), "{stderr}");
+}
+
+#[test]
+fn a_manifest_that_does_not_come_or_is_another_is_refused() {
+    let cases = [
+        (vec![Fault::Stall(5)], "timed out"),
+        (vec![Fault::Cut(5)], "get http://"),
+        (vec![Fault::Drip(30)], "too slow"),
+        (vec![Fault::Shorter(5)], "the content has digest"),
+    ];
+    let store = &Store::new();
+    std::thread::scope(|scope| {
+        for (faults, message) in &cases {
+            scope.spawn(move || {
+                let (registry, name, _) = registry();
+                let path = format!("/v2/x/manifests/{}", image().manifest);
+                registry.faults(&path, faults);
+                let found = store.fail(1, &["-q", "--timeout", "1", "--retry", "0", &name]);
+                assert!(found.contains(message), "{faults:?}: {found}");
+            });
+        }
+    });
+    // Nobody listens there: both ways are tried, and the error is that of the first.
+    let found = store.fail(1, &["-q", "--retry", "0", "127.0.0.1:1/x"]);
+    assert!(found.ends_with("127.0.0.1:1/v2/x/manifests/latest: Connection refused"), "{found}");
+    let found = store.fail(1, &["-q", "--retry", "0", "no.such.host.invalid/x"]);
+    assert!(found.contains("resolve no.such.host.invalid: "), "{found}");
+}
+
+#[test]
+fn one_layer_that_fails_stops_the_others() {
+    if !root() {
+        return;
+    }
+    let (registry, store) = (Registry::start(), Store::new());
+    let tar = |text: &str| Tar::new().directory("./", 0o755).file("x", text).finish();
+    let slow = Layer::plain(&tar(&noise()));
+    let mut bad = Layer::plain(&tar("bad"));
+    bad.diff_id = crate::common::digest(b"");
+    let image = Image::new(&[slow, bad]);
+    registry.push("x", "latest", &image, MANIFEST);
+    registry.faults(&format!("/v2/x/blobs/{}", image.layers[0]), &[Fault::Stall(100)]);
+    let start = Instant::now();
+    let found = store.fail(1, &["-q", "--timeout", "20", &format!("{}/x", registry.host)]);
+    assert!(found.contains("diff-id"), "{found}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(store.listing().len(), 4);
+}
+
+#[test]
+fn images_before_the_one_that_fails_are_pulled() {
+    if !root() {
+        return;
+    }
+    let (registry, store) = (Registry::start(), Store::new());
+    let tar = |text: &str| Tar::new().directory("./", 0o755).file("x", text).finish();
+    let shared = || Layer::gzip(&tar("shared"));
+    for (name, other) in [("a", "1"), ("b", "2"), ("c", "3")] {
+        let mut layer = Layer::gzip(&tar(other));
+        if name == "b" {
+            layer.diff_id = crate::common::digest(b"");
+        }
+        registry.push(name, "latest", &Image::new(&[shared(), layer]), MANIFEST);
+    }
+    let names: Vec<String> = ["a", "b", "c"].map(|n| format!("{}/{n}", registry.host)).into();
+    let output = store.run(&["-q", &names[0], &names[1], &names[2]]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout.lines().count(), 1, "{stdout}");
+    assert!(stdout.contains("/a:latest"), "{stdout}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/b:latest: layer sha256:"));
+    // Together, a layer that they share is fetched once.
+    registry.take_seen();
+    let store = Store::new();
+    assert_eq!(store.pull(&["-q", &names[0], &names[2]]).len(), 2);
+    let blobs = registry.take_seen().iter().filter(|r| r.path.contains("/blobs/")).count();
+    assert_eq!(blobs, 2 + 3);
+}
+
+#[test]
+fn a_layer_that_may_not_be_distributed_comes_from_elsewhere_without_a_login() {
+    if !root() {
+        return;
+    }
+    let (registry, elsewhere, store) = (Registry::start(), Registry::start(), Store::new());
+    let tar = Tar::new().directory("./", 0o755).finish();
+    let mut layer = Layer::gzip(&tar);
+    layer.media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".to_owned();
+    let mut image = Image::new(&[layer]);
+    let old = image.blobs.remove(&image.manifest).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&old).unwrap();
+    manifest["layers"][0]["urls"] = serde_json::json!([format!("http://{}/far", elsewhere.host)]);
+    image.manifest = image.add(manifest.to_string().as_bytes());
+    let blob = image.blobs.remove(&image.layers[0]).unwrap();
+    registry.push("x", "latest", &image, MANIFEST);
+    elsewhere.set("/far", Answer::ok(&blob, ""));
+    store.pull(&["-q", &format!("{}/x", registry.host)]);
+    assert_eq!(elsewhere.take_seen()[0].authorization, None);
+}
