@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     });
     let removed = group.remove();
     let exit = end?;
-    removed.map(|()| exit.into())
+    removed.map(|()| exit.end())
 }
 
 fn supervise(group: &Group, args: &Args) -> Result<Exit> {

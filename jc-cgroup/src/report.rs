@@ -54,7 +54,7 @@ impl Target {
 pub fn outcome(exit: Exit, wall: Duration) -> Map<String, Value> {
     let (code, signal) = match exit {
         Exit::Code(code) => (Some(code), None),
-        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Signal(signal) | Exit::Key(signal) => (None, Some(signal)),
     };
     let wall = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
     let mut report = Map::new();

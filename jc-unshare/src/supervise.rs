@@ -4,9 +4,11 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,7 +19,9 @@ use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
 use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
-use crate::signals::{Action, default_action, goes_to_group, is_default, stops_by_terminal};
+use crate::signals::{
+    Action, blocks_all, default_action, goes_to_group, is_default, stops_by_terminal,
+};
 use crate::sys::{self, Fork, clone};
 use crate::terminal;
 use crate::tool::Tool;
@@ -44,6 +48,10 @@ pub(crate) enum Waiter {
     Init(OwnedFd),
 }
 
+/// How long a child may take from its fork to its first system call before a full signal mask is
+/// taken for its own.
+const FORK: Duration = Duration::from_millis(50);
+
 /// Starts a child in new namespaces (`flags` of [`clone`]) and, with `cgroup`, inside that cgroup v2
 /// directory. It runs `body`, which ends in an exec and so returns only an error; the child reports
 /// that as `tool`. The child gets SIGKILL when this process dies, however early.
@@ -55,11 +63,14 @@ pub fn spawn(
 ) -> Result<Child> {
     sys::default_sigchld();
     let (life, alive) = Lifeline::new()?;
+    // From here on signals wait for us, who will send them on: the child may have become the payload
+    // before we come to that.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).op("sigprocmask")?;
     match sys::fork(flags, cgroup).op("clone3")? {
         Fork::Child => {
             drop(alive);
-            let error = match life.hold(Signal::SIGKILL) {
-                Ok(()) => body(&life),
+            let error = match before.thread_set_mask().op("sigprocmask") {
+                Ok(()) => live(&life, body),
                 Err(error) => error,
             };
             tool.exit(&error)
@@ -69,6 +80,10 @@ pub fn spawn(
             Ok(Child { pid, pidfd, is_init, alive })
         }
     }
+}
+
+fn live(life: &Lifeline, body: impl FnOnce(&Lifeline) -> Error) -> Error {
+    life.hold(Signal::SIGKILL).err().unwrap_or_else(|| body(life))
 }
 
 impl Child {
@@ -213,8 +228,14 @@ impl Child {
     /// at its default (pid_namespaces(7)). A blocked signal is not dropped: it waits to be taken.
     fn would_drop(&self, signal: i32) -> bool {
         let Ok(number) = self.proc_number() else { return false };
-        let status = fs::read_to_string(format!("/proc/{number}/status"));
-        status.is_ok_and(|status| is_default(&status, signal))
+        let status = || fs::read_to_string(format!("/proc/{number}/status"));
+        // A child that has just been forked still has the mask of this process, and drops what is
+        // pending when it sets its own.
+        let start = Instant::now();
+        while start.elapsed() < FORK && status().is_ok_and(|status| blocks_all(&status)) {
+            sleep(Duration::from_millis(1));
+        }
+        status().is_ok_and(|status| is_default(&status, signal))
     }
 
     fn send(&self, signal: i32) -> Result<()> {
@@ -230,12 +251,9 @@ impl Child {
     }
 }
 
-/// Has all signals wait for [`Child::attend`] from now on. Before, the default action was right: it
-/// ends this process, and with it the child, which has not come to its exec yet.
+/// Where the signals that [`spawn`] has blocked arrive.
 fn signals() -> Result<SignalFd> {
-    let all = SigSet::all();
-    all.thread_block().op("sigprocmask")?;
-    SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")
+    SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC).op("signalfd")
 }
 
 /// Waits until there is a signal to read, or the `--init` inside tells of a stop by this signal.
