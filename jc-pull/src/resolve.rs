@@ -152,17 +152,16 @@ impl Resolver<'_> {
     /// The document of that digest, and of the size and type that an index gives it.
     fn manifest(&mut self, digest: &Digest, listed: Option<&Descriptor>) -> Result<Raw> {
         let listed_type = listed.map(|d| d.media_type.clone()).filter(|t| !t.is_empty());
+        let size = listed.map(|d| d.size);
         if let Some(bytes) = self.store.blob(digest) {
+            check_size("manifest", digest, &bytes, size)?;
             return Ok(Raw { bytes, media_type: listed_type });
         }
         if self.offline {
             return Err(not_here(&format!("manifest {digest}")));
         }
         let raw = self.source.document(Some(digest))?;
-        let found = raw.bytes.len() as u64;
-        if let Some(size) = listed.map(|d| d.size).filter(|size| *size != found) {
-            return Err(Error::new(format_args!("manifest {digest}: {found} bytes, not {size}")));
-        }
+        check_size("manifest", digest, &raw.bytes, size)?;
         digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
         self.keep(digest, &raw.bytes);
         Ok(Raw { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
@@ -172,7 +171,7 @@ impl Resolver<'_> {
         let Descriptor { digest, size, .. } = &manifest.config;
         let context = |e: Error| e.context(format_args!("config {digest}"));
         let bytes = match self.store.blob(digest) {
-            Some(bytes) => bytes,
+            Some(bytes) => check_size("config", digest, &bytes, Some(*size)).map(|()| bytes)?,
             None if self.offline => return Err(not_here(&format!("config {digest}"))),
             None if *size > MAX_DOCUMENT => return Err(context(Error::new("more than 4 MiB"))),
             None => {
@@ -188,5 +187,13 @@ impl Resolver<'_> {
         };
         let config = Config::parse(&bytes, manifest.layers.len()).map_err(context)?;
         Ok((config, bytes))
+    }
+}
+/// What is here already may be described wrong, too.
+fn check_size(what: &str, digest: &Digest, bytes: &[u8], size: Option<u64>) -> Result<()> {
+    let found = bytes.len() as u64;
+    match size.filter(|size| *size != found) {
+        Some(size) => Err(Error::new(format_args!("{what} {digest}: {found} bytes, not {size}"))),
+        None => Ok(()),
     }
 }

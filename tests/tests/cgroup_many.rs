@@ -92,7 +92,7 @@ fn five_hundred_one_after_another_half_of_them_killed() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place("jc-tests-series");
+        let place = Place("tests-jc-series");
         make(&place);
         let mut random = Random(6);
         for run in 0..500 {
@@ -115,7 +115,7 @@ fn fifty_at_once_half_of_them_killed() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place("jc-tests-crowd");
+        let place = Place("tests-jc-crowd");
         make(&place);
         let mut random = Random(7);
         let crowd: Vec<(Running, bool)> = (0..50).map(|n| (start(s, &place), n % 2 == 0)).collect();
@@ -141,12 +141,12 @@ fn the_first_instruction_is_inside_in_a_thousand_starts() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place("jc-tests-starts");
+        let place = Place("tests-jc-starts");
         make(&place);
         let script = "i=0; while [ $i -lt 1000 ]; do i=$((i + 1))
-            jc-cgroup --parent jc-tests-starts -m 64M --pids 9 -- cat /proc/self/cgroup || exit; done";
+            jc-cgroup --parent tests-jc-starts -m 64M --pids 9 -- cat /proc/self/cgroup || exit; done";
         let ran = s.sh(script).timeout(LIMIT).run().code(0);
-        let inside = |line: &&str| line.contains(":/jc-tests-starts/jc/");
+        let inside = |line: &&str| line.contains(":/tests-jc-starts/jc/");
         // Version 1 has a line for each controller, version 2 one for all.
         let lines = ran.out().lines().filter(inside).count();
         assert!(lines >= 1000 && lines % 1000 == 0, "{lines} lines");

@@ -307,8 +307,7 @@ impl Source for Registry {
             }
             Err(fault) => return Err(fault.error),
         };
-        let digest = response.headers().get("docker-content-digest");
-        Ok(digest.and_then(|d| d.to_str().ok()).and_then(|d| Digest::parse(d).ok()))
+        Ok(content_digest(&response))
     }
 
     fn document(&self, digest: Option<&Digest>) -> Result<Raw> {
@@ -325,7 +324,11 @@ impl Source for Registry {
         let response = self.ask(question).map_err(|fault| fault.error)?;
         let media_type =
             response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let said = content_digest(&response);
         let bytes = self.read_document(response)?;
+        // A proxy on the way may have changed what no digest was asked for.
+        said.map_or(Ok(()), |digest| digest.check(&bytes))
+            .map_err(|e| e.context("manifest: Docker-Content-Digest"))?;
         Ok(Raw { bytes, media_type })
     }
 
@@ -365,4 +368,10 @@ impl Registry {
 
 fn join(base: &Url, path: &str) -> Result<Url, Fault> {
     base.join(path).map_err(|e| Fault::lasting(Error::new(format_args!("{base}{path}: {e}"))))
+}
+
+/// What the registry says the digest is (distribution-spec, "Pulling manifests").
+fn content_digest(response: &Response) -> Option<Digest> {
+    let digest = response.headers().get("docker-content-digest")?;
+    Digest::parse(digest.to_str().ok()?).ok()
 }
