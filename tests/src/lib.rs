@@ -27,6 +27,7 @@ mod ran;
 pub mod registry;
 pub mod roots;
 mod sandbox;
+pub mod seccomp;
 mod skip;
 pub mod tree;
 mod vm;
