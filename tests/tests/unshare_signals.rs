@@ -5,7 +5,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use jc_tests::{Sandbox, sandbox, sandbox_for};
+use jc_tests::{Sandbox, require, sandbox, sandbox_for};
 
 /// Signals that neither stop a program nor leave it be, and two that leave it be; the C library has
 /// 32 and 33 for itself.
@@ -25,6 +25,7 @@ fn codes(s: &Sandbox, chain: &str) -> String {
 #[test]
 fn from_the_program_itself() {
     sandbox(|s| {
+        require(s, "bwrap", "bubblewrap");
         let plain = codes(s, "");
         assert!(plain.contains("\n15 143\n16 144\n17 99\n"), "{plain}");
         for chain in ["jc-unshare -u --", "jc-unshare -p --init --"] {
