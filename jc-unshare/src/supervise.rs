@@ -11,7 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, WaitOptions, wait, waitpid};
 
 use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
@@ -139,10 +139,14 @@ impl Child {
     /// rustix': to nix, real-time signals are errors.
     fn look(&self, waiter: &Waiter, acted: &mut Acted) -> Result<Option<Exit>> {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
-        let whose = matches!(waiter, Waiter::Link(_)).then_some(self.pid);
-        let mut found = waitpid(whose, options).op("waitpid")?;
+        // Not waitpid(None), which is about this process's group only.
+        let next = || match waiter {
+            Waiter::Link(_) => waitpid(Some(self.pid), options).op("waitpid"),
+            Waiter::Init(_) => wait(options).op("wait"),
+        };
+        let mut found = next()?;
         while found.is_some_and(|(pid, _)| pid != self.pid) {
-            found = waitpid(whose, options).op("waitpid")?;
+            found = next()?;
         }
         let Some((_, status)) = found else { return Ok(None) };
         if let Some(signal) = status.stopping_signal() {
