@@ -70,3 +70,18 @@ fn from_outside() {
         }
     });
 }
+
+/// Orphans of any group or session, ended by any signal: an init leaves no zombie of them.
+#[test]
+fn orphans_are_reaped() {
+    sandbox(|s| {
+        let script = "for n in 0 9 15 34 64; do
+                (sh -c \"kill -$n \\$\\$\" &); (setsid sh -c \"kill -$n \\$\\$; exit 3\" &)
+            done
+            while ps -o stat=,args= -A | grep -v -e grep -e 'ps -o' | grep -q -e '^Z' -e 'sh -c kill'; do
+                sleep 0.01
+            done; exit 8";
+        let link = ["-pm", "--mount-proc", "--init", "--", "bash", "-c", script];
+        s.jc("jc-unshare").args(link).run().code(8);
+    });
+}
