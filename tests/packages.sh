@@ -43,6 +43,12 @@ test)
 	need script bsdutils
 	need setpriv util-linux
 	need strace strace
+	need bwrap bubblewrap
+	need newuidmap uidmap
+	need tmux tmux
+	need vi vim-tiny
+	need pidof sysvinit-utils
+	need ps procps
 	need docker-registry docker-registry
 	need skopeo skopeo
 	need umoci umoci

@@ -101,7 +101,7 @@ impl Wanted {
     /// Finds the IDs that are meant: the caller's, and for `--map-auto` its subordinate ones.
     pub fn maps(&self) -> Result<Maps> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let (mut users, mut groups) = (self.map_users.clone(), self.map_groups.clone());
+        let (mut users, mut groups) = (Vec::new(), Vec::new());
         if self.map_root || self.map_auto {
             users.push(Extent::one(0, uid));
             groups.push(Extent::one(0, gid));
@@ -110,6 +110,8 @@ impl Wanted {
             users.push(Extent::one(uid, uid));
             groups.push(Extent::one(gid, gid));
         }
+        users.extend(&self.map_users);
+        groups.extend(&self.map_groups);
         if self.map_auto {
             users.extend(subordinate("/etc/subuid", uid)?);
             groups.extend(subordinate("/etc/subgid", uid)?);

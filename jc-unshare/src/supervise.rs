@@ -11,9 +11,9 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, WaitOptions, wait, waitpid};
 
 use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
@@ -154,10 +154,14 @@ impl Child {
     /// rustix': to nix, real-time signals are errors.
     fn look(&self, waiter: &Waiter, acted: &mut Acted) -> Result<Option<Exit>> {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
-        let whose = matches!(waiter, Waiter::Link(_)).then_some(self.pid);
-        let mut found = waitpid(whose, options).op("waitpid")?;
+        // Not waitpid(None), which is about this process's group only.
+        let next = || match waiter {
+            Waiter::Link(_) => waitpid(Some(self.pid), options).op("waitpid"),
+            Waiter::Init(_) => wait(options).op("wait"),
+        };
+        let mut found = next()?;
         while found.is_some_and(|(pid, _)| pid != self.pid) {
-            found = waitpid(whose, options).op("waitpid")?;
+            found = next()?;
         }
         let Some((_, status)) = found else { return Ok(None) };
         if let Some(signal) = status.stopping_signal() {
@@ -184,9 +188,13 @@ impl Child {
         }
         let signal = Signal::try_from(signal).op("raise")?;
         let only = SigSet::from(signal);
-        only.thread_unblock().op("sigprocmask")?;
+        // Raised while it is blocked, it is one with the terminal's, should that still be pending.
         raise(signal).op("raise")?;
+        only.thread_unblock().op("sigprocmask")?;
         only.thread_block().op("sigprocmask")?;
+        if let Waiter::Link(Some(told)) = waiter {
+            forget_words(told)?;
+        }
         self.send(libc::SIGCONT)
     }
 
@@ -194,8 +202,9 @@ impl Child {
     /// action is.
     fn forward(&self, info: &siginfo, acted: &mut Acted) -> Result<()> {
         let signal = info.ssi_signo as i32;
-        let dropped = self.is_init && self.would_drop(signal);
-        if !self.has_it_already(info) {
+        let itself = self.stops_itself(info);
+        let dropped = itself || self.is_init && self.would_drop(signal);
+        if !itself && !self.has_it_already(info) {
             self.send(signal)?;
         } else if matches!(signal, libc::SIGINT | libc::SIGQUIT) {
             acted.key = Some(signal);
@@ -211,6 +220,16 @@ impl Child {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a PID 1 stops its own group, as editors do with kill(0, SIGTSTP): the kernel does not
+    /// stop it, and leaves the sender's number that of its own namespace.
+    fn stops_itself(&self, info: &siginfo) -> bool {
+        const SI_USER: i32 = 0;
+        self.is_init
+            && stops_by_terminal(info.ssi_signo as i32)
+            && info.ssi_code == SI_USER
+            && info.ssi_pid == 1
     }
 
     /// The terminal signals the whole foreground process group, the child included.
@@ -254,6 +273,15 @@ impl Child {
 /// Where the signals that [`spawn`] has blocked arrive.
 fn signals() -> Result<SignalFd> {
     SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC).op("signalfd")
+}
+
+/// Passes over stops that were told while this process was stopped itself: they are over.
+fn forget_words(told: &OwnedFd) -> Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(told, PollFlags::IN)];
+    // The end of the pipe is not a word, and is seen later.
+    while poll(&mut fds, Some(&now)).op("poll")? > 0 && read(told, &mut [0]).op("read")? > 0 {}
+    Ok(())
 }
 
 /// Waits until there is a signal to read, or the `--init` inside tells of a stop by this signal.

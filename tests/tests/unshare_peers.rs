@@ -3,7 +3,7 @@
 
 #![cfg(target_os = "linux")]
 
-use jc_tests::{Sandbox, sandbox};
+use jc_tests::{Sandbox, require, sandbox};
 
 const TOOL: &str = "jc-unshare";
 
@@ -196,6 +196,8 @@ fn joining_what_is_special() {
 #[test]
 fn telling_a_manager_as_bwrap_does() {
     sandbox(|s| {
+        require(s, "bwrap", "bubblewrap");
+        require(s, "jq", "jq");
         // The manager reads what it is told, lets the program go on, and that shows what is so.
         let manager = |start: &str| {
             let script = format!(

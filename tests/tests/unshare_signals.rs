@@ -5,7 +5,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use jc_tests::{Sandbox, sandbox, sandbox_for};
+use jc_tests::{Sandbox, require, sandbox, sandbox_for};
 
 /// Signals that neither stop a program nor leave it be, and two that leave it be; the C library has
 /// 32 and 33 for itself.
@@ -25,6 +25,7 @@ fn codes(s: &Sandbox, chain: &str) -> String {
 #[test]
 fn from_the_program_itself() {
     sandbox(|s| {
+        require(s, "bwrap", "bubblewrap");
         let plain = codes(s, "");
         assert!(plain.contains("\n15 143\n16 144\n17 99\n"), "{plain}");
         for chain in ["jc-unshare -u --", "jc-unshare -p --init --"] {
@@ -67,5 +68,20 @@ fn from_outside() {
         for chain in CHAINS {
             assert_eq!(codes_from_outside(s, chain), plain, "{chain}");
         }
+    });
+}
+
+/// Orphans of any group or session, ended by any signal: an init leaves no zombie of them.
+#[test]
+fn orphans_are_reaped() {
+    sandbox(|s| {
+        let script = "for n in 0 9 15 34 64; do
+                (sh -c \"kill -$n \\$\\$\" &); (setsid sh -c \"kill -$n \\$\\$; exit 3\" &)
+            done
+            while ps -o stat=,args= -A | grep -v -e grep -e 'ps -o' | grep -q -e '^Z' -e 'sh -c kill'; do
+                sleep 0.01
+            done; exit 8";
+        let link = ["-pm", "--mount-proc", "--init", "--", "bash", "-c", script];
+        s.jc("jc-unshare").args(link).run().code(8);
     });
 }

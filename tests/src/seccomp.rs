@@ -1,0 +1,29 @@
+//! Programs without some system calls, as on an older kernel or behind a container's filter.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+use std::thread;
+
+use nix::libc;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+
+/// Runs `f` in a thread, and with it all programs it starts, to whom these system calls fail with
+/// that errno. They have no_new_privs, too.
+pub fn without<T: Send>(syscalls: &[libc::c_long], errno: i32, f: impl FnOnce() -> T + Send) -> T {
+    let rules: BTreeMap<i64, Vec<SeccompRule>> =
+        syscalls.iter().map(|number| (*number, Vec::new())).collect();
+    let fails = SeccompAction::Errno(errno as u32);
+    let arch = ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, arch).unwrap();
+    let program = BpfProgram::try_from(filter).unwrap();
+    thread::scope(|scope| {
+        let run = || {
+            apply_filter(&program).unwrap();
+            f()
+        };
+        match scope.spawn(run).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}

@@ -1,0 +1,297 @@
+//! Keys and jobs at an interactive shell, on a real terminal (tmux): with jc-unshare the screen shows
+//! what it shows without.
+
+#![cfg(target_os = "linux")]
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use jc_tests::{Sandbox, require, sandbox};
+
+/// How long the screen may take to change.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The links whose presence must not show.
+const CHAINS: [&str; 3] = ["jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --"];
+
+/// A terminal with a bash that prompts `o$ `.
+struct Screen<'a> {
+    s: &'a Sandbox,
+}
+
+impl<'a> Screen<'a> {
+    fn new(s: &'a Sandbox) -> Self {
+        require(s, "tmux", "tmux");
+        let shell = "exec env PS1='o$ ' HISTFILE= VIMINIT= EXINIT= bash --norc --noprofile";
+        let screen = Self { s };
+        screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "50", shell]);
+        screen.wait(|screen| screen == "o$");
+        screen
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        self.s
+            .cmd("tmux")
+            .env("TERM", "screen")
+            .env("TMUX_TMPDIR", "/srv")
+            .args(args)
+            .run()
+            .code(0)
+            .out()
+    }
+
+    /// What it shows, without the spaces and empty lines that end it.
+    fn shown(&self) -> String {
+        let lines = self.tmux(&["capture-pane", "-p"]);
+        lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_owned()
+    }
+
+    #[track_caller]
+    fn wait(&self, there: impl Fn(&str) -> bool) {
+        let start = Instant::now();
+        while !there(&self.shown()) {
+            assert!(start.elapsed() < LIMIT, "not to be seen:\n{}", self.shown());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until this program runs in the foreground of the terminal, which ps(1) shows by a plus.
+    #[track_caller]
+    fn runs(&self, name: &str) {
+        let states = || self.s.cmd("ps").args(["-o", "stat=", "-C", name]).run().out();
+        let runs = |state: &str| state.contains('+') && !state.starts_with(['T', 'Z']);
+        let start = Instant::now();
+        while !states().lines().any(runs) {
+            assert!(start.elapsed() < LIMIT, "{name} is not in front:\n{}", self.shown());
+            sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn key(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    fn line(&self, text: &str) {
+        self.tmux(&["send-keys", "-l", "--", text]);
+        self.key("Enter");
+    }
+
+    /// Types a command that shows something, and waits for the prompt after it.
+    #[track_caller]
+    fn ask(&self, text: &str, prompt: &str) {
+        self.line(text);
+        self.prompts(text, prompt);
+    }
+
+    /// Waits for a prompt after this text.
+    #[track_caller]
+    fn prompts(&self, text: &str, prompt: &str) {
+        self.wait(|screen| {
+            let after = screen.rsplit_once(text).map(|(_, after)| after);
+            after.is_some_and(|after| after.lines().last() == Some(prompt) && after.contains('\n'))
+        });
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        drop(self.s.cmd("tmux").env("TMUX_TMPDIR", "/srv").arg("kill-server").run());
+        self.s.wait_for_no_process();
+    }
+}
+
+/// A shell's jobs, in a shell behind the chain.
+fn shell(s: &Sandbox, chain: &str) -> String {
+    let screen = Screen::new(s);
+    screen.line(&format!("{chain} env PS1='i$ ' sh"));
+    screen.prompts("sh", "i$");
+    screen.line("clear");
+    screen.wait(|screen| screen == "i$");
+    for end in ["C-c", "C-\\"] {
+        screen.line("sleep 100");
+        screen.runs("sleep");
+        screen.key(end);
+        screen.prompts("sleep 100", "i$");
+    }
+    screen.line("sleep 200");
+    screen.runs("sleep");
+    screen.key("C-z");
+    screen.prompts("Stopped", "i$");
+    screen.line("fg");
+    screen.runs("sleep");
+    screen.key("C-z");
+    screen.prompts("fg", "i$");
+    screen.ask("bg", "i$");
+    screen.ask("jobs", "i$");
+    // A job in the background that wants the terminal.
+    screen.ask("cat & sleep 0.2", "i$");
+    screen.ask("jobs # both", "i$");
+    screen.line("fg %2");
+    screen.runs("cat");
+    screen.line("typed");
+    screen.wait(|screen| screen.ends_with("typed\ntyped"));
+    screen.key("C-d");
+    screen.prompts("typed", "i$");
+    screen.ask("kill %1; wait", "i$");
+    screen.ask("stty size", "i$");
+    screen.tmux(&["resize-window", "-x", "100", "-y", "45"]);
+    screen.ask("stty size # again", "i$");
+    let shown = screen.shown();
+    // However the shell ends, the terminal is the outer one's again.
+    screen.line("exit");
+    screen.wait(|screen| screen.lines().last() == Some("o$"));
+    screen.ask("stty size; jobs", "o$");
+    screen.line("sleep 300");
+    screen.runs("sleep");
+    screen.key("C-c");
+    screen.prompts("sleep 300", "o$");
+    shown
+}
+
+#[test]
+fn a_shell() {
+    sandbox(|s| {
+        let plain = shell(s, "");
+        assert!(plain.contains("Terminated") && plain.contains("\n45 100\n"), "{plain}");
+        for chain in CHAINS {
+            assert_eq!(shell(s, chain), plain, "{chain}");
+        }
+    });
+}
+
+/// Programs behind the chain as jobs of a shell.
+fn jobs(s: &Sandbox, chain: &str) -> String {
+    let screen = Screen::new(s);
+    let line = |command: &str| format!("{chain} {command}").trim_start().to_owned();
+    screen.line(&line("sleep 100"));
+    screen.runs("sleep");
+    screen.key("C-z");
+    screen.prompts("Stopped", "o$");
+    screen.line("fg");
+    screen.runs("sleep");
+    screen.key("C-c");
+    screen.prompts("fg", "o$");
+    screen.ask("echo code $?", "o$");
+
+    screen.line(&line("cat"));
+    screen.runs("cat");
+    screen.line("one");
+    screen.wait(|screen| screen.ends_with("one\none"));
+    screen.key("C-z");
+    screen.prompts("one", "o$");
+    // It wants to read, which only the foreground may.
+    screen.ask("bg; until jobs | grep -q Stopped; do :; done", "o$");
+    screen.line("fg # again");
+    screen.runs("cat");
+    screen.line("two");
+    screen.wait(|screen| screen.ends_with("two\ntwo"));
+    screen.key("C-d");
+    screen.prompts("two", "o$");
+
+    screen
+        .ask(&format!("{} & kill -STOP %1; kill -CONT %1; kill %1; wait", line("sleep 100")), "o$");
+
+    // Ctrl-C ends a loop, not only its first program; a pipeline stops as a whole.
+    screen.line(&format!("for i in 1 2 3; do {}; done", line("sleep 101")));
+    screen.runs("sleep");
+    screen.key("C-c");
+    screen.prompts("done", "o$");
+    screen.line(&format!("{} | cat", line("sleep 102")));
+    screen.runs("sleep");
+    screen.key("C-z");
+    screen.prompts("| cat", "o$");
+    screen.line("fg # both");
+    screen.runs("sleep");
+    screen.key("C-c");
+    screen.prompts("fg # both", "o$");
+
+    let script = "trap \"stty size; exit\" WINCH; echo here; while :; do sleep 0.02; done";
+    screen.line(&line(&format!("sh -c '{script}'")));
+    screen.wait(|screen| screen.ends_with("\nhere"));
+    screen.tmux(&["resize-window", "-x", "110", "-y", "40"]);
+    screen.prompts("here", "o$");
+    let shown = match chain {
+        "" => screen.shown(),
+        chain => screen.shown().replace(&format!("{chain} "), ""),
+    };
+    // A job that starts in the background is told by its PID.
+    let without_pid = |line: &str| match line.strip_prefix("[1] ") {
+        Some(pid) if pid.parse::<u32>().is_ok() => "[1] PID\n".to_owned(),
+        _ => format!("{line}\n"),
+    };
+    shown.lines().map(without_pid).collect()
+}
+
+#[test]
+fn programs_as_jobs() {
+    sandbox(|s| {
+        let plain = jobs(s, "");
+        assert!(plain.contains("code 130") && plain.contains("\n40 110\n"), "{plain}");
+        for chain in CHAINS {
+            let shown = jobs(s, chain);
+            assert_eq!(shown, plain, "{chain}\n{shown}\n{plain}");
+        }
+    });
+}
+
+/// An editor, which has the terminal in a state of its own, and stops by a signal to its group.
+fn editor(s: &Sandbox, chain: &str) -> String {
+    let screen = Screen::new(s);
+    screen.line(&format!("{chain} vi -u NONE file"));
+    screen.wait(|screen| screen.contains("[New"));
+    for _ in 0..3 {
+        screen.tmux(&["send-keys", "-l", "oword"]);
+        screen.key("Escape");
+        screen.wait(|screen| screen.contains("word"));
+        screen.key("C-z");
+        screen.prompts("Stopped", "o$");
+        screen.ask("stty -a | grep -o '.icanon' # cooked", "o$");
+        screen.line("clear; echo outside");
+        screen.wait(|screen| screen == "outside\no$");
+        screen.line("fg");
+        screen.wait(|screen| screen.contains("word") && !screen.contains("outside"));
+        screen.runs("vi");
+    }
+    screen.line(":wq");
+    screen.wait(|screen| screen.lines().last() == Some("o$"));
+    screen.ask("stty -a | grep -o '.icanon'", "o$");
+    std::fs::read_to_string(s.path("file")).unwrap()
+}
+
+#[test]
+fn an_editor() {
+    sandbox(|s| {
+        require(s, "vi", "vim-tiny");
+        for chain in ["", CHAINS[0], CHAINS[1], CHAINS[2]] {
+            assert_eq!(editor(s, chain), "\nword\nword\nword\n", "{chain}");
+            std::fs::remove_file(s.path("file")).unwrap();
+        }
+    });
+}
+
+/// A script does not take the terminal back as an interactive shell does, whatever became of the
+/// shell that had it.
+#[test]
+fn the_terminal_is_given_back() {
+    sandbox(|s| {
+        for chain in ["", CHAINS[0], CHAINS[1], CHAINS[2]] {
+            for end in ["exit", "kill -9 $$", "exec true"] {
+                // A PID 1 cannot kill itself.
+                if end.starts_with("kill") && chain == "jc-unshare -p --" {
+                    continue;
+                }
+                let script = format!("{chain} env PS1='i$ ' sh -i; read -r x; echo got $x");
+                std::fs::write(s.path("script"), script).unwrap();
+                let screen = Screen::new(s);
+                screen.line("sh script");
+                screen.wait(|screen| screen.ends_with("i$"));
+                screen.line(end);
+                // Who is not in the foreground would be stopped by this.
+                screen.line("it");
+                let plain_kill = chain != "jc-unshare -p --init --" && end.starts_with("kill");
+                let expected = if plain_kill { "Stopped" } else { "got it" };
+                screen.prompts(expected, "o$");
+            }
+        }
+    });
+}
