@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jc_unshare::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::fscontext::{attach, clone_tree, restrict_tree};
+use crate::fscontext::{attach, clone_fd, restrict_tree};
 use crate::overlay::overlay;
 use crate::spec::Upper;
 use crate::sys::{self, attr, propagation};
@@ -29,7 +29,7 @@ impl Root {
         let slash = open_dir(Path::new("/"))?;
         match self {
             Self::Directory(directory) => {
-                let mount = clone_tree(directory)?;
+                let mount = clone_fd(open_dir(directory)?, true, directory)?;
                 let read_only = if read_only { attr::RDONLY } else { 0 };
                 restrict_tree(mount.as_fd(), attr::NODEV | read_only, directory)?;
                 attach(&mount, &slash, directory)?;
