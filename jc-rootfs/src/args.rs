@@ -20,7 +20,8 @@ use crate::spec::{self, Dev, Proc, Sys, Upper};
     version,
     override_usage = "jc-rootfs [options] ROOT [--] PROG [ARG...]\n       \
                       jc-rootfs [options] --layer DIR... [--] PROG [ARG...]\n       \
-                      jc-rootfs [options] --record FILE [--] PROG [ARG...]"
+                      jc-rootfs [options] --record FILE [--] PROG [ARG...]\n       \
+                      jc-rootfs [options] --join PID [--] PROG [ARG...]"
 )]
 pub struct Args {
     /// A layer of the root, lowest first, as an overlayfs directory (repeatable)
@@ -94,10 +95,22 @@ pub struct Args {
     /// Hand N descriptors from 3 on to PROG; all others above 2 are closed
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     pub(crate) preserve_fds: u32,
+    /// Begin a new session, which has no controlling terminal
+    #[arg(long)]
+    pub(crate) new_session: bool,
+    /// Make a terminal of the container the payload's, and send its master to a socket
+    #[arg(long, value_name = "PATH")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Enter the root of the container that process PID is in, instead of assembling one
+    #[arg(long, value_name = "PID", conflicts_with_all = [
+        "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
+        "devices", "masks", "ro_paths", "chroot",
+    ])]
+    pub(crate) join: Option<u32>,
     /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
-        "devices", "masks", "ro_paths",
+        "devices", "masks", "ro_paths", "console_socket",
     ])]
     pub(crate) chroot: bool,
     /// The root, unless --layer or --record names it; the program and its arguments

@@ -31,7 +31,7 @@ pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
 }
 
 fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
-    let host = Host::look(args)?;
+    let mut host = Host::look(args)?;
     unshare(clone::NEWNS)?;
     // Sources are taken while "/" and its propagation are still the host's.
     let mounts = detached(args)?;
@@ -45,6 +45,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
     for (mount, fd) in &mounts {
         put(directory.as_fd(), mount, fd)?;
     }
+    host.open_console(directory.as_fd(), true)?;
     mask_paths(directory.as_fd(), args)?;
     let place = Place::new(args, directory, Missing::MakeDir)?;
     if args.read_only {

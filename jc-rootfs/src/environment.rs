@@ -1,6 +1,6 @@
 //! The payload's environment: what this process has, files, and single variables, in this order.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,29 +16,64 @@ pub type Variable = (String, Option<OsString>);
 /// What jc's own variables begin with: settings of its tools, which are no business of a payload.
 const OWN: &[u8] = b"JC_";
 
-/// Gives the command its environment, all but HOME, and whether that is set.
-pub fn set(args: &Args, files: &[Variable], command: &mut Command) -> bool {
-    let mut home = false;
-    if args.clear_env {
-        command.env_clear();
-    } else {
-        for (name, _) in std::env::vars_os() {
-            if name.as_bytes().starts_with(OWN) {
-                command.env_remove(name);
-            } else if name == "HOME" {
-                home = true;
-            }
+/// What becomes of this process's environment.
+#[derive(Default)]
+pub struct Environment {
+    clear: bool,
+    changes: Vec<(OsString, Option<OsString>)>,
+    home: Option<OsString>,
+    path: Option<OsString>,
+}
+
+impl Environment {
+    /// What the command line and the files say of it.
+    pub fn new(args: &Args, files: &[Variable]) -> Self {
+        let mut new = Self { clear: args.clear_env, ..Self::default() };
+        if !new.clear {
+            new.home = std::env::var_os("HOME");
+            new.path = std::env::var_os("PATH");
+            let names = std::env::vars_os().map(|(name, _)| name);
+            let own = names.filter(|name| name.as_bytes().starts_with(OWN));
+            new.changes.extend(own.map(|name| (name, None)));
+        }
+        for (name, value) in files.iter().chain(&args.env) {
+            new.set(name, value.clone());
+        }
+        new
+    }
+
+    /// Sets a variable, or takes it away.
+    pub fn set(&mut self, name: &str, value: Option<OsString>) {
+        match name {
+            "HOME" => self.home.clone_from(&value),
+            "PATH" => self.path.clone_from(&value),
+            _ => {}
+        }
+        self.changes.push((name.into(), value));
+    }
+
+    /// Whether there is a HOME.
+    pub fn has_home(&self) -> bool {
+        self.home.is_some()
+    }
+
+    /// The PATH that the payload will have.
+    pub fn path(&self) -> Option<&OsStr> {
+        self.path.as_deref()
+    }
+
+    /// Gives it to a command.
+    pub fn apply(self, command: &mut Command) {
+        if self.clear {
+            command.env_clear();
+        }
+        for (name, value) in self.changes {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
     }
-    let mut set = |(name, value): &Variable| {
-        home = home && name != "HOME" || name == "HOME" && value.is_some();
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    };
-    files.iter().chain(&args.env).for_each(&mut set);
-    home
 }
 
 /// The variables of files, one file after the other.

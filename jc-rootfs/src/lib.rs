@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use jc_unshare::record::{self, Record};
+use jc_unshare::supervise::spawn;
 use jc_unshare::{Context, Error, Result, Tool};
 
 mod args;
@@ -15,14 +16,17 @@ mod assemble;
 mod bind;
 mod caps;
 mod chroot;
+mod console;
 mod dev;
 mod environment;
 mod fscontext;
+mod join;
 mod mask;
 mod mounts;
 mod overlay;
 mod payload;
 mod proc;
+mod program;
 mod resolve;
 mod rlimit;
 mod root;
@@ -40,13 +44,29 @@ use spec::Upper;
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-rootfs");
 
-/// Does what the command line says: this process becomes the payload.
+/// Does what the command line says: this process becomes the payload, or where that is to lead a
+/// session and cannot, waits for a child that does.
 pub fn run(args: Args) -> Result<ExitCode> {
-    let (root, program) = operands(&args)?;
+    let leads = args.new_session || args.console_socket.is_some();
+    // The leader of a process group cannot begin a session (setsid(2)).
+    if leads && nix::unistd::getpgrp() == nix::unistd::getpid() {
+        let child = spawn(TOOL, 0, None, |_| become_payload(&args).unwrap_or_else(|error| error))?;
+        return child.wait().map(Into::into);
+    }
+    Err(become_payload(&args)?)
+}
+
+/// Returns only an error.
+fn become_payload(args: &Args) -> Result<Error> {
+    if let Some(pid) = args.join {
+        jc_unshare::require_program(&args.operands)?;
+        return Ok(join::enter(args, pid, &args.operands));
+    }
+    let (root, program) = operands(args)?;
     jc_unshare::require_program(&program)?;
-    Err(match root {
-        Root::Directory(directory) if args.chroot => chroot::enter(&args, &directory, &program),
-        root => assemble::enter(&args, &root, &program),
+    Ok(match root {
+        Root::Directory(directory) if args.chroot => chroot::enter(args, &directory, &program),
+        root => assemble::enter(args, &root, &program),
     })
 }
 

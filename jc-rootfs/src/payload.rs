@@ -1,24 +1,28 @@
 //! What comes last: working directory, environment, user, descriptors, exec.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jc_unshare::exec::replace;
 use jc_unshare::{Context, Error, Result};
+use nix::libc;
 use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 use rustix::process::{
-    Signal, fchdir, parent_process_death_signal, set_parent_process_death_signal,
+    Signal, fchdir, getcwd, parent_process_death_signal, set_parent_process_death_signal, setsid,
 };
 use rustix::thread::set_no_new_privs;
 
 use crate::caps::{self, Wanted};
-use crate::environment::{self, Variable};
+use crate::console::{self, Console};
+use crate::environment::{self, Environment, Variable};
+use crate::program::{self, Own};
 use crate::resolve::{Missing, resolve};
 use crate::rlimit::Ulimit;
 use crate::seccomp::{Filter, Seccomp};
@@ -53,11 +57,21 @@ pub struct Host {
     variables: Vec<Variable>,
     wanted: Option<Wanted>,
     filter: Option<Filter>,
+    own: Option<Own>,
+    /// Where the console's master is to go.
+    socket: Option<OwnedFd>,
+    console: Option<Console>,
 }
 
 impl Host {
     /// Finds it out.
     pub fn look(args: &Args) -> Result<Self> {
+        sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
+        own_keyring()?;
+        if args.new_session || args.console_socket.is_some() {
+            setsid().op("setsid")?;
+        }
+        let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
         let variables = environment::files(&args.env_files)?;
         let wanted = args.caps.wanted()?;
         let filter = match (&args.seccomp, wanted) {
@@ -65,7 +79,24 @@ impl Host {
             (seccomp, Some(wanted)) => seccomp.filter(wanted.bounding)?,
             (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
         };
-        Ok(Self { parent: Parent::note()?, variables, wanted, filter })
+        let (parent, own) = (Parent::note()?, Own::look());
+        Ok(Self { parent, variables, wanted, filter, own, socket, console: None })
+    }
+
+    /// Makes the console that is asked for, in a root that has its devpts.
+    pub fn open_console(&mut self, root: BorrowedFd<'_>, bind: bool) -> Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        self.console = Some(Console::open(root, socket, bind)?);
+        Ok(())
+    }
+}
+
+/// Leaves the session keyring of the caller, whose keys are no business of the payload.
+fn own_keyring() -> Result<()> {
+    match sys::new_session_keyring() {
+        // A kernel without keyrings, or a filter that keeps this and every later program from them.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        other => other.op("keyctl").map_err(|e| e.hint("see the sysctls kernel.keys.*")),
     }
 }
 
@@ -74,7 +105,9 @@ pub struct Place {
     /// The root of the container, by now that of this process.
     pub root: ContainerRoot,
     /// The working directory, which was found below the root.
-    pub workdir: OwnedFd,
+    workdir: OwnedFd,
+    /// As it was asked for.
+    path: PathBuf,
 }
 
 impl Place {
@@ -82,7 +115,7 @@ impl Place {
     pub fn new(args: &Args, root: OwnedFd, missing: Missing) -> Result<Self> {
         let path = args.workdir.as_deref().unwrap_or(Path::new("/"));
         let workdir = resolve(root.as_fd(), path, missing)?;
-        Ok(Self { root: ContainerRoot(root), workdir })
+        Ok(Self { root: ContainerRoot(root), workdir, path: path.to_owned() })
     }
 }
 
@@ -91,23 +124,33 @@ pub fn run(args: &Args, program: &[OsString], place: Place, host: Host) -> Error
     let Some((name, rest)) = program.split_first() else {
         return Error::usage("no program given to run");
     };
-    let mut command = Command::new(name);
-    command.args(rest);
-    match prepare(args, &mut command, &place, host) {
-        Ok(()) => replace(&mut command),
+    match prepare(args, name, place, host) {
+        Ok((path, environment)) => {
+            let mut command = Command::new(path);
+            command.arg0(name).args(rest);
+            environment.apply(&mut command);
+            replace(&mut command)
+        }
         Err(error) => error,
     }
 }
 
-fn prepare(args: &Args, command: &mut Command, place: &Place, host: Host) -> Result<()> {
+fn prepare(args: &Args, name: &OsStr, place: Place, host: Host) -> Result<(PathBuf, Environment)> {
     let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
     let groups = groups(args, identity.as_ref(), &place.root)?;
-    environment(args, &host, command, identity.as_ref(), &place.root)?;
-    sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
-    fchdir(&place.workdir).op("chdir")?;
+    let mut environment = Environment::new(args, &host.variables);
+    if !environment.has_home() {
+        // The user's, when nothing else says what it is, as in every container runtime.
+        let uid = identity.as_ref().map_or_else(|| Uid::current().as_raw(), |user| user.uid);
+        environment.set("HOME", Some(user::home(uid, &place.root)?.into()));
+    }
+    start_in(&place)?;
+    if let Some(console) = &host.console {
+        console.become_ours(identity.as_ref().map(|user| user.uid))?;
+    }
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
     // A filter needs a privilege, or the promise to gain none. The promise is better: this process
-    // itself then needs no system call of it but the last.
+    // itself then needs no system call of it but the last ones.
     if !args.no_new_privs {
         host.filter.iter().try_for_each(Filter::install)?;
     }
@@ -117,26 +160,27 @@ fn prepare(args: &Args, command: &mut Command, place: &Place, host: Host) -> Res
     if identity.is_some() {
         host.parent.die_with()?;
     }
+    let path = program::find(name, environment.path())?;
+    if let Some(own) = host.own {
+        own.refuse(&path)?;
+    }
+    sys::default_signals();
     if args.no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
         host.filter.iter().try_for_each(Filter::install)?;
     }
-    Ok(())
+    Ok((path, environment))
 }
 
-/// HOME is the user's when nothing else says what it is, as in every container runtime.
-fn environment(
-    args: &Args,
-    host: &Host,
-    command: &mut Command,
-    identity: Option<&Identity>,
-    root: &ContainerRoot,
-) -> Result<()> {
-    if !environment::set(args, &host.variables, command) {
-        let uid = identity.map_or_else(|| Uid::current().as_raw(), |identity| identity.uid);
-        command.env("HOME", user::home(uid, root)?);
+/// Enters the working directory, and makes sure that it is one of this root: the kernel calls others
+/// unreachable (CVE-2024-21626 was one).
+fn start_in(place: &Place) -> Result<()> {
+    fchdir(&place.workdir).on("chdir", &place.path)?;
+    let path = getcwd(Vec::new()).op("getcwd")?;
+    match path.as_bytes().starts_with(b"/") {
+        true => Ok(()),
+        false => Err(Error::new("chdir: the working directory is outside of the root")),
     }
-    Ok(())
 }
 
 /// The supplementary groups that the payload is to have; nothing if they stay as they are.

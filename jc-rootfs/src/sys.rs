@@ -1,6 +1,7 @@
 //! The system calls that nix and rustix lack. The only unsafe code of this package.
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -65,9 +66,28 @@ pub fn mount_setattr(
 /// these descriptors.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: setting close-on-exec takes no descriptor away from its owner.
-    check(unsafe {
+    let result = check(unsafe {
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    })
+    });
+    match result {
+        // A filter that does not know it yet.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            close_each_on_exec(first)
+        }
+        other => other,
+    }
+}
+
+/// The same, one by one.
+fn close_each_on_exec(first: u32) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
+        if let Some(number) = number.filter(|number| *number as u32 >= first) {
+            // SAFETY: as above.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
 }
 
 /// seccomp(2) with SECCOMP_SET_MODE_FILTER: this thread, the only one, makes no system call from now on
@@ -86,6 +106,54 @@ pub fn seccomp_filter(program: &[Instruction], flags: u64) -> io::Result<()> {
     check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })
+}
+
+/// Sets every signal's disposition to the default: execve(2) would hand down those that are ignored.
+/// SIGHUP keeps its own, which is how nohup(1) works, and so do 32 and 33, which are the C library's.
+pub fn default_signals() {
+    /// `struct sigaction` of the kernel, whose zeroes are SIG_DFL, no flags and no mask, on every
+    /// architecture.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for signal in (1..=64).filter(|signal| ![libc::SIGHUP, 32, 33].contains(signal)) {
+        // SAFETY: the kernel reads `DEFAULT`, which is as large as its structure; SIG_DFL installs no
+        // handler. For SIGKILL and SIGSTOP it fails, which are at their default anyway.
+        unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, size_of::<u64>());
+        }
+    }
+}
+
+/// keyctl(2) with KEYCTL_JOIN_SESSION_KEYRING and no name: a new, empty session keyring.
+pub fn new_session_keyring() -> io::Result<()> {
+    let no_name = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name is allowed and asks for an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) })
+}
+
+/// execveat(2) of the file that `file` holds, with this process's environment. Returns only an error.
+pub fn execute(file: BorrowedFd<'_>, arguments: &[CString]) -> io::Error {
+    unsafe extern "C" {
+        static environ: *const *const libc::c_char;
+    }
+    let mut pointers: Vec<*const libc::c_char> =
+        arguments.iter().map(|word| word.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: the strings and the array, which ends in a null, outlive the call; nobody changes the
+    // environment meanwhile, as there is one thread.
+    unsafe {
+        let number = libc::SYS_execveat;
+        let path = c"".as_ptr();
+        libc::syscall(
+            number,
+            file.as_raw_fd(),
+            path,
+            pointers.as_ptr(),
+            environ,
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    io::Error::last_os_error()
 }
 
 fn check(result: libc::c_long) -> io::Result<()> {

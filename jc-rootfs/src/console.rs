@@ -1,0 +1,82 @@
+//! `--console-socket`: a pseudo-terminal of the container as its console, whose master goes to whoever
+//! asked for it (the OCI runtime's option; runc's docs/terminals.md).
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fstat, fstatfs, openat};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, sendmsg, socket_with,
+};
+use rustix::process::ioctl_tiocsctty;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+
+use crate::fscontext::{attach, clone_fd};
+use crate::resolve::{Missing, resolve};
+
+/// Connects to the socket, while its path is still that of the host.
+pub fn connect_to(path: &Path) -> Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = socket.op("socket")?;
+    let address = SocketAddrUnix::new(path).on("connect", path)?;
+    connect(&socket, &address).on("connect", path)?;
+    Ok(socket)
+}
+
+/// The container's side of a pseudo-terminal.
+pub struct Console(OwnedFd);
+
+impl Console {
+    /// Makes a pseudo-terminal in the devpts of this root, sends its master to the socket, and with
+    /// `bind` shows the other side as /dev/console.
+    pub fn open(root: BorrowedFd<'_>, socket: &OwnedFd, bind: bool) -> Result<Self> {
+        const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
+        let path = Path::new("/dev/pts");
+        let pts = resolve(root, path, Missing::Fail)?;
+        if fstatfs(&pts).on("fstatfs", path)?.f_type as u64 != DEVPTS_SUPER_MAGIC {
+            return Err(Error::new("open /dev/pts: is not a devpts"));
+        }
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let master = openat(&pts, "ptmx", flags, Mode::empty()).on("open", "/dev/pts/ptmx")?;
+        unlockpt(&master).op("unlockpt")?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let terminal = ioctl_tiocgptpeer(&master, flags).op("TIOCGPTPEER")?;
+        if bind {
+            let path = Path::new("/dev/console");
+            let target = resolve(root, path, Missing::MakeFile)?;
+            attach(clone_fd(&terminal, false, path)?, &target, path)?;
+        }
+        send(socket, &master)?;
+        Ok(Self(terminal))
+    }
+
+    /// Makes it the controlling terminal of this session, and the standard input, output and error.
+    pub fn become_ours(&self, owner: Option<u32>) -> Result<()> {
+        let uid = owner.map(Uid::from_raw);
+        if uid.is_some_and(|uid| fstat(&self.0).is_ok_and(|stat| stat.st_uid != uid.as_raw())) {
+            fchown(&self.0, uid, None::<Gid>).op("chown console")?;
+        }
+        ioctl_tiocsctty(&self.0).op("TIOCSCTTY")?;
+        dup2_stdin(&self.0).op("dup2")?;
+        dup2_stdout(&self.0).op("dup2")?;
+        dup2_stderr(&self.0).op("dup2")
+    }
+}
+
+/// One message, with the descriptor and the name that it goes by.
+fn send(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [master.as_fd()];
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(Error::new("sendmsg: no space for a descriptor"));
+    }
+    let name = [IoSlice::new(b"/dev/ptmx")];
+    sendmsg(socket, &name, &mut control, SendFlags::NOSIGNAL).op("sendmsg console")?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! The program that the payload begins as: where it is, and that it is not jc-rootfs.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Error, Kind, Result, strerror};
+
+/// The file that this process executes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Own {
+    device: u64,
+    inode: u64,
+}
+
+/// What execvp(3) searches where there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// How deep scripts may interpret scripts (BINPRM recursion in Linux' exec.c).
+const DEPTH: u32 = 5;
+
+/// How much of a file the kernel looks at for an interpreter (BINPRM_BUF_SIZE).
+const HEAD: usize = 256;
+
+/// Finds a program as execvp(3) does.
+pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let mut refused = false;
+    for directory in std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
+        let candidate = match directory.as_os_str().is_empty() {
+            true => Path::new(".").join(name),
+            false => directory.join(name),
+        };
+        match executable(&candidate) {
+            Some(true) => return Ok(candidate),
+            Some(false) => refused = true,
+            None => {}
+        }
+    }
+    let (kind, errno) = match refused {
+        true => (Kind::NotExecutable, nix::Error::EACCES),
+        false => (Kind::NotFound, nix::Error::ENOENT),
+    };
+    let (name, error) = (name.display(), strerror(&errno.into()));
+    Err(Error::with_kind(kind, format_args!("exec {name}: {error}")))
+}
+
+/// Whether this user may execute the file, if it is there.
+fn executable(path: &Path) -> Option<bool> {
+    use nix::unistd::{AccessFlags, eaccess};
+    match eaccess(path, AccessFlags::X_OK) {
+        Ok(()) => fs::metadata(path).ok().map(|meta| !meta.is_dir()),
+        Err(nix::Error::EACCES) => Some(false),
+        Err(_) => None,
+    }
+}
+
+impl Own {
+    /// Finds it out, while the host's /proc is there. Nothing where there is no procfs.
+    pub fn look() -> Option<Self> {
+        let meta = fs::metadata("/proc/self/exe").ok()?;
+        Some(Self { device: meta.dev(), inode: meta.ino() })
+    }
+
+    /// Refuses a program that leads to this one. An image could name /proc/self/exe, as its program
+    /// or the interpreter of it: jc-rootfs would then run once more, inside, where the payload could
+    /// open it and write to the host's file (CVE-2019-5736). Nobody else is in the root by now who
+    /// could change the file after this.
+    pub fn refuse(&self, program: &Path) -> Result<()> {
+        let mut path = program.to_owned();
+        for _ in 0..=DEPTH {
+            let Ok(meta) = fs::metadata(&path) else { return Ok(()) }; // execve(2) will say why
+            if (meta.dev(), meta.ino()) == (self.device, self.inode) {
+                let program = program.display();
+                return Err(Error::with_kind(
+                    Kind::NotExecutable,
+                    format_args!("exec {program}: leads to the host's jc-rootfs"),
+                ));
+            }
+            match interpreter(&path, &meta) {
+                Some(next) => path = next,
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The interpreter of a script that this process may read. One that it may not read it may not
+/// write to either, whatever it leads to.
+fn interpreter(path: &Path, meta: &fs::Metadata) -> Option<PathBuf> {
+    if meta.file_type().is_fifo() || !meta.is_file() {
+        return None;
+    }
+    let mut options = File::options();
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+    let file = options.read(true).custom_flags(flags).open(path).ok()?;
+    let mut head = Vec::with_capacity(HEAD);
+    file.take(HEAD as u64).read_to_end(&mut head).ok()?;
+    named_in(&head).map(PathBuf::from)
+}
+
+/// The word after `#!`.
+fn named_in(head: &[u8]) -> Option<OsString> {
+    let line = head.strip_prefix(b"#!")?.split(|b| matches!(b, b'\n' | 0)).next()?;
+    let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
+    words.next().map(|word| OsStr::from_bytes(word).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn interpreters() {
+        for (head, expected) in [
+            ("#!/bin/sh\n", Some("/bin/sh")),
+            ("#! /bin/sh -e\n", Some("/bin/sh")),
+            ("#!\t./x\ty z", Some("./x")),
+            ("#!\n/bin/sh", None),
+            ("#!", None),
+            ("\x7fELF", None),
+        ] {
+            assert_eq!(named_in(head.as_bytes()), expected.map(OsString::from), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn this_program_is_found_behind_links_and_scripts() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        symlink("/proc/self/exe", at("link")).unwrap();
+        fs::write(at("script"), format!("#!{}\n", at("link").display())).unwrap();
+        fs::write(at("twice"), format!("#! {} x\n", at("script").display())).unwrap();
+        fs::write(at("other"), "#!/bin/sh\n").unwrap();
+        let own = Own::look().unwrap();
+        for (name, refused) in [("link", true), ("script", true), ("twice", true), ("other", false)]
+        {
+            assert_eq!(own.refuse(&at(name)).is_err(), refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn programs_are_searched_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in [("a/x", 0o644), ("b/x", 0o755), ("a/y", 0o644)] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::create_dir_all(dir.path().join("a/z")).unwrap();
+        let path = ["none", "a", "b"].map(|name| dir.path().join(name));
+        let path = std::env::join_paths(path).unwrap();
+        let found = |name: &str| find(name.as_ref(), Some(&path));
+        assert_eq!(found("x").unwrap(), dir.path().join("b/x"));
+        assert_eq!(find("./w".as_ref(), Some(&path)).unwrap(), Path::new("./w"));
+        for (name, kind, message) in [
+            ("y", Kind::NotExecutable, "exec y: Permission denied"),
+            ("z", Kind::NotExecutable, "exec z: Permission denied"),
+            ("w", Kind::NotFound, "exec w: No such file or directory"),
+        ] {
+            let error = found(name).unwrap_err();
+            assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
+        }
+    }
+}

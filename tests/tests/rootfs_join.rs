@@ -1,0 +1,213 @@
+//! jc-rootfs: entering a running container, terminals, and what a payload starts with.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use jc_tests::{Running, Sandbox, sandbox};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+mod rootfs_support;
+use rootfs_support::{in_layer, root};
+
+/// Starts a container that waits for the file `/go/on`, and gives the PID that it has out here.
+fn container(s: &Sandbox, front: &[&str]) -> (Running, String) {
+    fs::create_dir_all(s.path("go")).unwrap();
+    let script = "touch /mark; echo ready; until [ -e /go/on ]; do sleep 0.01; done";
+    let words =
+        ["-puiC", "--", "jc-rootfs", "-v", "go:/go", "--layer", "root", "--", "sh", "-c", script];
+    let (first, rest) = match front.split_first() {
+        Some((first, rest)) => (*first, [rest, &["jc-unshare"], &words].concat()),
+        None => ("jc-unshare", words.to_vec()),
+    };
+    let mut waits = s.cmd(first).args(rest).spawn();
+    waits.wait_for("ready");
+    let pid = s.sh("pgrep -f '^sh -c touch /mark' | head -n 1").run().code(0).out();
+    (waits, pid.trim().to_owned())
+}
+
+#[test]
+fn a_running_container_is_entered() {
+    sandbox(|s| {
+        root(s, "root");
+        let (waits, pid) = container(s, &[]);
+        let join = |options: &[&str], script: &str| {
+            s.jc("jc-rootfs")
+                .args(["--join", &pid])
+                .args(options)
+                .args(["--", "sh", "-c", script])
+                .run()
+        };
+        join(&[], "ls -d /mark; pwd; echo x >/new").code(0).stdout("/mark\n/\n");
+        join(&["-u", "web", "-w", "/tmp", "-e", "A=1"], "id -u; pwd; echo $A")
+            .code(0)
+            .stdout("33\n/tmp\n1\n");
+        let kind = format!("{pid}:pid");
+        s.jc("jc-unshare")
+            .args(["--join", &kind, "--", "jc-rootfs", "--join", &pid, "--cap-drop=ALL"])
+            .args(["--no-new-privs", "--seccomp=default", "--", "sh", "-c"])
+            .arg("grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2")
+            .run()
+            .code(0)
+            .stdout("0000000000000000\n1\n2\n");
+        // With its other namespaces, this is a shell in it: the procfs shows the same processes.
+        let kinds = format!("{pid}:pid,uts,ipc,cgroup");
+        s.jc("jc-unshare")
+            .args(["--join", &kinds, "--", "jc-rootfs", "--join", &pid, "--", "sh", "-c"])
+            .arg("cat /proc/1/cmdline | tr '\\0' ' ' | cut -c 1-10; cat /new; test -e /proc/$$/exe")
+            .run()
+            .code(0)
+            .stdout("sh -c touc\nx\n");
+        join(&["--layer", "root"], ":").code(125).fails_as("jc-rootfs", "--layer");
+        s.jc("jc-rootfs")
+            .args(["--join", "99999", "--", "true"])
+            .run()
+            .code(125)
+            .stderr("jc-rootfs: open /proc/99999: No such file or directory\n");
+        fs::write(s.path("go/on"), "").unwrap();
+        waits.wait().code(0);
+    });
+}
+
+#[test]
+fn the_hosts_program_cannot_be_reached_by_a_payload() {
+    sandbox(|s| {
+        root(s, "root");
+        // As the program itself, behind a link, and as an interpreter.
+        s.sh("ln -s /proc/self/exe root/bin/me; printf '#!/proc/self/exe\\n' >root/bin/script;
+              printf '#! /bin/me\\n' >root/bin/again; chmod +x root/bin/script root/bin/again")
+            .run()
+            .code(0);
+        for program in ["/proc/self/exe", "me", "/bin/me", "script", "again"] {
+            let cmd = s.jc("jc-rootfs").args(["--layer", "root", "--", program, "--version"]);
+            cmd.run().code(126).fails_as("jc-rootfs", "leads to the host's jc-rootfs");
+        }
+        // Whoever enters a container runs from a mount that cannot be written to.
+        let (waits, pid) = container(s, &[]);
+        let kind = format!("{pid}:pid");
+        let join = |program: &str| {
+            let words =
+                ["--join", &kind, "--", "jc-rootfs", "--join", &pid, "--", program, "--version"];
+            s.jc("jc-unshare").args(words).run()
+        };
+        join("script").code(126).fails_as("jc-rootfs", "leads to the host's jc-rootfs");
+        fs::write(s.path("go/on"), "").unwrap();
+        waits.wait().code(0);
+    });
+}
+
+#[test]
+fn a_payload_starts_clean() {
+    sandbox(|s| {
+        root(s, "root");
+        // The signals up to 28: some are the C library's, and what a test is started by may ignore them.
+        let status = "grep -E '^Sig(Blk|Ign):' /proc/self/status | sed 's/.*\\(.......\\)$/\\1/'";
+        // Out of a program that ignores and blocks.
+        let words = ["-c", "trap '' INT USR1 PIPE; exec \"$@\"", "sh"];
+        s.cmd("sh")
+            .args(words)
+            .args(["jc-rootfs", "--layer", "root", "--", "sh", "-c", status])
+            .run()
+            .code(0)
+            .stdout("0000000\n0000000\n");
+        // A session keyring of its own.
+        s.cmd("strace")
+            .args([
+                "-e",
+                "trace=keyctl",
+                "-o",
+                "trace",
+                "jc-rootfs",
+                "--layer",
+                "root",
+                "--",
+                "true",
+            ])
+            .run()
+            .code(0);
+        let trace = fs::read_to_string(s.path("trace")).unwrap();
+        assert!(trace.starts_with("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) = "), "{trace}");
+        // The same way around, with a file as a working directory, or one that is not below the root.
+        in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run().code(0);
+        in_layer(s, &["-w", "/etc/passwd"], ":")
+            .run()
+            .code(125)
+            .fails_as("jc-rootfs", "/etc/passwd");
+    });
+}
+
+#[test]
+fn a_session_is_new_when_asked() {
+    sandbox(|s| {
+        root(s, "root");
+        let script = "cut -d' ' -f1,6 /proc/self/stat; cut -d' ' -f6 /proc/$$/stat; echo $$";
+        let own = |options: &[&str]| {
+            let out = in_layer(s, options, script).run().code(0).out();
+            let fields: Vec<&str> = out.split_whitespace().collect();
+            fields[2] == fields[3]
+        };
+        assert!(!own(&[]));
+        assert!(own(&["--new-session"]));
+        in_layer(s, &["--new-session"], "exit 7").run().code(7);
+        in_layer(s, &["--new-session"], "kill -9 $$").run().code(137);
+        // Nobody waits where nobody has to.
+        s.jc("jc-unshare")
+            .args([
+                "-p",
+                "--",
+                "jc-rootfs",
+                "--new-session",
+                "--layer",
+                "root",
+                "--",
+                "sh",
+                "-c",
+                "echo $$",
+            ])
+            .run()
+            .code(0)
+            .stdout("1\n");
+    });
+}
+
+/// Takes a descriptor from a socket.
+fn receive(socket: &UnixStream) -> OwnedFd {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0; 64];
+    let mut buffer = [IoSliceMut::new(&mut name)];
+    recvmsg(socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let message = control.drain().next().unwrap();
+    match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next().unwrap(),
+        _ => panic!("no descriptor"),
+    }
+}
+
+#[test]
+fn a_console_goes_to_the_socket() {
+    sandbox(|s| {
+        root(s, "root");
+        let listener = UnixListener::bind(s.path("socket")).unwrap();
+        let script = "tty; ls -l /dev/console | cut -c1; stat -c %u $(tty); read word; echo got $word; exec </dev/tty";
+        let running = in_layer(s, &["--console-socket", "socket", "-u", "web"], script).spawn();
+        let (stream, _) = listener.accept().unwrap();
+        let mut master = fs::File::from(receive(&stream));
+        master.write_all(b"hello\n").unwrap();
+        let mut shown = Vec::new();
+        // The end of a terminal is an error, EIO.
+        let _: std::io::Result<usize> = master.read_to_end(&mut shown);
+        running.wait().code(0).stdout("");
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(shown.contains("/dev/pts/0\r\nc\r\n33\r\n"), "{shown}");
+        assert!(shown.contains("got hello\r\n"), "{shown}");
+        in_layer(s, &["--console-socket", "none"], ":")
+            .run()
+            .code(125)
+            .stderr("jc-rootfs: connect none: No such file or directory\n");
+    });
+}
