@@ -2,6 +2,8 @@
 
 mod image;
 mod names;
+mod remove;
+mod usage;
 mod work;
 
 use std::fs::File;
@@ -18,6 +20,8 @@ use crate::sys;
 
 pub use image::ImageEntry;
 pub use names::LayerNames;
+pub use remove::Removed;
+pub use usage::Usage;
 pub use work::{Publish, Work};
 
 const LAYERS: &str = "layers";

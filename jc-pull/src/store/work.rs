@@ -71,6 +71,11 @@ impl Work<'_> {
         Ok(fd)
     }
 
+    /// The directory itself.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// Keeps a document that has been verified.
     pub fn add_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         self.write(&digest.file_name(), bytes)

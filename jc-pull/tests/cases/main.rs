@@ -7,6 +7,7 @@ mod common;
 mod faults;
 mod formats;
 mod layers;
+mod manage;
 mod manual;
 mod policy;
 mod pull;

@@ -26,5 +26,11 @@ fn in_page(page: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_option_is_in_the_page_and_the_other_way_round() {
-    assert_eq!(in_help(env!("CARGO_BIN_EXE_jc-pull")), in_page("jc-pull.1"));
+    for (program, page) in [
+        (env!("CARGO_BIN_EXE_jc-pull"), "jc-pull.1"),
+        (env!("CARGO_BIN_EXE_jc-images"), "jc-images.1"),
+        (env!("CARGO_BIN_EXE_jc-rmi"), "jc-rmi.1"),
+    ] {
+        assert_eq!(in_help(program), in_page(page), "{page}");
+    }
 }

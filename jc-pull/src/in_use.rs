@@ -1,0 +1,133 @@
+//! Which layers the kernel has mounted: the lower directories of every overlay, in every mount
+//! namespace that a process is in (proc_pid_mountinfo(5)).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Context, Result};
+
+/// What is mounted somewhere.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Mounted {
+    /// Directories that are the lower ones of an overlay, and a process that sees it.
+    lower: BTreeSet<(PathBuf, u32)>,
+}
+
+impl Mounted {
+    /// Asks the kernel. Processes that end meanwhile, and those that may not be looked at, are
+    /// passed over: these do not reach a store that is not theirs.
+    pub fn now() -> Result<Self> {
+        let mut mounted = Self::default();
+        let mut namespaces = BTreeSet::new();
+        for entry in fs::read_dir("/proc").on("read", "/proc")?.flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+            let Some(pid) = pid else { continue };
+            let Ok(namespace) = fs::read_link(entry.path().join("ns/mnt")) else { continue };
+            if !namespaces.insert(namespace) {
+                continue;
+            }
+            if let Ok(text) = fs::read(entry.path().join("mountinfo")) {
+                mounted.read(&text, pid);
+            }
+        }
+        Ok(mounted)
+    }
+
+    fn read(&mut self, text: &[u8], pid: u32) {
+        for line in text.split(|b| *b == b'\n') {
+            let line = String::from_utf8_lossy(line);
+            let Some((_, after)) = line.split_once(" - ") else { continue };
+            let mut fields = after.split(' ');
+            let (Some("overlay"), _, Some(options)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            for option in split(options, ',') {
+                let value = option.strip_prefix("lowerdir=").or(option.strip_prefix("lowerdir+="));
+                for path in value.into_iter().flat_map(|value| split(value, ':')) {
+                    self.lower.insert((unescape(&path).into(), pid));
+                }
+            }
+        }
+    }
+
+    /// A process that has the directory mounted.
+    pub fn by(&self, directory: &Path) -> Option<u32> {
+        self.lower.iter().find(|(path, _)| path == directory).map(|(_, pid)| *pid)
+    }
+
+    /// A process with a layer whose name cannot be told: it was mounted by descriptor.
+    pub fn nameless(&self) -> Option<u32> {
+        let nameless = |path: &Path| path.starts_with("/proc") || !path.is_absolute();
+        self.lower.iter().find(|(path, _)| nameless(path)).map(|(_, pid)| *pid)
+    }
+}
+
+/// Splits where the separator is not behind a backslash.
+fn split(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let last = parts.last_mut();
+        match (c, last) {
+            (c, _) if c == separator => parts.push(String::new()),
+            ('\\', Some(last)) => {
+                last.push(c);
+                last.extend(chars.next());
+            }
+            (c, Some(last)) => last.push(c),
+            (_, None) => {}
+        }
+    }
+    parts
+}
+
+/// `\040` is a space, as the kernel writes it; any other character stands for itself.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        let octal = after.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match (first, octal.and_then(|d| u8::from_str_radix(d, 8).ok())) {
+            (b'\\', Some(byte)) => {
+                out.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            (b'\\', None) => {}
+            (byte, _) => out.push(*byte),
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_directories_are_read_as_kernels_write_them() {
+        let mut mounted = Mounted::default();
+        mounted.read(
+            b"30 1 0:26 / / rw - overlay jc rw,lowerdir=/s/a:/s/b\\040c:/s/d\\:e,upperdir=/u\n\
+              31 1 0:27 / /x rw shared:1 - overlay x rw,lowerdir+=/s/f,lowerdir+=/s/g,workdir=/w\n\
+              32 1 0:28 / /y rw - ext4 /dev/x rw,lowerdir=/s/no\n",
+            7,
+        );
+        for (path, pid) in [
+            ("/s/a", Some(7)),
+            ("/s/b c", Some(7)),
+            ("/s/d:e", Some(7)),
+            ("/s/f", Some(7)),
+            ("/s/g", Some(7)),
+            ("/s/no", None),
+            ("/u", None),
+        ] {
+            assert_eq!(mounted.by(Path::new(path)), pid, "{path}");
+        }
+        assert_eq!(mounted.nameless(), None);
+        mounted.read(b"1 1 0:9 / / rw - overlay o rw,lowerdir+=/proc/self/fd/4\n", 9);
+        assert_eq!(mounted.nameless(), Some(9));
+    }
+}

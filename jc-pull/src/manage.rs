@@ -1,0 +1,164 @@
+//! The command lines of `jc-images` and `jc-rmi`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use jc_unshare::{Error, Result, print};
+use serde::Serialize;
+
+use crate::name::Name;
+use crate::progress::human;
+use crate::store::{self, ImageEntry, Store, Usage};
+
+/// List the images in the store.
+///
+/// For each: its name, its platform, its manifest's digest, what it takes of the disk, and what of
+/// that no other image shares.
+#[derive(Parser)]
+#[command(name = "jc-images", version)]
+pub struct ImagesArgs {
+    /// Verify that all documents are what their digests say and all layers are there
+    #[arg(long, conflicts_with = "json")]
+    check: bool,
+    /// Print an object of JSON for each image
+    #[arg(long)]
+    json: bool,
+    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+/// Remove images from the store, and the layers that no other image has.
+#[derive(Parser)]
+#[command(name = "jc-rmi", version)]
+pub struct RmiArgs {
+    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Remove the layers that neither an image nor a running container has
+    #[arg(long, conflicts_with = "images")]
+    unused: bool,
+    /// What to remove, for every platform
+    #[arg(required_unless_present = "unused", value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+/// One image, for programs.
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    entry: &'a ImageEntry,
+    size: u64,
+    own: u64,
+}
+
+fn open(path: Option<PathBuf>) -> Result<Store> {
+    Store::open(&path.map_or_else(store::default_path, Ok)?)
+}
+
+/// `jc-images`.
+pub fn images(args: ImagesArgs) -> Result<ExitCode> {
+    let store = open(args.store)?;
+    let images = store.images()?;
+    if args.check {
+        images.iter().try_for_each(|image| check(&store, image))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let usage = store.usage(&images)?;
+    let text = match args.json {
+        true => json(&images, &usage)?,
+        false => table(&images, &usage),
+    };
+    print(text).map(|()| ExitCode::SUCCESS)
+}
+
+fn json(images: &[ImageEntry], usage: &[Usage]) -> Result<String> {
+    let mut text = String::new();
+    for (entry, usage) in images.iter().zip(usage) {
+        let listed = Listed { entry, size: usage.size, own: usage.own };
+        let line = serde_json::to_string(&listed).map_err(|e| Error::new(format_args!("{e}")))?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
+    let mut rows = vec![["IMAGE", "PLATFORM", "DIGEST", "SIZE", "OWN"].map(str::to_owned)];
+    rows.extend(images.iter().zip(usage).map(|(image, usage)| {
+        let digest = image.manifest.short().to_owned();
+        let [size, own] = [usage.size, usage.own].map(human);
+        [image.reference.clone(), image.platform.clone(), digest, size, own]
+    }));
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
+    };
+    let widths = [0, 1, 2, 3, 4].map(width);
+    let mut text = String::new();
+    for [image, platform, digest, size, own] in &rows {
+        let [w0, w1, w2, w3, w4] = widths;
+        // Writing to a String cannot fail.
+        let _: std::fmt::Result =
+            writeln!(text, "{image:w0$}  {platform:w1$}  {digest:w2$}  {size:>w3$}  {own:>w4$}");
+    }
+    text
+}
+
+fn check(store: &Store, image: &ImageEntry) -> Result<()> {
+    let context = |what: String| Error::new(what).context(&image.reference);
+    let again = |e: Error| e.hint("pull it again");
+    for digest in [&image.target, &image.manifest, &image.config] {
+        if store.blob(digest).is_none() {
+            return Err(again(context(format!("document {digest} is missing or broken"))));
+        }
+    }
+    for layer in &image.layers {
+        if store.layer(layer)?.is_none() {
+            return Err(again(context(format!("layer {layer} is missing"))));
+        }
+    }
+    Ok(())
+}
+
+/// `jc-rmi`.
+pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
+    let store = open(args.store)?;
+    let mut text = String::new();
+    let removed = if args.unused {
+        store.remove_unused()?
+    } else {
+        let known = store.images()?;
+        let mut chosen: Vec<ImageEntry> = Vec::new();
+        for name in &args.images {
+            let full = full_name(name)?;
+            let before = chosen.len();
+            chosen.extend(known.iter().filter(|image| image.reference == full).cloned());
+            if chosen.len() == before {
+                return Err(Error::new(format_args!("{full}: no such image"))
+                    .hint("jc-images lists what there is"));
+            }
+        }
+        chosen.sort_by_key(ImageEntry::key);
+        chosen.dedup();
+        let removed = store.remove_images(&chosen)?;
+        chosen.iter().for_each(|image| text += &format!("{}\n", image.reference));
+        removed
+    };
+    removed.layers.iter().for_each(|layer| text += &format!("{layer}\n"));
+    print(text).map(|()| ExitCode::SUCCESS)
+}
+
+/// The name as the store has it.
+fn full_name(text: &str) -> Result<String> {
+    Ok(match Name::parse(text)? {
+        Name::Registry(reference) => reference.to_string(),
+        // The place may be gone; it was kept by its absolute path.
+        Name::OciDir { directory, tag } => {
+            let path = std::fs::canonicalize(&directory).unwrap_or(directory);
+            let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
+            format!("oci:{}{tag}", path.display())
+        }
+    })
+}
