@@ -44,6 +44,7 @@ test)
 	need setpriv util-linux
 	need strace strace
 	need bwrap bubblewrap
+	need runc runc
 	need newuidmap uidmap
 	need tmux tmux
 	need vi vim-tiny
