@@ -45,6 +45,7 @@ test)
 	need strace strace
 	need bwrap bubblewrap
 	need runc runc
+	need crun crun
 	need newuidmap uidmap
 	need tmux tmux
 	need vi vim-tiny
