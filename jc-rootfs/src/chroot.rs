@@ -1,4 +1,4 @@
-//! The portable mode: chroot(2) and nothing else. No sandbox: a privileged payload can leave.
+//! `--chroot`: chroot(2) and nothing else. No sandbox: a privileged payload can leave.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;

@@ -58,6 +58,7 @@ impl Environment {
     }
 
     /// The PATH that the payload will have.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the full tool needs it"))]
     pub fn path(&self) -> Option<&OsStr> {
         self.path.as_deref()
     }

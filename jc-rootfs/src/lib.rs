@@ -1,159 +1,67 @@
 //! The `jc-rootfs` tool: the mount namespace, the root and everything in it, and what must come last
 //! before the payload.
 
-use std::ffi::OsString;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::ExitCode;
+use jc_unshare::Tool;
 
-use jc_unshare::record::{self, Record};
-use jc_unshare::supervise::spawn;
-use jc_unshare::{Context, Error, Result, Tool};
-
+#[cfg(target_os = "linux")]
 mod args;
+#[cfg(target_os = "linux")]
 mod assemble;
+#[cfg(target_os = "linux")]
 mod bind;
+#[cfg(target_os = "linux")]
 mod caps;
+#[cfg(target_os = "linux")]
 mod chroot;
+#[cfg(target_os = "linux")]
 mod console;
+#[cfg(target_os = "linux")]
 mod dev;
 mod environment;
+#[cfg(target_os = "linux")]
 mod fscontext;
+#[cfg(target_os = "linux")]
 mod join;
+#[cfg(target_os = "linux")]
 mod mask;
+#[cfg(target_os = "linux")]
 mod mounts;
+#[cfg(target_os = "linux")]
 mod overlay;
+#[cfg(target_os = "linux")]
 mod payload;
+#[cfg(not(target_os = "linux"))]
+mod portable;
+#[cfg(target_os = "linux")]
 mod proc;
+#[cfg(target_os = "linux")]
 mod program;
+#[cfg(target_os = "linux")]
 mod resolve;
+#[cfg(target_os = "linux")]
 mod rlimit;
+#[cfg(target_os = "linux")]
 mod root;
+#[cfg(target_os = "linux")]
 mod seccomp;
+#[cfg(target_os = "linux")]
 mod spec;
+#[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
 mod sysfs;
+#[cfg(target_os = "linux")]
+mod tool;
 mod user;
+#[cfg(target_os = "linux")]
 mod userns;
 
+#[cfg(target_os = "linux")]
 pub use args::Args;
-use root::Root;
-use spec::Upper;
+#[cfg(not(target_os = "linux"))]
+pub use portable::{Args, command, run};
+#[cfg(target_os = "linux")]
+pub use tool::run;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-rootfs");
-
-/// Does what the command line says: this process becomes the payload, or where that is to lead a
-/// session and cannot, waits for a child that does.
-pub fn run(args: Args) -> Result<ExitCode> {
-    let leads = args.new_session || args.console_socket.is_some();
-    // The leader of a process group cannot begin a session (setsid(2)).
-    if leads && nix::unistd::getpgrp() == nix::unistd::getpid() {
-        let child = spawn(TOOL, 0, None, |_| become_payload(&args).unwrap_or_else(|error| error))?;
-        return child.wait().map(Into::into);
-    }
-    Err(become_payload(&args)?)
-}
-
-/// Returns only an error.
-fn become_payload(args: &Args) -> Result<Error> {
-    if let Some(pid) = args.join {
-        jc_unshare::require_program(&args.operands)?;
-        return Ok(join::enter(args, pid, &args.operands));
-    }
-    let (root, program) = operands(args)?;
-    jc_unshare::require_program(&program)?;
-    Ok(match root {
-        Root::Directory(directory) if args.chroot => chroot::enter(args, &directory, &program),
-        root => assemble::enter(args, &root, &program),
-    })
-}
-
-/// Splits the operands into ROOT, where none of the options names one, and the program.
-fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
-    let (root, program) = match (&args.record, args.layers.is_empty()) {
-        (Some(file), _) => (read_record(file)?, args.operands.as_slice()),
-        (None, false) => (record::Root::Layers(args.layers.clone()), args.operands.as_slice()),
-        (None, true) => {
-            let Some((root, program)) = args.operands.split_first() else {
-                return Err(Error::usage("no root given: ROOT, --layer or --record"));
-            };
-            (record::Root::Directory(root.into()), after_root(program)?)
-        }
-    };
-    let root = match (root, args.upper.clone()) {
-        (record::Root::Directory(directory), None) => Root::Directory(directory),
-        (record::Root::Directory(directory), Some(upper)) => Root::Overlay(vec![directory], upper),
-        (record::Root::Layers(layers), upper) => {
-            Root::Overlay(layers, upper.unwrap_or(Upper::Tmpfs { size: None }))
-        }
-    };
-    Ok((root, program.to_vec()))
-}
-
-/// The program follows ROOT, with or without "--"; an option there would be taken for the program.
-fn after_root(program: &[OsString]) -> Result<&[OsString]> {
-    match program.split_first() {
-        Some((dashes, program)) if dashes == "--" => Ok(program),
-        Some((option, _)) if option.as_encoded_bytes().starts_with(b"-") => {
-            let option = option.display();
-            Err(Error::usage(format_args!("{option} after ROOT: options come before it")))
-        }
-        _ => Ok(program),
-    }
-}
-
-fn read_record(path: &Path) -> Result<record::Root> {
-    let mut line = Vec::new();
-    let file = File::open(path).on("open", path)?;
-    let mut file = BufReader::new(file).take(record::MAX_LINE as u64);
-    file.read_until(b'\n', &mut line).on("read", path)?;
-    Record::parse(&line).map_err(|e| e.context(path.display()))?.root()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use clap::Parser;
-
-    use super::*;
-
-    fn parse(words: &[&str]) -> Result<(Root, Vec<OsString>)> {
-        let words = ["jc-rootfs"].iter().chain(words);
-        operands(&Args::try_parse_from(words).map_err(Error::usage)?)
-    }
-
-    #[test]
-    fn the_root_is_the_first_operand_unless_an_option_names_it() {
-        let tmpfs = Upper::Tmpfs { size: None };
-        let directory = || Root::Directory("/r".into());
-        let overlay = |layers: &[&str], upper: &Upper| {
-            Root::Overlay(layers.iter().map(PathBuf::from).collect(), upper.clone())
-        };
-        for (words, root) in [
-            (&["/r", "--", "sh", "-c"][..], directory()),
-            (&["/r", "sh", "-c"], directory()),
-            (&["--", "/r", "sh", "-c"], directory()),
-            (&["--upper", "tmpfs", "/r", "sh", "-c"], overlay(&["/r"], &tmpfs)),
-            (&["--layer", "/a", "--layer=/b", "--", "sh", "-c"], overlay(&["/a", "/b"], &tmpfs)),
-            (
-                &["--layer", "/a", "--upper", "/u", "sh", "-c"],
-                overlay(&["/a"], &Upper::Directory("/u".into())),
-            ),
-        ] {
-            let (found, program) = parse(words).unwrap();
-            assert_eq!(found, root, "{words:?}");
-            assert_eq!(program, ["sh", "-c"], "{words:?}");
-        }
-    }
-
-    #[test]
-    fn options_after_the_root_are_refused() {
-        let error = parse(&["/r", "--tmpfs", "/tmp", "--", "sh"]).unwrap_err();
-        assert_eq!(error.to_string(), "--tmpfs after ROOT: options come before it");
-        let error = parse(&[]).unwrap_err();
-        assert_eq!(error.to_string(), "no root given: ROOT, --layer or --record");
-    }
-}

@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     jc_rootfs::TOOL.main(jc_rootfs::run)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    jc_rootfs::TOOL.main_with(jc_rootfs::command(), |matches| jc_rootfs::run(&matches))
 }

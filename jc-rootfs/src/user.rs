@@ -55,6 +55,7 @@ pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
 }
 
 /// The numbers of groups, `NAME|GID` each.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the full tool needs it"))]
 pub fn group_ids(names: &[String], files: &impl Files) -> Result<Vec<u32>> {
     if names.is_empty() {
         return Ok(Vec::new());
