@@ -163,9 +163,9 @@ impl<'a> Chain<'a> {
         assert_eq!(terminal.wait().0.code(), Some(0));
 
         // Not a shell: it would catch the signal until it has become the program.
-        let waiting = ["cat", "/proc/sys/kernel/ostype", "-"];
+        let waiting = ["cat", "/etc/passwd", "-"];
         let mut terminal = Terminal::start(self.cmd(&waiting));
-        terminal.wait_for("Linux");
+        terminal.wait_for("root:");
         terminal.type_in("\x03");
         let (status, shown) = terminal.wait();
         let code = status.code().or(std::os::unix::process::ExitStatusExt::signal(&status));
