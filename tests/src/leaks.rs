@@ -1,11 +1,12 @@
 //! What a test must not leave behind: processes, mounts, network links, cgroups, files.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::command::signal_pid;
@@ -13,6 +14,9 @@ use crate::sandbox::{store_tmp, watched};
 
 /// How long the kernel may take to clear up after a kill.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long another test may take to clear up after the kill that it is about.
+const CGROUP_GRACE: Duration = Duration::from_secs(5);
 
 /// What there was at a test's start.
 pub(crate) struct Snapshot {
@@ -48,24 +52,30 @@ impl Snapshot {
         leaks
     }
 
-    /// Groups that have come and stay. Tests that run at the same time have theirs in the same
-    /// hierarchies: those have processes in them, or soon end.
+    /// Groups that have come and stay. Tests that run at the same time, and other users of the host,
+    /// have theirs in the same hierarchies: those have processes in them, or somebody who holds
+    /// them, or soon end.
     fn new_cgroups(&self) -> BTreeSet<PathBuf> {
-        let is_empty = |group: &PathBuf| {
-            fs::read_to_string(group.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty())
-        };
         let new = || -> BTreeSet<PathBuf> {
-            cgroups().difference(&self.cgroups).filter(|g| is_empty(g)).cloned().collect()
+            cgroups().difference(&self.cgroups).filter(|g| is_dead(g)).cloned().collect()
         };
         let mut suspects = new();
         let start = Instant::now();
-        while !suspects.is_empty() && start.elapsed() < GRACE {
+        while !suspects.is_empty() && start.elapsed() < CGROUP_GRACE {
             thread::sleep(Duration::from_millis(50));
             let now = new();
             suspects.retain(|group| now.contains(group));
         }
         suspects
     }
+}
+
+/// Whether a group is empty, and its maker, who would hold a lock on it, gone.
+fn is_dead(group: &PathBuf) -> bool {
+    let procs = fs::read_to_string(group.join("cgroup.procs"));
+    procs.is_ok_and(|procs| procs.is_empty())
+        && File::open(group)
+            .is_ok_and(|dir| flock(dir, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 /// The processes that are there besides this one, PID 1 of its namespace; they are killed.
@@ -128,7 +138,7 @@ fn files() -> BTreeSet<PathBuf> {
     files
 }
 
-/// The cgroups of every hierarchy that are jc's: in a group `jc`, or named after it.
+/// The cgroups of every hierarchy that are jc's: those in a group `jc`.
 fn cgroups() -> BTreeSet<PathBuf> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap();
     let mut groups = BTreeSet::new();
@@ -136,16 +146,12 @@ fn cgroups() -> BTreeSet<PathBuf> {
         let fields: Vec<&str> = line.split(' ').collect();
         if matches!(fields[2], "cgroup" | "cgroup2") {
             walk(Path::new(fields[1]), &mut |path| {
-                path.is_dir() && is_ours(path) && groups.insert(path.to_owned())
+                let parent = path.parent().and_then(Path::file_name);
+                parent == Some("jc".as_ref()) && path.is_dir() && groups.insert(path.to_owned())
             });
         }
     }
     groups
-}
-
-fn is_ours(group: &Path) -> bool {
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name(group).starts_with("jc-") || group.parent().is_some_and(|parent| name(parent) == "jc")
 }
 
 /// Visits everything below a directory of this file system; what vanishes meanwhile is passed over.
@@ -206,6 +212,10 @@ mod tests {
             assert_eq!(before.new_cgroups(), BTreeSet::new());
             member.kill().unwrap();
             member.wait().unwrap();
+            let held = File::open(&group).unwrap();
+            flock(&held, FlockOperation::LockExclusive).unwrap();
+            assert_eq!(before.new_cgroups(), BTreeSet::new());
+            drop(held);
             assert_eq!(remove(), 3);
             assert_eq!(before.leaks(), Vec::<String>::new());
             // The kernel ends an unmounted hierarchy, in its own time, if its groups are gone for

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use jc_tests::cgroups::{Controller, can_limit};
+use jc_tests::contract::Chain;
 use jc_tests::{Running, Sandbox, keeps_the_contract, sandbox, skip};
 use rustix::process::Signal;
 
@@ -25,6 +26,11 @@ fn waiting(s: &Sandbox, options: &[&str]) -> (Running, u32) {
 fn end(running: Running) {
     running.signal(Signal::TERM);
     running.wait().code(143);
+}
+
+#[test]
+fn a_signal_cannot_come_too_early() {
+    sandbox(|s| Chain::new(s, &[TOOL, "--pids", "9"], TOOL).hears_early_signals());
 }
 
 #[test]

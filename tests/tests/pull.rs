@@ -9,6 +9,7 @@ use std::path::Path;
 
 use jc_tests::image::{Format, Image, Layout, Packing, architecture};
 use jc_tests::layer::{Entry, Layer, MTIME};
+use jc_tests::pty::Terminal;
 use jc_tests::pulled::{layer_dirs, paths, record};
 use jc_tests::roots::{busybox_layer, names};
 use jc_tests::{sandbox, tree, workspace_dir};
@@ -274,6 +275,25 @@ fn stdout_is_the_records_and_a_closed_one_is_no_drama() {
         assert!(["1\n", "141\n"].contains(&ran.out().as_str()), "{ran}");
         let full = s.sh("jc-pull -q oci:image > /dev/full").run();
         full.code(1).fails_as(TOOL, "No space left on device");
+    });
+}
+
+#[test]
+fn progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere() {
+    sandbox(|s| {
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &Image::new().layer(busybox_layer()));
+        let plain = s.jc(TOOL).arg("oci:image").run().code(0).err();
+        assert!(plain.starts_with("jc-pull: ") && plain.ends_with('\n'), "{plain:?}");
+        assert!(!plain.contains(['\r', '\x1b']), "{plain:?}");
+        fs::remove_dir_all(s.store()).unwrap();
+        // Only stderr counts: the record goes into a file.
+        let terminal = Terminal::start(s.sh("jc-pull oci:image > record"));
+        let (status, shown) = terminal.wait();
+        assert!(status.success() && shown.contains(['\r', '\x1b']), "{shown:?}");
+        assert!(!shown.contains("\"jc\""), "{shown:?}");
+        let record = fs::read_to_string(s.path("record")).unwrap();
+        assert!(record.starts_with('{') && record.lines().count() == 1, "{record:?}");
     });
 }
 

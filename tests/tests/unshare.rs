@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use jc_tests::contract::Chain;
 use jc_tests::pty::Terminal;
 use jc_tests::{Sandbox, keeps_the_contract, sandbox, sandbox_for};
 use rustix::process::Signal;
@@ -18,6 +19,11 @@ keeps_the_contract!(
     ["jc-unshare", "-puinCT", "--hostname", "x"],
     "jc-unshare"
 );
+
+#[test]
+fn a_signal_cannot_come_too_early() {
+    sandbox(|s| Chain::new(s, &[TOOL, "-p"], TOOL).hears_early_signals());
+}
 
 #[test]
 fn a_program_is_needed() {
