@@ -27,8 +27,9 @@ use crate::store::{self, Store};
 /// Fetch container images into a verified store and print what to run.
 ///
 /// An IMAGE is a registry's reference (alpine, user/x, host:port/a/b:tag, x@sha256:...; docker.io
-/// and latest are the defaults) or oci:DIR[:TAG], an image in an OCI layout. For each image one line
-/// of JSON goes to stdout, which jc-run takes.
+/// and latest are the defaults), or oci:DIR[:TAG] or oci-archive:FILE[:TAG], an image in an OCI
+/// layout, or docker-archive:FILE[:REF], one that docker saved; FILE can be - for stdin. For each
+/// image one line of JSON goes to stdout, which jc-run takes.
 #[derive(Parser)]
 #[command(name = "jc-pull", version)]
 pub struct PullArgs {
@@ -130,6 +131,10 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     registries.load()?;
     let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
     let names: Vec<Name> = expanded.collect::<Result<_>>()?;
+    let readers = names.iter().filter(|name| name.is_stdin()).count();
+    if readers + usize::from(args.password_stdin) > 1 {
+        return Err(Error::usage("stdin can be one thing only"));
+    }
     let opener = opener(&args, registries)?;
     let store = Store::open(&args.store.map_or_else(store::default_path, Ok)?)?;
     let style = if args.quiet { Style::None } else { args.progress };
@@ -204,7 +209,7 @@ fn resolve_all(
     parallel(at_once, names.iter().enumerate().collect(), |(number, name)| {
         let cancel = all.for_image(number);
         let one = || -> Result<Image> {
-            let source: Arc<dyn Source> = opener.open(name, &cancel)?;
+            let source: Arc<dyn Source> = opener.open(name, &store.scratch(), &cancel)?;
             let resolved: Resolved = resolve(&source, store, policy, platform, &cancel)?;
             Ok(Image { source, resolved, cancel: cancel.clone() })
         };
