@@ -15,3 +15,4 @@ mod pull;
 mod registry;
 mod tls;
 mod unpack;
+mod whole;
