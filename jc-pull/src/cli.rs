@@ -1,6 +1,7 @@
 //! `jc-pull`'s command line.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufWriter, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +10,15 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Result, print};
+use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
+use crate::flatten::flatten;
 use crate::http::{self, Transport};
 use crate::limits::{self, Allowance};
 use crate::name::Name;
+use crate::pack::pack;
 use crate::parallel::parallel;
 use crate::platform::Platform;
 use crate::progress::{Progress, Style};
@@ -27,8 +31,9 @@ use crate::store::{self, Store};
 /// Fetch container images into a verified store and print what to run.
 ///
 /// An IMAGE is a registry's reference (alpine, user/x, host:port/a/b:tag, x@sha256:...; docker.io
-/// and latest are the defaults) or oci:DIR[:TAG], an image in an OCI layout. For each image one line
-/// of JSON goes to stdout, which jc-run takes.
+/// and latest are the defaults), or oci:DIR[:TAG] or oci-archive:FILE[:TAG], an image in an OCI
+/// layout, or docker-archive:FILE[:REF], one that docker saved; FILE can be - for stdin. For each
+/// image one line of JSON goes to stdout, which jc-run takes.
 #[derive(Parser)]
 #[command(name = "jc-pull", version)]
 pub struct PullArgs {
@@ -77,9 +82,15 @@ pub struct PullArgs {
     /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Write what the layers show together to FILE, as a tar; - is stdout, which has only that then
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "print"])]
+    tar: Option<PathBuf>,
     /// The longest wait for a connection, and for more bytes on one
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds)]
     timeout: u64,
+    /// Write what the layers show together to DIR, which is the record's rootfs then
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
     /// Log in as USER
     #[arg(long, value_name = "USER", requires = "password_stdin")]
     username: Option<String>,
@@ -130,8 +141,15 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     registries.load()?;
     let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
     let names: Vec<Name> = expanded.collect::<Result<_>>()?;
+    if names.len() > 1 && (args.to.is_some() || args.tar.is_some()) {
+        return Err(Error::usage("--to and --tar take one image"));
+    }
+    let readers = names.iter().filter(|name| name.is_stdin()).count();
+    if readers + usize::from(args.password_stdin) > 1 {
+        return Err(Error::usage("stdin can be one thing only"));
+    }
     let opener = opener(&args, registries)?;
-    let store = Store::open(&args.store.map_or_else(store::default_path, Ok)?)?;
+    let store = Store::open(&args.store.clone().map_or_else(store::default_path, Ok)?)?;
     let style = if args.quiet { Style::None } else { args.progress };
     let policy = match args.policy {
         When::Always => Policy::Always,
@@ -143,6 +161,9 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     rustix::process::umask(rustix::fs::Mode::empty());
     let (images, known) =
         resolve_all(&opener, &names, &store, policy, platform.as_ref(), args.jobs);
+    if known.is_err() && (args.to.is_some() || args.tar.is_some()) {
+        return known.map(|()| ExitCode::SUCCESS);
+    }
     let outcome = match args.print {
         What::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
         What::Config => images.iter().try_for_each(|i| print(&i.resolved.config_bytes)),
@@ -154,8 +175,10 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
                 images.iter().map(|i| i.resolved.manifest.layers.len()).sum(),
                 outcome.is_ok() && known.is_ok(),
             );
-            for record in &records {
-                print(text(args.print, record)?)?;
+            for record in records {
+                if let Some(record) = write(&args, record)? {
+                    print(text(args.print, &record)?)?;
+                }
             }
             outcome
         }
@@ -204,7 +227,7 @@ fn resolve_all(
     parallel(at_once, names.iter().enumerate().collect(), |(number, name)| {
         let cancel = all.for_image(number);
         let one = || -> Result<Image> {
-            let source: Arc<dyn Source> = opener.open(name, &cancel)?;
+            let source: Arc<dyn Source> = opener.open(name, &store.scratch(), &cancel)?;
             let resolved: Resolved = resolve(&source, store, policy, platform, &cancel)?;
             Ok(Image { source, resolved, cancel: cancel.clone() })
         };
@@ -225,6 +248,38 @@ fn resolve_all(
         }
     }
     (images, Ok(()))
+}
+
+/// Writes the image where `--to` or `--tar` says; the record that is left to be printed.
+fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
+    if args.to.is_none() && args.tar.is_none() {
+        return Ok(Some(record));
+    }
+    let mut layers = Vec::new();
+    for path in record.layers.iter().flatten().rev() {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        layers.push(rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open", path)?);
+    }
+    if let Some(to) = &args.to {
+        flatten(&layers, to, args.no_sync)?;
+        let rootfs = std::fs::canonicalize(to).on("open", to)?;
+        return Ok(Some(Record { layers: None, rootfs: Some(rootfs), ..record }));
+    }
+    match args.tar.as_deref() {
+        Some(path) if path.as_os_str() == "-" => {
+            let stdout = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+            pack(&layers, stdout).map(|()| None)
+        }
+        Some(path) => {
+            let file = File::create(path).on("create", path)?;
+            pack(&layers, BufWriter::with_capacity(1 << 20, &file))?;
+            if !args.no_sync {
+                file.sync_all().on("sync", path)?;
+            }
+            Ok(Some(record))
+        }
+        None => Ok(Some(record)),
+    }
 }
 
 fn text(what: What, record: &Record) -> Result<String> {

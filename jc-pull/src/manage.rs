@@ -154,11 +154,15 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
 fn full_name(text: &str) -> Result<String> {
     Ok(match Name::parse(text)? {
         Name::Registry(reference) => reference.to_string(),
-        // The place may be gone; it was kept by its absolute path.
-        Name::OciDir { directory, tag } => {
-            let path = std::fs::canonicalize(&directory).unwrap_or(directory);
-            let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
-            format!("oci:{}{tag}", path.display())
-        }
+        Name::OciDir { directory, tag } => place("oci", directory, tag),
+        Name::OciArchive { file, tag } => place("oci-archive", file, tag),
+        Name::DockerArchive { file, tag } => place("docker-archive", file, tag),
     })
+}
+
+/// The place may be gone; it was kept by its absolute path.
+fn place(transport: &str, path: PathBuf, tag: Option<String>) -> String {
+    let path = std::fs::canonicalize(&path).unwrap_or(path);
+    let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
+    format!("{transport}:{}{tag}", path.display())
 }

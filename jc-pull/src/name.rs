@@ -13,6 +13,20 @@ use crate::digest::Digest;
 pub enum Name {
     /// In a registry.
     Registry(Reference),
+    /// In an OCI image layout, a tar archive.
+    OciArchive {
+        /// The archive, `-` being stdin.
+        file: PathBuf,
+        /// Which of its images.
+        tag: Option<String>,
+    },
+    /// In what `docker save` writes.
+    DockerArchive {
+        /// The archive, `-` being stdin.
+        file: PathBuf,
+        /// Which of its images.
+        tag: Option<String>,
+    },
     /// In an OCI image layout, a directory.
     OciDir {
         /// The layout's directory.
@@ -23,20 +37,40 @@ pub enum Name {
 }
 
 impl Name {
-    /// Reads `[docker://]REFERENCE` or `oci:DIR[:TAG]`.
+    /// Reads `[docker://]REFERENCE`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
+    /// `docker-archive:FILE[:REF]`.
     pub fn parse(text: &str) -> Result<Self> {
-        if let Some(rest) = text.strip_prefix("oci:") {
-            let (directory, tag) = match rest.split_once(':') {
-                Some((directory, tag)) => (directory, Some(tag)),
+        let place = |rest: &str| -> Result<(PathBuf, Option<String>)> {
+            let (path, tag) = match rest.split_once(':') {
+                Some((path, tag)) => (path, Some(tag)),
                 None => (rest, None),
             };
-            if directory.is_empty() || tag == Some("") {
-                return Err(Error::usage(format_args!("{text}: not oci:DIR[:TAG]")));
+            if path.is_empty() || tag == Some("") {
+                return Err(Error::usage(format_args!("{text}: not TRANSPORT:PATH[:TAG]")));
             }
-            return Ok(Self::OciDir { directory: directory.into(), tag: tag.map(str::to_owned) });
+            Ok((path.into(), tag.map(str::to_owned)))
+        };
+        if let Some(rest) = text.strip_prefix("oci:") {
+            return place(rest).map(|(directory, tag)| Self::OciDir { directory, tag });
+        }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            return place(rest).map(|(file, tag)| Self::OciArchive { file, tag });
+        }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            return place(rest).map(|(file, tag)| Self::DockerArchive { file, tag });
         }
         let reference = text.strip_prefix("docker://").unwrap_or(text);
         Reference::parse(reference).map(Self::Registry)
+    }
+
+    /// Whether it is read from stdin.
+    pub fn is_stdin(&self) -> bool {
+        match self {
+            Self::OciArchive { file, .. } | Self::DockerArchive { file, .. } => {
+                file.as_os_str() == "-"
+            }
+            Self::Registry(_) | Self::OciDir { .. } => false,
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Where images come from. A source hands out bytes; whoever asks verifies them.
 
+mod archive;
 mod blob;
+mod docker_archive;
 mod layout;
 mod refusal;
 mod registry;
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use jc_unshare::Result;
@@ -19,6 +22,7 @@ use crate::name::Name;
 use crate::registries::Registries;
 
 pub use blob::Blob;
+pub use docker_archive::DockerArchive;
 pub use layout::Layout;
 pub use registry::Registry;
 
@@ -61,8 +65,9 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// Opens the place that the name speaks of.
-    pub fn open(&self, name: &Name, cancel: &Cancel) -> Result<Arc<dyn Source>> {
+    /// Opens the place that the name speaks of. `scratch` is a directory for what has to be kept
+    /// for a while.
+    pub fn open(&self, name: &Name, scratch: &Path, cancel: &Cancel) -> Result<Arc<dyn Source>> {
         match name {
             Name::Registry(reference) => Ok(Arc::new(Registry::new(
                 reference.clone(),
@@ -74,6 +79,12 @@ impl Opener {
             )?)),
             Name::OciDir { directory, tag } => {
                 Ok(Arc::new(Layout::open(directory, tag.as_deref())?))
+            }
+            Name::OciArchive { file, tag } => {
+                Ok(Arc::new(Layout::open_archive(file, tag.as_deref(), scratch)?))
+            }
+            Name::DockerArchive { file, tag } => {
+                Ok(Arc::new(DockerArchive::open(file, tag.as_deref(), scratch)?))
             }
         }
     }

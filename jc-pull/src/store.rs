@@ -83,6 +83,8 @@ impl Store {
             let work = match sys::open_dir(&self.tmp, name) {
                 Ok(work) => work,
                 Err(Errno::NOENT) => return Ok(()),
+                // A file that was to lose its name at once.
+                Err(Errno::NOTDIR) => return sys::remove_all(self.tmp.as_fd(), name),
                 Err(e) => return Err(e),
             };
             match rustix::fs::flock(&work, FlockOperation::NonBlockingLockExclusive) {
@@ -92,6 +94,11 @@ impl Store {
             }
         });
         swept.on("sweep", self.path.join(TMP))
+    }
+
+    /// Where files can be made that are not to stay.
+    pub fn scratch(&self) -> PathBuf {
+        self.path.join(TMP)
     }
 
     /// The absolute path of a layer.

@@ -20,6 +20,19 @@ pub fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
+/// Makes a whole file system durable: one call for a layer's many files.
+#[cfg(target_os = "linux")]
+pub fn sync(fd: &OwnedFd) -> Result<()> {
+    rustix::fs::syncfs(fd)
+}
+
+/// Makes all file systems durable.
+#[cfg(not(target_os = "linux"))]
+pub fn sync(_: &OwnedFd) -> Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
 /// Opens a directory in a directory, never through a symbolic link.
 pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;

@@ -12,6 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::archive::Archive;
 use super::{Raw, Source};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
@@ -22,9 +23,27 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// An image in a layout.
 pub struct Layout {
     path: PathBuf,
-    directory: OwnedFd,
+    files: Files,
     tag: Option<String>,
     chosen: Descriptor,
+}
+
+/// Where a layout's files are.
+enum Files {
+    Directory(OwnedFd),
+    Archive(Archive),
+}
+
+impl Files {
+    fn open(&self, path: &Path, name: &str) -> Result<Box<dyn Read + Send>> {
+        match self {
+            Self::Directory(fd) => Ok(Box::new(open_regular(fd, path, name)?)),
+            Self::Archive(archive) => match archive.file(name) {
+                Some((file, _)) => Ok(Box::new(file)),
+                None => Err(Error::new(format_args!("{}: no {name} in it", path.display()))),
+            },
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -39,14 +58,24 @@ impl Layout {
         let path = std::fs::canonicalize(directory).on("open", directory)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, &path, flags, Mode::empty()).on("open", &path)?;
-        let marker: Marker = serde_json::from_slice(&read(&fd, &path, "oci-layout")?)
+        Self::new(path, Files::Directory(fd), tag)
+    }
+
+    /// The same in a tar archive, `-` being stdin.
+    pub fn open_archive(file: &Path, tag: Option<&str>, scratch: &Path) -> Result<Self> {
+        let archive = Archive::open(file, scratch)?;
+        Self::new(archive.path().to_owned(), Files::Archive(archive), tag)
+    }
+
+    fn new(path: PathBuf, files: Files, tag: Option<&str>) -> Result<Self> {
+        let marker: Marker = serde_json::from_slice(&read(&files, &path, "oci-layout")?)
             .map_err(|e| Error::new(format_args!("{}/oci-layout: {e}", path.display())))?;
         if marker.image_layout_version != "1.0.0" {
             let version = marker.image_layout_version;
             let path = path.display();
             return Err(Error::new(format_args!("{path}: unknown image layout {version:?}")));
         }
-        let index = match Document::parse(&read(&fd, &path, "index.json")?, None) {
+        let index = match Document::parse(&read(&files, &path, "index.json")?, None) {
             Ok(Document::Index(index)) => index,
             Ok(Document::Manifest(_)) => {
                 return Err(Error::new(format_args!("{}/index.json: no index", path.display())));
@@ -54,22 +83,24 @@ impl Layout {
             Err(e) => return Err(e.context(format_args!("{}/index.json", path.display()))),
         };
         let chosen = choose(index, tag).map_err(|e| e.context(path.display()))?;
-        Ok(Self { path, directory: fd, tag: tag.map(str::to_owned), chosen })
+        Ok(Self { path, files, tag: tag.map(str::to_owned), chosen })
     }
 
-    fn open_blob(&self, digest: &Digest) -> Result<File> {
+    fn open_blob(&self, digest: &Digest) -> Result<Box<dyn Read + Send>> {
         let name = format!("blobs/{}/{}", digest.algorithm().name(), digest.hex());
-        open_regular(&self.directory, &self.path, &name)
+        self.files.open(&self.path, &name)
     }
 }
 
 impl Source for Layout {
     fn name(&self) -> String {
         let path = self.path.display();
-        match &self.tag {
-            Some(tag) => format!("oci:{path}:{tag}"),
-            None => format!("oci:{path}"),
-        }
+        let transport = match self.files {
+            Files::Directory(_) => "oci",
+            Files::Archive(_) => "oci-archive",
+        };
+        let tag = self.tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
+        format!("{transport}:{path}{tag}")
     }
 
     fn current(&self) -> Result<Option<Digest>> {
@@ -85,7 +116,7 @@ impl Source for Layout {
     }
 
     fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {
-        Ok(Box::new(self.open_blob(&blob.digest)?))
+        self.open_blob(&blob.digest)
     }
 }
 
@@ -108,11 +139,11 @@ fn choose(index: Index, tag: Option<&str>) -> Result<Descriptor> {
     }
 }
 
-fn read(directory: &OwnedFd, path: &Path, name: &str) -> Result<Vec<u8>> {
-    read_capped(open_regular(directory, path, name)?, &path.join(name))
+fn read(files: &Files, path: &Path, name: &str) -> Result<Vec<u8>> {
+    read_capped(files.open(path, name)?, &path.join(name))
 }
 
-fn read_capped(file: File, path: &Path) -> Result<Vec<u8>> {
+fn read_capped(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).on("read", path)?;
     if bytes.len() as u64 > MAX_DOCUMENT {

@@ -97,7 +97,7 @@ impl Work<'_> {
             self.write(&image.key(), &image.to_line()?)?;
         }
         if !no_sync {
-            sync(&self.fd).on("sync", &self.path)?;
+            sys::sync(&self.fd).on("sync", &self.path)?;
         }
         // Against a removal of layers that no image needs yet; it lasts for a few renames.
         let lock = sys::open_dir(&self.store.images, b".").op("open images")?;
@@ -142,18 +142,6 @@ impl Drop for Work<'_> {
 
 fn layer_work(number: usize) -> String {
     format!("layer-{number}")
-}
-
-/// Makes a whole file system durable: one call for a layer's many files.
-#[cfg(target_os = "linux")]
-fn sync(fd: &OwnedFd) -> rustix::io::Result<()> {
-    rustix::fs::syncfs(fd)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn sync(_: &OwnedFd) -> rustix::io::Result<()> {
-    rustix::fs::sync();
-    Ok(())
 }
 
 fn rename_new(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> rustix::io::Result<()> {

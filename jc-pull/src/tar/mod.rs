@@ -8,8 +8,10 @@ mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub use reader::Reader;
+pub use writer::Writer;
 
 /// A moment, in seconds and nanoseconds since the epoch.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

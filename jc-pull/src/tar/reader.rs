@@ -34,6 +34,11 @@ impl<R: BufRead> Reader<R> {
         Self { inner, global: Pax::default(), left: 0, padding: 0, position: 0, pieces: None }
     }
 
+    /// The reader beneath, at the content that has not been consumed.
+    pub fn get_ref(&self) -> &R {
+        &self.inner
+    }
+
     /// The reader beneath; it is behind the archive's end once [`Reader::entry`] gave nothing.
     pub fn into_inner(self) -> R {
         self.inner

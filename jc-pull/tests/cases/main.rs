@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod access;
+mod archives;
 mod common;
 mod faults;
 mod formats;
@@ -14,3 +15,4 @@ mod pull;
 mod registry;
 mod tls;
 mod unpack;
+mod whole;

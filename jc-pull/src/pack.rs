@@ -1,0 +1,115 @@
+//! `--tar`: one archive of what an overlay of the layers shows.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use jc_unshare::{Error, Result, strerror};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::merge::{Other, Visitor, walk};
+use crate::sys;
+use crate::tar::{Entry, Kind, Writer};
+
+/// Writes the layers, the uppermost first.
+pub fn pack(layers: &[OwnedFd], to: impl Write) -> Result<()> {
+    let mut packer = Packer { writer: Writer::new(to) };
+    walk(layers, &mut packer)?;
+    packer.writer.finish().map_err(|e| Error::new(format_args!("write: {}", strerror(&e))))
+}
+
+struct Packer<W: Write> {
+    writer: Writer<W>,
+}
+
+fn fault(path: &[u8], e: &io::Error) -> Error {
+    let path = String::from_utf8_lossy(path);
+    Error::new(format_args!("pack {path}: {}", strerror(e)))
+}
+
+fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Entry {
+    let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 };
+    let mtime = sys::mtime(stat);
+    let mode = stat.st_mode & 0o7777;
+    Entry { path, kind, mode, uid: stat.st_uid, gid: stat.st_gid, size, mtime, xattrs }
+}
+
+impl<W: Write> Visitor for Packer<W> {
+    fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()> {
+        let xattrs = xattrs(directory).map_err(|e| fault(path, &e.into()))?;
+        let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
+        let entry = entry(name, Kind::Directory, stat, xattrs);
+        self.writer.entry(&entry, &mut io::empty()).map_err(|e| fault(path, &e))
+    }
+
+    fn other(&mut self, other: &Other<'_>) -> Result<()> {
+        self.write(other).map_err(|e| fault(other.path, &e))
+    }
+
+    fn leave(&mut self, _: &[u8], _: &Stat) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<W: Write> Packer<W> {
+    fn write(&mut self, other: &Other<'_>) -> io::Result<()> {
+        let Other { path, parent, name, stat, first } = other;
+        if let Some(first) = first {
+            let entry = entry(path.to_vec(), Kind::HardLink(first.to_vec()), stat, Vec::new());
+            return self.writer.entry(&entry, &mut io::empty());
+        }
+        let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+        let kind = match sys::file_type(stat) {
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let fd = rustix::fs::openat(parent, *name, flags, Mode::empty())?;
+                let entry = entry(path.to_vec(), Kind::File, stat, xattrs(&fd)?);
+                return self.writer.entry(&entry, &mut File::from(fd));
+            }
+            FileType::Symlink => {
+                Kind::Symlink(rustix::fs::readlinkat(parent, *name, Vec::new())?.into_bytes())
+            }
+            FileType::CharacterDevice => Kind::Char(major, minor),
+            FileType::BlockDevice => Kind::Block(major, minor),
+            FileType::Fifo => Kind::Fifo,
+            _ => return Err(io::Error::other("a socket")),
+        };
+        let xattrs = xattrs_by_path(&sys::open_path(parent, name)?)?;
+        self.writer.entry(&entry(path.to_vec(), kind, stat, xattrs), &mut io::empty())
+    }
+}
+
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn xattrs(fd: &OwnedFd) -> rustix::io::Result<Xattrs> {
+    let mut found = Vec::new();
+    for key in sys::xattr_names(fd)? {
+        if !sys::is_overlay_xattr(&key) {
+            found.push((key.clone(), sys::xattr(fd, &key)?));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Of what cannot be opened, by the name that an O_PATH fd has in /proc.
+fn xattrs_by_path(fd: &OwnedFd) -> rustix::io::Result<Xattrs> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let mut names = vec![0; 64 << 10];
+    let n = match rustix::fs::listxattr(path.as_str(), &mut names[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for key in names.get(..n).unwrap_or_default().split(|b| *b == 0).filter(|k| !k.is_empty()) {
+        if !sys::is_overlay_xattr(key) {
+            let mut value = vec![0; 64 << 10];
+            let n = rustix::fs::getxattr(path.as_str(), key, &mut value[..])?;
+            value.truncate(n);
+            found.push((key.to_vec(), value));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,184 @@
+//! A tar archive of files that are wanted in no particular order: an image in one file, or on stdin.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jc_unshare::{Context, Error, Result, strerror};
+
+use crate::compress::Decoder;
+use crate::tar::{Kind, Reader};
+
+/// As many names an archive may have.
+const MAX_MEMBERS: usize = 1 << 20;
+
+/// An archive, and where in it its files are.
+pub struct Archive {
+    path: PathBuf,
+    file: Arc<File>,
+    members: BTreeMap<Vec<u8>, Member>,
+}
+
+#[derive(Clone)]
+enum Member {
+    /// Content: first byte and length.
+    File(u64, u64),
+    /// Another name of that.
+    Link(Vec<u8>),
+}
+
+impl Archive {
+    /// Opens `path`, `-` being stdin, and reads all headers. What is compressed or cannot be read
+    /// twice goes into a file without a name in `scratch` first.
+    pub fn open(path: &Path, scratch: &Path) -> Result<Self> {
+        let mut file = match path.as_os_str() == "-" {
+            true => spool(io::stdin().lock(), scratch).map_err(|e| e.context("read stdin"))?,
+            false => File::open(path).on("open", path)?,
+        };
+        let known = if path.as_os_str() == "-" { Ok(path.to_owned()) } else { path.canonicalize() };
+        let known = known.on("open", path)?;
+        let mut start = [0; 4];
+        let n = file.read(&mut start).on("read", path)?;
+        let packed = matches!(start.get(..n), Some([0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]));
+        let seekable = file.seek(SeekFrom::Start(0)).is_ok();
+        if packed || !seekable {
+            let whole = io::Cursor::new(start).take(if seekable { 0 } else { n as u64 });
+            let decoder = Decoder::new(BufReader::new(whole.chain(&file))).on("read", path)?;
+            file = spool(decoder, scratch).map_err(|e| e.context(path.display()))?;
+        }
+        let file = Arc::new(file);
+        let members = members(&file)
+            .map_err(|e| Error::new(format_args!("{}: {}", path.display(), strerror(&e))))?;
+        Ok(Self { path: known, file, members })
+    }
+
+    /// The archive's absolute path, or `-`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file's content, and its length in bytes. Links are followed.
+    pub fn file(&self, name: &str) -> Option<(Part, u64)> {
+        let mut name = normal(name.as_bytes());
+        for _ in 0..8 {
+            match self.members.get(&name)? {
+                Member::File(at, length) => {
+                    let file = Arc::clone(&self.file);
+                    return Some((Part { file, at: *at, left: *length }, *length));
+                }
+                Member::Link(target) => name.clone_from(target),
+            }
+        }
+        None
+    }
+}
+
+/// A part of a file, to read.
+pub struct Part {
+    file: Arc<File>,
+    at: u64,
+    left: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let n = self.file.read_at(buffer.get_mut(..most).unwrap_or_default(), self.at)?;
+        self.at += n as u64;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// Everything that is read, in a file that vanishes with its last reader.
+fn spool(mut from: impl Read, scratch: &Path) -> Result<File> {
+    let path = scratch.join(format!("spool-{:016x}", crate::sys::random()));
+    let mut options = File::options();
+    let mut file =
+        options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;
+    match std::fs::remove_file(&path) {
+        // Another pull swept it already.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => other.on("remove", &path)?,
+    }
+    io::copy(&mut from, &mut file).op("copy")?;
+    file.seek(SeekFrom::Start(0)).op("seek")?;
+    Ok(file)
+}
+
+/// Counts how far the archive has been read.
+struct Counter<'a> {
+    inner: BufReader<&'a File>,
+    at: u64,
+}
+
+impl Read for Counter<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl BufRead for Counter<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at += n as u64;
+        self.inner.consume(n);
+    }
+}
+
+fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
+    let mut members = BTreeMap::new();
+    let mut reader = Reader::new(Counter { inner: BufReader::new(file), at: 0 });
+    while let Some(entry) = reader.entry()? {
+        if members.len() == MAX_MEMBERS {
+            return Err(io::Error::other("too many files in the archive"));
+        }
+        let name = normal(&entry.path);
+        let member = match &entry.kind {
+            Kind::File => Member::File(reader.get_ref().at, entry.size),
+            Kind::HardLink(target) => Member::Link(normal(target)),
+            Kind::Symlink(target) => {
+                let parent = name.rsplitn(2, |b| *b == b'/').nth(1).unwrap_or_default();
+                Member::Link(normal(&[parent, b"/", target].concat()))
+            }
+            _ => continue,
+        };
+        members.insert(name, member);
+    }
+    Ok(members)
+}
+
+/// A name without `.`, `..` and doubled slashes: it only names what is in the archive.
+fn normal(name: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join(&b'/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside() {
+        for (name, plain) in
+            [("a/b", "a/b"), ("./a//b/", "a/b"), ("a/../b", "b"), ("../../a", "a"), ("", "")]
+        {
+            assert_eq!(normal(name.as_bytes()), plain.as_bytes(), "{name}");
+        }
+    }
+}

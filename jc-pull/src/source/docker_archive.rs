@@ -1,0 +1,149 @@
+//! What `docker save` writes (containers-transports(5), `docker-archive`): a tar with
+//! `manifest.json`, which names for each image its configuration and the tars of its layers.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jc_unshare::{Error, Result, strerror};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::archive::Archive;
+use super::{Raw, Source};
+use crate::cancel::Cancel;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::manifest::{Config, Descriptor, MAX_DOCUMENT};
+use crate::name::Reference;
+
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+/// An image in such an archive.
+pub struct DockerArchive {
+    path: PathBuf,
+    tag: Option<String>,
+    archive: Archive,
+    /// A manifest such as a registry would have, made for what is there.
+    manifest: Vec<u8>,
+    /// Where the blobs of the manifest are.
+    files: Vec<(Digest, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl DockerArchive {
+    /// Finds the image: the only one, or the one with that tag.
+    pub fn open(path: &Path, tag: Option<&str>, scratch: &Path) -> Result<Self> {
+        let archive = Archive::open(path, scratch)?;
+        let context = |e: Error| e.context(path.display());
+        let text = read(&archive, "manifest.json").map_err(context)?;
+        let items: Vec<Item> = serde_json::from_slice(&text)
+            .map_err(|e| context(Error::new(format_args!("manifest.json: {e}"))))?;
+        let item = choose(items, tag).map_err(context)?;
+        let config = read(&archive, &item.config).map_err(context)?;
+        let parsed = Config::parse(&config, item.layers.len()).map_err(context)?;
+        let mut files = vec![(Digest::of(&config), item.config)];
+        let mut layers = Vec::new();
+        for (name, diff_id) in item.layers.into_iter().zip(parsed.diff_ids()) {
+            let (digest, size) = blob(&archive, &name, diff_id).map_err(context)?;
+            layers.push(json!({"mediaType": LAYER, "digest": digest, "size": size}));
+            files.push((digest, name));
+        }
+        let config =
+            json!({"mediaType": CONFIG, "digest": Digest::of(&config), "size": config.len()});
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
+        });
+        let (path, tag) = (archive.path().to_owned(), tag.map(str::to_owned));
+        Ok(Self { path, tag, archive, manifest: manifest.to_string().into_bytes(), files })
+    }
+}
+
+impl Source for DockerArchive {
+    fn name(&self) -> String {
+        let tag = self.tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
+        format!("docker-archive:{}{tag}", self.path.display())
+    }
+
+    fn current(&self) -> Result<Option<Digest>> {
+        Ok(Some(Digest::of(&self.manifest)))
+    }
+
+    fn document(&self, _: Option<&Digest>) -> Result<Raw> {
+        Ok(Raw { bytes: self.manifest.clone(), media_type: Some(MANIFEST.to_owned()) })
+    }
+
+    fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {
+        let name = self.files.iter().find(|(digest, _)| *digest == blob.digest);
+        let file = name.and_then(|(_, name)| self.archive.file(name));
+        match file {
+            Some((file, _)) => Ok(Box::new(file)),
+            None => Err(Error::new(format_args!("{} is not in the archive", blob.digest))),
+        }
+    }
+}
+
+/// Digest and size of a layer's file. A plain tar's digest is the diff-id, held against it when it
+/// is read; a compressed one's has to be found out.
+fn blob(archive: &Archive, name: &str, diff_id: &Digest) -> Result<(Digest, u64)> {
+    let fault = |e: io::Error| Error::new(format_args!("{name}: {}", strerror(&e)));
+    let open = || archive.file(name).ok_or_else(|| missing(name));
+    let (mut file, size) = open()?;
+    let mut start = [0; 4];
+    let n = file.read(&mut start).map_err(fault)?;
+    if !matches!(start.get(..n), Some([0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd])) {
+        return Ok((diff_id.clone(), size));
+    }
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let (mut file, _) = open()?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer).map_err(fault)? {
+            0 => return Ok((hasher.finish(), size)),
+            n => hasher.update(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(format_args!("{name} is not in the archive"))
+}
+
+fn read(archive: &Archive, name: &str) -> Result<Vec<u8>> {
+    let (file, size) = archive.file(name).ok_or_else(|| missing(name))?;
+    if size > MAX_DOCUMENT {
+        return Err(Error::new(format_args!("{name}: more than 4 MiB")));
+    }
+    let mut bytes = Vec::new();
+    let mut file = file;
+    file.read_to_end(&mut bytes)
+        .map_err(|e| Error::new(format_args!("{name}: {}", strerror(&e))))?;
+    Ok(bytes)
+}
+
+/// Tags in archives are short or long names; both sides are compared in full.
+fn choose(mut items: Vec<Item>, tag: Option<&str>) -> Result<Item> {
+    let full =
+        |name: &str| Reference::parse(name).map_or_else(|_| name.to_owned(), |r| r.to_string());
+    let tags = |item: &Item| item.repo_tags.iter().flatten().map(|t| full(t)).collect::<Vec<_>>();
+    let all: Vec<String> = items.iter().flat_map(tags).collect();
+    let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+    if let Some(tag) = tag {
+        items.retain(|item| tags(item).contains(&full(tag)));
+    }
+    match (items.len(), tag) {
+        (1, _) => Ok(items.remove(0)),
+        (0, Some(tag)) => Err(Error::new(format_args!("no image {tag:?}; there is {all}"))),
+        (n, _) => Err(Error::new(format_args!("the archive holds {n} images"))
+            .hint(format_args!("choose one as docker-archive:FILE:REF; there is {all}"))),
+    }
+}
