@@ -27,7 +27,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all install uninstall test demo lint clean
+.PHONY: all install uninstall test demo lint bench-pull clean
 
 # --target, also for the host: flags given with it reach no build script and no proc macro.
 all:
@@ -58,6 +58,10 @@ test demo:
 	@tests/packages.sh $@
 	@$(MAKE) --no-print-directory all
 	@tests/$@.sh '$(bin)'
+
+# How fast jc-pull is, against every peer that is installed. Takes minutes and some gigabytes.
+bench-pull: all
+	tests/bench-pull.sh '$(bin)'
 
 lint:
 	@tests/packages.sh lint

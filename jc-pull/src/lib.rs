@@ -13,6 +13,7 @@ pub mod compress;
 pub mod credentials;
 pub mod digest;
 pub mod flatten;
+pub mod fuzz;
 pub mod http;
 pub mod in_use;
 pub mod limits;

@@ -1,0 +1,4 @@
+//! Indexes, manifests and configurations.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| jc_pull::fuzz::document(bytes));

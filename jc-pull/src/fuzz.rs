@@ -1,0 +1,132 @@
+//! What is fuzzed: the readers of everything that comes from elsewhere. Whatever the bytes, they end,
+//! and what they give keeps what it promises. `fuzz/` has the targets and the seeds; a test here
+//! takes a short and always the same walk through mutations of these.
+
+use std::io::{self, BufReader, Read};
+
+use crate::compress::Decoder;
+use crate::manifest::{Config, Document};
+use crate::name::{Name, Reference};
+use crate::platform::Platform;
+use crate::tar::Reader;
+
+/// As much is read of what a layer unpacks to, in bytes.
+const ENOUGH: u64 = 8 << 20;
+
+/// Image names: what one is written as reads as the same.
+pub fn reference(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(Name::Registry(reference)) = Name::parse(text) {
+        let again = Reference::parse(&reference.to_string());
+        assert!(again.is_ok_and(|again| again == reference), "{text:?}");
+    }
+}
+
+/// Documents of registries.
+pub fn document(bytes: &[u8]) {
+    if let Ok(document) = Document::parse(bytes, None) {
+        match document {
+            Document::Index(index) => drop(index.select(&Platform::host())),
+            Document::Manifest(manifest) => drop(manifest.check()),
+        }
+    }
+    drop(Config::parse(bytes, 1));
+}
+
+/// Layers: the content of an entry lies inside of it.
+pub fn layer(bytes: &[u8]) {
+    let Ok(decoder) = Decoder::new(bytes) else { return };
+    let mut reader = Reader::new(BufReader::new(decoder.take(ENOUGH)));
+    // Either is fine.
+    let _: io::Result<()> = read_all(&mut reader);
+}
+
+fn read_all(reader: &mut Reader<impl io::BufRead>) -> io::Result<()> {
+    while let Some(entry) = reader.entry()? {
+        loop {
+            let n = reader.content()?.len();
+            if n == 0 {
+                break;
+            }
+            let end = reader.position().checked_add(n as u64);
+            assert!(end.is_some_and(|end| end <= entry.size), "content behind the end");
+            reader.consume(n);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// xorshift64: the same numbers each time.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self, below: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % below.max(1) as u64) as usize
+        }
+    }
+
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+        let mut paths: Vec<_> =
+            std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+        const SPECIAL: &[u8] = b"\0 /.:@\"{}[],-019\x7f\x80\xff\n=";
+        for _ in 0..=random.next(4) {
+            let at = random.next(bytes.len());
+            match random.next(6) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at.min(bytes.len()), SPECIAL[random.next(SPECIAL.len())]),
+                2 if at < bytes.len() => drop(bytes.remove(at)),
+                3 if at < bytes.len() => bytes[at] ^= 1 << random.next(8),
+                4 => {
+                    let piece = bytes[at..(at + random.next(600)).min(bytes.len())].to_vec();
+                    bytes.splice(at..at, piece);
+                }
+                _ if at < bytes.len() => bytes[at] = SPECIAL[random.next(SPECIAL.len())],
+                _ => {}
+            }
+        }
+    }
+
+    /// A header's sum, made right again, so that what is behind it is reached.
+    fn fix_sums(bytes: &mut [u8]) {
+        for block in bytes.chunks_exact_mut(512).filter(|b| &b[257..262] == b"ustar") {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+
+    #[test]
+    fn mutations_of_the_seeds_break_nothing() {
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        for (target, rounds, run) in [
+            ("reference", 3000, reference as fn(&[u8])),
+            ("document", 1000, document),
+            ("layer", 400, layer),
+        ] {
+            for seed in seeds(target) {
+                run(&seed);
+                for _ in 0..rounds {
+                    let mut bytes = seed.clone();
+                    mutate(&mut bytes, &mut random);
+                    if target == "layer" && random.next(4) > 0 {
+                        fix_sums(&mut bytes);
+                    }
+                    run(&bytes);
+                }
+            }
+        }
+    }
+}
