@@ -1,6 +1,7 @@
 //! What `jc(7)` promises of every link and every chain of them, as checks to be called for each.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -152,6 +153,25 @@ impl<'a> Chain<'a> {
         running.wait().code(9);
     }
 
+    /// A waiting link hands on even a signal that comes before it waits: strace holds it up there.
+    pub fn hears_early_signals(&self) {
+        let slow = [
+            "strace",
+            "--output=/dev/null",
+            "--quiet=all",
+            "--trace=clone3,clone",
+            "--inject=clone3,clone:delay_exit=400000",
+            "--",
+        ];
+        let script = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.03; done";
+        let mut running = self.behind(&slow, &["sh", "-c", script]).spawn();
+        running.wait_for("ready");
+        let link = Path::new(&self.words[0]).file_name().unwrap();
+        let pid = self.sandbox.cmd("pidof").arg("-s").arg(link).run().code(0).out();
+        self.sandbox.cmd("kill").args(["-TERM", pid.trim()]).run().code(0);
+        running.wait().code(9).stdout("ready\ngot\n");
+    }
+
     /// What the keys of a terminal do: the payload is told once, though it is in the same group.
     pub fn obeys_the_terminal(&self) {
         let script = "n=0; trap 'n=$((n+1))' INT; echo ready
@@ -163,9 +183,9 @@ impl<'a> Chain<'a> {
         assert_eq!(terminal.wait().0.code(), Some(0));
 
         // Not a shell: it would catch the signal until it has become the program.
-        let mut terminal = Terminal::start(self.cmd(&["cat"]));
-        terminal.type_in("there\n");
-        terminal.wait_for("there\r\nthere");
+        let waiting = ["cat", "/etc/passwd", "-"];
+        let mut terminal = Terminal::start(self.cmd(&waiting));
+        terminal.wait_for("root:");
         terminal.type_in("\x03");
         let (status, shown) = terminal.wait();
         let code = status.code().or(std::os::unix::process::ExitStatusExt::signal(&status));
