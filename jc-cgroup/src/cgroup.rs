@@ -15,6 +15,12 @@ use crate::{Args, TOOL, delegate};
 
 /// Acts on a group that runs, if the arguments name an action.
 pub fn act(args: &Args) -> Result<Option<ExitCode>> {
+    if !args.is_action() {
+        return Ok(None);
+    }
+    if !args.program.is_empty() {
+        return Err(Error::usage("an action runs no program"));
+    }
     let place = args.parent.as_deref();
     let find = |name: &str| named(name, place);
     if args.list {
@@ -34,13 +40,8 @@ pub fn act(args: &Args) -> Result<Option<ExitCode>> {
         find(name)?.kill()?;
     } else if let Some(name) = &args.remove {
         find(name)?.remove()?;
-    } else {
-        return Ok(None);
     }
-    match args.program.is_empty() {
-        true => Ok(Some(ExitCode::SUCCESS)),
-        false => Err(Error::usage("an action runs no program")),
-    }
+    Ok(Some(ExitCode::SUCCESS))
 }
 
 /// Makes the group and runs the program in it.

@@ -96,6 +96,14 @@ pub struct Args {
 }
 
 #[cfg(target_os = "linux")]
+impl Args {
+    fn is_action(&self) -> bool {
+        let names = [&self.stat, &self.update, &self.freeze, &self.thaw, &self.kill, &self.remove];
+        self.list || names.iter().any(|name| name.is_some())
+    }
+}
+
+#[cfg(target_os = "linux")]
 fn seconds(word: &str) -> std::result::Result<f64, String> {
     match word.parse() {
         Ok(seconds) if (0.001..=1e6).contains(&seconds) => Ok(seconds),
