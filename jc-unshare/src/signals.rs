@@ -44,10 +44,9 @@ pub fn is_default(status: &str, signal: i32) -> bool {
     !["SigBlk:", "SigIgn:", "SigCgt:"].iter().any(|set| in_set(status, set, signal))
 }
 
-/// Whether a process blocks every signal that can be: by its `/proc/PID/status`.
-pub fn blocks_all(status: &str) -> bool {
-    let kept = [libc::SIGKILL, libc::SIGSTOP, 32, 33]; // the last two are glibc's own
-    (1..=64).all(|signal| kept.contains(&signal) || in_set(status, "SigBlk:", signal))
+/// Whether a process ignores a signal, by its `/proc/PID/status`.
+pub fn is_ignored(status: &str, signal: i32) -> bool {
+    in_set(status, "SigIgn:", signal)
 }
 
 fn in_set(status: &str, set: &str, signal: i32) -> bool {
@@ -74,14 +73,6 @@ mod tests {
         ] {
             assert_eq!(is_default(status, signal), default, "{signal}");
         }
-    }
-
-    #[test]
-    fn a_full_mask_is_told_from_a_large_one() {
-        // What sigfillset(3) and sigprocmask(2) leave, then without SIGTERM.
-        assert!(blocks_all("SigBlk:\tfffffffe7ffbfeff\n"));
-        assert!(!blocks_all("SigBlk:\tfffffffe7ffbbeff\n"));
-        assert!(!blocks_all(""));
     }
 
     #[test]

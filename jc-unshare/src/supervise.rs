@@ -4,11 +4,9 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,7 +18,7 @@ pub use crate::exit::Exit;
 use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
 use crate::signals::{
-    Action, blocks_all, default_action, goes_to_group, is_default, stops_by_terminal,
+    Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
 use crate::sys::{self, Fork, clone};
 use crate::terminal;
@@ -35,6 +33,9 @@ pub struct Child {
     is_init: bool,
     /// Held open for as long as this process lives; see [`Lifeline`].
     alive: OwnedFd,
+    /// All that this process gets, from before the child began: a program that has said it is ready
+    /// must not find that nobody forwards to it yet.
+    signals: SignalFd,
 }
 
 /// Who waits. Either holds no descriptors meanwhile but those that it needs: a pipe must see its
@@ -48,10 +49,6 @@ pub(crate) enum Waiter {
     Init(OwnedFd),
 }
 
-/// How long a child may take from its fork to its first system call before a full signal mask is
-/// taken for its own.
-const FORK: Duration = Duration::from_millis(50);
-
 /// Starts a child in new namespaces (`flags` of [`clone`]) and, with `cgroup`, inside that cgroup v2
 /// directory. It runs `body`, which ends in an exec and so returns only an error; the child reports
 /// that as `tool`. The child gets SIGKILL when this process dies, however early.
@@ -62,28 +59,25 @@ pub fn spawn(
     body: impl FnOnce(&Lifeline) -> Error,
 ) -> Result<Child> {
     sys::default_sigchld();
+    let all = SigSet::all();
+    all.thread_block().op("sigprocmask")?;
+    let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")?;
     let (life, alive) = Lifeline::new()?;
-    // From here on signals wait for us, who will send them on: the child may have become the payload
-    // before we come to that.
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK).op("sigprocmask")?;
     match sys::fork(flags, cgroup).op("clone3")? {
         Fork::Child => {
-            drop(alive);
-            let error = match before.thread_set_mask().op("sigprocmask") {
-                Ok(()) => live(&life, body),
+            drop((alive, signals));
+            let ready = SigSet::empty().thread_set_mask().op("sigprocmask");
+            let error = match ready.and_then(|()| life.hold(Signal::SIGKILL)) {
+                Ok(()) => body(&life),
                 Err(error) => error,
             };
             tool.exit(&error)
         }
         Fork::Parent { pid, pidfd } => {
             let is_init = flags & clone::NEWPID != 0;
-            Ok(Child { pid, pidfd, is_init, alive })
+            Ok(Child { pid, pidfd, is_init, alive, signals })
         }
     }
-}
-
-fn live(life: &Lifeline, body: impl FnOnce(&Lifeline) -> Error) -> Error {
-    life.hold(Signal::SIGKILL).err().unwrap_or_else(|| body(life))
 }
 
 impl Child {
@@ -101,8 +95,10 @@ impl Child {
         })
     }
 
-    /// Only waits until the child has ended: for a helper that is not a payload.
+    /// Only waits until the child has ended, and lets signals have their effect again: for a helper
+    /// that is not a payload.
     pub fn reap(&self) -> Result<Exit> {
+        SigSet::empty().thread_set_mask().op("sigprocmask")?;
         let status = waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid")?;
         let exit = status.and_then(|(_, status)| ended(status));
         exit.ok_or_else(|| Error::new("waitpid: the child has not ended"))
@@ -112,24 +108,23 @@ impl Child {
     /// on, and a child that the terminal stops stops this process too, so that the shell sees it.
     /// The caller's descriptors stay open.
     pub fn wait(&self) -> Result<Exit> {
-        self.attend(&mut Waiter::Link(None), &signals()?)
+        self.attend(&mut Waiter::Link(None))
     }
 
     /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it: the
     /// caller must own none any more. From then on an error could no longer be written.
     pub(crate) fn wait_as(&self, mut waiter: Waiter) -> Result<Exit> {
-        let signals = signals()?;
         let pipe = match &waiter {
             Waiter::Link(told) => told.as_ref(),
             Waiter::Init(tell) => Some(tell),
         };
-        let mut keep = vec![signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()];
+        let mut keep = vec![self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()];
         keep.extend(pipe.map(AsFd::as_fd));
         sys::close_all_but(&keep);
-        self.attend(&mut waiter, &signals)
+        self.attend(&mut waiter)
     }
 
-    fn attend(&self, waiter: &mut Waiter, signals: &SignalFd) -> Result<Exit> {
+    fn attend(&self, waiter: &mut Waiter) -> Result<Exit> {
         let mut acted = Acted::default();
         loop {
             // The child first: it may have ended before its SIGCHLD could reach the signalfd.
@@ -137,12 +132,12 @@ impl Child {
                 return Ok(exit);
             }
             if let Waiter::Link(told) = waiter
-                && let Some(signal) = wait_for_word(told, signals)?
+                && let Some(signal) = wait_for_word(told, &self.signals)?
             {
                 self.stop(signal, waiter)?;
                 continue;
             }
-            if let Some(info) = signals.read_signal().op("read signalfd")?
+            if let Some(info) = self.signals.read_signal().op("read signalfd")?
                 && info.ssi_signo as i32 != libc::SIGCHLD
             {
                 self.forward(&info, &mut acted)?;
@@ -203,7 +198,8 @@ impl Child {
     fn forward(&self, info: &siginfo, acted: &mut Acted) -> Result<()> {
         let signal = info.ssi_signo as i32;
         let itself = self.stops_itself(info);
-        let dropped = itself || self.is_init && self.would_drop(signal);
+        let early = !self.has_begun()?;
+        let dropped = itself || (early || self.is_init) && self.would_drop(signal, early);
         if !itself && !self.has_it_already(info) {
             self.send(signal)?;
         } else if matches!(signal, libc::SIGINT | libc::SIGQUIT) {
@@ -243,18 +239,26 @@ impl Child {
             && getpgid(Some(child)) == Ok(getpgrp())
     }
 
+    /// Whether the child has come to its exec, or as `--init` to waiting: then it has let go of its
+    /// end of the pipe.
+    fn has_begun(&self) -> Result<bool> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(poll(&mut [PollFd::new(&self.alive, PollFlags::empty())], Some(&now)).op("poll")? > 0)
+    }
+
     /// Whether the kernel drops this signal, because the child is PID 1 of a namespace and leaves it
     /// at its default (pid_namespaces(7)). A blocked signal is not dropped: it waits to be taken.
-    fn would_drop(&self, signal: i32) -> bool {
-        let Ok(number) = self.proc_number() else { return false };
-        let status = || fs::read_to_string(format!("/proc/{number}/status"));
-        // A child that has just been forked still has the mask of this process, and drops what is
-        // pending when it sets its own.
-        let start = Instant::now();
-        while start.elapsed() < FORK && status().is_ok_and(|status| blocks_all(&status)) {
-            sleep(Duration::from_millis(1));
+    /// But early on, what is blocked is so by this program, and only what is ignored remains so.
+    fn would_drop(&self, signal: i32, early: bool) -> bool {
+        let status = self.proc_number().and_then(|number| {
+            let path = format!("/proc/{number}/status");
+            fs::read_to_string(&path).on("read", &path)
+        });
+        match status {
+            Ok(status) if early => !is_ignored(&status, signal),
+            Ok(status) => is_default(&status, signal),
+            Err(_) => early,
         }
-        status().is_ok_and(|status| is_default(&status, signal))
     }
 
     fn send(&self, signal: i32) -> Result<()> {
@@ -268,11 +272,6 @@ impl Child {
             other => other.op("pidfd_send_signal"),
         }
     }
-}
-
-/// Where the signals that [`spawn`] has blocked arrive.
-fn signals() -> Result<SignalFd> {
-    SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC).op("signalfd")
 }
 
 /// Passes over stops that were told while this process was stopped itself: they are over.

@@ -1,0 +1,106 @@
+//! What a waiting link of jc-unshare costs, and what it does when it cannot go on waiting.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use jc_tests::{Running, Sandbox, sandbox, skip};
+use rustix::process::Signal;
+
+const TOOL: &str = "jc-unshare";
+
+fn waiting(s: &Sandbox, options: &[&str], script: &str) -> Running {
+    let mut running = s.jc(TOOL).args(options).args(["--", "sh", "-c", script]).spawn();
+    running.wait_for("ready");
+    running
+}
+
+/// What one more link takes, in KiB: pages of the program that another has mapped too are shared.
+fn private_memory(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
+    private.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn little_memory() {
+    sandbox(|s| {
+        if std::env::var_os("JC_BIN_DIR").is_none() {
+            skip!("this is about the programs as `make` builds them");
+        }
+        for options in [&["-p"][..], &["-p", "--init"]] {
+            let script = "echo ready; read -r x; exec sleep 1000";
+            let links = [waiting(s, options, script), waiting(s, options, script)];
+            let each = links.each_ref().map(|link| private_memory(link.pid()));
+            assert!(each.iter().all(|private| *private < 500), "{options:?}: {each:?} KiB");
+            for link in links {
+                link.signal(Signal::KILL);
+                link.wait().killed_by(Signal::KILL);
+            }
+        }
+    });
+}
+
+/// In place of SIGKILL the program gets what it asked for, and can end as it likes.
+#[test]
+fn another_signal_at_its_end() {
+    sandbox(|s| {
+        for name in ["TERM", "SIGTERM", "15"] {
+            let script =
+                "trap 'echo told >told; exit' TERM; echo ready; while :; do sleep 0.01; done";
+            let link = waiting(s, &["-p", "--kill-child", name], script);
+            link.signal(Signal::KILL);
+            link.wait().killed_by(Signal::KILL);
+            s.wait_for_no_process();
+            assert_eq!(fs::read_to_string(s.path("told")).unwrap(), "told\n", "{name}");
+            fs::remove_file(s.path("told")).unwrap();
+        }
+        for (options, why) in [
+            (&["--kill-child", "TERM"][..], "--kill-child needs -p"),
+            (&["-u", "--kill-child", "TERM"], "--kill-child needs -p"),
+            (&["-p", "--kill-child", "NONE"], "not a signal"),
+        ] {
+            s.jc(TOOL).args(options).arg("true").run().code(125).stdout("").fails_as(TOOL, why);
+        }
+    });
+}
+
+/// The procfs on /proc is the host's, where the numbers of a PID namespace mean other processes.
+#[test]
+fn within_another_without_a_procfs_of_its_own() {
+    sandbox(|s| {
+        // Ignores SIGTERM, and has a number that is in use inside, too.
+        let inner = "exec jc-unshare -p -- sh -c 'echo ready; exec sleep 1000'";
+        let script = format!("true & true & true & wait; {inner}");
+        let outer = ["jc-unshare", "-p", "--init", "--", "sh", "-c", &script];
+        let mut running = s.cmd(outer[0]).args(&outer[1..]).spawn();
+        running.wait_for("ready");
+        running.signal(Signal::TERM);
+        running.wait().code(143);
+
+        let mapped = ["-U", "--map-users", "0:7:9", "--map-groups", "0:7:9", "--"];
+        for options in [&["-p"][..], &[]] {
+            let inner = [&[TOOL], options, &mapped[..], &["cat", "/proc/self/uid_map"]].concat();
+            let ran = s.jc(TOOL).args(["-p", "--init", "--"]).args(inner).run().code(0);
+            ran.stdout("         0          7          9\n");
+        }
+    });
+}
+
+/// A number that nobody has opened must not turn out to be a descriptor of ours.
+#[test]
+fn descriptors_that_are_not_there() {
+    sandbox(|s| {
+        for option in ["--info-fd", "--block-fd"] {
+            for number in ["3", "4", "5", "9", "4294967295"] {
+                let join = format!("uts=/proc/{}/ns/uts", 1);
+                let ran = s.jc(TOOL).args(["-p", "--join-ns", &join, option, number, "true"]).run();
+                ran.code(125).stdout("").fails_as(TOOL, "Bad file descriptor");
+            }
+            let ran = s.jc(TOOL).args(["-p", option, "1", "true"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, "that one is the program's");
+        }
+        let ran = s.sh("exec jc-unshare -p --info-fd 3 --block-fd 3 true 3</dev/null").run();
+        ran.code(125).stdout("").fails_as(TOOL, "the same");
+    });
+}
