@@ -17,6 +17,9 @@ use crate::ran::Ran;
 /// How long a command may take unless [`Cmd::timeout`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long a shell may take from its last word to its exec.
+const BECOMING: Duration = Duration::from_millis(50);
+
 /// How long an output may stay open after its command has ended.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -172,6 +175,9 @@ impl Running {
         let tick = Duration::from_millis(5);
         for _ in 0..self.timeout.as_millis() / tick.as_millis() {
             if self.stdout_so_far().contains(text) {
+                // A shell that says so may be about to become another program, and until then it
+                // catches what that program would not.
+                thread::sleep(BECOMING);
                 return;
             }
             if self.child.try_wait().unwrap().is_some() && self.stdout.is_closed() {
