@@ -68,6 +68,13 @@ impl Error {
         self
     }
 
+    /// Adds to the message what else the kernel said of it.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Display) -> Self {
+        self.message = format!("{}{detail}", self.message);
+        self
+    }
+
     /// Which kind of failure this is.
     pub fn kind(&self) -> Kind {
         self.kind
