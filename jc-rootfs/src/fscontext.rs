@@ -4,13 +4,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result, strerror};
+use jc_unshare::{Context, Error, Result};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-    open_tree, unmount,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    move_mount, open_tree, unmount,
 };
 
 use crate::sys::{self, propagation};
@@ -38,6 +38,21 @@ impl FsContext {
     /// Sets an option, for callers that know what to do about a kernel without it.
     pub fn try_set(&self, key: &str, value: &str) -> std::result::Result<(), Errno> {
         fsconfig_set_string(&self.fd, key, value)
+    }
+
+    /// Sets an option that is a file or directory, to one that is open.
+    pub fn set_fd(&self, key: &str, fd: &OwnedFd) -> Result<()> {
+        fsconfig_set_fd(&self.fd, key, fd).map_err(|e| self.explain(&format!("set {key}"), e))
+    }
+
+    /// The same, and whether this kernel knows how.
+    pub fn try_set_fd(&self, key: &str, fd: &OwnedFd) -> bool {
+        let set = fsconfig_set_fd(&self.fd, key, fd).is_ok();
+        if !set {
+            // Nobody else is to be told what was the matter with that.
+            let _: String = self.messages();
+        }
+        set
     }
 
     /// Sets an option that has no value.
@@ -73,8 +88,8 @@ impl FsContext {
     }
 
     fn error(&self, operation: &str, errno: Errno, messages: &str) -> Error {
-        let strerror = strerror(&errno.into());
-        Error::new(format_args!("{operation} {}: {strerror}{messages}", self.kind))
+        let error = Err::<(), _>(errno).on(operation, self.kind).err();
+        error.unwrap_or_else(|| Error::new(operation)).detail(messages)
     }
 
     /// What the kernel has written into the context, one message a read: "e ", "w " or "i ", then

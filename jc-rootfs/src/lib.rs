@@ -23,6 +23,8 @@ mod fscontext;
 #[cfg(target_os = "linux")]
 mod join;
 #[cfg(target_os = "linux")]
+mod layer;
+#[cfg(target_os = "linux")]
 mod mask;
 #[cfg(target_os = "linux")]
 mod mounts;

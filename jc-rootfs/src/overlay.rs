@@ -1,24 +1,26 @@
 //! An overlay of layers (Linux' Documentation/filesystems/overlayfs.rst).
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result};
+use nix::libc;
 use rustix::fs::{Mode, OFlags, fchmod, fchown, fstat, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::fchdir;
 
 use crate::fscontext::{FsContext, attach, clone_fd, clone_tree, detach_top, new_mount};
+use crate::layer::{Layer, by_fd};
 use crate::root::open_dir;
 use crate::spec::Upper;
 use crate::sys::attr;
 use crate::userns;
 
-/// Makes an overlay that is mounted nowhere yet, of layers that are open, the lowest first. `slash` is
-/// "/" of the present mount namespace, on which this mounts for a while what it needs.
-pub fn overlay(layers: &[OwnedFd], upper: &Upper, slash: &OwnedFd) -> Result<OwnedFd> {
+/// Makes an overlay that is mounted nowhere yet, of layers, the lowest first. `slash` is "/" of the
+/// present mount namespace, on which this mounts for a while what it needs.
+pub fn overlay(layers: &[Layer], upper: &Upper, slash: &OwnedFd) -> Result<OwnedFd> {
     let writable = writable(upper, layers, slash)?;
     let overlay = Overlay { layers, writable: &writable, user: !userns::is_initial() };
     let mount = match overlay.mount() {
@@ -29,11 +31,14 @@ pub fn overlay(layers: &[OwnedFd], upper: &Upper, slash: &OwnedFd) -> Result<Own
     if writable.on_slash {
         detach_top()?; // overlayfs holds it by now
     }
-    mount.map_err(|e| if overlay.user { e.hint(ROOTLESS) } else { e })
+    mount.map_err(|error| match error.errno() {
+        Some(libc::EPERM) if overlay.user => error.hint(ROOTLESS),
+        _ => error,
+    })
 }
 
-/// The hint for what a kernel cannot do in a user namespace.
-const ROOTLESS: &str = "overlayfs in a user namespace needs Linux 5.11 or later";
+/// The hint for what a kernel does not do in a user namespace.
+const ROOTLESS: &str = "this kernel may not let a user namespace have an overlay (Linux 5.11 does)";
 
 /// The two directories that overlayfs writes to.
 struct Writable {
@@ -45,7 +50,7 @@ struct Writable {
 
 /// Makes `upper` and `work` where changes are to go. A tmpfs for them is mounted over "/", since
 /// before Linux 6.15 overlayfs takes no directory of a detached mount.
-fn writable(upper: &Upper, layers: &[OwnedFd], slash: &OwnedFd) -> Result<Writable> {
+fn writable(upper: &Upper, layers: &[Layer], slash: &OwnedFd) -> Result<Writable> {
     let (base, shown, on_slash) = match upper {
         Upper::Directory(path) => (open_dir(path)?, path.as_path(), false),
         Upper::Tmpfs { size } => {
@@ -69,7 +74,7 @@ fn writable(upper: &Upper, layers: &[OwnedFd], slash: &OwnedFd) -> Result<Writab
     let (upper, fresh) = make("upper")?;
     if fresh && let Some(top) = layers.last() {
         // The root directory of an overlay is the upper one: give it the image's owner and mode.
-        let stat = fstat(top).op("stat top layer")?;
+        let stat = fstat(&top.fd).op("stat top layer")?;
         let owner = rustix::fs::Uid::from_raw(stat.st_uid);
         let group = rustix::fs::Gid::from_raw(stat.st_gid);
         match fchown(&upper, Some(owner), Some(group)) {
@@ -86,25 +91,36 @@ fn writable(upper: &Upper, layers: &[OwnedFd], slash: &OwnedFd) -> Result<Writab
 const SAFE: [(&str, &str); 2] = [("redirect_dir", "nofollow"), ("metacopy", "off")];
 
 struct Overlay<'a> {
-    layers: &'a [OwnedFd],
+    layers: &'a [Layer],
     writable: &'a Writable,
     /// In a user namespace, where only xattrs called `user.overlay` can be read and written.
     user: bool,
 }
 
 impl Overlay<'_> {
-    /// With a layer added at a time; nothing if this kernel, before 6.7, takes them only all at once.
+    /// With a layer added at a time, by descriptor, so that it is the directory that was opened and
+    /// the kernel shows its path; or before 6.13 by name. Nothing if this kernel, before 6.7, takes
+    /// them only all at once.
     fn mount(&self) -> Result<Option<OwnedFd>> {
         let context = FsContext::open("overlay")?;
-        // Paths by descriptor: short, free of ':' and ',', and still what was opened.
+        let (upper, work) = (&self.writable.upper, &self.writable.work);
+        let takes_fds = context.try_set_fd("upperdir", upper);
+        if takes_fds {
+            context.set_fd("workdir", work)?;
+        } else {
+            context.set("upperdir", &by_fd(upper))?;
+            context.set("workdir", &by_fd(work))?;
+        }
         for (number, layer) in self.layers.iter().rev().enumerate() {
-            match context.try_set("lowerdir+", &by_fd(layer)) {
+            if takes_fds {
+                context.set_fd("lowerdir+", &layer.fd)?;
+                continue;
+            }
+            match context.try_set("lowerdir+", &layer.name()) {
                 Err(Errno::INVAL) if number == 0 => return Ok(None),
                 other => other.map_err(|e| context.explain("set lowerdir+", e))?,
             }
         }
-        context.set("upperdir", &by_fd(&self.writable.upper))?;
-        context.set("workdir", &by_fd(&self.writable.work))?;
         for (key, value) in SAFE {
             context.set(key, value)?;
         }
@@ -121,10 +137,16 @@ impl Overlay<'_> {
 
     /// By mount(2), which takes one page of options.
     fn mount_at_once(&self, slash: &OwnedFd) -> Result<OwnedFd> {
-        let layers: Vec<String> = self.layers.iter().rev().map(by_fd).collect();
-        let options = self.options(&layers)?;
-        if options.as_bytes_with_nul().len() <= rustix::param::page_size() {
-            return mount_on(slash, &options);
+        let layers = || self.layers.iter().rev();
+        let ways = [
+            layers().map(|layer| escape(&layer.name())).collect::<Vec<String>>(),
+            layers().map(|layer| by_fd(&layer.fd)).collect(),
+        ];
+        for names in ways {
+            let options = self.options(&names)?;
+            if options.as_bytes_with_nul().len() <= rustix::param::page_size() {
+                return mount_on(slash, &options);
+            }
         }
         // Short names, of places on a scratch tmpfs: a page holds those of all layers that the
         // kernel can stack.
@@ -154,12 +176,12 @@ impl Overlay<'_> {
 
     /// Attaches every layer below `scratch`, and gives their names there, the uppermost first.
     fn short_names(&self, scratch: &OwnedFd) -> Result<Vec<String>> {
-        let attach_layer = |(number, layer): (usize, &OwnedFd)| {
+        let attach_layer = |(number, layer): (usize, &Layer)| {
             let name = format!("{number:x}");
             mkdirat(scratch, &name, Mode::from_raw_mode(0o755)).on("mkdir", &name)?;
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let place = openat(scratch, &name, flags, Mode::empty()).on("open", &name)?;
-            attach(clone_fd(layer, false, Path::new("layer"))?, &place, Path::new("layer"))?;
+            attach(clone_fd(&layer.fd, false, Path::new("layer"))?, &place, Path::new("layer"))?;
             Ok(name)
         };
         self.layers.iter().rev().enumerate().map(attach_layer).collect()
@@ -176,8 +198,16 @@ fn mount_on(slash: &OwnedFd, options: &CString) -> Result<OwnedFd> {
     Ok(mount)
 }
 
-fn by_fd(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+/// What separates layers, and options, does so no more.
+fn escape(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for c in path.chars() {
+        if matches!(c, '\\' | ':' | ',') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -208,13 +238,13 @@ mod tests {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let layer = |number: usize| {
-            let path = dir.path().join(format!("{number:060}"));
+            let path = dir.path().join(format!("{number:060}:,\\"));
             fs::create_dir(&path).unwrap();
             fs::write(path.join(number.to_string()), "").unwrap();
             fs::write(path.join("same"), number.to_string()).unwrap();
-            open_dir(&path).unwrap()
+            Layer::open(&path).unwrap()
         };
-        let layers: Vec<OwnedFd> = (0..count).map(layer).collect();
+        let layers: Vec<Layer> = (0..count).map(layer).collect();
         let slash = open_dir(Path::new("/")).unwrap();
         let writable = writable(&Upper::Tmpfs { size: None }, &layers, &slash).unwrap();
         let overlay = Overlay { layers: &layers, writable: &writable, user: false };

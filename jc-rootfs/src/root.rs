@@ -7,6 +7,7 @@ use jc_unshare::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::fscontext::{attach, clone_fd, restrict_tree};
+use crate::layer::Layer;
 use crate::overlay::overlay;
 use crate::spec::Upper;
 use crate::sys::{self, attr, propagation};
@@ -36,10 +37,11 @@ impl Root {
                 Ok(mount)
             }
             Self::Overlay(layers, upper) => {
-                let layers =
-                    layers.iter().map(|path| open_dir(path)).collect::<Result<Vec<_>>>()?;
+                let layers = Layer::open_all(layers)?;
                 let mount = overlay(&layers, upper, &slash)?;
                 attach(&mount, &slash, Path::new("overlay"))?;
+                // From here on the kernel lists them, so the locks may go.
+                layers.iter().try_for_each(Layer::require_name)?;
                 Ok(mount)
             }
         }
