@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Result};
-use rustix::fs::{Mode, OFlags, StatFs, fstatfs, mkdirat, openat, statfs};
+use rustix::fs::{Mode, OFlags, StatFs, fstatfs, mkdirat, openat, stat, statfs};
 
 use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{FsContext, attach, clone_tree, new_mount, restrict_tree};
@@ -52,6 +52,7 @@ fn mount_cgroups(sys: &OwnedFd, attributes: u64) -> Result<()> {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     let Ok(host) = statfs(CGROUPS) else { return Ok(()) };
     let hierarchies = match magic(&host) {
+        CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_first_namespace() => present(attributes),
         CGROUP2_SUPER_MAGIC => new_mount("cgroup2", &[], attributes),
         TMPFS_MAGIC => return mount_version_1(&on(sys, "fs/cgroup")?, attributes),
         _ => return Ok(()),
@@ -59,6 +60,15 @@ fn mount_cgroups(sys: &OwnedFd, attributes: u64) -> Result<()> {
     // The owner of a cgroup namespace may mount its own; others are shown what is there.
     let hierarchies = hierarchies.or_else(|_| present(attributes))?;
     attach(&hierarchies, on(sys, "fs/cgroup")?, Path::new(CGROUPS))
+}
+
+/// Whether this is the cgroup namespace of the machine. A new mount of cgroup2 from there would set
+/// the options of all the others, such as the host's nsdelegate (Documentation/admin-guide/cgroup-v2.rst).
+fn in_first_namespace() -> bool {
+    /// PROC_CGROUP_INIT_INO of Linux' proc_ns.h
+    const INITIAL: u64 = 0xEFFF_FFFB;
+    // What cannot be asked is taken for the machine's: to show what is there does no harm.
+    stat("/proc/self/ns/cgroup").map_or(true, |stat| stat.st_ino == INITIAL)
 }
 
 fn present(attributes: u64) -> Result<OwnedFd> {
