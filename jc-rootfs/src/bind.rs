@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, StatxFlags, fstat, mkdir, statx};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, StatVfsMountFlags, StatxFlags, fstat, fstatvfs, mkdir, statx,
+};
 use rustix::io::Errno;
 
 use crate::fscontext::{attach, clone_mount, new_mount};
 use crate::mounts::{Bind, Mount, Source};
 use crate::resolve::{Missing, resolve};
-use crate::sys::{mount_setattr, propagation};
+use crate::sys::{attr, mount_setattr, propagation};
 
 /// Makes a mount that is nowhere yet. To be called while "/" is still the host's, and its mounts are
 /// still peers of the host's: a shared or slave bind is one because its source is.
@@ -24,6 +26,7 @@ pub fn detach(mount: &Mount) -> Result<OwnedFd> {
                 FileType::CharacterDevice | FileType::BlockDevice => {}
                 _ => return Err(Error::new(format_args!("device {}: is none", path.display()))),
             }
+            require_without(&tree, attr::NODEV, "device", path)?;
             let set = mount_setattr(tree.as_fd(), mount.attributes, propagation::PRIVATE, false);
             set.on("mount_setattr", path)?;
             Ok(tree)
@@ -50,9 +53,26 @@ fn detach_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
         _ => {}
     }
     let tree = clone_mount(path, bind.recursive)?;
+    require_without(&tree, bind.without, "bind", path)?;
     mount_setattr(tree.as_fd(), attributes, bind.propagation, bind.recursive)
         .on("mount_setattr", path)?;
     Ok(tree)
+}
+
+/// Refuses to lift what the host's own mount of `path` forbids, whose copy `tree` still is.
+fn require_without(tree: &OwnedFd, flags: u64, operation: &str, path: &Path) -> Result<()> {
+    const NAMES: [(u64, StatVfsMountFlags, &str, &str); 4] = [
+        (attr::RDONLY, StatVfsMountFlags::RDONLY, "ro", "rw"),
+        (attr::NOSUID, StatVfsMountFlags::NOSUID, "nosuid", "suid"),
+        (attr::NODEV, StatVfsMountFlags::NODEV, "nodev", "dev"),
+        (attr::NOEXEC, StatVfsMountFlags::NOEXEC, "noexec", "exec"),
+    ];
+    let has = fstatvfs(tree).on("statvfs", path)?.f_flag;
+    let in_the_way = NAMES.iter().find(|(flag, it, ..)| flags & flag != 0 && has.contains(*it));
+    let Some((_, _, has, wanted)) = in_the_way else { return Ok(()) };
+    let path = path.display();
+    Err(Error::new(format_args!("{operation} {path}: its mount is {has}"))
+        .hint(format_args!("mount -o remount,bind,{wanted}, on the mount that {path} is in")))
 }
 
 /// Refuses a propagation that would be with nobody: the mount of `path` must have one of the fields

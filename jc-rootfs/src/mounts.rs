@@ -43,6 +43,8 @@ pub struct Bind {
     pub create: bool,
     /// One of [`propagation`]: what later mounts below it do on the other side.
     pub propagation: u64,
+    /// Flags of [`attr`] that it is asked by name not to have.
+    pub without: u64,
 }
 
 /// Parses `SRC:DST[:OPTION,...]`; the options are mount(8)'s words.
@@ -56,6 +58,7 @@ pub fn bind(word: &str) -> Result<Mount, String> {
         recursive: true,
         create: false,
         propagation: propagation::PRIVATE,
+        without: 0,
     };
     if source.is_empty() {
         return Err("SRC is empty".to_owned());
@@ -63,7 +66,10 @@ pub fn bind(word: &str) -> Result<Mount, String> {
     let mut attributes = attr::NODEV;
     for option in parts.next().map(|options| options.split(',')).into_iter().flatten() {
         if let Some((flag, set)) = flag(option) {
-            attributes = if set { attributes | flag } else { attributes & !flag };
+            (attributes, bind.without) = match set {
+                true => (attributes | flag, bind.without & !flag),
+                false => (attributes & !flag, bind.without | flag),
+            };
             continue;
         }
         match option {
@@ -135,7 +141,7 @@ mod tests {
 
     fn plain(path: &str) -> Bind {
         let propagation = propagation::PRIVATE;
-        Bind { path: path.into(), recursive: true, create: false, propagation }
+        Bind { path: path.into(), recursive: true, create: false, propagation, without: 0 }
     }
 
     #[test]
@@ -144,8 +150,14 @@ mod tests {
         for (word, source, target, attributes) in [
             ("/a:/b", plain("/a"), "/b", nodev),
             (".:/src:ro,noexec", plain("."), "/src", nodev | ro | noexec),
-            ("/a:/b:dev,nosuid", plain("/a"), "/b", nosuid),
-            ("/a:/b:ro,rw,nosuid,suid,noexec,exec,dev,nodev,rec", plain("/a"), "/b", nodev),
+            ("/a:/b:dev,nosuid", Bind { without: nodev, ..plain("/a") }, "/b", nosuid),
+            ("/a:/b:rw,ro,suid,nosuid,dev,nodev,rec", plain("/a"), "/b", ro | nosuid | nodev),
+            (
+                "/a:/b:ro,rw,nosuid,suid,noexec,exec",
+                Bind { without: ro | nosuid | noexec, ..plain("/a") },
+                "/b",
+                nodev,
+            ),
             ("/a:/b:norec", Bind { recursive: false, ..plain("/a") }, "/b", nodev),
             ("/a:/b:create", Bind { create: true, ..plain("/a") }, "/b", nodev),
             ("/a:/b:slave", Bind { propagation: propagation::SLAVE, ..plain("/a") }, "/b", nodev),
