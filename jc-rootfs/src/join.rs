@@ -10,7 +10,7 @@ use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, open, openat, statvfs};
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::process::{chroot, fchdir};
+use rustix::process::{DumpableBehavior, chroot, fchdir, set_dumpable_behavior};
 
 use crate::Args;
 use crate::fscontext::{clone_mount, restrict_tree};
@@ -27,6 +27,9 @@ pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Error {
 }
 
 fn prepare(args: &Args, pid: u32) -> Result<(Place, Host)> {
+    // Those in the container must not look through this process at the host, of which it still has
+    // the root: they may be of the same user, with capabilities in the same user namespace.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).op("PR_SET_DUMPABLE")?;
     run_from_read_only()?;
     let mut host = Host::look(args)?;
     // All of it through one directory, so that it is of one process, however PIDs are reused. Not

@@ -12,8 +12,6 @@ use jc_unshare::exec::replace;
 use jc_unshare::{Context, Error, Result};
 use nix::libc;
 use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
-use rustix::io::Errno;
 use rustix::process::{
     Signal, fchdir, getcwd, parent_process_death_signal, set_parent_process_death_signal, setsid,
 };
@@ -23,30 +21,18 @@ use crate::caps::{self, Wanted};
 use crate::console::{self, Console};
 use crate::environment::{self, Environment, Variable};
 use crate::program::{self, Own};
-use crate::resolve::{Missing, resolve};
+use crate::resolve::{Missing, open_file, resolve};
 use crate::rlimit::Ulimit;
 use crate::seccomp::{Filter, Seccomp};
 use crate::user::{self, Identity};
-use crate::{Args, sys};
+use crate::{Args, sys, userns};
 
 /// The root of the container as a directory to open things in.
 pub struct ContainerRoot(pub OwnedFd);
 
 impl user::Files for ContainerRoot {
     fn open(&self, path: &Path) -> Result<Option<File>> {
-        // NONBLOCK: a fifo in the place of a file must not hold us up.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        let fd = match openat2(&self.0, relative, flags, Mode::empty(), within) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other.on("open", path)?,
-        };
-        let mode = fstat(&fd).on("stat", path)?.st_mode;
-        if FileType::from_raw_mode(mode) != FileType::RegularFile {
-            return Err(Error::new(format_args!("open {}: not a regular file", path.display())));
-        }
-        Ok(Some(fd.into()))
+        Ok(open_file(self.0.as_fd(), path)?.map(File::from))
     }
 }
 
@@ -58,6 +44,8 @@ pub struct Host {
     wanted: Option<Wanted>,
     filter: Option<Filter>,
     own: Option<Own>,
+    /// This user namespace lets nobody change the supplementary groups.
+    groups_stay: bool,
     /// Where the console's master is to go.
     socket: Option<OwnedFd>,
     console: Option<Console>,
@@ -80,7 +68,8 @@ impl Host {
             (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
         };
         let (parent, own) = (Parent::note()?, Own::look());
-        Ok(Self { parent, variables, wanted, filter, own, socket, console: None })
+        let groups_stay = args.user.is_some() && userns::denies_groups();
+        Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console: None })
     }
 
     /// Makes the console that is asked for, in a root that has its devpts.
@@ -137,7 +126,10 @@ pub fn run(args: &Args, program: &[OsString], place: Place, host: Host) -> Error
 
 fn prepare(args: &Args, name: &OsStr, place: Place, host: Host) -> Result<(PathBuf, Environment)> {
     let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
-    let groups = groups(args, identity.as_ref(), &place.root)?;
+    let groups = match host.groups_stay && args.groups.is_empty() {
+        true => None,
+        false => groups(args, identity.as_ref(), &place.root)?,
+    };
     let mut environment = Environment::new(args, &host.variables);
     if !environment.has_home() {
         // The user's, when nothing else says what it is, as in every container runtime.

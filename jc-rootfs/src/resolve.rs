@@ -26,7 +26,29 @@ const MAX_LINKS: u32 = 40;
 
 /// Resolves `path` with `root` as "/", links included, and opens what it names with O_PATH.
 pub fn resolve(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
-    Walk { path, dirs: vec![root.try_clone_to_owned().on("open", path)?], links: 0 }.walk(missing)
+    let dirs = vec![root.try_clone_to_owned().on("open", path)?];
+    Ok(Walk { path, dirs, links: 0 }.find(missing)?.0)
+}
+
+/// Opens a regular file for reading, as [`resolve`] finds it; nothing if it is not there. A fifo or a
+/// device in its place is not opened, so that none can hold this up.
+pub fn open_file(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
+    let dirs = vec![root.try_clone_to_owned().on("open", path)?];
+    let mut walk = Walk { path, dirs, links: 0 };
+    let (fd, name) = match walk.find(Missing::Fail) {
+        Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => return Ok(None),
+        found => found?,
+    };
+    let regular = |fd: &OwnedFd| Ok::<_, Error>(file_type(fd, path)? == FileType::RegularFile);
+    let not_regular = || Error::new(format_args!("open {}: not a regular file", path.display()));
+    if !regular(&fd)? {
+        return Err(not_regular());
+    }
+    // By name once more: what O_PATH gives cannot be read. It may be another file by now.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = openat(walk.here()?, &name, flags | OFlags::CLOEXEC, Mode::empty());
+    let file = file.on("open", path)?;
+    if regular(&file)? { Ok(Some(file)) } else { Err(not_regular()) }
 }
 
 /// Opens the directory `name` in `root`, made if it is missing. A link in its place is an error: what
@@ -67,7 +89,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn walk(mut self, missing: Missing) -> Result<OwnedFd> {
+    /// Goes all the way. Of a file, this gives its name too, in the directory that is the last one.
+    fn find(&mut self, missing: Missing) -> Result<(OwnedFd, OsString)> {
         let mut left: Vec<OsString> = components(self.path);
         while let Some(name) = left.pop() {
             if name == ".." {
@@ -84,11 +107,12 @@ impl Walk<'_> {
             match file_type(&fd, self.path)? {
                 FileType::Symlink => self.follow(&fd, &mut left)?,
                 FileType::Directory => self.dirs.push(fd),
-                _ if left.is_empty() => return Ok(fd),
+                _ if left.is_empty() => return Ok((fd, name)),
                 _ => return Err(Errno::NOTDIR).on("open", self.path),
             }
         }
-        self.dirs.pop().ok_or_else(|| Error::new("open: no root"))
+        let last = self.dirs.pop().ok_or_else(|| Error::new("open: no root"))?;
+        Ok((last, OsString::new()))
     }
 
     fn here(&self) -> Result<BorrowedFd<'_>> {

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use jc_unshare::record::{self, Record};
 use jc_unshare::supervise::spawn;
 use jc_unshare::{Context, Error, Result};
+use nix::libc;
 
 use crate::root::Root;
 use crate::spec::Upper;
@@ -17,13 +18,29 @@ use crate::{Args, TOOL, assemble, chroot, join};
 /// Does what the command line says: this process becomes the payload, or where that is to lead a
 /// session and cannot, waits for a child that does.
 pub fn run(args: Args) -> Result<ExitCode> {
+    start(&args).map_err(|error| match error.errno() {
+        Some(libc::ENOSYS) => error.hint("this needs Linux 5.15, and no seccomp filter against it"),
+        Some(libc::EPERM) if is_filtered() => {
+            error.hint("a seccomp filter is active, as in containers, which may be why")
+        }
+        _ => error,
+    })
+}
+
+/// Whether this process came under a filter of system calls, where a procfs is there to say so.
+fn is_filtered() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().any(|line| line == "Seccomp:\t2")
+}
+
+fn start(args: &Args) -> Result<ExitCode> {
     let leads = args.new_session || args.console_socket.is_some();
     // The leader of a process group cannot begin a session (setsid(2)).
     if leads && nix::unistd::getpgrp() == nix::unistd::getpid() {
-        let child = spawn(TOOL, 0, None, |_| become_payload(&args).unwrap_or_else(|error| error))?;
+        let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
         return child.wait().map(Into::into);
     }
-    Err(become_payload(&args)?)
+    Err(become_payload(args)?)
 }
 
 /// Returns only an error.

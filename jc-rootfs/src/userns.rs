@@ -13,6 +13,12 @@ pub fn is_initial() -> bool {
     stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino == INITIAL)
 }
 
+/// Whether setgroups(2) is denied here, as where an ordinary user mapped its own group only
+/// (user_namespaces(7)).
+pub fn denies_groups() -> bool {
+    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+}
+
 /// Whether the procfs at /proc shows the PID namespace of this process: to an outer one, a process
 /// has several numbers (`NSpid` in proc(5)).
 pub fn proc_is_ours() -> bool {
