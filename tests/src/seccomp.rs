@@ -5,13 +5,35 @@ use std::env::consts::ARCH;
 use std::thread;
 
 use nix::libc;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, SeccompRule, apply_filter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 
 /// Runs `f` in a thread, and with it all programs it starts, to whom these system calls fail with
 /// that errno. They have no_new_privs, too.
 pub fn without<T: Send>(syscalls: &[libc::c_long], errno: i32, f: impl FnOnce() -> T + Send) -> T {
-    let rules: BTreeMap<i64, Vec<SeccompRule>> =
-        syscalls.iter().map(|number| (*number, Vec::new())).collect();
+    under(syscalls.iter().map(|number| (*number, Vec::new())).collect(), errno, f)
+}
+
+/// The same where only calls of `syscall` fail whose argument has this value.
+pub fn without_if<T: Send>(
+    syscall: libc::c_long,
+    (argument, value): (u8, u64),
+    errno: i32,
+    f: impl FnOnce() -> T + Send,
+) -> T {
+    let (width, equal) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+    let condition = SeccompCondition::new(argument, width, equal, value).unwrap();
+    let rule = SeccompRule::new(vec![condition]).unwrap();
+    under(BTreeMap::from([(syscall, vec![rule])]), errno, f)
+}
+
+fn under<T: Send>(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: i32,
+    f: impl FnOnce() -> T + Send,
+) -> T {
     let fails = SeccompAction::Errno(errno as u32);
     let arch = ARCH.try_into().unwrap();
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, fails, arch).unwrap();

@@ -252,3 +252,57 @@ fn a_user_namespace_is_enough() {
         chain("new").code(125).fails_as("jc-rootfs", "create proc: Operation not permitted");
     });
 }
+
+/// Who removes layers asks the kernel which are mounted, and waits for nobody.
+#[test]
+fn the_kernel_knows_the_layers_and_none_is_taken_away_meanwhile() {
+    sandbox(|s| {
+        root(s, "root");
+        s.sh("mkdir l1 && ln -s l1 link").run().code(0);
+        let show = "tr ' ,' '\\n\\n' </proc/self/mountinfo | grep ^lowerdir";
+        in_layer(s, &["--layer", "link"], show)
+            .run()
+            .code(0)
+            .stdout("lowerdir+=/srv/l1\nlowerdir+=/srv/root\n");
+        // Who removes one holds it for itself.
+        s.sh("exec flock -x l1 jc-rootfs --layer root --layer l1 -- true")
+            .run()
+            .code(125)
+            .stderr("jc-rootfs: layer l1: is being removed\n");
+        // Another container, or the payload of this one, is in nobody's way.
+        s.sh("exec flock -s l1 jc-rootfs --layer root --layer l1 -- true").run().code(0);
+        let mut waits = in_layer(s, &["--layer", "l1"], "echo ready; read -r x").input("").spawn();
+        waits.wait_for("ready");
+        s.sh("exec flock -n -x l1 true").run().code(0);
+        waits.wait().code(1);
+    });
+}
+
+#[test]
+fn what_the_hosts_mount_forbids_cannot_be_lifted() {
+    sandbox(|s| {
+        root(s, "root");
+        s.sh("mkdir src && mount -t tmpfs src src && mknod src/null c 1 3").run().code(0);
+        for (has, wanted) in
+            [("ro", "rw"), ("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec")]
+        {
+            s.sh(&format!("mount -o remount,bind,{has} src")).run().code(0);
+            let spec = format!("src:/x:{wanted}");
+            in_layer(s, &["-v", &spec], ":").run().code(125).stderr(&format!(
+                "jc-rootfs: bind src: its mount is {has}\n\
+                 jc-rootfs: hint: mount -o remount,bind,{wanted}, on the mount that src is in\n"
+            ));
+            // Who does not ask for it gets what there is; a later word counts.
+            in_layer(s, &["-v", "src:/x"], ":").run().code(0);
+            in_layer(s, &["-v", &format!("{spec},{has}")], ":").run().code(0);
+            s.sh(&format!("mount -o remount,bind,{wanted} src")).run().code(0);
+            in_layer(s, &["-v", &spec], ":").run().code(0);
+        }
+        s.sh("mount -o remount,bind,nodev src").run().code(0);
+        in_layer(s, &["--device", "/srv/src/null:/dev/x"], ":")
+            .run()
+            .code(125)
+            .fails_as("jc-rootfs", "device /srv/src/null: its mount is nodev");
+        s.sh("umount src").run().code(0);
+    });
+}

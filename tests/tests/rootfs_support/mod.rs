@@ -39,3 +39,30 @@ pub fn by_runtime(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> Cmd
         exec $0 --root /srv/state run test";
     s.cmd("unshare").args(["-m", "sh", "-c", bundle, runtime, filter, script])
 }
+
+/// An ordinary user, `ann`, for as long as this lives; with `range` she has subordinate IDs too.
+pub struct Ann<'a>(&'a Sandbox);
+
+impl<'a> Ann<'a> {
+    /// Makes the user, with a directory of her own at `/srv/ann`.
+    pub fn new(s: &'a Sandbox, range: bool) -> Self {
+        let range = if range { "ann:200000:65536" } else { "" };
+        let script = "cp /etc/passwd passwd && echo ann:x:4321:4321::/srv/ann:/bin/sh >>passwd &&
+            echo $1 >subid && mount --bind passwd /etc/passwd && mount --bind subid /etc/subuid &&
+            mount --bind subid /etc/subgid && mkdir -p ann && chown 4321:4321 ann";
+        s.sh(script).args(["sh", range]).run().code(0);
+        Self(s)
+    }
+
+    /// A line of shell, run by her in her directory.
+    pub fn sh(&self, script: &str) -> Cmd {
+        let user = ["--reuid=4321", "--regid=4321", "--clear-groups", "--", "env", "HOME=/srv/ann"];
+        self.0.cmd("setpriv").args(user).args(["sh", "-c", &format!("cd /srv/ann\n{script}")])
+    }
+}
+
+impl Drop for Ann<'_> {
+    fn drop(&mut self) {
+        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid").run());
+    }
+}

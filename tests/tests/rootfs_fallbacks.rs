@@ -1,0 +1,156 @@
+//! jc-rootfs where the kernel, or a filter as containers have it, lacks newer system calls.
+
+#![cfg(target_os = "linux")]
+
+use jc_tests::seccomp::{without, without_if};
+use jc_tests::{Ran, Sandbox, sandbox};
+use nix::libc::{self, EINVAL, ENOSYS, EPERM, c_long};
+
+mod rootfs_support;
+use rootfs_support::root;
+
+/// Everything that makes system calls of its own.
+const OPTIONS: [&str; 20] = [
+    "-v",
+    "dir:/bound:ro",
+    "--tmpfs",
+    "/t",
+    "--device",
+    "/dev/null:/dev/copy",
+    "--mask",
+    "default",
+    "--ro-path",
+    "/etc",
+    "-u",
+    "web",
+    "-w",
+    "/new/work",
+    "--cap-drop=ALL",
+    "--cap-add=CHOWN",
+    "--no-new-privs",
+    "--seccomp=default",
+    "--ulimit",
+    "nofile=64",
+];
+
+/// What the payload finds of them.
+const PROBE: &str = "id -u; pwd; cat /bound/f; ls -d /t; stat -c %t:%T /dev/copy
+    touch /etc/x 2>/dev/null || echo no; ls /proc/self/fd | wc -l; ulimit -n
+    grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2";
+const FOUND: &str = "33\n/new/work\nbound\n/t\n1:3\nno\n4\n64\n0000000000000001\n1\n2\n";
+
+fn prepare(s: &Sandbox) {
+    root(s, "root");
+    s.sh("mkdir dir && echo bound >dir/f").run().code(0);
+}
+
+/// A chain with all of it, out of a program that holds another file open.
+fn chain(s: &Sandbox, root: &[&str]) -> jc_tests::Cmd {
+    let open = ["-c", "exec 7</etc/passwd; exec \"$@\"", "bash", "jc-rootfs"];
+    s.cmd("bash").args(open).args(OPTIONS).args(root).args(["--", "sh", "-c", PROBE])
+}
+
+const FORMS: [&[&str]; 2] = [&["--layer", "root", "--layer", "dir"], &["--upper=tmpfs", "root"]];
+
+fn works_without(s: &Sandbox, calls: &[c_long], errno: i32) {
+    prepare(s);
+    for form in FORMS {
+        let command = chain(s, form);
+        without(calls, errno, || command.spawn()).wait().code(0).stdout(FOUND).stderr("");
+    }
+}
+
+#[test]
+fn with_all_of_them() {
+    sandbox(|s| works_without(s, &[libc::SYS_clone3], ENOSYS));
+}
+
+#[test]
+fn without_openat2() {
+    sandbox(|s| works_without(s, &[libc::SYS_openat2], ENOSYS));
+}
+
+#[test]
+fn without_close_range() {
+    sandbox(|s| works_without(s, &[libc::SYS_close_range], ENOSYS));
+}
+
+#[test]
+fn with_close_range_refused() {
+    sandbox(|s| works_without(s, &[libc::SYS_close_range], EPERM));
+}
+
+#[test]
+fn without_what_is_not_needed() {
+    sandbox(|s| {
+        let calls = [libc::SYS_statx, libc::SYS_faccessat2, libc::SYS_pidfd_open, libc::SYS_keyctl];
+        works_without(s, &calls, ENOSYS);
+    });
+}
+
+/// There is no other safe way to mount into a hostile root.
+#[test]
+fn without_the_calls_that_mount() {
+    sandbox(|s| {
+        prepare(s);
+        for (call, error) in [
+            (libc::SYS_fsopen, "fsopen tmpfs"),
+            (libc::SYS_fsconfig, "set source=tmpfs tmpfs"),
+            (libc::SYS_fsmount, "fsmount tmpfs"),
+            (libc::SYS_open_tree, "open_tree dir"),
+            (libc::SYS_move_mount, "mount tmpfs"),
+            (libc::SYS_mount_setattr, "mount_setattr dir"),
+        ] {
+            let fails = |errno, reason: &str, hint: &str| {
+                let command = chain(s, FORMS[0]);
+                let ran: Ran = without(&[call], errno, || command.spawn()).wait();
+                ran.code(125)
+                    .stdout("")
+                    .stderr(&format!("jc-rootfs: {error}: {reason}\njc-rootfs: hint: {hint}\n"));
+            };
+            let hint = "this needs Linux 5.15, and no seccomp filter against it";
+            fails(ENOSYS, "Function not implemented", hint);
+            let hint = "a seccomp filter is active, as in containers, which may be why";
+            fails(EPERM, "Operation not permitted", hint);
+        }
+    });
+}
+
+/// FSCONFIG_SET_FD of overlayfs, before Linux 6.13: layers go by name.
+#[test]
+fn without_layers_by_descriptor() {
+    const FSCONFIG_SET_FD: u64 = 5;
+    sandbox(|s| {
+        prepare(s);
+        s.sh("mkdir -p 'l,1' 'l:2' \"$0\" && echo 1 >l,1/one && echo 2 >l:2/two && ln -s l:2 link")
+            .arg("l".repeat(251))
+            .run()
+            .code(0);
+        let long = "l".repeat(251);
+        let layers = ["root", "l,1", "link", &long].into_iter().flat_map(|l| ["--layer", l]);
+        let show = "cat /one /two; tr ' ,' '\\n\\n' </proc/self/mountinfo | grep ^lowerdir";
+        let command = s.jc("jc-rootfs").args(layers).args(["--", "sh", "-c", show]);
+        let ran =
+            without_if(libc::SYS_fsconfig, (1, FSCONFIG_SET_FD), EINVAL, || command.spawn()).wait();
+        let out = ran.code(0).out();
+        let (first, rest) = out.split_once("lowerdir+=/proc/self/fd/").unwrap();
+        assert_eq!(first, "1\n2\n", "{out}");
+        assert!(
+            rest.ends_with("\nlowerdir+=/srv/l:2\nlowerdir+=/srv/l\\0541\nlowerdir+=/srv/root\n"),
+            "{out}"
+        );
+    });
+}
+
+/// Joining, where execveat(2) is what makes it safe.
+#[test]
+fn without_execveat() {
+    sandbox(|s| {
+        prepare(s);
+        let command = s.jc("jc-rootfs").args(["--join", "1", "--", "true"]);
+        without(&[libc::SYS_execveat], ENOSYS, || command.spawn())
+            .wait()
+            .code(125)
+            .fails_as("jc-rootfs", "execveat");
+    });
+}

@@ -1,0 +1,152 @@
+//! jc-rootfs for an ordinary user: with a range of subordinate IDs, and with her own ID only.
+
+#![cfg(target_os = "linux")]
+
+use jc_tests::{Ran, Sandbox, require, sandbox};
+use rustix::fs::{XattrFlags, setxattr};
+
+mod rootfs_support;
+use rootfs_support::{Ann, root};
+
+/// What stands in front of jc-rootfs, with a range and without.
+const RANGE: &str = "jc-unshare -U --map-auto -- jc-unshare -puiC -- jc-rootfs";
+const SINGLE: &str = "jc-unshare -U --map-root -- jc-unshare -puiC -- jc-rootfs";
+
+/// Two layers of hers upon the small root: one has things, the other hides them as she is able to.
+fn layers(s: &Sandbox, ann: &Ann<'_>) {
+    let script = "mkdir -p l1/dir l1/opaque l2/opaque && touch l1/gone l1/dir/x l1/opaque/x &&
+        mknod l2/gone c 0 0";
+    ann.sh(script).run().code(0);
+    let opaque = s.path("ann/l2/opaque");
+    setxattr(opaque, "user.overlay.opaque", b"y", XattrFlags::CREATE).unwrap();
+}
+
+const LAYERS: &str = "--layer /srv/root --layer l1 --layer l2";
+
+/// What holds in either case.
+fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
+    let run = |options: &str, script: &str| -> Ran {
+        ann.sh(&format!("exec {chain} {options} -- sh -c '{script}'")).run()
+    };
+    root(s, "root");
+    layers(s, ann);
+
+    // The layers, with what hides what.
+    run(LAYERS, "id -u; ls -d /gone /dir/*; ls -A /opaque; echo x >/new && cat /new")
+        .stdout("0\n/dir/x\nx\n")
+        .stderr("ls: /gone: No such file or directory\n");
+    // A directory for changes, which hides in the same ways and is a layer afterwards.
+    ann.sh("mkdir up").run().code(0);
+    let change = "rm /dir/x; rm -r /opaque; mkdir /opaque; touch /opaque/y /made";
+    run(&format!("{LAYERS} --upper up"), change).code(0).stderr("");
+    let again = format!("{LAYERS} --layer up/upper");
+    run(&again, "ls -A /dir /opaque; ls /made").code(0).stdout("/dir:\n\n/opaque:\ny\n/made\n");
+    // A directory, as it is and with its changes in memory.
+    ann.sh("cp -a /srv/root own").run().code(0);
+    run("--upper tmpfs own", "touch /a && ls /a").code(0).stdout("/a\n");
+    run("own", "touch /a && ls /a").code(0).stdout("/a\n");
+    run("--read-only own", "touch /b 2>/dev/null || echo no").code(0).stdout("no\n");
+
+    // The kernel's directories.
+    let devices = "cd /dev; echo *; stat -c %t:%T null zero full random urandom tty
+        echo gone >null; head -c 1 zero | wc -c; head -c 1 urandom | wc -c; echo 2>/dev/null >full || echo full
+        touch shm/x; exec 3<>ptmx && ls pts";
+    run(LAYERS, devices).code(0).stdout(
+        "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero\n\
+         1:3\n1:5\n1:7\n1:8\n1:9\n5:0\n1\n1\nfull\n0\nptmx\n",
+    );
+    run(LAYERS, "echo $$; cat /proc/1/comm; mkdir /sys/x 2>/dev/null || echo no")
+        .code(0)
+        .stdout("1\nsh\nno\n");
+    // What is bound, and what is hidden.
+    let binds = format!(
+        "{LAYERS} -v own:/own:ro --tmpfs /t:size=1m --mask default --mask /etc/group --ro-path /dir"
+    );
+    let script = "ls -d /own/bin; for f in /own/x /dir/x /proc/sys/kernel/hostname; do
+            echo x 2>/dev/null >$f || echo no; done
+        cat /etc/group /proc/timer_list | wc -c; touch /t/x && ls /t";
+    run(&binds, script).code(0).stdout("/own/bin\nno\nno\nno\n0\nx\n");
+    // What the payload may do.
+    let hardened =
+        format!("{LAYERS} --cap-drop ALL --no-new-privs --seccomp default --ulimit nofile=64");
+    let script = "grep -E \"^(CapBnd|NoNewPrivs|Seccomp):\" /proc/self/status | cut -f2; ulimit -n
+        unshare -U true 2>/dev/null || echo refused";
+    run(&hardened, script).code(0).stdout("0000000000000000\n1\n2\n64\nrefused\n");
+    // Root is who she is already; the rest of the options have nothing to do with IDs.
+    run(&format!("{LAYERS} -u root -w /dir -e A=1"), "id -u; id -g; pwd; echo $A $HOME")
+        .code(0)
+        .stdout("0\n0\n/dir\n1 /srv/ann\n");
+    // A network namespace of her own, and with it a sysfs.
+    let net = chain.replace("-puiC", "-puinC");
+    let script = "ls /sys/class/net; sed -n \"s/^.* .sys [^-]* - //p\" /proc/self/mountinfo";
+    let ran = ann.sh(&format!("exec {net} {LAYERS} -- sh -c '{script}'")).run().code(0);
+    assert!(ran.out().starts_with("lo\n"), "{ran}");
+    // Nothing of the store was changed, nothing is left.
+    ann.sh("ls l1/gone l1/dir/x l1/opaque/x").run().code(0);
+    s.wait_for_no_process();
+}
+
+#[test]
+fn with_a_range() {
+    sandbox(|s| {
+        require(s, "newuidmap", "uidmap");
+        let ann = Ann::new(s, true);
+        works(s, &ann, RANGE);
+        // Other users of the root are hers too.
+        let run = |options: &str, script: &str| {
+            ann.sh(&format!("exec {RANGE} {LAYERS} {options} -- sh -c '{script}'")).run()
+        };
+        ann.sh("mkdir up2 && mkdir -m 1777 l1/pub").run().code(0);
+        run("-u web --upper up2", "id -u; id -g; id -G; touch /pub/web")
+            .code(0)
+            .stdout("33\n34\n34 4\n");
+        s.sh("stat -c %u:%g ann/up2/upper/pub/web").run().stdout("200032:200033\n");
+        run("-u 70000", ":").code(125).stderr(
+            "jc-rootfs: setresuid 70000: Invalid argument\n\
+             jc-rootfs: hint: changing user needs CAP_SETUID and CAP_SETGID, and mapped IDs\n",
+        );
+        s.sh("rm -r ann/up2 ann/up").run().code(0);
+    });
+}
+
+#[test]
+fn with_a_single_id() {
+    sandbox(|s| {
+        let ann = Ann::new(s, false);
+        works(s, &ann, SINGLE);
+        let run =
+            |options: &str| ann.sh(&format!("exec {SINGLE} {LAYERS} {options} -- id -G")).run();
+        run("-u web").code(125).fails_as("jc-rootfs", "setresgid 34: Invalid argument");
+        run("-u root:web").code(125).fails_as("jc-rootfs", "setresgid 34: Invalid argument");
+        // Groups that the root's files give cannot be had, and nothing is lost; those asked for are
+        // another matter.
+        s.sh("echo log:x:4:root >>root/etc/group").run().code(0);
+        run("-u root").code(0).stdout("0\n");
+        run("-u root --group-add extra").code(125).stderr(
+            "jc-rootfs: setgroups: Operation not permitted\n\
+             jc-rootfs: hint: changing user needs CAP_SETUID and CAP_SETGID, and mapped IDs\n",
+        );
+    });
+}
+
+/// The kernel, or a filter as containers have it, may not allow what this needs.
+#[test]
+fn what_a_machine_does_not_allow_is_named() {
+    use jc_tests::seccomp::without;
+    use nix::libc::{EPERM, SYS_fsconfig, SYS_fsopen};
+    sandbox(|s| {
+        root(s, "root");
+        let ann = Ann::new(s, false);
+        for call in [SYS_fsopen, SYS_fsconfig] {
+            let ran = without(&[call], EPERM, || {
+                ann.sh(&format!("exec {SINGLE} --layer /srv/root -- true")).run()
+            });
+            assert!(ran.err().contains("\njc-rootfs: hint: "), "{ran}");
+            ran.code(125).fails_as("jc-rootfs", "Operation not permitted");
+        }
+        // She owns nothing here.
+        let ran = ann.sh("exec jc-rootfs --layer /srv/root -- true").run();
+        assert!(ran.err().contains("put jc-unshare -U -r in front"), "{ran}");
+        ran.code(125).fails_as("jc-rootfs", "unshare: Operation not permitted");
+    });
+}
