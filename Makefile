@@ -67,6 +67,7 @@ lint:
 	@tests/packages.sh lint
 	$(cargo) fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	tests/macos.sh
 ifneq (,$(pages))
 	mandoc -T lint -W warning $(pages)
 endif

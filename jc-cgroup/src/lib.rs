@@ -28,6 +28,7 @@ mod remove;
 mod report;
 #[cfg(target_os = "linux")]
 mod setting;
+#[cfg(target_os = "linux")]
 mod size;
 #[cfg(target_os = "linux")]
 mod usage;

@@ -1,7 +1,7 @@
 //! The layers beneath one, as overlayfs would show them.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::{Errno, Result};
@@ -103,11 +103,8 @@ pub fn copy_metadata(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let stat = rustix::fs::fstat(from)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
-    for key in sys::xattr_names(from)? {
-        if !sys::is_overlay_xattr(&key) {
-            let value = sys::xattr(from, &key)?;
-            rustix::fs::fsetxattr(to, key.as_slice(), &value, XattrFlags::empty())?;
-        }
+    for (key, value) in sys::xattrs(from)? {
+        rustix::fs::fsetxattr(to, key.as_slice(), &value, XattrFlags::empty())?;
     }
     rustix::fs::futimens(to, &sys::timestamps(sys::mtime(&stat)))
 }
@@ -122,13 +119,13 @@ pub fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> std::i
             let text = rustix::fs::readlinkat(from, name, Vec::new())?;
             rustix::fs::symlinkat(text.as_c_str(), to, name)?;
         } else {
-            rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?;
+            sys::mknod(to, name, kind, mode, stat.st_rdev)?;
         }
         rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         if kind != FileType::Symlink {
             rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
         }
-        copy_xattrs_by_path(from, to, name)?;
+        sys::set_xattrs_at(to, name, &sys::xattrs_at(from, name)?)?;
         let times = sys::timestamps(sys::mtime(stat));
         return rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(Into::into);
@@ -139,25 +136,4 @@ pub fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> std::i
     let target = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR)?);
     std::io::copy(&mut &source, &mut &target)?;
     copy_metadata(&source, &target).map_err(Into::into)
-}
-
-/// Attributes of what cannot be opened, by the names that an O_PATH fd has in /proc.
-fn copy_xattrs_by_path(from: &OwnedFd, to: &OwnedFd, name: &[u8]) -> Result<()> {
-    let open = |directory: &OwnedFd| sys::open_path(directory, name);
-    let (from, to) = (open(from)?, open(to)?);
-    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let mut names = vec![0; 64 << 10];
-    let n = match rustix::fs::listxattr(path(&from), &mut names[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
-        other => other?,
-    };
-    for key in names.get(..n).unwrap_or_default().split(|b| *b == 0).filter(|k| !k.is_empty()) {
-        if !sys::is_overlay_xattr(key) {
-            let mut value = vec![0; 64 << 10];
-            let n = rustix::fs::getxattr(path(&from), key, &mut value[..])?;
-            value.truncate(n);
-            rustix::fs::setxattr(path(&to), key, &value, XattrFlags::empty())?;
-        }
-    }
-    Ok(())
 }

@@ -43,6 +43,9 @@ pub struct PullArgs {
     /// Trust the certificate authorities in FILE (PEM) besides the system's
     #[arg(long, value_name = "FILE")]
     ca: Vec<PathBuf>,
+    /// Give all files to root, in a user namespace that has no other owners
+    #[arg(long)]
+    ignore_chown: bool,
     /// Allow plain http to other hosts than this one, and unknown certificates
     #[arg(long)]
     insecure: bool,
@@ -168,8 +171,13 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
         What::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
         What::Config => images.iter().try_for_each(|i| print(&i.resolved.config_bytes)),
         _ => {
-            let options =
-                pull::Options { jobs: args.jobs, allowance, policy, no_sync: args.no_sync };
+            let options = pull::Options {
+                jobs: args.jobs,
+                allowance,
+                policy,
+                no_sync: args.no_sync,
+                ignore_chown: args.ignore_chown,
+            };
             let (records, outcome) = pull(&store, &images, options, &progress);
             progress.finish(
                 images.iter().map(|i| i.resolved.manifest.layers.len()).sum(),

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use jc_unshare::{Error, Result, strerror};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
 
 use crate::merge::{Other, Visitor, walk};
 use crate::sys;
@@ -28,7 +27,7 @@ fn fault(path: &[u8], e: &io::Error) -> Error {
     Error::new(format_args!("pack {path}: {}", strerror(e)))
 }
 
-fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Entry {
+fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: sys::Xattrs) -> Entry {
     let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 };
     let mtime = sys::mtime(stat);
     let mode = stat.st_mode & 0o7777;
@@ -37,7 +36,7 @@ fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: Vec<(Vec<u8>, Vec<u8>)>
 
 impl<W: Write> Visitor for Packer<W> {
     fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()> {
-        let xattrs = xattrs(directory).map_err(|e| fault(path, &e.into()))?;
+        let xattrs = sys::xattrs(directory).map_err(|e| fault(path, &e.into()))?;
         let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
         let entry = entry(name, Kind::Directory, stat, xattrs);
         self.writer.entry(&entry, &mut io::empty()).map_err(|e| fault(path, &e))
@@ -64,7 +63,7 @@ impl<W: Write> Packer<W> {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let fd = rustix::fs::openat(parent, *name, flags, Mode::empty())?;
-                let entry = entry(path.to_vec(), Kind::File, stat, xattrs(&fd)?);
+                let entry = entry(path.to_vec(), Kind::File, stat, sys::xattrs(&fd)?);
                 return self.writer.entry(&entry, &mut File::from(fd));
             }
             FileType::Symlink => {
@@ -75,41 +74,7 @@ impl<W: Write> Packer<W> {
             FileType::Fifo => Kind::Fifo,
             _ => return Err(io::Error::other("a socket")),
         };
-        let xattrs = xattrs_by_path(&sys::open_path(parent, name)?)?;
+        let xattrs = sys::xattrs_at(parent, name)?;
         self.writer.entry(&entry(path.to_vec(), kind, stat, xattrs), &mut io::empty())
     }
-}
-
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
-
-fn xattrs(fd: &OwnedFd) -> rustix::io::Result<Xattrs> {
-    let mut found = Vec::new();
-    for key in sys::xattr_names(fd)? {
-        if !sys::is_overlay_xattr(&key) {
-            found.push((key.clone(), sys::xattr(fd, &key)?));
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// Of what cannot be opened, by the name that an O_PATH fd has in /proc.
-fn xattrs_by_path(fd: &OwnedFd) -> rustix::io::Result<Xattrs> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let mut names = vec![0; 64 << 10];
-    let n = match rustix::fs::listxattr(path.as_str(), &mut names[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
-        other => other?,
-    };
-    let mut found = Vec::new();
-    for key in names.get(..n).unwrap_or_default().split(|b| *b == 0).filter(|k| !k.is_empty()) {
-        if !sys::is_overlay_xattr(key) {
-            let mut value = vec![0; 64 << 10];
-            let n = rustix::fs::getxattr(path.as_str(), key, &mut value[..])?;
-            value.truncate(n);
-            found.push((key.to_vec(), value));
-        }
-    }
-    found.sort();
-    Ok(found)
 }

@@ -38,6 +38,8 @@ pub struct Options {
     pub policy: Policy,
     /// Leaves it to the kernel when data reaches the disk.
     pub no_sync: bool,
+    /// All files are to be root's, whatever the layers say.
+    pub ignore_chown: bool,
 }
 
 /// An image whose layers are to be had.
@@ -137,7 +139,9 @@ impl Batch<'_> {
         let mut seen = BTreeSet::new();
         for (number, image) in self.images.iter().enumerate() {
             let diff_ids = image.resolved.config.diff_ids();
-            let layers = LayerNames::of(diff_ids).into_iter().zip(image.layers());
+            let layers = LayerNames::of(diff_ids, self.options.ignore_chown)
+                .into_iter()
+                .zip(image.layers(self.options.ignore_chown));
             for (at, (names, layer)) in layers.enumerate() {
                 let here =
                     self.open(&names.alone)?.is_some() || self.open(&names.chained)?.is_some();
@@ -185,8 +189,8 @@ impl Batch<'_> {
         let resolved = &image.resolved;
         let mut names = Vec::new();
         let mut beneath = Vec::<OwnedFd>::new();
-        let all = LayerNames::of(resolved.config.diff_ids());
-        for (layer_names, layer) in all.iter().zip(image.layers()) {
+        let all = LayerNames::of(resolved.config.diff_ids(), self.options.ignore_chown);
+        for (layer_names, layer) in all.iter().zip(image.layers(self.options.ignore_chown)) {
             let name = match layer_names.find(|name| self.open(name), beneath.first())? {
                 Some(name) => name,
                 None => self.place(layer_names, &layer, &beneath)?,
@@ -236,7 +240,8 @@ impl Batch<'_> {
     }
 
     fn empty_layer(&mut self) -> Result<String> {
-        let name = Digest::of(&EMPTY_TAR).file_name();
+        let names = LayerNames::of(&[Digest::of(&EMPTY_TAR)], self.options.ignore_chown);
+        let name = names.into_iter().next().map(|names| names.alone).unwrap_or_default();
         if self.open(&name)?.is_none() {
             let (place, root) = self.make_place()?;
             let copy = root.try_clone().op("dup")?;
@@ -245,6 +250,7 @@ impl Batch<'_> {
                 copy,
                 Some(&[]),
                 self.options.allowance,
+                false,
             )?;
             self.ready.insert(name.clone(), Ready { place, root });
         }
@@ -333,6 +339,10 @@ impl Batch<'_> {
     }
 
     fn make_place(&mut self) -> Result<(usize, OwnedFd)> {
+        // An ordinary user can neither give files away nor write where an image's modes forbid it.
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::new("layers are unpacked by root").hint(sys::OWNERS_HINT));
+        }
         let place = self.places;
         self.places += 1;
         Ok((place, self.work()?.make_layer(place)?))
@@ -340,13 +350,14 @@ impl Batch<'_> {
 }
 
 impl Image {
-    fn layers(&self) -> impl Iterator<Item = Layer> {
+    fn layers(&self, ignore_chown: bool) -> impl Iterator<Item = Layer> {
         let blobs = self.resolved.manifest.layers.iter();
-        blobs.zip(self.resolved.config.diff_ids()).map(|(blob, diff_id)| Layer {
+        blobs.zip(self.resolved.config.diff_ids()).map(move |(blob, diff_id)| Layer {
             source: Arc::clone(&self.source),
             blob: blob.clone(),
             diff_id: diff_id.clone(),
             cancel: self.cancel.clone(),
+            ignore_chown,
         })
     }
 }

@@ -45,7 +45,7 @@ pub fn default_path() -> Result<PathBuf> {
     if let Some(path) = set("JC_STORE") {
         return Ok(path.into());
     }
-    if rustix::process::geteuid().is_root() {
+    if sys::is_root() {
         return Ok("/var/lib/jc".into());
     }
     // The base directory specification: a path there that is not absolute counts as not set.

@@ -29,6 +29,8 @@ pub struct Layer {
     pub diff_id: Digest,
     /// When to stop.
     pub cancel: Cancel,
+    /// Whether all of it is to be root's, whatever it says.
+    pub ignore_chown: bool,
 }
 
 /// A layer that was unpacked and verified.
@@ -67,7 +69,8 @@ pub fn fetch(
     let tar = Pipe::new(tar, layer.cancel.clone());
     let tar = Verify::new(tar, layer.diff_id.clone(), None).called("the tar, by diff-id,");
     let mut reader = Reader::new(io::BufReader::with_capacity(BUFFER, tar));
-    match unpack(&mut reader, into, beneath, allowance).map_err(context)? {
+    let ignore_chown = layer.ignore_chown;
+    match unpack(&mut reader, into, beneath, allowance, ignore_chown).map_err(context)? {
         Unpacked::NeedsBeneath => Ok(None),
         Unpacked::Whole { implied, dependent } => {
             // What follows the archive's end counts for the digests too.

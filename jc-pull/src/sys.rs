@@ -1,5 +1,7 @@
 //! Small steps on directory fds that several modules take. Names here are single path components.
 
+mod special;
+
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,11 +10,16 @@ use rustix::io::{Errno, Result};
 
 use crate::tar::Time;
 
-/// What makes a directory hide those beneath it (overlayfs.rst, "Whiteouts and opaque directories").
-pub const OPAQUE: &str = "trusted.overlay.opaque";
+pub use special::{
+    forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at, xattrs_at,
+};
+
+/// What makes a directory hide those beneath it (overlayfs.rst, "Whiteouts and opaque directories"):
+/// for overlays of the machine's root, and for those that a user namespace mounts, with `userxattr`.
+const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 /// Tells overlayfs that a directory may hold whiteouts even where it merges with none; an empty
 /// value is "origin unknown".
-pub const ORIGIN: &str = "trusted.overlay.origin";
+const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
 
 /// Different each time, on every platform; good for names and jitter, not for secrets.
 pub fn random() -> u64 {
@@ -39,12 +46,6 @@ pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// Opens a name, whatever it is, only to refer to it.
-pub fn open_path(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
-}
-
 /// stat(2) of a name, not following it.
 pub fn stat(parent: impl AsFd, name: &[u8]) -> Result<Stat> {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -55,15 +56,60 @@ pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether this is how overlayfs says that a name is gone: a character device 0:0.
-pub fn is_whiteout(stat: &Stat) -> bool {
-    file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
 /// Whether the directory hides those beneath it.
 pub fn is_opaque(directory: impl AsFd) -> bool {
-    let mut value = [0; 2];
-    matches!(rustix::fs::fgetxattr(directory, OPAQUE, &mut value[..]), Ok(1) if value[0] == b'y')
+    let says_so = |key| {
+        let mut value = [0; 2];
+        let length = rustix::fs::fgetxattr(directory.as_fd(), key, &mut value[..]);
+        matches!(length, Ok(1) if value[0] == b'y')
+    };
+    OPAQUE.into_iter().any(says_so)
+}
+
+/// Hides what directories beneath hold.
+pub fn set_opaque(directory: impl AsFd) -> Result<()> {
+    mark(directory, OPAQUE, b"y")
+}
+
+/// Says that the directory may hold whiteouts.
+pub fn set_origin(directory: impl AsFd) -> Result<()> {
+    mark(directory, ORIGIN, b"")
+}
+
+/// For both kinds of overlays, if possible. Outside of the machine's own user namespace nobody may set
+/// the first; old kernels' tmpfs takes no second.
+fn mark(directory: impl AsFd, keys: [&str; 2], value: &[u8]) -> Result<()> {
+    let set = |key| {
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::fsetxattr(directory.as_fd(), key, value, flags) {
+            Ok(()) => Ok(None),
+            Err(e @ (Errno::PERM | Errno::OPNOTSUPP)) => Ok(Some(e)),
+            Err(e) => Err(e),
+        }
+    };
+    match keys.map(set) {
+        [Ok(Some(e)), Ok(Some(_))] | [Err(e), _] | [_, Err(e)] => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// What helps who may not give files away.
+pub const OWNERS_HINT: &str = "true owners need root, or a user namespace that maps them \
+    (jc-unshare -U --map-auto -- jc-pull ...); in one that maps only root, --ignore-chown";
+
+/// Makes a new directory what it is where nothing else is said, whatever its parent hands on.
+pub fn reset_owner(directory: &OwnedFd) -> Result<()> {
+    let (root, group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    rustix::fs::fchown(directory, Some(root), Some(group))?;
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(0o755))
+}
+
+/// Whether this is root, and not only in a user namespace (user_namespaces(7)).
+pub fn is_root() -> bool {
+    // The machine's own maps all numbers to themselves.
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let fields: Vec<&str> = map.split_whitespace().collect();
+    rustix::process::geteuid().is_root() && matches!(fields[..], [] | ["0", "0", "4294967295"])
 }
 
 /// Modification time only; the access time stays what it is.
@@ -90,33 +136,61 @@ pub fn is_overlay_xattr(key: &[u8]) -> bool {
     key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.")
 }
 
-/// The names of an open file's extended attributes; none where the file system knows none.
-pub fn xattr_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    loop {
-        let length = match rustix::fs::flistxattr_query(fd.as_fd()) {
-            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            other => other?,
-        };
-        names.resize(length, 0);
-        match rustix::fs::flistxattr(fd.as_fd(), &mut names[..]) {
-            Err(Errno::RANGE) => {}
-            length => {
-                names.truncate(length?);
-                break;
-            }
-        }
-    }
-    let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
-    Ok(names.map(<[u8]>::to_vec).collect())
+/// Extended attributes, in the order of their names.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Those of an open file, but for overlayfs' own; none where the file system knows none.
+pub fn xattrs(fd: impl AsFd) -> Result<Xattrs> {
+    let fd = fd.as_fd();
+    read_xattrs(
+        |list| rustix::fs::flistxattr(fd, list),
+        |key, to| rustix::fs::fgetxattr(fd, key, to),
+    )
 }
 
-/// One extended attribute's value.
-pub fn xattr(fd: impl AsFd, key: &[u8]) -> Result<Vec<u8>> {
-    let mut value = vec![0; 64 << 10];
-    let length = rustix::fs::fgetxattr(fd, key, &mut value[..])?;
-    value.truncate(length);
-    Ok(value)
+/// The names of an open file's extended attributes, overlayfs' own too.
+pub fn xattr_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
+    list_xattrs(|list| rustix::fs::flistxattr(fd.as_fd(), list))
+}
+
+/// Rooms for a list of names or a value, in bytes: one for nearly all, and what Linux has at the most
+/// (xattr(7)).
+const ROOMS: [usize; 2] = [256, 64 << 10];
+
+fn fill(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    let mut outcome = Err(Errno::RANGE);
+    for room in ROOMS {
+        let mut bytes = vec![0; room];
+        outcome = call(&mut bytes).map(|length| {
+            bytes.truncate(length);
+            bytes
+        });
+        if !matches!(outcome, Err(Errno::RANGE)) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn list_xattrs(list: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<Vec<u8>>> {
+    let names = match fill(list) {
+        Err(Errno::OPNOTSUPP) => Vec::new(),
+        other => other?,
+    };
+    Ok(names.split(|b| *b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize>,
+) -> Result<Xattrs> {
+    let mut found = Vec::new();
+    for key in list_xattrs(list)?.into_iter().filter(|key| !is_overlay_xattr(key)) {
+        let value = fill(|room| get(&key, room))?;
+        found.push((key, value));
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Removes a name, and all beneath it if it is a directory. That it is not there is no error.

@@ -144,15 +144,11 @@ impl<'a> Tree<'a> {
     fn imply(&mut self, name: &[u8], opaque: bool) -> Result<()> {
         let fd = self.make_directory(name, Mode::from_raw_mode(0o755))?;
         if opaque {
-            set_opaque(&fd).map_err(|e| self.fault("setxattr", name, e))?;
+            sys::set_opaque(&fd).map_err(|e| self.fault("setxattr", name, e))?;
         }
         // The parent may hand on its group and its setgid bit.
-        let setgid = self.is_setgid();
-        if setgid {
-            let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-            rustix::fs::fchown(&fd, Some(uid), Some(gid))
-                .and_then(|()| rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)))
-                .map_err(|e| self.fault("chown", name, e))?;
+        if self.is_setgid() {
+            sys::reset_owner(&fd).map_err(|e| self.fault("chown", name, e))?;
         }
         self.below.push(Frame { name: name.to_vec(), fd, mtime: Time::default(), setgid: false });
         self.implied.insert(self.path());
@@ -217,22 +213,15 @@ impl<'a> Tree<'a> {
         let path = String::from_utf8_lossy(&path);
         let error = Error::new(format_args!("{operation} {path}: {}", strerror(&errno.into())));
         match errno {
-            Errno::PERM | Errno::INVAL if operation == "chown" => error.hint(
-                "true owners need root, or a user namespace that maps them \
-                 (jc-unshare -U --map-auto)",
-            ),
-            Errno::PERM if matches!(operation, "mknod" | "setxattr") => {
-                error.hint("this needs root")
+            Errno::PERM | Errno::INVAL if operation == "chown" => error.hint(sys::OWNERS_HINT),
+            Errno::PERM if operation == "mknod" => error.hint("devices need root"),
+            Errno::PERM if operation == "setxattr" => {
+                error.hint("this attribute needs root, perhaps in a user namespace")
             }
             Errno::OPNOTSUPP => error.hint("the store's file system lacks what this layer needs"),
             _ => error,
         }
     }
-}
-
-/// Hides what directories beneath hold.
-pub fn set_opaque(directory: impl AsFd) -> rustix::io::Result<()> {
-    rustix::fs::fsetxattr(directory, sys::OPAQUE, b"y", rustix::fs::XattrFlags::empty())
 }
 
 fn set_mtime(frame: &Frame) -> Result<()> {

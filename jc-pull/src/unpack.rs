@@ -4,16 +4,16 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use jc_unshare::{Error, Result, strerror};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Dev, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::limits::Allowance;
 use crate::sys;
 use crate::tar::{Entry, Kind, Reader};
-use crate::tree::{Tree, set_opaque};
+use crate::tree::Tree;
 
 mod link;
 
@@ -38,12 +38,13 @@ pub enum Unpacked {
 }
 
 /// Unpacks into `root`, an empty directory. `beneath` are the layers that it lies on, the nearest
-/// first, if they are there already.
+/// first, if they are there already. `ignore_chown`: all is root's, whatever the layer says.
 pub fn unpack<R: BufRead>(
     reader: &mut Reader<R>,
     root: OwnedFd,
     beneath: Option<&[OwnedFd]>,
     mut allowance: Allowance,
+    ignore_chown: bool,
 ) -> Result<Unpacked> {
     let mut unpacker = Unpacker {
         tree: Tree::new(root, beneath.unwrap_or_default()),
@@ -53,7 +54,10 @@ pub fn unpack<R: BufRead>(
         may_defer: beneath.is_none(),
         deferred: false,
     };
-    while let Some(entry) = reader.entry().map_err(|e| Error::new(strerror(&e)))? {
+    while let Some(mut entry) = reader.entry().map_err(|e| Error::new(strerror(&e)))? {
+        if ignore_chown {
+            (entry.uid, entry.gid) = (0, 0);
+        }
         let unpacked = allowance
             .entry()
             .and_then(|()| allowance.bytes(entry.size))
@@ -103,19 +107,20 @@ impl Unpacker<'_> {
         };
         self.tree.enter(parents)?;
         if *name == OPAQUE_MARK {
-            return set_opaque(self.tree.fd()).map_err(|e| self.tree.fault("setxattr", name, e));
+            return sys::set_opaque(self.tree.fd())
+                .map_err(|e| self.tree.fault("setxattr", name, e));
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| is_whiteout) {
             return self.whiteout(hidden);
+        }
+        if sys::forges_whiteout(&entry.kind, entry.uid) {
+            return Err(Error::new("what the store itself hides a name with, not a whiteout"));
         }
         match (&entry.kind, target) {
             (Kind::Directory, _) => self.directory(name, entry),
             (Kind::File, _) => self.file(name, entry, reader),
             (Kind::Symlink(text), _) => self.symlink(name, text, entry),
             (Kind::Fifo, _) => self.node(name, FileType::Fifo, 0, entry),
-            (Kind::Char(0, 0), _) => {
-                Err(Error::new("a character device 0:0, which is how overlayfs hides a name"))
-            }
             (Kind::Char(major, minor), _) => {
                 let device = rustix::fs::makedev(*major, *minor);
                 self.node(name, FileType::CharacterDevice, device, entry)
@@ -163,7 +168,7 @@ impl Unpacker<'_> {
         let fd = fd.map_err(|e| self.tree.fault("open", name, e))?;
         if replaced {
             // What was there hid the layers beneath; so must what takes its place.
-            set_opaque(&fd).map_err(|e| self.tree.fault("setxattr", name, e))?;
+            sys::set_opaque(&fd).map_err(|e| self.tree.fault("setxattr", name, e))?;
         }
         self.tree.push_existing(name, fd)?;
         self.dress_directory(b".", entry, existed || inherits)
@@ -217,9 +222,9 @@ impl Unpacker<'_> {
         self.dress(name, entry)
     }
 
-    fn node(&mut self, name: &[u8], kind: FileType, device: u64, entry: &Entry) -> Result<()> {
+    fn node(&mut self, name: &[u8], kind: FileType, device: Dev, entry: &Entry) -> Result<()> {
         let mode = Mode::from_raw_mode(entry.mode);
-        self.make("mknod", name, |fd| rustix::fs::mknodat(fd, name, kind, mode, device))?;
+        self.make("mknod", name, |fd| sys::mknod(fd, name, kind, mode, device))?;
         self.dress(name, entry)
     }
 
@@ -238,20 +243,11 @@ impl Unpacker<'_> {
             }
         }
         if !entry.xattrs.is_empty() {
-            self.set_xattrs_by_path(name, entry).map_err(|e| fault("setxattr", e))?;
+            sys::set_xattrs_at(fd, name, &entry.xattrs).map_err(|e| fault("setxattr", e))?;
         }
         let times = sys::timestamps(entry.mtime);
         rustix::fs::utimensat(fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| fault("utimens", e))
-    }
-
-    /// An O_PATH fd takes no xattr calls; its name in /proc does, and ends at the very inode.
-    fn set_xattrs_by_path(&self, name: &[u8], entry: &Entry) -> rustix::io::Result<()> {
-        let fd = sys::open_path(self.tree.fd(), name)?;
-        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        entry.xattrs.iter().try_for_each(|(key, value)| {
-            rustix::fs::setxattr(path.as_str(), key.as_slice(), value, XattrFlags::empty())
-        })
     }
 
     /// Hides a name of the layers beneath. Order does not matter: what this layer itself has under
@@ -262,12 +258,10 @@ impl Unpacker<'_> {
         }
         let fault = |operation: &str, e| self.tree.fault(operation, name, e);
         let fd = self.tree.fd();
-        let made = rustix::fs::mknodat(fd, name, FileType::CharacterDevice, Mode::empty(), 0);
-        match made {
-            Ok(()) => rustix::fs::fsetxattr(fd, sys::ORIGIN, b"", XattrFlags::empty())
-                .map_err(|e| fault("setxattr", e)),
+        match sys::make_whiteout(fd, name) {
+            Ok(()) => sys::set_origin(fd).map_err(|e| fault("setxattr", e)),
             Err(Errno::EXIST) => match sys::open_dir(fd, name) {
-                Ok(directory) => set_opaque(directory).map_err(|e| fault("setxattr", e)),
+                Ok(directory) => sys::set_opaque(directory).map_err(|e| fault("setxattr", e)),
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(()),
                 Err(e) => Err(fault("open", e)),
             },

@@ -18,8 +18,9 @@ pub struct LayerNames {
 
 impl LayerNames {
     /// The names of a layer and those beneath it, from the diff-ids (image-spec config.md,
-    /// "Layer ChainID"), lowest first.
-    pub fn of(diff_ids: &[Digest]) -> Vec<Self> {
+    /// "Layer ChainID"), lowest first. `ignore_chown`: of such without their owners, which are others.
+    pub fn of(diff_ids: &[Digest], ignore_chown: bool) -> Vec<Self> {
+        let mark = if ignore_chown { "unowned-" } else { "" };
         let mut chain: Option<Digest> = None;
         let mut names = Vec::new();
         for diff_id in diff_ids {
@@ -27,7 +28,8 @@ impl LayerNames {
                 None => diff_id.clone(),
                 Some(chain) => Digest::of(format!("{chain} {diff_id}").as_bytes()),
             };
-            let (alone, chained) = (diff_id.file_name(), format!("chain-{}", next.file_name()));
+            let alone = format!("{mark}{}", diff_id.file_name());
+            let chained = format!("{mark}chain-{}", next.file_name());
             names.push(Self { alone, chained });
             chain = Some(next);
         }

@@ -65,9 +65,7 @@ impl Work<'_> {
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
         let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
         // The store's own directory may hand on a group or a setgid bit.
-        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-        rustix::fs::fchown(&fd, Some(uid), Some(gid)).on("chown", &path)?;
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).on("chmod", &path)?;
+        sys::reset_owner(&fd).on("chown", &path)?;
         Ok(fd)
     }
 

@@ -10,6 +10,8 @@ mod reader;
 mod sparse;
 mod writer;
 
+use rustix::fs::RawMode;
+
 pub use reader::Reader;
 pub use writer::Writer;
 
@@ -49,7 +51,7 @@ pub struct Entry {
     /// What it is.
     pub kind: Kind,
     /// Permissions with setuid, setgid and sticky bit.
-    pub mode: u32,
+    pub mode: RawMode,
     /// The owner's user id.
     pub uid: u32,
     /// The owner's group id.

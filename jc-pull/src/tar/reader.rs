@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use rustix::fs::RawMode;
+
 use super::header::{BLOCK, Header};
 use super::pax::Pax;
 use super::sparse::{self, Piece};
@@ -190,7 +192,7 @@ impl<R: BufRead> Reader<R> {
         Ok(Entry {
             path,
             kind,
-            mode: u32::try_from(header.mode()? & 0o7777).unwrap_or_default(),
+            mode: RawMode::try_from(header.mode()? & 0o7777).unwrap_or_default(),
             uid: id(pax.uid, header.uid()?, "uid")?,
             gid: id(pax.gid, header.gid()?, "gid")?,
             size,

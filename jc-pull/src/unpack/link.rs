@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Context, Error, Result, strerror};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::{Unpacker, WHITEOUT, components, is_aufs};
@@ -38,11 +38,7 @@ impl Unpacker<'_> {
 
     /// The target's directory, if this layer has the target.
     fn own_target(&self, name: &[u8], parents: &[&[u8]]) -> rustix::io::Result<OwnedFd> {
-        let parents = if parents.is_empty() { b".".to_vec() } else { parents.join(&b'/') };
-        let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let root = self.tree.root();
-        let directory = rustix::fs::openat2(root, parents, flags, Mode::empty(), resolve)?;
+        let directory = sys::open_beneath(self.tree.root(), parents)?;
         let stat = sys::stat(&directory, name)?;
         if sys::is_whiteout(&stat) { Err(Errno::NOENT) } else { Ok(directory) }
     }

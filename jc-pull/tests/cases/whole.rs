@@ -56,7 +56,9 @@ fn xattrs(path: &Path) -> Vec<(String, Vec<u8>)> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
     let mut names = [0; 4096];
     let n = rustix::fs::llistxattr(path.as_c_str(), &mut names[..]).unwrap_or(0);
-    let names = names[..n].split(|b| *b == 0).filter(|n| !n.is_empty());
+    // An overlay that keeps its own accounts in `trusted.` shows those that are for others.
+    let names = names[..n].split(|b| *b == 0);
+    let names = names.filter(|n| !n.is_empty() && !n.starts_with(b"user.overlay."));
     let mut all: Vec<(String, Vec<u8>)> = names
         .map(|name| {
             let name = String::from_utf8(name.to_vec()).unwrap();

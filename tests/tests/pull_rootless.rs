@@ -1,0 +1,169 @@
+//! `jc-pull` by an ordinary user, and layers in overlays of user namespaces.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use jc_tests::image::{Image, Layout};
+use jc_tests::layer::{Entry, Layer};
+use jc_tests::pulled::{layer_dirs, record};
+use jc_tests::roots::busybox_layer;
+use jc_tests::{Cmd, Sandbox, require, sandbox};
+
+const TOOL: &str = "jc-pull";
+
+/// An image with all that is different without root: owners, whiteouts, opaque directories, file
+/// capabilities. What its `hidden` directories show is a line.
+fn image(s: &Sandbox) -> String {
+    let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let base = busybox_layer()
+        .entry(Entry::dir("gone/"))
+        .entry(Entry::file("gone/file", ""))
+        .entry(Entry::dir("opaque/"))
+        .entry(Entry::file("opaque/below", ""))
+        .entry(Entry::dir("kept/"))
+        .entry(Entry::file("kept/of-web", "x").owner(33, 34).mode(0o4751))
+        .entry(Entry::file("kept/removed", ""))
+        .entry(Entry::file("kept/capable", "").xattr("security.capability", capability));
+    let top = Layer::new()
+        .entry(Entry::file(".wh.gone", ""))
+        .entry(Entry::file("opaque/.wh..wh..opq", ""))
+        .entry(Entry::file("opaque/above", ""))
+        .entry(Entry::file("kept/.wh.removed", ""))
+        .entry(Entry::dir("only/").mode(0o700).owner(33, 34))
+        .entry(Entry::file("only/.wh.never", ""));
+    let layout = Layout::new(s.path("image"));
+    layout.image("x", &Image::new().layer(base).layer(top));
+    "oci:/srv/image".to_owned()
+}
+
+const LOOK: &str = "ls -d /gone 2>&1; ls /opaque /kept; ls -A /only; ls -ln /kept/of-web";
+const LOOKS: &str = "ls: /gone: No such file or directory\n/kept:\ncapable\nof-web\n\n\
+    /opaque:\nabove\n-rwsr-x--x    1";
+
+/// An ordinary user, and what makes a command one of that user's.
+const USER: u32 = 4321;
+const AS_USER: [&str; 5] = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--"];
+
+/// A home for the user, and IDs to map.
+struct Home<'a>(&'a Sandbox);
+
+impl<'a> Home<'a> {
+    fn new(s: &'a Sandbox) -> Self {
+        require(s, "newuidmap", "uidmap");
+        let home = s.path("home");
+        fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(USER), Some(USER)).unwrap();
+        let passwd = fs::read_to_string("/etc/passwd").unwrap();
+        let passwd = format!("{passwd}ann:x:{USER}:{USER}::/srv/home:/bin/sh\n");
+        let ids = "ann:200000:65536\n";
+        for (name, text) in [("passwd", &*passwd), ("subuid", ids), ("subgid", ids)] {
+            fs::write(s.path(name), text).unwrap();
+            s.sh(&format!("mount --bind {name} /etc/{name}")).run().code(0);
+        }
+        Self(s)
+    }
+
+    /// A chain of the user's, where the store is where it is without anything being said.
+    fn user(&self, words: &str) -> Cmd {
+        let cmd = self.0.cmd("env").args(["-u", "JC_STORE", "HOME=/srv/home"]).args(AS_USER);
+        cmd.args(words.split_whitespace())
+    }
+}
+
+impl Drop for Home<'_> {
+    fn drop(&mut self) {
+        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid").run());
+    }
+}
+
+/// The link that enters the root of a record.
+fn rootfs(record: &serde_json::Value) -> String {
+    let layers = layer_dirs(record).into_iter().map(|dir| format!("--layer {}", dir.display()));
+    format!("jc-rootfs {} --", layers.collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn a_range_of_users_gives_true_owners() {
+    sandbox(|s| {
+        let image = image(s);
+        let home = Home::new(s);
+        let ran = home.user(&format!("jc-unshare -U --map-auto -- {TOOL} -q {image}")).run();
+        let record = record(&ran);
+        let layers = layer_dirs(&record);
+        assert!(layers[0].starts_with("/srv/home/.local/share/jc/layers"), "{layers:?}");
+        let of_web = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
+        assert_eq!((of_web.uid(), of_web.gid(), of_web.mode()), (200_032, 200_033, 0o104751));
+        let chain = format!("jc-unshare -U --map-auto -- {} sh -c", rootfs(&record));
+        let shown = home.user(&chain).arg(LOOK).run().code(0).out();
+        assert!(shown.starts_with(LOOKS) && shown.contains(" 33       34 "), "{shown}");
+        for tool in ["jc-images --check", "jc-images --json", "jc-rmi --unused"] {
+            home.user(&format!("jc-unshare -U --map-auto -- {tool}")).run().code(0);
+        }
+    });
+}
+
+#[test]
+fn root_alone_has_no_owners_to_give() {
+    sandbox(|s| {
+        let image = image(s);
+        let home = Home::new(s);
+        let alone = format!("jc-unshare -U --map-root -- {TOOL} -q");
+        let ran = home.user(&format!("{alone} {image}")).run().code(1);
+        assert!(ran.err().contains("--ignore-chown"), "{ran}");
+        ran.stdout("").fails_as(TOOL, ": Invalid argument");
+        let without = record(&home.user(&format!("{alone} --ignore-chown {image}")).run());
+        let layers = layer_dirs(&without);
+        let of_web = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
+        assert_eq!((of_web.uid(), of_web.gid(), of_web.mode()), (USER, USER, 0o104751));
+        let chain = format!("jc-unshare -U --map-root -- {} sh -c", rootfs(&without));
+        let shown = home.user(&chain).arg(LOOK).run().code(0).out();
+        assert!(shown.starts_with(LOOKS) && shown.contains(" 0        0 "), "{shown}");
+        // These are not taken for the true ones.
+        let auto = format!("jc-unshare -U --map-auto -- {TOOL} -q");
+        let with = layer_dirs(&record(&home.user(&format!("{auto} {image}")).run()));
+        assert!(with.iter().all(|layer| !layers.contains(layer)), "{with:?}");
+        // Nor does root's choice not to have owners last.
+        let ran = s.jc(TOOL).args(["-q", "--ignore-chown", &image]).run();
+        let ignored = layer_dirs(&record(&ran));
+        assert_eq!(fs::metadata(ignored[0].join("kept/of-web")).unwrap().uid(), 0);
+        let true_ones = layer_dirs(&s.pull(&image));
+        assert_eq!(fs::metadata(true_ones[0].join("kept/of-web")).unwrap().uid(), 33);
+    });
+}
+
+#[test]
+fn who_is_not_root_at_all_is_told_what_helps() {
+    sandbox(|s| {
+        let image = image(s);
+        let home = Home::new(s);
+        for option in ["", "--ignore-chown"] {
+            let ran = home.user(&format!("{TOOL} -q {option} {image}")).run().code(1);
+            assert!(ran.err().contains("jc-unshare -U --map-auto -- jc-pull"), "{ran}");
+            ran.stdout("").fails_as(TOOL, "layers are unpacked by root");
+        }
+        // What needs no layers needs no root.
+        home.user(&format!("{TOOL} --print config {image}")).run().code(0);
+        // A device is never left out.
+        let layout = Layout::new(s.path("device"));
+        layout.image("x", &Image::new().layer(Layer::new().entry(Entry::device("null", 1, 3))));
+        let chain = format!("jc-unshare -U --map-auto -- {TOOL} -q oci:/srv/device");
+        let ran = home.user(&chain).run().code(1);
+        assert!(ran.err().contains("devices need root"), "{ran}");
+        ran.fails_as(TOOL, "entry null: mknod null: Operation not permitted");
+    });
+}
+
+/// Root's own layers, in a user namespace: nothing that was hidden comes back.
+#[test]
+fn roots_layers_do_for_both_kinds_of_overlays() {
+    sandbox(|s| {
+        let record = s.pull(&image(s));
+        for namespace in ["", "jc-unshare -U --map-users 0:0:65536 --map-groups 0:0:65536 -- "] {
+            let script = format!("{namespace}{} sh -c '{LOOK}'", rootfs(&record));
+            let shown = s.sh(&script).run().code(0).out();
+            assert!(shown.starts_with(LOOKS) && shown.contains(" 33       34 "), "{shown}");
+        }
+    });
+}
