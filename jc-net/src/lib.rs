@@ -1,59 +1,85 @@
 //! The `jc-net` tool: the network namespace and what is plugged into it.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
-
-use clap::Parser;
-use jc_unshare::{Result, Tool, require_program};
-
+#[cfg(target_os = "linux")]
+mod actions;
+#[cfg(target_os = "linux")]
+mod args;
+#[cfg(target_os = "linux")]
+mod bridge;
+#[cfg(target_os = "linux")]
+mod dns;
+#[cfg(target_os = "linux")]
+mod enter;
+#[cfg(target_os = "linux")]
+mod host;
+#[cfg(target_os = "linux")]
+mod lease;
+#[cfg(target_os = "linux")]
+mod link;
+#[cfg(target_os = "linux")]
+mod lock;
+#[cfg(target_os = "linux")]
+mod message;
+#[cfg(target_os = "linux")]
+mod mode;
 #[cfg(target_os = "linux")]
 mod net;
 #[cfg(target_os = "linux")]
 mod netlink;
+#[cfg(target_os = "linux")]
+mod nft;
+#[cfg(target_os = "linux")]
+mod pasta;
+#[cfg(target_os = "linux")]
+mod ports;
+#[cfg(target_os = "linux")]
+mod route;
+#[cfg(target_os = "linux")]
+mod rules;
+#[cfg(target_os = "linux")]
+mod status;
+#[cfg(target_os = "linux")]
+mod subnet;
+#[cfg(target_os = "linux")]
+mod sys;
+#[cfg(target_os = "linux")]
+mod sysctl;
+
+use std::process::ExitCode;
+
+use jc_unshare::{Result, Tool};
+
+#[cfg(target_os = "linux")]
+pub use args::Args;
+#[cfg(target_os = "linux")]
+use mode::Network;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-net");
 
-/// Give PROG a network of its own, then run it
-#[derive(Debug, Parser)]
-#[command(name = "jc-net", version, override_usage = "jc-net [options] [--] PROG [ARG...]")]
-pub struct Args {
-    /// none: a new network namespace with only loopback, up; host: the caller's network
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = network)]
-    network: Network,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, value_name = "PROG")]
-    program: Vec<OsString>,
-}
-
-/// Which network the program gets.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Network {
-    /// A new namespace with loopback up.
-    None,
-    /// The caller's.
-    Host,
-}
-
-fn network(word: &str) -> std::result::Result<Network, String> {
-    match word {
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        "bridge" => Err("not there yet, only none and host are".to_owned()),
-        _ => Err("none or host".to_owned()),
-    }
-}
-
-/// Does what the command line says: this process becomes the payload.
+/// Does what the command line says: this process becomes the payload, or returns its exit code.
 #[cfg(target_os = "linux")]
 pub fn run(args: Args) -> Result<ExitCode> {
-    require_program(&args.program)?;
-    Err(net::enter(&args))
+    if args.is_action() {
+        args.check_action()?;
+        return net::act(&args);
+    }
+    jc_unshare::require_program(&args.program)?;
+    net::run(&args)
+}
+
+/// A command line, on a platform that has no network namespaces.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, clap::Parser)]
+#[command(name = "jc-net", version)]
+pub struct Args {
+    /// The options and the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<std::ffi::OsString>,
 }
 
 /// Says that the platform has no network namespaces.
 #[cfg(not(target_os = "linux"))]
-pub fn run(args: Args) -> Result<ExitCode> {
-    require_program(&args.program)?;
+pub fn run(_: Args) -> Result<ExitCode> {
     Ok(TOOL.unsupported("network namespaces"))
 }

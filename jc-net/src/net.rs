@@ -1,26 +1,239 @@
-//! What the tool does on Linux.
+//! What the tool does on Linux: one recipe for each kind of network.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
 use jc_unshare::namespaces::unshare;
+use jc_unshare::supervise::{Exit, spawn};
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result, exec};
+use rustix::process::getpid;
+use serde_json::{Value, json};
 
-use crate::netlink::Route;
-use crate::{Args, Network};
+use crate::bridge::{self, Bridge};
+use crate::dns::{self, Reach};
+use crate::host::Host;
+use crate::lease::{self, Cable, INSIDE};
+use crate::link::{self, LOOPBACK};
+use crate::netlink::{Refusal, Socket};
+use crate::ports::{self, Held};
+use crate::rules;
+use crate::status::StatusFd;
+use crate::{Args, Network, TOOL, actions, enter, route, status, sysctl};
 
-/// Makes the network that the arguments ask for, then becomes the program. Returns only an error.
-pub fn enter(args: &Args) -> Error {
-    match make(args.network) {
-        Ok(()) => exec::exec(&args.program),
-        Err(error) => error,
+/// Does what the command line says. Returns the payload's code where this process has to hold
+/// something; else it becomes the payload.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    // First: a descriptor that the caller has not opened must not turn out to be one of ours.
+    let status = args.status_fd.map(StatusFd::take).transpose()?;
+    let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
+    args.check(&network)?;
+    match &network {
+        Network::Bridge => bridged(args, status),
+        Network::None => {
+            unshare(clone::NEWNET)?;
+            let up = Socket::route()?.ask(link::set_up(LOOPBACK));
+            up.map_err(|refusal| refusal.during("set lo up"))?;
+            become_program(args, &network, status, Reach::Nothing)
+        }
+        Network::Host => become_program(args, &network, status, Reach::Host),
+        Network::Ns(path) => {
+            enter::file(path)?;
+            become_program(args, &network, status, Reach::Outside { v6: true })
+        }
+        Network::Join(pid) => {
+            enter::process(*pid)?;
+            become_program(args, &network, status, Reach::Outside { v6: true })
+        }
+        Network::Pasta => crate::pasta::run(args, status),
     }
 }
 
-fn make(network: Network) -> Result<()> {
-    match network {
-        Network::Host => Ok(()),
-        Network::None => {
-            unshare(clone::NEWNET)?;
-            Route::open()?.loopback_up()
+/// `--list`, `--gc`, `--rm-bridge`
+pub fn act(args: &Args) -> Result<ExitCode> {
+    let host = Host::open(args.verbose)?;
+    if args.list {
+        actions::list(&host, args.json)?;
+    } else if args.gc {
+        actions::collect(&host)?;
+    } else if let Some(name) = &args.rm_bridge {
+        actions::remove_bridge(&host, name)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What there is to tell of a network that was there, or that has only loopback; then the program.
+fn become_program(
+    args: &Args,
+    network: &Network,
+    status: Option<StatusFd>,
+    reach: Reach,
+) -> Result<ExitCode> {
+    let networks = if args.hosts.is_empty() && status.is_none() {
+        Vec::new()
+    } else {
+        present_addresses(&Socket::route()?)?
+    };
+    let addresses: Vec<IpAddr> = networks.iter().map(IpNetwork::ip).collect();
+    write_files(args, reach, &addresses)?;
+    if let Some(status) = status {
+        let addresses = status::networks(networks.into_iter());
+        status.tell(&json!({"network": network.name(), "addresses": addresses}))?;
+    }
+    Err(exec::exec(&args.program))
+}
+
+/// The addresses in the present network namespace: those that others can reach, else loopback.
+pub fn present_addresses(socket: &Socket) -> Result<Vec<IpNetwork>> {
+    let doing = |refusal: Refusal| refusal.during("list addresses");
+    let mut all = Vec::new();
+    for link in link::list(socket, None).map_err(doing)? {
+        if link.index != LOOPBACK {
+            all.extend(route::addresses(socket, link.index).map_err(doing)?);
         }
     }
+    if all.is_empty() {
+        let v6 = sysctl::get("ipv6/conf/lo/disable_ipv6").as_deref() == Some("0");
+        let v6 = v6.then_some(IpAddr::from(Ipv6Addr::LOCALHOST));
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST)].into_iter().chain(v6);
+        let with_prefix =
+            |address: IpAddr| IpNetwork::new(address, if address.is_ipv4() { 8 } else { 128 }).ok();
+        all.extend(loopback.filter_map(with_prefix));
+    }
+    Ok(all)
+}
+
+/// The files that the next links bind over those of the root.
+pub fn write_files(args: &Args, reach: Reach, addresses: &[IpAddr]) -> Result<()> {
+    if let Some(path) = &args.resolv_conf {
+        let wanted = dns::Wanted { servers: &args.dns, search: &args.dns_search };
+        dns::write(path, &wanted, reach)?;
+    }
+    args.hosts.iter().try_for_each(|line| line.append(addresses))
+}
+
+/// A cable to a bridge.
+fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
+    let host = Host::open(args.verbose)?;
+    let bridge = bridge::ensure(&host, &args.bridge())?;
+    if args.verbose {
+        for chain in rules::who_drops_forwarded(&host.netfilter)? {
+            host.say(format_args!(
+                "hint: {chain} drops what it does not know: let {} through there",
+                bridge.name
+            ));
+        }
+    }
+    // Ports are the host's, and so must be taken here.
+    let mut held = ports::hold(&args.published(), bridge.v6.is_some())?;
+    let has_ports = !held.forwards.is_empty();
+    if has_ports && bridge.policy.internal {
+        return Err(Error::new(format_args!(
+            "{} is internal: no port can be published",
+            bridge.name
+        )));
+    }
+    if has_ports {
+        // So that 127.0.0.1 leads to the container; the bridge's rules let nobody misuse it.
+        sysctl::ensure(&format!("ipv4/conf/{}/route_localnet", bridge.name), "1")?;
+    }
+    unshare(clone::NEWNET)?;
+    let inside = Socket::route()?;
+    let pid = getpid().as_raw_nonzero().get().unsigned_abs();
+    let cable = lease::plug(&host.route, &bridge, args.lease(), pid)?;
+    configure(&inside, &bridge, &cable)?;
+    wait_until_ready(&host.route, &cable.name)?;
+    wait_until_ready(&inside, INSIDE)?;
+    drop(inside);
+    let addresses = cable.addresses();
+    if has_ports {
+        held.lead_to(&addresses);
+        rules::publish(&host.netfilter, &cable.name, &held.forwards)?;
+    }
+    let reach = match bridge.policy.internal {
+        true => Reach::Nothing,
+        false => Reach::Outside { v6: cable.v6.is_some() },
+    };
+    write_files(args, reach, &addresses)?;
+    if let Some(status) = status {
+        status.tell(&tell(&bridge, &cable, &held))?;
+    }
+    if has_ports { hold(args, host, &held) } else { Err(exec::exec(&args.program)) }
+}
+
+/// Waits for the program with the ports in hand: they are free, and their rules gone, when this
+/// process ends, however it does.
+fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
+    let Host { netfilter, route, lock, .. } = host;
+    drop((route, lock));
+    let child = spawn(TOOL, 0, None, |_| exec::exec(&args.program))?;
+    let mut keep = vec![netfilter.as_fd()];
+    keep.extend(held.sockets.iter().map(AsFd::as_fd));
+    child.wait_holding(&keep).map(Exit::end)
+}
+
+/// Addresses and routes of the container's end.
+fn configure(inside: &Socket, bridge: &Bridge, cable: &Cable) -> Result<()> {
+    let found = link::by_name(inside, INSIDE).map_err(|r| r.during("look for eth0"))?;
+    let index = found.ok_or_else(|| Error::new("eth0: removed meanwhile"))?.index;
+    let accept = format!("ipv6/conf/{INSIDE}/accept_ra");
+    if cable.v6.is_some() && sysctl::exists(&accept) {
+        // A neighbour on the bridge could say that it is the router.
+        sysctl::ensure(&accept, "0")?;
+        sysctl::ensure(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
+    }
+    let mut messages = vec![link::set_up(LOOPBACK), link::set_up(index)];
+    messages.extend(cable.networks().map(|network| route::add_address(index, network)));
+    if !bridge.policy.internal {
+        let gateways = gateways(bridge).filter(|gateway| gateway.is_ipv4() || cable.v6.is_some());
+        messages.extend(gateways.map(|gateway| route::add_default(index, gateway)));
+    }
+    let names = cable.networks().map(|network| format!("add address {network}"));
+    let up = ["set lo up".to_owned(), "set eth0 up".to_owned()];
+    let mut names: Vec<String> = up.into_iter().chain(names).collect();
+    names.resize(messages.len(), "add the default route".to_owned());
+    inside.send_all(messages).map_err(|refusal| {
+        let index = refusal.index;
+        refusal.during(names.get(index).map_or("configure eth0", String::as_str))
+    })
+}
+
+fn gateways(bridge: &Bridge) -> impl Iterator<Item = IpAddr> {
+    let v6 = bridge.v6.map(|v6| IpAddr::from(v6.ip()));
+    [IpAddr::from(bridge.v4.ip())].into_iter().chain(v6)
+}
+
+/// The kernel starts to send on a link some moments after its other end is up; until then it would
+/// throw packets away, and the first connection would take a second.
+fn wait_until_ready(socket: &Socket, name: &str) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let start = Instant::now();
+    loop {
+        let found = link::by_name(socket, name);
+        match found.map_err(|r| r.during(format_args!("look for {name}")))? {
+            Some(link) if link.ready => return Ok(()),
+            Some(_) if start.elapsed() < PATIENCE => sleep(Duration::from_micros(50)),
+            Some(_) => return Err(Error::new(format_args!("{name} does not get a carrier"))),
+            None => return Err(Error::new(format_args!("{name}: removed meanwhile"))),
+        }
+    }
+}
+
+fn tell(bridge: &Bridge, cable: &Cable, held: &Held) -> Value {
+    let gateways = gateways(bridge).filter(|_| !bridge.policy.internal);
+    json!({
+        "network": "bridge",
+        "interface": INSIDE,
+        "host-interface": cable.name,
+        "bridge": bridge.name,
+        "mac": cable.mac.to_string(),
+        "mtu": bridge.mtu,
+        "addresses": status::networks(cable.networks()),
+        "gateways": status::addresses(gateways),
+        "ports": status::ports(&held.forwards),
+    })
 }

@@ -1,77 +1,305 @@
-//! One small synchronous rtnetlink(7) socket.
+//! One small synchronous netlink(7) socket, for rtnetlink and nfnetlink alike.
 
-use std::os::fd::OwnedFd;
+use std::cell::Cell;
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use jc_unshare::hints::capable;
 use jc_unshare::{Context, Error, Result, strerror};
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto,
+    socket_with,
 };
 
+use crate::sys;
+
+pub use crate::message::{Attributes, Message};
+
 const NLMSG_ERROR: u16 = 2;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const RTM_NEWLINK: u16 = 16;
-const IFF_UP: u32 = 1;
-/// The loopback interface is the first of every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
+const NLMSG_DONE: u16 = 3;
+/// Asks for an acknowledgement.
+pub const ACK: u16 = 4;
+/// Asks for all that match.
+pub const DUMP: u16 = 0x300;
+/// An object of that name must not be there.
+pub const EXCL: u16 = 0x200;
+/// An object that is not there is made.
+pub const CREATE: u16 = 0x400;
+/// Among others of its kind, at the end.
+pub const APPEND: u16 = 0x800;
 
-/// A socket to the routing tables of the network namespace in which it was opened.
-pub struct Route(OwnedFd);
+/// The length of nlmsghdr.
+pub const HEADER: usize = 16;
 
-impl Route {
-    /// Opens one in the present network namespace. NETLINK_ROUTE is the protocol numbered 0.
-    pub fn open() -> Result<Self> {
-        let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
-        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None);
-        socket.op("open netlink socket").map(Self)
+/// What the kernel said to a message that it refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The error's number.
+    pub errno: Errno,
+    /// The kernel's own words, the extended acknowledgement.
+    words: Option<String>,
+    /// Which message of a batch it was about.
+    pub index: usize,
+}
+
+/// What a question to the kernel gives.
+pub type Answer<T> = std::result::Result<T, Refusal>;
+
+impl Refusal {
+    fn local(errno: Errno) -> Self {
+        Self { errno, words: None, index: 0 }
     }
 
-    /// Sets the loopback interface up, which gives it 127.0.0.1 and ::1.
-    pub fn loopback_up(&self) -> Result<()> {
-        let mut body = vec![0; 4]; // ifi_family, padding, ifi_type
-        for field in [LOOPBACK_INDEX, IFF_UP, IFF_UP] {
-            body.extend(field.to_ne_bytes()); // ifi_index, ifi_flags, ifi_change
+    /// The error for a user, who is told what was being done.
+    pub fn during(self, operation: impl Display) -> Error {
+        const CAP_NET_ADMIN: u32 = 12;
+        let words = self.words.map_or(String::new(), |words| format!(": {words}"));
+        let cause = strerror(&io::Error::from(self.errno));
+        let error = Error::new(format_args!("{operation}: {cause}{words}"));
+        if self.errno == Errno::PERM && !capable(CAP_NET_ADMIN) {
+            return error.hint("this needs CAP_NET_ADMIN: run as root");
         }
-        self.request(RTM_NEWLINK, &body, "set lo up")
+        if self.errno == Errno::PERM {
+            return error.hint(
+                "this network namespace belongs to another user namespace: --network pasta works",
+            );
+        }
+        error
+    }
+}
+
+/// A socket to the network namespace in which it was opened, wherever this process goes.
+pub struct Socket {
+    fd: OwnedFd,
+    sequence: Cell<u32>,
+}
+
+/// The protocols, by their numbers.
+#[derive(Clone, Copy)]
+enum Family {
+    Route = 0,
+    Netfilter = 12,
+}
+
+impl Socket {
+    /// A socket for links, addresses and routes.
+    pub fn route() -> Result<Self> {
+        Self::open(Family::Route)
     }
 
-    /// Sends one request and waits for its acknowledgement.
-    fn request(&self, kind: u16, body: &[u8], operation: &str) -> Result<()> {
-        let message = message(kind, NLM_F_REQUEST | NLM_F_ACK, body);
-        let kernel = SocketAddrNetlink::new(0, 0);
-        sendto(&self.0, &message, SendFlags::empty(), &kernel).op(operation)?;
-        let mut reply = [0; 4096];
-        let (length, _) = recv(&self.0, &mut reply, RecvFlags::empty()).op(operation)?;
-        match error_code(&reply[..length]) {
-            Some(0) => Ok(()),
-            Some(code) => {
-                let error = std::io::Error::from_raw_os_error(-code);
-                Err(Error::new(format_args!("{operation}: {}", strerror(&error))))
+    /// A socket for nf_tables.
+    pub fn netfilter() -> Result<Self> {
+        Self::open(Family::Netfilter)
+    }
+
+    fn open(family: Family) -> Result<Self> {
+        const SOL_NETLINK: i32 = 270;
+        const CAP_ACK: i32 = 10;
+        const EXT_ACK: i32 = 11;
+        const GET_STRICT_CHK: i32 = 12;
+        let number = rustix::net::RawProtocol::new(family as u32);
+        let protocol = number.map(Protocol::from_raw);
+        let kind = (AddressFamily::NETLINK, SocketType::RAW);
+        let fd = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, protocol);
+        let fd = fd.op("open netlink socket")?;
+        // An answer repeats no more than the header, says why, and unknown fields are refused.
+        for option in [CAP_ACK, EXT_ACK, GET_STRICT_CHK] {
+            sys::set_socket_option(fd.as_fd(), SOL_NETLINK, option, 1)
+                .op("netlink socket option")?;
+        }
+        Ok(Self { fd, sequence: Cell::new(1) })
+    }
+
+    /// The descriptor, for who has to keep it open.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Sends one message and waits until it is done.
+    pub fn ask(&self, message: Message) -> Answer<()> {
+        self.batch([message])
+    }
+
+    /// Sends several messages at once; the kernel does one after the other, and those after a failed
+    /// one, too. The first refusal is the answer.
+    pub fn batch<const N: usize>(&self, messages: [Message; N]) -> Answer<()> {
+        self.send_all(messages.into())
+    }
+
+    /// [`batch`](Self::batch), of any number of messages, of which only the last is acknowledged if all
+    /// is well.
+    pub fn send_all(&self, mut messages: Vec<Message>) -> Answer<()> {
+        if let Some(last) = messages.last_mut() {
+            last.add_flags(ACK);
+        }
+        self.send_batch(messages)
+    }
+
+    /// [`send_all`](Self::send_all) where the messages say themselves what is acknowledged, at least
+    /// one of them.
+    pub fn send_batch(&self, messages: Vec<Message>) -> Answer<()> {
+        let count = messages.len() as u32;
+        let awaited = messages.iter().rposition(Message::is_acknowledged).unwrap_or(0) as u32;
+        let first = self.send(messages)?;
+        let mut refusal = None;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let reply = self.receive(&mut buffer)?;
+            for (kind, sequence, body) in parts(reply) {
+                let index = sequence.wrapping_sub(first);
+                if kind != NLMSG_ERROR || index >= count {
+                    continue; // of a batch before
+                }
+                let outcome = acknowledged(body, index as usize);
+                let failed = outcome.is_err();
+                refusal = refusal.or(outcome.err());
+                // A batch that nf_tables cannot begin with is answered once.
+                if index >= awaited || failed && index == 0 {
+                    return refusal.map_or(Ok(()), Err);
+                }
             }
-            None => Err(Error::new(format_args!("{operation}: unexpected netlink reply"))),
+        }
+    }
+
+    /// Asks for one object; nothing if there is none.
+    pub fn get<T>(&self, message: Message, read: impl Fn(&[u8]) -> Option<T>) -> Answer<Option<T>> {
+        let first = self.send(vec![message])?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let reply = self.receive(&mut buffer)?;
+            for (kind, sequence, body) in parts(reply) {
+                match kind {
+                    _ if sequence != first => {}
+                    NLMSG_ERROR => {
+                        return match acknowledged(body, 0) {
+                            Err(e) if is_absent(e.errno) => Ok(None),
+                            other => other.map(|()| None),
+                        };
+                    }
+                    _ => return Ok(read(body)),
+                }
+            }
+        }
+    }
+
+    /// Asks for all objects that match, and reads those that `read` wants.
+    pub fn dump<T>(
+        &self,
+        make: impl Fn() -> Message,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Answer<Vec<T>> {
+        // A list that changed while it was read is read again; in the end it is as good as it gets.
+        for _ in 0..20 {
+            let (all, whole) = self.dump_once(make(), &read)?;
+            if whole {
+                return Ok(all);
+            }
+        }
+        self.dump_once(make(), &read).map(|(all, _)| all)
+    }
+
+    fn dump_once<T>(
+        &self,
+        mut message: Message,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> Answer<(Vec<T>, bool)> {
+        const DUMP_INTR: u16 = 0x10;
+        message.add_flags(DUMP);
+        let first = self.send(vec![message])?;
+        let (mut all, mut whole) = (Vec::new(), true);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let reply = self.receive(&mut buffer)?;
+            whole &= !parts_flags(reply).any(|flags| flags & DUMP_INTR != 0);
+            for (kind, sequence, body) in parts(reply) {
+                match kind {
+                    _ if sequence != first => {}
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        return match acknowledged(body, 0) {
+                            // A table or a set that is not there, or not yet.
+                            Err(e) if is_absent(e.errno) => Ok((all, true)),
+                            other => other.map(|()| (all, whole)),
+                        };
+                    }
+                    _ => all.extend(read(body)),
+                }
+            }
+        }
+    }
+
+    /// Sends messages, numbered one after the other, and gives the first number.
+    fn send(&self, messages: Vec<Message>) -> Answer<u32> {
+        let first = self.sequence.get();
+        let mut bytes = Vec::with_capacity(1024);
+        for (message, sequence) in messages.into_iter().zip(first..) {
+            bytes.extend(message.finish(sequence));
+            self.sequence.set(sequence.wrapping_add(1));
+        }
+        let kernel = SocketAddrNetlink::new(0, 0);
+        sendto(&self.fd, &bytes, SendFlags::empty(), &kernel).map_err(Refusal::local)?;
+        Ok(first)
+    }
+
+    fn receive<'b>(&self, buffer: &'b mut [u8]) -> Answer<&'b [u8]> {
+        loop {
+            match recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
+                Ok((length, _)) => return Ok(&buffer[..length]),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Refusal::local(errno)),
+            }
         }
     }
 }
 
-/// A netlink(7) message: the header and the body.
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-    const HEADER: usize = 16;
-    let mut message = Vec::with_capacity(HEADER + body.len());
-    message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend(1u32.to_ne_bytes()); // sequence
-    message.extend(0u32.to_ne_bytes()); // port: the kernel's
-    message.extend(body);
-    message
+/// The kernel fills no more than this at once (netlink(7)).
+const BUFFER: usize = 32768;
+
+fn is_absent(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NODEV)
 }
 
-/// The error of an NLMSG_ERROR message: 0 acknowledges, negative is an errno.
-fn error_code(reply: &[u8]) -> Option<i32> {
-    let kind = u16::from_ne_bytes(reply.get(4..6)?.try_into().ok()?);
-    let code = i32::from_ne_bytes(reply.get(16..20)?.try_into().ok()?);
-    (kind == NLMSG_ERROR).then_some(code)
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The messages of a datagram: type, sequence number and body.
+fn parts(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
+    messages(datagram).filter_map(|message| {
+        Some((u16_at(message, 4)?, u32_at(message, 8)?, message.get(HEADER..)?))
+    })
+}
+
+fn parts_flags(datagram: &[u8]) -> impl Iterator<Item = u16> {
+    messages(datagram).filter_map(|message| u16_at(message, 6))
+}
+
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = u32_at(datagram, 0)? as usize;
+        let message = datagram.get(..length).filter(|_| length >= HEADER)?;
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// Reads the body of an NLMSG_ERROR: 0 acknowledges, negative is an errno, and after the header of
+/// the message that it is about come attributes with the kernel's words.
+fn acknowledged(body: &[u8], index: usize) -> Answer<()> {
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let code = u32_at(body, 0).map_or(0, |code| code as i32);
+    if code == 0 {
+        return Ok(());
+    }
+    let words = Attributes(body.get(4 + HEADER..).unwrap_or_default()).string(NLMSGERR_ATTR_MSG);
+    let words = words.map(|words| words.trim_end_matches('.').to_owned());
+    Err(Refusal { errno: Errno::from_raw_os_error(-code), words, index })
 }
 
 #[cfg(test)]
@@ -80,10 +308,30 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_an_error_of_zero() {
-        let reply = |kind: u16, code: i32| message(kind, 0, &code.to_ne_bytes());
-        assert_eq!(error_code(&reply(NLMSG_ERROR, 0)), Some(0));
-        assert_eq!(error_code(&reply(NLMSG_ERROR, -1)), Some(-1));
-        assert_eq!(error_code(&reply(RTM_NEWLINK, 0)), None);
-        assert_eq!(error_code(&[0; 8]), None);
+        assert!(acknowledged(&[0; 20], 0).is_ok());
+        let refused = [&(-1i32).to_ne_bytes()[..], &[0; 16]].concat();
+        assert_eq!(acknowledged(&refused, 3).unwrap_err().errno, Errno::PERM);
+        assert_eq!(acknowledged(&refused, 3).unwrap_err().index, 3);
+    }
+
+    #[test]
+    fn a_refusal_has_the_kernels_words() {
+        let words = Message::new(0, 0, &[]).string(1, "Unknown device type.").finish(0);
+        let body = [&(-95i32).to_ne_bytes()[..], &[0; 16], &words[HEADER..]].concat();
+        let error = acknowledged(&body, 0).unwrap_err().during("make link x");
+        assert_eq!(error.to_string(), "make link x: Operation not supported: Unknown device type");
+    }
+
+    #[test]
+    fn a_datagram_is_taken_apart() {
+        let one = Message::new(7, 0, &[1, 2, 3, 4]).finish(9);
+        let two = Message::new(8, 2, &[]).finish(10);
+        let both = [one, two].concat();
+        let found: Vec<_> = parts(&both).collect();
+        assert_eq!(found, [(7, 9, &[1, 2, 3, 4][..]), (8, 10, &[])]);
+        for cut in 0..both.len() {
+            assert!(parts(&both[..cut]).count() < 2);
+        }
+        assert_eq!(parts(&[0; 40]).count(), 0, "a length of zero is no message");
     }
 }

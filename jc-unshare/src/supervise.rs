@@ -111,6 +111,14 @@ impl Child {
         self.attend(&mut Waiter::Link(None))
     }
 
+    /// Waits like [`wait`](Self::wait), having closed all descriptors but these and those that are
+    /// needed for it: the caller must own no others any more. From then on an error could no longer
+    /// be written.
+    pub fn wait_holding(&self, held: &[BorrowedFd<'_>]) -> Result<Exit> {
+        self.close_all_but(held, None);
+        self.attend(&mut Waiter::Link(None))
+    }
+
     /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it: the
     /// caller must own none any more. From then on an error could no longer be written.
     pub(crate) fn wait_as(&self, mut waiter: Waiter) -> Result<Exit> {
@@ -118,10 +126,15 @@ impl Child {
             Waiter::Link(told) => told.as_ref(),
             Waiter::Init(tell) => Some(tell),
         };
+        self.close_all_but(&[], pipe);
+        self.attend(&mut waiter)
+    }
+
+    fn close_all_but(&self, held: &[BorrowedFd<'_>], pipe: Option<&OwnedFd>) {
         let mut keep = vec![self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()];
         keep.extend(pipe.map(AsFd::as_fd));
+        keep.extend(held);
         sys::close_all_but(&keep);
-        self.attend(&mut waiter)
     }
 
     fn attend(&self, waiter: &mut Waiter) -> Result<Exit> {

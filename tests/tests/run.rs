@@ -329,7 +329,7 @@ fn what_is_still_to_come_is_refused_by_name() {
         busybox_root(s, "root");
         for (options, tool, name) in [
             // Whose the option is knows best.
-            (&["--network", "bridge"][..], "jc-net", "bridge"),
+            (&["--network", "nonsense"][..], "jc-net", "nonsense"),
             (&["-p", "8080:80"], TOOL, "-p"),
             (&["-d"], TOOL, "-d"),
             (&["--nonsense"], TOOL, "--nonsense"),

@@ -1,0 +1,199 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::Parser;
+use ipnetwork::IpNetwork;
+use jc_unshare::{Error, Result};
+
+use crate::dns::HostsLine;
+use crate::link::Mac;
+use crate::mode::Network;
+use crate::ports::{Expose, Publish};
+use crate::rules::Policy;
+use crate::subnet::DEFAULT_BRIDGE;
+use crate::{bridge, lease, subnet};
+
+/// Give PROG a network of its own, then run it
+#[derive(Debug, Parser)]
+#[command(
+    name = "jc-net",
+    version,
+    override_usage = "jc-net [options] [--] PROG [ARG...]\n       \
+                      jc-net --list [--json] | --gc | --rm-bridge NAME"
+)]
+pub struct Args {
+    /// bridge (the default for root), none, host, pasta (the default for others), ns:PATH, join:PID
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<Network>,
+    /// Publish a port: [[IP:]HOST:]CONT[/tcp|udp|sctp], ranges too (repeatable)
+    #[arg(short, long, value_name = "PORT")]
+    pub publish: Vec<Publish>,
+    /// Publish all exposed ports, each at a free port of the host
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
+    /// A port that -P publishes: PORT[/tcp|udp|sctp] (repeatable)
+    #[arg(long, value_name = "PORT", requires = "publish_all")]
+    pub expose: Vec<Expose>,
+    /// Take this IPv4 address
+    #[arg(long, value_name = "ADDR")]
+    pub ip: Option<Ipv4Addr>,
+    /// Take this IPv6 address
+    #[arg(long, value_name = "ADDR")]
+    pub ip6: Option<Ipv6Addr>,
+    /// Take this hardware address
+    #[arg(long, value_name = "ADDR")]
+    pub mac: Option<Mac>,
+    /// Plug into this bridge, which is made if it is not there
+    #[arg(long, value_name = "NAME", value_parser = link_name)]
+    pub bridge: Option<String>,
+    /// The bridge's subnet, one of each family (repeatable)
+    #[arg(long, value_name = "SUBNET", value_parser = subnet::parse)]
+    pub subnet: Vec<IpNetwork>,
+    /// The bridge's longest packet, in bytes, else that of the uplink
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<u32>,
+    /// A bridge with no way out
+    #[arg(long)]
+    pub internal: bool,
+    /// A bridge whose containers cannot reach each other
+    #[arg(long)]
+    pub isolate: bool,
+    /// Write name servers to FILE, in the form of /etc/resolv.conf
+    #[arg(long, value_name = "FILE")]
+    pub resolv_conf: Option<PathBuf>,
+    /// A name server for --resolv-conf, in place of the host's (repeatable)
+    #[arg(long, value_name = "ADDR", requires = "resolv_conf")]
+    pub dns: Vec<IpAddr>,
+    /// A domain to search for --resolv-conf, in place of the host's; a dot for none (repeatable)
+    #[arg(long, value_name = "DOMAIN", requires = "resolv_conf", value_parser = domain)]
+    pub dns_search: Vec<String>,
+    /// Append the program's addresses under NAME to FILE, in the form of /etc/hosts (repeatable)
+    #[arg(long, value_name = "NAME:FILE")]
+    pub hosts: Vec<HostsLine>,
+    /// Write interfaces, addresses, gateways and ports to this descriptor, as JSON
+    #[arg(long, value_name = "N")]
+    pub status_fd: Option<u32>,
+    /// Say what is changed on the host, and what there stands in the way
+    #[arg(long)]
+    pub verbose: bool,
+    /// List who is plugged in
+    #[arg(long, group = "action")]
+    pub list: bool,
+    /// With --list, write JSON
+    #[arg(long, requires = "list")]
+    pub json: bool,
+    /// Remove bridges that nobody is plugged into, and what ended programs have left
+    #[arg(long, group = "action")]
+    pub gc: bool,
+    /// Remove a bridge that nobody is plugged into
+    #[arg(long, value_name = "NAME", group = "action", value_parser = link_name)]
+    pub rm_bridge: Option<String>,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "PROG")]
+    pub program: Vec<OsString>,
+}
+
+/// A name that a link can have (dev_valid_name in the kernel), and a chain of nftables.
+fn link_name(word: &str) -> std::result::Result<String, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let valid =
+        (1..=15).contains(&word.len()) && word.bytes().all(plain) && !word.starts_with(['-', '.']);
+    match valid {
+        true => Ok(word.to_owned()),
+        false => Err("not up to 15 letters, digits, dashes, dots and underscores".to_owned()),
+    }
+}
+
+fn domain(word: &str) -> std::result::Result<String, String> {
+    match !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(word.to_owned()),
+        false => Err("not a domain".to_owned()),
+    }
+}
+
+impl Args {
+    /// Whether no program is run.
+    pub fn is_action(&self) -> bool {
+        self.list || self.gc || self.rm_bridge.is_some()
+    }
+
+    /// Refuses what an action has no use for.
+    pub fn check_action(&self) -> Result<()> {
+        if !self.program.is_empty() {
+            return Err(Error::usage("an action runs no program"));
+        }
+        match self.network.is_some() || self.shapes_bridge() || self.publishes() || self.writes() {
+            true => Err(Error::usage("an action takes no other option than --verbose")),
+            false => Ok(()),
+        }
+    }
+
+    fn shapes_bridge(&self) -> bool {
+        self.ip.is_some()
+            || self.ip6.is_some()
+            || self.mac.is_some()
+            || self.bridge.is_some()
+            || !self.subnet.is_empty()
+            || self.mtu.is_some()
+            || self.internal
+            || self.isolate
+    }
+
+    fn publishes(&self) -> bool {
+        !self.publish.is_empty() || self.publish_all
+    }
+
+    fn writes(&self) -> bool {
+        self.resolv_conf.is_some() || !self.hosts.is_empty() || self.status_fd.is_some()
+    }
+
+    /// Refuses options that would do nothing in this kind of network.
+    pub fn check(&self, network: &Network) -> Result<()> {
+        let name = network.name();
+        if *network != Network::Bridge && self.shapes_bridge() {
+            return Err(Error::usage(format_args!(
+                "--ip, --ip6, --mac, --bridge, --subnet, --mtu, --internal and --isolate are for \
+                 --network bridge, not {name}"
+            )));
+        }
+        let can_publish = matches!(network, Network::Bridge | Network::Pasta);
+        if self.publishes() && !can_publish {
+            return Err(Error::usage(format_args!(
+                "ports are published with --network bridge or pasta, not {name}"
+            )));
+        }
+        if self.internal && self.publishes() {
+            return Err(Error::usage("--internal: no port can be published there"));
+        }
+        for v4 in [true, false] {
+            if self.subnet.iter().filter(|subnet| subnet.is_ipv4() == v4).count() > 1 {
+                return Err(Error::usage("--subnet: a bridge has one of each family"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is asked of the bridge.
+    pub fn bridge(&self) -> bridge::Wanted<'_> {
+        bridge::Wanted {
+            name: self.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE),
+            subnets: &self.subnet,
+            needs_v6: self.ip6.is_some(),
+            policy: Policy { internal: self.internal, isolate: self.isolate },
+            mtu: self.mtu,
+        }
+    }
+
+    /// What is asked of the cable.
+    pub fn lease(&self) -> lease::Wanted {
+        lease::Wanted { ip: self.ip, ip6: self.ip6, mac: self.mac }
+    }
+
+    /// The ports to be published.
+    pub fn published(&self) -> Vec<Publish> {
+        self.publish.iter().cloned().chain(self.expose.iter().map(Expose::publish)).collect()
+    }
+}

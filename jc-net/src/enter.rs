@@ -1,0 +1,57 @@
+//! Network namespaces that are there already: entering one, and whether the present one may be
+//! changed.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use jc_unshare::hints::capable;
+use jc_unshare::sys::{clone, setns};
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::fstat;
+use rustix::io::Errno;
+
+use crate::{Network, sys};
+
+const CAP_NET_ADMIN: u32 = 12;
+
+/// The network of who does not say: a bridge, where one can be made, else pasta(1).
+pub fn default_network() -> Result<Network> {
+    let own = "/proc/self/ns/net";
+    let namespace = File::open(own).on("open", own)?;
+    // Root of a user namespace is not the one of the host's network.
+    let is_owner = match sys::owner(namespace.as_fd()) {
+        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => false,
+        owner => {
+            let user = "/proc/self/ns/user";
+            let owner = fstat(owner.op("ioctl NS_GET_USERNS")?).op("fstat")?;
+            owner.st_ino == fs::metadata(user).on("stat", user)?.ino()
+        }
+    };
+    let can = is_owner && capable(CAP_NET_ADMIN);
+    Ok(if can { Network::Bridge } else { Network::Pasta })
+}
+
+/// Enters the namespace that a file stands for.
+pub fn file(path: &Path) -> Result<()> {
+    let file = File::open(path).on("open", path)?;
+    let entered = setns(file.as_fd(), clone::NEWNET).on("setns", path);
+    entered.map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
+        Some(Errno::INVAL) => error.hint("that is not a network namespace"),
+        Some(Errno::PERM) => error.hint(
+            "this needs CAP_SYS_ADMIN here and in the user namespace that the network belongs to: \
+             jc-unshare --join PID:user enters that of a process",
+        ),
+        _ => error,
+    })
+}
+
+/// Enters the namespace of a process.
+pub fn process(pid: u32) -> Result<()> {
+    let path = format!("/proc/{pid}/ns/net");
+    file(Path::new(&path)).map_err(|error: Error| match fs::exists(format!("/proc/{pid}")) {
+        Ok(false) => Error::new(format_args!("join {pid}: No such process")),
+        _ => error,
+    })
+}

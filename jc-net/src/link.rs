@@ -1,0 +1,265 @@
+//! Links: their messages of rtnetlink(7).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::message::{Attributes, Message};
+use crate::netlink::{Answer, CREATE, EXCL, Socket};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_GETNSID: u16 = 90;
+const RTM_NEWLINKPROP: u16 = 108;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_OPERSTATE: u16 = 16;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_PID: u16 = 19;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+
+const NETNSA_NSID: u16 = 1;
+
+const IFF_UP: u32 = 1;
+const IF_OPER_UP: u8 = 6;
+/// Without the counters, which are most of what is told of a link.
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+/// Is the link's address family, but for what only a bridge understands.
+const AF_UNSPEC: u8 = 0;
+const AF_BRIDGE: u8 = 7;
+
+/// The loopback interface is the first of every network namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// ifinfomsg: family, index, flags, and which flags are meant.
+fn header(family: u8, index: u32, flags: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[0] = family;
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&flags.to_ne_bytes());
+    header
+}
+
+/// A link's hardware address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok())?;
+        let bytes: Option<Vec<u8>> = word.split(':').map(byte).collect();
+        let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+        match bytes {
+            None => Err("not six bytes as in 02:00:00:00:00:01".to_owned()),
+            Some([first, ..]) if first & 1 == 1 => Err("a group's address, not one's own".into()),
+            Some([0, 0, 0, 0, 0, 0]) => Err("the address of nobody".to_owned()),
+            Some(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
+
+/// What the kernel tells of a link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// Its number in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its other names.
+    pub others: Vec<String>,
+    /// `bridge`, `veth`, ...; a device has none.
+    pub kind: String,
+    /// What its maker has noted.
+    pub alias: String,
+    /// The number of the bridge whose port it is.
+    pub master: Option<u32>,
+    /// The longest packet, in bytes.
+    pub mtu: u32,
+    /// Its hardware address.
+    pub mac: Option<Mac>,
+    /// Whether it is set up.
+    pub up: bool,
+    /// Whether it is set up, has a carrier, and is ready to send.
+    pub ready: bool,
+    /// The number that this namespace has for the one in which its other end is.
+    pub peer_namespace: Option<i32>,
+}
+
+impl Link {
+    fn read(body: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
+        let all = Attributes(body.get(16..)?);
+        let others = all.nested(IFLA_PROP_LIST).all().filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+        Some(Self {
+            index: number(4)?,
+            name: all.string(IFLA_IFNAME)?,
+            others: others.filter_map(|(_, name)| crate::message::text(name)).collect(),
+            kind: all.nested(IFLA_LINKINFO).string(IFLA_INFO_KIND).unwrap_or_default(),
+            alias: all.string(IFLA_IFALIAS).unwrap_or_default(),
+            master: all.number(IFLA_MASTER),
+            mtu: all.number(IFLA_MTU)?,
+            mac: all.get(IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).map(Mac),
+            up: number(8)? & IFF_UP != 0,
+            ready: all.get(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
+            peer_namespace: all.number(IFLA_LINK_NETNSID).map(|number| number as i32),
+        })
+    }
+}
+
+/// The link of that name, if there is one.
+pub fn by_name(socket: &Socket, name: &str) -> Answer<Option<Link>> {
+    let message = Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, 0, 0))
+        .string(IFLA_IFNAME, name)
+        .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    socket.get(message, Link::read)
+}
+
+/// The link of that number, if there is one.
+pub fn by_index(socket: &Socket, index: u32) -> Answer<Option<Link>> {
+    let message = Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, index, 0))
+        .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    socket.get(message, Link::read)
+}
+
+/// All links, or the ports of one bridge.
+pub fn list(socket: &Socket, bridge: Option<u32>) -> Answer<Vec<Link>> {
+    let message = || {
+        Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, 0, 0))
+            .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+            .maybe(bridge, |m, bridge| m.number(IFLA_MASTER, bridge))
+    };
+    socket.dump(message, Link::read)
+}
+
+/// A pair of virtual Ethernet links, one end here, as a port of a bridge, and one elsewhere.
+#[derive(Debug)]
+pub struct Pair<'a> {
+    /// The name of this end.
+    pub name: &'a str,
+    /// The bridge's number.
+    pub bridge: u32,
+    /// The process in whose network namespace the other end is made.
+    pub pid: u32,
+    /// The name of the other end.
+    pub peer: &'a str,
+    /// The other end's hardware address.
+    pub mac: Mac,
+    /// The longest packet, in bytes.
+    pub mtu: u32,
+    /// Whether this end is left down for now.
+    pub down: bool,
+}
+
+/// Makes a pair (veth(4)). The other end is down yet: the kernel sets it up before it knows of this
+/// one, if asked to, and that fails.
+pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
+    let flags = if pair.down { 0 } else { IFF_UP };
+    let peer = |message: Message| {
+        message
+            .string(IFLA_IFNAME, pair.peer)
+            .bytes(IFLA_ADDRESS, &pair.mac.0)
+            .number(IFLA_MTU, pair.mtu)
+            .number(IFLA_NET_NS_PID, pair.pid)
+    };
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, flags))
+        .string(IFLA_IFNAME, pair.name)
+        .number(IFLA_MTU, pair.mtu)
+        .number(IFLA_MASTER, pair.bridge)
+        .nest(IFLA_LINKINFO, |m| {
+            m.string(IFLA_INFO_KIND, "veth")
+                .nest(IFLA_INFO_DATA, |m| m.hold(VETH_INFO_PEER, &header(AF_UNSPEC, 0, 0), peer))
+        });
+    socket.ask(message)
+}
+
+/// Makes a bridge, down.
+pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32) -> Answer<()> {
+    let message = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
+        .string(IFLA_IFNAME, name)
+        .bytes(IFLA_ADDRESS, &mac.0)
+        .number(IFLA_MTU, mtu)
+        .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
+    socket.ask(message)
+}
+
+/// Gives a link another name, which no other has.
+pub fn add_name(socket: &Socket, link: &str, name: &str) -> Answer<()> {
+    let message = Message::new(RTM_NEWLINKPROP, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
+        .string(IFLA_IFNAME, link)
+        .nest(IFLA_PROP_LIST, |m| m.string(IFLA_ALT_IFNAME, name));
+    socket.ask(message)
+}
+
+/// Keeps a port of a bridge from reaching other ports that are so.
+pub fn isolate(socket: &Socket, index: u32) -> Answer<()> {
+    let message = Message::new(RTM_NEWLINK, 0, &header(AF_BRIDGE, index, 0))
+        .nest(IFLA_PROTINFO, |m| m.bytes(IFLA_BRPORT_ISOLATED, &[1]));
+    socket.ask(message)
+}
+
+/// Sets a link up, and notes something about it.
+pub fn note_and_set_up(socket: &Socket, index: u32, note: &str) -> Answer<()> {
+    let message =
+        Message::new(RTM_NEWLINK, 0, &header(AF_UNSPEC, index, IFF_UP)).string(IFLA_IFALIAS, note);
+    socket.ask(message)
+}
+
+/// The message that sets a link up.
+pub fn set_up(index: u32) -> Message {
+    Message::new(RTM_NEWLINK, 0, &header(AF_UNSPEC, index, IFF_UP))
+}
+
+/// Whether nothing keeps the namespace alive any more in which a link's other end is. The kernel is
+/// about to remove them both, and takes its time.
+pub fn is_dying(socket: &Socket, link: &Link) -> Answer<bool> {
+    const AF_UNSPEC: [u8; 4] = [0; 4]; // rtgenmsg, filled up
+    let Some(number) = link.peer_namespace else { return Ok(false) };
+    if number < 0 {
+        return Ok(true);
+    }
+    let message = Message::new(RTM_GETNSID, 0, &AF_UNSPEC).number(NETNSA_NSID, number as u32);
+    Ok(socket.get(message, |_| Some(()))?.is_none())
+}
+
+/// Removes a link, and with it the other end of a pair.
+pub fn remove(socket: &Socket, index: u32) -> Answer<()> {
+    socket.ask(Message::new(RTM_DELLINK, 0, &header(AF_UNSPEC, index, 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses() {
+        assert_eq!("02:6a:00:0A:58:05".parse(), Ok(Mac([2, 0x6a, 0, 10, 0x58, 5])));
+        assert_eq!(Mac([2, 0x6a, 0, 10, 0x58, 5]).to_string(), "02:6a:00:0a:58:05");
+        for wrong in ["", "1:2:3:4:5:6", "02:00:00:00:00", "02:00:00:00:00:0g", "00:00:00:00:00:00"]
+        {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+        assert!("01:00:00:00:00:01".parse::<Mac>().is_err(), "multicast");
+    }
+}

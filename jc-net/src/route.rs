@@ -1,0 +1,128 @@
+//! Addresses and routes: their messages of rtnetlink(7).
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::message::{Attributes, Message};
+use crate::netlink::{Answer, CREATE, EXCL, Socket};
+
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFA_FLAGS: u16 = 8;
+const IFA_F_NODAD: u32 = 2;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_TABLE: u16 = 15;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_STATIC: u8 = 4;
+const RTN_UNICAST: u8 = 1;
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+/// The two families.
+pub const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
+
+/// ifaddrmsg: family, prefix, flags, scope, index.
+fn address_header(family: u8, prefix: u8, index: u32) -> [u8; 8] {
+    let [a, b, c, d] = index.to_ne_bytes();
+    [family, prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d]
+}
+
+/// The message that adds an address, with its prefix, to a link. It is used at once: whether another
+/// has it is known already.
+pub fn add_address(index: u32, address: IpNetwork) -> Message {
+    let header = address_header(family(address.ip()), address.prefix(), index);
+    let message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header)
+        .address(IFA_LOCAL, address.ip())
+        .address(IFA_ADDRESS, address.ip());
+    match address {
+        IpNetwork::V4(network) => message.address(IFA_BROADCAST, network.broadcast().into()),
+        IpNetwork::V6(_) => message.number(IFA_FLAGS, IFA_F_NODAD),
+    }
+}
+
+/// The addresses of a link with their prefixes, but for those of the link only.
+pub fn addresses(socket: &Socket, index: u32) -> Answer<Vec<IpNetwork>> {
+    let mut all = Vec::new();
+    for family in FAMILIES {
+        let message = || Message::new(RTM_GETADDR, 0, &address_header(family, 0, index));
+        match socket.dump(message, |body| read_address(body, index)) {
+            // A kernel without IPv6.
+            Err(_) if family == AF_INET6 => {}
+            answer => all.extend(answer?),
+        }
+    }
+    Ok(all)
+}
+
+fn read_address(body: &[u8], index: u32) -> Option<IpNetwork> {
+    let all = Attributes(body.get(8..)?);
+    let its_index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
+    let address = all.address(IFA_LOCAL).or_else(|| all.address(IFA_ADDRESS))?;
+    let wanted = its_index == index && body.get(3) == Some(&RT_SCOPE_UNIVERSE);
+    IpNetwork::new(address, *body.get(1)?).ok().filter(|_| wanted)
+}
+
+/// The message that adds the default route, by this gateway.
+pub fn add_default(index: u32, gateway: IpAddr) -> Message {
+    let mut header = route_header(family(gateway));
+    (header[4], header[5], header[7]) = (RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST);
+    Message::new(RTM_NEWROUTE, CREATE | EXCL, &header)
+        .address(RTA_GATEWAY, gateway)
+        .number(RTA_OIF, index)
+}
+
+/// rtmsg: family, lengths, tos, table, protocol, scope, type, flags.
+fn route_header(family: u8) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[0] = family;
+    header
+}
+
+/// A route of the main table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Route {
+    /// Where it leads; nothing is the default route.
+    pub to: Option<IpNetwork>,
+    /// The link by which it leads there, if it is one.
+    pub link: Option<u32>,
+}
+
+/// The routes of the main tables of both families.
+pub fn routes(socket: &Socket) -> Answer<Vec<Route>> {
+    let mut all = Vec::new();
+    for family in FAMILIES {
+        let message = || {
+            Message::new(RTM_GETROUTE, 0, &route_header(family))
+                .number(RTA_TABLE, RT_TABLE_MAIN.into())
+        };
+        match socket.dump(message, read_route) {
+            Err(_) if family == AF_INET6 => {}
+            answer => all.extend(answer?),
+        }
+    }
+    Ok(all)
+}
+
+fn read_route(body: &[u8]) -> Option<Route> {
+    let all = Attributes(body.get(12..)?);
+    let (prefix, table) = (*body.get(1)?, u32::from(*body.get(4)?));
+    let in_main = all.number(RTA_TABLE).unwrap_or(table) == u32::from(RT_TABLE_MAIN);
+    let to = all.address(RTA_DST).and_then(|address| IpNetwork::new(address, prefix).ok());
+    in_main.then_some(Route { to, link: all.number(RTA_OIF) })
+}
