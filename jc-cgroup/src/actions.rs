@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use jc_unshare::{Error, Result, print};
+use jc_unshare::{Context, Error, Result, print};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
@@ -122,6 +122,15 @@ impl Found {
             return Ok(());
         }
         Err(Error::new(format_args!("{}: no hierarchy that it is in can freeze", self.name)))
+    }
+
+    /// Moves this process into it.
+    pub fn join(&self) -> Result<()> {
+        for (_, path) in &self.parts {
+            let procs = path.join("cgroup.procs");
+            std::fs::write(&procs, "0").on("write", &procs)?;
+        }
+        Ok(())
     }
 
     /// Kills all that is in it.

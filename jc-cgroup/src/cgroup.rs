@@ -47,6 +47,10 @@ pub fn act(args: &Args) -> Result<Option<ExitCode>> {
 /// Makes the group and runs the program in it.
 pub fn run(args: &Args) -> Result<ExitCode> {
     require_program(&args.program)?;
+    if let Some(name) = &args.join {
+        named(name, args.parent.as_deref())?.join()?;
+        return Err(exec::exec(&args.program));
+    }
     let mut report = args.report.as_deref().map(Target::open).transpose()?;
     let wish = Wish {
         parent: args.parent.clone(),

@@ -43,6 +43,7 @@ pub const TOOL: Tool = Tool::link("jc-cgroup");
     name = "jc-cgroup",
     version,
     override_usage = "jc-cgroup [options] [--] PROG [ARG...]\n       \
+                      jc-cgroup --join NAME [--] PROG [ARG...]\n       \
                       jc-cgroup --stat NAME | --update NAME LIMITS | --freeze NAME | --thaw NAME | \
                       --kill NAME | --remove NAME | --list"
 )]
@@ -67,6 +68,9 @@ pub struct Args {
     /// Join and execute, without staying to clean up
     #[arg(long)]
     exec: bool,
+    /// Execute PROG in a group that runs
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "report", "exec", "delegate", "Limits"])]
+    join: Option<String>,
     /// Print what a group uses, as JSON
     #[arg(long, value_name = "NAME", group = "action")]
     stat: Option<String>,

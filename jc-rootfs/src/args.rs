@@ -101,6 +101,9 @@ pub struct Args {
     /// Make a terminal of the container the payload's, and send its master to a socket
     #[arg(long, value_name = "PATH")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Write the payload's PID and start time to a FIFO, and close that when PROG has been executed
+    #[arg(long, value_name = "FIFO")]
+    pub(crate) started: Option<PathBuf>,
     /// Enter the root of the container that process PID is in, instead of assembling one
     #[arg(long, value_name = "PID", conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
@@ -110,7 +113,7 @@ pub struct Args {
     /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
-        "devices", "masks", "ro_paths", "console_socket",
+        "devices", "masks", "ro_paths", "console_socket", "started",
     ])]
     pub(crate) chroot: bool,
     /// The root, unless --layer or --record names it; the program and its arguments

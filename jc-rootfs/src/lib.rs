@@ -49,6 +49,8 @@ mod seccomp;
 #[cfg(target_os = "linux")]
 mod spec;
 #[cfg(target_os = "linux")]
+mod started;
+#[cfg(target_os = "linux")]
 mod sys;
 #[cfg(target_os = "linux")]
 mod sysfs;

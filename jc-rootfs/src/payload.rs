@@ -24,6 +24,7 @@ use crate::program::{self, Own};
 use crate::resolve::{Missing, open_file, resolve};
 use crate::rlimit::Ulimit;
 use crate::seccomp::{Filter, Seccomp};
+use crate::started::Started;
 use crate::user::{self, Identity};
 use crate::{Args, sys, userns};
 
@@ -49,6 +50,7 @@ pub struct Host {
     /// Where the console's master is to go.
     socket: Option<OwnedFd>,
     console: Option<Console>,
+    started: Option<Started>,
 }
 
 impl Host {
@@ -59,6 +61,7 @@ impl Host {
         if args.new_session || args.console_socket.is_some() {
             setsid().op("setsid")?;
         }
+        let started = args.started.as_deref().map(Started::open).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
         let variables = environment::files(&args.env_files)?;
         let wanted = args.caps.wanted()?;
@@ -69,7 +72,8 @@ impl Host {
         };
         let (parent, own) = (Parent::note()?, Own::look());
         let groups_stay = args.user.is_some() && userns::denies_groups();
-        Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console: None })
+        let console = None;
+        Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console, started })
     }
 
     /// Makes the console that is asked for, in a root that has its devpts.
@@ -109,11 +113,13 @@ impl Place {
 }
 
 /// Starts the program there. Returns only an error.
-pub fn run(args: &Args, program: &[OsString], place: Place, host: Host) -> Error {
+pub fn run(args: &Args, program: &[OsString], place: Place, mut host: Host) -> Error {
     let Some((name, rest)) = program.split_first() else {
         return Error::usage("no program given to run");
     };
-    match prepare(args, name, place, host) {
+    let mut started = host.started.take();
+    let told = started.as_mut().map_or(Ok(()), Started::tell);
+    let error = match told.and_then(|()| prepare(args, name, place, host)) {
         Ok((path, environment)) => {
             let mut command = Command::new(path);
             command.arg0(name).args(rest);
@@ -121,7 +127,9 @@ pub fn run(args: &Args, program: &[OsString], place: Place, host: Host) -> Error
             replace(&mut command)
         }
         Err(error) => error,
-    }
+    };
+    started.iter_mut().for_each(Started::take_back);
+    error
 }
 
 fn prepare(args: &Args, name: &OsStr, place: Place, host: Host) -> Result<(PathBuf, Environment)> {
