@@ -36,22 +36,32 @@ impl Chain {
         links.chain(self.payload.iter().cloned()).collect()
     }
 
+    /// The same as argument vectors, one a link, and the payload's.
+    pub fn vectors(&self) -> Vec<Vec<OsString>> {
+        let links = self.links.iter().map(|link| [link.as_slice(), &["--".into()]].concat());
+        links.chain([self.payload.clone()]).collect()
+    }
+
     /// The same for a shell to paste, one link a line.
     pub fn to_shell(&self) -> Vec<u8> {
-        let line = |words: &[OsString]| words.iter().map(|word| quote(word)).collect::<Vec<_>>();
         let mut shell = Vec::new();
         for link in &self.links {
-            shell.extend(line(link).join(&b' '));
+            shell.extend(to_line(link));
             shell.extend(b" -- \\\n");
         }
-        shell.extend(line(&self.payload).join(&b' '));
+        shell.extend(to_line(&self.payload));
         shell.push(b'\n');
         shell
     }
 }
 
+/// Words as a shell would take them.
+pub fn to_line(words: &[OsString]) -> Vec<u8> {
+    words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(&b' ')
+}
+
 /// Quotes a word for the shell where it needs that.
-fn quote(word: &OsStr) -> Vec<u8> {
+pub fn quote(word: &OsStr) -> Vec<u8> {
     let bytes = word.as_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(b);
     if !bytes.is_empty() && bytes.iter().all(plain) {

@@ -1,130 +1,94 @@
-//! The options of `jc-run`: one table of which link owns each, and how that link spells it.
+//! The options of `jc-run`: one table of which link owns each, and how that link spells it. A new
+//! option of a link is one row here.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-/// A link of the chain, in the chain's order.
+use crate::own;
+use crate::refused;
+
+/// Who an option is handed to, in the chain's order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Link {
-    /// `jc-cgroup`, there only when a limit is asked for.
+pub enum Owner {
+    /// `jc-cgroup`, there only when one of its options is given.
     Cgroup,
+    /// `jc-unshare` in front: the user namespace.
+    User,
     /// `jc-net`
     Net,
     /// `jc-unshare`
     Unshare,
-    /// `jc-rootfs`
+    /// `jc-rootfs`: what the root is.
     Rootfs,
+    /// `jc-rootfs`: what the payload is; `jc-exec` uses these again.
+    Payload,
 }
 
-/// An option that is handed on as it is.
-struct Flag {
-    short: Option<char>,
-    long: &'static str,
-    /// What its value is called; without, it has none.
-    value: Option<&'static str>,
-    owner: Link,
-    /// The owner's spelling.
-    spelling: &'static str,
-    help: &'static str,
+impl Owner {
+    /// The heading in `--help`.
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Cgroup => "Limits, for jc-cgroup",
+            Self::Net => "Network, for jc-net",
+            Self::User | Self::Unshare => "Namespaces, for jc-unshare",
+            Self::Rootfs => "Files, for jc-rootfs",
+            Self::Payload => "The program, for jc-rootfs",
+        }
+    }
 }
 
-const fn flag(
-    (short, long, value): (Option<char>, &'static str, Option<&'static str>),
-    owner: Link,
-    spelling: &'static str,
-    help: &'static str,
-) -> Flag {
-    Flag { short, long, value, owner, spelling, help }
-}
+/// An option that is handed on as it is: short, long, value (none if it is empty), whose, the owner's
+/// spelling, help.
+type Row = (&'static str, &'static str, &'static str, Owner, &'static str, &'static str);
 
 /// Docker's names, where they mean the same.
-const FLAGS: &[Flag] = &[
-    flag((Some('m'), "memory", Some("SIZE")), Link::Cgroup, "-m", "Limit memory and swap together"),
-    flag((None, "pids-limit", Some("N")), Link::Cgroup, "--pids", "Limit processes and threads"),
-    flag((None, "network", Some("MODE")), Link::Net, "--network", "none (the default) or host"),
-    flag(
-        (None, "hostname", Some("NAME")),
-        Link::Unshare,
-        "--hostname",
-        "Host name, else the container's ID",
-    ),
-    flag(
-        (None, "init", None),
-        Link::Unshare,
-        "--init",
-        "Make PID 1 a process that only reaps and forwards signals",
-    ),
-    flag(
-        (Some('e'), "env", Some("NAME[=VALUE]")),
-        Link::Rootfs,
-        "-e",
-        "Set a variable, or pass on the one that is set here",
-    ),
-    flag(
-        (Some('u'), "user", Some("USER")),
-        Link::Rootfs,
-        "-u",
-        "Run as this user of the root: NAME|UID[:GROUP|GID]",
-    ),
-    flag((Some('w'), "workdir", Some("DIR")), Link::Rootfs, "-w", "Start in this directory"),
-    flag(
-        (Some('v'), "volume", Some("SRC:DST[:OPTIONS]")),
-        Link::Rootfs,
-        "-v",
-        "Show a file or directory of the host",
-    ),
-    flag((None, "tmpfs", Some("DST[:OPTIONS]")), Link::Rootfs, "--tmpfs", "Mount an empty tmpfs"),
-    flag(
-        (None, "read-only", None),
-        Link::Rootfs,
-        "--read-only",
-        "Let nothing be changed in the root",
-    ),
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    ("m", "memory", "SIZE", Owner::Cgroup, "-m", "Limit memory, and swap unless --memory-swap says otherwise"),
+    ("", "memory-swap", "SIZE", Owner::Cgroup, "--memory-swap", "Limit memory and swap together; -1 is any swap"),
+    ("", "cpus", "N", Owner::Cgroup, "--cpus", "Limit CPU time to that of so many CPUs, such as 0.5"),
+    ("", "cpu-weight", "N", Owner::Cgroup, "--cpu-weight", "Share of CPU time, 1 to 10000; others have 100"),
+    ("", "cpuset-cpus", "LIST", Owner::Cgroup, "--cpuset-cpus", "Run on these CPUs only"),
+    ("", "cpuset-mems", "LIST", Owner::Cgroup, "--cpuset-mems", "Use memory of these NUMA nodes only"),
+    ("", "pids-limit", "N", Owner::Cgroup, "--pids", "Limit processes and threads"),
+    ("", "io-max", "SPEC", Owner::Cgroup, "--io-max", "Limit a disk: DEV:rbps=SIZE,wbps=SIZE,..."),
+    ("", "cgroup-parent", "PATH", Owner::Cgroup, "--parent", "Make the cgroup below this one"),
+    ("", "report", "FILE|FD", Owner::Cgroup, "--report", "Write what was used, as JSON"),
+    ("", "network", "MODE", Owner::Net, "--network", "none (the default) or host"),
+    ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Host name, else the container's ID"),
+    ("", "init", "", Owner::Unshare, "--init", "Make PID 1 a process that only reaps and forwards signals"),
+    ("", "uidmap", "IN:OUT:N", Owner::User, "--map-users", "Map user IDs of a new user namespace"),
+    ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map its group IDs"),
+    ("v", "volume", "SRC:DST[:OPTIONS]", Owner::Rootfs, "-v", "Show a file or directory of the host"),
+    ("", "tmpfs", "DST[:OPTIONS]", Owner::Rootfs, "--tmpfs", "Mount an empty tmpfs"),
+    ("", "device", "PATH[:DST]", Owner::Rootfs, "--device", "Show a device of the host"),
+    ("", "read-only", "", Owner::Rootfs, "--read-only", "Let nothing be changed in the root"),
+    ("", "shm-size", "SIZE", Owner::Rootfs, "--shm-size", "The size of /dev/shm"),
+    ("", "upper", "WHERE", Owner::Rootfs, "--upper", "Where changes to layers go: DIR or tmpfs[:SIZE]"),
+    ("e", "env", "NAME[=VALUE]", Owner::Payload, "-e", "Set a variable, or pass on the one that is set here"),
+    ("", "env-file", "FILE", Owner::Payload, "--env-file", "Set the variables of a file"),
+    ("u", "user", "USER", Owner::Payload, "-u", "Run as this user of the root: NAME|UID[:GROUP|GID]"),
+    ("", "group-add", "GROUP", Owner::Payload, "--group-add", "Add a group of the root"),
+    ("w", "workdir", "DIR", Owner::Payload, "-w", "Start in this directory"),
+    ("", "ulimit", "NAME=SOFT[:HARD]", Owner::Payload, "--ulimit", "Limit a resource"),
+    ("", "cap-add", "CAP", Owner::Payload, "--cap-add", "Let the payload have one more capability, or ALL"),
+    ("", "cap-drop", "CAP", Owner::Payload, "--cap-drop", "Take a capability, or ALL"),
 ];
-
-/// Docker's options that are still to come: refused by name, so that nobody believes they did
-/// something.
-const ABSENT: &[(char, &str)] = &[('p', "publish"), ('d', "detach")];
 
 /// The command line.
 pub fn command() -> Command {
-    let own = [
-        Arg::new("record")
-            .long("record")
-            .value_name("FILE")
-            .value_parser(value_parser!(PathBuf))
-            .help("Take the record from FILE instead of stdin"),
-        Arg::new("image")
-            .long("image")
-            .value_name("REF")
-            .help("Run this image: jc-pull gets its record"),
-        Arg::new("rootfs")
-            .long("rootfs")
-            .value_name("DIR")
-            .value_parser(value_parser!(PathBuf))
-            .help("Run in this directory, which keeps the changes"),
-        Arg::new("print")
-            .long("print")
-            .action(ArgAction::SetTrue)
-            .help("Print the chain as shell instead of running it"),
-    ];
-    let absent = ABSENT.iter().map(|(short, long)| {
-        Arg::new(*long)
-            .short(*short)
-            .long(*long)
-            .hide(true)
-            .num_args(0..=1)
-            .action(ArgAction::Append)
-    });
     Command::new("jc-run")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Run a container: the record on stdin, by a chain of the other tools")
-        .override_usage("jc-pull IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       jc-run [options] --image REF | --rootfs DIR | --record FILE [--] [PROG] [ARG...]")
-        .args(own)
-        .args(FLAGS.iter().map(arg))
-        .args(absent)
+        .override_usage(
+            "jc-pull IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
+             jc-run [options] --image REF | --rootfs DIR | --record FILE [--] [PROG] [ARG...]",
+        )
+        .args(own::args())
+        .args(ROWS.iter().map(arg))
+        .args(own::mixed())
+        .args(refused::args())
         .arg(
             Arg::new("program")
                 .value_name("PROG")
@@ -135,30 +99,36 @@ pub fn command() -> Command {
         )
 }
 
-fn arg(flag: &Flag) -> Arg {
-    let arg = Arg::new(flag.long).long(flag.long).help(flag.help);
-    let arg = flag.short.map_or(arg.clone(), |short| arg.short(short));
-    match flag.value {
-        Some(name) => {
-            arg.value_name(name).action(ArgAction::Append).value_parser(value_parser!(OsString))
+fn arg(&(short, long, value, owner, _, help): &Row) -> Arg {
+    let arg = Arg::new(long).long(long).help(help).help_heading(owner.heading());
+    let arg = short.chars().next().map_or(arg.clone(), |short| arg.short(short));
+    match value {
+        "" => arg.action(ArgAction::SetTrue),
+        name => {
+            let arg = arg.value_name(name).action(ArgAction::Append);
+            arg.value_parser(value_parser!(OsString)).allow_negative_numbers(true)
         }
-        None => arg.action(ArgAction::SetTrue),
     }
 }
 
 /// The options given for a link, in its own spelling.
-pub fn given(matches: &ArgMatches, link: Link) -> Vec<OsString> {
+pub fn given(matches: &ArgMatches, whose: Owner) -> Vec<OsString> {
     let mut words = Vec::new();
-    for flag in FLAGS.iter().filter(|flag| flag.owner == link) {
-        if flag.value.is_none() {
-            words.extend(matches.get_flag(flag.long).then(|| flag.spelling.into()));
+    for (_, long, value, _, spelling, _) in ROWS.iter().filter(|row| row.3 == whose) {
+        if value.is_empty() {
+            words.extend(matches.get_flag(long).then(|| spelling.into()));
             continue;
         }
-        for value in matches.get_many::<OsString>(flag.long).into_iter().flatten() {
-            words.extend(option(flag.spelling, value));
+        for value in values(matches, long) {
+            words.extend(option(spelling, value));
         }
     }
     words
+}
+
+/// The values given for an option.
+pub fn values<'a>(matches: &'a ArgMatches, long: &str) -> impl Iterator<Item = &'a OsString> {
+    matches.get_many::<OsString>(long).into_iter().flatten()
 }
 
 /// An option and its value, so that no value can be taken for an option.
@@ -172,10 +142,4 @@ pub fn option(spelling: &str, value: &OsStr) -> Vec<OsString> {
     }
     word.push(value);
     vec![word]
-}
-
-/// The options that were given and are not there yet.
-pub fn absent(matches: &ArgMatches) -> Option<String> {
-    let given = |(_, long): &&(char, &str)| matches.contains_id(long);
-    ABSENT.iter().find(given).map(|(short, long)| format!("-{short}/--{long}"))
 }

@@ -1,7 +1,8 @@
 //! What an image says about running it (OCI image-spec config.md), put together with what its user
 //! says, as Docker does.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 
 use jc_unshare::record::Record;
 use jc_unshare::{Error, Result};
@@ -17,6 +18,9 @@ pub struct Config {
     env: Option<Vec<String>>,
     working_dir: Option<String>,
     user: Option<String>,
+    /// What jc-stop is to send.
+    pub stop_signal: Option<String>,
+    volumes: Option<BTreeMap<String, Value>>,
 }
 
 impl Config {
@@ -24,6 +28,19 @@ impl Config {
     pub fn of(record: &Record) -> Result<Self> {
         serde_json::from_value(Value::Object(record.config.clone()))
             .map_err(|e| Error::new(format_args!("record: config: {e}")))
+    }
+
+    /// Takes this entry point instead of the image's, and with that nothing of its `Cmd`.
+    pub fn enter_by(&mut self, entrypoint: &OsStr) -> Result<()> {
+        let word = entrypoint.to_str().ok_or_else(|| Error::usage("--entrypoint: is not UTF-8"))?;
+        let words = (!word.is_empty()).then(|| vec![word.to_owned()]);
+        (self.entrypoint, self.cmd) = (words, None);
+        Ok(())
+    }
+
+    /// The directories that are to be volumes.
+    pub fn volumes(&self) -> impl Iterator<Item = &str> {
+        self.volumes.iter().flatten().map(|(path, _)| path.as_str())
     }
 
     /// The payload: the entrypoint, then the user's arguments or else the image's.

@@ -20,7 +20,7 @@ pub fn record(matches: &ArgMatches) -> Result<Record> {
     let rootfs = matches.get_one::<PathBuf>("rootfs");
     match (file, image, rootfs) {
         (Some(file), None, None) => from_file(file),
-        (None, Some(image), None) => pull(image),
+        (None, Some(image), None) => pull(image, matches),
         (None, None, Some(rootfs)) => directory(rootfs),
         (None, None, None) => from_stdin(),
         _ => Err(Error::usage("only one of --record, --image and --rootfs can be meant")),
@@ -49,10 +49,11 @@ fn from_file(path: &Path) -> Result<Record> {
 }
 
 /// Runs jc-pull, whose messages go where ours do.
-fn pull(image: &str) -> Result<Record> {
+fn pull(image: &str, matches: &ArgMatches) -> Result<Record> {
+    let when = matches.get_one::<String>("pull").map_or("missing", String::as_str);
     let program = tool("jc-pull".as_ref())?;
     let output = Command::new(program)
-        .args(["--", image])
+        .args(["--policy", when, "--", image])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -199,8 +199,11 @@ impl<'a> Chain<'a> {
         running.signal(Signal::KILL);
         running.wait().killed_by(Signal::KILL);
         self.sandbox.wait_for_no_process();
-        // What only a waiting link could have undone, the next one does.
+        // What only a waiting link could have undone, the next one does, and for jc-run jc-list.
         self.cmd(&["true"]).run().code(0);
+        if self.words[0].ends_with("jc-run") {
+            self.sandbox.jc("jc-list").run().code(0);
+        }
     }
 
     /// Contract 10: programs that do something to their own process work in front of it.

@@ -302,7 +302,7 @@ fn volumes_and_tmpfses() {
         run("--volume=data:/data:ro", "cat /data/in").code(0).stdout("in\n");
         let ran = run("-v /srv/data:/data:ro", "touch /data/x");
         assert!(ran.err().contains("Read-only file system"), "{ran}");
-        run("--tmpfs /etc", "ls /etc").code(0).stdout("");
+        run("--tmpfs /t", "ls /t").code(0).stdout("");
         run("--tmpfs /t:size=1m,mode=700", "stat -c %a /t").code(0).stdout("700\n");
         let ran = run("--read-only --tmpfs /tmp", "touch /tmp/x && touch /x");
         assert!(ran.err().contains("Read-only file system"), "{ran}");
@@ -331,7 +331,6 @@ fn what_is_still_to_come_is_refused_by_name() {
             // Whose the option is knows best.
             (&["--network", "nonsense"][..], "jc-net", "nonsense"),
             (&["-p", "8080:80"], TOOL, "-p"),
-            (&["-d"], TOOL, "-d"),
             (&["--nonsense"], TOOL, "--nonsense"),
         ] {
             let rest = ["--rootfs", "root", "--", "echo", "ran"];
@@ -356,5 +355,6 @@ fn nothing_is_left_of_a_killed_container() {
             s.wait_for_no_process();
             s.jc(TOOL).args(options).args(["--rootfs", "root", "true"]).run().code(0);
         }
+        s.jc("jc-list").args(["-a", "-q"]).run().code(0).stdout("");
     });
 }

@@ -1,0 +1,355 @@
+//! The chain for a record: what the image says, then what the command line says.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{IsTerminal, stdin};
+use std::path::Path;
+
+use clap::ArgMatches;
+use jc_unshare::record::{Record, Root};
+use jc_unshare::{Error, Result};
+
+use crate::chain::{Chain, to_line};
+use crate::flags::{Owner, given, option, values};
+use crate::image::Config;
+use crate::plan::{Plan, words};
+use crate::state::State;
+use crate::volumes::volumes;
+use crate::{dir, files, harden, userns};
+
+/// Where the joined process's number goes in the chain of jc-exec.
+pub const PID: &str = "PID";
+
+/// Plans a container of this ID.
+pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> Result<Plan> {
+    let mut config = Config::of(record)?;
+    if let Some(entrypoint) = matches.get_one::<OsString>("entrypoint") {
+        config.enter_by(entrypoint)?;
+    }
+    let arguments: Vec<OsString> = values(matches, "program").cloned().collect();
+    let payload = config.argv(&arguments)?;
+    let root = record.root()?;
+    let state_dir = base.join(id);
+    let hostname = hostname(matches, id);
+    let spaces = Spaces::of(matches, base)?;
+    let network = network(matches, &config);
+    let files = files::files(&network, &hostname)?;
+    let (binds, mut directories) = volumes(matches, &config, &root, &state_dir);
+
+    let mut links = Vec::new();
+    let limits = given(matches, Owner::Cgroup);
+    let has_cgroup = !limits.is_empty() || !spaces.has_own_pids();
+    if has_cgroup {
+        links.push(link("jc-cgroup", [words(&["--name", id]), bill(matches, &state_dir), limits]));
+    }
+    let user = userns::options(matches)?;
+    if !user.is_empty() {
+        links.push(link("jc-unshare", [user.clone()]));
+    }
+    links.push(link("jc-net", [network]));
+    let named = spaces.has_own_name() && !matches.contains_id("hostname");
+    let host = if named { option("--hostname", hostname.as_ref()) } else { Vec::new() };
+    links.push(link("jc-unshare", [spaces.words.clone(), host, given(matches, Owner::Unshare)]));
+    let payload_options = [
+        environment(&config, matches, &hostname),
+        defaults(&config, matches),
+        harden::payload(matches)?,
+        given(matches, Owner::Payload),
+    ]
+    .concat();
+    let upper = upper(matches, &root, &state_dir, &mut directories);
+    links.push(link(
+        "jc-rootfs",
+        [
+            files::binds(&state_dir),
+            binds,
+            harden::root(matches)?,
+            given(matches, Owner::Rootfs),
+            supervised(matches, &state_dir),
+            payload_options.clone(),
+            upper,
+        ],
+    ));
+
+    let mut state = State::new(id, &state_dir);
+    note(&mut state, matches, record, &config, &payload);
+    let kinds = spaces.kinds(!user.is_empty());
+    let joining = [
+        has_cgroup.then(|| link("jc-cgroup", [parent(matches), words(&["--join", id])])),
+        Some(link("jc-unshare", [words(&["--join", &format!("{PID}:{kinds}")])])),
+        Some(link("jc-rootfs", [words(&["--join", PID]), resolved(&payload_options)?])),
+    ];
+    state.set("exec", to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?);
+    let chain = Chain::new(links, payload);
+    Ok(Plan { state, files, directories, chain })
+}
+
+fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString> {
+    std::iter::once(name.into()).chain(options.into_iter().flatten()).collect()
+}
+
+/// Which namespaces are the container's own, and how jc-unshare makes or enters them.
+struct Spaces {
+    words: Vec<OsString>,
+    own: Vec<&'static str>,
+}
+
+impl Spaces {
+    fn of(matches: &ArgMatches, base: &Path) -> Result<Self> {
+        let mut spaces = Self { words: words(&["-C"]), own: vec!["cgroup"] };
+        for (kind, letter) in [("pid", "-p"), ("uts", "-u"), ("ipc", "-i")] {
+            let mode = matches.get_one::<String>(kind).map_or("private", String::as_str);
+            match mode.split_once(':').unwrap_or((mode, "")) {
+                ("private", "") => spaces.words.push(letter.into()),
+                ("host", "") => continue,
+                ("container", word) => {
+                    let state = dir::find(base, word)?;
+                    let pid =
+                        state.pid.ok_or_else(|| Error::new(format_args!("{word}: has ended")))?;
+                    spaces.words.extend(words(&["--join", &format!("{pid}:{kind}")]));
+                }
+                _ => {
+                    let message = format!("--{kind} {mode}: not private, host or container:ID");
+                    return Err(Error::usage(message));
+                }
+            }
+            spaces.own.push(kind);
+        }
+        Ok(spaces)
+    }
+
+    fn has_own_pids(&self) -> bool {
+        self.words.iter().any(|word| word == "-p")
+    }
+
+    fn has_own_name(&self) -> bool {
+        self.words.iter().any(|word| word == "-u")
+    }
+
+    /// What jc-exec has to enter.
+    fn kinds(&self, has_user: bool) -> String {
+        let user = has_user.then_some("user");
+        let all: Vec<&str> =
+            user.into_iter().chain(self.own.iter().copied()).chain(["net"]).collect();
+        all.join(",")
+    }
+}
+
+fn hostname(matches: &ArgMatches, id: &str) -> String {
+    match matches.get_one::<OsString>("hostname") {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None if matches.get_one::<String>("uts").is_some_and(|mode| mode != "private") => {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        }
+        None => id.to_owned(),
+    }
+}
+
+fn network(matches: &ArgMatches, _config: &Config) -> Vec<OsString> {
+    let given = given(matches, Owner::Net);
+    if given.is_empty() { words(&["--network", "none"]) } else { given }
+}
+
+/// The bill tells whether memory ran out.
+fn bill(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
+    match matches.contains_id("memory") && !matches.contains_id("report") {
+        true => option("--report", state_dir.join("usage.json").as_os_str()),
+        false => Vec::new(),
+    }
+}
+
+fn parent(matches: &ArgMatches) -> Vec<OsString> {
+    values(matches, "cgroup-parent").flat_map(|parent| option("--parent", parent)).collect()
+}
+
+/// The environment of a container is the image's and its user's, not the caller's.
+fn environment(config: &Config, matches: &ArgMatches, hostname: &str) -> Vec<OsString> {
+    let mut options = words(&["--clear-env"]);
+    if matches.get_flag("tty") || stdin().is_terminal() {
+        options.extend(words(&["-e", "TERM"]));
+    }
+    options.extend(option("-e", OsStr::new(&format!("HOSTNAME={hostname}"))));
+    options.extend(config.env().iter().flat_map(|word| option("-e", word.as_ref())));
+    options
+}
+
+/// What the image says and the command line does not.
+fn defaults(config: &Config, matches: &ArgMatches) -> Vec<OsString> {
+    let mut options = Vec::new();
+    if !matches.contains_id("user") {
+        options.extend(option("-u", config.user().as_ref()));
+    }
+    if let Some(dir) = config.working_dir().filter(|_| !matches.contains_id("workdir")) {
+        options.extend(option("-w", dir.as_ref()));
+    }
+    options
+}
+
+/// How the supervisor hears of the payload, and speaks with it.
+fn supervised(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
+    let mut options = option("--started", state_dir.join(crate::plan::STARTED).as_os_str());
+    if matches.get_flag("tty") {
+        options.extend(option("--console-socket", state_dir.join("console").as_os_str()));
+    }
+    options
+}
+
+/// Layers get a fresh upper directory: in memory, or if the changes are to be kept, in the state dir.
+/// A directory is used as it is.
+fn upper(
+    matches: &ArgMatches,
+    root: &Root,
+    state_dir: &Path,
+    directories: &mut Vec<crate::plan::Directory>,
+) -> Vec<OsString> {
+    let layers = match root {
+        Root::Directory(directory) => return vec![directory.into()],
+        Root::Layers(layers) => layers,
+    };
+    let layers = layers.iter().flat_map(|layer| option("--layer", layer.as_os_str()));
+    let upper = match (matches.contains_id("upper"), matches.get_flag("keep")) {
+        (true, _) => Vec::new(),
+        (false, true) => {
+            let name = "changes".to_owned();
+            directories.push(crate::plan::Directory { name, mode: 0o700, owner: None });
+            option("--upper", state_dir.join("changes").as_os_str())
+        }
+        (false, false) => words(&["--upper", "tmpfs"]),
+    };
+    layers.chain(upper).collect()
+}
+
+/// What jc-list shows and jc-stop needs.
+fn note(
+    state: &mut State,
+    matches: &ArgMatches,
+    record: &Record,
+    config: &Config,
+    payload: &[OsString],
+) {
+    let rootfs = record.rootfs.as_ref().map(|path| path.display().to_string());
+    let name = matches.get_one::<String>("name").cloned();
+    let signal = matches.get_one::<String>("stop-signal").or(config.stop_signal.as_ref()).cloned();
+    let keep = matches.get_flag("keep") || matches.get_flag("detach") && !matches.get_flag("rm");
+    for (key, value) in [
+        ("name", name),
+        ("image", record.reference.clone().or(rootfs)),
+        ("digest", record.digest.clone()),
+        ("stop-signal", signal),
+        ("keep", keep.then(|| "true".to_owned())),
+        ("command", Some(String::from_utf8_lossy(&to_line(payload)).into_owned())),
+    ] {
+        if let Some(value) = value {
+            state.set(key, value);
+        }
+    }
+    let labels = matches.get_many::<(String, String)>("label").into_iter().flatten();
+    state.annotations.extend(labels.cloned());
+}
+
+/// The options with the values that variables and files have here and now.
+fn resolved(options: &[OsString]) -> Result<Vec<OsString>> {
+    let mut resolved: Vec<OsString> = Vec::new();
+    for word in options {
+        let before = resolved.last().map_or(OsStr::new(""), OsString::as_os_str).to_owned();
+        let has_value = word.as_encoded_bytes().contains(&b'=');
+        if before == "-e" && !has_value {
+            match std::env::var_os(word) {
+                Some(value) => {
+                    let mut pair = word.clone();
+                    pair.push("=");
+                    pair.push(value);
+                    resolved.push(pair);
+                }
+                None => drop(resolved.pop()),
+            }
+        } else if before == "--env-file"
+            || before == "--seccomp" && word.as_encoded_bytes().contains(&b'/')
+        {
+            let path = std::path::absolute(word)
+                .map_err(|e| Error::new(format_args!("{before:?}: {e}")))?;
+            resolved.push(path.into());
+        } else {
+            resolved.push(word.clone());
+        }
+    }
+    Ok(resolved)
+}
+
+/// Argument vectors as JSON.
+pub fn to_json(links: &[Vec<OsString>]) -> Result<String> {
+    let text = |word: &OsString| match word.to_str() {
+        Some(word) => Ok(word.to_owned()),
+        None => Err(Error::new(format_args!("{}: is not UTF-8", word.display()))),
+    };
+    let links: Result<Vec<Vec<String>>> =
+        links.iter().map(|link| link.iter().map(text).collect()).collect();
+    serde_json::to_string(&links?).map_err(|e| Error::new(format_args!("write JSON: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(args: &[&str], record: &str) -> Result<Plan> {
+        let matches = crate::command().try_get_matches_from([&["jc-run"], args].concat());
+        let record = Record::parse(record.as_bytes())?;
+        compose(&matches.map_err(Error::usage)?, &record, "0123456789ab", Path::new("/run/jc"))
+    }
+
+    fn chain(args: &[&str], record: &str) -> Vec<OsString> {
+        plan(args, record).unwrap().chain.argv()
+    }
+
+    fn has(chain: &[OsString], words: &[&str]) -> bool {
+        chain.windows(words.len()).any(|window| window == words)
+    }
+
+    const IMAGE: &str = r#"{"jc":1,"layers":["/a","/b"],"config":{"Entrypoint":["/e"],"Cmd":["c"],
+        "Env":["A=1"],"WorkingDir":"/w","User":"web","Volumes":{"/data":{}},"StopSignal":"QUIT"}}"#;
+
+    #[test]
+    fn the_image_speaks_unless_the_command_line_does() {
+        let from_image = chain(&[], IMAGE);
+        assert!(has(&from_image, &["-u", "web", "-w", "/w"]));
+        assert!(has(&from_image, &["--layer", "/a", "--layer", "/b", "--upper", "tmpfs", "--"]));
+        assert!(has(&from_image, &["--", "/e", "c"]));
+        assert!(has(&from_image, &["-v", "/run/jc/0123456789ab/volumes/0:/data"]));
+        let args = ["-u", "5", "-w", "/x", "-e", "A=2", "-m", "64M", "--hostname", "h", "--", "z"];
+        let from_user = chain(&args, IMAGE);
+        assert!(has(&from_user, &["-m", "64M", "--"]));
+        assert!(has(&from_user, &["--hostname", "h", "--"]));
+        assert!(has(&from_user, &["-e", "A=2", "-u", "5", "-w", "/x", "--layer"]));
+        assert!(has(&from_user, &["--", "/e", "z"]));
+        let entered = chain(&["--entrypoint", "/other", "-v", "/s:/data:ro", "x"], IMAGE);
+        assert!(has(&entered, &["--", "/other", "x"]));
+        assert!(!has(&entered, &["-v", "/run/jc/0123456789ab/volumes/0:/data"]));
+    }
+
+    #[test]
+    fn a_value_is_never_taken_for_an_option() {
+        let record = r#"{"jc":1,"rootfs":"/r","config":{"User":"-x","Cmd":["-c"]}}"#;
+        let chain = chain(&["--hostname=--init"], record);
+        assert!(has(&chain, &["--hostname=--init"]));
+        assert!(has(&chain, &["-u-x"]) && has(&chain, &["/r", "--", "-c"]));
+    }
+
+    #[test]
+    fn what_is_taken_is_not_given_again() {
+        let drops = |args: &[&str]| chain(args, IMAGE).iter().filter(|w| *w == "--cap-add").count();
+        assert_eq!(drops(&[]), 11);
+        assert_eq!(drops(&["--cap-drop", "all"]), 0);
+        assert_eq!(drops(&["--cap-drop", "ALL", "--cap-add", "KILL"]), 1);
+        assert_eq!(drops(&["--privileged"]), 0);
+    }
+
+    #[test]
+    fn what_is_recorded_leads_back_into_the_container() {
+        let state = plan(&["-e", "HOME", "--label", "a=b", "--pid", "host"], IMAGE).unwrap().state;
+        assert_eq!((state.get("stop-signal"), state.get("keep")), (Some("QUIT"), None));
+        assert_eq!(state.annotations["a"], "b");
+        let exec = state.get("exec").unwrap();
+        let home = format!("\"HOME={}\"", std::env::var("HOME").unwrap());
+        assert!(exec.contains(r#"["jc-unshare","--join","PID:cgroup,uts,ipc,net"]"#), "{exec}");
+        assert!(exec.contains(&home) && exec.contains(r#""-u","web""#), "{exec}");
+    }
+}

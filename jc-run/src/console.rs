@@ -1,0 +1,45 @@
+//! The socket on which jc-rootfs hands over the container's terminal (its `--console-socket`).
+
+use std::fs;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+/// The socket, until the terminal has come.
+#[derive(Debug)]
+pub struct Console(UnixListener);
+
+impl Console {
+    /// Listens at a path, which must not be there yet.
+    pub fn listen(path: &Path) -> Result<Self> {
+        UnixListener::bind(path).on("listen", path).map(Self)
+    }
+
+    /// Takes the terminal's master, once the socket can be read, and removes the path.
+    pub fn take(self, path: &Path) -> Result<OwnedFd> {
+        let (connection, _) = self.0.accept().on("accept", path)?;
+        fs::remove_file(path).on("remove", path)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut name = [0; 64];
+        let buffers = &mut [IoSliceMut::new(&mut name)];
+        recvmsg(&connection, buffers, &mut control, RecvFlags::CMSG_CLOEXEC).on("recvmsg", path)?;
+        let fds = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let master = fds.flatten().next();
+        master.ok_or_else(|| Error::new("recvmsg: jc-rootfs has sent no terminal"))
+    }
+}
+
+impl AsFd for Console {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

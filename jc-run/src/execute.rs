@@ -1,0 +1,157 @@
+//! `jc-exec`: one more program in a container. It too is a chain: the one that jc-run has recorded,
+//! with the payload's number in it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::{Error, Kind, Result, Tool, exec, print};
+
+use crate::chain::Chain;
+use crate::compose::{PID, to_json};
+use crate::console::Console;
+use crate::flags::{option, values};
+use crate::plan::words;
+use crate::run::new_id;
+use crate::state::{State, Status};
+use crate::terminal::Terminal;
+use crate::{dir, tools};
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::link("jc-exec");
+
+/// The command line.
+pub fn command() -> Command {
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    let value = |name: &'static str, short, value| {
+        let arg =
+            Arg::new(name).long(name).short(short).value_name(value).action(ArgAction::Append);
+        arg.value_parser(value_parser!(OsString))
+    };
+    tools::command(
+        "jc-exec",
+        "Execute a program in a running container",
+        "jc-exec [options] ID [--] PROG [ARG...]",
+    )
+    .arg(flag("interactive").short('i').help("Nothing: stdin is the program's anyway"))
+    .arg(flag("tty").short('t').help("Give it a terminal of its own"))
+    .arg(value("user", 'u', "USER").action(ArgAction::Set).help("Run as this user instead"))
+    .arg(
+        value("workdir", 'w', "DIR").action(ArgAction::Set).help("Start in this directory instead"),
+    )
+    .arg(value("env", 'e', "NAME[=VALUE]").help("Set one more variable"))
+    .arg(
+        Arg::new("print")
+            .long("print")
+            .value_name("AS")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("shell")
+            .value_parser(["shell", "json"])
+            .hide_possible_values(true)
+            .help("Print the chain instead of running it: shell or json"),
+    )
+    .arg(
+        Arg::new("operands")
+            .value_name("ID PROG")
+            .num_args(0..)
+            .trailing_var_arg(true)
+            .value_parser(value_parser!(OsString))
+            .help("The container, the program and its arguments"),
+    )
+}
+
+/// Executes the program and hands on its exit code.
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
+    let operands: Vec<OsString> = values(&matches, "operands").cloned().collect();
+    let Some((id, program)) = operands.split_first() else {
+        return Err(Error::usage("no container given"));
+    };
+    let program = program.strip_prefix(&["--".into()][..]).unwrap_or(program);
+    jc_unshare::require_program(program)?;
+    let base = dir::base(&matches)?;
+    let state = dir::find(&base, &id.to_string_lossy())?;
+    let console = state.bundle.join(format!("console.{}", new_id()?));
+    let chain = Chain::new(links(&matches, &state, &console)?, program.to_vec()).locate()?;
+    if let Some(form) = matches.get_one::<String>("print") {
+        let text = match form.as_str() {
+            "json" => [to_json(&chain.vectors())?.as_bytes(), b"\n"].concat(),
+            _ => chain.to_shell(),
+        };
+        return print(text).map(|()| ExitCode::SUCCESS);
+    }
+    if matches.get_flag("tty") {
+        let terminal = Terminal::open()?;
+        let socket = Console::listen(&console)?;
+        let code =
+            terminal.attend(TOOL, (socket, &console), || run_chain(&chain, &state).map(Exit::code));
+        // jc-rootfs may have failed before it came to that.
+        let _: std::io::Result<()> = std::fs::remove_file(&console);
+        return code;
+    }
+    run_chain(&chain, &state).map(Exit::end)
+}
+
+fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
+    let child =
+        spawn(TOOL, 0, None, |_| Error::with_kind(Kind::Failed, exec::exec(&chain.argv())))?;
+    let exit = child.wait()?;
+    let is_there = || state.process("process").is_some_and(|payload| payload.open().is_some());
+    match exit {
+        Exit::Code(125 | 137) | Exit::Signal(9) if !is_there() => {
+            Err(Error::new(format_args!("{}: the container has ended", state.id)))
+        }
+        exit => Ok(exit),
+    }
+}
+
+/// The links that jc-run has recorded, for this process and with these options.
+fn links(
+    matches: &ArgMatches,
+    state: &State,
+    console: &std::path::Path,
+) -> Result<Vec<Vec<OsString>>> {
+    let pid = match (state.status, state.process("process")) {
+        (Status::Running, Some(payload)) if payload.open().is_some() => payload.pid.to_string(),
+        (Status::Creating, _) => {
+            return Err(Error::new(format_args!("{}: has not begun yet", state.id)));
+        }
+        _ => return Err(Error::new(format_args!("{}: the container has ended", state.id))),
+    };
+    let recorded = state.get("exec").and_then(|json| serde_json::from_str(json).ok());
+    let recorded: Vec<Vec<String>> = recorded
+        .ok_or_else(|| Error::new(format_args!("{}: its state lacks jc.exec", state.id)))?;
+    let link = |link: Vec<String>| link.into_iter().map(OsString::from).collect();
+    let mut links: Vec<Vec<OsString>> = recorded.into_iter().map(link).collect();
+    for word in links.iter_mut().flat_map(|link| link.iter_mut().skip(1).take(2)) {
+        let kinds = word.to_str().and_then(|word| word.strip_prefix(PID)).map(str::to_owned);
+        if let Some(kinds) = kinds.filter(|kinds| kinds.is_empty() || kinds.starts_with(':')) {
+            *word = format!("{pid}{kinds}").into();
+        }
+    }
+    if let Some(rootfs) = links.last_mut() {
+        for (name, spelling) in [("user", "-u"), ("workdir", "-w")] {
+            if let Some(value) = matches.get_one::<OsString>(name) {
+                remove_option(rootfs, spelling);
+                rootfs.extend(option(spelling, value));
+            }
+        }
+        if matches.get_flag("tty") {
+            rootfs.extend(words(&["-e", "TERM"]));
+            rootfs.extend(option("--console-socket", console.as_os_str()));
+        }
+        rootfs.extend(values(matches, "env").flat_map(|value| option("-e", value)));
+    }
+    Ok(links)
+}
+
+/// Removes an option with its value. A value never looks like an option.
+fn remove_option(words: &mut Vec<OsString>, spelling: &str) {
+    let joined = |word: &OsString| word.to_string_lossy().starts_with(&format!("{spelling}-"));
+    if let Some(at) = words.iter().position(|word| word == spelling) {
+        words.drain(at..at + 2);
+    } else if let Some(at) = words.iter().position(joined) {
+        words.remove(at);
+    }
+}

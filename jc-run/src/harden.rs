@@ -1,0 +1,80 @@
+//! What a payload may do by default: what podman's may, seen through Docker's filter. All of it is in
+//! the chain that `--print` shows.
+
+use std::ffi::OsString;
+
+use clap::ArgMatches;
+use jc_unshare::{Error, Result};
+
+use crate::flags::{option, values};
+use crate::plan::words;
+
+/// podman's default capabilities (containers.conf(5)).
+const CAPABILITIES: [&str; 11] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// What `--security-opt` says.
+#[derive(Default)]
+struct Security<'a> {
+    seccomp: Option<&'a str>,
+    new_privileges: bool,
+    unmasked: bool,
+}
+
+impl<'a> Security<'a> {
+    fn of(matches: &'a ArgMatches) -> Result<Self> {
+        let mut security = Self::default();
+        for word in matches.get_many::<String>("security-opt").into_iter().flatten() {
+            match word.split_once(['=', ':']).unwrap_or((word, "")) {
+                ("seccomp", profile) if !profile.is_empty() => security.seccomp = Some(profile),
+                ("no-new-privileges", "" | "true") => security.new_privileges = false,
+                ("no-new-privileges", "false") => security.new_privileges = true,
+                ("systempaths", "unconfined") => security.unmasked = true,
+                _ => {
+                    return Err(Error::usage(format_args!("--security-opt {word}: not known")).hint(
+                        "seccomp=FILE|unconfined, no-new-privileges=false, systempaths=unconfined",
+                    ));
+                }
+            }
+        }
+        Ok(security)
+    }
+}
+
+/// The options about the payload.
+pub fn payload(matches: &ArgMatches) -> Result<Vec<OsString>> {
+    let security = Security::of(matches)?;
+    if matches.get_flag("privileged") {
+        return Ok(Vec::new());
+    }
+    let dropped = |word: &OsString| word.eq_ignore_ascii_case("ALL");
+    let mut options = words(&["--cap-drop", "ALL"]);
+    if !values(matches, "cap-drop").any(dropped) {
+        options.extend(CAPABILITIES.iter().flat_map(|name| words(&["--cap-add", name])));
+    }
+    if !security.new_privileges {
+        options.push("--no-new-privs".into());
+    }
+    options.extend(option("--seccomp", security.seccomp.unwrap_or("default").as_ref()));
+    Ok(options)
+}
+
+/// The options about the root.
+pub fn root(matches: &ArgMatches) -> Result<Vec<OsString>> {
+    if matches.get_flag("privileged") {
+        return Ok(words(&["--dev", "host", "--sys", "rw"]));
+    }
+    let unmasked = Security::of(matches)?.unmasked;
+    Ok(if unmasked { Vec::new() } else { words(&["--mask", "default"]) })
+}

@@ -1,0 +1,160 @@
+//! `jc-list`: what containers there are; and what dead ones have left goes.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::{Command as Process, ExitCode, Stdio};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use jc_unshare::{Error, Result, Tool, print};
+
+use crate::chain::tool;
+use crate::state::{State, Status, now};
+use crate::{dir, tools};
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::source("jc-list");
+
+/// The command line.
+pub fn command() -> Command {
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    tools::command("jc-list", "List containers", "jc-list [options]")
+        .arg(flag("all").short('a').help("Those too that have ended"))
+        .arg(flag("quiet").short('q').help("Print only IDs"))
+        .arg(
+            flag("json").conflicts_with("quiet").help("Print an object of JSON for each container"),
+        )
+}
+
+/// Sweeps, and prints.
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
+    let mut states = containers(&dir::base(&matches)?)?;
+    states.retain(|state| matches.get_flag("all") || state.status != Status::Stopped);
+    let text = match () {
+        () if matches.get_flag("quiet") => {
+            states.iter().map(|state| format!("{}\n", state.id)).collect()
+        }
+        () if matches.get_flag("json") => json(&states)?,
+        () => table(&states),
+    };
+    print(text).map(|()| ExitCode::SUCCESS)
+}
+
+/// All containers, the newest first, when everything that dead ones have left is gone.
+fn containers(base: &Path) -> Result<Vec<State>> {
+    let mut states = dir::all(base)?;
+    for (link, action) in SWEEPERS {
+        sweep(link, action);
+    }
+    states.sort_by(|a, b| seconds(b, "created").total_cmp(&seconds(a, "created")));
+    Ok(states)
+}
+
+/// The links that may leave something when they are killed, and the action that removes it.
+const SWEEPERS: [(&str, &str); 1] = [("jc-cgroup", "--list")];
+
+/// Lets a link sweep. Who may not do that, or has no such thing here, cannot have left any.
+fn sweep(link: &str, action: &str) {
+    let Ok(program) = tool(link.as_ref()) else { return };
+    let mut command = Process::new(program);
+    command.arg(action).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _: std::io::Result<_> = command.status();
+}
+
+fn json(states: &[State]) -> Result<String> {
+    let line = |state: &State| match serde_json::to_string(state) {
+        Ok(line) => Ok(line + "\n"),
+        Err(e) => Err(Error::new(format_args!("write JSON: {e}"))),
+    };
+    states.iter().map(line).collect()
+}
+
+const COLUMNS: usize = 8;
+
+fn table(states: &[State]) -> String {
+    let head = ["ID", "NAME", "IMAGE", "COMMAND", "AGE", "STATUS", "PORTS", "PID"];
+    let now = now().parse().unwrap_or(0.0);
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(states.iter().map(|state| row(state, now)));
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        // Writing to a String cannot fail.
+        let _: std::fmt::Result =
+            writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
+fn row(state: &State, now: f64) -> [String; COLUMNS] {
+    let word = |key| state.get(key).unwrap_or("-").to_owned();
+    [
+        state.id.clone(),
+        word("name"),
+        shown(&word("image"), 40),
+        shown(&word("command"), 30),
+        age(now - seconds(state, "created")),
+        status(state, now),
+        shown(&word("ports"), 40),
+        state.pid.map_or("-".to_owned(), |pid| pid.to_string()),
+    ]
+}
+
+/// What it does, and since when.
+fn status(state: &State, now: f64) -> String {
+    match state.status {
+        Status::Creating => "creating".to_owned(),
+        Status::Running => format!("up {}", age(now - seconds(state, "started"))),
+        Status::Stopped => {
+            let reason = if state.get("oom") == Some("true") { ", out of memory" } else { "" };
+            // Killed with its supervisor, it could tell nobody.
+            format!("exited ({}{reason})", state.get("exit-code").unwrap_or("unknown"))
+        }
+    }
+}
+
+fn seconds(state: &State, key: &str) -> f64 {
+    state.get(key).and_then(|time| time.parse().ok()).unwrap_or(0.0)
+}
+
+/// A time span in its largest unit.
+fn age(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// A text that can do nothing to a terminal, and is no longer than that.
+fn shown(text: &str, most: usize) -> String {
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    match text.chars().count() > most {
+        true => text.chars().take(most - 3).chain("...".chars()).collect(),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_in_their_largest_unit() {
+        for (seconds, text) in
+            [(-1.0, "0s"), (119.9, "119s"), (120.0, "2m"), (7200.0, "2h"), (200_000.0, "2d")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+    }
+
+    #[test]
+    fn an_image_cannot_write_to_the_terminal() {
+        assert_eq!(shown("a\x1b[2J\n", 9), "a?[2J?");
+        assert_eq!(shown("0123456789", 8), "01234...");
+    }
+}

@@ -1,0 +1,104 @@
+//! The options that are `jc-run`'s own, and those that are several links' at once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, value_parser};
+
+/// What it runs, and what becomes of that.
+pub fn args() -> Vec<Arg> {
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    let text =
+        |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
+    let path = |name, value| text(name, value).value_parser(value_parser!(PathBuf));
+    vec![
+        path("record", "FILE").help("Take the record from FILE instead of stdin"),
+        text("image", "REF").help("Run this image: jc-pull gets its record"),
+        text("pull", "WHEN")
+            .value_parser(["always", "missing", "never"])
+            .default_value("missing")
+            .hide_possible_values(true)
+            .help("When --image asks the registry: always, missing or never"),
+        path("rootfs", "DIR").help("Run in this directory, which keeps the changes"),
+        text("name", "NAME").value_parser(name).help("Name the container"),
+        Arg::new("label")
+            .long("label")
+            .value_name("NAME[=VALUE]")
+            .action(ArgAction::Append)
+            .value_parser(label)
+            .help("Write an annotation into its state"),
+        text("entrypoint", "PROG")
+            .value_parser(value_parser!(OsString))
+            .help("Instead of the image's entry point; empty for none"),
+        text("stop-signal", "SIGNAL")
+            .help("What jc-stop sends, else what the image says, else TERM"),
+        flag("detach").short('d').help("Print the ID once the program runs, and leave it running"),
+        flag("interactive").short('i').help("Keep stdin open, with -d too"),
+        flag("tty").short('t').help("Give it a terminal of its own"),
+        flag("keep").help("Keep state and changes when it has ended"),
+        flag("rm").conflicts_with("keep").help("Keep nothing when it has ended, with -d too"),
+        text("print", "AS")
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("shell")
+            .value_parser(["shell", "json"])
+            .hide_possible_values(true)
+            .help("Print the chain instead of running it: shell or json"),
+        text("status-fd", "N")
+            .value_parser(value_parser!(u32))
+            .help("Write what becomes of it to this descriptor, as JSON"),
+        state_dir(),
+    ]
+}
+
+/// Which links' options these become is in `compose`.
+pub fn mixed() -> Vec<Arg> {
+    let mode = |name: &'static str, help: &'static str| {
+        let arg = Arg::new(name).long(name).value_name("MODE").help(help);
+        arg.help_heading("Namespaces, for jc-unshare")
+    };
+    vec![
+        mode("userns", "auto (subordinate IDs), keep-id (one's own) or host"),
+        mode("pid", "private, host or container:ID"),
+        mode("ipc", "private, host or container:ID"),
+        mode("uts", "private, host or container:ID"),
+        Arg::new("security-opt")
+            .long("security-opt")
+            .value_name("OPT")
+            .action(ArgAction::Append)
+            .help_heading("The program, for jc-rootfs")
+            .help("seccomp=FILE|unconfined, no-new-privileges=false, systempaths=unconfined"),
+        Arg::new("privileged")
+            .long("privileged")
+            .action(ArgAction::SetTrue)
+            .help_heading("The program, for jc-rootfs")
+            .help("Undo the hardening: all capabilities and devices, nothing masked or filtered"),
+    ]
+}
+
+/// `--state-dir`, of all tools that look at containers.
+pub fn state_dir() -> Arg {
+    Arg::new("state-dir")
+        .long("state-dir")
+        .value_name("DIR")
+        .value_parser(value_parser!(PathBuf))
+        .help("Where containers are recorded [default: $JC_STATE_DIR, or /run/jc, or $XDG_RUNTIME_DIR/jc]")
+}
+
+/// Docker's rule for names.
+fn name(word: &str) -> Result<String, String> {
+    let first = word.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    match first && word.bytes().all(fine) && word.len() <= 64 {
+        true => Ok(word.to_owned()),
+        false => Err("not a name of up to 64 letters, digits, -, _ and .".to_owned()),
+    }
+}
+
+fn label(word: &str) -> Result<(String, String), String> {
+    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+    match name.is_empty() || name.starts_with("jc.") {
+        true => Err("not a name of one's own".to_owned()),
+        false => Ok((name.to_owned(), value.to_owned())),
+    }
+}

@@ -1,0 +1,111 @@
+//! What is going to be done: the files that are made in the state dir, and the chain that uses them.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Context, Result};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::geteuid;
+
+use crate::chain::{Chain, quote};
+use crate::state::State;
+
+/// A container that is about to be.
+#[derive(Debug)]
+pub struct Plan {
+    /// What is recorded of it; its `bundle` is the state dir.
+    pub state: State,
+    /// Files of the state dir, by name.
+    pub files: Vec<(&'static str, String)>,
+    /// Directories of the state dir.
+    pub directories: Vec<Directory>,
+    /// What is run.
+    pub chain: Chain,
+}
+
+/// A directory to be made in the state dir.
+#[derive(Debug)]
+pub struct Directory {
+    /// Where it is, from the state dir on.
+    pub name: String,
+    /// Its permissions, user and group.
+    pub mode: u32,
+    /// Whose it is, as the image has it.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// The FIFO through which jc-rootfs tells that the payload has been executed.
+pub const STARTED: &str = "started";
+
+impl Plan {
+    /// The container's name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.state.get("name")
+    }
+
+    /// A path in the state dir.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.state.bundle.join(name)
+    }
+
+    /// Makes what the chain needs in the state dir.
+    pub fn prepare(&self) -> Result<()> {
+        for (name, text) in &self.files {
+            let path = self.path(name);
+            fs::write(&path, text).on("write", &path)?;
+        }
+        for directory in &self.directories {
+            let path = self.path(&directory.name);
+            fs::create_dir_all(&path).on("mkdir", &path)?;
+            fs::set_permissions(&path, Permissions::from_mode(directory.mode))
+                .on("chmod", &path)?;
+            if let Some((uid, gid)) = directory.owner.filter(|_| geteuid().is_root()) {
+                chown(&path, Some(uid), Some(gid)).on("chown", &path)?;
+            }
+        }
+        make_fifo(&self.path(STARTED))
+    }
+
+    /// The same for a shell to paste: what is made, then the chain, one link a line. No FIFO, as
+    /// nobody would read it.
+    pub fn to_shell(&self) -> Vec<u8> {
+        let path = |name: &str| quote_path(&self.path(name));
+        let mut shell =
+            [b"mkdir -p -m 700 ", quote_path(&self.state.bundle).as_slice(), b"\n"].concat();
+        for (name, text) in &self.files {
+            let text = format!("printf {} >", printf(text));
+            shell.extend([text.as_bytes(), &path(name), b"\n"].concat());
+        }
+        for Directory { name, mode, owner } in &self.directories {
+            let owner = owner.map_or(String::new(), |(uid, gid)| format!("-o {uid} -g {gid} "));
+            let text = format!("install -d -m {mode:o} {owner}");
+            shell.extend([text.as_bytes(), &path(name), b"\n"].concat());
+        }
+        shell.extend(self.chain.to_shell());
+        shell
+    }
+}
+
+/// A FIFO for this user alone.
+pub fn make_fifo(path: &Path) -> Result<()> {
+    mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).on("mkfifo", path)
+}
+
+fn quote_path(path: &Path) -> Vec<u8> {
+    quote(path.as_os_str())
+}
+
+/// One word for printf(1), on one line.
+fn printf(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('%', "%%").replace('\n', "\\n");
+    let word = quote(OsStr::from_bytes(escaped.replace('\t', "\\t").as_bytes()));
+    String::from_utf8_lossy(&word).into_owned()
+}
+
+/// Words of a command line.
+pub fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}

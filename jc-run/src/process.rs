@@ -1,0 +1,80 @@
+//! A process that is never mistaken for another with the same number: its PID and when it began.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::str::FromStr;
+
+use jc_unshare::{Context, Error, Result, sys};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// A process as proc_pid_stat(5) tells it: its first field, and the 22nd, in ticks since boot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Process {
+    /// Its number in the procfs on /proc.
+    pub pid: u32,
+    start: u64,
+}
+
+impl Process {
+    /// This one.
+    pub fn this() -> Result<Self> {
+        let path = "/proc/self/stat";
+        let stat = fs::read_to_string(path).on("read", path)?;
+        Self::in_stat(&stat).ok_or_else(|| Error::new("read /proc/self/stat: too short"))
+    }
+
+    fn in_stat(stat: &str) -> Option<Self> {
+        let pid = stat.split_once(' ')?.0.parse().ok()?;
+        // The second field may hold anything but ends in ")".
+        let (_, fields) = stat.rsplit_once(") ")?;
+        Some(Self { pid, start: fields.split(' ').nth(19)?.parse().ok()? })
+    }
+
+    /// A descriptor of it, if it is still there: whoever has its number once that is open cannot be
+    /// another.
+    pub fn open(self) -> Option<OwnedFd> {
+        let pidfd =
+            pidfd_open(Pid::from_raw(self.pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        (Self::in_stat(&stat) == Some(self)).then_some(pidfd)
+    }
+
+    /// Sends it a signal; says whether it was there.
+    pub fn signal(self, signal: i32) -> Result<bool> {
+        let Some(pidfd) = self.open() else { return Ok(false) };
+        match sys::send_signal(pidfd.as_fd(), signal) {
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(false),
+            sent => sent.op("pidfd_send_signal").map(|()| true),
+        }
+    }
+}
+
+impl Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.pid, self.start)
+    }
+}
+
+impl FromStr for Process {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let (pid, start) = text.trim_end().split_once(' ').ok_or(())?;
+        Ok(Self { pid: pid.parse().map_err(drop)?, start: start.parse().map_err(drop)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_its_number_and_its_beginning() {
+        let this = Process::this().unwrap();
+        assert_eq!(this.to_string().parse(), Ok(this));
+        assert!(this.open().is_some());
+        assert!(Process { start: this.start + 1, ..this }.open().is_none());
+        assert_eq!("5".parse::<Process>(), Err(()));
+    }
+}

@@ -1,0 +1,54 @@
+//! What Docker and podman have and another program, or another option, does as well: refused by name
+//! with the line that does it, so that nobody believes it was done.
+
+use clap::{Arg, ArgAction, ArgMatches};
+use jc_unshare::{Error, Result};
+
+/// The option, and what to write instead.
+#[rustfmt::skip]
+const INSTEAD: &[(&str, &str)] = &[
+    ("add-host", "-v FILE:/etc/hosts shows the container a hosts file"),
+    ("attach", "jc-run without -d is attached; jc-logs -f ID follows one that is not"),
+    ("blkio-weight", "--io-max DEV:rbps=SIZE,wbps=SIZE limits a disk"),
+    ("cgroupns", "the container always has a cgroup namespace of its own"),
+    ("cidfile", "ID=$(jc-run -d ...)"),
+    ("cpu-period", "--cpus N"),
+    ("cpu-quota", "--cpus N"),
+    ("cpu-shares", "--cpu-weight N"),
+    ("detach-keys", "jc-run -d, and then jc-exec -it ID sh"),
+    ("device-read-bps", "--io-max DEV:rbps=SIZE"),
+    ("device-write-bps", "--io-max DEV:wbps=SIZE"),
+    ("gpus", "--device /dev/..."),
+    ("health-cmd", "jc-exec ID PROG, from whatever watches"),
+    ("log-driver", "jc-run ... | logger"),
+    ("log-opt", "jc-run ... | logger"),
+    ("memory-reservation", "jc-cgroup --memory-low SIZE -- jc-run ..."),
+    ("mount", "-v SRC:DST[:OPTIONS], --tmpfs DST[:OPTIONS]"),
+    ("nice", "nice -n N jc-run ..."),
+    ("oom-score-adj", "choom -n N -- jc-run ..."),
+    ("platform", "jc-pull --platform PLATFORM IMAGE | jc-run ..."),
+    ("restart", "systemd-run -p Restart=always -- jc-run ..., or: until jc-run ...; do sleep 1; done"),
+    ("stop-timeout", "jc-stop -t SECONDS ID"),
+    ("sysctl", "sysctl -w NAME=VALUE, in jc-net -- sh -c '...; exec jc-run --network host ...'"),
+    ("timeout", "timeout SECONDS jc-run ..."),
+    ("umask", "(umask MODE; jc-run ...)"),
+    ("volumes-from", "-v SRC:DST, as for the other container"),
+];
+
+/// The options, which no `--help` shows.
+pub fn args() -> impl Iterator<Item = Arg> {
+    INSTEAD.iter().map(|(long, _)| {
+        let arg = Arg::new(*long).long(*long).hide(true).action(ArgAction::Append);
+        arg.num_args(0..=1).allow_hyphen_values(true)
+    })
+}
+
+/// An error if one of them is given.
+pub fn check(matches: &ArgMatches) -> Result<()> {
+    match INSTEAD.iter().find(|(long, _)| matches.contains_id(long)) {
+        Some((long, instead)) => {
+            Err(Error::usage(format_args!("--{long}: not an option of jc")).hint(instead))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,76 @@
+//! `jc-run`: what is done with a plan.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use jc_unshare::{Context, Result, print};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::compose::{compose, to_json};
+use crate::console::Console;
+use crate::detach::detach;
+use crate::events::Events;
+use crate::flags::values;
+use crate::supervise::{Container, Stdio};
+use crate::{TOOL, dir, refused, source, terminal};
+
+/// Does what the command line says.
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
+    refused::check(&matches)?;
+    // First: a descriptor that the caller has not opened must not turn out to be one of ours.
+    let events = Events::open(matches.get_one("status-fd").copied())?;
+    let base = dir::base(&matches)?;
+    let record = source::record(&matches)?;
+    let mut plan = compose(&matches, &record, &new_id()?, &base)?;
+    plan.chain = plan.chain.locate()?;
+    if let Some(form) = matches.get_one::<String>("print") {
+        let text = match form.as_str() {
+            "json" => [to_json(&plan.chain.vectors())?.as_bytes(), b"\n"].concat(),
+            _ => plan.to_shell(),
+        };
+        return print(text).map(|()| ExitCode::SUCCESS);
+    }
+    let flag = |name| matches.get_flag(name);
+    let bill = bill(&matches, plan.path("usage.json"));
+    let has_terminal = flag("tty") && !flag("detach");
+    let terminal = has_terminal.then(terminal::Terminal::open).transpose()?;
+    let container = Container::make(plan, events, bill)?;
+    match terminal {
+        _ if flag("detach") => detach(container, stdio(flag("tty"), flag("interactive"))),
+        Some(terminal) => {
+            let path = container.path("console");
+            let console = Console::listen(&path)?;
+            terminal.attend(TOOL, (console, &path), || {
+                container.run(Stdio::Callers, || Ok(())).map(|exit| exit.code())
+            })
+        }
+        None => container.run(Stdio::Callers, || Ok(())).map(|exit| exit.end()),
+    }
+}
+
+/// What a detached payload reads and writes.
+fn stdio(has_terminal: bool, interactive: bool) -> Stdio {
+    match (has_terminal, interactive) {
+        (true, _) => Stdio::LoggedTerminal,
+        (false, true) => Stdio::LogsAndFifo,
+        (false, false) => Stdio::Logs,
+    }
+}
+
+/// Where the bill of jc-cgroup is to be read, if it is in a file.
+fn bill(matches: &ArgMatches, own: PathBuf) -> Option<PathBuf> {
+    let is_number = |word: &OsString| word.to_str().is_some_and(|word| word.parse::<u32>().is_ok());
+    match values(matches, "report").last() {
+        Some(word) => (!is_number(word)).then(|| word.into()),
+        None => matches.contains_id("memory").then_some(own),
+    }
+}
+
+/// A container's ID: 12 hexadecimal digits, as Docker shows them.
+pub fn new_id() -> Result<String> {
+    let mut bytes = [0; 6];
+    getrandom(&mut bytes, GetRandomFlags::empty()).op("getrandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

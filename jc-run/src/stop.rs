@@ -1,0 +1,130 @@
+//! `jc-stop`, and the end of a container that `jc-rm -f` wants: a signal, and when that has had its
+//! time, SIGKILL; both through descriptors of the processes that are meant.
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use jc_unshare::{Context, Error, Result, Tool};
+use nix::libc::SIGKILL;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::state::{State, Status};
+use crate::{signal, tools};
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::source("jc-stop");
+
+/// How long a container may take to end that has been killed.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// The command line.
+pub fn command() -> Command {
+    tools::command("jc-stop", "Stop containers", "jc-stop [options] ID...")
+        .arg(
+            Arg::new("time")
+                .short('t')
+                .long("time")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u32))
+                .default_value("10")
+                .help("Kill what has not ended by then"),
+        )
+        .arg(
+            Arg::new("signal")
+                .short('s')
+                .long("signal")
+                .value_name("SIGNAL")
+                .help("Send this one first, instead of the container's stop signal"),
+        )
+        .arg(tools::ids())
+}
+
+/// Stops the containers, all at once.
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
+    let (_, states) = tools::named(&matches)?;
+    let seconds = matches.get_one::<u32>("time").copied().unwrap_or(10);
+    let signal = matches.get_one::<String>("signal").map(String::as_str);
+    stop(&states, signal, Duration::from_secs(seconds.into()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A container that is to end.
+struct Ending<'a> {
+    state: &'a State,
+    /// Its supervisor: the container has ended when that has.
+    supervisor: OwnedFd,
+}
+
+/// Sends each its signal, and kills those that have not ended when the time is over.
+pub fn stop(states: &[State], asked: Option<&str>, time: Duration) -> Result<()> {
+    let signals: Result<Vec<i32>> = states.iter().map(|state| stop_signal(state, asked)).collect();
+    let mut ending = Vec::new();
+    for (state, signal) in states.iter().zip(signals?) {
+        let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
+        let Some(supervisor) = supervisor else { continue };
+        if let Some(pidfd) = supervisor.open() {
+            // The supervisor hands it on, and does its default action where a PID 1 would not.
+            if signal != SIGKILL {
+                supervisor.signal(signal)?;
+            }
+            ending.push(Ending { state, supervisor: pidfd });
+        }
+    }
+    let signalled = |ending: &Ending| asked_or_own(ending.state, asked) != Some(SIGKILL);
+    let deadline = Instant::now() + time;
+    let left =
+        await_end(ending, |ending| if signalled(ending) { deadline } else { Instant::now() })?;
+    for Ending { state, .. } in &left {
+        match state.process("process") {
+            Some(payload) => drop(payload.signal(SIGKILL)?),
+            // Not even begun: its chain goes with its supervisor.
+            None => drop(state.process("supervisor").map(|s| s.signal(SIGKILL)).transpose()?),
+        }
+    }
+    let deadline = Instant::now() + KILLED;
+    match await_end(left, |_| deadline)?.first() {
+        None => Ok(()),
+        Some(still) => {
+            Err(Error::new(format_args!("{}: killed, and has not ended", still.state.id)))
+        }
+    }
+}
+
+/// Waits for each until its deadline; gives those that have not ended.
+fn await_end<'a>(
+    ending: Vec<Ending<'a>>,
+    deadline: impl Fn(&Ending) -> Instant,
+) -> Result<Vec<Ending<'a>>> {
+    let mut left = Vec::new();
+    for one in ending {
+        if !ends_until(&one.supervisor, deadline(&one))? {
+            left.push(one);
+        }
+    }
+    Ok(left)
+}
+
+fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
+    loop {
+        let time = deadline.saturating_duration_since(Instant::now());
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time)) {
+            Err(Errno::INTR) => {}
+            other => return other.op("poll").map(|ready| ready > 0),
+        }
+    }
+}
+
+fn asked_or_own(state: &State, asked: Option<&str>) -> Option<i32> {
+    signal::number(asked.or(state.get("stop-signal")).unwrap_or("TERM"))
+}
+
+fn stop_signal(state: &State, asked: Option<&str>) -> Result<i32> {
+    asked_or_own(state, asked).ok_or_else(|| {
+        let word = asked.or(state.get("stop-signal")).unwrap_or_default();
+        Error::usage(format_args!("{word}: not a signal"))
+    })
+}

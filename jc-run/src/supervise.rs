@@ -1,0 +1,205 @@
+//! The supervisor: the waiting jc-run, in the foreground or detached. It holds the state dir's lock,
+//! runs the chain, records what becomes of it, and leaves nothing that is not to be kept.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, pipe};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::thread;
+
+use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::{Context, Error, Kind, Result, exec};
+use rustix::fs::OFlags;
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use serde_json::{Value, json};
+
+use crate::TOOL;
+use crate::console::Console;
+use crate::dir::Held;
+use crate::events::Events;
+use crate::plan::{Plan, STARTED, make_fifo};
+use crate::process::Process;
+use crate::state::{State, Status, now};
+use crate::watch::{Watch, watch};
+
+/// What the payload reads and writes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stdio {
+    /// What the caller does, or a terminal that is handed over.
+    Callers,
+    /// Its log files are written, and nothing is read.
+    Logs,
+    /// The same, but a FIFO that stays open is read.
+    LogsAndFifo,
+    /// A terminal of its own, and its log is written.
+    LoggedTerminal,
+}
+
+/// A container with its state dir, before it runs.
+#[derive(Debug)]
+pub struct Container {
+    plan: Plan,
+    held: Held,
+    events: Events,
+    /// The file in which jc-cgroup tells what was used.
+    bill: Option<PathBuf>,
+}
+
+impl Container {
+    /// Makes the state dir and all in it.
+    pub fn make(plan: Plan, events: Events, bill: Option<PathBuf>) -> Result<Self> {
+        let held = Held::make(&plan.state.bundle, plan.name())?;
+        let container = Self { plan, held, events, bill };
+        match container.plan.prepare() {
+            Ok(()) => Ok(container),
+            Err(error) => {
+                container.held.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Its state dir's path of that name.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.plan.path(name)
+    }
+
+    /// Its ID.
+    pub fn id(&self) -> String {
+        self.plan.state.id.clone()
+    }
+
+    /// Runs it to its end. `ready` is called when the payload has been executed.
+    pub fn run(
+        mut self,
+        stdio: Stdio,
+        ready: impl FnMut() -> Result<()> + Send + 'static,
+    ) -> Result<Exit> {
+        let id = self.id();
+        let outcome = self.supervise(stdio, ready);
+        let has_begun = self.plan.state.status == Status::Running;
+        if let Ok(exit) = &outcome
+            && has_begun
+        {
+            let end = self.note_end(*exit);
+            self.events.tell("exited", &id, end);
+        }
+        if has_begun && outcome.is_ok() && self.plan.state.is_kept() {
+            self.plan.state.write()?;
+            remove_if_there(&self.path(STARTED))?;
+        } else {
+            self.held.remove()?;
+            self.events.tell("removed", &id, json!({}));
+        }
+        outcome
+    }
+
+    fn supervise(
+        &mut self,
+        stdio: Stdio,
+        mut ready: impl FnMut() -> Result<()> + Send + 'static,
+    ) -> Result<Exit> {
+        let state = &mut self.plan.state;
+        state.set("supervisor", Process::this()?);
+        state.write()?;
+        self.events.tell("created", &state.id, json!({}));
+        let path = self.plan.path(STARTED);
+        let flags = OFlags::NONBLOCK.bits() as i32;
+        let fifo = File::options().read(true).custom_flags(flags).open(&path).on("open", &path)?;
+        let console = match stdio {
+            Stdio::LoggedTerminal => {
+                let path = self.path("console");
+                Some((Console::listen(&path)?, path, self.log("stdout")?))
+            }
+            _ => None,
+        };
+        let child = spawn(TOOL, 0, None, |_| match self.redirect(stdio) {
+            // The payload was not even looked for yet.
+            Ok(()) => Error::with_kind(Kind::Failed, exec::exec(&self.plan.chain.argv())),
+            Err(error) => error,
+        })?;
+        // Whoever reads what the payload writes is to see it closed when the payload closes it.
+        let null =
+            File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
+        dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")?;
+        let (ended, running) = pipe().op("pipe")?;
+        let (mut state, mut events) = (self.plan.state.clone(), std::mem::take(&mut self.events));
+        let watching = thread::spawn(move || {
+            let outcome = watch(Watch { fifo, ended, console }, |payload| {
+                begin(&mut state, payload)?;
+                events.tell("started", &state.id, json!({ "pid": payload.pid }));
+                ready()
+            });
+            (state, events, outcome)
+        });
+        let exit = child.wait();
+        drop(running);
+        let (state, events, watched) =
+            watching.join().map_err(|_| Error::new("the watching thread has panicked"))?;
+        (self.plan.state, self.events) = (state, events);
+        watched.and(exit)
+    }
+
+    fn log(&self, name: &str) -> Result<File> {
+        let path = self.path(name);
+        File::options().append(true).create(true).mode(0o600).open(&path).on("open", &path)
+    }
+
+    /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr.
+    fn redirect(&self, stdio: Stdio) -> Result<()> {
+        if stdio == Stdio::Callers {
+            return Ok(());
+        }
+        let stdin = match stdio {
+            Stdio::LogsAndFifo => self.path("stdin"),
+            _ => "/dev/null".into(),
+        };
+        if stdio == Stdio::LogsAndFifo {
+            make_fifo(&stdin)?;
+        }
+        // For writing too, so that a FIFO never ends.
+        let stdin = File::options().read(true).write(true).open(&stdin).on("open", &stdin)?;
+        dup2_stdin(stdin).op("dup2")?;
+        dup2_stdout(self.log("stdout")?).op("dup2")?;
+        dup2_stderr(self.log("stderr")?).op("dup2")
+    }
+
+    /// Notes how it ended, and says that as an event does.
+    fn note_end(&mut self, exit: Exit) -> Value {
+        let code = exit.code();
+        // A link can only hand on the code; above 128 it stands for a signal.
+        let signal = code.checked_sub(128).filter(|signal| (1..=64).contains(signal));
+        let oom = self.bill.as_deref().and_then(|bill| {
+            let bill: Value = serde_json::from_slice(&fs::read(bill).ok()?).ok()?;
+            Some(bill.get("oom_kills")?.as_u64()? > 0)
+        });
+        let state = &mut self.plan.state;
+        (state.status, state.pid) = (Status::Stopped, None);
+        state.annotations.remove("jc.process");
+        state.set("finished", now());
+        state.set("exit-code", code);
+        if let Some(signal) = signal {
+            state.set("signal", signal);
+        }
+        if let Some(oom) = oom {
+            state.set("oom", oom);
+        }
+        json!({ "code": code, "signal": signal, "oom": oom.unwrap_or(false) })
+    }
+}
+
+/// Notes that the payload runs.
+fn begin(state: &mut State, payload: Process) -> Result<()> {
+    state.status = Status::Running;
+    state.pid = Some(payload.pid);
+    state.set("process", payload);
+    state.set("started", now());
+    state.write()
+}
+
+fn remove_if_there(path: &std::path::Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.on("remove", path),
+    }
+}

@@ -1,0 +1,32 @@
+//! What the small tools' command lines share.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgMatches, Command};
+use jc_unshare::Result;
+
+use crate::state::State;
+use crate::{dir, own};
+
+/// A tool that is told which containers.
+pub fn command(name: &'static str, about: &'static str, usage: &'static str) -> Command {
+    Command::new(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .override_usage(usage)
+        .arg(own::state_dir())
+}
+
+/// The operand that names containers, at least one.
+pub fn ids() -> Arg {
+    let arg = Arg::new("id").value_name("ID").required(true).num_args(1..);
+    arg.help("A container's name, its ID, or the beginning of that")
+}
+
+/// The containers that are named; all must be there.
+pub fn named(matches: &ArgMatches) -> Result<(PathBuf, Vec<State>)> {
+    let base = dir::base(matches)?;
+    let ids = matches.get_many::<String>("id").into_iter().flatten();
+    let states: Result<Vec<State>> = ids.map(|id| dir::find(&base, id)).collect();
+    Ok((base, states?))
+}

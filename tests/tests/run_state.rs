@@ -1,0 +1,429 @@
+//! What jc-run records, and the small tools that read it.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use jc_tests::cgroups::can_limit;
+use jc_tests::roots::busybox_root;
+use jc_tests::{Ran, Sandbox, sandbox, skip};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+/// jc-run over the small root.
+fn run(s: &Sandbox, options: &[&str], payload: &[&str]) -> Ran {
+    let run = s.jc("jc-run").args(options).args(["--rootfs", "root", "--"]);
+    run.args(payload).run()
+}
+
+/// The ID of a detached container.
+fn detached(s: &Sandbox, options: &[&str], payload: &[&str]) -> String {
+    let ran = run(s, &[&["-d"], options].concat(), payload);
+    ran.code(0).stderr("").out().trim_end().to_owned()
+}
+
+fn state(s: &Sandbox, id: &str) -> Value {
+    let text = fs::read(format!("/run/jc/{id}/state.json"));
+    serde_json::from_slice(&text.unwrap_or_else(|e| panic!("{id}: {e} {:?}", s.processes())))
+        .unwrap()
+}
+
+fn list(s: &Sandbox, options: &[&str]) -> String {
+    s.jc("jc-list").args(options).run().code(0).stderr("").out()
+}
+
+fn tool(s: &Sandbox, line: &str) -> Ran {
+    s.sh(line).run()
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "never came: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The session that this project began with.
+#[test]
+fn a_container_and_its_life() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let ran = run(s, &[], &["sh", "-c", "hostname; ps | grep -c .; ls /; touch /x"]);
+        let out = ran.code(0).stderr("").out();
+        let mut lines = out.lines();
+        assert_eq!(lines.next().unwrap().len(), 12);
+        assert_eq!(lines.next(), Some("4")); // the heading, sh as PID 1, ps, grep
+        assert_eq!(lines.collect::<Vec<_>>().join(" "), "bin dev etc proc root sys tmp var");
+        s.sh("hostname").run().stdout(&format!("{}\n", s.hostname()));
+        assert!(!fs::exists("/run/jc").unwrap(), "a container in the foreground leaves nothing");
+
+        let id =
+            detached(s, &["--name", "web"], &["sh", "-c", "echo out; echo err >&2; sleep 1000"]);
+        assert!(id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id}");
+        let table = list(s, &[]);
+        let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!((row[0], row[1], row[2]), (id.as_str(), "web", "/srv/root"), "{table}");
+        assert!(table.contains("up 0s") || table.contains("up 1s"), "{table}");
+        let recorded = state(s, &id);
+        assert_eq!(recorded["status"], "running");
+        let pid = recorded["pid"].as_u64().unwrap();
+        assert!(table.trim_end().ends_with(&pid.to_string()), "{table}");
+        let first = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(first.contains(&format!("NSpid:\t{pid}\t1\n")), "{first}");
+
+        wait_until("the log", || tool(s, "jc-logs web").out() == "out\n");
+        tool(s, "jc-logs web").code(0).stdout("out\n").stderr("err\n");
+        tool(s, "jc-stop web").code(0).stdout("").stderr("");
+        s.wait_for_no_process();
+        assert_eq!(list(s, &["-q"]), "");
+        assert!(list(s, &["-a"]).contains("exited (143)"));
+        tool(s, "jc-rm web").code(0).stdout("").stderr("");
+        assert_eq!(list(s, &["-aq"]), "");
+        assert!(!fs::exists("/run/jc").unwrap());
+    });
+}
+
+#[test]
+fn the_state_is_that_of_the_oci() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let options = ["--name", "n", "--label", "a.b=c", "--label", "d", "--stop-signal", "QUIT"];
+        let id = detached(s, &options, &["sh", "-c", "exit 7"]);
+        s.wait_for_no_process();
+        let state = state(s, "n");
+        let annotations = &state["annotations"];
+        assert_eq!((&state["ociVersion"], &state["id"]), (&json!("1.2.0"), &json!(id)));
+        assert_eq!((&state["status"], &state["pid"]), (&json!("stopped"), &Value::Null));
+        assert_eq!(state["bundle"], json!(format!("/run/jc/{id}")));
+        for (key, value) in [
+            ("jc.name", "n"),
+            ("jc.image", "/srv/root"),
+            ("jc.command", "sh -c 'exit 7'"),
+            ("jc.exit-code", "7"),
+            ("jc.stop-signal", "QUIT"),
+            ("a.b", "c"),
+            ("d", ""),
+        ] {
+            assert_eq!(annotations[key], value, "{key}: {state}");
+        }
+        for key in ["jc.created", "jc.started", "jc.finished"] {
+            let time: f64 = annotations[key].as_str().unwrap().parse().unwrap();
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+            assert!((now - 60.0..=now).contains(&time), "{key}: {state}");
+        }
+        assert_eq!(annotations["jc.signal"], Value::Null);
+        let page = fs::read_to_string(jc_tests::workspace_dir().join("man/jc-state.5")).unwrap();
+        for key in annotations.as_object().unwrap().keys().filter(|key| key.starts_with("jc.")) {
+            assert!(page.contains(key.as_str()), "jc-state(5) does not know {key}");
+        }
+        let listed: Value = serde_json::from_str(&list(s, &["-a", "--json"])).unwrap();
+        assert_eq!(listed, state);
+        // It is nobody else's business.
+        for (path, mode) in [("", "700\n"), ("/n/", "700\n"), ("/n/stdout", "600\n")] {
+            tool(s, &format!("stat -c %a /run/jc{path}")).stdout(mode);
+        }
+        tool(s, "jc-rm n").code(0);
+    });
+}
+
+#[test]
+fn the_status_leaves_no_doubt() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let events = |line: &str| -> Vec<Value> {
+            let ran = tool(s, &format!("{line} 3>&1 >/dev/null 2>&1"));
+            let text = ran.out();
+            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.collect()
+        };
+        let words = |events: &[Value]| -> Vec<String> {
+            events.iter().map(|e| e["status"].as_str().unwrap().to_owned()).collect()
+        };
+        let line = "jc-run --status-fd 3 --rootfs root --";
+        let ended = events(&format!("{line} sh -c 'exit 125'"));
+        assert_eq!(words(&ended), ["created", "started", "exited", "removed"]);
+        assert_eq!((&ended[2]["code"], &ended[2]["signal"]), (&json!(125), &Value::Null));
+        assert!(ended.iter().all(|event| event["id"] == ended[0]["id"]));
+        assert!(ended[1]["pid"].as_u64().unwrap() > 1);
+        // What was not executed has not started.
+        assert_eq!(words(&events(&format!("{line} nothing"))), ["created", "removed"]);
+        let failed = events("jc-run --status-fd 3 --network bogus --rootfs root true");
+        assert_eq!(words(&failed), ["created", "removed"]);
+        let killed = events("jc-run --init --status-fd 3 --rootfs root -- sh -c 'kill -9 $$'");
+        assert_eq!((&killed[2]["code"], &killed[2]["signal"]), (&json!(137), &json!(9)));
+        // Kept, and detached: the events come all the same.
+        let kept = events("jc-run --keep --name k --status-fd 3 --rootfs root true");
+        assert_eq!(words(&kept), ["created", "started", "exited"]);
+        tool(s, "jc-rm k").code(0);
+        let detached = events("jc-run -d --rm --status-fd 3 --rootfs root true");
+        assert_eq!(words(&detached), ["created", "started", "exited", "removed"]);
+        for number in ["1", "77"] {
+            let ran = run(s, &["--status-fd", number], &["echo", "ran"]);
+            ran.code(125).stdout("").fails_as("jc-run", "--status-fd");
+        }
+    });
+}
+
+#[test]
+fn memory_that_ran_out_is_known() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        busybox_root(s, "root");
+        let dd = ["dd", "if=/dev/zero", "of=/dev/null", "count=1", "bs=200M"];
+        run(s, &["-m", "64M", "--keep", "--name", "oom"], &dd).code(137);
+        assert_eq!(state(s, "oom")["annotations"]["jc.oom"], "true");
+        assert!(list(s, &["-a"]).contains("exited (137, out of memory)"));
+        run(s, &["-m", "64M", "--keep", "--name", "other"], &["true"]).code(0);
+        assert_eq!(state(s, "other")["annotations"]["jc.oom"], "false");
+        tool(s, "jc-rm oom other").code(0);
+    });
+}
+
+#[test]
+fn detached_is_told_when_the_payload_runs_and_not_before() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        for (payload, code, tool_name, text) in
+            [(&["nothing"][..], 127, "jc-rootfs", "nothing"), (&["/etc"], 126, "jc-rootfs", "/etc")]
+        {
+            let ran = run(s, &["-d"], payload);
+            ran.code(code).stdout("").fails_as(tool_name, text);
+        }
+        run(s, &["-d", "-v", "/none:/x"], &["true"])
+            .code(125)
+            .stdout("")
+            .fails_as("jc-rootfs", "/none");
+        run(s, &["-d", "--network", "x"], &["true"]).code(125).stdout("").fails_as("jc-net", "x");
+        assert_eq!(list(s, &["-aq"]), "", "what never ran is not kept");
+        // A payload that fails by itself has run.
+        let id = detached(s, &[], &["sh", "-c", "echo said >&2; exit 125"]);
+        s.wait_for_no_process();
+        assert_eq!(state(s, &id)["annotations"]["jc.exit-code"], "125");
+        tool(s, &format!("jc-logs {id}")).stdout("").stderr("said\n");
+        tool(s, &format!("jc-rm {id}")).code(0);
+        // Nothing of the caller's is held: its outputs, its stdin, its session.
+        let script = "jc-run -d --name d --rootfs root -- sleep 1000 2>&1 </dev/stdin | cat";
+        let id = s.sh(script).input("x").run().code(0).out();
+        let pid = state(s, id.trim())["annotations"]["jc.supervisor"].clone();
+        let pid = pid.as_str().unwrap().split(' ').next().unwrap().to_owned();
+        tool(s, &format!("ps -o sid= -p {pid} | tr -d ' '")).stdout(&format!("{pid}\n"));
+        let held = "for fd in 0 1 2; do readlink /proc/$PID/fd/$fd; done".replace("$PID", &pid);
+        tool(s, &held).stdout("/dev/null\n/dev/null\n/dev/null\n");
+        // Nor does anybody copy: the payload writes to the files themselves.
+        let payload = state(s, "d")["pid"].clone();
+        let held = format!("for fd in 0 1 2; do readlink /proc/{payload}/fd/$fd; done");
+        let logs = format!("/dev/null\n/run/jc/{0}/stdout\n/run/jc/{0}/stderr\n", id.trim());
+        tool(s, &held).stdout(&logs);
+        tool(s, "jc-rm -f d").code(0);
+    });
+}
+
+#[test]
+fn rm_and_keep_decide_what_stays() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        fs::create_dir_all(s.path("root/data")).unwrap();
+        run(s, &["-d", "--rm"], &["true"]).code(0);
+        s.wait_for_no_process();
+        assert_eq!(list(s, &["-aq"]), "");
+        let record = r#"{"jc":1,"layers":["/srv/root"],"config":{"Volumes":{"/data":{}}}}"#;
+        fs::write(s.path("record"), format!("{record}\n")).unwrap();
+        let script = "echo new > /etc/new; echo kept > /data/file; exit 3";
+        let line = ["--keep", "--name", "k", "--record", "record", "--", "sh", "-c", script];
+        s.jc("jc-run").args(line).run().code(3).stderr("");
+        assert_eq!(fs::read_to_string("/run/jc/k/changes/upper/etc/new").unwrap(), "new\n");
+        assert_eq!(fs::read_to_string("/run/jc/k/volumes/0/file").unwrap(), "kept\n");
+        assert!(!s.path("root/etc/new").exists() && !s.path("root/data/file").exists());
+        assert!(list(s, &["-a"]).contains("exited (3)"));
+        tool(s, "jc-logs k").code(1).stdout("").fails_as("jc-logs", "no logs");
+        tool(s, "jc-rm k").code(0);
+        run(s, &["--rm", "--keep"], &["true"]).code(125).fails_as("jc-run", "--keep");
+    });
+}
+
+#[test]
+fn names_are_one_containers_and_ids_may_be_short() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let id = detached(s, &["--name", "one"], &["sleep", "1000"]);
+        let again = run(s, &["--name", "one"], &["echo", "ran"]);
+        again.code(125).stdout("").fails_as("jc-run", "--name one");
+        for bad in ["", "-x", "a/b", "..", ".x", "a b", &"x".repeat(65)] {
+            let ran = run(s, &[&format!("--name={bad}")], &["echo", "ran"]);
+            ran.code(125).stdout("").fails_as("jc-run", "--name");
+        }
+        for word in [id.as_str(), &id[..1], &id[..6], "one"] {
+            tool(s, &format!("jc-exec {word} echo in")).code(0).stdout("in\n");
+        }
+        // Two that begin the same, whatever they are called.
+        for twin in ["aaaaaaaaaaa1", "aaaaaaaaaaa2"] {
+            let stopped = json!({"ociVersion": "1.2.0", "id": twin, "status": "stopped",
+                "bundle": format!("/run/jc/{twin}")});
+            fs::create_dir(format!("/run/jc/{twin}")).unwrap();
+            fs::write(format!("/run/jc/{twin}/state.json"), stopped.to_string()).unwrap();
+        }
+        for (tool_name, code) in [("jc-stop", 1), ("jc-rm", 1), ("jc-logs", 1)] {
+            tool(s, &format!("{tool_name} aaaa")).code(code).fails_as(tool_name, "aaaa");
+            tool(s, &format!("{tool_name} zzz")).code(code).fails_as(tool_name, "zzz");
+            tool(s, tool_name).code(2).fails_as(tool_name, "ID");
+            tool(s, &format!("{tool_name} --nonsense x")).code(2).fails_as(tool_name, "--nonsense");
+        }
+        tool(s, "jc-exec zzz true").code(125).fails_as("jc-exec", "zzz");
+        tool(s, "jc-exec one").code(125).fails_as("jc-exec", "no program");
+        tool(s, "jc-rm ../one").code(1).fails_as("jc-rm", "../one");
+        // All or none.
+        tool(s, "jc-rm aaaaaaaaaaa1 one").code(1).fails_as("jc-rm", "still runs");
+        tool(s, "jc-rm -f aaaaaaaaaaa1 aaaaaaaaaaa2 one").code(0).stderr("");
+        run(s, &["--name", "one"], &["true"]).code(0);
+        assert!(!fs::exists("/run/jc").unwrap());
+    });
+}
+
+#[test]
+fn stopping_takes_the_signal_that_the_image_or_the_user_says() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let script = "trap 'echo quit; exit 3' QUIT; trap 'echo term; exit 4' TERM
+            trap 'echo rt; exit 5' 37; echo ready; while :; do sleep 0.02; done";
+        for (options, stop, code, said) in [
+            (&[][..], "", "4", "term"),
+            (&["--stop-signal", "SIGQUIT"], "", "3", "quit"),
+            (&["--stop-signal", "SIGQUIT"], "-s TERM", "4", "term"),
+            (&["--stop-signal", "SIGRTMIN+3"], "", "5", "rt"),
+        ] {
+            let id = detached(s, options, &["sh", "-c", script]);
+            wait_until("ready", || tool(s, &format!("jc-logs {id}")).out().contains("ready"));
+            tool(s, &format!("jc-stop {stop} {id}")).code(0);
+            assert_eq!(state(s, &id)["annotations"]["jc.exit-code"], code, "{options:?} {stop}");
+            assert!(tool(s, &format!("jc-logs {id}")).out().contains(said));
+            tool(s, &format!("jc-rm {id}")).code(0);
+        }
+        // Who does not listen is killed, in its time; the others meanwhile are not waited for.
+        let deaf = "trap '' TERM; echo ready; while :; do sleep 1; done";
+        let ids: Vec<String> = (0..3).map(|_| detached(s, &[], &["sh", "-c", deaf])).collect();
+        wait_until("ready", || {
+            ids.iter().all(|id| tool(s, &format!("jc-logs {id}")).out() == "ready\n")
+        });
+        let start = Instant::now();
+        tool(s, &format!("jc-stop -t 1 {}", ids.join(" "))).code(0);
+        let took = start.elapsed();
+        assert!((Duration::from_secs(1)..Duration::from_secs(3)).contains(&took), "{took:?}");
+        for id in &ids {
+            assert_eq!(state(s, id)["annotations"]["jc.signal"], "9");
+        }
+        tool(s, &format!("jc-stop {0}; jc-rm {0}", ids.join(" "))).code(0).stderr("");
+        tool(s, "jc-stop -s NONSENSE x").code(1);
+        let id = detached(s, &["--rm", "--stop-signal", "WHAT"], &["sleep", "1000"]);
+        tool(s, &format!("jc-stop {id}")).code(2).fails_as("jc-stop", "WHAT");
+        tool(s, &format!("jc-stop -s 9 {id}")).code(0);
+        assert_eq!(list(s, &["-aq"]), "");
+    });
+}
+
+#[test]
+fn a_recycled_number_is_not_signalled() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let id = detached(s, &[], &["sleep", "1000"]);
+        let supervisor = state(s, &id)["annotations"]["jc.supervisor"].clone();
+        let pid: i32 = supervisor.as_str().unwrap().split(' ').next().unwrap().parse().unwrap();
+        tool(s, &format!("kill -9 {pid}")).code(0);
+        s.wait_for_no_process();
+        // Another process gets the supervisor's number, and the payload's.
+        let mut sleeper = s.cmd("sleep").arg("1000").spawn();
+        let path = format!("/run/jc/{id}/state.json");
+        let mut forged: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for key in ["jc.supervisor", "jc.process"] {
+            forged["annotations"][key] = json!(format!("{} 1", sleeper.pid()));
+        }
+        fs::write(&path, forged.to_string()).unwrap();
+        let lock = fs::File::open(format!("/run/jc/{id}")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        tool(s, &format!("jc-stop -t 0 {id}")).code(0);
+        tool(s, &format!("jc-exec {id} true")).code(125).fails_as("jc-exec", "ended");
+        drop(lock);
+        assert!(list(s, &["-a"]).contains("exited (unknown)"));
+        tool(s, &format!("jc-rm -f {id}")).code(0);
+        assert!(fs::exists(format!("/proc/{}/stat", sleeper.pid())).unwrap());
+        sleeper.signal(Signal::TERM);
+        sleeper.wait_for("");
+        sleeper.wait().killed_by(Signal::TERM);
+    });
+}
+
+#[test]
+fn logs_are_followed_until_the_end() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let script =
+            "i=0; while [ $i -lt 20 ]; do echo $i; echo e$i >&2; i=$((i+1)); sleep 0.02; done";
+        let id = detached(s, &["--name", "l"], &["sh", "-c", script]);
+        let ran = tool(s, "jc-logs -f l").code(0);
+        let numbers: String = (0..20).map(|n| format!("{n}\n")).collect();
+        let errors: String = (0..20).map(|n| format!("e{n}\n")).collect();
+        ran.stdout(&numbers).stderr(&errors);
+        tool(s, "jc-logs -n 2 l").stdout("18\n19\n").stderr("e18\ne19\n");
+        tool(s, "jc-logs -n 0 l").stdout("").stderr("");
+        tool(s, "jc-logs --stdout l").stdout(&numbers).stderr("");
+        tool(s, "jc-logs --stderr -n 1 l").stdout("").stderr("e19\n");
+        tool(s, "jc-logs -f -n 1 l").stdout("19\n").stderr("e19\n");
+        tool(s, "jc-logs l | head -1").code(0).stdout("0\n");
+        tool(s, &format!("jc-rm {id}")).code(0);
+        // A container that goes meanwhile takes its files along, not the follower's.
+        let script = "echo a; sleep 0.3; echo b";
+        detached(s, &["--rm", "--name", "gone"], &["sh", "-c", script]);
+        tool(s, "jc-logs -f gone").code(0).stdout("a\nb\n");
+        // Much at once is all there.
+        detached(s, &["--name", "much"], &["sh", "-c", "seq 300000"]);
+        tool(s, "jc-logs -f much | wc -l").stdout("300000\n");
+        tool(s, "jc-rm much").code(0);
+    });
+}
+
+#[test]
+fn stdin_stays_open_for_who_asks() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        // Without -i there is nothing to read.
+        let id = detached(s, &[], &["cat"]);
+        s.wait_for_no_process();
+        assert_eq!(state(s, &id)["annotations"]["jc.exit-code"], "0");
+        tool(s, &format!("jc-rm {id}")).code(0);
+        let id = detached(s, &["-i"], &["sh"]);
+        tool(s, &format!("echo 'echo heard' > /run/jc/{id}/stdin")).code(0);
+        wait_until("the answer", || tool(s, &format!("jc-logs {id}")).out() == "heard\n");
+        tool(s, &format!("echo 'exit 6' > /run/jc/{id}/stdin")).code(0);
+        s.wait_for_no_process();
+        assert_eq!(state(s, &id)["annotations"]["jc.exit-code"], "6");
+        tool(s, &format!("jc-rm {id}")).code(0);
+    });
+}
+
+#[test]
+fn the_state_dir_is_where_it_is_said_to_be() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        for (set, options) in [("", "--state-dir states"), ("JC_STATE_DIR=/srv/states", "")] {
+            let line = |tool: &str| format!("{set} {tool} {options}");
+            let run = format!("{} -d --name x --rootfs root -- sleep 1000", line("jc-run"));
+            tool(s, &run).code(0).stderr("");
+            assert!(fs::exists("/srv/states/x/state.json").unwrap());
+            assert!(!fs::exists("/run/jc").unwrap());
+            let exec = format!("{} x echo in", line("jc-exec"));
+            tool(s, &exec).code(0).stdout("in\n");
+            tool(s, &format!("{} -f x", line("jc-rm"))).code(0).stderr("");
+            // It was asked for by name, so it stays.
+            assert_eq!(fs::read_dir("/srv/states").unwrap().count(), 0);
+        }
+        tool(s, "chown 5 states; jc-run --state-dir states --rootfs root true")
+            .code(125)
+            .fails_as("jc-run", "states");
+        tool(s, "jc-run --state-dir root/etc/passwd --rootfs root true")
+            .code(125)
+            .fails_as("jc-run", "");
+    });
+}
