@@ -194,7 +194,8 @@ fn supervised(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
 }
 
 /// Layers get a fresh upper directory: in memory, or if the changes are to be kept, in the state dir.
-/// A directory is used as it is.
+/// A directory is used as it is; if nothing may be changed in it, an upper in memory has its mount
+/// points.
 fn upper(
     matches: &ArgMatches,
     root: &Root,
@@ -202,7 +203,11 @@ fn upper(
     directories: &mut Vec<crate::plan::Directory>,
 ) -> Vec<OsString> {
     let layers = match root {
-        Root::Directory(directory) => return vec![directory.into()],
+        Root::Directory(directory) => {
+            let unchanged = matches.get_flag("read-only") && !matches.contains_id("upper");
+            let upper = if unchanged { words(&["--upper", "tmpfs"]) } else { Vec::new() };
+            return [upper, vec![directory.into()]].concat();
+        }
         Root::Layers(layers) => layers,
     };
     let layers = layers.iter().flat_map(|layer| option("--layer", layer.as_os_str()));

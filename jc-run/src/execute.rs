@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::supervise::{Exit, spawn};
@@ -13,6 +14,7 @@ use crate::compose::{PID, to_json};
 use crate::console::Console;
 use crate::flags::{option, values};
 use crate::plan::words;
+use crate::process::{Process, ends_within};
 use crate::run::new_id;
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
@@ -20,6 +22,9 @@ use crate::{dir, tools};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-exec");
+
+/// How long a container takes to end of which other processes have been killed: its first is last.
+const ENDING: Duration = Duration::from_millis(100);
 
 /// The command line.
 pub fn command() -> Command {
@@ -97,9 +102,10 @@ fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
     let child =
         spawn(TOOL, 0, None, |_| Error::with_kind(Kind::Failed, exec::exec(&chain.argv())))?;
     let exit = child.wait()?;
-    let is_there = || state.process("process").is_some_and(|payload| payload.open().is_some());
+    let payload = state.process("process").and_then(Process::open);
+    let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));
     match exit {
-        Exit::Code(125 | 137) | Exit::Signal(9) if !is_there() => {
+        Exit::Code(125 | 137) | Exit::Signal(9) if has_ended() => {
             Err(Error::new(format_args!("{}: the container has ended", state.id)))
         }
         exit => Ok(exit),
@@ -113,7 +119,7 @@ fn links(
     console: &std::path::Path,
 ) -> Result<Vec<Vec<OsString>>> {
     let pid = match (state.status, state.process("process")) {
-        (Status::Running, Some(payload)) if payload.open().is_some() => payload.pid.to_string(),
+        (Status::Running, Some(payload)) if payload.runs() => payload.pid.to_string(),
         (Status::Creating, _) => {
             return Err(Error::new(format_args!("{}: has not begun yet", state.id)));
         }

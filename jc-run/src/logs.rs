@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::{Context, Error, Result, Tool};
@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::io::{Errno, read};
 
+use crate::process::{Process, ends_within};
 use crate::state::State;
 use crate::tools;
 
@@ -135,11 +136,11 @@ fn follow(state: &State, outputs: &mut [Output]) -> Result<()> {
             watched => drop(watched.on("watch", state.bundle.join(name))?),
         }
     }
-    let supervisor = state.process("supervisor").and_then(crate::process::Process::open);
+    let supervisor = state.process("supervisor").and_then(Process::open);
     loop {
-        let has_ended = supervisor.as_ref().is_none_or(is_ready);
+        let is_over = supervisor.as_ref().is_none_or(|pidfd| ends_within(pidfd, Duration::ZERO));
         outputs.iter_mut().try_for_each(Output::print)?;
-        let Some(supervisor) = supervisor.as_ref().filter(|_| !has_ended) else { return Ok(()) };
+        let Some(supervisor) = supervisor.as_ref().filter(|_| !is_over) else { return Ok(()) };
         let mut fds = [PollFd::new(&events, PollFlags::IN), PollFd::new(supervisor, PollFlags::IN)];
         match poll(&mut fds, None) {
             Err(Errno::INTR) => continue,
@@ -149,11 +150,6 @@ fn follow(state: &State, outputs: &mut [Output]) -> Result<()> {
             read(&events, &mut [0; 4096]).op("read inotify")?;
         }
     }
-}
-
-fn is_ready(fd: &OwnedFd) -> bool {
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@ use std::fmt::{self, Display};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
+use std::time::Duration;
 
 use jc_unshare::{Context, Error, Result, sys};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// A process as proc_pid_stat(5) tells it: its first field, and the 22nd, in ticks since boot.
@@ -40,6 +42,11 @@ impl Process {
         (Self::in_stat(&stat) == Some(self)).then_some(pidfd)
     }
 
+    /// Whether it runs: one that has ended may still wait to be waited for.
+    pub fn runs(self) -> bool {
+        self.open().is_some_and(|pidfd| !ends_within(&pidfd, Duration::ZERO))
+    }
+
     /// Sends it a signal; says whether it was there.
     pub fn signal(self, signal: i32) -> Result<bool> {
         let Some(pidfd) = self.open() else { return Ok(false) };
@@ -48,6 +55,12 @@ impl Process {
             sent => sent.op("pidfd_send_signal").map(|()| true),
         }
     }
+}
+
+/// Whether the process of a descriptor ends before the time is over (pidfd_open(2)).
+pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
+    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time)).is_ok_and(|ready| ready > 0)
 }
 
 impl Display for Process {

@@ -16,6 +16,7 @@
 pub mod cgroups;
 mod command;
 pub mod contract;
+mod diff;
 pub mod http;
 pub mod image;
 pub mod layer;
@@ -34,6 +35,7 @@ pub mod tree;
 mod vm;
 
 pub use command::{Cmd, Running};
+pub use diff::diff;
 pub use programs::{bin_dir, workspace_dir};
 pub use ran::Ran;
 pub use require::require;

@@ -1,0 +1,141 @@
+//! jc-exec: what it gives a program is what the container's own has.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use jc_tests::cgroups::can_limit;
+use jc_tests::roots::busybox_root;
+use jc_tests::{Ran, Sandbox, diff, sandbox};
+
+fn start(s: &Sandbox, options: &str) -> String {
+    let line = format!("jc-run -d --rm {options} --rootfs root -- sh -c 'echo ready; sleep 1000'");
+    let id = s.sh(&line).run().code(0).stderr("").out().trim_end().to_owned();
+    let start = Instant::now();
+    while s.sh(&format!("jc-logs {id}")).run().out() != "ready\n" {
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+    id
+}
+
+fn exec(s: &Sandbox, words: &str) -> Ran {
+    s.sh(&format!("jc-exec {words}")).run()
+}
+
+/// Namespaces, cgroup, root, privileges, environment: line by line as PID 1 has them.
+const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do readlink /proc/$P/ns/$k; done
+    grep -E \"^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)\" /proc/$P/status
+    cat /proc/$P/cgroup /proc/$P/mountinfo /proc/$P/limits
+    tr \"\\0\" \"\\n\" < /proc/$P/environ | grep -vE \"^(SHLVL|PWD)=\" | sort";
+
+#[test]
+fn a_program_in_a_container_is_like_its_first() {
+    sandbox(|s| {
+        let root = busybox_root(s, "root");
+        std::os::unix::fs::symlink("busybox", root.join("bin/tr")).unwrap();
+        let limits = if can_limit("memory") { "-m 64M" } else { "" };
+        for options in [
+            "",
+            "--user web --group-add 7 --cap-drop KILL --ulimit nofile=99",
+            "--cap-add SYS_PTRACE --security-opt seccomp=unconfined -e A=1 --hostname h",
+            "--privileged --init",
+            "--uts host --ipc host",
+            "--network host --read-only --tmpfs /tmp",
+            "--uidmap 0:0:65536 --gidmap 0:0:65536",
+            limits,
+        ] {
+            let id = start(s, options);
+            let view = |pid: &str| {
+                let line = format!("{id} sh -c 'P={pid}; {VIEW}'");
+                exec(s, &line).code(0).stderr("").out()
+            };
+            // With an init, the container's own is its child.
+            let first = if options.contains("--init") { "2" } else { "1" };
+            let (first, own) = (view(first), view("$$"));
+            assert!(first.lines().count() > 50, "{first}");
+            assert_eq!(diff(&own, &first), "", "{options}");
+            s.sh(&format!("jc-rm -f {id}")).run().code(0);
+        }
+    });
+}
+
+#[test]
+fn its_options_come_before_the_containers() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let id = start(s, "-u web -w /tmp -e A=1 -e B=2");
+        let show = "sh -c 'echo $(id -u) $PWD $A $B'";
+        exec(s, &format!("{id} {show}")).code(0).stdout("33 /tmp 1 2\n");
+        let other = exec(s, &format!("-u 0 -w /etc -e B=3 {id} -- {show}"));
+        other.code(0).stdout("0 /etc 1 3\n");
+        exec(s, &format!("{id} sh -c 'exit 42'")).code(42);
+        exec(s, &format!("{id} sh -c 'kill -9 $$'")).code(137).stderr("");
+        exec(s, &format!("{id} nothing")).code(127).fails_as("jc-rootfs", "nothing");
+        exec(s, &format!("{id} /etc")).code(126).fails_as("jc-rootfs", "/etc");
+        exec(s, &format!("--nonsense {id} true")).code(125).fails_as("jc-exec", "--nonsense");
+        s.sh(&format!("echo piped | jc-exec -i {id} cat")).run().code(0).stdout("piped\n");
+        // A variable that was passed on to the container, the program gets too, from there.
+        s.sh(&format!("jc-rm -f {id}")).run().code(0);
+        let line = "jc-run -d --rm -e GIVEN --rootfs root -- sleep 1000";
+        let id = s.sh(line).env("GIVEN", "then").run().code(0).out();
+        exec(s, &format!("{} sh -c 'echo $GIVEN'", id.trim())).stdout("then\n");
+        s.sh(&format!("jc-rm -f {id}")).run().code(0);
+    });
+}
+
+#[test]
+fn what_it_runs_is_a_chain() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let id = start(s, "");
+        let chain = exec(s, &format!("--print -u web {id} sh -c 'id -u; hostname'")).code(0).out();
+        let links: Vec<&str> = chain.lines().map(|l| l.split(' ').next().unwrap()).collect();
+        assert_eq!(links, ["jc-unshare", "jc-rootfs", "sh"], "{chain}");
+        s.sh(&chain).run().code(0).stdout(&format!("33\n{id}\n"));
+        let json = exec(s, &format!("--print=json {id} hostname")).code(0).out();
+        let vectors: Vec<Vec<String>> = serde_json::from_str(&json).unwrap();
+        let words = vectors.concat();
+        s.cmd(&words[0]).args(&words[1..]).run().code(0).stdout(&format!("{id}\n"));
+        s.sh(&format!("jc-rm -f {id}")).run().code(0);
+    });
+}
+
+#[test]
+fn a_container_that_ends_meanwhile_is_an_error_that_says_so() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let id = start(s, "");
+        let running = s.sh(&format!("exec jc-exec {id} sh -c 'echo in; sleep 1000'")).spawn();
+        let mut running = running;
+        running.wait_for("in");
+        s.sh(&format!("jc-stop {id}")).run().code(0);
+        running.wait().code(125).fails_as("jc-exec", "the container has ended");
+        let kept = "jc-run -d --name k --rootfs root -- true";
+        s.sh(kept).run().code(0);
+        s.wait_for_no_process();
+        exec(s, "k true").code(125).fails_as("jc-exec", "the container has ended");
+        s.sh("jc-rm k").run().code(0);
+    });
+}
+
+/// Below a PID 1 that waits for orphans, as every system has one: what the kernel leaves of a process
+/// whose parent was outside of its PID namespace is that one's to take, and until then the container
+/// cannot end.
+#[test]
+fn when_it_is_killed_so_is_its_program() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let script = "id=$(jc-run -d --rm --rootfs root -- sleep 1000)
+            jc-exec $id sh -c 'echo in; exec sleep 1001' > said &
+            until grep -q in said; do sleep 0.01; done
+            kill -9 $!
+            while jc-exec $id ps | grep -q 1001; do sleep 0.01; done
+            jc-list -q | grep -qx $id && echo runs
+            jc-rm -f $id && jc-list -aq";
+        fs::write(s.path("script"), script).unwrap();
+        let init =
+            ["-f", "-p", "--mount-proc", "sh", "-c", "timeout 10 sh script 2>/dev/null; true"];
+        s.cmd("unshare").args(init).run().code(0).stdout("runs\n");
+    });
+}

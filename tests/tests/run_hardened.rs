@@ -1,0 +1,189 @@
+//! What a payload may do and see, by default and otherwise; and that `--print` shows all of it.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use jc_tests::cgroups::can_limit;
+use jc_tests::roots::busybox_root;
+use jc_tests::{Sandbox, diff, sandbox};
+
+fn inside(s: &Sandbox, options: &str, script: &str) -> String {
+    let line = format!("jc-run {options} --rootfs root -- sh -c '{script}'");
+    s.sh(&line).run().code(0).out()
+}
+
+const PRIVILEGES: &str =
+    "grep -E \"^(Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs|Seccomp):\" /proc/self/status";
+
+#[test]
+fn the_payload_is_hardened_by_default() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        // CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT
+        // SETFCAP, by their numbers (capabilities(7), linux/capability.h).
+        let eleven: u64 =
+            [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 31].iter().fold(0, |set, bit| set | 1 << bit);
+        let expected = format!(
+            "CapInh:\t{0:016x}\nCapPrm:\t{1:016x}\nCapEff:\t{1:016x}\nCapBnd:\t{1:016x}\n\
+             CapAmb:\t{0:016x}\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+            0, eleven
+        );
+        assert_eq!(inside(s, "", PRIVILEGES), expected);
+        // Refused by the filter, not for want of a capability.
+        let unshare = "jc-run --rootfs root -- unshare -U true";
+        std::os::unix::fs::symlink("busybox", s.path("root/bin/unshare")).unwrap();
+        s.sh(unshare).run().code(1);
+        inside(s, "--security-opt seccomp=unconfined", "unshare -U true");
+        // Device files of the root do not work, those in /dev do.
+        s.sh("mknod root/null c 1 3; mknod root/tmp/null c 1 3").run().code(0);
+        let devices = "echo x > /dev/null; echo x > /null || echo x > /tmp/null || echo neither";
+        assert!(inside(s, "", devices).contains("neither"));
+        inside(s, "-v /srv/root/tmp:/mnt", "! cat /mnt/null");
+        let kinds = "cgroup ipc mnt net pid uts";
+        let show = format!("cd /proc/self/ns; for k in {kinds}; do readlink $k; done");
+        let (inside_, here) = (inside(s, "", &show), s.sh(&show).run().out());
+        for (inside, here) in inside_.lines().zip(here.lines()) {
+            assert_ne!(inside, here);
+        }
+        // Masked and read-only.
+        assert_eq!(inside(s, "", "cat /proc/timer_list /proc/keys | wc -c"), "0\n");
+        assert_eq!(inside(s, "", "echo 1 > /proc/sys/vm/swappiness || echo ro"), "ro\n");
+        assert_eq!(inside(s, "", "touch /sys/x || echo ro"), "ro\n");
+    });
+}
+
+#[test]
+fn each_part_can_be_undone_by_name() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let privileges = |options: &str, name: &str| {
+            let all = inside(s, options, PRIVILEGES);
+            let line = all.lines().find_map(|line| line.strip_prefix(&format!("{name}:\t")));
+            line.unwrap_or_else(|| panic!("{all}")).to_owned()
+        };
+        let eleven = privileges("", "CapEff");
+        let number = |hex: &str| u64::from_str_radix(hex, 16).unwrap();
+        assert_eq!(privileges("--cap-drop ALL", "CapBnd"), "0000000000000000");
+        let one = privileges("--cap-drop all --cap-add KILL", "CapEff");
+        assert_eq!(number(&one), 1 << 5);
+        let more = privileges("--cap-add CAP_NET_RAW --cap-drop chown", "CapEff");
+        assert_eq!(number(&more), number(&eleven) & !1 | 1 << 13);
+        let held = s.sh("grep ^CapPrm: /proc/self/status | cut -f2").run().out();
+        assert_eq!(privileges("--privileged", "CapEff"), held.trim());
+        assert_eq!(privileges("--cap-add ALL", "CapEff"), held.trim());
+        assert_eq!(privileges("--privileged", "Seccomp"), "0");
+        assert_eq!(privileges("--privileged", "NoNewPrivs"), "0");
+        assert_eq!(privileges("--security-opt seccomp=unconfined", "Seccomp"), "0");
+        assert_eq!(privileges("--security-opt seccomp=unconfined", "NoNewPrivs"), "1");
+        assert_eq!(privileges("--security-opt no-new-privileges=false", "NoNewPrivs"), "0");
+        assert_eq!(privileges("--security-opt no-new-privileges", "NoNewPrivs"), "1");
+        let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW",
+            "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":77}]}"#;
+        fs::write(s.path("profile"), profile).unwrap();
+        let ran = s.sh("jc-run --security-opt seccomp=profile --rootfs root -- mkdir /x").run();
+        assert!(ran.err().contains("File descriptor in bad state"), "{ran}");
+        let lines = "cat /proc/timer_list | wc -l";
+        assert_ne!(inside(s, "--security-opt systempaths=unconfined", lines), "0\n");
+        inside(s, "--privileged", "test -e /dev/kmsg && touch /sys/x || true");
+        for bad in ["apparmor=x", "seccomp=", "nonsense"] {
+            let ran = s.sh(&format!("jc-run --security-opt {bad} --rootfs root echo ran")).run();
+            ran.code(125).stdout("").fails_as("jc-run", bad);
+        }
+    });
+}
+
+/// All that a payload can see of what it is in.
+const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do
+        test $(readlink /proc/self/ns/$k) = $(cat /here/$k) && echo $k shared || echo $k own; done
+    cat /proc/self/status | grep -vE \"^(Vm|Rss|Hugetlb|voluntary|nonvol|Threads|Cpus|Mems|Ngid|Tgid|Pid|PPid|NSs|NSp|NSt|NSpg|FDSize|State|SigQ)\"
+    cat /proc/self/limits /proc/self/cgroup | sed s,/jc/[0-9a-f]*,/jc/ID,
+    cut -d\" \" -f 4- /proc/self/mountinfo
+    id; env | sort; pwd; hostname; ls /dev /etc; cat /etc/hosts /etc/hostname /etc/resolv.conf
+    ip -o addr | cut -d\" \" -f 2-; ip route || true; ls /proc/self/fd";
+
+#[test]
+fn what_is_printed_is_what_is_run() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        fs::create_dir(s.path("here")).unwrap();
+        let note = "for k in cgroup ipc mnt net pid uts user; do
+            readlink /proc/self/ns/$k > here/$k; done";
+        s.sh(note).run().code(0);
+        let limits =
+            if can_limit("memory") && can_limit("pids") { "-m 64M --pids-limit 50" } else { "" };
+        for options in [
+            "",
+            limits,
+            "--read-only --tmpfs /tmp:size=1m -v /etc:/host:ro -w /tmp -u web -e A=b",
+            "--privileged --network host",
+            "--uts host --ipc host --cap-drop ALL --ulimit nofile=50",
+            "--uidmap 0:0:65536 --gidmap 0:0:65536 --init",
+            "--pid host",
+        ] {
+            let run = |print: &str| {
+                let line = format!(
+                    "jc-run {print} {options} -v here:/here:ro --rootfs root -- sh -c '{VIEW}' 2>&1"
+                );
+                s.sh(&line).run().code(0).out()
+            };
+            let run_view = run("");
+            let printed = run("--print");
+            // The ID is another each time.
+            let without_id = |text: &str, id: &str| text.replace(id, "ID");
+            let id_in = |text: &str| {
+                let at = text.find("/jc/").map(|at| at + 4).unwrap_or_else(|| panic!("{text}"));
+                text[at..at + 12].to_owned()
+            };
+            let by_hand = s.sh(&printed).run().out();
+            let by_hand = without_id(&by_hand, &id_in(&printed));
+            let run_view = without_id(&run_view, &id_in(&run_view));
+            assert_eq!(diff(&by_hand, &run_view), "", "{options}");
+            assert!(run_view.contains("mnt own") && run_view.contains("CapEff"), "{run_view}");
+            let json = run("--print=json");
+            let vectors: Vec<Vec<String>> = serde_json::from_str(&json).unwrap();
+            assert!(vectors.len() >= 4 && vectors.last().unwrap()[0] == "sh", "{json}");
+            assert!(
+                vectors.iter().rev().skip(1).all(|link| link.last().unwrap() == "--"),
+                "{json}"
+            );
+        }
+        s.sh("jc-list").run().code(0);
+    });
+}
+
+#[test]
+fn what_another_program_does_as_well_is_refused_with_its_line() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        for (option, line) in [
+            ("--restart=always", "systemd-run"),
+            ("--timeout 5", "timeout SECONDS jc-run"),
+            ("--oom-score-adj -5", "choom"),
+            ("--log-driver syslog", "logger"),
+            ("--cidfile f", "jc-run -d"),
+            ("--cpu-shares 5", "--cpu-weight"),
+            ("--platform linux/arm64", "jc-pull --platform"),
+            ("--umask 077", "umask"),
+            ("--mount type=bind", "-v"),
+            ("--stop-timeout 5", "jc-stop -t"),
+        ] {
+            let ran = s.sh(&format!("jc-run {option} --rootfs root -- echo ran")).run();
+            assert!(ran.err().contains(line), "{ran}");
+            let name = option.split([' ', '=']).next().unwrap();
+            ran.code(125).stdout("").fails_as("jc-run", name);
+        }
+    });
+}
+
+#[test]
+fn help_is_grouped_by_link() {
+    sandbox(|s| {
+        let help = s.jc("jc-run").arg("--help").run().code(0).out();
+        for heading in ["jc-cgroup:", "jc-net:", "jc-unshare:", "jc-rootfs:"] {
+            assert!(help.lines().any(|line| line.ends_with(heading)), "{heading}\n{help}");
+        }
+        // An option a line, so that it can be looked through.
+        assert!(help.lines().count() < 100, "{help}");
+    });
+}
