@@ -29,6 +29,7 @@ pub mod registry;
 mod require;
 pub mod roots;
 mod sandbox;
+pub mod screen;
 pub mod seccomp;
 mod skip;
 pub mod tree;

@@ -3,102 +3,11 @@
 
 #![cfg(target_os = "linux")]
 
-use std::thread::sleep;
-use std::time::{Duration, Instant};
-
+use jc_tests::screen::Screen;
 use jc_tests::{Sandbox, require, sandbox};
-
-/// How long the screen may take to change.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// The links whose presence must not show.
 const CHAINS: [&str; 3] = ["jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --"];
-
-/// A terminal with a bash that prompts `o$ `.
-struct Screen<'a> {
-    s: &'a Sandbox,
-}
-
-impl<'a> Screen<'a> {
-    fn new(s: &'a Sandbox) -> Self {
-        require(s, "tmux", "tmux");
-        let shell = "exec env PS1='o$ ' HISTFILE= VIMINIT= EXINIT= bash --norc --noprofile";
-        let screen = Self { s };
-        screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "50", shell]);
-        screen.wait(|screen| screen == "o$");
-        screen
-    }
-
-    fn tmux(&self, args: &[&str]) -> String {
-        self.s
-            .cmd("tmux")
-            .env("TERM", "screen")
-            .env("TMUX_TMPDIR", "/srv")
-            .args(args)
-            .run()
-            .code(0)
-            .out()
-    }
-
-    /// What it shows, without the spaces and empty lines that end it.
-    fn shown(&self) -> String {
-        let lines = self.tmux(&["capture-pane", "-p"]);
-        lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_owned()
-    }
-
-    #[track_caller]
-    fn wait(&self, there: impl Fn(&str) -> bool) {
-        let start = Instant::now();
-        while !there(&self.shown()) {
-            assert!(start.elapsed() < LIMIT, "not to be seen:\n{}", self.shown());
-            sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Waits until this program runs in the foreground of the terminal, which ps(1) shows by a plus.
-    #[track_caller]
-    fn runs(&self, name: &str) {
-        let states = || self.s.cmd("ps").args(["-o", "stat=", "-C", name]).run().out();
-        let runs = |state: &str| state.contains('+') && !state.starts_with(['T', 'Z']);
-        let start = Instant::now();
-        while !states().lines().any(runs) {
-            assert!(start.elapsed() < LIMIT, "{name} is not in front:\n{}", self.shown());
-            sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn key(&self, key: &str) {
-        self.tmux(&["send-keys", key]);
-    }
-
-    fn line(&self, text: &str) {
-        self.tmux(&["send-keys", "-l", "--", text]);
-        self.key("Enter");
-    }
-
-    /// Types a command that shows something, and waits for the prompt after it.
-    #[track_caller]
-    fn ask(&self, text: &str, prompt: &str) {
-        self.line(text);
-        self.prompts(text, prompt);
-    }
-
-    /// Waits for a prompt after this text.
-    #[track_caller]
-    fn prompts(&self, text: &str, prompt: &str) {
-        self.wait(|screen| {
-            let after = screen.rsplit_once(text).map(|(_, after)| after);
-            after.is_some_and(|after| after.lines().last() == Some(prompt) && after.contains('\n'))
-        });
-    }
-}
-
-impl Drop for Screen<'_> {
-    fn drop(&mut self) {
-        drop(self.s.cmd("tmux").env("TMUX_TMPDIR", "/srv").arg("kill-server").run());
-        self.s.wait_for_no_process();
-    }
-}
 
 /// A shell's jobs, in a shell behind the chain.
 fn shell(s: &Sandbox, chain: &str) -> String {

@@ -1,0 +1,263 @@
+//! `-t`: a terminal of the container's own, and the caller's sane afterwards.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use jc_tests::pty::Terminal;
+use jc_tests::roots::busybox_root;
+use jc_tests::screen::Screen;
+use jc_tests::{Sandbox, sandbox};
+
+/// The small root, with an editor.
+fn root(s: &Sandbox) {
+    let root = busybox_root(s, "root");
+    symlink("busybox", root.join("bin/vi")).unwrap();
+}
+
+/// A shell in a container, on this screen.
+const SHELL: &str = "jc-run -it -e PS1='i$ ' --rootfs root -- sh";
+
+fn modes(screen: &Screen) -> String {
+    screen.line("clear");
+    screen.wait(|shown| shown == "o$");
+    screen.ask("stty -g", "o$");
+    let shown = screen.shown();
+    screen.line("clear");
+    screen.wait(|shown| shown == "o$");
+    shown
+}
+
+#[test]
+fn a_session_at_a_shell() {
+    sandbox(|s| {
+        root(s);
+        let screen = Screen::new(s);
+        let before = modes(&screen);
+        screen.line(SHELL);
+        screen.prompts("sh", "i$");
+        screen.ask("tty; stty size; test -t 0 && test -t 2 && echo a terminal", "i$");
+        let shown = screen.shown();
+        assert!(shown.contains("/dev/pts/0\n50 120\na terminal\n"), "{shown}");
+        // The window changes its size.
+        screen.tmux(&["resize-window", "-x", "90", "-y", "30"]);
+        let start = Instant::now();
+        loop {
+            screen.line("clear");
+            screen.wait(|shown| shown == "i$");
+            screen.ask("stty size", "i$");
+            if screen.shown().contains("\n30 90\n") {
+                break;
+            }
+            assert!(start.elapsed() < Duration::from_secs(5), "{}", screen.shown());
+        }
+        // Keys are the container's: an interrupt, a stop and its end, the end of the input.
+        screen.line("sleep 1000");
+        screen.runs("sleep");
+        screen.key("C-c");
+        screen.prompts("sleep 1000", "i$");
+        screen.ask("echo code $?", "i$");
+        assert!(screen.shown().contains("code 130"), "{}", screen.shown());
+        screen.line("sleep 1000");
+        screen.runs("sleep");
+        screen.key("C-z");
+        screen.wait(|shown| shown.contains("Stopped"));
+        screen.line("fg");
+        screen.runs("sleep");
+        screen.key("C-c");
+        screen.prompts("fg", "i$");
+        screen.line("clear; cat");
+        screen.runs("cat");
+        screen.line("typed");
+        screen.wait(|shown| shown.matches("typed").count() == 2);
+        screen.key("C-d");
+        screen.prompts("typed", "i$");
+        // An editor.
+        screen.line("vi /tmp/file");
+        screen.wait(|shown| shown.contains("/tmp/file") && shown.contains('~'));
+        screen.key("i");
+        screen.line("in the editor");
+        screen.key("Escape");
+        // Not the beginning of another key.
+        std::thread::sleep(Duration::from_millis(500));
+        screen.line(":wq");
+        screen.wait(|shown| shown.lines().last() == Some("i$"));
+        screen.ask("cat /tmp/file", "i$");
+        assert!(screen.shown().contains("\nin the editor\n"), "{}", screen.shown());
+        screen.line("exit 5");
+        screen.wait(|shown| shown.lines().last() == Some("o$"));
+        screen.ask("echo code $?", "o$");
+        assert!(screen.shown().contains("code 5"), "{}", screen.shown());
+        assert_eq!(modes(&screen), before);
+        screen.line("exit");
+    });
+}
+
+#[test]
+fn the_terminal_is_sane_after_every_end() {
+    sandbox(|s| {
+        root(s);
+        let screen = Screen::new(s);
+        let before = modes(&screen);
+        for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130), ("USR1", 138)] {
+            screen.line("jc-run -it --rootfs root -- sleep 1000");
+            screen.runs("sleep");
+            // The one that the shell has started, not its child.
+            s.sh(&format!("kill -{signal} $(pgrep -o jc-run)")).run().code(0);
+            screen.wait(|shown| shown.lines().last() == Some("o$"));
+            screen.ask("echo code $?", "o$");
+            assert!(screen.shown().contains(&format!("code {code}")), "{}", screen.shown());
+            assert_eq!(modes(&screen), before, "{signal}");
+            s.sh("jc-list -aq").run().code(0).stdout("");
+        }
+        // The container ends, or its supervisor is killed.
+        for kill in ["kill -9 $(pidof sleep)", "kill -9 $(pgrep -n jc-run)"] {
+            screen.line("jc-run -it --rootfs root -- sleep 1000");
+            screen.runs("sleep");
+            s.sh(kill).run().code(0);
+            screen.wait(|shown| shown.lines().last() == Some("o$"));
+            assert_eq!(modes(&screen), before, "{kill}");
+            s.sh("jc-list -aq").run().code(0).stdout("");
+        }
+        // Nothing of it begins.
+        screen.ask("jc-run -it --rootfs root -- nothing", "o$");
+        assert!(
+            screen.shown().contains("\njc-rootfs: exec nothing: No such file"),
+            "{}",
+            screen.shown()
+        );
+        assert_eq!(modes(&screen), before);
+        screen.line("exit");
+    });
+}
+
+/// Stopped from elsewhere, it leaves the terminal to the shell, and takes it back.
+#[test]
+fn a_stop_from_outside_gives_the_terminal_back() {
+    sandbox(|s| {
+        root(s);
+        let screen = Screen::new(s);
+        let before = modes(&screen);
+        screen.line(SHELL);
+        screen.prompts("sh", "i$");
+        s.sh("kill -TSTP $(pgrep -o jc-run)").run().code(0);
+        screen.wait(|shown| shown.contains("Stopped") && shown.lines().last() == Some("o$"));
+        assert_eq!(modes(&screen), before);
+        screen.line("fg");
+        screen.wait(|shown| shown.contains("jc-run -it"));
+        screen.line("");
+        screen.prompts("sh", "i$");
+        screen.ask("echo in $((6 * 7))", "i$");
+        assert!(screen.shown().contains("in 42"), "{}", screen.shown());
+        screen.line("exit 0");
+        screen.wait(|shown| shown.lines().last() == Some("o$"));
+        assert_eq!(modes(&screen), before);
+        screen.line("exit");
+    });
+}
+
+#[test]
+fn a_record_on_stdin_leaves_the_keyboard_to_the_terminal() {
+    sandbox(|s| {
+        root(s);
+        let line = "echo '{\"jc\":1,\"rootfs\":\"/srv/root\"}' | jc-run -t -- sh -c \
+            'test -t 0 && echo ready && read -r x && echo \"<$x>\" && exit 4'";
+        let mut terminal = Terminal::start(s.sh(line));
+        terminal.wait_for("ready");
+        terminal.type_in("typed\n");
+        terminal.wait_for("<typed>");
+        assert_eq!(terminal.wait().0.code(), Some(4));
+        // Where there is none, it says so.
+        let none = s.cmd("setsid").args(["--wait", "sh", "-c", line]).run();
+        none.code(125).stdout("").fails_as("jc-run", "/dev/tty");
+    });
+}
+
+#[test]
+fn a_program_can_be_executed_on_a_terminal() {
+    sandbox(|s| {
+        root(s);
+        let id = s
+            .sh("jc-run -dt --rm --rootfs root -- sh -c 'tty; exec sleep 1000'")
+            .run()
+            .code(0)
+            .out();
+        let id = id.trim();
+        let start = Instant::now();
+        // What a detached terminal shows is its log.
+        while s.sh(&format!("jc-logs {id}")).run().out() != "/dev/pts/0\r\n" {
+            assert!(start.elapsed() < Duration::from_secs(5));
+        }
+        let line = format!("jc-exec -it {id} sh -c 'tty; read -r x && echo \"<$x>\"; exit 6'");
+        let mut terminal = Terminal::start(s.sh(&line));
+        terminal.wait_for("/dev/pts/1");
+        terminal.type_in("typed\n");
+        terminal.wait_for("<typed>");
+        assert_eq!(terminal.wait().0.code(), Some(6));
+        assert!(
+            !fs::read_dir(format!("/run/jc/{id}")).unwrap().any(|entry| {
+                entry.unwrap().file_name().to_string_lossy().starts_with("console")
+            })
+        );
+        // The terminal goes, and with it what was executed on it.
+        let line = format!("exec jc-exec -it {id} sh -c 'echo there; exec sleep 1001'");
+        let mut terminal = Terminal::start(s.sh(&line));
+        terminal.wait_for("there");
+        s.sh(&format!("kill -HUP {}", terminal.pid())).run().code(0);
+        assert_eq!(terminal.wait().0.code(), Some(129));
+        s.sh(&format!("jc-exec {id} ps | grep -c 1001")).run().stdout("0\n");
+        s.sh(&format!("jc-rm -f {id}")).run().code(0);
+    });
+}
+
+/// What a payload types into its terminal with TIOCSTI (tty_ioctl(4)) is read there, and not by who
+/// has started it.
+#[test]
+fn a_payload_cannot_type_into_the_callers_terminal() {
+    sandbox(|s| {
+        root(s);
+        if !fs::exists("/usr/bin/perl").unwrap() {
+            jc_tests::skip!("no perl");
+        }
+        let type_in = "ioctl(STDIN, 0x5412, my $x = $_) or die \"$!\" for split //, \"touch evil\\n\"; print \"done\\n\"";
+        fs::write(s.path("type"), type_in).unwrap();
+        let run = "jc-run -it --privileged --pid host --rootfs / -- perl /srv/type";
+        let screen = Screen::new(s);
+        // It works, on one's own terminal.
+        screen.line("perl type; sleep 0.2");
+        screen.wait(|shown| shown.contains("done") && shown.lines().last() == Some("o$"));
+        let start = Instant::now();
+        while !s.path("evil").exists() {
+            assert!(start.elapsed() < Duration::from_secs(5), "{}", screen.shown());
+        }
+        fs::remove_file(s.path("evil")).unwrap();
+        screen.line(&format!("clear; {run}; sleep 0.2"));
+        screen.wait(|shown| shown.contains("done") && shown.lines().last() == Some("o$"));
+        screen.ask("echo end", "o$");
+        assert!(!s.path("evil").exists());
+        screen.line("exit");
+    });
+}
+
+#[test]
+fn when_it_is_killed_so_is_the_container() {
+    sandbox(|s| {
+        root(s);
+        let line =
+            "exec jc-run -it --rootfs root -- sh -c 'trap : HUP TERM; echo ready; sleep 1000; :'";
+        let mut terminal = Terminal::start(s.sh(line));
+        terminal.wait_for("ready");
+        s.sh(&format!("kill -9 {}", terminal.pid())).run().code(0);
+        terminal.wait();
+        s.wait_for_no_process();
+        s.sh("jc-list -aq").run().code(0).stdout("");
+        // The terminal goes.
+        let screen = Screen::new(s);
+        screen.line(SHELL);
+        screen.prompts("sh", "i$");
+        drop(screen);
+        s.sh("jc-list -aq").run().code(0).stdout("");
+    });
+}
