@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jc_unshare::exec::replace;
+use jc_unshare::exec::{find, replace};
 use jc_unshare::{Context, Error, Result};
 use nix::libc;
 use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
@@ -20,7 +20,7 @@ use rustix::thread::set_no_new_privs;
 use crate::caps::{self, Wanted};
 use crate::console::{self, Console};
 use crate::environment::{self, Environment, Variable};
-use crate::program::{self, Own};
+use crate::program::Own;
 use crate::resolve::{Missing, open_file, resolve};
 use crate::rlimit::Ulimit;
 use crate::seccomp::{Filter, Seccomp};
@@ -160,7 +160,7 @@ fn prepare(args: &Args, name: &OsStr, place: Place, host: Host) -> Result<(PathB
     if identity.is_some() {
         host.parent.die_with()?;
     }
-    let path = program::find(name, environment.path())?;
+    let path = find(name, environment.path())?;
     if let Some(own) = host.own {
         own.refuse(&path)?;
     }

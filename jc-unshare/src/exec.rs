@@ -1,42 +1,97 @@
 //! Executing the tail of a chain: the program and arguments that a link leaves over.
 
-use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::error::{Error, Kind, strerror};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, eaccess};
+
+use crate::error::{Error, Kind, Result, strerror};
 
 /// Replaces this process by `argv`, found through PATH, with its environment. Returns only to say
 /// why that failed. SIGPIPE is set back to its default, SIGCHLD to what it was when this program
-/// began, and the signal mask emptied on the way.
+/// began, and the signal mask emptied on the way. A script without `#!` is run by the shell, which
+/// POSIX has execvp(3) do, and glibc's does.
 pub fn exec(argv: &[OsString]) -> Error {
-    match argv.split_first() {
-        Some((program, args)) => replace(Command::new(program).args(args)),
-        None => Error::usage("no program given to run"),
+    let Some((program, args)) = argv.split_first() else {
+        return Error::usage("no program given to run");
+    };
+    let error = try_replace(Command::new(program).args(args));
+    if error.raw_os_error() != Some(Errno::ENOEXEC as i32) {
+        return failure(program, &error);
+    }
+    match find(program, std::env::var_os("PATH").as_deref()) {
+        Ok(script) => replace(Command::new("/bin/sh").arg(script).args(args)),
+        Err(error) => error,
     }
 }
 
-/// Replaces this process by the command, like [`exec`].
+/// Replaces this process by the command, like [`exec`], but with no shell where libc has none.
 pub fn replace(command: &mut Command) -> Error {
+    let error = try_replace(command);
+    failure(command.get_program(), &error)
+}
+
+fn try_replace(command: &mut Command) -> io::Error {
     #[cfg(target_os = "linux")]
     crate::sys::restore_sigchld();
     // It cannot fail; the standard library leaves the mask alone.
     let _: nix::Result<()> = nix::sys::signal::SigSet::empty().thread_set_mask();
     // Not nix::execvp: that would leave SIGPIPE ignored in the payload.
-    let error = command.exec();
+    command.exec()
+}
+
+fn failure(program: &OsStr, error: &io::Error) -> Error {
     let kind = match error.raw_os_error() {
         _ if error.kind() == ErrorKind::NotFound => Kind::NotFound,
         None => Kind::Usage, // a NUL byte in an argument
         Some(_) => Kind::NotExecutable,
     };
-    let program = command.get_program().display();
-    Error::with_kind(kind, format_args!("exec {program}: {}", strerror(&error)))
+    Error::with_kind(kind, format_args!("exec {}: {}", program.display(), strerror(error)))
+}
+
+/// What execvp(3) searches where there is no PATH.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Finds a program as execvp(3) does.
+pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Ok(name.into());
+    }
+    let mut refused = false;
+    for directory in std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
+        let candidate = match directory.as_os_str().is_empty() {
+            true => Path::new(".").join(name),
+            false => directory.join(name),
+        };
+        match executable(&candidate) {
+            Some(true) => return Ok(candidate),
+            Some(false) => refused = true,
+            None => {}
+        }
+    }
+    let errno = if refused { Errno::EACCES } else { Errno::ENOENT };
+    Err(failure(name, &errno.into()))
+}
+
+/// Whether this user may execute the file, if it is there.
+fn executable(path: &Path) -> Option<bool> {
+    match eaccess(path, AccessFlags::X_OK) {
+        Ok(()) => fs::metadata(path).ok().map(|meta| !meta.is_dir()),
+        Err(Errno::EACCES) => Some(false),
+        Err(_) => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn says_why_a_program_cannot_be_executed() {
@@ -46,6 +101,31 @@ mod tests {
             ("/etc/passwd/x", Kind::NotExecutable, "exec /etc/passwd/x: Not a directory"),
         ] {
             let error = exec(&[program.into()]);
+            assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
+        }
+    }
+
+    #[test]
+    fn programs_are_searched_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, mode) in [("a/x", 0o644), ("b/x", 0o755), ("a/y", 0o644)] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::create_dir_all(dir.path().join("a/z")).unwrap();
+        let path = ["none", "a", "b"].map(|name| dir.path().join(name));
+        let path = std::env::join_paths(path).unwrap();
+        let found = |name: &str| find(name.as_ref(), Some(&path));
+        assert_eq!(found("x").unwrap(), dir.path().join("b/x"));
+        assert_eq!(find("./w".as_ref(), Some(&path)).unwrap(), Path::new("./w"));
+        for (name, kind, message) in [
+            ("y", Kind::NotExecutable, "exec y: Permission denied"),
+            ("z", Kind::NotExecutable, "exec z: Permission denied"),
+            ("w", Kind::NotFound, "exec w: No such file or directory"),
+        ] {
+            let error = found(name).unwrap_err();
             assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
         }
     }
