@@ -59,7 +59,7 @@ pub fn spawn(
     body: impl FnOnce(&Lifeline) -> Error,
 ) -> Result<Child> {
     sys::default_sigchld();
-    let all = SigSet::all();
+    let all = sys::every_signal();
     all.thread_block().op("sigprocmask")?;
     let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")?;
     let (life, alive) = Lifeline::new()?;

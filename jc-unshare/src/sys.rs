@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
+use nix::sys::signal::SigSet;
 use rustix::process::Pid;
 
 /// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).
@@ -48,7 +49,8 @@ pub enum Fork {
 /// directory) the child begins in that group. Kernels or seccomp filters without clone3 get clone(2),
 /// which can do neither time namespaces nor cgroups: with those the error is `ENOSYS`.
 ///
-/// The caller must have one thread: a lock that another thread holds stays held in the child.
+/// The caller must have one thread: a lock that another thread holds stays held in the child. There
+/// libc knows the thread by the caller's number: raise(3) would signal somebody else.
 pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
@@ -117,6 +119,17 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
 pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     // SAFETY: kill(2) touches no memory of the caller.
     check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
+}
+
+/// All 64 signals: sigfillset(3) leaves out those that libc has taken for itself, of which a program
+/// with another libc knows nothing.
+pub fn every_signal() -> SigSet {
+    // SAFETY: sigset_t is plain integers, a bit for each signal.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        std::ptr::write_bytes(&raw mut set, 0xff, 1);
+        SigSet::from_sigset_t_unchecked(set)
+    }
 }
 
 /// Whether the caller of this program had SIGCHLD ignored.
