@@ -25,13 +25,14 @@ use crate::sysfs::mount_sys;
 /// Enters the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
     match prepare(args, root) {
-        Ok((place, host)) => payload::run(args, program, place, host),
+        Ok((place, host)) => payload::run(args, program, place, host, None),
         Err(error) => error,
     }
 }
 
 fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
     let mut host = Host::look(args)?;
+    host.begin_session(args)?;
     unshare(clone::NEWNS)?;
     // Sources are taken while "/" and its propagation are still the host's.
     let mounts = detached(args)?;

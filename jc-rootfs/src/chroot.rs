@@ -15,13 +15,14 @@ use crate::resolve::Missing;
 /// Changes the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, directory: &Path, program: &[OsString]) -> Error {
     match prepare(args, directory) {
-        Ok((place, host)) => payload::run(args, program, place, host),
+        Ok((place, host)) => payload::run(args, program, place, host, None),
         Err(error) => error,
     }
 }
 
 fn prepare(args: &Args, directory: &Path) -> Result<(Place, Host)> {
     let host = Host::look(args)?;
+    host.begin_session(args)?;
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root: OwnedFd = open(directory, flags, Mode::empty()).on("open", directory)?;
     nix::unistd::fchdir(&root).on("chdir", directory)?;

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jc_unshare::exec::{find, replace};
+use jc_unshare::supervise::Lifeline;
 use jc_unshare::{Context, Error, Result};
 use nix::libc;
-use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
+use nix::sys::signal::SIGKILL;
+use nix::unistd::{Gid, Uid, getgroups, getpgrp, getpid, setgroups, setresgid, setresuid};
 use rustix::process::{
     Signal, fchdir, getcwd, parent_process_death_signal, set_parent_process_death_signal, setsid,
 };
@@ -37,6 +39,17 @@ impl user::Files for ContainerRoot {
     }
 }
 
+/// Whether the payload is to lead a session.
+fn leads(args: &Args) -> bool {
+    args.new_session || args.console_socket.is_some()
+}
+
+/// Whether only a child of this process can be what is asked for: the leader of a process group
+/// cannot begin a session (setsid(2)).
+pub fn needs_child_to_lead(args: &Args) -> bool {
+    leads(args) && getpgrp() == getpid()
+}
+
 /// What has to be known of the host before its "/" is gone.
 pub struct Host {
     parent: Parent,
@@ -58,9 +71,6 @@ impl Host {
     pub fn look(args: &Args) -> Result<Self> {
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         own_keyring()?;
-        if args.new_session || args.console_socket.is_some() {
-            setsid().op("setsid")?;
-        }
         let started = args.started.as_deref().map(Started::open).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
         let variables = environment::files(&args.env_files)?;
@@ -74,6 +84,11 @@ impl Host {
         let groups_stay = args.user.is_some() && userns::denies_groups();
         let console = None;
         Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console, started })
+    }
+
+    /// Begins a session if that is asked for; not as the leader of a process group, who cannot.
+    pub fn begin_session(&self, args: &Args) -> Result<()> {
+        if leads(args) { setsid().op("setsid").map(drop) } else { Ok(()) }
     }
 
     /// Makes the console that is asked for, in a root that has its devpts.
@@ -112,14 +127,21 @@ impl Place {
     }
 }
 
-/// Starts the program there. Returns only an error.
-pub fn run(args: &Args, program: &[OsString], place: Place, mut host: Host) -> Error {
+/// Starts the program there; `life` ties a child to the process that waits for it. Returns only an
+/// error.
+pub fn run(
+    args: &Args,
+    program: &[OsString],
+    place: Place,
+    mut host: Host,
+    life: Option<&Lifeline>,
+) -> Error {
     let Some((name, rest)) = program.split_first() else {
         return Error::usage("no program given to run");
     };
     let mut started = host.started.take();
     let told = started.as_mut().map_or(Ok(()), Started::tell);
-    let error = match told.and_then(|()| prepare(args, name, place, host)) {
+    let error = match told.and_then(|()| prepare(args, name, place, host, life)) {
         Ok((path, environment)) => {
             let mut command = Command::new(path);
             command.arg0(name).args(rest);
@@ -132,7 +154,13 @@ pub fn run(args: &Args, program: &[OsString], place: Place, mut host: Host) -> E
     error
 }
 
-fn prepare(args: &Args, name: &OsStr, place: Place, host: Host) -> Result<(PathBuf, Environment)> {
+fn prepare(
+    args: &Args,
+    name: &OsStr,
+    place: Place,
+    host: Host,
+    life: Option<&Lifeline>,
+) -> Result<(PathBuf, Environment)> {
     let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
     let groups = match host.groups_stay && args.groups.is_empty() {
         true => None,
@@ -157,8 +185,10 @@ fn prepare(args: &Args, name: &OsStr, place: Place, host: Host) -> Result<(PathB
     host.wanted.iter().try_for_each(Wanted::limit)?;
     become_user(identity.as_ref(), groups.as_deref())?;
     host.wanted.iter().try_for_each(Wanted::assume)?;
-    if identity.is_some() {
-        host.parent.die_with()?;
+    match (identity, life) {
+        (None, _) => {}
+        (Some(_), Some(life)) => life.hold(SIGKILL)?,
+        (Some(_), None) => host.parent.die_with()?,
     }
     let path = find(name, environment.path())?;
     if let Some(own) = host.own {

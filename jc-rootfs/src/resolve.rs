@@ -7,8 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat};
+use rustix::fs::{
+    FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat, openat, readlinkat,
+};
 use rustix::io::Errno;
+
+use crate::proc::is_procfs;
 
 /// What to do about a path that is not there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -105,6 +109,11 @@ impl Walk<'_> {
                 other => other.on("open", self.path)?,
             };
             match file_type(&fd, self.path)? {
+                FileType::Symlink if is_magic(here, &fd)? => {
+                    let error = Err(Errno::LOOP).on("open", self.path);
+                    return error
+                        .map_err(|e| e.hint("a link of procfs leads to where no path does"));
+                }
                 FileType::Symlink => self.follow(&fd, &mut left)?,
                 FileType::Directory => self.dirs.push(fd),
                 _ if left.is_empty() => return Ok((fd, name)),
@@ -165,6 +174,14 @@ fn components(path: &Path) -> Vec<OsString> {
 
 fn open_path(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<OwnedFd, Errno> {
     openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Whether a link of the directory `dir` is one of those that lead anywhere, such as
+/// /proc/self/fd/N (`RESOLVE_NO_MAGICLINKS` in openat2(2)). Those of procfs are in the directories of
+/// processes; what its root has are plain ones.
+fn is_magic(dir: BorrowedFd<'_>, link: &OwnedFd) -> Result<bool> {
+    let kind = fstatfs(link).op("fstatfs")?.f_type;
+    Ok(kind == PROC_SUPER_MAGIC && !is_procfs(dir)?)
 }
 
 fn file_type(fd: &OwnedFd, path: &Path) -> Result<FileType> {

@@ -13,7 +13,7 @@ use nix::libc;
 
 use crate::root::Root;
 use crate::spec::Upper;
-use crate::{Args, TOOL, assemble, chroot, join};
+use crate::{Args, TOOL, assemble, chroot, join, payload};
 
 /// Does what the command line says: this process becomes the payload, or where that is to lead a
 /// session and cannot, waits for a child that does.
@@ -34,9 +34,11 @@ fn is_filtered() -> bool {
 }
 
 fn start(args: &Args) -> Result<ExitCode> {
-    let leads = args.new_session || args.console_socket.is_some();
-    // The leader of a process group cannot begin a session (setsid(2)).
-    if leads && nix::unistd::getpgrp() == nix::unistd::getpid() {
+    if let Some(pid) = args.join {
+        jc_unshare::require_program(&args.operands)?;
+        return join::enter(args, pid, &args.operands);
+    }
+    if payload::needs_child_to_lead(args) {
         let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
         return child.wait().map(Into::into);
     }
@@ -45,10 +47,6 @@ fn start(args: &Args) -> Result<ExitCode> {
 
 /// Returns only an error.
 fn become_payload(args: &Args) -> Result<Error> {
-    if let Some(pid) = args.join {
-        jc_unshare::require_program(&args.operands)?;
-        return Ok(join::enter(args, pid, &args.operands));
-    }
     let (root, program) = operands(args)?;
     jc_unshare::require_program(&program)?;
     Ok(match root {

@@ -4,44 +4,83 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
-use jc_tests::{Sandbox, sandbox};
+use jc_tests::{Sandbox, sandbox, sandbox_for};
+use rustix::fs::{XattrFlags, setxattr};
+use rustix::process::Signal;
 
 mod rootfs_support;
-use rootfs_support::root;
+use rootfs_support::{in_layer, root};
 
-/// What is put in the place of a path; `%` stands for the path.
-const TRAPS: [(&str, &str); 8] = [
+/// What is put in the place of a path; `%` stands for the path, `$r` for the root.
+const TRAPS: [(&str, &str); 13] = [
     ("a link to the host's", "ln -s /../../../../..% $r%"),
     ("an absolute link", "ln -s /srv/outside $r%"),
     ("a relative link", "ln -s ../../../../../../srv/outside $r%"),
+    ("a link to a file", "ln -s /srv/outside/f $r%"),
+    ("a dangling link", "ln -s /srv/outside/new $r%"),
     ("a looping link", "ln -s % $r%"),
     ("a magic link", "ln -s /proc/self/root/srv/outside $r%"),
+    ("a magic link to another process", "ln -s /proc/1/root/srv/outside $r%"),
+    ("a descriptor", "ln -s /proc/self/fd/7 $r%"),
+    ("a directory", "mkdir $r%"),
     ("a file", "echo trap >$r%"),
     ("a fifo", "mkfifo $r%"),
     ("nothing", ":"),
 ];
 
-/// The paths, with the options that use them, and a probe of what the payload must find there.
-const PLACES: [(&str, &str, &str); 10] = [
-    ("/proc", "", "read x </proc/self/stat"),
-    ("/dev", "", "echo >/dev/null"),
+/// The paths, with the options that use them, a probe of what the payload must find there, and what
+/// has once been wrong about it.
+const PLACES: [(&str, &str, &str); 24] = [
+    // A procfs mounted elsewhere, or something else in its place (CVE-2019-16884, -19921, CVE-2023-27561,
+    // -28642).
+    ("/proc", "--mask default", "read x </proc/self/stat && ! [ -s /proc/timer_list ]"),
+    // Nodes and links made on the host (CVE-2026-41579).
+    ("/dev", "", "echo >/dev/null && [ -L /dev/ptmx ]"),
+    ("/dev", "--dev none -v file:/dev/shm/x", "[ -e /dev/shm/x ]"),
+    // What is laid over a masked file is the image's (CVE-2025-31133).
     ("/dev/null", "--dev none --mask /etc/group", "! [ -s /etc/group ]"),
+    // What standard input is connected to (CVE-2026-88265).
+    ("/dev/null", "--dev none", "! read x"),
+    // A terminal mounted on the host, or made there (CVE-2025-52565, CVE-2026-88264).
+    ("/dev/pts", "--dev none --console-socket socket", ":"),
+    (
+        "/dev/console",
+        "--dev none -v /dev/pts:/dev/pts:create --console-socket socket",
+        "[ -c /dev/console ]",
+    ),
     ("/dev/pts", "", "[ -c /dev/pts/ptmx ]"),
-    ("/sys", "", "[ -d /sys/kernel ]"),
+    ("/dev/shm", "--shm-size 1m", "[ -d /dev/shm ]"),
+    ("/sys", "--mask default", "[ -d /sys/kernel ]"),
+    ("/sys/fs/cgroup", "--sys none --tmpfs /sys/fs/cgroup", "[ -d /sys/fs/cgroup ]"),
     ("/etc", "-u root", ":"),
+    // Users that are the host's, or a fifo that nobody writes to (CVE-2024-9676).
     ("/etc/passwd", "-u root", ":"),
+    ("/etc/group", "-u root --group-add 4", ":"),
     ("/etc/resolv.conf", "-v file:/etc/resolv.conf", "read x </etc/resolv.conf && [ $x = bound ]"),
+    // Directories made and mounted on outside, the path's last part or one before it (CVE-2021-30465,
+    // CVE-2024-45310, CVE-2026-87766).
     ("/work", "-w /work", "[ -n \"$PWD\" ]"),
+    ("/parent", "-w /parent/a/b", "[ -n \"$PWD\" ]"),
     ("/target", "-v dir:/target", "[ -e /target/bound ]"),
+    ("/parent", "-v dir:/parent/a/b", "[ -e /parent/a/b/bound ]"),
+    ("/parent", "-v file:/parent/a/f", "[ -e /parent/a/f ]"),
+    ("/parent", "--tmpfs /parent/t", "[ -d /parent/t ]"),
+    ("/parent", "--device /dev/null:/parent/null", "[ -c /parent/null ]"),
+    // Another file than the one that is meant is covered (CVE-2025-31133 too).
+    ("/secret", "--mask /secret", "! read x </secret && ! [ -e /secret/f ]"),
+    ("/secret", "--ro-path /secret", ":"),
 ];
 
-/// All that is outside: names, kinds, sizes and contents.
+/// All that is outside: names, kinds, sizes and contents, and what is mounted.
 fn outside(s: &Sandbox) -> String {
     let script =
-        "find outside dir file -printf '%p %y %s %m\\n' | sort; cat file dir/bound outside/f;
-        ls -d /srv/*; cat /proc/mounts";
-    s.sh(script).run().code(0).out()
+        "find outside dir file -printf '%p %y %s %m %U %T@\n' | sort; cat file dir/bound outside/f;
+        ls -d /srv/* | grep -v /srv/trap; cat /proc/mounts; stat -c '%n %a %u %Z' /dev/null /dev/pts /dev/console
+        ls /dev /dev/shm; cat /etc/passwd /etc/resolv.conf | cksum";
+    s.sh(script).run().out()
 }
 
 fn attempt(s: &Sandbox, place: &str, trap: &str, options: &str, probe: &str, layered: bool) {
@@ -52,14 +91,12 @@ fn attempt(s: &Sandbox, place: &str, trap: &str, options: &str, probe: &str, lay
     );
     s.sh(&script).run().code(0);
     let before = outside(s);
-    let image = "find trap -printf '%p %y %l\\n' | sort";
+    let image = "find trap -printf '%p %y %l\n' | sort";
     let image_before = s.sh(image).run().out();
-    let form = if layered { ["--layer", "trap"] } else { ["--upper", "tmpfs"] };
-    let mut cmd = s.jc("jc-rootfs").args(form).args(options.split_whitespace());
-    if !layered {
-        cmd = cmd.arg("trap");
-    }
-    let ran = cmd.args(["--", "/bin/sh", "-c", probe]).run();
+    let form = if layered { "--layer trap" } else { "--upper tmpfs trap" };
+    // With a directory of the host open, as a careless caller may have it.
+    let line = format!("exec 7</srv/outside; exec jc-rootfs {options} {form} -- /bin/sh -c \"$0\"");
+    let ran = s.cmd("bash").args(["-c", &line, probe]).run();
     match ran.status().code() {
         Some(0) => {}
         Some(125) => {
@@ -67,30 +104,169 @@ fn attempt(s: &Sandbox, place: &str, trap: &str, options: &str, probe: &str, lay
             assert!(!text.contains("panicked"), "{place}, {trap}\n{ran}");
             drop(ran.fails_as("jc-rootfs", ""));
         }
-        _ => panic!("{place}, {trap}: neither right nor refused\n{ran}"),
+        _ => panic!("{place}, {trap}, {options}: neither right nor refused\n{ran}"),
     }
-    assert_eq!(outside(s), before, "{place}, {trap}: something outside has changed");
-    assert_eq!(s.sh(image).run().out(), image_before, "{place}, {trap}: the image has changed");
+    assert_eq!(outside(s), before, "{place}, {trap}, {options}: something outside has changed");
+    let image_after = s.sh(image).run().out();
+    assert_eq!(image_after, image_before, "{place}, {trap}, {options}: the image has changed");
 }
 
-#[test]
-fn no_image_reaches_out_of_its_root() {
-    jc_tests::sandbox_for(std::time::Duration::from_secs(180), |s| {
-        root(s, "root");
-        s.sh(
-            "mkdir outside dir; echo precious >outside/f; echo bound >file; echo bound >dir/bound",
-        )
+/// A root with a few programs, and things outside of it that are precious.
+fn precious(s: &Sandbox) {
+    root(s, "root");
+    s.sh("mkdir outside dir; echo precious >outside/f; echo bound >file; echo bound >dir/bound
+        cd root/bin && for f in *; do case $f in busybox|sh|true|cat|ls) ;; *) rm $f;; esac; done")
         .run()
         .code(0);
-        // Not hundreds of links for each.
-        s.sh("cd root/bin && for f in *; do case $f in busybox|sh|true) ;; *) rm $f;; esac; done")
-            .run()
-            .code(0);
-        for (place, options, probe) in PLACES {
+}
+
+/// A share of the places each, so that the tests run side by side.
+fn try_places(s: &Sandbox, share: usize) {
+    precious(s);
+    // Nobody takes the terminals; that they are sent is enough.
+    let _listener = UnixListener::bind(s.path("socket")).unwrap();
+    for (n, (place, options, probe)) in PLACES.iter().enumerate() {
+        if n % 3 == share {
             for (n, (_, trap)) in TRAPS.iter().enumerate() {
                 attempt(s, place, trap, options, probe, n % 2 == 0);
             }
         }
+    }
+    fs::remove_file(s.path("socket")).unwrap();
+}
+
+const LONG: Duration = Duration::from_secs(180);
+
+#[test]
+fn no_image_reaches_out_of_its_root() {
+    sandbox_for(LONG, |s| try_places(s, 0));
+}
+
+#[test]
+fn no_image_reaches_out_of_its_root_either() {
+    sandbox_for(LONG, |s| try_places(s, 1));
+}
+
+#[test]
+fn no_image_reaches_out_of_its_root_at_all() {
+    sandbox_for(LONG, |s| try_places(s, 2));
+}
+
+/// A working directory that the kernel would find outside (CVE-2024-21626), and a program.
+#[test]
+fn no_descriptor_leads_out() {
+    sandbox(|s| {
+        precious(s);
+        let run = |options: &str, program: &str| {
+            let line = format!(
+                "cd /srv/outside; exec 3</srv/outside 9</srv/outside/f; exec jc-rootfs {options} --layer /srv/root -- {program}"
+            );
+            s.cmd("bash").args(["-c", &line]).run()
+        };
+        for at in [
+            "/proc/self/fd/3",
+            "/proc/self/fd/4",
+            "/proc/self/fd/6",
+            "/proc/self/fd/8",
+            "/proc/self/cwd",
+            "/proc/1/cwd",
+            "/proc/self/root/srv/outside",
+            "/proc/1/root/srv/outside",
+            "/proc/thread-self/fd/3",
+            "/proc/self/task/1/fd/3",
+            "/dev/fd/3",
+            "/proc/self/fd/3/../..",
+            "/proc/self/map_files",
+        ] {
+            let ran = run(
+                &format!("-w {at}"),
+                "sh -c 'cat f ./srv/file ../srv/file 2>/dev/null; ls /proc/self/fd'",
+            );
+            match ran.status().code() {
+                Some(125) => drop(ran.fails_as("jc-rootfs", at)),
+                _ => drop(ran.code(0).stdout("0\n1\n2\n3\n")),
+            }
+        }
+        for program in ["/proc/self/fd/9", "/proc/self/fd/3/f", "/proc/1/root/srv/outside/f"] {
+            let ran = run("", program);
+            assert!(matches!(ran.status().code(), Some(126 | 127)), "{ran}");
+        }
+        assert_eq!(s.sh("ls outside").run().out(), "f\n");
+    });
+}
+
+/// Attributes by which a layer would show what is elsewhere, or an upper directory that is.
+#[test]
+fn no_layer_shows_what_is_not_its_own() {
+    sandbox(|s| {
+        precious(s);
+        s.sh("mkdir -p l/etc l/dir up work && echo >l/file; mkdir -p root/secret; echo secret >root/secret/f").run().code(0);
+        for (path, name, value) in [
+            ("l/dir", "trusted.overlay.redirect", "/secret"),
+            ("l/file", "trusted.overlay.metacopy", ""),
+            ("l/file", "trusted.overlay.redirect", "/secret/f"),
+        ] {
+            setxattr(s.path(path), name, value.as_bytes(), XattrFlags::CREATE).unwrap();
+        }
+        let script = "ls /dir; cat /file";
+        let ran = in_layer(s, &["--layer", "l"], script).run();
+        assert!(!ran.out().contains('f') && !ran.out().contains("secret"), "{ran}");
+        // What an earlier container may have left there.
+        for (name, other) in [("upper", "work"), ("work", "upper")] {
+            for trap in ["ln -s /srv/outside", "ln -s outside", "echo x >", "mkfifo"] {
+                let ends = if trap.ends_with('>') { trap.to_owned() } else { format!("{trap} ") };
+                s.sh(&format!("rm -rf up; mkdir -p up/{other}; {ends}up/{name}")).run().code(0);
+                let ran = in_layer(s, &["--upper", "up"], ":").run();
+                ran.code(125).fails_as("jc-rootfs", &format!("open up/{name}"));
+                assert_eq!(s.sh("ls outside").run().out(), "f\n");
+            }
+        }
+    });
+}
+
+/// A second process, as of another container, that swaps what is in a shared volume, upper directory
+/// or root while this one starts.
+#[test]
+fn no_race_leads_out() {
+    sandbox_for(LONG, |s| {
+        precious(s);
+        let swap = |at: &str| {
+            let script = format!(
+                "while :; do mv -T {at} {at}.dir; ln -s /srv/outside {at}; rm {at}; mv -T {at}.dir {at}
+                mv -T {at} {at}.dir; ln -s ../../../../../srv/outside {at}; rm {at}; mv -T {at}.dir {at}; done"
+            );
+            s.sh(&script).spawn()
+        };
+        s.sh("mkdir -p vol/x/y own/dev own/proc own/sys && cp -a root/. own && cp -a own up")
+            .run()
+            .code(0);
+        let before = outside(s);
+        let mut started = 0;
+        for (at, options) in [
+            ("vol/x", "-v vol:/v -v file:/v/x/y/f --layer root"),
+            ("vol/x", "-v vol:/v --tmpfs /v/x/new/t --layer root"),
+            ("vol/x", "-v vol:/v -w /v/x/new/w --layer root"),
+            ("own/dev", "-v file:/dev/shm/f own"),
+            ("own/proc", "--mask default own"),
+            ("own/sys", "--mask default own"),
+            ("own/etc", "-u root -v file:/etc/resolv.conf --mask /etc/group own"),
+        ] {
+            let swaps = swap(at);
+            for _ in 0..60 {
+                let line = format!("exec jc-rootfs {options} -- /bin/true");
+                let ran = s.sh(&line).run();
+                match ran.status().code() {
+                    Some(0) => started += 1,
+                    Some(125) => {}
+                    _ => panic!("{options}: neither right nor refused\n{ran}"),
+                }
+            }
+            swaps.signal(Signal::KILL);
+            drop(swaps.wait());
+            s.sh(&format!("[ -e {at}.dir ] && {{ rm -f {at}; mv -T {at}.dir {at}; }}; :")).run();
+            assert_eq!(outside(s), before, "{options}: something outside has changed");
+        }
+        assert!(started > 60, "only {started} have started");
     });
 }
 

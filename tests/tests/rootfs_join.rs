@@ -7,12 +7,14 @@ use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
-use jc_tests::{Running, Sandbox, sandbox};
+use jc_tests::{Running, Sandbox, sandbox, workspace_dir};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Signal, WaitOptions, wait};
 
 mod rootfs_support;
-use rootfs_support::{in_layer, root};
+use rootfs_support::{Ann, in_layer, root};
 
 /// Starts a container that waits for the file `/go/on`, and gives the PID that it has out here.
 fn container(s: &Sandbox, front: &[&str]) -> (Running, String) {
@@ -132,7 +134,10 @@ fn a_payload_starts_clean() {
         let trace = fs::read_to_string(s.path("trace")).unwrap();
         assert!(trace.starts_with("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) = "), "{trace}");
         // The same way around, with a file as a working directory, or one that is not below the root.
-        in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run().code(0);
+        in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run().code(125).stderr(
+            "jc-rootfs: open /proc/self/cwd: Too many levels of symbolic links\n\
+             jc-rootfs: hint: a link of procfs leads to where no path does\n",
+        );
         in_layer(s, &["-w", "/etc/passwd"], ":")
             .run()
             .code(125)
@@ -215,5 +220,77 @@ fn a_console_goes_to_the_socket() {
             .run()
             .code(125)
             .stderr("jc-rootfs: connect none: No such file or directory\n");
+    });
+}
+
+/// A payload that has all capabilities in its user namespace may look through every process of that
+/// user and namespace which it sees (CVE-2016-9962).
+#[test]
+fn nobody_inside_sees_the_host_through_who_joins() {
+    sandbox(|s| {
+        let ann = Ann::new(s, false);
+        root(s, "ann/own");
+        let source = workspace_dir().join("tests/tests/rootfs_support/peek.c");
+        s.cmd("cc").args(["-static", "-O1", "-o", "ann/own/bin/peek"]).arg(source).run().code(0);
+        s.sh("chown -R 4321:4321 ann; echo precious >precious").run().code(0);
+        let chain = "exec jc-unshare -U --map-root -- jc-unshare -puiC -- jc-rootfs own --";
+        let mut peeks = ann
+            .sh(&format!("{chain} sh -c 'echo ready; exec peek /srv/precious'"))
+            .timeout(Duration::from_secs(60))
+            .spawn();
+        peeks.wait_for("ready");
+        let pid = s.sh("until pgrep -x peek; do sleep 0.01; done").run().code(0).out();
+        let pid = pid.trim();
+        for _ in 0..60 {
+            let join = format!(
+                "jc-unshare --join {pid}:user,uts,ipc,cgroup -- jc-rootfs --join {pid} -- sh -c 'echo $(($$ > 1))'"
+            );
+            ann.sh(&join).run().code(0).stdout("1\n").stderr("");
+        }
+        // It would have seen what is there to be seen for long enough.
+        let join = format!("jc-unshare --join {pid}:user,pid -- sleep 0.3");
+        ann.sh(&join).run().code(0);
+        s.cmd("kill").args(["-9", pid]).run().code(0);
+        let out = peeks.wait().out();
+        let seen: Vec<&str> = out.lines().skip(1).collect();
+        assert!(seen.iter().all(|line| !line.contains("jc-rootfs")), "{out}");
+        assert!(!seen.is_empty() && seen.len() <= 2, "{out}");
+    });
+}
+
+/// The PID namespace comes along, with signals, codes and death as for any waiting link.
+#[test]
+fn who_joins_is_a_process_of_the_container() {
+    sandbox(|s| {
+        root(s, "root");
+        let (waits, pid) = container(s, &[]);
+        let join = |options: &[&str], script: &str| {
+            let words = ["--join", &pid];
+            s.jc("jc-rootfs").args(words).args(options).args(["--", "sh", "-c", script])
+        };
+        join(&[], "tr '\\0' ' ' </proc/1/cmdline | cut -c 1-10; test -e /proc/$$ && exit 7")
+            .run()
+            .code(7)
+            .stdout("sh -c touc\n");
+        join(&["-u", "web"], "kill -9 $$").run().code(137);
+        join(&["--new-session"], "test $(cut -d' ' -f6 /proc/$$/stat) = $$").run().code(0);
+        for options in [&[][..], &["-u", "web"], &["--new-session"]] {
+            let mut running =
+                join(options, "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done")
+                    .spawn();
+            running.wait_for("ready");
+            running.signal(Signal::TERM);
+            running.wait().code(9);
+            let mut running = join(options, "echo ready; exec sleep 1000").spawn();
+            running.wait_for("ready");
+            running.signal(Signal::KILL);
+            running.wait().killed_by(Signal::KILL);
+            // Its child, dead too, is now that of the PID 1 out here.
+            while s.processes().iter().any(|p| p.contains("sleep 1000")) {}
+            while let Ok(None) = wait(WaitOptions::NOHANG) {}
+        }
+        fs::write(s.path("go/on"), "").unwrap();
+        waits.wait().code(0);
+        s.wait_for_no_process();
     });
 }
