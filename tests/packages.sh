@@ -63,6 +63,7 @@ test)
 	need buildah buildah
 	need mmdebstrap mmdebstrap
 	need jq jq
+	need openssl openssl
 	[ "$(uname -m)" != x86_64 ] || need qemu-system-x86_64 qemu-system-x86
 	;;
 *)

@@ -259,11 +259,14 @@ impl Batch<'_> {
 
     /// `false` if layers have vanished that were there before.
     fn publish(&mut self, entries: &[ImageEntry]) -> Result<bool> {
-        let images: Vec<ImageEntry> = entries
+        let mut images: Vec<ImageEntry> = entries
             .iter()
             .filter(|e| !self.store.image(&e.key()).is_ok_and(|known| known.as_ref() == Some(e)))
             .cloned()
             .collect();
+        // One may be named twice.
+        images.sort_by_key(ImageEntry::key);
+        images.dedup_by_key(|image| image.key());
         let wanted: BTreeSet<&String> = entries.iter().flat_map(|entry| &entry.layers).collect();
         let ready = self.ready.iter().filter(|(name, _)| wanted.contains(name));
         let layers: Vec<_> = ready.map(|(name, ready)| (ready.place, name.clone())).collect();

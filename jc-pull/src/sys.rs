@@ -11,7 +11,8 @@ use rustix::io::{Errno, Result};
 use crate::tar::Time;
 
 pub use special::{
-    forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at, xattrs_at,
+    clear_acls, forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at,
+    xattrs_at,
 };
 
 /// What makes a directory hide those beneath it (overlayfs.rst, "Whiteouts and opaque directories"):

@@ -4,16 +4,16 @@
 //! component beneath the one before, never following a symbolic link. So no name in an archive can
 //! lead out, and a run of entries in one directory opens it once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 use jc_unshare::{Error, Result, strerror};
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, Mode, XattrFlags};
 use rustix::io::Errno;
 
-use crate::beneath::{Seen, see};
+use crate::beneath::{Seen, parts, see};
 use crate::sys;
-use crate::tar::Time;
+use crate::tar::{Time, acl};
 
 /// As many symbolic links as Linux follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -33,6 +33,8 @@ pub struct Tree<'a> {
     root: Frame,
     below: Vec<Frame>,
     implied: BTreeSet<Vec<u8>>,
+    /// Lists that directories hand on to what is made in them: not while an archive makes it.
+    default_acls: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The layers beneath, the nearest first; empty too while they are not known.
     beneath: &'a [OwnedFd],
 }
@@ -41,7 +43,8 @@ impl<'a> Tree<'a> {
     /// `root` is empty and belongs to nobody else.
     pub fn new(root: OwnedFd, beneath: &'a [OwnedFd]) -> Self {
         let root = Frame { name: Vec::new(), fd: root, mtime: Time::default(), setgid: false };
-        Self { root, below: Vec::new(), implied: BTreeSet::from([Vec::new()]), beneath }
+        let (below, default_acls) = (Vec::new(), BTreeMap::new());
+        Self { root, below, implied: BTreeSet::from([Vec::new()]), default_acls, beneath }
     }
 
     /// The current directory.
@@ -161,10 +164,15 @@ impl<'a> Tree<'a> {
         sys::open_dir(self.fd(), name).map_err(|e| self.fault("open", name, e))
     }
 
-    /// The archive lists the current directory: it is as `mtime` and `setgid` say.
-    pub fn list(&mut self, mtime: Time, setgid: bool) {
+    /// The archive lists the current directory: it is as `mtime` and `setgid` say, and has that list
+    /// in the end.
+    pub fn list(&mut self, mtime: Time, setgid: bool, default_acl: Option<Vec<u8>>) {
         let path = self.path();
         self.implied.remove(&path);
+        match default_acl {
+            Some(list) => drop(self.default_acls.insert(path, list)),
+            None => drop(self.default_acls.remove(&path)),
+        }
         let here = self.below.last_mut().unwrap_or(&mut self.root);
         (here.mtime, here.setgid) = (mtime, setgid);
     }
@@ -174,7 +182,9 @@ impl<'a> Tree<'a> {
         sys::remove_all(self.fd().as_fd(), name).map_err(|e| self.fault("remove", name, e))?;
         let gone = self.path_of(name);
         let beneath = [gone.as_slice(), b"/"].concat();
-        self.implied.retain(|path| *path != gone && !path.starts_with(&beneath));
+        let is_gone = |path: &Vec<u8>| *path == gone || path.starts_with(&beneath);
+        self.implied.retain(|path| !is_gone(path));
+        self.default_acls.retain(|path, _| !is_gone(path));
         Ok(())
     }
 
@@ -182,7 +192,16 @@ impl<'a> Tree<'a> {
     pub fn finish(mut self) -> Result<BTreeSet<Vec<u8>>> {
         self.leave(0)?;
         set_mtime(&self.root)?;
+        for (path, list) in &self.default_acls {
+            self.set_default_acl(path, list).map_err(|e| self.fault("setxattr", path, e))?;
+        }
         Ok(self.implied)
+    }
+
+    fn set_default_acl(&self, path: &[u8], list: &[u8]) -> rustix::io::Result<()> {
+        let root = sys::open_dir(&self.root.fd, b".")?;
+        let directory = parts(path).try_fold(root, |at, part| sys::open_dir(&at, part))?;
+        rustix::fs::fsetxattr(&directory, acl::DEFAULT, list, XattrFlags::empty())
     }
 
     /// Goes up until `depth` directories beneath the root are left.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::limits::Allowance;
 use crate::sys;
-use crate::tar::{Entry, Kind, Reader};
+use crate::tar::{Entry, Kind, Reader, acl};
 use crate::tree::Tree;
 
 mod link;
@@ -189,8 +189,11 @@ impl Unpacker<'_> {
         if reset {
             clear_xattrs(fd).map_err(|e| fault("removexattr", e))?;
         }
-        set_xattrs(fd, entry).map_err(|e| fault("setxattr", e))?;
-        self.tree.list(entry.mtime, entry.mode & 0o2000 != 0);
+        let (last, now): (Vec<_>, Vec<_>) =
+            entry.xattrs.iter().partition(|(key, _)| key == acl::DEFAULT);
+        set_xattrs(fd, now).map_err(|e| fault("setxattr", e))?;
+        let default_acl = last.into_iter().next().map(|(_, value)| value.clone());
+        self.tree.list(entry.mtime, entry.mode & 0o2000 != 0, default_acl);
         Ok(())
     }
 
@@ -213,7 +216,7 @@ impl Unpacker<'_> {
         if entry.mode & 0o6000 != 0 {
             rustix::fs::fchmod(&file, mode).map_err(|e| fault("chmod", e))?;
         }
-        set_xattrs(&file, entry).map_err(|e| fault("setxattr", e))?;
+        set_xattrs(&file, &entry.xattrs).map_err(|e| fault("setxattr", e))?;
         rustix::fs::futimens(&file, &sys::timestamps(entry.mtime)).map_err(|e| fault("utimens", e))
     }
 
@@ -347,8 +350,11 @@ fn chown(fd: impl AsFd, entry: &Entry) -> rustix::io::Result<()> {
     rustix::fs::fchown(fd, Some(uid), Some(gid))
 }
 
-fn set_xattrs(fd: impl AsFd, entry: &Entry) -> rustix::io::Result<()> {
-    entry.xattrs.iter().try_for_each(|(key, value)| {
+fn set_xattrs<'a>(
+    fd: impl AsFd,
+    xattrs: impl IntoIterator<Item = &'a (Vec<u8>, Vec<u8>)>,
+) -> rustix::io::Result<()> {
+    xattrs.into_iter().try_for_each(|(key, value)| {
         rustix::fs::fsetxattr(fd.as_fd(), key.as_slice(), value, XattrFlags::empty())
     })
 }

@@ -20,6 +20,24 @@ pub struct Registry {
     storage: PathBuf,
 }
 
+/// An authority, certificates by it, and a password as htpasswd(1) would write it.
+const CERTIFICATES: &str = r#"
+    set -e
+    mkdir certs && cd certs
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
+        -subj /CN=ca -keyout ca.key -out ca.crt 2>/dev/null
+    for name in server client; do
+        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$name \
+            -keyout $name.key -out $name.csr 2>/dev/null
+        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n' >ext
+        openssl x509 -req -in $name.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -extfile ext -out $name.crt 2>/dev/null
+    done
+    cp client.crt client.cert
+    perl -e 'print "alice:", crypt("wonder", q($2y$05$abcdefghijklmnopqrstuu)), "\n"' >htpasswd
+    mkdir client && cp ca.crt client.cert client.key client/
+"#;
+
 impl Registry {
     /// The one that `make test` has filled: `debian` and `busybox`, each with the tags `latest`
     /// (OCI) and `docker` (Docker schema 2). It takes nothing. Where it is missing, the test is
@@ -29,26 +47,45 @@ impl Registry {
         if !fixtures.join("made-by").exists() {
             leave_skipped("no registry has been prepared: this needs `make test`");
         }
-        Self::start(sandbox, 5000, fixtures.join("registry"), true)
+        Self::start(sandbox, 5000, fixtures.join("registry"), "readonly: {enabled: true}", "")
     }
 
     /// A registry with nothing in it yet.
     pub fn empty(sandbox: &Sandbox) -> Self {
         let storage = sandbox.path("registry");
         fs::create_dir(&storage).unwrap();
-        Self::start(sandbox, 5001, storage, false)
+        Self::start(sandbox, 5001, storage, "", "")
     }
 
-    fn start(sandbox: &Sandbox, port: u16, storage: PathBuf, read_only: bool) -> Self {
+    /// One with TLS that wants a certificate of its clients, and a login: `alice`, `wonder`. What it
+    /// takes is in the test's directory `certs`, as `certs.d` has it: `ca.crt`, `client.cert`,
+    /// `client.key`.
+    pub fn guarded(sandbox: &Sandbox) -> Self {
+        let storage = sandbox.path("registry");
+        fs::create_dir(&storage).unwrap();
+        sandbox.sh(CERTIFICATES).run().code(0);
+        let extra = "tls: {certificate: /srv/certs/server.crt, key: /srv/certs/server.key, \
+            clientcas: [/srv/certs/ca.crt]}\n\
+            auth: {htpasswd: {realm: here, path: /srv/certs/htpasswd}}\n";
+        Self::start(sandbox, 5002, storage, "", extra)
+    }
+
+    fn start(
+        sandbox: &Sandbox,
+        port: u16,
+        storage: PathBuf,
+        maintenance: &str,
+        extra: &str,
+    ) -> Self {
         let address = format!("127.0.0.1:{port}");
         let config = sandbox.path(&format!("registry-{port}.yml"));
         let text = format!(
             "version: 0.1\n\
              log: {{accesslog: {{disabled: true}}, level: error}}\n\
-             http: {{addr: '{address}'}}\n\
              storage:\n  \
                filesystem: {{rootdirectory: '{}'}}\n  \
-               maintenance: {{uploadpurging: {{enabled: false}}, readonly: {{enabled: {read_only}}}}}\n",
+               maintenance: {{uploadpurging: {{enabled: false}}, {maintenance}}}\n\
+             http:\n  addr: '{address}'\n  {extra}",
             storage.display()
         );
         fs::write(&config, text).unwrap();

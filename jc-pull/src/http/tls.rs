@@ -75,7 +75,7 @@ pub fn config(
 ) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for path in extra.iter().chain(host.into_iter().flat_map(|host| &host.authorities)) {
-        for certificate in certificates(path)? {
+        for certificate in pem::<CertificateDer<'static>>("certificate", path)? {
             roots
                 .add(certificate)
                 .map_err(|e| Error::new(format_args!("certificate {}: {e}", path.display())))?;
@@ -97,21 +97,21 @@ pub fn config(
     let Some((certificate, key)) = host.and_then(|host| host.client.as_ref()) else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates(certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&fs::read(key).on("read", key)?)
-        .map_err(|e| Error::new(format_args!("key {}: {e}", key.display())))?;
+    let chain = pem("certificate", certificate)?;
+    let mut keys: Vec<PrivateKeyDer<'static>> = pem("key", key)?;
     builder
-        .with_client_auth_cert(chain, key)
+        .with_client_auth_cert(chain, keys.swap_remove(0))
         .map_err(|e| Error::new(format_args!("certificate {}: {e}", certificate.display())))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+/// What of its kind is in a file, at least one. `what` is what errors call it.
+fn pem<T: PemObject>(what: &str, path: &Path) -> Result<Vec<T>> {
     let text = fs::read(path).on("read", path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found: Result<Vec<T>, _> = T::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(Error::new(format_args!("certificate {}: none in it", path.display()))),
-        Err(e) => Err(Error::new(format_args!("certificate {}: {e}", path.display()))),
+        Ok(_) => Err(Error::new(format_args!("{what} {}: none in it", path.display()))),
+        Err(e) => Err(Error::new(format_args!("{what} {}: {e}", path.display()))),
     }
 }
 

@@ -289,17 +289,7 @@ impl Source for Registry {
         if let Some(digest) = &self.reference.digest {
             return Ok(Some(digest.clone()));
         }
-        let target = self.reference.target();
-        let method = &Method::HEAD;
-        let question = Question {
-            method,
-            kind: "manifests",
-            target: &target,
-            accept: ACCEPT,
-            skip: 0,
-            again: true,
-        };
-        let response = match self.ask(question) {
+        let response = match self.ask_for_manifest(&Method::HEAD, None) {
             Ok(response) => response,
             // Some registries know no HEAD, and the answer to one explains nothing: GET decides.
             Err(fault) if fault.status.is_some_and(|s| s != StatusCode::TOO_MANY_REQUESTS) => {
@@ -311,17 +301,7 @@ impl Source for Registry {
     }
 
     fn document(&self, digest: Option<&Digest>) -> Result<Raw> {
-        let target = digest.map_or_else(|| self.reference.target(), Digest::to_string);
-        let method = &Method::GET;
-        let question = Question {
-            method,
-            kind: "manifests",
-            target: &target,
-            accept: ACCEPT,
-            skip: 0,
-            again: true,
-        };
-        let response = self.ask(question).map_err(|fault| fault.error)?;
+        let response = self.ask_for_manifest(&Method::GET, digest).map_err(|fault| fault.error)?;
         let media_type =
             response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let said = content_digest(&response);
@@ -343,6 +323,17 @@ impl Source for Registry {
 }
 
 impl Registry {
+    /// About what the name itself stands for, or the document of that digest.
+    fn ask_for_manifest(
+        &self,
+        method: &Method,
+        digest: Option<&Digest>,
+    ) -> Result<Response, Fault> {
+        let target = digest.map_or_else(|| self.reference.target(), Digest::to_string);
+        let (kind, accept, skip, again) = ("manifests", ACCEPT, 0, true);
+        self.ask(Question { method, kind, target: &target, accept, skip, again })
+    }
+
     fn read_document(&self, mut response: Response) -> Result<Vec<u8>> {
         let url = response.url().clone();
         let fault = |why: String| failed(&Method::GET, &url, why);

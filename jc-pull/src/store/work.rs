@@ -64,7 +64,8 @@ impl Work<'_> {
         sys::remove_all(self.fd.as_fd(), name.as_bytes()).on("remove", &path)?;
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
         let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
-        // The store's own directory may hand on a group or a setgid bit.
+        // The store's own directory may hand on a group, a setgid bit or access control lists.
+        sys::clear_acls(&fd).on("removexattr", &path)?;
         sys::reset_owner(&fd).on("chown", &path)?;
         Ok(fd)
     }

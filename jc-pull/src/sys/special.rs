@@ -3,11 +3,13 @@
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::{
-    forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at, xattrs_at,
+    clear_acls, forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at,
+    xattrs_at,
 };
 #[cfg(target_os = "linux")]
 pub use linux::{
-    forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at, xattrs_at,
+    clear_acls, forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at,
+    xattrs_at,
 };
 
 #[cfg(target_os = "linux")]
@@ -15,10 +17,10 @@ mod linux {
     use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
     use rustix::fs::{Dev, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
-    use rustix::io::Result;
+    use rustix::io::{Errno, Result};
 
     use super::super::{Xattrs, file_type, read_xattrs};
-    use crate::tar::Kind;
+    use crate::tar::{Kind, acl};
 
     /// mknod(2) in a directory.
     pub fn mknod(fd: impl AsFd, name: &[u8], kind: FileType, mode: Mode, dev: Dev) -> Result<()> {
@@ -38,6 +40,17 @@ mod linux {
     /// Whether an entry of that kind and owner would be mistaken for a whiteout.
     pub fn forges_whiteout(kind: &Kind, _: u32) -> bool {
         matches!(kind, Kind::Char(0, 0))
+    }
+
+    /// Takes away the access control lists that a directory got from its parent.
+    pub fn clear_acls(fd: &OwnedFd) -> Result<()> {
+        for list in [acl::ACCESS, acl::DEFAULT] {
+            match rustix::fs::fremovexattr(fd, list) {
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+                other => return other,
+            }
+        }
+        Ok(())
     }
 
     /// Opens a directory beneath `root`, only to refer to it. Symbolic links on the way lead where
@@ -109,6 +122,11 @@ mod elsewhere {
     /// Whether an entry of that kind and owner would be mistaken for a whiteout.
     pub fn forges_whiteout(kind: &Kind, uid: u32) -> bool {
         matches!(kind, Kind::Symlink(_)) && uid == NOBODY
+    }
+
+    /// Lists here are other than these.
+    pub fn clear_acls(_: &OwnedFd) -> Result<()> {
+        Ok(())
     }
 
     /// Opens a directory beneath `root`. Symbolic links on the way are an error.

@@ -4,6 +4,7 @@
 //! headers are bounded here, pax values may hold newlines, and of duplicate pax records the last
 //! one counts, as POSIX has it. The `tar` crate is the reference that the tests write with.
 
+pub mod acl;
 mod header;
 mod pax;
 mod reader;

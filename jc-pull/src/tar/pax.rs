@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::Time;
 use super::sparse::{self, Piece};
+use super::{Time, acl};
 use crate::digest::invalid;
 
 /// What the records say about the next entry, or from a global header about all that follow.
@@ -56,18 +56,32 @@ impl Pax {
             b"uid" => self.uid = optional(value, decimal)?,
             b"gid" => self.gid = optional(value, decimal)?,
             b"mtime" => self.mtime = optional(value, time)?,
+            b"SCHILY.acl.access" => self.set_acl(acl::ACCESS, value)?,
+            b"SCHILY.acl.default" => self.set_acl(acl::DEFAULT, value)?,
             _ => {
                 if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     return self.sparse.set(key, value);
                 }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattrs.retain(|(known, _)| known != name);
-                    self.xattrs.push((name.to_vec(), value.to_vec()));
+                    self.set_xattr(name, value.to_vec());
                 }
                 // Other keys (atime, ctime, uname, comment) say nothing that a layer keeps.
             }
         }
         Some(())
+    }
+
+    fn set_acl(&mut self, name: &[u8], text: &[u8]) -> Option<()> {
+        let value = acl::encode(text)?;
+        if !value.is_empty() {
+            self.set_xattr(name, value);
+        }
+        Some(())
+    }
+
+    fn set_xattr(&mut self, name: &[u8], value: Vec<u8>) {
+        self.xattrs.retain(|(known, _)| known != name);
+        self.xattrs.push((name.to_vec(), value));
     }
 }
 

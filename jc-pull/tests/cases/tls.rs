@@ -173,4 +173,7 @@ fn a_client_shows_its_certificate_where_certs_d_has_one() {
     write(&certs.join("client.cert"), &client.pem);
     write(&certs.join("client.key"), &client.key_pem);
     store.pull(&["-q", &name]);
+    write(&certs.join("client.key"), "");
+    let message = store.fail(1, &["-q", &name]);
+    assert!(message.ends_with("client.key: none in it"), "{message}");
 }

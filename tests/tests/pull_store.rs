@@ -1,0 +1,210 @@
+//! The store under all that can befall it: kills at any instant, pulls and removals at the same time,
+//! a power cut, damage.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jc_tests::http::{FakeRegistry, Manners};
+use jc_tests::image::{Image, Layout};
+use jc_tests::layer::{Entry, Layer};
+use jc_tests::pulled::{layer_dirs, paths};
+use jc_tests::roots::names;
+use jc_tests::{Cmd, Sandbox, require, sandbox, sandbox_for, tree};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use serde_json::Value;
+
+/// Three layers, the uppermost of which takes something from those beneath.
+fn image(text: &str) -> Image {
+    let files = |of: &str| -> Vec<Entry> {
+        (0..20).map(|n| Entry::file(&format!("d/{of}-{n}"), of)).collect()
+    };
+    Image::new()
+        .layer(Layer::new().entry(Entry::dir("d/").mode(0o750)).extend(files("shared")))
+        .layer(Layer::new().entry(Entry::dir("d/")).extend(files(text)))
+        .layer(Layer::new().entry(Entry::file("d/implied", text)))
+}
+
+type Tree = BTreeMap<PathBuf, String>;
+
+/// The layers in the store, by name.
+fn trees(s: &Sandbox) -> BTreeMap<String, Tree> {
+    let layers = s.store().join("layers");
+    if !layers.exists() {
+        return BTreeMap::new();
+    }
+    let names = names(&layers);
+    names.lines().map(|name| (name.to_owned(), tree::manifest(&layers.join(name)))).collect()
+}
+
+/// Whatever is to be seen in the store is whole: layers are as they should be, documents are what their
+/// names say, and images have all that they need.
+fn whole(s: &Sandbox, when: &str, good: &BTreeMap<String, Tree>) {
+    for (name, tree) in trees(s) {
+        let changes = tree::changes(good.get(&name).unwrap_or(&BTreeMap::new()), &tree);
+        assert_eq!(changes, "", "{when}: {name}");
+    }
+    s.jc("jc-images").arg("--check").run().code(0).stderr("");
+}
+
+fn traced(s: &Sandbox, inject: &str) -> Cmd {
+    let call = inject.split(':').next().unwrap();
+    let cmd = s.cmd("strace").args(["-f", "-qq", "-o", "/dev/null"]);
+    let cmd = cmd.args([format!("--trace={call}"), format!("--inject={inject}")]);
+    cmd.arg(s.bin("jc-pull")).args(["-q", "oci:image"])
+}
+
+#[test]
+fn a_kill_at_any_step_leaves_whole_layers_or_none() {
+    sandbox_for(Duration::from_secs(240), |s| {
+        require(s, "strace", "strace");
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &image("x"));
+        let record = s.pull("oci:image");
+        let good = trees(s);
+        assert_eq!(good.len(), 3);
+        let calls = ["mkdirat", "flock", "syncfs", "renameat", "renameat2", "fsync", "openat"];
+        let mut kills = 0;
+        for call in calls {
+            // Each of the first ones, and then further and further ones, until it is done before.
+            for number in (1..12).chain((12..400).step_by(37)) {
+                fs::remove_dir_all(s.store()).unwrap();
+                let ran = traced(s, &format!("{call}:signal=KILL:when={number}")).run();
+                let when = format!("{call} {number}");
+                if ran.status().success() {
+                    break;
+                }
+                kills += 1;
+                assert_eq!(ran.out(), "", "{when}\n{ran}");
+                whole(s, &when, &good);
+                // That has swept what was left.
+                assert_eq!(names(&s.store().join("tmp")), "", "{when}");
+                assert_eq!(s.pull("oci:image"), record, "{when}");
+                whole(s, &when, &good);
+            }
+        }
+        assert!(kills > 25, "only {kills} kills");
+    });
+}
+
+#[test]
+fn a_kill_at_any_time_leaves_whole_layers_or_none() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &image("x"));
+        s.pull("oci:image");
+        let good = trees(s);
+        for microseconds in (0..30_000).step_by(700) {
+            fs::remove_dir_all(s.store()).unwrap();
+            let running = s.jc("jc-pull").args(["-q", "oci:image"]).spawn();
+            std::thread::sleep(Duration::from_micros(microseconds));
+            running.signal(rustix::process::Signal::KILL);
+            running.wait();
+            whole(s, &format!("{microseconds} us"), &good);
+            assert_eq!(names(&s.store().join("tmp")), "");
+        }
+    });
+}
+
+/// Data is on the disk before anything is to be seen of it; by one call for all.
+#[test]
+fn nothing_is_visible_before_it_is_synced() {
+    sandbox(|s| {
+        require(s, "strace", "strace");
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &image("x"));
+        let calls = |options: &[&str]| -> Vec<String> {
+            let trace = "--trace=syncfs,fsync,renameat,renameat2,sync,fdatasync";
+            let strace = s.cmd("strace").args(["-f", "-qq", "-o", "trace", trace]);
+            let pull = strace.arg(s.bin("jc-pull")).args(options).args(["-q", "oci:image"]);
+            pull.run().code(0);
+            let text = fs::read_to_string("trace").unwrap();
+            let call =
+                |line: &str| line.split_whitespace().nth(1)?.split('(').next().map(str::to_owned);
+            text.lines().filter_map(call).collect()
+        };
+        let all = calls(&[]);
+        // Documents, layers; then their names; then the image that needs them.
+        let order: Vec<&str> = all.iter().map(String::as_str).collect();
+        let (first, rest) = order.split_first().unwrap();
+        assert_eq!(*first, "syncfs", "{order:?}");
+        assert!(rest.iter().all(|call| *call != "syncfs"), "{order:?}");
+        assert_eq!(order.last(), Some(&"renameat"), "{order:?}");
+        assert_eq!(order.iter().filter(|call| **call == "renameat2").count(), 3, "{order:?}");
+        let last = order.iter().rposition(|call| *call == "fsync").unwrap();
+        assert!(order[last..].iter().all(|call| *call != "renameat2"), "{order:?}");
+        fs::remove_dir_all(s.store()).unwrap();
+        assert!(calls(&["--no-sync"]).iter().all(|call| call.starts_with("rename")));
+    });
+}
+
+/// Pulls of images that share a layer, and removals of them, all at once.
+#[test]
+fn pulls_and_removals_at_once_all_end_well() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        let layout = Layout::new(s.path("image"));
+        for tag in ["x", "y", "z"] {
+            layout.image(tag, &image(tag));
+        }
+        let pull = "for n in $(seq 12); do jc-pull -q oci:image:x oci:image:$1 || exit; done";
+        let rmi = "for n in $(seq 25); do
+            jc-rmi oci:image:$1 2>>errors; jc-rmi --unused 2>>errors || exit; jc-images --check 2>>errors
+            done; true";
+        let start = |script: &str, tag: &str| s.sh(script).args(["sh", tag]).spawn();
+        let all = [("x", pull), ("y", pull), ("z", pull), ("y", pull), ("x", rmi), ("y", rmi)];
+        let running: Vec<_> = all.iter().map(|(tag, script)| start(script, tag)).collect();
+        for running in running {
+            let ran = running.wait().code(0);
+            assert_eq!(ran.err(), "");
+            for line in ran.out().lines().filter(|line| line.starts_with('{')) {
+                let record: Value = serde_json::from_str(line).unwrap();
+                assert_eq!(record["layers"].as_array().unwrap().len(), 3);
+            }
+        }
+        // Removals may find nothing, or an image that has just been replaced; nothing else.
+        let errors = fs::read_to_string("errors").unwrap_or_default();
+        let known =
+            ["no such image", "jc-images lists", "is missing", "pull it again", "missing or"];
+        let other = errors.lines().find(|line| !known.iter().any(|known| line.contains(known)));
+        assert_eq!(other, None);
+        for tag in ["x", "y", "z"] {
+            let layers = layer_dirs(&s.pull(&format!("oci:image:{tag}")));
+            assert_eq!(fs::read_to_string(layers[1].join(format!("d/{tag}-19"))).unwrap(), tag);
+        }
+        s.jc("jc-images").arg("--check").run().code(0);
+        s.jc("jc-rmi").args(["oci:image:x", "oci:image:y", "oci:image:z"]).run().code(0);
+        assert!(paths(&s.store()).iter().all(|path| path.parent() == Some(&s.store())));
+    });
+}
+
+#[test]
+fn an_unchanged_image_costs_one_request_and_next_to_no_time() {
+    sandbox(|s| {
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &image("x"));
+        let registry = FakeRegistry::serve(&layout, Manners::default());
+        let name = registry.image("x");
+        s.pull(&name);
+        let before = registry.requests().len();
+        let spent = || {
+            let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+            usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
+        };
+        let mut costs = Vec::new();
+        for _ in 0..15 {
+            let start = spent();
+            s.jc("jc-pull").args(["-q", &name]).run().code(0);
+            costs.push(spent() - start);
+        }
+        let requests: Vec<String> =
+            registry.requests()[before..].iter().map(|r| r.line.clone()).collect();
+        assert_eq!(requests, vec!["HEAD /v2/a/b/manifests/x".to_owned(); 15]);
+        costs.sort_unstable();
+        println!("CPU time of a second pull in us: {costs:?}");
+        assert!(costs[7] < 10_000, "{costs:?} us");
+    });
+}
