@@ -1,12 +1,195 @@
-//! `--network pasta`
+//! `--network pasta`: a namespace behind pasta(1), which carries what passes between it and sockets of
+//! its own, and so needs no privilege on the host.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter, Read, Seek, SeekFrom, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use jc_unshare::{Error, Result};
+use ipnetwork::IpNetwork;
+use jc_unshare::hints::advise;
+use jc_unshare::supervise::{Child, spawn};
+use jc_unshare::sys::clone;
+use jc_unshare::{Context, Error, Result, exec};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use serde_json::json;
 
-use crate::Args;
+use crate::dns::Reach;
+use crate::lease::INSIDE;
+use crate::link::{self, LOOPBACK};
+use crate::net::{present_addresses, write_files};
+use crate::netlink::Socket;
+use crate::ports::{self, Forward, Protocol};
 use crate::status::StatusFd;
+use crate::{Args, TOOL, status};
 
-/// Not there yet.
-pub fn run(_: &Args, _: Option<StatusFd>) -> Result<ExitCode> {
-    Err(Error::new("--network pasta: not there yet"))
+/// Runs the program behind pasta, and ends pasta with it.
+pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
+    refuse_root_of_host()?;
+    let pasta = find()?;
+    let forwards = forwards(args)?;
+    let (mut gate, mut open) = pipe().op("pipe")?;
+    let mut status = status;
+    let child = spawn(TOOL, clone::NEWNET, None, |_| {
+        inside(args, &mut gate, status.take(), &forwards).err().unwrap_or_else(Error::quiet)
+    })
+    .map_err(advise(clone::NEWNET))?;
+    drop((gate, status));
+    let helper = start(&pasta, &child, &forwards)?;
+    open.write_all(b"!").op("release the program")?;
+    drop(open);
+    let exit = child.wait_holding(&helper.descriptors())?;
+    helper.kill()?;
+    Ok(exit.end())
+}
+
+/// pasta(1) gives up root's rights, and then may not enter a namespace that root has made.
+fn refuse_root_of_host() -> Result<()> {
+    let path = "/proc/self/uid_map";
+    let map = fs::read_to_string(path).on("read", path)?;
+    let is_host = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    match is_host && rustix::process::geteuid().is_root() {
+        true => Err(Error::new("--network pasta: not for root of the host")
+            .hint("--network bridge is, and jc-unshare -U -r in front makes another root")),
+        false => Ok(()),
+    }
+}
+
+fn find() -> Result<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|dir| dir.join("pasta")).find(|path| path.is_file());
+    found.ok_or_else(|| {
+        Error::new("pasta: not found in PATH")
+            .hint("Debian's package passt has it; --network none needs nothing")
+    })
+}
+
+/// The ports, which must be free now. pasta takes them a moment later.
+fn forwards(args: &Args) -> Result<Vec<Forward>> {
+    let held = ports::hold(&args.published(), Path::new("/proc/net/if_inet6").exists())?;
+    match held.forwards.iter().find(|forward| forward.protocol == Protocol::Sctp) {
+        Some(_) => Err(Error::usage("--network pasta: publishes no ports of sctp")),
+        None => Ok(held.forwards),
+    }
+}
+
+/// pasta's words for the ports of one protocol.
+fn specification(forwards: &[Forward], protocol: Protocol) -> String {
+    let of = forwards.iter().filter(|forward| forward.protocol == protocol);
+    let words: BTreeSet<String> = of
+        .map(|f| match f.host.is_unspecified() {
+            true => format!("{}:{}", f.host_port, f.port),
+            false => format!("{}/{}:{}", f.host, f.host_port, f.port),
+        })
+        .collect();
+    match words.is_empty() {
+        true => "none".to_owned(),
+        false => words.into_iter().collect::<Vec<_>>().join(","),
+    }
+}
+
+/// Starts pasta, and waits until it says that all is in place.
+fn start(pasta: &Path, child: &Child, forwards: &[Forward]) -> Result<Child> {
+    let path = format!("/proc/{}/ns/net", child.proc_number()?);
+    let namespace = File::open(&path).on("open", &path)?;
+    let log = memfd_create("pasta", MemfdFlags::CLOEXEC).op("memfd_create")?;
+    let (mut ready, told) = pipe().op("pipe")?;
+    // pasta has given up the right to open them by any other name.
+    let own = |fd: i32| format!("/proc/self/fd/{fd}");
+    let (netns, pid) = (own(namespace.as_raw_fd()), own(told.as_raw_fd()));
+    let (tcp, udp) =
+        (specification(forwards, Protocol::Tcp), specification(forwards, Protocol::Udp));
+    let words = [
+        "--foreground",
+        "--quiet",
+        "--config-net",
+        "--no-map-gw",
+        "--netns-only",
+        "--netns",
+        &netns,
+        "--pid",
+        &pid,
+        "--ns-ifname",
+        INSIDE,
+        "--tcp-ports",
+        &tcp,
+        "--udp-ports",
+        &udp,
+        "--tcp-ns",
+        "none",
+        "--udp-ns",
+        "none",
+    ];
+    let mut argv = vec![OsString::from(pasta)];
+    argv.extend(words.iter().map(OsString::from));
+    let helper = spawn(TOOL, 0, None, |_| {
+        let prepared = become_helper(&namespace, &told, &log);
+        prepared.err().unwrap_or_else(|| exec::exec(&argv))
+    })?;
+    drop((told, namespace));
+    // Its number; or the end, if it has ended.
+    if ready.read(&mut [0; 16]).op("read from pasta")? == 0 {
+        return Err(failed(File::from(log)));
+    }
+    Ok(helper)
+}
+
+/// Takes away the program's descriptors, and keeps those that pasta is to have.
+fn become_helper(namespace: &File, told: &PipeWriter, log: &OwnedFd) -> Result<()> {
+    for fd in [namespace.as_fd(), told.as_fd()] {
+        fcntl_setfd(fd, FdFlags::empty()).op("fcntl")?;
+    }
+    let null = File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
+    dup2_stdin(&null).op("dup2")?;
+    dup2_stdout(&null).op("dup2")?;
+    dup2_stderr(log).op("dup2")
+}
+
+/// What pasta has said last.
+fn failed(mut log: File) -> Error {
+    let mut text = String::new();
+    let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_string(&mut text));
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.contains("syslog"));
+    let last = lines.rfind(|line| !line.is_empty());
+    let last = last.filter(|_| read.is_ok()).unwrap_or("ended without a word");
+    let error = Error::new(format_args!("pasta: {last}"));
+    match last.contains("tun socket") {
+        true => {
+            error.hint("everybody must be allowed to open /dev/net/tun: chmod 666 /dev/net/tun")
+        }
+        false => error,
+    }
+}
+
+/// What is done in the new namespace once pasta is there; becomes the program.
+fn inside(
+    args: &Args,
+    gate: &mut PipeReader,
+    status: Option<StatusFd>,
+    forwards: &[Forward],
+) -> Result<()> {
+    // The other side has said why, or is dead.
+    gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
+    let socket = Socket::route()?;
+    let up = socket.ask(link::set_up(LOOPBACK));
+    up.map_err(|refusal| refusal.during("set lo up"))?;
+    let networks = present_addresses(&socket)?;
+    let addresses: Vec<_> = networks.iter().map(IpNetwork::ip).collect();
+    let v6 = networks.iter().any(IpNetwork::is_ipv6);
+    write_files(args, Reach::Outside { v6 }, &addresses)?;
+    if let Some(status) = status {
+        status.tell(&json!({
+            "network": "pasta",
+            "interface": INSIDE,
+            "addresses": status::networks(networks.into_iter()),
+            "ports": status::ports(forwards),
+        }))?;
+    }
+    Err(exec::exec(&args.program))
 }

@@ -104,6 +104,18 @@ impl Child {
         exit.ok_or_else(|| Error::new("waitpid: the child has not ended"))
     }
 
+    /// What this needs to be kept open as long as the child is to live, and to be ended by
+    /// [`kill`](Self::kill).
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()]
+    }
+
+    /// Ends a helper that would otherwise go on, and waits until it has.
+    pub fn kill(&self) -> Result<()> {
+        self.send(libc::SIGKILL)?;
+        waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid").map(drop)
+    }
+
     /// Waits until the child has ended. Until then every signal that reaches this process is handed
     /// on, and a child that the terminal stops stops this process too, so that the shell sees it.
     /// The caller's descriptors stay open.
@@ -131,7 +143,7 @@ impl Child {
     }
 
     fn close_all_but(&self, held: &[BorrowedFd<'_>], pipe: Option<&OwnedFd>) {
-        let mut keep = vec![self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()];
+        let mut keep = self.descriptors().to_vec();
         keep.extend(pipe.map(AsFd::as_fd));
         keep.extend(held);
         sys::close_all_but(&keep);
