@@ -7,14 +7,16 @@ use std::path::Path;
 use clap::ArgMatches;
 use jc_unshare::record::{Record, Root};
 use jc_unshare::{Error, Result};
+use rustix::process::geteuid;
 
 use crate::chain::{Chain, to_line};
 use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
+use crate::network::Network;
 use crate::plan::{Plan, words};
 use crate::state::State;
 use crate::volumes::volumes;
-use crate::{dir, files, harden, userns};
+use crate::{dir, harden, network, userns};
 
 /// Where the joined process's number goes in the chain of jc-exec.
 pub const PID: &str = "PID";
@@ -31,8 +33,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     let state_dir = base.join(id);
     let hostname = hostname(matches, id);
     let spaces = Spaces::of(matches, base)?;
-    let network = network(matches, &config);
-    let files = files::files(&network, &hostname)?;
+    let network = Network::of(matches, base)?;
     let (binds, mut directories) = volumes(matches, &config, &root, &state_dir);
 
     let mut links = Vec::new();
@@ -41,14 +42,21 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     if has_cgroup {
         links.push(link("jc-cgroup", [words(&["--name", id]), bill(matches, &state_dir), limits]));
     }
+    // In front of jc-net: without root, only that of a user namespace may make a network. With root,
+    // the network is to be the host's, and one jc-unshare makes all namespaces.
     let user = userns::options(matches)?;
-    if !user.is_empty() {
-        links.push(link("jc-unshare", [user.clone()]));
+    let (in_front, at_once) = match geteuid().is_root() {
+        true => (Vec::new(), user.clone()),
+        false => (user.clone(), Vec::new()),
+    };
+    if !in_front.is_empty() {
+        links.push(link("jc-unshare", [in_front]));
     }
-    links.push(link("jc-net", [network]));
+    links.push(link("jc-net", [network.options(matches, &config, &hostname, &state_dir)]));
     let named = spaces.has_own_name() && !matches.contains_id("hostname");
     let host = if named { option("--hostname", hostname.as_ref()) } else { Vec::new() };
-    links.push(link("jc-unshare", [spaces.words.clone(), host, given(matches, Owner::Unshare)]));
+    let options = given(matches, Owner::Unshare);
+    links.push(link("jc-unshare", [at_once, spaces.words.clone(), host, options]));
     let payload_options = [
         environment(&config, matches, &hostname),
         defaults(&config, matches),
@@ -60,7 +68,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     links.push(link(
         "jc-rootfs",
         [
-            files::binds(&state_dir),
+            network::binds(&state_dir),
             binds,
             harden::root(matches)?,
             given(matches, Owner::Rootfs),
@@ -72,7 +80,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
 
     let mut state = State::new(id, &state_dir);
     note(&mut state, matches, record, &config, &payload);
-    let kinds = spaces.kinds(!user.is_empty());
+    let kinds = spaces.kinds(!user.is_empty(), !network.is_hosts());
     let joining = [
         has_cgroup.then(|| link("jc-cgroup", [parent(matches), words(&["--join", id])])),
         Some(link("jc-unshare", [words(&["--join", &format!("{PID}:{kinds}")])])),
@@ -80,7 +88,8 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     ];
     state.set("exec", to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?);
     let chain = Chain::new(links, payload);
-    Ok(Plan { state, files, directories, chain })
+    let (files, is_told) = (network.files(&hostname)?, network.is_made());
+    Ok(Plan { state, files, directories, is_told, chain })
 }
 
 fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString> {
@@ -126,10 +135,9 @@ impl Spaces {
     }
 
     /// What jc-exec has to enter.
-    fn kinds(&self, has_user: bool) -> String {
-        let user = has_user.then_some("user");
-        let all: Vec<&str> =
-            user.into_iter().chain(self.own.iter().copied()).chain(["net"]).collect();
+    fn kinds(&self, has_user: bool, has_net: bool) -> String {
+        let (user, net) = (has_user.then_some("user"), has_net.then_some("net"));
+        let all: Vec<&str> = user.into_iter().chain(self.own.iter().copied()).chain(net).collect();
         all.join(",")
     }
 }
@@ -142,11 +150,6 @@ fn hostname(matches: &ArgMatches, id: &str) -> String {
         }
         None => id.to_owned(),
     }
-}
-
-fn network(matches: &ArgMatches, _config: &Config) -> Vec<OsString> {
-    let given = given(matches, Owner::Net);
-    if given.is_empty() { words(&["--network", "none"]) } else { given }
 }
 
 /// The bill tells whether memory ran out.

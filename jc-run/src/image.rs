@@ -21,6 +21,7 @@ pub struct Config {
     /// What jc-stop is to send.
     pub stop_signal: Option<String>,
     volumes: Option<BTreeMap<String, Value>>,
+    exposed_ports: Option<BTreeMap<String, Value>>,
 }
 
 impl Config {
@@ -41,6 +42,11 @@ impl Config {
     /// The directories that are to be volumes.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
         self.volumes.iter().flatten().map(|(path, _)| path.as_str())
+    }
+
+    /// The ports that the image listens on, as `PORT[/PROTOCOL]`.
+    pub fn exposed_ports(&self) -> impl Iterator<Item = &str> {
+        self.exposed_ports.iter().flatten().map(|(port, _)| port.as_str())
     }
 
     /// The payload: the entrypoint, then the user's arguments or else the image's.

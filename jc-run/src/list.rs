@@ -50,7 +50,7 @@ fn containers(base: &Path) -> Result<Vec<State>> {
 }
 
 /// The links that may leave something when they are killed, and the action that removes it.
-const SWEEPERS: [(&str, &str); 1] = [("jc-cgroup", "--list")];
+const SWEEPERS: [(&str, &str); 2] = [("jc-cgroup", "--list"), ("jc-net", "--gc")];
 
 /// Lets a link sweep. Who may not do that, or has no such thing here, cannot have left any.
 fn sweep(link: &str, action: &str) {

@@ -58,6 +58,11 @@ pub fn mixed() -> Vec<Arg> {
         arg.help_heading("Namespaces, for jc-unshare")
     };
     vec![
+        mode(
+            "network",
+            "bridge (root's default), pasta (others'), none, host, ns:PATH or container:ID",
+        )
+        .help_heading("Network, for jc-net"),
         mode("userns", "auto (subordinate IDs), keep-id (one's own) or host"),
         mode("pid", "private, host or container:ID"),
         mode("ipc", "private, host or container:ID"),

@@ -22,6 +22,8 @@ pub struct Plan {
     pub files: Vec<(&'static str, String)>,
     /// Directories of the state dir.
     pub directories: Vec<Directory>,
+    /// Whether jc-net tells of the network, in a file.
+    pub is_told: bool,
     /// What is run.
     pub chain: Chain,
 }
@@ -36,6 +38,11 @@ pub struct Directory {
     /// Whose it is, as the image has it.
     pub owner: Option<(u32, u32)>,
 }
+
+/// The descriptor on which jc-net tells of the network, and the file that it is.
+pub const STATUS_FD: &str = "3";
+/// See [`STATUS_FD`].
+pub const NETWORK: &str = "network.json";
 
 /// The FIFO through which jc-rootfs tells that the payload has been executed.
 pub const STARTED: &str = "started";
@@ -85,6 +92,10 @@ impl Plan {
             shell.extend([text.as_bytes(), &path(name), b"\n"].concat());
         }
         shell.extend(self.chain.to_shell());
+        if self.is_told {
+            shell.pop();
+            shell.extend([b" 3>", path(NETWORK).as_slice(), b"\n"].concat());
+        }
         shell
     }
 }

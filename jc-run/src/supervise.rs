@@ -3,13 +3,16 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, pipe};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use jc_unshare::supervise::{Exit, spawn};
-use jc_unshare::{Context, Error, Kind, Result, exec};
+use jc_unshare::{Context, Error, Kind, Result, exec, sys};
 use rustix::fs::OFlags;
+use rustix::io::{FdFlags, dup2, fcntl_setfd};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
@@ -17,7 +20,8 @@ use crate::TOOL;
 use crate::console::Console;
 use crate::dir::Held;
 use crate::events::Events;
-use crate::plan::{Plan, STARTED, make_fifo};
+use crate::network;
+use crate::plan::{NETWORK, Plan, STARTED, STATUS_FD, make_fifo};
 use crate::process::Process;
 use crate::state::{State, Status, now};
 use crate::watch::{Watch, watch};
@@ -145,8 +149,12 @@ impl Container {
         File::options().append(true).create(true).mode(0o600).open(&path).on("open", &path)
     }
 
-    /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr.
+    /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr, and
+    /// the file for what jc-net tells.
     fn redirect(&self, stdio: Stdio) -> Result<()> {
+        if self.plan.is_told {
+            hand_down(&self.path(NETWORK))?;
+        }
         if stdio == Stdio::Callers {
             return Ok(());
         }
@@ -188,16 +196,35 @@ impl Container {
     }
 }
 
+/// Opens a file as descriptor 3, for the programs that this process becomes.
+fn hand_down(path: &Path) -> Result<()> {
+    let file = File::options().append(true).create(true).mode(0o600).open(path).on("open", path)?;
+    let number: u32 = STATUS_FD.parse().unwrap_or(3);
+    if file.as_raw_fd() as u32 == number {
+        let file = ManuallyDrop::new(file);
+        return fcntl_setfd(&*file, FdFlags::empty()).op("F_SETFD");
+    }
+    // The lowest number that is free is higher, so this one is open; whose it was execs in a moment.
+    let mut third = ManuallyDrop::new(sys::take_fd(number).on("take descriptor for", path)?);
+    dup2(&file, &mut third).op("dup2")
+}
+
 /// Notes that the payload runs.
 fn begin(state: &mut State, payload: Process) -> Result<()> {
     state.status = Status::Running;
     state.pid = Some(payload.pid);
     state.set("process", payload);
     state.set("started", now());
+    let (addresses, ports) = network::told(&state.bundle.join(NETWORK)).unwrap_or_default();
+    for (key, value) in [("addresses", addresses), ("ports", ports)] {
+        if !value.is_empty() {
+            state.set(key, value);
+        }
+    }
     state.write()
 }
 
-fn remove_if_there(path: &std::path::Path) -> Result<()> {
+fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         removed => removed.on("remove", path),

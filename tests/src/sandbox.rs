@@ -170,6 +170,10 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
     // Caught here: libtest would take the panic that a test expects of its sandbox for a success.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         body(&sandbox);
+        // The bridge stays for the next container, until somebody sweeps.
+        if Path::new("/proc/self/net/dev_snmp6/jc0").exists() {
+            sandbox.jc("jc-net").arg("--gc").run().code(0);
+        }
         let leaks = before.leaks();
         assert!(leaks.is_empty(), "left behind:\n    {}", leaks.join("\n    "));
     }));

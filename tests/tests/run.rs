@@ -197,7 +197,7 @@ fn the_payload_is_alone() {
         assert_eq!(run("echo $$"), "1\n");
         assert_eq!(run("echo /proc/[0-9]*"), "/proc/1\n");
         assert_eq!(run("ls /"), "bin\ndev\netc\nproc\nroot\nsys\ntmp\n");
-        assert_eq!(run("ip -o link | cut -d: -f2"), " lo\n");
+        assert_eq!(run("ip -o link | cut -d: -f2 | cut -d@ -f1"), " lo\n eth0\n");
         let kinds = "cgroup ipc mnt net pid uts";
         let inside = run(&format!("cd /proc/self/ns; for k in {kinds}; do readlink $k; done"));
         let here = s.sh(&format!("cd /proc/self/ns; for k in {kinds}; do readlink $k; done")).run();
@@ -311,7 +311,7 @@ fn volumes_and_tmpfses() {
 }
 
 #[test]
-fn the_network_is_none_or_the_hosts() {
+fn the_network_is_ones_own_unless_asked_otherwise() {
     sandbox(|s| {
         busybox_root(s, "root");
         let show = ["--rootfs", "root", "--", "readlink", "/proc/self/ns/net"];
@@ -319,18 +319,23 @@ fn the_network_is_none_or_the_hosts() {
         let here = s.cmd("readlink").arg("/proc/self/ns/net").run().out();
         assert_eq!(net(&["--network", "host"]), here);
         assert_ne!(net(&["--network", "none"]), here);
+        assert_ne!(net(&["--network", "bridge"]), here);
         assert_ne!(net(&[]), here);
     });
 }
 
 #[test]
-fn what_is_still_to_come_is_refused_by_name() {
+fn what_cannot_be_is_refused_by_whose_it_is() {
     sandbox(|s| {
         busybox_root(s, "root");
         for (options, tool, name) in [
-            // Whose the option is knows best.
-            (&["--network", "nonsense"][..], "jc-net", "nonsense"),
-            (&["-p", "8080:80"], TOOL, "-p"),
+            (&["--network", "bogus"][..], "jc-net", "bogus"),
+            (&["-p", "x"], "jc-net", "x"),
+            (&["--network", "container:none"], TOOL, "none"),
+            (&["--cpus", "none"], "jc-cgroup", "none"),
+            (&["--pid", "bogus"], TOOL, "bogus"),
+            (&["--userns", "bogus"], TOOL, "bogus"),
+            (&["--tmpfs", "relative"], "jc-rootfs", "relative"),
             (&["--nonsense"], TOOL, "--nonsense"),
         ] {
             let rest = ["--rootfs", "root", "--", "echo", "ran"];

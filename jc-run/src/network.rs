@@ -1,0 +1,146 @@
+//! The container's network, and the files in /etc that have to do with it: made in the state dir,
+//! bound over the root's.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use jc_unshare::{Context, Error, Result};
+use rustix::process::geteuid;
+use serde_json::Value;
+
+use crate::dir;
+use crate::flags::{Owner, given, option};
+use crate::image::Config;
+use crate::plan::{STATUS_FD, words};
+
+/// The files, each with its place.
+const FILES: [(&str, &str); 3] =
+    [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
+
+/// What every host knows.
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// Which network it is.
+pub struct Network {
+    mode: String,
+    /// The state dir of the container whose network it is.
+    other: Option<PathBuf>,
+}
+
+impl Network {
+    /// The one that is asked for, else a bridge, or for who may not make one, pasta(1).
+    pub fn of(matches: &ArgMatches, base: &Path) -> Result<Self> {
+        let default = if geteuid().is_root() { "bridge" } else { "pasta" };
+        let mode = matches.get_one::<String>("network").map_or(default, String::as_str);
+        let Some(word) = mode.strip_prefix("container:") else {
+            return Ok(Self { mode: mode.to_owned(), other: None });
+        };
+        let state = dir::find(base, word)?;
+        let pid = state.pid.ok_or_else(|| Error::new(format_args!("{word}: has ended")))?;
+        Ok(Self { mode: format!("join:{pid}"), other: Some(state.bundle) })
+    }
+
+    /// Whether it is that of the caller.
+    pub fn is_hosts(&self) -> bool {
+        self.mode == "host"
+    }
+
+    /// Whether jc-net makes it, and so has something to tell.
+    pub fn is_made(&self) -> bool {
+        ["bridge", "pasta"].contains(&self.mode.as_str())
+    }
+
+    /// jc-net's options.
+    pub fn options(
+        &self,
+        matches: &ArgMatches,
+        config: &Config,
+        hostname: &str,
+        state_dir: &Path,
+    ) -> Vec<OsString> {
+        let mut options = option("--network", self.mode.as_ref());
+        if self.is_made() {
+            options.extend(option("--resolv-conf", state_dir.join("resolv.conf").as_os_str()));
+            let mut hosts = OsString::from(format!("{hostname}:"));
+            hosts.push(state_dir.join("hosts"));
+            options.extend(option("--hosts", &hosts));
+            options.extend(words(&["--status-fd", STATUS_FD]));
+        }
+        options.extend(given(matches, Owner::Net));
+        if matches.get_flag("publish-all") {
+            options
+                .extend(config.exposed_ports().flat_map(|port| option("--expose", port.as_ref())));
+        }
+        options
+    }
+
+    /// The files' contents, but for what jc-net adds: on the host's network, or another container's,
+    /// they are theirs.
+    pub fn files(&self, hostname: &str) -> Result<Vec<(&'static str, String)>> {
+        let (hosts, resolv_conf) = match &self.other {
+            Some(other) => (read(&other.join("hosts"))?, read(&other.join("resolv.conf"))?),
+            None if self.is_hosts() => {
+                (read(Path::new("/etc/hosts"))?, read(Path::new("/etc/resolv.conf"))?)
+            }
+            None if self.is_made() => (LOCALHOST.to_owned(), String::new()),
+            None => (format!("{LOCALHOST}127.0.1.1\t{hostname}\n"), String::new()),
+        };
+        let contents = [format!("{hostname}\n"), hosts, resolv_conf];
+        Ok(FILES.into_iter().map(|(name, _)| name).zip(contents).collect())
+    }
+}
+
+/// The options that put the files in their places.
+pub fn binds(state_dir: &Path) -> Vec<OsString> {
+    let bind = |(name, place): &(&str, &str)| {
+        let mut spec = OsString::from(state_dir.join(name));
+        spec.push(":");
+        spec.push(place);
+        option("-v", &spec)
+    };
+    FILES.iter().flat_map(bind).collect()
+}
+
+fn read(path: &Path) -> Result<String> {
+    match fs::read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(String::new()),
+        other => other.on("read", path).map(|text| String::from_utf8_lossy(&text).into_owned()),
+    }
+}
+
+/// What jc-net has told: the addresses, and the published ports as `ADDRESS:PORT->PORT/PROTOCOL`.
+pub fn told(path: &Path) -> Option<(String, String)> {
+    let status: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let list = |key: &str| status.get(key).and_then(Value::as_array).into_iter().flatten();
+    let addresses: Vec<&str> = list("addresses").filter_map(Value::as_str).collect();
+    let port = |port: &Value| {
+        let (address, protocol) = (port["host-address"].as_str()?, port["protocol"].as_str()?);
+        let address =
+            if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        Some(format!("{address}:{}->{}/{protocol}", port["host-port"], port["port"]))
+    };
+    let ports: Vec<String> = list("ports").filter_map(port).collect();
+    Some((addresses.join(" "), ports.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_jc_net_tells_is_shown_in_short() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let status = r#"{"network":"bridge","addresses":["10.88.0.5/16","fd00::5/64"],"ports":[
+            {"protocol":"tcp","host-address":"0.0.0.0","host-port":8080,"port":80},
+            {"protocol":"udp","host-address":"::","host-port":53,"port":53}]}"#;
+        fs::write(file.path(), status).unwrap();
+        let (addresses, ports) = told(file.path()).unwrap();
+        assert_eq!(addresses, "10.88.0.5/16 fd00::5/64");
+        assert_eq!(ports, "0.0.0.0:8080->80/tcp [::]:53->53/udp");
+        fs::write(file.path(), "").unwrap();
+        assert_eq!(told(file.path()), None);
+    }
+}
