@@ -9,6 +9,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open, openat};
 use rustix::io::Errno;
 
 use crate::Args;
+use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{attach, clone_fd, new_mount, restrict_tree};
 use crate::proc::is_procfs;
 use crate::resolve::{Missing, resolve};
@@ -141,14 +142,15 @@ impl Cover {
     fn hide(&mut self, fd: &OwnedFd, shown: &Path) -> Result<()> {
         let mode = fstat(fd).on("stat", shown)?.st_mode;
         if FileType::from_raw_mode(mode) != FileType::Directory {
-            return attach(clone_fd(self.null()?, false, shown)?, fd, shown);
+            let null = clone_fd(self.null()?, false, shown)?;
+            restrict_tree(null.as_fd(), NOTHING_RUNS & !attr::NODEV | attr::RDONLY, shown)?;
+            return attach(null, fd, shown);
         }
         match &self.empty {
             Some(empty) => attach(clone_fd(empty, false, shown)?, fd, shown),
             None => {
                 let options = [("mode", "0555"), ("nr_inodes", "1"), ("size", "4k")];
-                let nothing = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-                let empty = new_mount("tmpfs", &options, nothing)?;
+                let empty = new_mount("tmpfs", &options, NOTHING_RUNS | attr::RDONLY)?;
                 attach(&empty, fd, shown)?;
                 self.empty = Some(empty);
                 Ok(())

@@ -109,12 +109,13 @@ pub fn seccomp_filter(program: &[Instruction], flags: u64) -> io::Result<()> {
 }
 
 /// Sets every signal's disposition to the default: execve(2) would hand down those that are ignored.
-/// SIGHUP keeps its own, which is how nohup(1) works, and so do 32 and 33, which are the C library's.
+/// SIGHUP keeps its own, which is how nohup(1) works. 32 and 33, which the C library would not touch,
+/// are among them: somebody may have ignored them all.
 pub fn default_signals() {
     /// `struct sigaction` of the kernel, whose zeroes are SIG_DFL, no flags and no mask, on every
     /// architecture.
     const DEFAULT: [u64; 4] = [0; 4];
-    for signal in (1..=64).filter(|signal| ![libc::SIGHUP, 32, 33].contains(signal)) {
+    for signal in (1..=64).filter(|signal| *signal != libc::SIGHUP) {
         // SAFETY: the kernel reads `DEFAULT`, which is as large as its structure; SIG_DFL installs no
         // handler. For SIGKILL and SIGSTOP it fails, which are at their default anyway.
         unsafe {
