@@ -8,6 +8,7 @@
 pub mod auth;
 pub mod beneath;
 pub mod cancel;
+pub mod check;
 pub mod cli;
 pub mod compress;
 pub mod credentials;
@@ -33,6 +34,7 @@ pub mod settle;
 pub mod source;
 pub mod store;
 pub mod stream;
+pub mod sums;
 pub mod sys;
 pub mod tar;
 pub mod tree;

@@ -8,6 +8,7 @@ use clap::Parser;
 use jc_unshare::{Error, Result, print};
 use serde::Serialize;
 
+use crate::check::check;
 use crate::name::Name;
 use crate::progress::human;
 use crate::store::{self, ImageEntry, Store, Usage};
@@ -19,7 +20,7 @@ use crate::store::{self, ImageEntry, Store, Usage};
 #[derive(Parser)]
 #[command(name = "jc-images", version)]
 pub struct ImagesArgs {
-    /// Verify that all documents are what their digests say and all layers are there
+    /// Verify in place of listing: all documents by their digests, all files of all layers
     #[arg(long, conflicts_with = "json")]
     check: bool,
     /// Print an object of JSON for each image
@@ -63,8 +64,7 @@ pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     let store = open(args.store)?;
     let images = store.images()?;
     if args.check {
-        images.iter().try_for_each(|image| check(&store, image))?;
-        return Ok(ExitCode::SUCCESS);
+        return check(&store, &images).map(|()| ExitCode::SUCCESS);
     }
     let usage = store.usage(&images)?;
     let text = match args.json {
@@ -104,22 +104,6 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
             writeln!(text, "{image:w0$}  {platform:w1$}  {digest:w2$}  {size:>w3$}  {own:>w4$}");
     }
     text
-}
-
-fn check(store: &Store, image: &ImageEntry) -> Result<()> {
-    let context = |what: String| Error::new(what).context(&image.reference);
-    let again = |e: Error| e.hint("pull it again");
-    for digest in [&image.target, &image.manifest, &image.config] {
-        if store.blob(digest).is_none() {
-            return Err(again(context(format!("document {digest} is missing or broken"))));
-        }
-    }
-    for layer in &image.layers {
-        if store.layer(layer)?.is_none() {
-            return Err(again(context(format!("layer {layer} is missing"))));
-        }
-    }
-    Ok(())
 }
 
 /// `jc-rmi`.

@@ -37,6 +37,20 @@ pub struct Descriptor {
     pub annotations: Map<String, Value>,
 }
 
+impl Descriptor {
+    /// That of some bytes, about which nothing else is known.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self {
+            media_type: String::new(),
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            platform: None,
+            urls: Vec::new(),
+            annotations: Map::new(),
+        }
+    }
+}
+
 /// One image for several platforms (image-spec image-index.md).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Index {

@@ -1,6 +1,7 @@
 //! Images, from their sources into the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use jc_unshare::{Context, Error, Result};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::limits::Allowance;
+use crate::manifest::Descriptor;
 use crate::parallel::parallel;
 use crate::progress::Progress;
 use crate::resolve::{Policy, Resolved};
@@ -18,6 +20,7 @@ use crate::settle::settle;
 use crate::source::Source;
 use crate::store::{ImageEntry, LayerNames, Publish, Store, Work};
 use crate::stream::{Fetched, Layer, fetch};
+use crate::sums::{self, Sums};
 use crate::sys;
 use crate::tar::Reader;
 use crate::unpack::unpack;
@@ -105,6 +108,7 @@ struct Job {
     image: usize,
     place: usize,
     root: OwnedFd,
+    sums: Sums,
     layer: Layer,
     lowest: bool,
 }
@@ -146,11 +150,14 @@ impl Batch<'_> {
                 let here =
                     self.open(&names.alone)?.is_some() || self.open(&names.chained)?.is_some();
                 let under_way = self.fetched.contains_key(&layer.diff_id);
+                if here && let Err(error) = self.check_size(&names, &layer, &image.resolved) {
+                    self.errors.entry(number).or_insert(error);
+                }
                 if !here && !under_way && seen.insert(layer.diff_id.clone()) {
                     self.may_fetch(&layer)?;
-                    let (place, root) = self.make_place()?;
+                    let (place, root, sums) = self.make_place(&layer.blob)?;
                     self.progress.expect(layer.blob.size);
-                    jobs.push(Job { image: number, place, root, layer, lowest: at == 0 });
+                    jobs.push(Job { image: number, place, root, sums, layer, lowest: at == 0 });
                 }
             }
         }
@@ -163,7 +170,7 @@ impl Batch<'_> {
             if cancel.is_given_up() {
                 return;
             }
-            let outcome = fetch_one(&job.layer, job.root, beneath, allowance, progress);
+            let outcome = fetch_one(&job.layer, job.root, job.sums, beneath, allowance, progress);
             let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Ok(Some(fetched)) => {
@@ -178,6 +185,22 @@ impl Batch<'_> {
                 }
             }
         });
+        Ok(())
+    }
+
+    /// Of a layer that is not fetched it is known how long it was when it was: a manifest that has
+    /// not been seen before must not say otherwise of that blob.
+    fn check_size(&self, names: &LayerNames, layer: &Layer, resolved: &Resolved) -> Result<()> {
+        let new = resolved.new_blobs.iter().any(|(d, _)| *d == resolved.manifest_digest);
+        for name in [&names.alone, &names.chained].into_iter().filter(|_| new) {
+            let Some(sums) = self.store.sums(name)? else { continue };
+            let known = sums::Record::read_blob(&mut BufReader::new(sums)).op("read sums")?;
+            let Descriptor { digest, size, .. } = &layer.blob;
+            if known.blob == *digest && known.blob_size != *size {
+                let found = known.blob_size;
+                return Err(Error::new(format_args!("layer {digest}: {found} bytes, not {size}")));
+            }
+        }
         Ok(())
     }
 
@@ -232,9 +255,9 @@ impl Batch<'_> {
         layer.cancel.check().op("fetch layer")?;
         self.may_fetch(layer)?;
         self.progress.expect(layer.blob.size);
-        let (place, root) = self.make_place()?;
+        let (place, root, sums) = self.make_place(&layer.blob)?;
         let allowance = self.options.allowance;
-        let fetched = fetch_one(layer, root, Some(beneath), allowance, self.progress)?;
+        let fetched = fetch_one(layer, root, sums, Some(beneath), allowance, self.progress)?;
         let none = || Error::new("a layer without those beneath it");
         Ok((place, fetched.ok_or_else(none)?))
     }
@@ -243,7 +266,8 @@ impl Batch<'_> {
         let names = LayerNames::of(&[Digest::of(&EMPTY_TAR)], self.options.ignore_chown);
         let name = names.into_iter().next().map(|names| names.alone).unwrap_or_default();
         if self.open(&name)?.is_none() {
-            let (place, root) = self.make_place()?;
+            let blob = Descriptor::of(&EMPTY_TAR);
+            let (place, root, sums) = self.make_place(&blob)?;
             let copy = root.try_clone().op("dup")?;
             unpack(
                 &mut Reader::new(EMPTY_TAR.as_slice()),
@@ -251,6 +275,7 @@ impl Batch<'_> {
                 Some(&[]),
                 self.options.allowance,
                 false,
+                sums,
             )?;
             self.ready.insert(name.clone(), Ready { place, root });
         }
@@ -341,14 +366,15 @@ impl Batch<'_> {
         self.work.as_ref().ok_or_else(|| Error::new("no work directory"))
     }
 
-    fn make_place(&mut self) -> Result<(usize, OwnedFd)> {
+    fn make_place(&mut self, blob: &Descriptor) -> Result<(usize, OwnedFd, Sums)> {
         // An ordinary user can neither give files away nor write where an image's modes forbid it.
         if !rustix::process::geteuid().is_root() {
             return Err(Error::new("layers are unpacked by root").hint(sys::OWNERS_HINT));
         }
         let place = self.places;
         self.places += 1;
-        Ok((place, self.work()?.make_layer(place)?))
+        let work = self.work()?;
+        Ok((place, work.make_layer(place)?, work.make_sums(place, blob)?))
     }
 }
 
@@ -368,12 +394,13 @@ impl Image {
 fn fetch_one(
     layer: &Layer,
     root: OwnedFd,
+    sums: Sums,
     beneath: Option<&[OwnedFd]>,
     allowance: Allowance,
     progress: &Arc<Progress>,
 ) -> Result<Option<Fetched>> {
     let progress = progress.layer(layer.blob.digest.short(), layer.blob.size);
-    let fetched = fetch(layer, root, beneath, allowance, &progress)?;
+    let fetched = fetch(layer, root, sums, beneath, allowance, &progress)?;
     if fetched.is_some() {
         progress.done();
     }

@@ -27,12 +27,14 @@ pub use work::{Publish, Work};
 const LAYERS: &str = "layers";
 const BLOBS: &str = "blobs";
 const IMAGES: &str = "images";
+const SUMS: &str = "sums";
 const TMP: &str = "tmp";
 
 /// A store that is open.
 pub struct Store {
     path: PathBuf,
     layers: OwnedFd,
+    sums: OwnedFd,
     blobs: OwnedFd,
     images: OwnedFd,
     tmp: OwnedFd,
@@ -70,9 +72,9 @@ impl Store {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
             rustix::fs::openat(CWD, &path, flags, Mode::empty()).on("open", &path)
         };
-        let (layers, blobs) = (part(LAYERS)?, part(BLOBS)?);
+        let (layers, sums, blobs) = (part(LAYERS)?, part(SUMS)?, part(BLOBS)?);
         let (images, tmp) = (part(IMAGES)?, part(TMP)?);
-        let store = Self { path, layers, blobs, images, tmp };
+        let store = Self { path, layers, sums, blobs, images, tmp };
         store.sweep()?;
         Ok(store)
     }
@@ -112,6 +114,16 @@ impl Store {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).on("open", self.layer_path(name)),
+        }
+    }
+
+    /// Opens what is known of a layer's files, if anything is.
+    pub fn sums(&self, name: &str) -> Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.sums, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).on("open", self.path.join(SUMS).join(name)),
         }
     }
 

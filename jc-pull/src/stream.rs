@@ -15,6 +15,7 @@ use crate::manifest::Descriptor;
 use crate::pipe::Pipe;
 use crate::progress::LayerProgress;
 use crate::source::Source;
+use crate::sums::Sums;
 use crate::tar::Reader;
 use crate::unpack::{Unpacked, unpack};
 
@@ -43,7 +44,7 @@ pub struct Fetched {
     pub dependent: bool,
 }
 
-/// Unpacks a layer into `root`, an empty directory. Three threads do it, so that one large layer
+/// Unpacks a layer into `root`, an empty directory, and what is to be known of its files into `sums`. Three threads do it, so that one large layer
 /// keeps more than one core busy: the first receives and hashes, the second decompresses, this one
 /// hashes again and writes.
 ///
@@ -51,6 +52,7 @@ pub struct Fetched {
 pub fn fetch(
     layer: &Layer,
     root: OwnedFd,
+    sums: Sums,
     beneath: Option<&[OwnedFd]>,
     allowance: Allowance,
     progress: &Arc<LayerProgress>,
@@ -70,7 +72,7 @@ pub fn fetch(
     let tar = Verify::new(tar, layer.diff_id.clone(), None).called("the tar, by diff-id,");
     let mut reader = Reader::new(io::BufReader::with_capacity(BUFFER, tar));
     let ignore_chown = layer.ignore_chown;
-    match unpack(&mut reader, into, beneath, allowance, ignore_chown).map_err(context)? {
+    match unpack(&mut reader, into, beneath, allowance, ignore_chown, sums).map_err(context)? {
         Unpacked::NeedsBeneath => Ok(None),
         Unpacked::Whole { implied, dependent } => {
             // What follows the archive's end counts for the digests too.

@@ -219,7 +219,8 @@ impl<'a> Tree<'a> {
         names.join(&b'/')
     }
 
-    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+    /// The path of a name in the current directory.
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
         match self.path() {
             path if path.is_empty() => name.to_vec(),
             path => [path.as_slice(), b"/", name].concat(),

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, Dev, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
 use crate::limits::Allowance;
+use crate::sums::Sums;
 use crate::sys;
 use crate::tar::{Entry, Kind, Reader, acl};
 use crate::tree::Tree;
@@ -38,16 +39,19 @@ pub enum Unpacked {
 }
 
 /// Unpacks into `root`, an empty directory. `beneath` are the layers that it lies on, the nearest
-/// first, if they are there already. `ignore_chown`: all is root's, whatever the layer says.
+/// first, if they are there already. `ignore_chown`: all is root's, whatever the layer says. `sums`
+/// takes what is to be known of the files.
 pub fn unpack<R: BufRead>(
     reader: &mut Reader<R>,
     root: OwnedFd,
     beneath: Option<&[OwnedFd]>,
     mut allowance: Allowance,
     ignore_chown: bool,
+    sums: Sums,
 ) -> Result<Unpacked> {
     let mut unpacker = Unpacker {
         tree: Tree::new(root, beneath.unwrap_or_default()),
+        sums,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         aufs: false,
         dependent: false,
@@ -74,6 +78,7 @@ pub fn unpack<R: BufRead>(
 
 struct Unpacker<'a> {
     tree: Tree<'a>,
+    sums: Sums,
     /// Who owns what is made, before any chown(2).
     owner: (u32, u32),
     /// Whether there are files of AUFS to be removed in the end.
@@ -140,10 +145,11 @@ impl Unpacker<'_> {
         if self.aufs {
             self.tree.enter(&[])?;
             for name in AUFS {
-                self.tree.remove(name)?;
+                self.remove(name)?;
             }
         }
         let implied = self.tree.finish()?;
+        self.sums.finish().map_err(unsaved)?;
         Ok(Unpacked::Whole { implied, dependent: self.dependent })
     }
 
@@ -158,7 +164,7 @@ impl Unpacker<'_> {
             Ok(()) => (sys::open_dir(self.tree.fd(), name), false, false),
             Err(Errno::EXIST) => match sys::open_dir(self.tree.fd(), name) {
                 Err(Errno::NOTDIR | Errno::LOOP) => {
-                    self.tree.remove(name)?;
+                    self.remove(name)?;
                     (Ok(self.tree.make_directory(name, plain)?), false, true)
                 }
                 other => (other, true, false),
@@ -207,7 +213,7 @@ impl Unpacker<'_> {
         let mode = Mode::from_raw_mode(entry.mode);
         let fd = self.make("create", name, |fd| rustix::fs::openat(fd, name, flags, mode))?;
         let file = std::fs::File::from(fd);
-        write_content(&file, entry.size, reader)?;
+        let crc = write_content(&file, entry.size, reader)?;
         let fault = |operation: &str, e| self.tree.fault(operation, name, e);
         if self.must_chown(entry) {
             chown(&file, entry).map_err(|e| fault("chown", e))?;
@@ -217,7 +223,15 @@ impl Unpacker<'_> {
             rustix::fs::fchmod(&file, mode).map_err(|e| fault("chmod", e))?;
         }
         set_xattrs(&file, &entry.xattrs).map_err(|e| fault("setxattr", e))?;
-        rustix::fs::futimens(&file, &sys::timestamps(entry.mtime)).map_err(|e| fault("utimens", e))
+        rustix::fs::futimens(&file, &sys::timestamps(entry.mtime))
+            .map_err(|e| fault("utimens", e))?;
+        self.sums.file(&self.tree.path_of(name), entry, crc).map_err(unsaved)
+    }
+
+    /// Removes a name from the current directory, with all beneath it.
+    fn remove(&mut self, name: &[u8]) -> Result<()> {
+        self.tree.remove(name)?;
+        self.sums.gone(&self.tree.path_of(name)).map_err(unsaved)
     }
 
     fn symlink(&mut self, name: &[u8], text: &[u8], entry: &Entry) -> Result<()> {
@@ -281,7 +295,7 @@ impl Unpacker<'_> {
     ) -> Result<T> {
         let made = match make(self.tree.fd()) {
             Err(Errno::EXIST) => {
-                self.tree.remove(name)?;
+                self.remove(name)?;
                 make(self.tree.fd())
             }
             other => other,
@@ -299,8 +313,18 @@ fn is_aufs(components: &[&[u8]]) -> bool {
     components.first().is_some_and(|first| AUFS.contains(first))
 }
 
-/// Writes a file of `size` bytes, leaving its holes.
-fn write_content<R: BufRead>(mut file: &File, size: u64, reader: &mut Reader<R>) -> Result<()> {
+fn unsaved(e: std::io::Error) -> Error {
+    Error::new(format_args!("write sums: {}", strerror(&e)))
+}
+
+/// Writes a file of `size` bytes, leaving its holes. The CRC-32 of its content, if it has none.
+fn write_content<R: BufRead>(
+    mut file: &File,
+    size: u64,
+    reader: &mut Reader<R>,
+) -> Result<Option<u32>> {
+    let mut crc = flate2::Crc::new();
+    let mut whole = true;
     let broken = |e| Error::new(format_args!("write: {}", strerror(&e)));
     let mut end = 0;
     loop {
@@ -312,13 +336,19 @@ fn write_content<R: BufRead>(mut file: &File, size: u64, reader: &mut Reader<R>)
         let position = reader.position();
         let piece = reader.content().map_err(|e| Error::new(strerror(&e)))?;
         if position != end {
+            whole = false;
             file.seek(SeekFrom::Start(position)).map_err(broken)?;
         }
         file.write_all(piece).map_err(broken)?;
+        crc.update(piece);
         reader.consume(n);
         end = position + n as u64;
     }
-    if end < size { file.set_len(size).map_err(broken) } else { Ok(()) }
+    if end < size {
+        whole = false;
+        file.set_len(size).map_err(broken)?;
+    }
+    Ok(whole.then(|| crc.sum()))
 }
 
 /// The name's parts. One that leads upwards is refused: what it means depends on who reads it.

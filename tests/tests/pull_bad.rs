@@ -109,9 +109,8 @@ fn a_size_or_a_diff_id_that_is_not_so() {
             layout.image(tag, &image().lie(lie));
             refused(s, &format!("oci:image:{tag}"));
         }
-        // The store having the true layer does not make these true. (Of a layer that it has, nobody
-        // fetches the blob, so nobody learns how long that is.)
-        for tag in ["diff-id", "more-diff-ids", "config-size", "negative"] {
+        // The store having the true layer does not make these true.
+        for tag in ["longer", "shorter", "diff-id", "more-diff-ids", "config-size", "negative"] {
             s.refuse(&format!("oci:image:{tag}"));
         }
     });

@@ -6,7 +6,7 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::{BLOBS, IMAGES, ImageEntry, LAYERS, Store};
+use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
 use crate::in_use::Mounted;
 use crate::sys;
 
@@ -17,6 +17,8 @@ pub struct Removed {
     pub layers: Vec<String>,
     /// Documents.
     pub blobs: Vec<String>,
+    /// Sums of layers that are not there.
+    pub sums: Vec<String>,
 }
 
 impl Store {
@@ -45,7 +47,7 @@ impl Store {
                 let path = self.path.join(IMAGES).join(image.key());
                 std::fs::remove_file(&path).on("remove", &path)?;
             }
-            self.take(Removed { layers, blobs })
+            self.take(Removed { layers, blobs, sums: Vec::new() })
         })
     }
 
@@ -62,6 +64,11 @@ impl Store {
                 {
                     removed.layers.push(name);
                 }
+            }
+            // Of a layer that a pull was killed at the point of making visible.
+            removed.sums = names(&self.sums)?;
+            for name in names(&self.layers)? {
+                removed.sums.retain(|sums| *sums != name);
             }
             removed.blobs = names(&self.blobs)?;
             removed.blobs.retain(|name| !needed.blobs.contains(name));
@@ -94,15 +101,20 @@ impl Store {
 
     /// Out of sight at once, and then away.
     fn take(&self, what: Removed) -> Result<Removed> {
-        if what.layers.is_empty() && what.blobs.is_empty() {
+        if what.layers.is_empty() && what.blobs.is_empty() && what.sums.is_empty() {
             return Ok(what);
         }
         let work = self.work()?;
-        for (directory, part, names) in
-            [(&self.layers, LAYERS, &what.layers), (&self.blobs, BLOBS, &what.blobs)]
-        {
+        // A layer goes before its sums do.
+        for (directory, part, names) in [
+            (&self.layers, LAYERS, &what.layers),
+            (&self.sums, SUMS, &what.layers),
+            (&self.sums, SUMS, &what.sums),
+            (&self.blobs, BLOBS, &what.blobs),
+        ] {
             for name in names {
-                match rustix::fs::renameat(directory, name, work.fd(), name) {
+                let away = format!("{part}-{name}");
+                match rustix::fs::renameat(directory, name, work.fd(), &away) {
                     Ok(()) | Err(Errno::NOENT) => {}
                     Err(e) => return Err(e).on("rename", self.path.join(part).join(name)),
                 }

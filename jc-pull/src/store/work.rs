@@ -9,8 +9,10 @@ use jc_unshare::{Context, Result};
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{BLOBS, IMAGES, ImageEntry, LAYERS, Store, TMP};
+use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store, TMP};
 use crate::digest::Digest;
+use crate::manifest::Descriptor;
+use crate::sums::Sums;
 use crate::sys;
 
 impl Store {
@@ -70,6 +72,13 @@ impl Work<'_> {
         Ok(fd)
     }
 
+    /// Begins with what is to be known of that layer's files.
+    pub fn make_sums(&self, number: usize, blob: &Descriptor) -> Result<Sums> {
+        let path = self.path.join(sums_work(number));
+        let file = self.create(&sums_work(number))?;
+        Sums::new(file, blob).on("write", &path)
+    }
+
     /// The directory itself.
     pub fn fd(&self) -> &OwnedFd {
         &self.fd
@@ -81,11 +90,14 @@ impl Work<'_> {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.path.join(name);
+        self.create(name)?.write_all(bytes).on("write", self.path.join(name))
+    }
+
+    fn create(&self, name: &str) -> Result<File> {
         let flags = OFlags::CREATE | OFlags::TRUNC | OFlags::WRONLY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o644))
-            .on("create", &path)?;
-        File::from(fd).write_all(bytes).on("write", &path)
+        rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o644))
+            .on("create", self.path.join(name))
+            .map(File::from)
     }
 
     /// Makes it all visible, synced unless `no_sync`: first the layers and the documents, then the
@@ -107,6 +119,10 @@ impl Work<'_> {
                 .on("rename", self.path.join(&name))?;
         }
         for (place, name) in what.layers {
+            // A layer never is to be seen without its sums.
+            let sums = sums_work(*place);
+            rustix::fs::renameat(&self.fd, &sums, &self.store.sums, name)
+                .on("rename", self.path.join(&sums))?;
             let work = layer_work(*place);
             match rename_new(&self.fd, &work, &self.store.layers, name) {
                 Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => {}
@@ -119,6 +135,7 @@ impl Work<'_> {
             }
         }
         if !no_sync {
+            rustix::fs::fsync(&self.store.sums).on("sync", self.store.path.join(SUMS))?;
             rustix::fs::fsync(&self.store.layers).on("sync", self.store.path.join(LAYERS))?;
             rustix::fs::fsync(&self.store.blobs).on("sync", self.store.path.join(BLOBS))?;
         }
@@ -141,6 +158,10 @@ impl Drop for Work<'_> {
 
 fn layer_work(number: usize) -> String {
     format!("layer-{number}")
+}
+
+fn sums_work(number: usize) -> String {
+    format!("sums-{number}")
 }
 
 fn rename_new(from: &OwnedFd, old: &str, to: &OwnedFd, new: &str) -> rustix::io::Result<()> {

@@ -6,7 +6,7 @@ use jc_unshare::{Context, Error, Result, strerror};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{Unpacker, WHITEOUT, components, is_aufs};
+use super::{Unpacker, WHITEOUT, components, is_aufs, unsaved};
 use crate::beneath::{Seen, copy_up};
 use crate::sys;
 
@@ -59,7 +59,8 @@ impl Unpacker<'_> {
             Seen::Nothing => Err(missing()),
             Seen::Directory(_) => Err(Error::new("a directory")),
             Seen::Other(from, stat) => copy_up(&from, self.tree.fd(), name, &stat)
-                .map_err(|e| Error::new(format_args!("copy: {}", strerror(&e)))),
+                .map_err(|e| Error::new(format_args!("copy: {}", strerror(&e))))
+                .and_then(|()| self.sums.other(&self.tree.path_of(name)).map_err(unsaved)),
         }
     }
 
@@ -80,6 +81,7 @@ impl Unpacker<'_> {
         }
         self.make("link", name, |fd| {
             rustix::fs::linkat(directory, target, fd, name, AtFlags::empty())
-        })
+        })?;
+        self.sums.other(&self.tree.path_of(name)).map_err(unsaved)
     }
 }

@@ -100,7 +100,7 @@ fn what_stays_broken_is_an_error_and_leaves_nothing() {
                 let found = store.fail(1, &["-q", "--timeout", "1", "--retry", retries, &name]);
                 assert!(found.contains("layer sha256:"), "{faults:?}: {found}");
                 assert!(found.contains(message), "{faults:?}: {found}");
-                assert_eq!(store.listing().len(), 4, "{faults:?}");
+                assert_eq!(store.listing().len(), 5, "{faults:?}");
                 registry.faults(&path, &[]);
                 store.pull(&["-q", &name]);
             });
@@ -167,7 +167,7 @@ fn one_layer_that_fails_stops_the_others() {
     let found = store.fail(1, &["-q", "--timeout", "20", &format!("{}/x", registry.host)]);
     assert!(found.contains("diff-id"), "{found}");
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    assert_eq!(store.listing().len(), 4);
+    assert_eq!(store.listing().len(), 5);
 }
 
 #[test]

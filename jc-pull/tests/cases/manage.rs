@@ -82,9 +82,43 @@ fn what_is_broken_is_found() {
     let message = text(&output.stderr);
     assert!(message.starts_with(&format!("jc-images: {a}: document sha256:")), "{message}");
     std::fs::write(&document, good).unwrap();
+    damage(&store, &layers(&record)[1]);
     std::fs::remove_dir_all(&layers(&record)[1]).unwrap();
     let message = text(&images(&store, &["--check"]).stderr);
     assert!(message.contains(": layer sha256-") && message.contains("is missing"), "{message}");
+}
+
+/// What the check says of files that are not as they were, each of which is put right again.
+fn damage(store: &Store, layer: &std::path::Path) {
+    let file = layer.join("padding");
+    let keep = layer.with_file_name("keep");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    };
+    copy(&file, &keep);
+    let same_time = "touch -r \"$1\" /tmp/jc-time-$$ && \
+        printf y | dd of=\"$1\" bs=1 seek=9999 conv=notrunc status=none && \
+        touch -r /tmp/jc-time-$$ \"$1\" && rm /tmp/jc-time-$$";
+    for (script, fault) in [
+        (same_time, "file padding has another content"),
+        ("echo >> \"$1\"", "file padding has another size"),
+        ("chmod 600 \"$1\"", "file padding has another owner or mode"),
+        ("chown 5 \"$1\"", "file padding has another owner or mode"),
+        ("touch \"$1\"", "file padding has been written to"),
+        ("rm \"$1\"", "file padding is missing"),
+        ("echo > \"${1%padding}new\"", "file new is not of the layer"),
+    ] {
+        let mut shell = Command::new("sh");
+        assert!(shell.args(["-c", script, "sh"]).arg(&file).status().unwrap().success());
+        let output = images(store, &["--check"]);
+        assert_eq!(output.status.code(), Some(1), "{script}");
+        let message = text(&output.stderr);
+        assert!(message.contains(": layer sha256-") && message.contains(fault), "{message}");
+        let _: std::io::Result<()> = std::fs::remove_file(layer.join("new"));
+        copy(&keep, &file);
+        assert!(images(store, &["--check"]).status.success(), "{script}");
+    }
+    std::fs::remove_file(keep).unwrap();
 }
 
 #[test]
@@ -103,7 +137,7 @@ fn removing_an_image_leaves_what_others_share() {
     assert!(layers(&second).iter().all(|layer| layer.is_dir()));
     assert_eq!((entries(&store, "layers"), entries(&store, "blobs")), (2, 2));
     assert!(rmi(&store, &[&b]).status.success());
-    for part in ["layers", "blobs", "images", "tmp"] {
+    for part in ["layers", "sums", "blobs", "images", "tmp"] {
         assert_eq!(entries(&store, part), 0, "{part}");
     }
     for arguments in [vec![], vec!["--unused", "x"]] {

@@ -187,7 +187,7 @@ fn lies_leave_nothing_in_the_store_and_the_next_good_pull_works() {
         good.write_layout(&good_path);
         let found = store.fail(1, &["-q", &format!("oci:{}", bad_path.display())]);
         assert!(found.contains(message), "{what}: {found}");
-        assert_eq!(store.listing().len(), 4, "{what}: {:?}", store.listing());
+        assert_eq!(store.listing().len(), 5, "{what}: {:?}", store.listing());
         let records = store.pull(&[&format!("oci:{}", good_path.display())]);
         let content = std::fs::read_to_string(layers(&records[0])[1].join("etc/x")).unwrap();
         assert_eq!(content, "two", "{what}");

@@ -1,0 +1,117 @@
+//! Whether the store still is what was verified: `jc-images --check`.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+
+use crate::store::{ImageEntry, Store};
+use crate::sums::{Known, Record};
+use crate::sys;
+
+/// Reads all that the images have; the first thing that is not as it was is an error.
+pub fn check(store: &Store, images: &[ImageEntry]) -> Result<()> {
+    let mut checked = BTreeSet::new();
+    for image in images {
+        check_documents(store, image).map_err(|e| again(e.context(&image.reference)))?;
+        for name in &image.layers {
+            if checked.insert(name) {
+                let faulty = |e: Error| e.context(format_args!("layer {name}"));
+                check_layer(store, name).map_err(|e| again(faulty(e).context(&image.reference)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn again(error: Error) -> Error {
+    error.hint("jc-rmi it, and pull it again")
+}
+
+fn check_documents(store: &Store, image: &ImageEntry) -> Result<()> {
+    for digest in [&image.target, &image.manifest, &image.config] {
+        if store.blob(digest).is_none() {
+            return Err(Error::new(format_args!("document {digest} is missing or broken")));
+        }
+    }
+    Ok(())
+}
+
+fn check_layer(store: &Store, name: &str) -> Result<()> {
+    let root = store.layer(name)?.ok_or_else(|| Error::new("is missing"))?;
+    let sums = store.sums(name)?.ok_or_else(|| Error::new("its sums are missing"))?;
+    let mut record = Record::read(sums).op("read sums")?;
+    check_directory(&root, b"", &mut record)?;
+    match record.files.keys().next() {
+        Some(path) => Err(fault(path, "is missing")),
+        None => Ok(()),
+    }
+}
+
+fn fault(path: &[u8], why: &str) -> Error {
+    Error::new(format_args!("file {} {why}", String::from_utf8_lossy(path)))
+}
+
+/// Takes out of the record what is there.
+fn check_directory(directory: &OwnedFd, path: &[u8], record: &mut Record) -> Result<()> {
+    let mut names = Vec::new();
+    let shown = String::from_utf8_lossy(path).into_owned();
+    sys::for_each_name(directory, |name| {
+        names.push(name.to_vec());
+        Ok(())
+    })
+    .on("read", &shown)?;
+    for name in names {
+        let below = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
+        let shown = String::from_utf8_lossy(&below).into_owned();
+        let stat = sys::stat(directory, &name).on("stat", &shown)?;
+        match sys::file_type(&stat) {
+            FileType::Directory => {
+                let inner = sys::open_dir(directory, &name).on("open", &shown)?;
+                check_directory(&inner, &below, record)?;
+            }
+            FileType::RegularFile => match record.files.remove(&below) {
+                None => return Err(fault(&below, "is not of the layer")),
+                Some(None) => {}
+                Some(Some(known)) => check_file(directory, &name, &stat, &known)
+                    .on("read", &shown)?
+                    .map_or(Ok(()), |why| Err(fault(&below, why)))?,
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is another than it was.
+fn check_file(
+    directory: &OwnedFd,
+    name: &[u8],
+    stat: &Stat,
+    known: &Known,
+) -> std::io::Result<Option<&'static str>> {
+    if u64::try_from(stat.st_size) != Ok(known.size) {
+        return Ok(Some("has another size"));
+    }
+    if (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777) != (known.uid, known.gid, known.mode) {
+        return Ok(Some("has another owner or mode"));
+    }
+    if sys::mtime(stat) != known.mtime {
+        return Ok(Some("has been written to"));
+    }
+    let Some(expected) = known.crc else { return Ok(None) };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
+    let mut crc = flate2::Crc::new();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            n => crc.update(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+    Ok((crc.sum() != expected).then_some("has another content"))
+}
