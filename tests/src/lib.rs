@@ -18,6 +18,7 @@ mod command;
 pub mod contract;
 pub mod http;
 pub mod image;
+pub mod lab;
 pub mod layer;
 mod leaks;
 mod programs;
