@@ -189,7 +189,7 @@ impl Args {
 
     /// What is asked of the cable.
     pub fn lease(&self) -> lease::Wanted {
-        lease::Wanted { ip: self.ip, ip6: self.ip6, mac: self.mac }
+        lease::Wanted { ip: self.ip, ip6: self.ip6, mac: self.mac, hairpin: self.publishes() }
     }
 
     /// The ports to be published.

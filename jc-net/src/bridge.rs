@@ -9,6 +9,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::host::Host;
 use crate::link::{self, Link, Mac};
+use crate::net::wait_until_local;
 use crate::netlink::Refusal;
 use crate::route::{self, Route};
 use crate::rules::{self, Policy};
@@ -207,11 +208,7 @@ fn unmade(refusal: Refusal, name: &str) -> Error {
 /// Addresses, rules and settings of a bridge that is down yet.
 fn furnish(host: &Host, wanted: &Wanted<'_>, index: u32, subnets: &[IpNetwork]) -> Result<()> {
     let name = wanted.name;
-    // A container could make this host use it as its router.
-    let accept = format!("ipv6/conf/{name}/accept_ra");
-    if sysctl::exists(&accept) {
-        sysctl::ensure(&accept, "0")?;
-    }
+    sysctl::quiet_ipv6(name)?;
     let mut given = Vec::new();
     for subnet in subnets {
         let Some(address) = subnet::gateway(*subnet) else { continue };
@@ -231,7 +228,8 @@ fn furnish(host: &Host, wanted: &Wanted<'_>, index: u32, subnets: &[IpNetwork]) 
     link::note_and_set_up(&host.route, index, &note(wanted.policy))
         .map_err(|r| r.during(format_args!("set up {name}")))?;
     host.say(format_args!("made bridge {name}"));
-    Ok(())
+    let mut gateways = given.iter().filter_map(|subnet| subnet::gateway(*subnet));
+    gateways.try_for_each(|gateway| wait_until_local(&host.route, gateway.ip()))
 }
 
 fn v6_hint() -> String {

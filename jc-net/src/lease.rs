@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::bridge::Bridge;
-use crate::link::{self, Link, Mac, Pair};
+use crate::link::{self, Link, Mac, Pair, Trait};
 use crate::netlink::{Refusal, Socket};
 use crate::subnet;
 
@@ -26,6 +26,8 @@ pub struct Wanted {
     pub ip6: Option<Ipv6Addr>,
     /// This hardware address.
     pub mac: Option<Mac>,
+    /// That the container can reach itself by way of the host.
+    pub hairpin: bool,
 }
 
 /// A cable that is plugged in.
@@ -181,8 +183,14 @@ impl Plan<'_> {
                 other => other.map_err(|r| r.during(format_args!("name {name}")))?,
             }
         }
+        if self.wanted.hairpin {
+            self.make(&name, Trait::Hairpin)?;
+        }
         if bridge.policy.isolate {
-            self.isolate(&name)?;
+            self.make(&name, Trait::Isolated)?;
+            // Only now: nothing got through in between.
+            let up = self.socket.ask(link::set_up(self.find(&name)?.index));
+            up.map_err(|r| r.during(format_args!("set up {name}")))?;
         }
         let with = |prefix: u8, v4| Ipv4Network::new(v4, prefix);
         let cable = Cable {
@@ -209,12 +217,9 @@ impl Plan<'_> {
         removed.map_err(|r| r.during(format_args!("remove {name}")))
     }
 
-    /// A port is isolated before it is up: nothing gets through in between.
-    fn isolate(&self, name: &str) -> Result<()> {
-        let index = self.find(name)?.index;
-        let outcome =
-            link::isolate(self.socket, index).and_then(|()| self.socket.ask(link::set_up(index)));
-        outcome.map_err(|r| r.during(format_args!("isolate {name}")))
+    fn make(&self, name: &str, what: Trait) -> Result<()> {
+        let made = link::make(self.socket, self.find(name)?.index, what);
+        made.map_err(|r| r.during(format_args!("make {name} {what:?}").to_string().to_lowercase()))
     }
 
     /// Tries every address that nobody has.

@@ -9,6 +9,7 @@ use crate::netlink::{Answer, CREATE, EXCL, Socket};
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_GETNSID: u16 = 90;
 const RTM_NEWLINKPROP: u16 = 108;
 
@@ -28,6 +29,7 @@ const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
 const NETNSA_NSID: u16 = 1;
@@ -212,10 +214,19 @@ pub fn add_name(socket: &Socket, link: &str, name: &str) -> Answer<()> {
     socket.ask(message)
 }
 
-/// Keeps a port of a bridge from reaching other ports that are so.
-pub fn isolate(socket: &Socket, index: u32) -> Answer<()> {
-    let message = Message::new(RTM_NEWLINK, 0, &header(AF_BRIDGE, index, 0))
-        .nest(IFLA_PROTINFO, |m| m.bytes(IFLA_BRPORT_ISOLATED, &[1]));
+/// What a port of a bridge can be.
+#[derive(Clone, Copy, Debug)]
+pub enum Trait {
+    /// It does not reach other ports that are so.
+    Isolated = IFLA_BRPORT_ISOLATED as isize,
+    /// What comes from it may go back to it, as what a container sends to a published port of its own.
+    Hairpin = IFLA_BRPORT_MODE as isize,
+}
+
+/// Makes a port of a bridge so.
+pub fn make(socket: &Socket, index: u32, what: Trait) -> Answer<()> {
+    let message = Message::new(RTM_SETLINK, 0, &header(AF_BRIDGE, index, 0))
+        .nest(IFLA_PROTINFO, |m| m.bytes(what as u16, &[1]));
     socket.ask(message)
 }
 

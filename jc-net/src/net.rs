@@ -146,8 +146,7 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     let pid = getpid().as_raw_nonzero().get().unsigned_abs();
     let cable = lease::plug(&host.route, &bridge, args.lease(), pid)?;
     configure(&inside, &bridge, &cable)?;
-    wait_until_ready(&host.route, &cable.name)?;
-    wait_until_ready(&inside, INSIDE)?;
+    wait_until_ready(&host.route, &inside, &cable)?;
     drop(inside);
     let addresses = cable.addresses();
     if has_ports {
@@ -180,10 +179,8 @@ fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
 fn configure(inside: &Socket, bridge: &Bridge, cable: &Cable) -> Result<()> {
     let found = link::by_name(inside, INSIDE).map_err(|r| r.during("look for eth0"))?;
     let index = found.ok_or_else(|| Error::new("eth0: removed meanwhile"))?.index;
-    let accept = format!("ipv6/conf/{INSIDE}/accept_ra");
-    if cable.v6.is_some() && sysctl::exists(&accept) {
-        // A neighbour on the bridge could say that it is the router.
-        sysctl::ensure(&accept, "0")?;
+    if cable.v6.is_some() {
+        sysctl::quiet_ipv6(INSIDE)?;
         sysctl::ensure(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
     }
     let mut messages = vec![link::set_up(LOOPBACK), link::set_up(index)];
@@ -207,20 +204,44 @@ fn gateways(bridge: &Bridge) -> impl Iterator<Item = IpAddr> {
     [IpAddr::from(bridge.v4.ip())].into_iter().chain(v6)
 }
 
-/// The kernel starts to send on a link some moments after its other end is up; until then it would
-/// throw packets away, and the first connection would take a second.
-fn wait_until_ready(socket: &Socket, name: &str) -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let start = Instant::now();
-    loop {
-        let found = link::by_name(socket, name);
-        match found.map_err(|r| r.during(format_args!("look for {name}")))? {
-            Some(link) if link.ready => return Ok(()),
-            Some(_) if start.elapsed() < PATIENCE => sleep(Duration::from_micros(50)),
-            Some(_) => return Err(Error::new(format_args!("{name} does not get a carrier"))),
-            None => return Err(Error::new(format_args!("{name}: removed meanwhile"))),
-        }
+/// Waits until packets get through, both ways: the kernel starts to send on a link some moments after
+/// its other end is up, and to take what is for a new IPv6 address some moments after it was added.
+/// What comes in between is lost, and sent again after a second.
+fn wait_until_ready(host: &Socket, inside: &Socket, cable: &Cable) -> Result<()> {
+    let is_up = |socket: &Socket, name: &str| {
+        let link =
+            link::by_name(socket, name).map_err(|r| r.during(format_args!("look for {name}")));
+        link?
+            .map(|link| link.ready)
+            .ok_or_else(|| Error::new(format_args!("{name}: removed meanwhile")))
+    };
+    patiently(&format!("{} does not get a carrier", cable.name), || is_up(host, &cable.name))?;
+    patiently(&format!("{INSIDE} does not get a carrier"), || is_up(inside, INSIDE))?;
+    match cable.v6 {
+        Some(v6) => wait_until_local(inside, v6.ip().into()),
+        None => Ok(()),
     }
+}
+
+/// Waits until what is sent to an address of this namespace is taken.
+pub fn wait_until_local(socket: &Socket, address: IpAddr) -> Result<()> {
+    patiently(&format!("{address} does not become usable"), || {
+        let local = route::is_local(socket, address);
+        local.map_err(|refusal| refusal.during(format_args!("look for {address}")))
+    })
+}
+
+/// Waits until something is so, which as a rule it is within a fraction of a millisecond.
+fn patiently(otherwise: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let start = Instant::now();
+    while !is()? {
+        if start.elapsed() > PATIENCE {
+            return Err(Error::new(otherwise));
+        }
+        sleep(Duration::from_micros(20));
+    }
+    Ok(())
 }
 
 fn tell(bridge: &Bridge, cable: &Cable, held: &Held) -> Value {

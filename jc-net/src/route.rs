@@ -94,6 +94,16 @@ fn route_header(family: u8) -> [u8; 12] {
     header
 }
 
+/// Whether what is sent to this address of a link is taken. For IPv6 the kernel sees to that some
+/// moments after the address is there.
+pub fn is_local(socket: &Socket, address: IpAddr) -> Answer<bool> {
+    const RTN_LOCAL: u8 = 2;
+    let mut header = route_header(family(address));
+    header[1] = if address.is_ipv4() { 32 } else { 128 };
+    let question = Message::new(RTM_GETROUTE, 0, &header).address(RTA_DST, address);
+    Ok(socket.get(question, |body| body.get(7).copied())? == Some(RTN_LOCAL))
+}
+
 /// A route of the main table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Route {

@@ -1,7 +1,6 @@
 //! Settings of the network namespace in which this process is, below `/proc/sys/net`.
 
 use std::fs;
-use std::path::Path;
 
 use jc_unshare::{Context, Result};
 
@@ -12,11 +11,6 @@ fn path(name: &str) -> String {
 /// A setting, if it is there.
 pub fn get(name: &str) -> Option<String> {
     fs::read_to_string(path(name)).ok().map(|value| value.trim().to_owned())
-}
-
-/// Whether it is there.
-pub fn exists(name: &str) -> bool {
-    Path::new(&path(name)).exists()
 }
 
 /// Sets it.
@@ -32,4 +26,19 @@ pub fn ensure(name: &str, value: &str) -> Result<bool> {
         return Ok(false);
     }
     set(name, value).map(|()| true)
+}
+
+/// Lets a link that is down yet use IPv6 in the way of bridges that give out the addresses: it believes
+/// nobody who says that he is a router, as any neighbour could; and it does not wait for a second
+/// whether another has its address, during which this host could not ask for neighbours.
+pub fn quiet_ipv6(link: &str) -> Result<()> {
+    for name in ["accept_ra", "accept_dad"] {
+        let name = format!("ipv6/conf/{link}/{name}");
+        match set(&name, "0") {
+            // A kernel without IPv6; or a procfs that is read-only, in which it may be so already.
+            Err(_) if get(&name).is_none_or(|value| value == "0") => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }

@@ -19,6 +19,7 @@ pub mod contract;
 mod diff;
 pub mod http;
 pub mod image;
+pub mod lab;
 pub mod layer;
 mod leaks;
 mod programs;
