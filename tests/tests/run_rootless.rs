@@ -1,0 +1,173 @@
+//! jc-run for an ordinary user: with subordinate IDs, and without.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use jc_tests::image::{Image, Layout};
+use jc_tests::layer::{Entry, Layer};
+use jc_tests::roots::{busybox_layer, busybox_root};
+use jc_tests::{Cmd, Sandbox, require, sandbox};
+
+/// A user made for the test, with a home and a range of subordinate IDs, or none.
+struct Ann<'a>(&'a Sandbox);
+
+impl<'a> Ann<'a> {
+    fn new(s: &'a Sandbox, range: &str) -> Self {
+        let passwd = fs::read_to_string("/etc/passwd").unwrap();
+        let passwd = passwd + "ann:x:4321:4321::/srv/ann:/bin/sh\n";
+        for (name, text) in [("passwd", &*passwd), ("subuid", range), ("subgid", range)] {
+            fs::write(s.path(name), text).unwrap();
+            s.sh(&format!("mount --bind {name} /etc/{name}")).run().code(0);
+        }
+        s.sh("mkdir ann && chown 4321:4321 ann").run().code(0);
+        Self(s)
+    }
+
+    /// A line of hers, in her home.
+    fn sh(&self, line: &str) -> Cmd {
+        let ann = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--", "env"];
+        let cmd = self.0.cmd(ann[0]).args(&ann[1..]);
+        cmd.args(["-u", "JC_STORE", "HOME=/srv/ann", "sh", "-c", &format!("cd; {line}")])
+    }
+}
+
+impl Drop for Ann<'_> {
+    fn drop(&mut self) {
+        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid; rm -rf /tmp/jc-4321").run());
+    }
+}
+
+const RANGE: &str = "ann:200000:65536\n";
+
+/// An image with files of several users, and a declared volume.
+fn image(s: &Sandbox) {
+    let more = Layer::new()
+        .entry(Entry::dir("home/").owner(0, 0))
+        .entry(Entry::file("home/f", "of web").owner(33, 34).mode(0o600))
+        .entry(Entry::dir("data/").owner(33, 34).mode(0o700));
+    let config = serde_json::json!({"Volumes": {"/data": {}}, "Cmd": ["id"]});
+    let image = Image::new().layer(busybox_layer()).layer(more).config(config);
+    Layout::new(s.path("image")).image("x", &image);
+}
+
+#[test]
+fn an_image_is_pulled_and_run() {
+    sandbox(|s| {
+        require(s, "newuidmap", "uidmap");
+        image(s);
+        let ann = Ann::new(s, RANGE);
+        let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image";
+        let run = |options: &str, payload: &str| {
+            ann.sh(&format!("{pull} | jc-run --network none {options} {payload}")).run()
+        };
+        run("", "").code(0).stderr("").stdout("uid=0(root) gid=0(root)\n");
+        // The users of the image are what they are elsewhere.
+        run("-u web", "-- cat /home/f").code(0).stdout("of web");
+        run("-u web", "-- stat -c %u:%g /home/f /tmp").code(0).stdout("33:34\n0:0\n");
+        run("", "-- sh -c 'chown 5:6 /home/f; touch /x; stat -c %u:%g /home/f'").stdout("5:6\n");
+        run("", "-- sh -c 'ps | wc -l; hostname | wc -c; echo $$'").stdout("3\n13\n1\n");
+        run("", "-- sh -c 'exit 42'").code(42);
+        run("", "-- nothing").code(127).fails_as("jc-rootfs", "nothing");
+        // What is left is hers, and in her home: the store.
+        ann.sh("ls -A").run().stdout(".local\n");
+        let image = |options: &str| {
+            ann.sh(&format!("jc-run --image oci:/srv/image --network none {options}")).run()
+        };
+        image("-- stat -c %u:%g /home/f").code(0).stderr("").stdout("33:34\n");
+        image("--pull never -- id -u").code(0).stdout("0\n");
+        run("--print", "").code(0);
+        let chain = run("--print", "").out();
+        assert!(chain.contains("\njc-unshare -U --map-auto -- \\\njc-net "), "{chain}");
+        ann.sh("jc-list -aq").run().code(0).stdout("");
+    });
+}
+
+#[test]
+fn a_container_of_hers_has_a_life() {
+    sandbox(|s| {
+        require(s, "newuidmap", "uidmap");
+        image(s);
+        let ann = Ann::new(s, RANGE);
+        let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image";
+        for (variable, base) in
+            [("A=", "/tmp/jc-4321"), ("XDG_RUNTIME_DIR=/srv/ann", "/srv/ann/jc")]
+        {
+            let run = |line: &str| ann.sh(&format!("export {variable}; {line}")).run();
+            let id = run(&format!(
+                "{pull} | jc-run -d --name n --network none -- sh -c 'echo said; sleep 1000'"
+            ));
+            let id = id.code(0).stderr("").out();
+            assert!(fs::exists(format!("{base}/n/state.json")).unwrap());
+            let start = Instant::now();
+            while run("jc-logs n").out() != "said\n" {
+                assert!(start.elapsed() < Duration::from_secs(10));
+            }
+            assert!(run("jc-list").out().contains(id.trim()));
+            // Nobody else sees it.
+            s.sh("jc-list -aq").run().code(0).stdout("");
+            run("jc-exec n sh -c 'id -u; cat /proc/1/comm; readlink /proc/self/ns/user'").code(0);
+            run("jc-exec -u web n cat /home/f").code(0).stdout("of web");
+            run("jc-stop n").code(0);
+            run("jc-rm n").code(0).stderr("");
+            // Of files that only its users own, too, nothing stays.
+            let keep = "--keep --name k --network none -- sh -c \
+                'mkdir /d; touch /d/f /data/f; chown -R 33:34 /d /data/f; chmod 700 /d'";
+            run(&format!("{pull} | jc-run {keep}")).code(0).stderr("");
+            assert!(fs::exists(format!("{base}/k/changes/upper/d/f")).unwrap());
+            run("jc-rm k").code(0).stderr("");
+            assert!(!fs::exists(base).unwrap());
+        }
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn one_id_is_enough_for_what_needs_no_other() {
+    sandbox(|s| {
+        let ann = Ann::new(s, "");
+        let root = busybox_root(s, "root");
+        fs::create_dir(root.join("mnt")).unwrap();
+        s.sh("cp -r root ann/root && chown -R 4321:4321 ann/root").run().code(0);
+        let run = |payload: &str| {
+            ann.sh(&format!("jc-run --network none --rootfs root -- {payload}")).run()
+        };
+        run("id -u").code(0).stderr("").stdout("0\n");
+        run("sh -c 'echo mine > /tmp/f; stat -c %u /tmp/f'").code(0).stdout("0\n");
+        assert_eq!(fs::read_to_string(s.path("ann/root/tmp/f")).unwrap(), "mine\n");
+        let web = ann.sh("jc-run --network none -u web --rootfs root -- id").run();
+        web.code(125).stdout("");
+        let chain = ann.sh("jc-run --print --network none --rootfs root -- id -u").run().out();
+        assert!(chain.contains("\njc-unshare -U --map-root -- \\\n"), "{chain}");
+        ann.sh(&chain).run().code(0).stdout("0\n");
+        ann.sh("jc-list").run().code(0);
+        image(s);
+        let image = ann.sh("jc-run --image oci:/srv/image --network none -- cat /home/f").run();
+        image.code(0).stdout("of web");
+        let auto = ann.sh("jc-run --userns auto --network none --rootfs root -- id").run();
+        auto.code(125).stdout("").fails_as("jc-unshare", "/etc/subuid");
+    });
+}
+
+#[test]
+fn whatever_is_killed_nothing_is_left() {
+    sandbox(|s| {
+        require(s, "newuidmap", "uidmap");
+        let ann = Ann::new(s, RANGE);
+        busybox_root(s, "root");
+        s.sh("cp -r root ann/root && chown -R 4321:4321 ann/root").run().code(0);
+        for name in ["jc-run", "jc-unshare", "sleep"] {
+            let line = "jc-run -d --rm --network none --rootfs root -- sleep 1000";
+            ann.sh(line).run().code(0).stderr("");
+            // Not what has been killed before, and waits to be waited for.
+            let pid = format!(
+                "ps -eo pid=,stat=,comm= | awk '$2 !~ /Z/ && $3 == \"{name}\" {{ print $1 }}'"
+            );
+            s.sh(&format!("kill -9 $({pid})")).run().code(0);
+            s.wait_for_no_process();
+            ann.sh("jc-list -aq").run().code(0).stdout("");
+            assert!(!fs::exists("/tmp/jc-4321").unwrap(), "{name}");
+        }
+    });
+}
