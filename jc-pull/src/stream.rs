@@ -44,9 +44,9 @@ pub struct Fetched {
     pub dependent: bool,
 }
 
-/// Unpacks a layer into `root`, an empty directory, and what is to be known of its files into `sums`. Three threads do it, so that one large layer
-/// keeps more than one core busy: the first receives and hashes, the second decompresses, this one
-/// hashes again and writes.
+/// Unpacks a layer into `root`, an empty directory, and what is to be known of its files into `sums`.
+/// Three threads do it, so that one large layer keeps more than one core busy: the first receives
+/// and hashes, the second decompresses and hashes again, this one makes the files.
 ///
 /// Nothing if it cannot be unpacked without the layers `beneath` it, which were not given.
 pub fn fetch(
@@ -64,13 +64,15 @@ pub fn fetch(
     let blob = Counted { inner: blob, progress: Arc::clone(progress) };
     let blob = Verify::new(blob, layer.blob.digest.clone(), Some(layer.blob.size));
     let blob = Pipe::new(move || Ok(blob), layer.cancel.clone());
+    let diff_id = layer.diff_id.clone();
     let limit = allowance.of_archive();
     let unpacked = Arc::clone(progress);
-    let tar =
-        move || Ok(Limited { inner: Decoder::new(blob)?, allowance: limit, progress: unpacked });
-    let tar = Pipe::new(tar, layer.cancel.clone());
-    let tar = Verify::new(tar, layer.diff_id.clone(), None).called("the tar, by diff-id,");
-    let mut reader = Reader::new(io::BufReader::with_capacity(BUFFER, tar));
+    let tar = move || {
+        let inner = Decoder::new(blob)?;
+        let tar = Limited { inner, allowance: limit, progress: unpacked };
+        Ok(Verify::new(tar, diff_id, None).called("the tar, by diff-id,"))
+    };
+    let mut reader = Reader::new(Pipe::new(tar, layer.cancel.clone()));
     let ignore_chown = layer.ignore_chown;
     match unpack(&mut reader, into, beneath, allowance, ignore_chown, sums).map_err(context)? {
         Unpacked::NeedsBeneath => Ok(None),
@@ -82,9 +84,6 @@ pub fn fetch(
         }
     }
 }
-
-/// How much of the tar is read at once, in bytes.
-const BUFFER: usize = 128 << 10;
 
 /// Ends with an error where a layer unpacks to more than it may.
 struct Limited<R> {
