@@ -39,3 +39,4 @@ pub mod sys;
 pub mod tar;
 pub mod tree;
 pub mod unpack;
+pub mod writeback;

@@ -24,6 +24,7 @@ use crate::sums::{self, Sums};
 use crate::sys;
 use crate::tar::Reader;
 use crate::unpack::unpack;
+use crate::writeback::Writeback;
 
 /// The tar of nothing: what an image without layers has in their place.
 const EMPTY_TAR: [u8; 1024] = [0; 1024];
@@ -69,6 +70,7 @@ pub fn pull(
         options,
         progress,
         work: None,
+        writeback: None,
         places: 0,
         fetched: BTreeMap::new(),
         ready: BTreeMap::new(),
@@ -93,6 +95,8 @@ struct Batch<'a> {
     progress: &'a Arc<Progress>,
     /// Made when something has to be written.
     work: Option<Work<'a>>,
+    /// Along with it, if that is to be synced.
+    writeback: Option<Writeback>,
     /// As many directories for layers were made in it.
     places: usize,
     /// Layers that were unpacked, by diff-id.
@@ -163,6 +167,7 @@ impl Batch<'_> {
         }
         let results = Mutex::new((&mut self.fetched, &mut self.errors));
         let (allowance, progress) = (self.options.allowance, self.progress);
+        let writeback = self.writeback.as_ref();
         parallel(self.options.jobs, jobs, |job: Job| {
             let cancel = &job.layer.cancel;
             // The lowest has nothing beneath it; what the others have is known only later.
@@ -170,7 +175,8 @@ impl Batch<'_> {
             if cancel.is_given_up() {
                 return;
             }
-            let outcome = fetch_one(&job.layer, job.root, job.sums, beneath, allowance, progress);
+            let outcome =
+                fetch_one(&job.layer, job.root, job.sums, beneath, allowance, writeback, progress);
             let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Ok(Some(fetched)) => {
@@ -257,7 +263,9 @@ impl Batch<'_> {
         self.progress.expect(layer.blob.size);
         let (place, root, sums) = self.make_place(&layer.blob)?;
         let allowance = self.options.allowance;
-        let fetched = fetch_one(layer, root, sums, Some(beneath), allowance, self.progress)?;
+        let writeback = self.writeback.as_ref();
+        let fetched =
+            fetch_one(layer, root, sums, Some(beneath), allowance, writeback, self.progress)?;
         let none = || Error::new("a layer without those beneath it");
         Ok((place, fetched.ok_or_else(none)?))
     }
@@ -361,7 +369,12 @@ impl Batch<'_> {
 
     fn work(&mut self) -> Result<&Work<'_>> {
         if self.work.is_none() {
-            self.work = Some(self.store.work()?);
+            let work = self.store.work()?;
+            if !self.options.no_sync {
+                let own = sys::open_dir(work.fd(), b".").op("open work directory")?;
+                self.writeback = Some(Writeback::new(own));
+            }
+            self.work = Some(work);
         }
         self.work.as_ref().ok_or_else(|| Error::new("no work directory"))
     }
@@ -397,10 +410,11 @@ fn fetch_one(
     sums: Sums,
     beneath: Option<&[OwnedFd]>,
     allowance: Allowance,
+    writeback: Option<&Writeback>,
     progress: &Arc<Progress>,
 ) -> Result<Option<Fetched>> {
     let progress = progress.layer(layer.blob.digest.short(), layer.blob.size);
-    let fetched = fetch(layer, root, sums, beneath, allowance, &progress)?;
+    let fetched = fetch(layer, root, sums, beneath, allowance, writeback, &progress)?;
     if fetched.is_some() {
         progress.done();
     }

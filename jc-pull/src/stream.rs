@@ -18,6 +18,7 @@ use crate::source::Source;
 use crate::sums::Sums;
 use crate::tar::Reader;
 use crate::unpack::{Unpacked, unpack};
+use crate::writeback::Writeback;
 
 /// A layer to fetch.
 #[derive(Clone)]
@@ -55,6 +56,7 @@ pub fn fetch(
     sums: Sums,
     beneath: Option<&[OwnedFd]>,
     allowance: Allowance,
+    writeback: Option<&Writeback>,
     progress: &Arc<LayerProgress>,
 ) -> Result<Option<Fetched>> {
     let context = |e: Error| e.context(format_args!("layer {}", layer.blob.digest));
@@ -66,10 +68,10 @@ pub fn fetch(
     let blob = Pipe::new(move || Ok(blob), layer.cancel.clone());
     let diff_id = layer.diff_id.clone();
     let limit = allowance.of_archive();
-    let unpacked = Arc::clone(progress);
+    let (writeback, unpacked) = (writeback.cloned(), Arc::clone(progress));
     let tar = move || {
         let inner = Decoder::new(blob)?;
-        let tar = Limited { inner, allowance: limit, progress: unpacked };
+        let tar = Limited { inner, allowance: limit, writeback, progress: unpacked };
         Ok(Verify::new(tar, diff_id, None).called("the tar, by diff-id,"))
     };
     let mut reader = Reader::new(Pipe::new(tar, layer.cancel.clone()));
@@ -89,6 +91,7 @@ pub fn fetch(
 struct Limited<R> {
     inner: R,
     allowance: Allowance,
+    writeback: Option<Writeback>,
     progress: Arc<LayerProgress>,
 }
 
@@ -96,6 +99,9 @@ impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.progress.unpacked(n);
+        if let Some(writeback) = &self.writeback {
+            writeback.add(n);
+        }
         self.allowance.bytes(n as u64).map_err(|e| invalid(e.to_string()))?;
         Ok(n)
     }
