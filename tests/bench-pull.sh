@@ -1,11 +1,14 @@
 #!/bin/bash
-# Measures jc-pull against what else pulls images here: an image of 14 layers from a registry on
-# loopback, each run on a fresh ext4, everybody in turn, medians in the end.
-# Usage: tests/bench-pull.sh BIN_DIR [ROUNDS]     (root; some 8 GB in TMPDIR)
+# Measures jc-pull against what else pulls images here, from a registry on loopback, each run on a
+# fresh ext4, everybody in turn, medians in the end. Three images: 14 layers in gzip, the same in
+# zstd, and a single layer in gzip.
+# Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]]     (root; some 8 GB in TMPDIR)
+# `floor` verifies and syncs nothing: curl, decompressor and tar, two layers at a time.
 set -euo pipefail
 export LC_ALL=C
 bin=$(realpath "$1")
 rounds=${2:-3}
+wanted=("${@:3}")
 die() { echo "${0##*/}: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die 'needs root, for loop devices and true owners'
 for needed in docker-registry skopeo umoci mkfs.ext4 openssl curl python3 zstd time; do
@@ -21,8 +24,7 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/bench-pull.XXXXXX")
 trap 'umount -q "$work/mnt" || true; rm -rf "$work"' EXIT
 cd "$work"
 mkdir mnt registry
-image=127.0.0.1:5000/bench:latest
-zstd_image=127.0.0.1:5000/bench:zstd
+repository=127.0.0.1:5000/bench
 
 # So many bytes that gzip makes a quarter of.
 stream() {
@@ -32,23 +34,21 @@ stream() {
 	set -o pipefail
 }
 
+# TAG, and for each layer what it holds in MB and how long its files are in KB.
 make_image() {
-	echo 'making the image' >&2
-	umoci init --layout oci
-	umoci new --image oci:bench
+	echo "making the image $1" >&2
 	local n=0 mb kb
-	# What a layer holds in MB, and how long its files are in KB: 1.14 GB, 102,000 files.
-	for layer in 240:4 200:1024 160:8 120:16 100:6 80:64 60:10 50:5 40:512 30:7 25:30 15:9 12:12 8:3; do
+	umoci new --image "oci:$1"
+	for layer in "${@:2}"; do
 		n=$((n + 1)) mb=${layer%:*} kb=${layer#*:}
 		mkdir -p tree/l$n
 		# Some hundred files in a directory, so that a process can make them all.
 		(cd tree/l$n && export kb && stream $((mb << 20)) $n | split -a 4 -b $((kb * 200))k \
 			--filter 'mkdir "$FILE" && split -a 3 -b "${kb}k" - "$FILE/f"' - d)
 		tar --numeric-owner --owner=0 --group=0 --sort=name -C tree -cf layer.tar .
-		umoci raw add-layer --image oci:bench layer.tar
+		umoci raw add-layer --image "oci:$1" layer.tar
 		rm -r tree/l$n layer.tar
 	done
-	echo "$(du -sm oci | cut -f1) MB compressed" >&2
 }
 
 serve() {
@@ -56,7 +56,6 @@ serve() {
 		"storage: {filesystem: {rootdirectory: $work/registry}}" 'http: {addr: 127.0.0.1:5000}' >registry.yml
 	docker-registry serve registry.yml 2>registry.log &
 	until (: </dev/tcp/127.0.0.1/5000) 2>/dev/null; do sleep 0.1; done
-	skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:bench docker://$image
 	python3 - <<'END'
 import hashlib, json, os, subprocess
 def store(data):
@@ -64,80 +63,118 @@ def store(data):
     open('oci/blobs/sha256/' + name, 'wb').write(data)
     return {'digest': 'sha256:' + name, 'size': len(data)}
 index = json.load(open('oci/index.json'))
+name = lambda entry: entry['annotations']['org.opencontainers.image.ref.name']
+image = next(entry for entry in index['manifests'] if name(entry) == 'gzip')
 blob = lambda d: 'oci/blobs/' + d['digest'].replace(':', '/')
-manifest = json.load(open(blob(index['manifests'][0])))
+manifest = json.load(open(blob(image)))
 for layer in manifest['layers']:
     tar = subprocess.Popen(['gzip', '-dc', blob(layer)], stdout=subprocess.PIPE)
     packed = subprocess.run(['zstd', '-q', '-3'], stdin=tar.stdout, capture_output=True, check=True)
     layer.update(store(packed.stdout), mediaType='application/vnd.oci.image.layer.v1.tar+zstd')
-index['manifests'][0].update(store(json.dumps(manifest).encode()))
-index['manifests'][0]['annotations'] = {'org.opencontainers.image.ref.name': 'zstd'}
+entry = store(json.dumps(manifest).encode())
+entry['mediaType'] = 'application/vnd.oci.image.manifest.v1+json'
+entry['annotations'] = {'org.opencontainers.image.ref.name': 'zstd'}
+index['manifests'].append(entry)
 json.dump(index, open('oci/index.json', 'w'))
 END
-	skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:zstd docker://$zstd_image
-	curl -fsS -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
-		http://127.0.0.1:5000/v2/bench/manifests/latest |
-		python3 -c 'import json, sys; [print(l["digest"]) for l in json.load(sys.stdin)["layers"]]' >layers
+	for tag in gzip zstd one; do
+		skopeo copy -q --insecure-policy --dest-tls-verify=false "oci:oci:$tag" "docker://$repository:$tag"
+		curl -fsS -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
+			"http://127.0.0.1:5000/v2/bench/manifests/$tag" |
+			python3 -c 'import json, sys
+for layer in json.load(sys.stdin)["layers"]: print(layer["digest"], layer["size"])' >"layers-$tag"
+		echo "$tag: $(awk '{ n += $2 } END { print NR " layers, " int(n / 1e6) " MB compressed" }' "layers-$tag")" >&2
+	done
 	rm -r oci
 }
 
-# Everybody pulls into $work/mnt.
-run_jc-pull() { "$bin/jc-pull" -q --store mnt/s $image >/dev/null; }
-run_jc-pull-zstd() { "$bin/jc-pull" -q --store mnt/s $zstd_image >/dev/null; }
-run_floor() {
-	xargs -P2 -I{} sh -c 'mkdir mnt/{} && curl -fsS http://127.0.0.1:5000/v2/bench/blobs/{} |
-		gzip -d | tar -x --numeric-owner -C mnt/{}' <layers
+# Everybody pulls $image into $work/mnt.
+run_jc-pull() { "$bin/jc-pull" -q --store mnt/s "$image" >/dev/null; }
+run_jc-pull--no-sync() { "$bin/jc-pull" -q --no-sync --store mnt/s "$image" >/dev/null; }
+floor() {
+	cut -d ' ' -f 1 "layers-$tag" | xargs -P2 -I{} sh -c "mkdir mnt/{} &&
+		curl -fsS http://127.0.0.1:5000/v2/bench/blobs/{} | $1 | tar -x --numeric-owner -C mnt/{}"
 }
-run_buildah() { buildah --root "$work/mnt/r" --runroot "$work/mnt/rr" --storage-driver overlay pull -q --tls-verify=false $image >/dev/null; }
-run_podman() { podman --root "$work/mnt/r" --runroot "$work/mnt/rr" --storage-driver overlay pull -q --tls-verify=false $image >/dev/null; }
+run_floor() { if [ "$tag" = zstd ]; then floor 'zstd -dc'; else floor 'gzip -d'; fi; }
+run_floor-igzip() { floor 'igzip -d'; }
+into() { "$1" --root "$work/mnt/r" --runroot "$work/mnt/rr" --storage-driver overlay pull -q --tls-verify=false "$image" >/dev/null; }
+run_buildah() { into buildah; }
+run_podman() { into podman; }
 run_skopeo-umoci() {
-	skopeo copy -q --insecure-policy --src-tls-verify=false docker://$image oci:mnt/oci:bench
+	skopeo copy -q --insecure-policy --src-tls-verify=false "docker://$image" oci:mnt/oci:bench
 	umoci raw unpack --image mnt/oci:bench mnt/root >/dev/null 2>&1
 }
 run_ctr() {
 	containerd --root "$work/mnt/c" --state "$work/mnt/cs" --address "$work/mnt/c.sock" 2>/dev/null &
 	until ctr -a "$work/mnt/c.sock" version >/dev/null 2>&1; do sleep 0.05; done
-	ctr -a "$work/mnt/c.sock" image pull --plain-http $image >/dev/null
+	ctr -a "$work/mnt/c.sock" image pull --plain-http "$image" >/dev/null
 	kill $!
 	wait $! || true
 }
 
-tools=(jc-pull jc-pull-zstd floor skopeo-umoci)
-for tool in buildah podman ctr; do
-	if command -v "$tool" >/dev/null; then tools+=("$tool"); else echo "$tool is not installed" >&2; fi
-done
+if [ ${#wanted[@]} = 0 ]; then
+	wanted=(jc-pull jc-pull--no-sync floor skopeo-umoci)
+	for tool in igzip buildah podman ctr; do
+		if ! command -v "$tool" >/dev/null; then
+			echo "$tool is not installed" >&2
+		elif [ "$tool" = igzip ]; then
+			wanted+=(floor-igzip)
+		else
+			wanted+=("$tool")
+		fi
+	done
+fi
 
-make_image
+# One run of $tool on $tag.
+measure() {
+	mkfs.ext4 -q -F -E nodiscard disk
+	mount -o loop disk mnt
+	sync
+	"$(type -P time)" -o time -f '%e %M %U %S' "$BASH" -c "set -e; image=$repository:$tag tag=$tag \
+		work=$work bin=$bin; $(declare -f floor into "run_$tool"); run_$tool" || die "$tool failed on $tag"
+	echo "$tag $tool $(cat time)" | tee -a results >&2
+	if [ "$tag $tool" = 'gzip jc-pull' ]; then
+		# What has not changed, twenty times: CPU seconds.
+		"$(type -P time)" -o again -f '%U %S' "$BASH" -c "for n in {1..20}; do
+			'$bin/jc-pull' -q --store mnt/s $repository:$tag; done" >/dev/null
+	fi
+	umount mnt
+}
+
+umoci init --layout oci
+# 1.14 GB, 104,000 files.
+make_image gzip 240:6 200:1024 160:8 120:16 100:8 80:64 60:12 50:8 40:512 30:10 25:30 15:9 12:12 8:4
+make_image one 240:16
 serve
-truncate -s 6G disk
+# It has its blocks before, as a disk has: who writes first pays for none.
+dd if=/dev/zero of=disk bs=1M count=3072 status=none
+sync disk
 for round in $(seq "$rounds"); do
-	for tool in "${tools[@]}"; do
-		mkfs.ext4 -q -F disk
-		mount -o loop disk mnt
-		sync
-		"$(type -P time)" -o time -f '%e %M %U %S' "$BASH" -c "set -e; image=$image zstd_image=$zstd_image \
-			work=$work bin=$bin; $(declare -f "run_$tool"); run_$tool" || die "$tool failed"
-		echo "$tool $(cat time)" | tee -a results >&2
-		[ "$tool" != jc-pull ] || [ "$round" != 1 ] || {
-			# A second pull of what has not changed: CPU seconds.
-			"$(type -P time)" -o time -f '%U %S' "$bin/jc-pull" -q --store mnt/s $image >/dev/null
-			echo "again: user and system seconds $(cat time)"
-		}
-		umount mnt
+	for tag in gzip zstd one; do
+		for tool in "${wanted[@]}"; do
+			case "$tool $tag" in
+			# They cannot.
+			'skopeo-umoci zstd' | 'floor-igzip zstd') ;;
+			*) measure ;;
+			esac
+		done
 	done
 done
+[ ! -s again ] || awk '{ print "a second pull: " ($1 + $2) * 1000 / 20 " ms of CPU" }' again
 python3 - <<'END'
-import statistics
-found = {}
+from statistics import median
+runs = {}
 for line in open('results'):
-    tool, *numbers = line.split()
-    found.setdefault(tool, []).append([float(number) for number in numbers])
-median = lambda runs, of: statistics.median(of(*run) for run in runs)
-own = median(found['jc-pull'], lambda e, m, u, s: e)
-print(f"{'tool':14} {'seconds':>8} {'of jc-pull':>11} {'CPU':>7} {'peak MB':>8}")
-for tool, runs in sorted(found.items(), key=lambda item: median(item[1], lambda e, m, u, s: e)):
-    seconds = median(runs, lambda e, m, u, s: e)
-    cpu = median(runs, lambda e, m, u, s: u + s)
-    peak = max(run[1] for run in runs) / 1024
-    print(f"{tool:14} {seconds:8.2f} {seconds / own:10.2f}x {cpu:7.2f} {peak:8.0f}")
+    tag, tool, *numbers = line.split()
+    runs.setdefault(tag, {}).setdefault(tool, []).append([float(number) for number in numbers])
+for tag, tools in runs.items():
+    print(f"{tag:20} {'seconds':>8} {'of jc-pull':>11} {'CPU':>7} {'peak MB':>8}")
+    own = tools.get('jc-pull')
+    for tool, found in sorted(tools.items(), key=lambda item: median(run[0] for run in item[1])):
+        seconds = median(run[0] for run in found)
+        # Of runs that came one after the other: what else the machine does is much the same then.
+        ratio = f"{median(run[0] / mine[0] for run, mine in zip(found, own)):10.2f}x" if own else ''
+        cpu = median(run[2] + run[3] for run in found)
+        peak = max(run[1] for run in found) / 1024
+        print(f"{tool:20} {seconds:8.2f} {ratio:>11} {cpu:7.2f} {peak:8.0f}")
 END
