@@ -4,8 +4,9 @@ PREFIX ?= /usr/local
 bindir := $(DESTDIR)$(PREFIX)/bin
 mandir := $(DESTDIR)$(PREFIX)/share/man
 
-# rustup puts cargo where a root shell or a CI job often does not look.
-export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# rustup puts cargo where a root shell or a CI job often does not look. It comes before Debian's, which
+# lint may have installed to check for another system.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 bin := $(target)/bin
 

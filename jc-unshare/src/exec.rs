@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, eaccess};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 use crate::error::{Error, Kind, Result, strerror};
 
@@ -81,7 +82,7 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
 
 /// Whether this user may execute the file, if it is there.
 fn executable(path: &Path) -> Option<bool> {
-    match eaccess(path, AccessFlags::X_OK) {
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
         Ok(()) => fs::metadata(path).ok().map(|meta| !meta.is_dir()),
         Err(Errno::EACCES) => Some(false),
         Err(_) => None,

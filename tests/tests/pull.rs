@@ -282,7 +282,7 @@ fn stdout_is_the_records_and_a_closed_one_is_no_drama() {
 fn progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
-        layout.image("x", &Image::new().layer(busybox_layer()));
+        let written = layout.image("x", &Image::new().layer(busybox_layer()));
         let plain = s.jc(TOOL).arg("oci:image").run().code(0).err();
         assert!(plain.starts_with("jc-pull: ") && plain.ends_with('\n'), "{plain:?}");
         assert!(!plain.contains(['\r', '\x1b']), "{plain:?}");
@@ -292,6 +292,11 @@ fn progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere() {
         let (status, shown) = terminal.wait();
         assert!(status.success() && shown.contains(['\r', '\x1b']), "{shown:?}");
         assert!(!shown.contains("\"jc\""), "{shown:?}");
+        for part in ["total", "1 layers fetched, 0 reused, "] {
+            assert!(shown.contains(part), "{part}: {shown:?}");
+        }
+        let layer = written.layers[0]["digest"].as_str().unwrap();
+        assert!(shown.contains(&layer["sha256:".len()..][..12]), "{layer}: {shown:?}");
         let record = fs::read_to_string(s.path("record")).unwrap();
         assert!(record.starts_with('{') && record.lines().count() == 1, "{record:?}");
     });

@@ -184,6 +184,40 @@ fn a_real_registry_lets_nobody_in_who_may_not() {
     });
 }
 
+/// The machine's own configuration of registries, and the user's in its place.
+#[test]
+fn registries_are_configured_for_all_and_for_one() {
+    sandbox(|s| {
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &Image::new().layer(small("1")));
+        let registry = FakeRegistry::serve(&layout, Manners::default());
+        s.sh("mkdir upper work home && mount -t overlay -o lowerdir=/etc,upperdir=upper,workdir=work o /etc")
+            .run()
+            .code(0);
+        let host = registry.image("x").split('/').next().unwrap().to_owned();
+        let text = format!(
+            "[[registry]]\nprefix = 'far.example'\nlocation = '{host}'\n\
+             [[registry]]\nprefix = 'bad.example'\nblocked = true\n\
+             [aliases]\nshort = 'far.example/a/b'\n"
+        );
+        s.sh("rm -rf /etc/containers && mkdir /etc/containers").run().code(0);
+        fs::write("/etc/containers/registries.conf", &text).unwrap();
+        let pull = |name: &str| s.jc(TOOL).env("HOME", "/srv/home").args(["-q", name]).run();
+        for name in ["far.example/a/b:x", "short:x"] {
+            assert_eq!(record(&pull(name))["ref"], json!("far.example/a/b:x"), "{name}");
+        }
+        pull("bad.example/x").code(1).fails_as(TOOL, "bad.example: blocked by /etc/containers/reg");
+        fs::write("/etc/containers/registries.conf", format!("{text}\nx = [\n")).unwrap();
+        pull("x").code(1).fails_as(TOOL, "/etc/containers/registries.conf: line ");
+        // The user's is read in place of that.
+        fs::create_dir_all("home/.config/containers").unwrap();
+        fs::write("home/.config/containers/registries.conf", text.replace("short", "mine"))
+            .unwrap();
+        assert_eq!(record(&pull("mine:x"))["ref"], json!("far.example/a/b:x"));
+        s.sh("umount /etc").run().code(0);
+    });
+}
+
 #[test]
 fn a_token_is_fetched_and_shown_to_nobody_else() {
     sandbox(|s| {

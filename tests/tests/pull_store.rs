@@ -12,7 +12,7 @@ use jc_tests::http::{FakeRegistry, Manners};
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{layer_dirs, paths};
-use jc_tests::roots::names;
+use jc_tests::roots::{busybox_layer, names};
 use jc_tests::{Cmd, Sandbox, require, sandbox, sandbox_for, tree};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -184,6 +184,45 @@ fn pulls_and_removals_at_once_all_end_well() {
         s.jc("jc-images").arg("--check").run().code(0);
         s.jc("jc-rmi").args(["oci:image:x", "oci:image:y", "oci:image:z"]).run().code(0);
         assert!(paths(&s.store()).iter().all(|path| path.parent() == Some(&s.store())));
+    });
+}
+
+/// What a container has mounted, its layers, stays, and it alone; in whichever namespaces it is.
+#[test]
+fn only_what_a_container_has_is_kept() {
+    sandbox(|s| {
+        let layout = Layout::new(s.path("image"));
+        let image = |text: &str| {
+            let own = Layer::new().entry(Entry::file("own", text));
+            Image::new().layer(busybox_layer()).layer(own)
+        };
+        for tag in ["x", "y"] {
+            layout.image(tag, &image(tag));
+        }
+        for namespace in ["", "jc-unshare -U --map-users 0:0:65536 --map-groups 0:0:65536 -- "] {
+            let [x, y] = ["x", "y"].map(|tag| layer_dirs(&s.pull(&format!("oci:image:{tag}"))));
+            let (lower, upper) = (x[0].display(), x[1].display());
+            let script = format!(
+                "exec {namespace}jc-unshare -p -- jc-rootfs --layer {lower} --layer {upper} \
+                 --upper tmpfs -- sh -c 'echo ready; cat /own; sleep 60'"
+            );
+            let mut container = s.sh(&script).spawn();
+            container.wait_for("ready");
+            let ran = s.jc("jc-rmi").arg("oci:image:x").run().code(1);
+            ran.stdout("").fails_as("jc-rmi", "oci:/srv/image:x: in use by process ");
+            let ran = s.jc("jc-rmi").arg("oci:image:y").run().code(0);
+            assert_eq!(ran.out().lines().count(), 2, "{ran}");
+            assert!(x.iter().all(|layer| layer.exists()) && !y[1].exists());
+            // Not even when no image has them any more.
+            fs::remove_dir_all(s.store().join("images")).unwrap();
+            s.jc("jc-rmi").arg("--unused").run().code(0).stdout("");
+            container.signal(rustix::process::Signal::KILL);
+            container.wait();
+            s.wait_for_no_process();
+            let ran = s.jc("jc-rmi").arg("--unused").run().code(0);
+            assert_eq!(ran.out().lines().count(), 2, "{ran}");
+            assert_eq!(names(&s.store().join("layers")), "");
+        }
     });
 }
 

@@ -274,4 +274,26 @@ fn proxies_are_for_other_hosts_than_this_one() {
     );
     let seen = proxy.take_seen();
     assert_eq!((seen[0].method.as_str(), seen[0].path.as_str()), ("CONNECT", "far.example:443"));
+
+    // Of plain http the proxy is asked for the whole URL; but not of hosts that are excepted.
+    let serve =
+        |path: &str, answer: Answer| proxy.set(&format!("http://far.example{path}"), answer);
+    for (digest, bytes) in &image.blobs {
+        serve(&format!("/v2/x/blobs/{digest}"), Answer::ok(bytes, ""));
+    }
+    for tag in ["latest", &image.manifest] {
+        serve(
+            &format!("/v2/x/manifests/{tag}"),
+            Answer::ok(&image.blobs[&image.manifest], MANIFEST),
+        );
+    }
+    let mirror =
+        ["-q", "--retry", "0", "--mirror", "far.example=http://far.example", "far.example/x"];
+    success(&run(&mirror));
+    assert!(!proxy.take_seen().is_empty());
+    let mut command = store.command(&mirror);
+    let output =
+        command.env("http_proxy", &proxy_url).env("no_proxy", "far.example").output().unwrap();
+    assert!(failure(&output, 1).contains("resolve far.example"));
+    assert_eq!(proxy.take_seen(), []);
 }

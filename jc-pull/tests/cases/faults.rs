@@ -60,6 +60,7 @@ fn what_breaks_goes_on_where_it_broke() {
         (vec![Fault::Stall(0)], vec![None, None]),
         (vec![Fault::Status(500, "A: b"), Fault::Status(503, "A: b")], vec![None, None, None]),
         (vec![Fault::Status(429, "Retry-After: 1")], vec![None, None]),
+        (vec![Fault::Status(408, "A: b")], vec![None, None]),
         (vec![Fault::Cut(7), Fault::Status(502, "A: b")], vec![None, from(7), from(7)]),
         (vec![Fault::Longer(3)], vec![None]),
         (vec![Fault::Garbage], vec![None, None]),
@@ -148,6 +149,18 @@ fn a_manifest_that_does_not_come_or_is_another_is_refused() {
     assert!(found.ends_with("127.0.0.1:1/v2/x/manifests/latest: Connection refused"), "{found}");
     let found = store.fail(1, &["-q", "--retry", "0", "no.such.host.invalid/x"]);
     assert!(found.contains("resolve no.such.host.invalid: "), "{found}");
+}
+
+#[test]
+fn a_document_may_have_4_mib() {
+    let (registry, name, _) = registry();
+    let path = format!("/v2/x/manifests/{}", image().manifest);
+    registry.change(&path, |answer| answer.body.resize((4 << 20) + 1, b' '));
+    let found = Store::new().fail(1, &["-q", &name]);
+    assert!(found.ends_with("a manifest of more than 4 MiB"), "{found}");
+    registry.change(&path, |answer| answer.body.resize(4 << 20, b' '));
+    let found = Store::new().fail(1, &["-q", &name]);
+    assert!(found.contains("the content has digest"), "{found}");
 }
 
 #[test]

@@ -117,6 +117,12 @@ fn progress_is_as_it_is_wanted() {
     }
     // Not a terminal: indicatif itself draws nothing there.
     said(&Store::new(), &["--progress", "bar"]);
+    // What takes long says so now and then.
+    let layer = format!("/v2/x/blobs/{}", image.layers[0]);
+    registry.faults(&layer, &[Fault::Drip(6000 / image.blobs[&image.layers[0]].len() as u64)]);
+    let lines = said(&Store::new(), &["--progress", "plain"]);
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    assert!(lines.lines().next().unwrap().contains(" B of "), "{lines}");
     registry.set("/v2/x/manifests/latest", Answer::status(404));
     let message = store.fail(1, &["-q", &name]);
     assert!(message.contains("404 Not Found"), "{message}");

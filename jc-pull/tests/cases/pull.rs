@@ -1,7 +1,9 @@
 //! jc-pull on a registry and on layouts: what comes out, and what must not.
 
+use std::time::{Duration, Instant};
+
 use crate::common::{GZIP, INDEX, Image, Layer, MANIFEST, Store, Tar, layers, root};
-use crate::registry::{Answer, Registry};
+use crate::registry::{Answer, Fault, Registry};
 
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -112,10 +114,42 @@ fn several_images_give_several_records_in_order() {
     let (a, b) = (format!("oci:{}", a.display()), format!("oci:{}:t", b.display()));
     let records = store.pull(&[&b, &a]);
     assert_eq!((&records[0]["ref"], &records[1]["ref"]), (&b.into(), &a.clone().into()));
-    let output = store.run(&["-q", &a, "oci:/nonexistent"]);
+    let output = store.run(&["-q", &a, "oci:/no/such/place"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 1);
-    assert_eq!(output.stderr, b"jc-pull: open /nonexistent: No such file or directory\n");
+    assert_eq!(output.stderr, b"jc-pull: open /no/such/place: No such file or directory\n");
+}
+
+/// Several images are asked for over the same connections, and several layers at a time.
+#[test]
+fn connections_are_kept_and_layers_come_at_once() {
+    if !root() {
+        return;
+    }
+    let registry = Registry::start();
+    let names: Vec<String> = (0..6)
+        .map(|n| {
+            let tar = Tar::new().directory("./", 0o755).file("x", &n.to_string()).finish();
+            registry.push(&n.to_string(), "latest", &Image::new(&[Layer::gzip(&tar)]), MANIFEST);
+            format!("{}/{n}", registry.host)
+        })
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (jobs, most) in [("1", 1), ("3", 3)] {
+        let before = registry.connections();
+        assert_eq!(Store::new().pull(&[&["-q", "-j", jobs], &names[..]].concat()).len(), 6);
+        assert_eq!(registry.take_seen().len(), 6 * 4);
+        let made = registry.connections() - before;
+        assert!((1..=most).contains(&made), "-j {jobs}: {made} connections");
+    }
+    // All layers take a second, one after the other they would take six.
+    for path in registry.paths("/blobs/") {
+        registry.faults(&path, &[Fault::Stall(0)]);
+    }
+    let start = Instant::now();
+    let store = Store::new();
+    store.pull(&[&["-q", "-j", "12", "--timeout", "1"], &names[..]].concat());
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -73,6 +73,7 @@ pub struct Request {
 struct State {
     answers: BTreeMap<String, Answer>,
     seen: Vec<Request>,
+    connections: usize,
 }
 
 /// A registry on a loopback port, for the life of the process.
@@ -91,6 +92,7 @@ impl Registry {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let state = state.clone();
+                state.lock().unwrap().connections += 1;
                 // A client that hangs up is one of the things being tested.
                 std::thread::spawn(move || drop(serve(stream.unwrap(), &state)));
             }
@@ -121,6 +123,17 @@ impl Registry {
         manifest.headers.push(("Docker-Content-Digest".to_owned(), image.manifest.clone()));
         self.set(&format!("/v2/{repository}/manifests/{tag}"), manifest.clone());
         self.set(&format!("/v2/{repository}/manifests/{}", image.manifest), manifest);
+    }
+
+    /// The paths that there are answers for, of those with this in them.
+    pub fn paths(&self, part: &str) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        state.answers.keys().filter(|path| path.contains(part)).cloned().collect()
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
     }
 
     /// What was asked for since the last call.
