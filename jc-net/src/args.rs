@@ -125,6 +125,10 @@ impl Args {
         if !self.program.is_empty() {
             return Err(Error::usage("an action runs no program"));
         }
+        // clap waives `requires` where another of the group is given.
+        if self.json && !self.list {
+            return Err(Error::usage("--json is for --list"));
+        }
         match self.network.is_some() || self.shapes_bridge() || self.publishes() || self.writes() {
             true => Err(Error::usage("an action takes no other option than --verbose")),
             false => Ok(()),

@@ -284,6 +284,7 @@ mod tests {
             mac: None,
             up: true,
             ready: true,
+            without_v6: false,
             peer_namespace: None,
         };
         assert_eq!(name_of(v4), "jc0a580005");

@@ -105,6 +105,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it is set up, has a carrier, and is ready to send.
     pub ready: bool,
+    /// Whether IPv6 is switched off on it (the sysctl disable_ipv6).
+    pub without_v6: bool,
     /// The number that this namespace has for the one in which its other end is.
     pub peer_namespace: Option<i32>,
 }
@@ -125,9 +127,21 @@ impl Link {
             mac: all.get(IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).map(Mac),
             up: number(8)? & IFF_UP != 0,
             ready: all.get(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
+            without_v6: disables_v6(all).unwrap_or(false),
             peer_namespace: all.number(IFLA_LINK_NETNSID).map(|number| number as i32),
         })
     }
+}
+
+/// Reads a setting of IPv6 (`enum` of `linux/ipv6.h`) that comes with a link.
+fn disables_v6(link: Attributes<'_>) -> Option<bool> {
+    const IFLA_AF_SPEC: u16 = 26;
+    const AF_INET6: u16 = 10;
+    const IFLA_INET6_CONF: u16 = 2;
+    const DEVCONF_DISABLE_IPV6: usize = 26;
+    let all = link.nested(IFLA_AF_SPEC).nested(AF_INET6).get(IFLA_INET6_CONF)?;
+    let at = DEVCONF_DISABLE_IPV6 * 4;
+    Some(all.get(at..at + 4)? != [0; 4])
 }
 
 /// The link of that name, if there is one.

@@ -12,6 +12,7 @@ use jc_unshare::supervise::{Exit, spawn};
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result, exec};
 use rustix::process::getpid;
+use rustix::thread::sched_yield;
 use serde_json::{Value, json};
 
 use crate::bridge::{self, Bridge};
@@ -178,10 +179,13 @@ fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
 /// Addresses and routes of the container's end.
 fn configure(inside: &Socket, bridge: &Bridge, cable: &Cable) -> Result<()> {
     let found = link::by_name(inside, INSIDE).map_err(|r| r.during("look for eth0"))?;
-    let index = found.ok_or_else(|| Error::new("eth0: removed meanwhile"))?.index;
+    let link = found.ok_or_else(|| Error::new("eth0: removed meanwhile"))?;
+    let index = link.index;
     if cable.v6.is_some() {
         sysctl::quiet_ipv6(INSIDE)?;
-        sysctl::ensure(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
+        if link.without_v6 {
+            sysctl::set(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
+        }
     }
     let mut messages = vec![link::set_up(LOOPBACK), link::set_up(index)];
     messages.extend(cable.networks().map(|network| route::add_address(index, network)));
@@ -216,7 +220,7 @@ fn wait_until_ready(host: &Socket, inside: &Socket, cable: &Cable) -> Result<()>
             .ok_or_else(|| Error::new(format_args!("{name}: removed meanwhile")))
     };
     patiently(&format!("{} does not get a carrier", cable.name), || is_up(host, &cable.name))?;
-    patiently(&format!("{INSIDE} does not get a carrier"), || is_up(inside, INSIDE))?;
+    // The end inside was set up last, and so found its carrier there.
     match cable.v6 {
         Some(v6) => wait_until_local(inside, v6.ip().into()),
         None => Ok(()),
@@ -231,17 +235,27 @@ pub fn wait_until_local(socket: &Socket, address: IpAddr) -> Result<()> {
     })
 }
 
-/// Waits until something is so, which as a rule it is within a fraction of a millisecond.
+/// Waits until something is so, which as a rule it is within a fraction of a millisecond. Who is asked
+/// too often, by many at once, does not come to it.
 fn patiently(otherwise: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const LONGEST: Duration = Duration::from_millis(20);
+    /// How often the kernel's own work only gets the processor: the shortest sleep takes longer.
+    const YIELDS: u32 = 8;
     let start = Instant::now();
-    while !is()? {
-        if start.elapsed() > PATIENCE {
-            return Err(Error::new(otherwise));
+    for attempt in 0.. {
+        if is()? {
+            return Ok(());
         }
-        sleep(Duration::from_micros(20));
+        match attempt {
+            ..YIELDS => sched_yield(),
+            _ => sleep(LONGEST.min(Duration::from_micros(20) * 2u32.pow(attempt.min(20) - YIELDS))),
+        }
+        if start.elapsed() > PATIENCE {
+            break;
+        }
     }
-    Ok(())
+    Err(Error::new(otherwise))
 }
 
 fn tell(bridge: &Bridge, cable: &Cable, held: &Held) -> Value {

@@ -145,7 +145,7 @@ impl Socket {
         let awaited = messages.iter().rposition(Message::is_acknowledged).unwrap_or(0) as u32;
         let first = self.send(messages)?;
         let mut refusal = None;
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; SMALL];
         loop {
             let reply = self.receive(&mut buffer)?;
             for (kind, sequence, body) in parts(reply) {
@@ -167,7 +167,7 @@ impl Socket {
     /// Asks for one object; nothing if there is none.
     pub fn get<T>(&self, message: Message, read: impl Fn(&[u8]) -> Option<T>) -> Answer<Option<T>> {
         let first = self.send(vec![message])?;
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; SMALL];
         loop {
             let reply = self.receive(&mut buffer)?;
             for (kind, sequence, body) in parts(reply) {
@@ -256,6 +256,8 @@ impl Socket {
 
 /// The kernel fills no more than this at once (netlink(7)).
 const BUFFER: usize = 32768;
+/// One object or one acknowledgement is no longer than a page.
+const SMALL: usize = 8192;
 
 fn is_absent(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NODEV)

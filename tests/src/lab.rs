@@ -58,6 +58,15 @@ impl Net {
         thread::spawn(make).join().unwrap()
     }
 
+    /// Makes a pair of links, one end here and one there, both down.
+    pub fn plug(&self, here: &str, there: &str) {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.0);
+        let own = std::process::id();
+        let add =
+            format!("ip link add {here} type veth peer name {there} netns /proc/{own}/fd/{fd}");
+        Cmd::new("sh").args(["-c", &add]).run().code(0);
+    }
+
     /// Does something there. What it starts stays there.
     pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let inside = || {
@@ -187,16 +196,15 @@ impl Lab {
     /// Connects the sandbox.
     pub fn new() -> Self {
         let (host, world) = (Net::here(), Net::new());
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&world.0);
-        let own = std::process::id();
+        world.plug("up0", "w0");
         host.sh(&format!(
-            "ip link add up0 mtu {MTU} type veth peer name w0 mtu {MTU} netns /proc/{own}/fd/{fd}
+            "ip link set up0 mtu {MTU}
             ip addr add {}/24 dev up0; ip -6 addr add {}/64 dev up0 nodad; ip link set up0 up",
             HOST[0], HOST[1]
         ));
         world.sh(&format!(
             "ip addr add 198.51.100.1/24 dev w0; ip -6 addr add 2001:db8:1::1/64 dev w0 nodad
-            ip link set w0 up; ip addr add {}/32 dev lo; ip -6 addr add {}/128 dev lo",
+            ip link set w0 mtu {MTU} up; ip addr add {}/32 dev lo; ip -6 addr add {}/128 dev lo",
             WORLD[0], WORLD[1]
         ));
         host.sh("ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:1::1");

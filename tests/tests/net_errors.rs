@@ -1,0 +1,210 @@
+//! What `jc-net` says where it cannot do what it is asked for, and that it leaves nothing then.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use jc_tests::lab::{Net, addresses, contained};
+use jc_tests::{Sandbox, sandbox};
+use rustix::process::Signal;
+
+const TOOL: &str = "jc-net";
+
+/// No link but loopback, and no rule.
+fn nothing_is_left(s: &Sandbox) {
+    s.sh("ip -o link | cut -d: -f2; nft list ruleset").run().code(0).stdout(" lo\n");
+}
+
+fn fails(s: &Sandbox, options: &str, why: &str) -> String {
+    let ran = s.sh(&format!("jc-net {options} -- echo ran")).run().code(125).stdout("");
+    let told = ran.err();
+    ran.fails_as(TOOL, why);
+    told
+}
+
+#[test]
+fn command_lines_that_cannot_be_meant() {
+    sandbox(|s| {
+        for (options, why) in [
+            ("--network nonsense", "none of bridge, none, host, pasta, ns:PATH, join:PID"),
+            ("--network ''", "--network"),
+            ("--network ns:", "ns:PATH"),
+            ("--network join:0", "join: needs the number of a process"),
+            ("--ip 10.88.0", "--ip"),
+            ("--ip fd00::1", "--ip"),
+            ("--ip6 10.88.0.3", "--ip6"),
+            ("--mac 01:00:00:00:00:00", "a group's address"),
+            ("--mac 2:0:0:0:0:0", "not six bytes"),
+            ("--subnet 10.1.0.1/24", "the subnet is 10.1.0.0/24"),
+            ("--subnet 10.1.0.0/31", "too small"),
+            ("--subnet 10.1.0.0", "without the length of its prefix"),
+            ("--subnet 10.1.0.0/24 --subnet 10.2.0.0/24", "a bridge has one of each family"),
+            ("--bridge a/b", "not up to 15 letters"),
+            ("--bridge 0123456789abcdef", "not up to 15 letters"),
+            ("--mtu x", "--mtu"),
+            ("--dns 192.0.2.1", "--resolv-conf"),
+            ("--dns nowhere --resolv-conf x", "--dns"),
+            ("--hosts x", "not NAME:FILE"),
+            ("--network none --ip 10.88.0.2", "--network bridge, not none"),
+            ("--network host --internal", "--network bridge, not host"),
+            ("--network join:1 --mtu 1400", "--network bridge, not join"),
+            ("--list", "an action runs no program"),
+        ] {
+            fails(s, options, why);
+        }
+        s.jc(TOOL).args(["--list", "--ip", "10.88.0.2"]).run().code(125).stdout("");
+        s.jc(TOOL).args(["--gc", "--json"]).run().code(125).stdout("").fails_as(TOOL, "--list");
+        s.jc(TOOL).args(["--list", "--gc"]).run().code(125).stdout("");
+        s.jc(TOOL).run().code(125).stdout("").fails_as(TOOL, "no program");
+        nothing_is_left(s);
+    });
+}
+
+#[test]
+fn a_name_that_is_taken() {
+    sandbox(|s| {
+        s.sh("ip link add jc0 type veth peer name x0; ip link add br0 type bridge; ip link set br0 up")
+            .run()
+            .code(0);
+        let told = fails(s, "", "jc0: the name is taken by veth that jc-net has not made");
+        assert!(told.contains("hint: --bridge names another"), "{told}");
+        fails(s, "--bridge br0", "br0: the name is taken by bridge that jc-net has not made");
+        s.jc(TOOL).args(["--rm-bridge", "br0"]).run().code(125).fails_as(TOOL, "not a bridge that");
+        s.jc(TOOL).arg("--gc").run().code(0).stderr("");
+        s.sh("ip link del jc0 && ip link del br0").run().code(0);
+        nothing_is_left(s);
+    });
+}
+
+/// What a SIGKILL has left of a bridge is made anew.
+#[test]
+fn a_bridge_that_was_begun() {
+    sandbox(|s| {
+        let begin = "ip link add jc0 address 02:6a:63:00:00:01 type bridge
+            ip addr add 10.88.0.1/16 dev jc0";
+        s.sh(begin).run().code(0);
+        s.jc(TOOL).args(["--", "true"]).run().code(0).stderr("");
+        s.sh("nft list chain inet jc jc0-nat").run().code(0);
+        s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
+        s.sh(begin).run().code(0);
+        s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
+        nothing_is_left(s);
+    });
+}
+
+#[test]
+fn subnets_mtus_and_addresses_that_cannot_be() {
+    sandbox(|s| {
+        s.sh("ip link add up0 type veth peer name up1; ip link set up1 up; ip addr add 10.0.0.5/8 dev up0; ip link set up0 up")
+            .run();
+        let told = fails(s, "", "subnet 10.88.0.0/16 overlaps the host's route 10.0.0.0/8 dev up0");
+        assert!(told.contains("hint: --subnet chooses another"), "{told}");
+        fails(s, "--subnet 10.3.0.0/24", "subnet 10.3.0.0/24 overlaps the host's route 10.0.0.0/8");
+        s.sh("ip -6 addr add fd00:5::1/64 dev up0 nodad").run();
+        let options = "--subnet 172.20.0.0/24 --subnet fd00:5::/48";
+        fails(s, options, "subnet fd00:5::/48 overlaps the host's route fd00:5::/64 dev up0");
+        s.sh("ip link del up0").run().code(0);
+        // The kernel's own words.
+        fails(
+            s,
+            "--mtu 70000",
+            "make bridge jc0: Invalid argument: mtu greater than device maximum",
+        );
+        fails(s, "--mtu 10", "make bridge jc0: Invalid argument: mtu less than device minimum");
+        fails(s, "--mtu 1000 --ip6 fd00::5", "jc0");
+        nothing_is_left(s);
+    });
+}
+
+/// Without a word about it, unless it was asked for.
+#[test]
+fn without_ipv6() {
+    sandbox(|s| {
+        let disable = |value: &str| {
+            for which in ["all", "default"] {
+                let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+                fs::write(path, value).unwrap();
+            }
+        };
+        disable("1");
+        for options in ["--ip6 fd00::5", "--subnet fd00:7::/64"] {
+            let told = fails(s, options, "give jc0 the address");
+            assert!(
+                told.contains("hint: the sysctl net.ipv6.conf.all.disable_ipv6 is 1"),
+                "{told}"
+            );
+        }
+        let one = contained(s, &["-p", "8080:80"]);
+        assert_eq!(addresses(&Net::of(&one)).len(), 1);
+        let listed = s.jc(TOOL).arg("--list").run().code(0).out();
+        assert!(listed.trim_end().ends_with("\t0.0.0.0:8080->80/tcp"), "{listed}");
+        fails(s, "--ip6 fd00::5", "jc0 has no IPv6");
+        fails(s, "-p [::1]:80:80", "the container has no address of that family");
+        one.signal(Signal::KILL);
+        one.wait();
+        s.wait_for_no_process();
+        disable("0");
+        // An MTU that IPv6 cannot have is the bridge's, and so everybody's.
+        s.jc(TOOL).args(["--bridge", "b0", "--mtu", "1000", "--", "true"]).run().code(0).stderr("");
+        s.sh("sleep 0.2; jc-net --gc").run().code(0);
+        nothing_is_left(s);
+    });
+}
+
+/// nf_tables is spoken to directly: nft(8) need not be there, nor ip(8).
+#[test]
+fn without_other_programs() {
+    sandbox(|s| {
+        let tool = s.bin(TOOL).display().to_string();
+        let ran = s.cmd("/usr/bin/env").args(["-i", "PATH=/nowhere", &tool, "-p", "80:80", "--"]);
+        ran.arg("/bin/true").run().code(0).stdout("").stderr("");
+        s.sh("sleep 0.2; jc-net --gc").run().code(0);
+        nothing_is_left(s);
+    });
+}
+
+#[test]
+fn without_privileges() {
+    sandbox(|s| {
+        for (capability, mode) in
+            [("sys_admin", "none"), ("sys_admin", "bridge"), ("net_admin", "bridge")]
+        {
+            let drop = format!("--bounding-set=-{capability}");
+            let before = [&drop, TOOL, "--network", mode, "--", "echo", "ran"];
+            let ran = s.cmd("setpriv").args(before).run().code(125).stdout("");
+            let hint = format!("CAP_{}", capability.to_uppercase());
+            assert!(ran.err().contains(&hint), "{ran}");
+            ran.fails_as(TOOL, "Operation not permitted");
+            s.jc(TOOL).arg("--gc").run().code(0);
+        }
+        // Root of a user namespace is not root of the host's network.
+        let other = "jc-unshare -U -r -- jc-net --network bridge -- echo ran";
+        let ran = s.sh(other).run().code(125).stdout("");
+        assert!(ran.err().contains("hint: this network namespace belongs to another"), "{ran}");
+        // But it is of a network of its own.
+        s.sh("jc-unshare -U -r -n -- jc-net -- echo ran").run().code(0).stdout("ran\n").stderr("");
+        let ran = s.sh("setpriv --bounding-set=-net_admin jc-net --gc").run().code(125);
+        ran.fails_as(TOOL, "");
+        nothing_is_left(s);
+    });
+}
+
+#[test]
+fn namespaces_that_are_there() {
+    sandbox(|s| {
+        let one = contained(s, &["--network", "none"]);
+        let path = format!("/proc/{}/ns/net", one.pid());
+        let expected = fs::read_link(&path).unwrap().display().to_string() + "\n";
+        for mode in [format!("join:{}", one.pid()), format!("ns:{path}")] {
+            let show = ["--network", &mode, "--", "readlink", "/proc/self/ns/net"];
+            s.jc(TOOL).args(show).run().code(0).stdout(&expected).stderr("");
+        }
+        fails(s, "--network join:99999", "join 99999: No such process");
+        fails(s, "--network ns:/nowhere", "open /nowhere: No such file or directory");
+        let told = fails(s, "--network ns:/proc/self/ns/uts", "setns /proc/self/ns/uts: Invalid");
+        assert!(told.contains("hint: that is not a network namespace"), "{told}");
+        fails(s, "--network ns:/etc/passwd", "setns /etc/passwd: Invalid argument");
+        one.signal(Signal::KILL);
+        one.wait();
+    });
+}
