@@ -115,7 +115,7 @@ fn the_debian_package_is_clean_and_comes_and_goes() {
         s.sh(&format!("cp -r {} target/bin", Path::new(&bin).display())).run().code(0);
         // No compiler is new enough, so that what is built is packed.
         let make = format!(
-            "env DEBEMAIL=jc@debian.org -u MAKEFLAGS -u MAKELEVEL -u MFLAGS CARGO_TARGET_DIR=/srv/target CARGO_HOME=/nonexistent PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+            "env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS DEBEMAIL=jc@debian.org CARGO_TARGET_DIR=/srv/target CARGO_HOME=/nonexistent PATH=/usr/sbin:/usr/bin:/sbin:/bin \
              make -C {} needed=99.0 deb",
             workspace_dir().display()
         );
