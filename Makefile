@@ -2,7 +2,12 @@
 
 PREFIX ?= /usr/local
 bindir := $(DESTDIR)$(PREFIX)/bin
-mandir := $(DESTDIR)$(PREFIX)/share/man
+sharedir := $(DESTDIR)$(PREFIX)/share
+mandir := $(sharedir)/man
+# Debian's packages have theirs beside, so that one's own are found first.
+zshdir ?= site-functions
+completions := $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
 # rustup puts cargo where a root shell or a CI job often does not look. It comes before Debian's, which
 # lint may have installed to check for another system.
@@ -28,7 +33,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall test demo lint bench-pull clean
+.PHONY: all musl install uninstall deb test demo lint bench-pull bench-start clean
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
@@ -58,6 +63,8 @@ musl:
 	@$(if $(or $(has_musl),$(if $(musl),,none)),:,rustup target add $(musl) || \
 	echo 'make: no $(musl) to be had: with glibc programs start later in virtual machines' >&2)
 
+completions := jc-run/completions
+
 # What is built already can be installed by a root that has no cargo.
 install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	install -d '$(bindir)'
@@ -66,12 +73,29 @@ install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 		install -d '$(mandir)'/man$${page##*.} && \
 		install -m 644 $$page '$(mandir)'/man$${page##*.} || exit; \
 	done
+	install -d '$(sharedir)'/bash-completion/completions \
+		'$(sharedir)'/zsh/$(zshdir) '$(sharedir)'/fish/vendor_completions.d
+	install -m 644 $(completions)/jc.bash '$(sharedir)'/bash-completion/completions/jc-run
+	install -m 644 $(completions)/_jc '$(sharedir)'/zsh/$(zshdir)
+	@# bash and fish look for a file of the command's name.
+	@for name in '$(bin)'/*; do name=$${name##*/}; \
+		[ $$name = jc-run ] || \
+		ln -sf jc-run '$(sharedir)'/bash-completion/completions/$$name || exit; \
+		install -m 644 $(completions)/jc.fish \
+			'$(sharedir)'/fish/vendor_completions.d/$$name.fish || exit; \
+	done
 
 uninstall:
 	@for name in $(notdir $(wildcard $(bin)/*) $(basename $(filter %.1 %.8,$(pages)))); do \
-		rm -f '$(bindir)'/$$name || exit; \
+		rm -f '$(bindir)'/$$name '$(sharedir)'/bash-completion/completions/$$name \
+			'$(sharedir)'/fish/vendor_completions.d/$$name.fish || exit; \
 	done
+	rm -f '$(sharedir)'/zsh/$(zshdir)/_jc
 	@for page in $(notdir $(pages)); do rm -f '$(mandir)'/man$${page##*.}/$$page || exit; done
+
+# A Debian package of what is built, in target/.
+deb: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
+	tests/deb.sh '$(target)'
 
 test demo:
 	@tests/packages.sh $@

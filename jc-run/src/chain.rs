@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Error, Result};
@@ -98,7 +98,8 @@ fn is_program(path: &Path) -> bool {
 }
 
 fn same(a: &Path, b: &Path) -> bool {
-    fs::canonicalize(a).ok() == fs::canonicalize(b).ok()
+    let identity = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(a) == identity(b)
 }
 
 #[cfg(test)]

@@ -1,0 +1,153 @@
+//! What is installed besides programs and pages: completions of the shells, and as a Debian package.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::path::Path;
+
+use jc_tests::image::{Image, Layout};
+use jc_tests::roots::{busybox_layer, busybox_root};
+use jc_tests::{Sandbox, require, sandbox, sandbox_for, skip, workspace_dir};
+
+fn completions() -> String {
+    workspace_dir().join("jc-run/completions").display().to_string()
+}
+
+/// A container, by name, and an image.
+fn something_to_complete(s: &Sandbox) -> String {
+    busybox_root(s, "root");
+    Layout::new(s.path("image")).image("x", &Image::new().layer(busybox_layer()));
+    s.sh("jc-pull -q oci:image").run().code(0);
+    let run = "jc-run -d --rm --network none --name webserver --rootfs root -- sleep 1000";
+    s.sh(run).run().code(0).out().trim().to_owned()
+}
+
+/// What is to be offered for a command line, of which the last word is being typed.
+const CASES: [(&str, &str); 9] = [
+    ("jc-run --memory-s", "--memory-swap"),
+    ("jc-cgroup --memory-h", "--memory-high"),
+    ("jc-list --j", "--json"),
+    ("jc-pull --plat", "--platform"),
+    ("jc-stop web", "webserver"),
+    ("jc-exec web", "webserver"),
+    ("jc-logs ID", "ID"),
+    ("jc-rmi oci", "oci:/srv/image"),
+    ("jc-run --image oci", "oci:/srv/image"),
+];
+
+fn check(s: &Sandbox, complete: impl Fn(&str) -> String) {
+    let id = something_to_complete(s);
+    for (line, offered) in CASES {
+        let (line, offered) = (line.replace("ID", &id[..11]), offered.replace("ID", &id));
+        let all = complete(&line);
+        // Some shells escape the colon, or offer only what follows it.
+        let all = all.replace('\\', "");
+        assert!(all.lines().any(|one| one.trim() == offered), "{line}: {all}");
+    }
+    s.sh("jc-rm -f webserver").run().code(0);
+}
+
+#[test]
+fn bash_completes() {
+    sandbox(|s| {
+        check(s, |line| {
+            let script = "source $COMPLETIONS/jc.bash; read -ra COMP_WORDS <<< \"$LINE\"
+                COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _jc \"${COMP_WORDS[0]}\" \
+                \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
+            let bash = s.cmd("bash").args(["--norc", "-c", script]);
+            bash.env("COMPLETIONS", completions()).env("LINE", line).run().code(0).out()
+        });
+        let known = format!("source {}/jc.bash; complete -p", completions());
+        let known = s.cmd("bash").args(["--norc", "-c", &known]).run().out();
+        for entry in fs::read_dir(jc_tests::bin_dir()).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            assert!(known.contains(&format!(" {name}\n")), "{name}");
+        }
+    });
+}
+
+#[test]
+fn fish_completes() {
+    sandbox(|s| {
+        require(s, "fish", "fish");
+        check(s, |line| {
+            let script = format!("source {}/jc.fish; complete -C '{line}'", completions());
+            let fish = s.cmd("fish").args(["--no-config", "-c", &script]).env("HOME", "/srv");
+            fish.run().code(0).out().replace('\t', "\n")
+        });
+    });
+}
+
+#[test]
+fn zsh_completes() {
+    sandbox(|s| {
+        require(s, "zsh", "zsh");
+        // compadd is what shows the matches: here it prints them.
+        let script = "compadd() { while [[ $1 == -- ]]; do shift; done
+                if [[ $1 == -a ]]; then print -l -- ${(P)2}; else print -l -- $@; fi }
+            _files() { }; _normal() { }
+            words=(${=LINE}) CURRENT=${#words} PREFIX=$words[-1]
+            complete() { source $COMPLETIONS/_jc }; complete";
+        check(s, |line| {
+            let zsh = s.cmd("zsh").args(["-f", "-c", script]).env("LINE", line);
+            let all = zsh.env("COMPLETIONS", completions()).run().code(0).out();
+            // zsh itself takes those that begin so.
+            let begun = line.rsplit(' ').next().unwrap();
+            all.lines().filter(|one| one.starts_with(begun)).map(|one| format!("{one}\n")).collect()
+        });
+        let script = format!(
+            "fpath=({} $fpath); autoload -U compinit; compinit -u -d /srv/dump; print $_comps[jc-run] $_comps[jc-rmi]",
+            completions()
+        );
+        s.cmd("zsh").args(["-f", "-c", &script]).run().code(0).stdout("_jc _jc\n");
+    });
+}
+
+/// Installed into a root of its own, with Debian's own tools.
+#[test]
+fn the_debian_package_is_clean_and_comes_and_goes() {
+    let Some(bin) = std::env::var_os("JC_BIN_DIR") else { skip!("`make` builds what is packed") };
+    sandbox_for(std::time::Duration::from_secs(180), |s| {
+        require(s, "dpkg-deb", "dpkg");
+        require(s, "lintian", "lintian");
+        let target = s.path("target");
+        fs::create_dir(&target).unwrap();
+        s.sh(&format!("cp -r {} target/bin", Path::new(&bin).display())).run().code(0);
+        // No compiler is new enough, so that what is built is packed.
+        let make = format!(
+            "env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS DEBEMAIL=jc@debian.org CARGO_TARGET_DIR=/srv/target CARGO_HOME=/nonexistent PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+             make -C {} needed=99.0 deb",
+            workspace_dir().display()
+        );
+        s.sh(&make).timeout(std::time::Duration::from_secs(120)).run().code(0);
+        let deb = s.sh("ls target/jc_*.deb").run().code(0).out();
+        let deb = deb.trim();
+        let lintian = s.sh(&format!("lintian --allow-root --fail-on error,warning {deb}"));
+        lintian.timeout(std::time::Duration::from_secs(120)).run().code(0).stdout("");
+        let dpkg = |what: &str| {
+            let options = "--root=/srv/debian --force-not-root --force-depends --log=/dev/null";
+            s.sh(&format!("dpkg {options} {what}")).run().code(0)
+        };
+        s.sh("mkdir -p debian/var/lib/dpkg/info debian/var/lib/dpkg/updates; touch debian/var/lib/dpkg/status")
+            .run()
+            .code(0);
+        let files = "cd debian; find . -type f ! -path './var/*' | sort";
+        dpkg(&format!("--install {deb}"));
+        let installed = s.sh(files).run().out();
+        for path in [
+            "./usr/bin/jc-run",
+            "./usr/bin/jc-pull",
+            "./usr/share/man/man1/jc-run.1.gz",
+            "./usr/share/man/man5/jc-state.5.gz",
+            "./usr/share/bash-completion/completions/jc-run",
+            "./usr/share/zsh/vendor-completions/_jc",
+            "./usr/share/fish/vendor_completions.d/jc-run.fish",
+            "./usr/share/doc/jc/copyright",
+        ] {
+            assert!(installed.lines().any(|line| line == path), "{path}\n{installed}");
+        }
+        s.sh("debian/usr/bin/jc-run --version").run().code(0);
+        dpkg("--purge jc");
+        s.sh(files).run().stdout("");
+    });
+}
