@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Read};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Result, print};
 use rustix::fs::{CWD, Mode, OFlags};
 
+use crate::beside::Beside;
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::flatten::flatten;
@@ -279,15 +281,28 @@ fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
             pack(&layers, stdout).map(|()| None)
         }
         Some(path) => {
-            let file = File::create(path).on("create", path)?;
-            pack(&layers, BufWriter::with_capacity(1 << 20, &file))?;
-            if !args.no_sync {
-                file.sync_all().on("sync", path)?;
-            }
+            write_tar(&layers, path, args.no_sync)?;
             Ok(Some(record))
         }
         None => Ok(Some(record)),
     }
+}
+
+/// A file appears complete; into what is there and is no file, a device or a pipe, is written.
+fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
+    let pack_to = |file: &File| pack(layers, BufWriter::with_capacity(1 << 20, file));
+    if path.metadata().is_ok_and(|stat| !stat.is_file()) {
+        return pack_to(&File::options().write(true).open(path).on("open", path)?);
+    }
+    // What a link leads to is what is meant.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let beside = Beside::file(path)?;
+    let file = File::from(beside.fd.try_clone().op("dup")?);
+    pack_to(&file)?;
+    if !no_sync {
+        file.sync_all().on("sync", path)?;
+    }
+    beside.finish()
 }
 
 fn text(what: What, record: &Record) -> Result<String> {

@@ -4,49 +4,23 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result, strerror};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, Stat};
 
 use crate::beneath::{copy_metadata, copy_up};
+use crate::beside::Beside;
 use crate::merge::{Other, Visitor, walk};
 use crate::sys;
 
 /// Writes the layers, the uppermost first, to `to`, which must not be there yet or be empty. It
 /// appears complete, by rename.
 pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
-    let name =
-        to.file_name().ok_or_else(|| Error::new(format_args!("{}: no name", to.display())))?;
-    let parent = match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let parent_fd = open(parent)?;
-    let work = format!(".{}.jc-{:016x}", name.to_string_lossy(), sys::random());
-    rustix::fs::mkdirat(&parent_fd, &work, Mode::RWXU).on("mkdir", parent.join(&work))?;
-    let written = write(layers, &parent_fd, &work).and_then(|root| {
-        if !no_sync {
-            sys::sync(&root).on("sync", to)?;
-        }
-        // Over an empty directory, and nothing else.
-        rustix::fs::renameat(&parent_fd, &work, &parent_fd, name).on("rename", to)
-    });
-    if written.is_err() {
-        // The first failure is the one to tell.
-        let _: rustix::io::Result<()> =
-            sys::remove_all(std::os::fd::AsFd::as_fd(&parent_fd), work.as_bytes());
+    let beside = Beside::directory(to)?;
+    let root = beside.fd.try_clone().op("dup")?;
+    walk(layers, &mut Writer { way: Vec::new(), root })?;
+    if !no_sync {
+        sys::sync(&beside.fd).on("sync", to)?;
     }
-    written
-}
-
-fn open(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open", path)
-}
-
-fn write(layers: &[OwnedFd], parent: &OwnedFd, work: &str) -> Result<OwnedFd> {
-    let root = sys::open_dir(parent, work.as_bytes()).op("open")?;
-    let copy = root.try_clone().op("dup")?;
-    walk(layers, &mut Writer { way: Vec::new(), root: copy })?;
-    Ok(root)
+    beside.finish()
 }
 
 /// Writes what it is shown.

@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod beneath;
+pub mod beside;
 pub mod cancel;
 pub mod check;
 pub mod cli;

@@ -91,6 +91,45 @@ fn a_kill_at_any_step_leaves_whole_layers_or_none() {
     });
 }
 
+/// What `--to` and `--tar` write appears complete, and the next one sweeps what a killed one left.
+#[test]
+fn a_kill_leaves_no_half_of_what_is_written_elsewhere() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        require(s, "strace", "strace");
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &image("x"));
+        s.pull("oci:image");
+        fs::create_dir(s.path("out")).unwrap();
+        for (option, call) in [("--to", "openat"), ("--tar", "write"), ("--to", "renameat")] {
+            let mut kills = 0;
+            for number in (1..200).step_by(13) {
+                let inject = format!("--inject={call}:signal=KILL:when={number}");
+                let strace = s.cmd("strace").args(["-f", "-qq", "-o", "/dev/null"]);
+                let strace = strace.args([&format!("--trace={call}"), &inject]);
+                let pull = strace.arg(s.bin("jc-pull")).args(["-q", option, "out/x", "oci:image"]);
+                let done = pull.run().status().success();
+                assert_eq!(s.path("out/x").exists(), done, "{option} {call} {number}");
+                kills += usize::from(!done);
+                s.sh("rm -rf out/x").run().code(0);
+            }
+            assert!(kills > 0, "{option} {call}");
+            s.jc("jc-pull").args(["-q", option, "out/x", "oci:image"]).run().code(0);
+            assert_eq!(names(&s.path("out")), "x\n", "{option} {call}");
+            s.sh("rm -rf out/x").run().code(0);
+        }
+        // In place of a file, by way of a link, and into what is no file.
+        s.sh("echo old > out/old && ln -s old out/link && mkfifo out/pipe").run().code(0);
+        s.jc("jc-pull").args(["-q", "--tar", "out/link", "oci:image"]).run().code(0);
+        let listed = s.sh("tar -tf out/old | sort").run().code(0).out();
+        assert!(listed.contains("./d/implied") || listed.contains("d/implied"), "{listed}");
+        let both = "jc-pull -q --tar out/pipe oci:image > record & tar -tf - < out/pipe | sort";
+        assert_eq!(s.sh(both).run().code(0).out(), listed);
+        assert_eq!(names(&s.path("out")), "link\nold\npipe\n");
+        assert!(fs::symlink_metadata("out/link").unwrap().is_symlink());
+        s.wait_for_no_process();
+    });
+}
+
 #[test]
 fn a_kill_at_any_time_leaves_whole_layers_or_none() {
     sandbox_for(Duration::from_secs(120), |s| {

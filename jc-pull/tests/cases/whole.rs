@@ -226,7 +226,7 @@ fn what_is_in_the_way_stays() {
     let message = store.fail(1, &["-q", "--to", "/no/such/to", name]);
     assert!(message.contains("open /no/such: No such file"), "{message}");
     let message = store.fail(1, &["-q", "--tar", "/no/such/tar", name]);
-    assert!(message.contains("create /no/such/tar: No such file"), "{message}");
+    assert!(message.contains("open /no/such: No such file"), "{message}");
     let full = store.run(&["-q", "--tar", "/dev/full", name]);
     assert!(failure(&full, 1).contains("No space left on device"));
     for arguments in [vec!["--to", path, name, name], vec!["--tar", "-", "--to", path, name]] {
