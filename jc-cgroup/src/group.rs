@@ -8,9 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use jc_unshare::{Context, Error, Kind, Result};
+use jc_unshare::{Context, Error, Kind, Result, id};
 use rustix::fs::{FlockOperation, flock};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
@@ -60,7 +59,7 @@ impl Group {
         let hierarchies = hierarchy::all()?;
         let settings = limits.settings(&hierarchies)?;
         sweep_all(&hierarchies, wish.parent.as_deref())?;
-        let name = wish.name.clone().map_or_else(random_name, Ok)?;
+        let name = wish.name.clone().map_or_else(id::random, Ok)?;
         let mut group = Self { parts: Vec::new() };
         match group.fill(&hierarchies, &settings, wish, &name) {
             Ok(()) => Ok(group),
@@ -133,13 +132,6 @@ pub fn sweep_all(hierarchies: &[Hierarchy], place: Option<&Path>) -> Result<()> 
         }
     }
     Ok(())
-}
-
-/// 12 hexadecimal digits. Not a pid: other PID namespaces may see the same hierarchy.
-fn random_name() -> Result<String> {
-    let mut bytes = [0; 6];
-    getrandom(&mut bytes, GetRandomFlags::empty()).op("getrandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The hierarchies that hold the settings, with the controllers wanted of each; and the unified one

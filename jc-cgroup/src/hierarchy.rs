@@ -21,16 +21,18 @@ pub struct Hierarchy {
     pub version: Version,
     /// Where it is mounted.
     pub mount: PathBuf,
-    /// The group that the mount shows as its root.
-    pub root: PathBuf,
+    /// The directory of the group that this process is in.
+    pub own: PathBuf,
     /// What it can limit.
     pub controllers: Vec<String>,
 }
 
 /// All hierarchies that are mounted.
 pub fn all() -> Result<Vec<Hierarchy>> {
-    let path = "/proc/self/mountinfo";
-    let mountinfo = fs::read_to_string(path).on("read", path)?;
+    let read = |path: &str| fs::read_to_string(path).on("read", path);
+    let groups = read("/proc/self/cgroup")?;
+    let mountinfo = read("/proc/self/mountinfo")?;
+    let parse = |line: &str| parse(line, &groups);
     let mut hierarchies: Vec<Hierarchy> = mountinfo.lines().filter_map(parse).collect();
     for unified in hierarchies.iter_mut().filter(|h| h.version == Version::V2) {
         let path = unified.mount.join("cgroup.controllers");
@@ -61,8 +63,9 @@ fn missing(controller: &str) -> Error {
     }
 }
 
-/// Reads a line of mountinfo (proc_pid_mountinfo(5)). A v2 hierarchy's controllers are not in it.
-fn parse(line: &str) -> Option<Hierarchy> {
+/// Reads a line of mountinfo (proc_pid_mountinfo(5)), and finds where in that hierarchy this process
+/// is. A v2 hierarchy's controllers are not in it.
+fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
     let (mount, source) = line.split_once(" - ")?;
     let mut fields = mount.split(' ').skip(3).map(unescape);
     let (root, mount) = (fields.next()?, fields.next()?);
@@ -72,7 +75,24 @@ fn parse(line: &str) -> Option<Hierarchy> {
         "cgroup" => (Version::V1, source.nth(1)?.split(',').map(str::to_owned).collect()),
         _ => return None,
     };
-    Some(Hierarchy { version, mount, root, controllers })
+    let group = own_group(groups, &controllers).unwrap_or(Path::new("/"));
+    // A bind mount or a cgroup namespace may show only a part of the hierarchy.
+    let own = mount.join(group.strip_prefix(&root).unwrap_or(Path::new("")));
+    Some(Hierarchy { version, mount, own, controllers })
+}
+
+/// The group of a process in the hierarchy that has one of these controllers, or the unified one if
+/// there are none, by its `/proc/PID/cgroup` (cgroups(7)).
+fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a Path> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, names, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let same = match controllers.is_empty() {
+            true => names.is_empty(),
+            false => names.split(',').any(|name| controllers.iter().any(|known| known == name)),
+        };
+        same.then_some(Path::new(group))
+    })
 }
 
 /// Undoes mountinfo's octal escapes of white space and backslashes.
@@ -91,13 +111,21 @@ mod tests {
     #[test]
     fn mountinfo_tells_both_versions() {
         let line = "34 24 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
-        let v1 = parse(line).unwrap();
+        let groups = "4:cpu,cpuacct:/a/b\n0::/c\n";
+        let v1 = parse(line, groups).unwrap();
+        assert_eq!(v1.own, Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
         assert_eq!((v1.version, v1.mount), (Version::V1, "/sys/fs/cgroup/cpu,cpuacct".into()));
         assert!(v1.controllers.contains(&"cpu".to_owned()));
-        let v2 = parse("30 23 0:26 / /sys/fs/c\\040g rw shared:4 - cgroup2 cgroup2 rw,nsdelegate");
+        let v2 = parse(
+            "30 23 0:26 / /sys/fs/c\\040g rw shared:4 - cgroup2 cgroup2 rw,nsdelegate",
+            groups,
+        );
         let v2 = v2.unwrap();
+        assert_eq!(v2.own, Path::new("/sys/fs/c g/c"));
         assert_eq!((v2.version, v2.mount), (Version::V2, "/sys/fs/c g".into()));
-        assert_eq!(parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw"), None);
+        let part = parse("30 23 0:26 /c /mnt rw - cgroup2 cgroup2 rw", groups).unwrap();
+        assert_eq!(part.own, Path::new("/mnt"));
+        assert_eq!(parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw", groups), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
             false => Err(Error::new(format_args!("--parent {}: no such cgroup", path.display()))),
         };
     }
-    let own = own_group(hierarchy)?;
+    let own = &hierarchy.own;
     let is_root = rustix::process::geteuid().is_root();
     let ours = |path: &&Path| match is_root {
         true => is_marked(path),
@@ -30,7 +30,7 @@ pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
     match ancestors.into_iter().find(ours) {
         Some(delegated) => Ok(delegated.to_path_buf()),
         None if is_root => Ok(hierarchy.mount.clone()),
-        None => Err(not_delegated(&own)),
+        None => Err(not_delegated(own)),
     }
 }
 
@@ -53,26 +53,6 @@ fn is_writable(path: &Path, version: Version) -> bool {
         Version::V1 => &["."],
     };
     files.iter().all(|file| access(path.join(file), Access::WRITE_OK).is_ok())
-}
-
-/// The directory of the group that this process is in.
-pub fn own_group(hierarchy: &Hierarchy) -> Result<PathBuf> {
-    let path = "/proc/self/cgroup";
-    let text = fs::read_to_string(path).on("read", path)?;
-    let own = text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
-        let has = |name| hierarchy.controllers.iter().any(|known| known == name);
-        let same = match hierarchy.version {
-            Version::V2 => controllers.is_empty(),
-            Version::V1 => controllers.split(',').any(has),
-        };
-        same.then_some(group)
-    });
-    let own = Path::new(own.unwrap_or("/"));
-    // A bind mount or a cgroup namespace may show only a part of the hierarchy.
-    let below = own.strip_prefix(&hierarchy.root).unwrap_or(Path::new(""));
-    Ok(hierarchy.mount.join(below))
 }
 
 /// Lets groups below `group` be limited by these controllers of a v2 hierarchy, from as far above as

@@ -1,14 +1,11 @@
 //! The tool on Linux: which form of it the command line asks for.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 use std::process::ExitCode;
 
 use jc_unshare::record::{self, Record};
 use jc_unshare::supervise::spawn;
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Error, Result};
 use nix::libc;
 
 use crate::root::Root;
@@ -58,7 +55,7 @@ fn become_payload(args: &Args) -> Result<Error> {
 /// Splits the operands into ROOT, where none of the options names one, and the program.
 fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
     let (root, program) = match (&args.record, args.layers.is_empty()) {
-        (Some(file), _) => (read_record(file)?, args.operands.as_slice()),
+        (Some(file), _) => (Record::read(file)?.root()?, args.operands.as_slice()),
         (None, false) => (record::Root::Layers(args.layers.clone()), args.operands.as_slice()),
         (None, true) => {
             let Some((root, program)) = args.operands.split_first() else {
@@ -87,14 +84,6 @@ fn after_root(program: &[OsString]) -> Result<&[OsString]> {
         }
         _ => Ok(program),
     }
-}
-
-fn read_record(path: &Path) -> Result<record::Root> {
-    let mut line = Vec::new();
-    let file = File::open(path).on("open", path)?;
-    let mut file = BufReader::new(file).take(record::MAX_LINE as u64);
-    file.read_until(b'\n', &mut line).on("read", path)?;
-    Record::parse(&line).map_err(|e| e.context(path.display()))?.root()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::supervise::{Exit, spawn};
-use jc_unshare::{Error, Kind, Result, Tool, exec, print};
+use jc_unshare::{Error, Kind, Result, Tool, exec, id, print};
 
 use crate::chain::Chain;
 use crate::compose::{PID, to_json};
@@ -15,7 +15,6 @@ use crate::console::Console;
 use crate::flags::{option, values};
 use crate::plan::words;
 use crate::process::{Process, ends_within};
-use crate::run::new_id;
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
 use crate::{dir, tools};
@@ -77,7 +76,7 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     jc_unshare::require_program(program)?;
     let base = dir::base(&matches)?;
     let state = dir::find(&base, &id.to_string_lossy())?;
-    let console = state.bundle.join(format!("console.{}", new_id()?));
+    let console = state.bundle.join(format!("console.{}", id::random()?));
     let chain = Chain::new(links(&matches, &state, &console)?, program.to_vec()).locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
         let text = match form.as_str() {

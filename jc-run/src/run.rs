@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use jc_unshare::{Context, Result, print};
-use rustix::rand::{GetRandomFlags, getrandom};
+use jc_unshare::{Result, id, print};
 
 use crate::compose::{compose, to_json};
 use crate::console::Console;
@@ -23,7 +22,7 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let events = Events::open(matches.get_one("status-fd").copied())?;
     let base = dir::base(&matches)?;
     let record = source::record(&matches)?;
-    let mut plan = compose(&matches, &record, &new_id()?, &base)?;
+    let mut plan = compose(&matches, &record, &id::random()?, &base)?;
     plan.chain = plan.chain.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
         let text = match form.as_str() {
@@ -66,11 +65,4 @@ fn bill(matches: &ArgMatches, own: PathBuf) -> Option<PathBuf> {
         Some(word) => (!is_number(word)).then(|| word.into()),
         None => matches.contains_id("memory").then_some(own),
     }
-}
-
-/// A container's ID: 12 hexadecimal digits, as Docker shows them.
-pub fn new_id() -> Result<String> {
-    let mut bytes = [0; 6];
-    getrandom(&mut bytes, GetRandomFlags::empty()).op("getrandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

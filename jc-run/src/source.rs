@@ -1,13 +1,12 @@
 //! Where the record comes from: stdin, a file, jc-pull, or a directory named on the command line.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::ArgMatches;
-use jc_unshare::record::{MAX_LINE, Record, VERSION};
+use jc_unshare::record::{Record, VERSION};
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::process::geteuid;
 
@@ -21,7 +20,7 @@ pub fn record(matches: &ArgMatches) -> Result<Record> {
     let image = matches.get_one::<String>("image");
     let rootfs = matches.get_one::<PathBuf>("rootfs");
     match (file, image, rootfs) {
-        (Some(file), None, None) => from_file(file),
+        (Some(file), None, None) => Record::read(file),
         (None, Some(image), None) => pull(image, matches),
         (None, None, Some(rootfs)) => directory(rootfs),
         (None, None, None) => from_stdin(),
@@ -41,13 +40,6 @@ fn from_stdin() -> Result<Record> {
         return Err(Error::new("no record on stdin"));
     }
     Record::parse(&line)
-}
-
-fn from_file(path: &Path) -> Result<Record> {
-    let mut line = Vec::new();
-    let mut file = BufReader::new(File::open(path).on("open", path)?).take(MAX_LINE as u64);
-    file.read_until(b'\n', &mut line).on("read", path)?;
-    Record::parse(&line).map_err(|e| e.context(path.display()))
 }
 
 /// Runs jc-pull, whose messages go where ours do; without root in a user namespace, as what it has

@@ -67,7 +67,7 @@ impl Terminal {
         (console, path): (Console, &Path),
         body: impl FnOnce() -> Result<u8>,
     ) -> Result<ExitCode> {
-        let all = SigSet::all();
+        let all = sys::every_signal();
         all.thread_block().op("sigprocmask")?;
         let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")?;
         let parent = getpid();

@@ -9,6 +9,8 @@ mod exit;
 #[cfg(target_os = "linux")]
 pub mod hints;
 #[cfg(target_os = "linux")]
+pub mod id;
+#[cfg(target_os = "linux")]
 mod idmap;
 #[cfg(target_os = "linux")]
 mod info;

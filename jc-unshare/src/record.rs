@@ -1,11 +1,13 @@
 //! The record: one line of JSON that says what to run (`jc-record(5)`).
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// The version of the format that this code writes and reads.
 pub const VERSION: u64 = 1;
@@ -62,6 +64,14 @@ impl Record {
             serde_json::from_value(value).map_err(|e| Error::new(format_args!("record: {e}")))?;
         record.root()?;
         Ok(record)
+    }
+
+    /// Reads the first line of a file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut line = Vec::new();
+        let mut file = BufReader::new(File::open(path).on("open", path)?).take(MAX_LINE as u64);
+        file.read_until(b'\n', &mut line).on("read", path)?;
+        Self::parse(&line).map_err(|e| e.context(path.display()))
     }
 
     /// The root that the record names.

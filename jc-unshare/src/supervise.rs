@@ -150,6 +150,7 @@ impl Child {
     }
 
     fn attend(&self, waiter: &mut Waiter) -> Result<Exit> {
+        sys::forget_program();
         let mut acted = Acted::default();
         loop {
             // The child first: it may have ended before its SIGCHLD could reach the signalfd.

@@ -150,6 +150,34 @@ pub fn restore_sigchld() {
     }
 }
 
+/// Lets go of the pages of this program that it has read so far. The kernel maps again what is still
+/// needed, from its page cache: a fraction of what a start takes.
+pub fn forget_program() {
+    extern "C" fn forget(
+        info: *mut libc::dl_phdr_info,
+        _: libc::size_t,
+        _: *mut libc::c_void,
+    ) -> libc::c_int {
+        // SAFETY: the headers that dl_iterate_phdr(3) hands out are those of the running program.
+        let (base, headers) = unsafe {
+            let info = &*info;
+            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
+        };
+        for header in headers {
+            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
+                let start = (base + header.p_vaddr) & !(rustix::param::page_size() as u64 - 1);
+                let length = base + header.p_vaddr + header.p_memsz - start;
+                // SAFETY: nobody can write to these pages, so they are what the file has. If it fails,
+                // they stay.
+                unsafe { libc::madvise(start as _, length as _, libc::MADV_DONTNEED) };
+            }
+        }
+        0
+    }
+    // SAFETY: the callback keeps nothing of what it is given.
+    unsafe { libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut()) };
+}
+
 /// Closes every descriptor but those to keep, the standard ones too. Only for a process that has
 /// nothing more to do with what it was given: whoever owns one of them here finds it closed. Where
 /// the kernel or a filter lacks close_range(2), they are looked up in procfs; without that they stay.

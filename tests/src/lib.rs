@@ -22,6 +22,7 @@ pub mod image;
 pub mod lab;
 pub mod layer;
 mod leaks;
+pub mod memory;
 mod programs;
 pub mod pty;
 pub mod pulled;
@@ -33,6 +34,7 @@ mod sandbox;
 pub mod screen;
 pub mod seccomp;
 mod skip;
+pub mod time;
 pub mod tree;
 mod vm;
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use jc_tests::cgroups::{Controller, can_limit};
 use jc_tests::contract::Chain;
+use jc_tests::memory::{own_copy, waits_in_less_than};
 use jc_tests::{Running, Sandbox, keeps_the_contract, sandbox, skip};
 use rustix::process::Signal;
 
@@ -82,6 +83,24 @@ fn each_run_has_a_group_of_its_own() {
         end(one);
         assert!(!first.exists() && second.exists());
         end(two);
+    });
+}
+
+#[test]
+fn little_memory() {
+    sandbox(|s| {
+        if std::env::var_os("JC_BIN_DIR").is_none() {
+            skip!("this is about the programs as `make` builds them");
+        }
+        let options = ["-m", "64M", "--pids", "20", "--report", "r", "--"];
+        let mut link = s
+            .cmd(own_copy(s, TOOL))
+            .args(options)
+            .args(["sh", "-c", "echo ready; exec sleep 1000"])
+            .spawn();
+        link.wait_for("ready");
+        waits_in_less_than(&link, 1024);
+        end(link);
     });
 }
 

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::{Controller, can_limit};
@@ -189,5 +190,38 @@ fn what_cannot_be_held_is_an_error() {
         refused(&["--set", "memory"], "not FILE=VALUE");
         refused(&["--set", "nosuch.max=1"], "nosuch: not available");
         refused(&["--name", "a/b"], "not a name");
+    });
+}
+
+/// A directory that cannot be removed is told, and keeps none of the others. The next one sweeps it.
+#[test]
+fn removed_wherever_it_can_be() {
+    sandbox(|s| {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let directory = |controller: &str| {
+            let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let mut v1 = fields.filter(|fields| fields[2] == "cgroup");
+            let mount =
+                v1.find(|fields| fields[3].split(',').any(|option| option == controller))?;
+            Some(PathBuf::from(mount[1]).join("jc/tests-undone"))
+        };
+        let (Some(memory), Some(pids)) = (directory("memory"), directory("pids")) else {
+            skip!("this host has one hierarchy for all");
+        };
+        for (kept, gone) in [(&memory, &pids), (&pids, &memory)] {
+            let options = ["-m", "64M", "--pids", "9", "--name", "tests-undone", "--", "true"];
+            let ran = s
+                .cmd("strace")
+                .args(["--output=/dev/null", "--quiet=all", "--inject=rmdir:error=EPERM"])
+                .arg(format!("--trace-path={}", kept.display()))
+                .arg("--")
+                .arg(s.bin(TOOL))
+                .args(options)
+                .run();
+            ran.code(125).stdout("").fails_as(TOOL, "Operation not permitted");
+            assert!(kept.exists() && !gone.exists(), "{}", kept.display());
+            s.jc(TOOL).args(options).run().code(0).stdout("").stderr("");
+            assert!(!kept.exists(), "{}", kept.display());
+        }
     });
 }

@@ -1,13 +1,16 @@
-//! Many runs of `jc-cgroup`, many at once, and many that are killed: nothing remains.
+//! Many runs of `jc-cgroup`, many at once, and many that are killed: nothing remains. And how long one
+//! of many takes.
 
 #![cfg(target_os = "linux")]
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::can_limit;
+use jc_tests::time::start_times;
 use jc_tests::{Cmd, Running, Sandbox, sandbox, sandbox_for, skip};
 use rustix::process::Signal;
 
@@ -153,6 +156,24 @@ fn the_first_instruction_is_inside_in_a_thousand_starts() {
         let memory = ran.out().lines().filter(|l| l.contains("memory:")).filter(inside).count();
         assert!(memory == 1000 || !ran.out().contains("memory:"), "{memory} of memory");
         place.is_empty(s);
+    });
+}
+
+#[test]
+fn less_than_a_millisecond_more() {
+    let _one = alone();
+    sandbox_for(LIMIT, |s| {
+        if std::env::var_os("JC_BIN_DIR").is_none() {
+            skip!("this is about the programs as `make` builds them");
+        }
+        if !fs::read_to_string("/proc/self/mounts").unwrap().contains(" cgroup2 ") {
+            skip!("this host has no cgroup version 2");
+        }
+        let mut linked = Command::new(s.bin(TOOL));
+        linked.args(["--", "/bin/true"]);
+        let [linked, alone] = start_times([linked, Command::new("/bin/true")], 300);
+        eprintln!("{linked:?}, without {alone:?}");
+        assert!(linked < alone + Duration::from_millis(1), "{linked:?}, without {alone:?}");
     });
 }
 

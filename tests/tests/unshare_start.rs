@@ -5,29 +5,12 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use jc_tests::time::start_times;
 use jc_tests::{sandbox, sandbox_for, skip};
 
 const TOOL: &str = "jc-unshare";
-
-/// The time that nine of ten runs of each command take at least, the commands taking turns: whoever
-/// else uses the machine disturbs all of them, and the quickest runs least.
-fn start_times<const N: usize>(mut commands: [Command; N], runs: usize) -> [Duration; N] {
-    let mut times = [const { Vec::new() }; N];
-    for _ in 0..runs {
-        for (command, times) in commands.iter_mut().zip(&mut times) {
-            let begin = Instant::now();
-            let status = command.status().unwrap();
-            times.push(begin.elapsed());
-            assert!(status.success(), "{command:?}: {status}");
-        }
-    }
-    times.map(|mut times| {
-        times.sort_unstable();
-        times[runs / 10]
-    })
-}
 
 #[test]
 fn sooner_than_unshare_1() {

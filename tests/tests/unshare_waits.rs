@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use jc_tests::memory::{own_copy, waits_in_less_than};
 use jc_tests::{Running, Sandbox, sandbox, skip};
 use rustix::process::Signal;
 
@@ -15,28 +16,20 @@ fn waiting(s: &Sandbox, options: &[&str], script: &str) -> Running {
     running
 }
 
-/// What one more link takes, in KiB: pages of the program that another has mapped too are shared.
-fn private_memory(pid: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-    let private = rollup.lines().filter(|line| line.starts_with("Private_"));
-    private.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
-}
-
 #[test]
 fn little_memory() {
     sandbox(|s| {
         if std::env::var_os("JC_BIN_DIR").is_none() {
             skip!("this is about the programs as `make` builds them");
         }
+        let copy = own_copy(s, TOOL);
         for options in [&["-p"][..], &["-p", "--init"]] {
             let script = "echo ready; read -r x; exec sleep 1000";
-            let links = [waiting(s, options, script), waiting(s, options, script)];
-            let each = links.each_ref().map(|link| private_memory(link.pid()));
-            assert!(each.iter().all(|private| *private < 500), "{options:?}: {each:?} KiB");
-            for link in links {
-                link.signal(Signal::KILL);
-                link.wait().killed_by(Signal::KILL);
-            }
+            let mut link = s.cmd(&copy).args(options).args(["--", "sh", "-c", script]).spawn();
+            link.wait_for("ready");
+            waits_in_less_than(&link, 500);
+            link.signal(Signal::KILL);
+            link.wait().killed_by(Signal::KILL);
         }
     });
 }
