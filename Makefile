@@ -106,6 +106,10 @@ test demo:
 bench-pull: all
 	tests/bench-pull.sh '$(bin)'
 
+# How fast a sandbox starts, against a C program that makes the same system calls. As root.
+bench-start: all
+	tests/bench-start.sh '$(bin)'
+
 lint:
 	@tests/packages.sh lint
 	$(cargo) fmt --all --check

@@ -134,10 +134,12 @@ impl Spaces {
         self.words.iter().any(|word| word == "-u")
     }
 
-    /// What jc-exec has to enter.
+    /// What jc-exec has to enter by jc-unshare. Not the PID namespace: jc-rootfs does that, last, where
+    /// those inside cannot look at the host through it any more.
     fn kinds(&self, has_user: bool, has_net: bool) -> String {
         let (user, net) = (has_user.then_some("user"), has_net.then_some("net"));
-        let all: Vec<&str> = user.into_iter().chain(self.own.iter().copied()).chain(net).collect();
+        let own = self.own.iter().copied().filter(|kind| *kind != "pid");
+        let all: Vec<&str> = user.into_iter().chain(own).chain(net).collect();
         all.join(",")
     }
 }

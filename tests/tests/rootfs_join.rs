@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use jc_tests::{Running, Sandbox, sandbox, workspace_dir};
+use jc_tests::pty::Terminal;
+use jc_tests::{Running, Sandbox, sandbox, skip, workspace_dir};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, wait};
 
@@ -133,10 +134,10 @@ fn a_payload_starts_clean() {
         let trace = fs::read_to_string(s.path("trace")).unwrap();
         assert!(trace.starts_with("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) = "), "{trace}");
         // The same way around, with a file as a working directory, or one that is not below the root.
-        in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run().code(125).stderr(
-            "jc-rootfs: open /proc/self/cwd: Too many levels of symbolic links\n\
-             jc-rootfs: hint: a link of procfs leads to where no path does\n",
-        );
+        let ran = in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run();
+        let hint = "\njc-rootfs: hint: a link of procfs leads to where no path does\n";
+        assert!(ran.err().ends_with(hint), "{ran}");
+        ran.code(125).fails_as("jc-rootfs", "open /proc/self/cwd: ");
         in_layer(s, &["-w", "/etc/passwd"], ":")
             .run()
             .code(125)
@@ -291,5 +292,69 @@ fn who_joins_is_a_process_of_the_container() {
         fs::write(s.path("go/on"), "").unwrap();
         waits.wait().code(0);
         s.wait_for_no_process();
+    });
+}
+
+/// Who is in a container has had time to prepare its files for who joins.
+#[test]
+fn a_hostile_container_is_entered_or_refused() {
+    sandbox(|s| {
+        root(s, "root");
+        fs::create_dir(s.path("outside")).unwrap();
+        fs::write(s.path("outside/f"), "root:x:0:0::/:/bin/sh\nevil:x:0:0::/:/bin/sh\n").unwrap();
+        let before =
+            s.sh("find outside file /dev -printf '%p %s %T@\\n'; cat /proc/mounts").run().out();
+        let (waits, pid) = container(s, &[]);
+        let inside = |script: &str| {
+            s.jc("jc-rootfs").args(["--join", &pid, "--", "sh", "-c", script]).run().code(0);
+        };
+        for trap in [
+            "ln -s /../../../srv/outside/f",
+            "ln -s /proc/1/root/srv/outside/f",
+            "ln -s /proc/self/exe",
+            "mkfifo",
+            "mkdir",
+            "mknod -m 666 % c 1 5; :",
+        ] {
+            for place in ["/etc/passwd", "/etc/group", "/work"] {
+                let make = if trap.contains('%') {
+                    trap.replace('%', place)
+                } else {
+                    format!("{trap} {place}")
+                };
+                inside(&format!("rm -rf {place}; {make}"));
+                let join = s.jc("jc-rootfs").args(["--join", &pid, "-u", "evil", "-w", "/work/w"]);
+                let ran = join.args(["--", "true"]).timeout(Duration::from_secs(5)).run();
+                ran.code(125).stdout("").fails_as("jc-rootfs", "");
+            }
+        }
+        inside("rm -rf /etc/passwd /etc/group /work");
+        let after =
+            s.sh("find outside file /dev -printf '%p %s %T@\\n'; cat /proc/mounts").run().out();
+        assert_eq!(before, after);
+        fs::write(s.path("go/on"), "").unwrap();
+        waits.wait().code(0);
+    });
+}
+
+/// A payload that shares a terminal with the caller types into it by TIOCSTI (CVE-2017-5226).
+#[test]
+fn a_new_session_keeps_a_payload_from_typing_for_its_caller() {
+    sandbox(|s| {
+        if fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").is_ok_and(|on| on.trim() == "0") {
+            skip!("this kernel refuses TIOCSTI to everybody");
+        }
+        root(s, "root");
+        let source = workspace_dir().join("tests/tests/rootfs_support/probe.c");
+        s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/probe"]).arg(source).run().code(0);
+        // An address that cannot be read: refused before it is looked at, or after.
+        let line = format!("native {} 1 {} 8", nix::libc::SYS_ioctl, nix::libc::TIOCSTI);
+        let type_in = |options: &[&str]| {
+            let script = format!("echo {line} | probe");
+            let cmd = in_layer(s, &[&["--cap-drop", "ALL"], options].concat(), &script);
+            Terminal::start(cmd).wait().1
+        };
+        assert!(type_in(&[]).contains("Bad address"));
+        assert!(type_in(&["--new-session"]).contains("Operation not permitted"));
     });
 }

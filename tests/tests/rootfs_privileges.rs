@@ -48,6 +48,11 @@ fn capabilities_are_the_same_in_all_sets() {
         ] {
             in_layer(s, options, ":").run().code(125).fails_as("jc-rootfs", error);
         }
+        // What the caller left inheritable is nothing for the payload (CVE-2022-27650, -29162).
+        let chown =
+            ["--inh-caps=+chown", "jc-rootfs", "--layer", "root", "--cap-add=ALL", "--", "grep"];
+        let ran = s.cmd("setpriv").args(chown).args(["CapInh", "/proc/self/status"]).run();
+        ran.code(0).stdout("CapInh:\t0000000000000000\n");
         // Without CAP_SETPCAP nothing can be dropped, and nobody gets what is not there.
         let poor = |option: &str| {
             s.cmd("setpriv")

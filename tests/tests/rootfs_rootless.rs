@@ -132,7 +132,7 @@ fn with_a_single_id() {
 /// The kernel, or a filter as containers have it, may not allow what this needs.
 #[test]
 fn what_a_machine_does_not_allow_is_named() {
-    use jc_tests::seccomp::without;
+    use jc_tests::seccomp::{without, without_if};
     use nix::libc::{EPERM, SYS_fsconfig, SYS_fsopen};
     sandbox(|s| {
         root(s, "root");
@@ -144,6 +144,16 @@ fn what_a_machine_does_not_allow_is_named() {
             assert!(ran.err().contains("\njc-rootfs: hint: "), "{ran}");
             ran.code(125).fails_as("jc-rootfs", "Operation not permitted");
         }
+        // Where no overlay may be made, that is what is said.
+        const FSCONFIG_CMD_CREATE: u64 = 6;
+        ann.sh("mkdir up").run().code(0);
+        let ran = without_if(SYS_fsconfig, (1, FSCONFIG_CMD_CREATE), EPERM, || {
+            ann.sh(&format!("exec {SINGLE} --layer /srv/root --upper up -- true")).spawn()
+        });
+        ran.wait().code(125).stderr(
+            "jc-rootfs: create overlay: Operation not permitted\n\
+             jc-rootfs: hint: this kernel may not let a user namespace have an overlay (Linux 5.11 does)\n",
+        );
         // She owns nothing here.
         let ran = ann.sh("exec jc-rootfs --layer /srv/root -- true").run();
         assert!(ran.err().contains("put jc-unshare -U -r in front"), "{ran}");
