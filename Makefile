@@ -106,6 +106,10 @@ test demo:
 bench-pull: all
 	tests/bench-pull.sh '$(bin)'
 
+# How long a container takes from start to end, beside who else starts containers here.
+bench-start: all
+	tests/bench-run.sh '$(bin)'
+
 lint:
 	@tests/packages.sh lint
 	$(cargo) fmt --all --check
