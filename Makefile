@@ -106,9 +106,11 @@ test demo:
 bench-pull: all
 	tests/bench-pull.sh '$(bin)'
 
-# How fast a sandbox starts, against a C program that makes the same system calls. As root.
+# How fast a sandbox starts beside a C program that makes the same system calls, and a container, from
+# start to end, beside who else starts containers here. As root.
 bench-start: all
 	tests/bench-start.sh '$(bin)'
+	tests/bench-run.sh '$(bin)'
 
 lint:
 	@tests/packages.sh lint

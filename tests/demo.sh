@@ -111,28 +111,28 @@ echo "An OCI image is in $dir/busybox: $(du -sk busybox | cut -f1) KiB."
 expect 0 'Pull it into a store. What to run, the record, is one line on stdout.' \
 	'jc-pull --store store oci:busybox >record; cut -c 1-150 record'
 expect 0 'Run it: its own entry point, command, environment and working directory.' \
-	'jc-pull --store store oci:busybox | jc-run'
+	'jc-pull --store store oci:busybox | jc-run --network none'
 expect 0 'The host is called one thing, the container another.' \
-	'hostname; jc-run <record -- hostname; jc-run --hostname demo <record -- hostname'
+	'hostname; jc-run --network none <record -- hostname; jc-run --network none --hostname demo <record -- hostname'
 expect 0 'The payload is PID 1, and sees no process of the host.' \
-	"jc-run <record -- sh -c 'echo I am PID \$\$; ps'"
+	"jc-run --network none <record -- sh -c 'echo I am PID \$\$; ps'"
 expect 0 'The root is the image and nothing else.' \
-	"jc-run <record -- sh -c 'ls /; cat /etc/os-release'"
-expect 0 'The network is its own: loopback, until somebody plugs a cable in.' \
-	"jc-run <record -- ip -o addr"
+	"jc-run --network none <record -- sh -c 'ls /; cat /etc/os-release'"
+expect 0 'The network is its own: loopback here, by default a bridge.' \
+	"jc-run --network none <record -- ip -o addr"
 expect 0 'Bytes after the record are the payload'\''s.' \
-	"(cat record; printf 'a\nb\n') | jc-run -- wc -l"
+	"(cat record; printf 'a\nb\n') | jc-run --network none -- wc -l"
 expect 42 'Its exit code is passed on.' \
-	"jc-run <record -- sh -c 'exit 42'"
+	"jc-run --network none <record -- sh -c 'exit 42'"
 if memory_controller; then
 	expect 137 '200 MiB do not fit into a limit of 64 MiB: the kernel kills it, which is 128+9.' \
-		"jc-run -m 64M <record -- dd if=/dev/zero of=/dev/null bs=200M count=1"
+		"jc-run --network none -m 64M <record -- dd if=/dev/zero of=/dev/null bs=200M count=1"
 else
 	expect 125 'This host has no memory controller to use, and a limit that is none is an error.' \
-		'jc-run -m 64M <record -- true'
+		'jc-run --network none -m 64M <record -- true'
 fi
 expect 0 'jc-run only composes. This is the chain; each link works alone.' \
-	'jc-run --print <record -- hostname'
+	'jc-run --network none --print <record -- hostname'
 
 cat <<'END'
 

@@ -63,6 +63,10 @@ test)
 	need buildah buildah
 	need mmdebstrap mmdebstrap
 	need jq jq
+	need zsh zsh
+	need fish fish
+	need lintian lintian
+	need parallel parallel
 	need openssl openssl
 	[ "$(uname -m)" != x86_64 ] || need qemu-system-x86_64 qemu-system-x86
 	;;

@@ -11,7 +11,7 @@ use crate::group::{Group, Wish};
 use crate::hierarchy::Version;
 use crate::report::{Target, outcome};
 use crate::usage::Meter;
-use crate::{Args, TOOL, delegate};
+use crate::{Args, Measure, TOOL, delegate};
 
 /// Acts on a group that runs, if the arguments name an action.
 pub fn act(args: &Args) -> Result<Option<ExitCode>> {
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         name: args.name.clone(),
         evacuate: args.evacuate,
         unattended: args.exec,
-        measured: report.is_some(),
+        measured: report.is_some() && args.measure == Measure::All,
     };
     let group = Group::make(&args.limits, &wish)?;
     if args.delegate {

@@ -65,6 +65,9 @@ pub struct Args {
     /// Write what was used to a file or descriptor, as JSON
     #[arg(long, value_name = "FILE|FD", conflicts_with = "exec", allow_hyphen_values = true)]
     report: Option<String>,
+    /// What --report measures: all that can be, or only what has a limit anyway, which is quicker
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "report")]
+    measure: Measure,
     /// Join and execute, without staying to clean up
     #[arg(long)]
     exec: bool,
@@ -98,6 +101,15 @@ pub struct Args {
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROG")]
     program: Vec<OsString>,
+}
+
+/// What is measured.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+enum Measure {
+    #[default]
+    All,
+    Limited,
 }
 
 #[cfg(target_os = "linux")]

@@ -157,7 +157,10 @@ fn hostname(matches: &ArgMatches, id: &str) -> String {
 /// The bill tells whether memory ran out.
 fn bill(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
     match matches.contains_id("memory") && !matches.contains_id("report") {
-        true => option("--report", state_dir.join("usage.json").as_os_str()),
+        true => {
+            let file = option("--report", state_dir.join("usage.json").as_os_str());
+            [file, words(&["--measure", "limited"])].concat()
+        }
         false => Vec::new(),
     }
 }

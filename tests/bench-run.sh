@@ -1,0 +1,108 @@
+#!/bin/bash
+# How long a container takes from start to end, beside whatever else starts containers here: everybody
+# in turn, medians; then starts a second of two loops side by side.
+# Usage: tests/bench-run.sh BIN_DIR [ROUNDS]     (root)
+set -euo pipefail
+export LC_ALL=C
+bin=$(realpath "$1")
+rounds=${2:-200}
+here=$(realpath "$(dirname "$0")")
+[ "$(id -u)" = 0 ] || { echo "${0##*/}: needs root" >&2; exit 1; }
+
+# Mounts, bridge and state dirs are this script's own, and end with it.
+if [ -z "${JC_BENCH_INSIDE-}" ]; then
+	JC_BENCH_INSIDE=1 exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@"
+fi
+export PATH=$bin:$PATH
+ip link set lo up
+mount -t tmpfs tmpfs /run
+work=$(mktemp -d "${TMPDIR:-/tmp}/jc-bench-run.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+mkdir -p root/bin root/etc root/proc root/dev root/sys
+echo 'int main(void) { return 0; }' >true.c
+cc -static -O2 -o root/bin/true true.c
+touch root/etc/hosts root/etc/hostname root/etc/resolv.conf
+
+limits='-m 256M --pids-limit 100'
+commands=()
+# The same system calls and nothing else, without network, limits, state or hardening.
+if [ -e "$here/bench-start.c" ] && cc -static -O2 -o floor "$here/bench-start.c" 2>/dev/null; then
+	commands+=("C floor=./floor floor $work/root")
+fi
+commands+=("jc-run=jc-run $limits --rootfs $work/root --network none -- true")
+commands+=("jc-run, no limits=jc-run --rootfs $work/root --network none -- true")
+commands+=("jc-run, bridge=jc-run $limits --rootfs $work/root -- true")
+if command -v bwrap >/dev/null; then
+	commands+=("bwrap=bwrap --unshare-user-try --unshare-pid --unshare-uts --unshare-ipc --unshare-cgroup --unshare-net --die-with-parent --bind $work/root / --proc /proc --dev /dev true")
+fi
+if command -v crun >/dev/null; then
+	# crun refuses hybrid hierarchies.
+	umount -q /sys/fs/cgroup/unified || true
+	mkdir bundle
+	(cd bundle && crun spec && jq --arg root "$work/root" '.root = {path: $root}
+		| .process.terminal = false | .process.args = ["true"]
+		| .linux.resources.memory = {limit: 268435456} | .linux.resources.pids = {limit: 100}' \
+		config.json >new && mv new config.json)
+	commands+=("crun=crun run --bundle $work/bundle jc-bench")
+fi
+if command -v podman >/dev/null; then
+	podman="podman --root $work/podman --runroot /run/podman --cgroup-manager cgroupfs"
+	commands+=("podman=$podman run --rm --memory 256m --rootfs $work/root true")
+fi
+
+python3 - "$rounds" "${commands[@]}" <<'END'
+import os, statistics, sys, time
+
+rounds = int(sys.argv[1])
+commands = dict(word.split("=", 1) for word in sys.argv[2:])
+null = os.open("/dev/null", os.O_RDWR)
+
+def start(words):
+    actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1)]
+    return os.posix_spawnp(words[0], words, os.environ, file_actions=actions)
+
+def run(words):
+    begin = time.perf_counter()
+    pid = start(words)
+    _, status = os.waitpid(pid, 0)
+    took = time.perf_counter() - begin
+    if status:
+        raise SystemExit("%s: failed (%d)" % (" ".join(words), os.waitstatus_to_exitcode(status)))
+    return took * 1e3
+
+commands = {name: line.split() for name, line in commands.items()}
+for name in list(commands):
+    try:
+        run(commands[name])
+    except (SystemExit, OSError) as error:
+        print("left out:", name, error)
+        del commands[name]
+times = {name: [] for name in commands}
+for round in range(rounds):
+    for name, words in commands.items():
+        # What takes a hundred times as long need not be done as often.
+        if name != "podman" or round % 20 == 0:
+            times[name].append(run(words))
+
+def loops(words, seconds=3):
+    """Starts a second of two loops side by side."""
+    if "jc-bench" in words:
+        return float("nan")  # one name, one container
+    end, done, running = time.perf_counter() + seconds, 0, set()
+    while time.perf_counter() < end or running:
+        while len(running) < 2 and time.perf_counter() < end:
+            running.add(start(words))
+        pid, _ = os.wait()
+        running.discard(pid)
+        done += 1
+    return done / seconds
+
+ours = statistics.median(times["jc-run"])
+print("%-20s %10s %10s %12s %14s" % ("", "p10 ms", "median ms", "to jc-run", "starts/s, two"))
+for name, took in times.items():
+    median = statistics.median(took)
+    p10 = sorted(took)[len(took) // 10]
+    rate = loops(commands[name])
+    print("%-20s %10.2f %10.2f %12.2f %14.0f" % (name, p10, median, median / ours, rate))
+END

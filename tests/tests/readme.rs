@@ -1,0 +1,99 @@
+//! The README's lines, as far as this machine can run them.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use jc_tests::image::{Image, Layout};
+use jc_tests::roots::busybox_layer;
+use jc_tests::{Sandbox, sandbox, workspace_dir};
+
+/// The block of code after the first line that contains this text, without its indentation.
+fn block(after: &str) -> String {
+    let text = fs::read_to_string(workspace_dir().join("README.md")).unwrap();
+    let text = &text[text.find(after).unwrap_or_else(|| panic!("no {after:?}"))..];
+    let lines = text.lines().skip_while(|line| !line.starts_with("    "));
+    let lines = lines.take_while(|line| line.starts_with("    ") || line.is_empty());
+    lines.map(|line| line.strip_prefix("    ").unwrap_or("").to_owned() + "\n").collect()
+}
+
+/// A source tree with a test, in it the image that the lines name.
+fn sources(s: &Sandbox) {
+    Layout::new(s.path("image")).image("x", &Image::new().layer(busybox_layer()));
+    fs::create_dir_all(s.path("tree/ci")).unwrap();
+    let test = "pwd; id -u; ip -o link | wc -l; echo tested > result; exit 3\n";
+    fs::write(s.path("tree/ci/test.sh"), test).unwrap();
+    s.sh("chown -R 1000:1000 tree").run().code(0);
+}
+
+fn result(s: &Sandbox) -> String {
+    let path = s.path("tree/result");
+    let result = fs::read_to_string(&path).unwrap();
+    fs::remove_file(path).unwrap();
+    result
+}
+
+#[test]
+fn a_step_of_github_actions() {
+    sandbox(|s| {
+        sources(s);
+        let block = block("**GitHub Actions**");
+        let (_, script) = block.split_once("run: |\n").unwrap();
+        // Root here, and no registry; whose the tree is, is the calling user.
+        let script = script.replace("sudo ", "").replace("debian:12", "oci:/srv/image");
+        let script = script.replace("$(id -u):$(id -g)", "1000:1000");
+        let step = s.sh(&format!("cd tree; set -e; {script}")).run();
+        step.code(3).stdout("/src\n1000\n1\n");
+        assert_eq!(result(s), "tested\n");
+    });
+}
+
+#[test]
+fn a_job_of_gitlab() {
+    sandbox(|s| {
+        sources(s);
+        let block = block("**GitLab**");
+        let lines: Vec<&str> =
+            block.lines().filter_map(|line| line.strip_prefix("    - ")).collect();
+        assert_eq!(lines.len(), 3, "{block}");
+        let script = lines[..2].join("\n").replace("debian:12", "oci:/srv/image");
+        let job = s.sh(&format!("cd tree; set -e; {script}")).env("CI_PROJECT_DIR", "/srv/tree");
+        job.run().code(3).stdout("/src\n0\n2\n").stderr("");
+        assert_eq!(result(s), "tested\n");
+        s.sh("jc-run -d --rm --image oci:/srv/image -- sleep 1000").run().code(0);
+        s.sh(lines[2]).run().code(0);
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn a_makefile() {
+    sandbox(|s| {
+        sources(s);
+        fs::write(s.path("tree/Makefile"), block("**A Makefile**")).unwrap();
+        let make = "cd tree; env -u MAKEFLAGS -u MAKELEVEL make -s test IMAGE=oci:/srv/image";
+        let ran = s.sh(make).run();
+        ran.code(2).stdout("/src\n0\n1\n");
+        assert_eq!(result(s), "tested\n");
+    });
+}
+
+#[test]
+fn the_walk_and_a_containers_life() {
+    sandbox(|s| {
+        let text = fs::read_to_string(workspace_dir().join("README.md")).unwrap();
+        let start = text.find("## A walk through the chain").unwrap();
+        let end = text.find("## In CI").unwrap();
+        let lines = text[start..end].lines().filter_map(|line| line.strip_prefix("    "));
+        // What needs a keyboard is tested elsewhere.
+        let script: String =
+            lines.filter(|line| !line.contains("-it")).map(|l| format!("{l}\n")).collect();
+        let ran = s.sh(&script).timeout(std::time::Duration::from_secs(60)).run();
+        let out = ran.out();
+        for shown in ["I am process 1\n", "137\n", "box\n", "up\n", "eth0", "/bin/busybox"] {
+            assert!(out.contains(shown) || shown == "/bin/busybox", "{shown}\n{ran}");
+        }
+        ran.code(0);
+        s.wait_for_no_process();
+    });
+}
