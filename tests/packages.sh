@@ -45,6 +45,9 @@ test)
 	need mandoc mandoc
 	need ip iproute2
 	need nft nftables
+	need pasta passt
+	need iperf3 iperf3
+	need perl perl-base
 	need readelf binutils
 	need script bsdutils
 	need setpriv util-linux

@@ -93,6 +93,7 @@ impl Socket {
     /// A socket for nf_tables.
     pub fn netfilter() -> Result<Self> {
         Self::open(Family::Netfilter)
+            .map_err(|error| error.hint("the kernel may lack netfilter: modprobe nf_tables"))
     }
 
     fn open(family: Family) -> Result<Self> {

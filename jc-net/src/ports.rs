@@ -7,7 +7,8 @@ use std::str::FromStr;
 use jc_unshare::{Context, Error, Result};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, socket_with, sockopt,
+    AddressFamily, Shutdown, SocketFlags, SocketType, bind, getsockname, ipproto, listen, shutdown,
+    socket_with, sockopt,
 };
 
 /// A transport protocol with ports.
@@ -274,7 +275,13 @@ fn bound(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<OwnedFd>
     // Connections that somebody had there before do not count, but a later server must not share it.
     let is_tcp = protocol == Protocol::Tcp;
     sockopt::set_socket_reuseaddr(&socket, is_tcp).op(&name)?;
-    match bind(&socket, &address) {
+    let taken = bind(&socket, &address).and_then(|()| match is_tcp && port != 0 {
+        // Older kernels (6.1) take the first holder's option to be what it was at its bind, until
+        // somebody wants to listen. To listen for good would leave who comes past the rules waiting.
+        true => listen(&socket, 1).and_then(|()| shutdown(&socket, Shutdown::Read)),
+        false => Ok(()),
+    });
+    match taken {
         Err(Errno::ADDRINUSE) => {
             return Err(Error::new(format_args!("{name}: the port is in use")));
         }

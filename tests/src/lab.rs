@@ -45,7 +45,12 @@ impl Net {
 
     /// That of a process.
     pub fn of(process: &Running) -> Self {
-        Self(File::open(format!("/proc/{}/ns/net", process.pid())).unwrap())
+        Self::of_pid(process.pid())
+    }
+
+    /// That of a process, by its number.
+    pub fn of_pid(pid: u32) -> Self {
+        Self(File::open(format!("/proc/{pid}/ns/net")).unwrap())
     }
 
     /// A new one, which lives as long as this, with its loopback up.

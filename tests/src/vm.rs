@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(200);
 /// The programs that come along.
 const PROGRAMS: [&str; 5] = ["jc-cgroup", "jc-net", "jc-rootfs", "jc-run", "jc-unshare"];
 
-/// What the script starts with: applets, file systems, modules; and out of the initramfs, which no
+/// What the script starts with: applets, file systems, modules, those of jc-net in /lib; and out of the initramfs, which no
 /// program can pivot away.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -31,6 +31,7 @@ insmod /overlay.ko
 insmod /brd.ko rd_nr=1 rd_size=65536
 mount -t tmpfs tmpfs /new
 cp -a /bin /etc /script.sh /new/
+mkdir /new/lib && cp /net/* /new/lib/
 mkdir /new/proc /new/sys /new/dev /new/tmp
 for dir in proc sys dev; do mount --move /$dir /new/$dir; done
 exec switch_root /new /bin/sh -c '
@@ -46,7 +47,7 @@ exec switch_root /new /bin/sh -c '
 /// its checks (`ok WHAT`, `is WHAT FOUND EXPECTED`) held, and that there were `checks` of them.
 pub fn run_in_vm(sandbox: &Sandbox, script: &str, checks: usize) {
     let kernel = PathBuf::from(env::var_os("JC_FIXTURES").unwrap_or_default()).join("kernel");
-    if !kernel.join("vmlinuz").exists() {
+    if !kernel.join("vmlinuz").exists() || !kernel.join("net.list").exists() {
         skip(&format!("no kernel in {}", kernel.display()));
     }
     let image = sandbox.path("initramfs.gz");
@@ -68,7 +69,7 @@ pub fn run_in_vm(sandbox: &Sandbox, script: &str, checks: usize) {
 
 fn initramfs(sandbox: &Sandbox, kernel: &Path, script: &str) -> Vec<u8> {
     let mut archive = Cpio::default();
-    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "new"] {
+    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "new", "net"] {
         archive.add(dir, 0o040_755, b"");
     }
     archive.add("init", 0o100_755, INIT.as_bytes());
@@ -81,6 +82,13 @@ fn initramfs(sandbox: &Sandbox, kernel: &Path, script: &str) -> Vec<u8> {
     archive.add("etc/group", 0o100_644, b"root:x:0:\nuser:x:1000:\n");
     for module in ["overlay.ko", "brd.ko"] {
         archive.add(module, 0o100_644, &fs::read(kernel.join(module)).unwrap());
+    }
+    // What jc-net needs is for its script to load, in this order.
+    let list = fs::read_to_string(kernel.join("net.list")).unwrap();
+    archive.add("net/list", 0o100_644, list.as_bytes());
+    for module in list.split_whitespace() {
+        let file = format!("{module}.ko");
+        archive.add(&format!("net/{file}"), 0o100_644, &fs::read(kernel.join(&file)).unwrap());
     }
     let busybox = sandbox.sh("command -v busybox").run().code(0).out();
     archive.add("bin/busybox", 0o100_755, &fs::read(busybox.trim()).unwrap());

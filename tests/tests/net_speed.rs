@@ -75,7 +75,8 @@ fn a_start_costs_little_more_than_its_messages() {
             "jc-net {ours:.2} ms, minimal {least:.2}, empty namespace {empty:.2}, by hand {by_hand:.2}"
         );
         assert!(ours < least * 1.3, "{:.2} times the least", ours / least);
-        assert!(by_hand > ours * 8.0, "by hand {:.2} times", by_hand / ours);
+        // What is added to a new namespace and the program itself, which are the same in both.
+        assert!(by_hand - empty > 8.0 * (ours - empty), "{ours:.2} {empty:.2} {by_hand:.2}");
         keep.signal(Signal::KILL);
         keep.wait();
         s.wait_for_no_process();
