@@ -86,10 +86,10 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
         Some(link("jc-unshare", [words(&["--join", &format!("{PID}:{kinds}")])])),
         Some(link("jc-rootfs", [words(&["--join", PID]), resolved(&payload_options)?])),
     ];
-    state.set("exec", to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?);
+    let exec = to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?;
     let chain = Chain::new(links, payload);
     let (files, is_told) = (network.files(&hostname)?, network.is_made());
-    Ok(Plan { state, files, directories, is_told, chain })
+    Ok(Plan { state, files, directories, exec, is_told, chain })
 }
 
 fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString> {
@@ -357,10 +357,10 @@ mod tests {
 
     #[test]
     fn what_is_recorded_leads_back_into_the_container() {
-        let state = plan(&["-e", "HOME", "--label", "a=b", "--pid", "host"], IMAGE).unwrap().state;
+        let plan = plan(&["-e", "HOME", "--label", "a=b", "--pid", "host"], IMAGE).unwrap();
+        let (state, exec) = (plan.state, plan.exec);
         assert_eq!((state.get("stop-signal"), state.get("keep")), (Some("QUIT"), None));
         assert_eq!(state.annotations["a"], "b");
-        let exec = state.get("exec").unwrap();
         let home = format!("\"HOME={}\"", std::env::var("HOME").unwrap());
         assert!(exec.contains(r#"["jc-unshare","--join","PID:cgroup,uts,ipc,net"]"#), "{exec}");
         assert!(exec.contains(&home) && exec.contains(r#""-u","web""#), "{exec}");

@@ -2,18 +2,19 @@
 //! with the payload's number in it.
 
 use std::ffi::OsString;
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::supervise::{Exit, spawn};
-use jc_unshare::{Error, Kind, Result, Tool, exec, id, print};
+use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id, print};
 
 use crate::chain::Chain;
 use crate::compose::{PID, to_json};
 use crate::console::Console;
 use crate::flags::{option, values};
-use crate::plan::words;
+use crate::plan::{EXEC, words};
 use crate::process::{Process, ends_within};
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
@@ -124,9 +125,9 @@ fn links(
         }
         _ => return Err(Error::new(format_args!("{}: the container has ended", state.id))),
     };
-    let recorded = state.get("exec").and_then(|json| serde_json::from_str(json).ok());
-    let recorded: Vec<Vec<String>> = recorded
-        .ok_or_else(|| Error::new(format_args!("{}: its state lacks jc.exec", state.id)))?;
+    let path = state.bundle.join(EXEC);
+    let recorded: Vec<Vec<String>> = serde_json::from_slice(&fs::read(&path).on("read", &path)?)
+        .map_err(|e| Error::new(format_args!("{}: {e}", path.display())))?;
     let link = |link: Vec<String>| link.into_iter().map(OsString::from).collect();
     let mut links: Vec<Vec<OsString>> = recorded.into_iter().map(link).collect();
     for word in links.iter_mut().flat_map(|link| link.iter_mut().skip(1).take(2)) {

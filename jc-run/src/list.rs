@@ -1,5 +1,6 @@
 //! `jc-list`: what containers there are; and what dead ones have left goes.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
@@ -45,7 +46,7 @@ fn containers(base: &Path) -> Result<Vec<State>> {
     for (link, action) in SWEEPERS {
         sweep(link, action);
     }
-    states.sort_by(|a, b| seconds(b, "created").total_cmp(&seconds(a, "created")));
+    states.sort_by_cached_key(|state| Reverse((seconds(state, "created") * 1000.0) as u64));
     Ok(states)
 }
 

@@ -20,6 +20,8 @@ pub struct Plan {
     pub state: State,
     /// Files of the state dir, by name.
     pub files: Vec<(&'static str, String)>,
+    /// The chain of jc-exec, which goes into a file too.
+    pub exec: String,
     /// Directories of the state dir.
     pub directories: Vec<Directory>,
     /// Whether jc-net tells of the network, in a file.
@@ -44,6 +46,9 @@ pub const STATUS_FD: &str = "3";
 /// See [`STATUS_FD`].
 pub const NETWORK: &str = "network.json";
 
+/// The chain of jc-exec.
+pub const EXEC: &str = "exec.json";
+
 /// The FIFO through which jc-rootfs tells that the payload has been executed.
 pub const STARTED: &str = "started";
 
@@ -64,6 +69,8 @@ impl Plan {
             let path = self.path(name);
             fs::write(&path, text).on("write", &path)?;
         }
+        let path = self.path(EXEC);
+        fs::write(&path, &self.exec).on("write", &path)?;
         for directory in &self.directories {
             let path = self.path(&directory.name);
             fs::create_dir_all(&path).on("mkdir", &path)?;
