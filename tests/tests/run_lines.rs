@@ -145,10 +145,8 @@ fn a_web_server_with_a_published_port() {
         let hosts = s.sh("jc-exec web cat /etc/hosts").run().code(0).out();
         assert!(hosts.contains(&format!("{}\t{}", address.trim(), id.trim())), "{hosts}");
         // docker run --network container:web
-        let other = format!(
-            "jc-run --network container:web --image oci:/srv/image -- sh -c 'ip -o -4 addr; cat /etc/hosts'"
-        );
-        assert!(s.sh(&other).run().code(0).out().contains(address.trim()));
+        let other = "jc-run --network container:web --image oci:/srv/image -- sh -c 'ip -o -4 addr; cat /etc/hosts'";
+        assert!(s.sh(other).run().code(0).out().contains(address.trim()));
         s.sh("jc-stop -t 1 web && jc-rm web").run().code(0).stderr("");
         // docker run -P
         let all = s.sh("jc-run -d --rm --name p -P --image oci:/srv/image -- sleep 1000").run();
