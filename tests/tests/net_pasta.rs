@@ -50,22 +50,21 @@ fn published_ports_and_their_end() {
     sandbox(|s| {
         let lab = Lab::new();
         let script = "exec jc-unshare -U -r -- jc-net -p 8080:80 -p 127.0.0.1:8053:53/udp \
-                      --status-fd 3 -- jc-unshare -p -- sh -c 'echo ready
-                        while :; do echo hello | busybox nc -l -p 80 -w 5; done' 3>/tmp/status";
+                      --status-fd 3 -- sh -c 'echo ready; exec busybox httpd -f -p 80 -h /srv/www' \
+                      3>/tmp/status";
+        s.sh("mkdir www; echo hello >www/index.html; chmod -R a+rX .").run().code(0);
         let mut holder = user(s, script).spawn();
         holder.wait_for("ready");
         let status = fs::read_to_string("/tmp/status").unwrap();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         assert_eq!((&status["network"], &status["interface"]), (&"pasta".into(), &"eth0".into()));
         assert_eq!(status["ports"].as_array().unwrap().len(), 3, "{status}");
-        let mut told = None;
-        // The server of a shell is not always there.
-        for _ in 0..10 {
-            let answer = told.or_else(|| lab.host.ask(Transport::Tcp, "127.0.0.1", 8080));
-            told = answer.filter(|answer| !answer.is_empty());
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        // A server that waits for a question: this pasta (0.0~git20230309) loses the words of one that
+        // speaks first and closes, if they come from outside.
+        for (net, at) in [(&lab.host, "127.0.0.1"), (&lab.world, "198.51.100.2")] {
+            let get = format!("busybox wget -q -O - http://{at}:8080/");
+            assert_eq!(net.sh(&get), "hello\n", "{at}");
         }
-        assert_eq!(told.as_deref(), Some("hello\n"));
         let again = user(s, "jc-unshare -U -r -- jc-net -p 8080:80 -- echo ran").run();
         again.code(125).stdout("").fails_as(TOOL, "the port is in use");
         // Killed, it takes both with it.
