@@ -57,9 +57,12 @@ impl Mounted {
         self.lower.iter().find(|(path, _)| path == directory).map(|(_, pid)| *pid)
     }
 
-    /// A process with a layer whose name cannot be told: it was mounted by descriptor.
+    /// A process with a layer whose name cannot be told: jc-rootfs mounted it by descriptor, or by the
+    /// short name of one component that it had for that. Relative paths of several are others' layers.
     pub fn nameless(&self) -> Option<u32> {
-        let nameless = |path: &Path| path.starts_with("/proc") || !path.is_absolute();
+        let nameless = |path: &Path| {
+            path.starts_with("/proc") || path.is_relative() && path.components().count() == 1
+        };
         self.lower.iter().find(|(path, _)| nameless(path)).map(|(_, pid)| *pid)
     }
 }
@@ -126,8 +129,14 @@ mod tests {
         ] {
             assert_eq!(mounted.by(Path::new(path)), pid, "{path}");
         }
-        assert_eq!(mounted.nameless(), None);
-        mounted.read(b"1 1 0:9 / / rw - overlay o rw,lowerdir+=/proc/self/fd/4\n", 9);
-        assert_eq!(mounted.nameless(), Some(9));
+        for (line, nameless) in [
+            ("1 1 0:9 / / rw - overlay o rw,lowerdir=l/AB:l/CD,upperdir=AB/diff\n", None),
+            ("1 1 0:9 / / rw - overlay o rw,lowerdir+=/proc/self/fd/4\n", Some(9)),
+            ("1 1 0:9 / / rw - overlay o rw,lowerdir=0:1:1f\n", Some(9)),
+        ] {
+            let mut mounted = Mounted::default();
+            mounted.read(line.as_bytes(), 9);
+            assert_eq!(mounted.nameless(), nameless, "{line}");
+        }
     }
 }

@@ -10,6 +10,9 @@ use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
 use crate::in_use::Mounted;
 use crate::sys;
 
+/// As many layers are locked at once, each by a descriptor.
+const HELD_AT_ONCE: usize = 256;
+
 /// What was taken out.
 #[derive(Debug, Default)]
 pub struct Removed {
@@ -30,18 +33,12 @@ impl Store {
             let own = Needed::by(images, |_| true);
             let layers: Vec<String> = own.layers.difference(&needed.layers).cloned().collect();
             let blobs: Vec<String> = own.blobs.difference(&needed.blobs).cloned().collect();
-            let mounted = Mounted::now()?;
-            let mut held = Vec::new();
-            for name in &layers {
-                match self.hold(name, &mounted)? {
-                    Held::Free(lock) => held.push(lock),
-                    Held::Gone => {}
-                    Held::InUse(by) => {
-                        let with = images.iter().find(|image| image.layers.contains(name));
-                        let image = with.map(|image| image.reference.as_str()).unwrap_or_default();
-                        return Err(Error::new(format_args!("{image}: in use by {by}")));
-                    }
-                }
+            let held = self.hold(&layers)?;
+            let in_use = held.iter().zip(&layers).find_map(|(held, name)| Some((held.by()?, name)));
+            if let Some((by, name)) = in_use {
+                let with = images.iter().find(|image| image.layers.contains(name));
+                let image = with.map(|image| image.reference.as_str()).unwrap_or_default();
+                return Err(Error::new(format_args!("{image}: in use by {by}")));
             }
             for image in images {
                 let path = self.path.join(IMAGES).join(image.key());
@@ -56,23 +53,25 @@ impl Store {
     pub fn remove_unused(&self) -> Result<Removed> {
         self.exclusively(|| {
             let needed = Needed::by(&self.images()?, |_| true);
-            let mounted = Mounted::now()?;
-            let mut removed = Removed::default();
-            for name in names(&self.layers)? {
-                if !needed.layers.contains(&name)
-                    && matches!(self.hold(&name, &mounted)?, Held::Free(_))
-                {
-                    removed.layers.push(name);
-                }
+            let mut unused = names(&self.layers)?;
+            unused.retain(|name| !needed.layers.contains(name));
+            let mut layers = Vec::new();
+            for some in unused.chunks(HELD_AT_ONCE) {
+                let held = self.hold(some)?;
+                let free = held.iter().zip(some).filter(|(held, _)| held.is_free());
+                let free = free.map(|(_, name)| name.clone()).collect();
+                let taken = self.take(Removed { layers: free, ..Removed::default() })?;
+                layers.extend(taken.layers);
             }
             // Of a layer that a pull was killed at the point of making visible.
-            removed.sums = names(&self.sums)?;
+            let mut sums = names(&self.sums)?;
             for name in names(&self.layers)? {
-                removed.sums.retain(|sums| *sums != name);
+                sums.retain(|sums| *sums != name);
             }
-            removed.blobs = names(&self.blobs)?;
-            removed.blobs.retain(|name| !needed.blobs.contains(name));
-            self.take(removed)
+            let mut blobs = names(&self.blobs)?;
+            blobs.retain(|name| !needed.blobs.contains(name));
+            let rest = self.take(Removed { layers: Vec::new(), blobs, sums })?;
+            Ok(Removed { layers, ..rest })
         })
     }
 
@@ -83,19 +82,26 @@ impl Store {
         work()
     }
 
-    /// Who is about to mount a layer holds a shared lock on it until that is done; what is mounted
-    /// the kernel knows.
-    fn hold(&self, name: &str, mounted: &Mounted) -> Result<Held> {
-        let path = self.layer_path(name);
+    /// Holds layers against whoever is about to mount them: that is done under a shared lock. What is
+    /// mounted already the kernel knows, who is asked when nobody can begin any more.
+    fn hold(&self, names: &[String]) -> Result<Vec<Held>> {
+        let held: Result<Vec<Held>> = names.iter().map(|name| self.lock(name)).collect();
+        let (mut held, mounted) = (held?, Mounted::now()?);
+        for (held, name) in held.iter_mut().zip(names) {
+            let by = mounted.by(&self.layer_path(name)).or_else(|| mounted.nameless());
+            if let Some(pid) = by.filter(|_| held.is_free()) {
+                *held = Held::InUse(format!("process {pid}"));
+            }
+        }
+        Ok(held)
+    }
+
+    fn lock(&self, name: &str) -> Result<Held> {
         let Some(layer) = self.layer(name)? else { return Ok(Held::Gone) };
         match rustix::fs::flock(&layer, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(Held::InUse("a container that starts".to_owned())),
-            Err(e) => return Err(e).on("flock", path),
-        }
-        match mounted.by(&path).or_else(|| mounted.nameless()) {
-            Some(pid) => Ok(Held::InUse(format!("process {pid}"))),
-            None => Ok(Held::Free(layer)),
+            Ok(()) => Ok(Held::Free(layer)),
+            Err(Errno::WOULDBLOCK) => Ok(Held::InUse("a container that starts".to_owned())),
+            Err(e) => Err(e).on("flock", self.layer_path(name)),
         }
     }
 
@@ -130,6 +136,20 @@ enum Held {
     /// It is not there any more.
     Gone,
     InUse(String),
+}
+
+impl Held {
+    fn is_free(&self) -> bool {
+        matches!(self, Self::Free(_))
+    }
+
+    /// Who has it.
+    fn by(&self) -> Option<&str> {
+        match self {
+            Self::InUse(by) => Some(by),
+            Self::Free(_) | Self::Gone => None,
+        }
+    }
 }
 
 /// What images need, by file name.
