@@ -122,7 +122,8 @@ fn the_debian_package_is_clean_and_comes_and_goes() {
         s.sh(&make).timeout(std::time::Duration::from_secs(120)).run().code(0);
         let deb = s.sh("ls target/jc_*.deb").run().code(0).out();
         let deb = deb.trim();
-        let lintian = s.sh(&format!("lintian --allow-root --fail-on error,warning {deb}"));
+        let lintian =
+            s.sh(&format!("TMPDIR=/srv lintian --allow-root --fail-on error,warning {deb}"));
         lintian.timeout(std::time::Duration::from_secs(120)).run().code(0).stdout("");
         let dpkg = |what: &str| {
             let options = "--root=/srv/debian --force-not-root --force-depends --log=/dev/null";

@@ -71,21 +71,18 @@ fn ten_thousand_that_have_ended_are_listed_at_once() {
             fs::create_dir(&dir).unwrap();
             fs::write(format!("{dir}/state.json"), state.to_string()).unwrap();
         }
-        let times: Vec<Duration> = (0..5)
+        s.sh("jc-list -a | wc -l").run().code(0).stdout("10002\n");
+        // Its processor time: what else runs on this machine is not what is measured.
+        let times: Vec<f64> = (0..5)
             .map(|_| {
-                let start = Instant::now();
-                let ran = s.sh("jc-list -a | wc -l").run();
-                let took = start.elapsed();
-                ran.code(0).stdout("10002\n");
-                took
+                let script = "TIMEFORMAT='%U %S'; time jc-list -a > /dev/null";
+                let ran = s.cmd("bash").args(["-c", script]).run().code(0);
+                ran.err().split_whitespace().map(|part| part.parse::<f64>().unwrap()).sum()
             })
             .collect();
-        // The quickest: what else runs on this machine is not what is measured.
-        let best = times.iter().min().unwrap();
-        println!("jc-list -a of 10,000: {times:?}");
-        if !cfg!(debug_assertions) || std::env::var_os("JC_BIN_DIR").is_some() {
-            assert!(*best < Duration::from_millis(200), "{times:?}");
-        }
+        let best = times.iter().copied().fold(f64::MAX, f64::min);
+        println!("jc-list -a of 10,000, in seconds of processor time: {times:?}");
+        assert!(best < 0.2, "{times:?}");
         s.sh("jc-list -aq | xargs jc-rm").timeout(Duration::from_secs(60)).run().code(0);
         assert!(!fs::exists("/run/jc").unwrap());
     });

@@ -94,6 +94,12 @@ fn make_install_puts_all_in_its_place_and_uninstall_takes_it_away() {
         let section = page.extension().unwrap().to_string_lossy();
         expected.insert(root.join(format!("opt/jc/share/man/man{section}")).join(name));
     }
+    let share = root.join("opt/jc/share");
+    expected.insert(share.join("zsh/site-functions/_jc"));
+    for name in programs() {
+        expected.insert(share.join("bash-completion/completions").join(&name));
+        expected.insert(share.join(format!("fish/vendor_completions.d/{name}.fish")));
+    }
     let installed = files(&root);
     make("uninstall");
     let left = files(&root);
