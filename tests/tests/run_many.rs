@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jc_tests::cgroups::can_limit;
 use jc_tests::roots::busybox_root;
