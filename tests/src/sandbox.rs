@@ -30,6 +30,9 @@ use crate::skip;
 /// How long a test may take unless [`sandbox_for`] says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the kernel may take to be done with network namespaces.
+const SWEEPING: Duration = Duration::from_secs(3);
+
 /// The variable that tells a test program to be the inside of a sandbox.
 const INSIDE: &str = "JC_TESTS_INSIDE";
 
@@ -170,9 +173,12 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
     // Caught here: libtest would take the panic that a test expects of its sandbox for a success.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         body(&sandbox);
-        // The bridge stays for the next container, until somebody sweeps.
-        if Path::new("/proc/self/net/dev_snmp6/jc0").exists() {
+        // The bridge stays for the next container until somebody sweeps, and is in use until the
+        // kernel has taken apart the last network namespace, which it does in its own time.
+        let start = Instant::now();
+        while Path::new("/proc/self/net/dev_snmp6/jc0").exists() && start.elapsed() < SWEEPING {
             sandbox.jc("jc-net").arg("--gc").run().code(0);
+            thread::sleep(Duration::from_millis(10));
         }
         let leaks = before.leaks();
         assert!(leaks.is_empty(), "left behind:\n    {}", leaks.join("\n    "));
