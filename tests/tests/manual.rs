@@ -52,7 +52,7 @@ fn in_page(text: &str) -> BTreeSet<String> {
         for word in words {
             match word {
                 "Fl" => at_flag = true,
-                "Ar" | "Cm" | "Ns" | "No" => at_flag = false,
+                "Ar" | "Cm" | "Ns" | "No" | "Oo" | "Oc" => at_flag = false,
                 "," => {}
                 _ if at_flag => options.extend([format!("-{}", word.replace('\\', ""))]),
                 _ => {}
