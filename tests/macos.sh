@@ -27,9 +27,8 @@ done
 END
 chmod +x "$dir/cc"
 
-# jc-run does not know yet how to do without namespaces.
 RUSTC_BOOTSTRAP=1 RUSTC=$rustc RUSTFLAGS='-D warnings' \
 	CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/macos \
 	CC_aarch64_apple_darwin=$dir/cc AR_aarch64_apple_darwin=true \
-	"$cargo" check --quiet --locked --workspace --exclude jc-run \
+	"$cargo" check --quiet --locked --workspace \
 	-Zbuild-std=std,panic_abort --target aarch64-apple-darwin

@@ -71,6 +71,17 @@ pub fn quote(word: &OsStr) -> Vec<u8> {
     [b"'", inner.join(&b"'\\''"[..]).as_slice(), b"'"].concat()
 }
 
+/// Argument vectors as JSON.
+pub fn to_json(links: &[Vec<OsString>]) -> Result<String> {
+    let text = |word: &OsString| match word.to_str() {
+        Some(word) => Ok(word.to_owned()),
+        None => Err(Error::new(format_args!("{}: is not UTF-8", word.display()))),
+    };
+    let links: Result<Vec<Vec<String>>> =
+        links.iter().map(|link| link.iter().map(text).collect()).collect();
+    serde_json::to_string(&links?).map_err(|e| Error::new(format_args!("write JSON: {e}")))
+}
+
 /// How a chain calls another tool of jc: by name where PATH finds the one beside this program, else
 /// by its path.
 pub fn tool(name: &OsStr) -> Result<OsString> {

@@ -9,7 +9,7 @@ use jc_unshare::record::{Record, Root};
 use jc_unshare::{Error, Result};
 use rustix::process::geteuid;
 
-use crate::chain::{Chain, to_line};
+use crate::chain::{Chain, to_json, to_line};
 use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
 use crate::network::Network;
@@ -286,17 +286,6 @@ fn resolved(options: &[OsString]) -> Result<Vec<OsString>> {
         }
     }
     Ok(resolved)
-}
-
-/// Argument vectors as JSON.
-pub fn to_json(links: &[Vec<OsString>]) -> Result<String> {
-    let text = |word: &OsString| match word.to_str() {
-        Some(word) => Ok(word.to_owned()),
-        None => Err(Error::new(format_args!("{}: is not UTF-8", word.display()))),
-    };
-    let links: Result<Vec<Vec<String>>> =
-        links.iter().map(|link| link.iter().map(text).collect()).collect();
-    serde_json::to_string(&links?).map_err(|e| Error::new(format_args!("write JSON: {e}")))
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::supervise::{Exit, spawn};
 use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id, print};
 
-use crate::chain::Chain;
-use crate::compose::{PID, to_json};
+use crate::chain::{Chain, to_json};
+use crate::compose::PID;
 use crate::console::Console;
 use crate::flags::{option, values};
 use crate::plan::{EXEC, words};

@@ -4,37 +4,72 @@
 use jc_unshare::Tool;
 
 mod chain;
+#[cfg(target_os = "linux")]
 mod compose;
+#[cfg(target_os = "linux")]
 mod console;
+#[cfg(target_os = "linux")]
 mod detach;
+#[cfg(target_os = "linux")]
 mod dir;
+#[cfg(target_os = "linux")]
 mod events;
+#[cfg(target_os = "linux")]
 pub mod execute;
 mod flags;
+#[cfg(target_os = "linux")]
 mod harden;
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "nothing is mounted, published or recorded")
+)]
 mod image;
 mod input;
+#[cfg(target_os = "linux")]
 pub mod list;
+#[cfg(target_os = "linux")]
 pub mod logs;
+#[cfg(target_os = "linux")]
 mod network;
 mod own;
+#[cfg(target_os = "linux")]
 mod plan;
+#[cfg(any(test, not(target_os = "linux")))]
+pub mod portable;
+#[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
+mod pull;
 mod refused;
+#[cfg(target_os = "linux")]
 pub mod remove;
+#[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
 mod signal;
 mod source;
+#[cfg(target_os = "linux")]
 mod state;
+#[cfg(target_os = "linux")]
 pub mod stop;
+#[cfg(target_os = "linux")]
 mod supervise;
+#[cfg(target_os = "linux")]
 mod terminal;
+#[cfg(target_os = "linux")]
 mod tools;
+#[cfg(target_os = "linux")]
 mod userns;
+#[cfg(target_os = "linux")]
 mod volumes;
+#[cfg(target_os = "linux")]
 mod watch;
 
+#[cfg(target_os = "linux")]
 pub use flags::command;
+#[cfg(not(target_os = "linux"))]
+pub use portable::{command, execute, list, logs, remove, run, stop};
+#[cfg(target_os = "linux")]
 pub use run::run;
 
 /// The tool's name and contract.

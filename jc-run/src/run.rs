@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use jc_unshare::{Result, id, print};
 
-use crate::compose::{compose, to_json};
+use crate::chain::to_json;
+use crate::compose::compose;
 use crate::console::Console;
 use crate::detach::detach;
 use crate::events::Events;
 use crate::flags::values;
+use crate::pull::pull;
 use crate::supervise::{Container, Stdio};
 use crate::{TOOL, dir, refused, source, terminal};
 
@@ -21,7 +23,7 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
     let events = Events::open(matches.get_one("status-fd").copied())?;
     let base = dir::base(&matches)?;
-    let record = source::record(&matches)?;
+    let record = source::record(&matches, |image| pull(image, &matches))?;
     let mut plan = compose(&matches, &record, &id::random()?, &base)?;
     plan.chain = plan.chain.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {

@@ -1,0 +1,224 @@
+//! The tools where there are no namespaces: `jc-run` goes on with chroot(2), which is a chain of one
+//! link; there is no state, and so no containers for the small tools.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command};
+use jc_unshare::record::{Record, Root};
+use jc_unshare::{Error, Result, exec, print};
+
+use crate::chain::{Chain, to_json};
+use crate::flags::{self, Owner, given, option, values};
+use crate::image::Config;
+use crate::{TOOL, refused, source};
+
+/// The options that can be had. Nothing is ever kept, and stdin is the payload's.
+const HERE: [&str; 11] = [
+    "entrypoint",
+    "env",
+    "env-file",
+    "interactive",
+    "print",
+    "program",
+    "record",
+    "rm",
+    "rootfs",
+    "user",
+    "workdir",
+];
+
+/// What is not there, and nobody has asked for by name.
+const WARNING: &str =
+    "warning: no namespaces and no limits on this platform, only chroot: no sandbox";
+
+/// The command line: all options are known, and those that can be had are shown.
+pub fn command() -> Command {
+    let usage = "jc-pull --to DIR IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
+                 jc-run [options] --rootfs DIR | --record FILE [--] [PROG] [ARG...]";
+    flags::command().override_usage(usage).mut_args(|arg| {
+        match HERE.contains(&arg.get_id().as_str()) {
+            true => arg,
+            false => arg.hide(true),
+        }
+    })
+}
+
+/// Does what the command line says: this process becomes the payload, by way of jc-rootfs.
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
+    refused::check(&matches)?;
+    check(&matches)?;
+    let record = source::record(&matches, |_| Err(lacks("image")))?;
+    let chain = chain(&matches, &record)?.locate()?;
+    match matches.get_one::<String>("print").map(String::as_str) {
+        Some("json") => print([to_json(&chain.vectors())?.as_bytes(), b"\n"].concat())?,
+        Some(_) => print(chain.to_shell())?,
+        None => {
+            // Where stderr is gone nobody reads it.
+            let _: io::Result<()> =
+                io::stderr().write_all(Error::new(WARNING).report(TOOL.name()).as_bytes());
+            return Err(exec::exec(&chain.argv()));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An error if an option is given that cannot be had.
+fn check(matches: &ArgMatches) -> Result<()> {
+    let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    let mut names = matches.ids().map(clap::Id::as_str);
+    match names.find(|name| !HERE.contains(name) && is_given(name)) {
+        Some(name) => Err(lacks(name)),
+        None => Ok(()),
+    }
+}
+
+fn lacks(name: &str) -> Error {
+    let error = Error::usage(format_args!("--{name}: not supported on this platform"));
+    if name == "image" { error.hint(DIRECTORY) } else { error }
+}
+
+const DIRECTORY: &str = "jc-pull --to DIR IMAGE | jc-run: a root of one directory";
+
+/// The chain for a record: what the image says, then what the command line says. The directories of
+/// its volumes are those of the root.
+fn chain(matches: &ArgMatches, record: &Record) -> Result<Chain> {
+    let mut config = Config::of(record)?;
+    if let Some(entrypoint) = values(matches, "entrypoint").last() {
+        config.enter_by(entrypoint)?;
+    }
+    let arguments: Vec<OsString> = values(matches, "program").cloned().collect();
+    let payload = config.argv(&arguments)?;
+    let Root::Directory(root) = record.root()? else {
+        return Err(Error::new("layers: not supported on this platform").hint(DIRECTORY));
+    };
+    let mut link: Vec<OsString> = ["jc-rootfs", "--chroot", "--clear-env"].map(Into::into).into();
+    if io::stdin().is_terminal() {
+        link.extend(option("-e", "TERM".as_ref()));
+    }
+    link.extend(config.env().iter().flat_map(|word| option("-e", word.as_ref())));
+    if !matches.contains_id("user") {
+        // The groups that list root, which jc-rootfs refuses here, would give it nothing more.
+        let user = if config.user() == "0" { "0:0" } else { config.user() };
+        link.extend(option("-u", user.as_ref()));
+    }
+    if let Some(dir) = config.working_dir().filter(|_| !matches.contains_id("workdir")) {
+        link.extend(option("-w", dir.as_ref()));
+    }
+    link.extend(given(matches, Owner::Payload));
+    link.push(root.into());
+    Ok(Chain::new(vec![link], payload))
+}
+
+/// The small tools, each of which says that there are no containers.
+macro_rules! without_containers {
+    ($($module:ident: $family:ident $name:literal,)*) => {$(
+        #[doc = concat!("`", $name, "`: it says that there are no containers.")]
+        pub mod $module {
+            /// The tool's name and contract.
+            pub const TOOL: jc_unshare::Tool = jc_unshare::Tool::$family($name);
+
+            /// A command line of any words.
+            pub fn command() -> clap::Command {
+                let words = clap::Arg::new("words").num_args(0..).trailing_var_arg(true);
+                let words = words.allow_hyphen_values(true).help("The options and operands");
+                clap::Command::new($name).version(env!("CARGO_PKG_VERSION")).arg(words)
+            }
+
+            /// Says it.
+            pub fn run(_: clap::ArgMatches) -> jc_unshare::Result<std::process::ExitCode> {
+                Ok(TOOL.unsupported("containers"))
+            }
+        }
+    )*};
+}
+
+without_containers! {
+    execute: link "jc-exec",
+    list: source "jc-list",
+    logs: source "jc-logs",
+    remove: source "jc-rm",
+    stop: source "jc-stop",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(args: &[&str]) -> ArgMatches {
+        command().try_get_matches_from([&["jc-run"], args].concat()).unwrap()
+    }
+
+    fn argv(args: &[&str], record: &str) -> Result<Vec<String>> {
+        let chain = chain(&matches(args), &Record::parse(record.as_bytes())?)?;
+        Ok(chain.argv().iter().map(|word| word.to_str().unwrap().to_owned()).collect())
+    }
+
+    #[test]
+    fn the_chain_is_one_link() {
+        let image = r#"{"jc":1,"rootfs":"/r","config":{"Cmd":["c"],"Env":["PATH=/b","A=1"],
+            "WorkingDir":"/w","User":"web","Volumes":{"/data":{}}}}"#;
+        let bare = r#"{"jc":1,"rootfs":"/r"}"#;
+        let path = "-e PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        for (args, record, words) in [
+            (&[][..], image, "-e PATH=/b -e A=1 -u web -w /w /r -- c"),
+            (
+                &["--rm", "-i", "-u", "5:5", "-w", "/x", "-e", "B=2", "z", "-v"],
+                image,
+                "-e PATH=/b -e A=1 -e B=2 -u 5:5 -w /x /r -- z -v",
+            ),
+            (&["--entrypoint", "/e", "x"], image, "-e PATH=/b -e A=1 -u web -w /w /r -- /e x"),
+            (&["sh"], bare, &format!("{path} -u 0:0 /r -- sh")),
+        ] {
+            let mut argv = argv(args, record).unwrap();
+            // Where the tests have a terminal.
+            if argv[3..5] == ["-e", "TERM"] {
+                argv.drain(3..5);
+            }
+            assert_eq!(argv.join(" "), format!("jc-rootfs --chroot --clear-env {words}"));
+        }
+    }
+
+    #[test]
+    fn layers_are_an_error_that_says_what_to_do() {
+        let error = argv(&["sh"], r#"{"jc":1,"layers":["/a"]}"#).unwrap_err();
+        let report = error.report("jc-run");
+        assert!(report.starts_with("jc-run: layers: not supported on this platform\n"), "{report}");
+        assert!(report.contains("hint: jc-pull --to DIR IMAGE | jc-run"), "{report}");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused_by_name() {
+        for (args, name) in [
+            (&["-m", "1G"][..], "memory"),
+            (&["-p", "80"], "publish"),
+            (&["--network", "host"], "network"),
+            (&["-v", "/a:/b"], "volume"),
+            (&["--cap-drop", "ALL"], "cap-drop"),
+            (&["--group-add", "5"], "group-add"),
+            (&["-d"], "detach"),
+            (&["-t"], "tty"),
+            (&["--image", "alpine"], "image"),
+            (&["--pull", "always"], "pull"),
+            (&["--status-fd", "3"], "status-fd"),
+        ] {
+            let error = check(&matches(args)).unwrap_err();
+            assert_eq!(error.to_string(), format!("--{name}: not supported on this platform"));
+        }
+        let had = ["--rm", "-i", "--print", "-e", "A", "-u", "0", "--rootfs", "/", "sh", "-m"];
+        assert!(check(&matches(&had)).is_ok());
+    }
+
+    #[test]
+    fn help_shows_what_can_be_had() {
+        let help = command().render_help().to_string();
+        for name in HERE.iter().filter(|name| **name != "program") {
+            assert!(help.contains(&format!("--{name}")), "{name}");
+        }
+        for name in ["--memory", "--publish", "--volume", "--image", "--detach"] {
+            assert!(!help.contains(name), "{help}");
+        }
+    }
+}
