@@ -3,6 +3,8 @@
 //! address, and none is held by anybody who has gone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread::sleep;
+use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::{Context, Error, Result};
@@ -226,7 +228,10 @@ impl Plan<'_> {
     fn attempt_all(&self) -> Result<Cable> {
         let subnet = self.bridge.v4;
         let doing = |r: Refusal| r.during(format_args!("list the ports of {}", self.bridge.name));
-        for removed in [false, true] {
+        // What containers that have ended had is free when the kernel comes to it.
+        const PAUSES: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
+        for pause in PAUSES {
+            sleep(Duration::from_millis(pause));
             // Not only the bridge's: a name is given once, whoever has it.
             let links = link::list(self.socket, None).map_err(doing)?;
             let taken: std::collections::HashSet<Ipv4Addr> =
@@ -237,10 +242,6 @@ impl Plan<'_> {
                     return Ok(cable);
                 }
             }
-            if removed {
-                break;
-            }
-            // The kernel may not have come to those whose containers have ended.
             for link in links.iter().filter(|link| addresses_of(link).is_some()) {
                 crate::actions::remove_if_dying(self.socket, link)?;
             }

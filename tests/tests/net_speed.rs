@@ -135,7 +135,10 @@ fn rate(s: &Sandbox, at: &str) -> f64 {
         let ran = s.cmd("iperf3").args(measure).run();
         if ran.status().success() {
             let report: serde_json::Value = serde_json::from_str(&ran.out()).unwrap();
-            return report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e9;
+            // A server that is still busy with the last one answers without figures.
+            if let Some(rate) = report["end"]["sum_received"]["bits_per_second"].as_f64() {
+                return rate / 1e9;
+            }
         }
         // The server has not begun yet.
         std::thread::sleep(Duration::from_millis(50));
