@@ -123,10 +123,11 @@ fn jobs(s: &Sandbox, chain: &str) -> String {
         "" => screen.shown(),
         chain => screen.shown().replace(&format!("{chain} "), ""),
     };
-    // A job that starts in the background is told by its PID.
+    // A job that starts in the background is told by its PID. And a link that was killed before it
+    // could begin to forward was terminated, but later it tells its child's end by the code.
     let without_pid = |line: &str| match line.strip_prefix("[1] ") {
         Some(pid) if pid.parse::<u32>().is_ok() => "[1] PID\n".to_owned(),
-        _ => format!("{line}\n"),
+        _ => format!("{line}\n").replace("Exit 143  ", "Terminated"),
     };
     shown.lines().map(without_pid).collect()
 }
@@ -162,7 +163,10 @@ fn editor(s: &Sandbox, chain: &str) -> String {
         screen.runs("vi");
     }
     screen.line(":wq");
-    screen.wait(|screen| screen.lines().last() == Some("o$"));
+    // Wherever the editor has left the cursor.
+    screen.wait(|screen| screen.lines().any(|line| line == "o$"));
+    screen.line("clear; echo code $?");
+    screen.wait(|screen| screen == "code 0\no$");
     screen.ask("stty -a | grep -o '.icanon'", "o$");
     std::fs::read_to_string(s.path("file")).unwrap()
 }
