@@ -1,6 +1,7 @@
 //! How a child ended, and how that is handed on.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use nix::libc;
 use nix::sys::prctl::set_dumpable;
@@ -16,6 +17,8 @@ pub struct Acted {
     pub stopped_for: Option<i32>,
     /// The terminal sent this signal to both.
     pub key: Option<i32>,
+    /// This stop was sent to the group from inside an `--init`'s namespace, and when.
+    pub stop_from_inside: Option<(i32, Instant)>,
 }
 
 impl Acted {

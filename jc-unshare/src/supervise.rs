@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -23,6 +24,11 @@ use crate::signals::{
 use crate::sys::{self, Fork, clone};
 use crate::terminal;
 use crate::tool::Tool;
+
+/// What kill(2) sends has this code.
+const SI_USER: i32 = 0;
+/// How long a link may take to hand a signal on, by far.
+const HAND_ON_LIMIT: Duration = Duration::from_secs(1);
 
 /// A child of a waiting link.
 #[derive(Debug)]
@@ -166,7 +172,7 @@ impl Child {
             if let Some(info) = self.signals.read_signal().op("read signalfd")?
                 && info.ssi_signo as i32 != libc::SIGCHLD
             {
-                self.forward(&info, &mut acted)?;
+                self.forward(&info, waiter, &mut acted)?;
             }
         }
     }
@@ -221,9 +227,12 @@ impl Child {
 
     /// Hands a signal to the child, and where the kernel would drop it there, does what its default
     /// action is.
-    fn forward(&self, info: &siginfo, acted: &mut Acted) -> Result<()> {
+    fn forward(&self, info: &siginfo, waiter: &Waiter, acted: &mut Acted) -> Result<()> {
         let signal = info.ssi_signo as i32;
-        let itself = self.stops_itself(info);
+        if matches!(waiter, Waiter::Init(_)) && self.is_stop_from_inside(info, acted) {
+            return Ok(());
+        }
+        let itself = self.stops_itself(info, waiter);
         let early = !self.has_begun()?;
         let dropped = itself || (early || self.is_init) && self.would_drop(signal, early);
         if !itself && !self.has_it_already(info) {
@@ -245,24 +254,50 @@ impl Child {
     }
 
     /// Whether a PID 1 stops its own group, as editors do with kill(0, SIGTSTP): the kernel does not
-    /// stop it, and leaves the sender's number that of its own namespace.
-    fn stops_itself(&self, info: &siginfo) -> bool {
-        const SI_USER: i32 = 0;
+    /// stop it, and leaves the sender's number that of its own namespace. An `--init` never does, so
+    /// that is another PID 1, outside.
+    fn stops_itself(&self, info: &siginfo, waiter: &Waiter) -> bool {
         self.is_init
+            && matches!(waiter, Waiter::Link(None))
             && stops_by_terminal(info.ssi_signo as i32)
             && info.ssi_code == SI_USER
             && info.ssi_pid == 1
     }
 
+    /// As `--init`, whether a program inside stops the group that this process and the child are in,
+    /// as editors do: the child has the signal. So it has what the links outside, which are of the
+    /// group too, make of theirs: to one that catches the signal a second is a second stop.
+    fn is_stop_from_inside(&self, info: &siginfo, acted: &mut Acted) -> bool {
+        let signal = info.ssi_signo as i32;
+        if signal == libc::SIGCONT {
+            acted.stop_from_inside = None;
+        }
+        if !stops_by_terminal(signal) || info.ssi_code != SI_USER || !self.is_in_own_group() {
+            return false;
+        }
+        // A sender outside has no number here.
+        if info.ssi_pid != 0 {
+            acted.stop_from_inside = Some((signal, Instant::now()));
+        }
+        let same = |(from_inside, when): (i32, Instant)| {
+            from_inside == signal && when.elapsed() < HAND_ON_LIMIT
+        };
+        acted.stop_from_inside.is_some_and(same)
+    }
+
     /// The terminal signals the whole foreground process group, the child included.
     fn has_it_already(&self, info: &siginfo) -> bool {
         const SI_KERNEL: i32 = 0x80;
-        // By nix: to rustix no group or session is 0, as one outside of a PID namespace is.
-        let child = unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
         let leads_session = getsid(None) == Ok(getpid());
         info.ssi_code == SI_KERNEL
             && goes_to_group(info.ssi_signo as i32, leads_session)
-            && getpgid(Some(child)) == Ok(getpgrp())
+            && self.is_in_own_group()
+    }
+
+    /// By nix: to rustix no group is 0, as one outside of a PID namespace is.
+    fn is_in_own_group(&self) -> bool {
+        let child = unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
+        getpgid(Some(child)) == Ok(getpgrp())
     }
 
     /// Whether the child has come to its exec, or as `--init` to waiting: then it has let go of its

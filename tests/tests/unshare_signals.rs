@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use jc_tests::{Sandbox, require, sandbox, sandbox_for};
+use rustix::process::Signal;
 
 /// Signals that neither stop a program nor leave it be, and two that leave it be; the C library has
 /// 32 and 33 for itself.
@@ -67,6 +68,27 @@ fn from_outside() {
         assert!(plain.contains("\n15 143\n16 144\n17 143\n"), "{plain}");
         for chain in CHAINS {
             assert_eq!(codes_from_outside(s, chain), plain, "{chain}");
+        }
+    });
+}
+
+/// A program that stops its group, as editors do, gets that signal once, as they make two stops of
+/// two; and after that another from outside.
+#[test]
+fn a_stop_of_the_group() {
+    sandbox(|s| {
+        let script = "trap 'echo stop' TSTP; trap 'echo on' CONT; kill -TSTP 0
+            for n in 1 2 3 4 5 6 7 8 9; do sleep 0.02; done
+            echo ready; while :; do sleep 0.01; done";
+        for chain in ["", CHAINS[0], CHAINS[2]] {
+            let mut running = s.sh(&format!("exec {chain} sh -c \"$0\"")).arg(script).spawn();
+            running.wait_for("ready");
+            running.signal(Signal::CONT);
+            running.wait_for("on");
+            running.signal(Signal::TSTP);
+            running.wait_for("on\nstop");
+            running.signal(Signal::TERM);
+            running.wait().stdout("stop\nready\non\nstop\n");
         }
     });
 }
