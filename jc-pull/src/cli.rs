@@ -27,6 +27,7 @@ use crate::progress::{Progress, Style};
 use crate::pull::{self, Image, pull};
 use crate::registries::Registries;
 use crate::resolve::{Policy, Resolved, resolve};
+use crate::rootless;
 use crate::source::{Opener, Source};
 use crate::store::{self, Store};
 
@@ -152,6 +153,9 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     let readers = names.iter().filter(|name| name.is_stdin()).count();
     if readers + usize::from(args.password_stdin) > 1 {
         return Err(Error::usage("stdin can be one thing only"));
+    }
+    if !matches!(args.print, What::Manifest | What::Config) {
+        rootless::enter(args.ignore_chown)?;
     }
     let opener = opener(&args, registries)?;
     let store = Store::open(&args.store.clone().map_or_else(store::default_path, Ok)?)?;

@@ -31,6 +31,7 @@ pub mod progress;
 pub mod pull;
 pub mod registries;
 pub mod resolve;
+pub mod rootless;
 pub mod settle;
 pub mod source;
 pub mod store;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::check::check;
 use crate::name::Name;
 use crate::progress::human;
+use crate::rootless;
 use crate::store::{self, ImageEntry, Store, Usage};
 
 /// List the images in the store.
@@ -61,6 +62,9 @@ fn open(path: Option<PathBuf>) -> Result<Store> {
 
 /// `jc-images`.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
+    if args.check {
+        rootless::enter(true)?;
+    }
     let store = open(args.store)?;
     let images = store.images()?;
     if args.check {
@@ -108,6 +112,7 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
 
 /// `jc-rmi`.
 pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
+    rootless::enter(true)?;
     let store = open(args.store)?;
     let mut text = String::new();
     let removed = if args.unused {

@@ -1,11 +1,10 @@
 //! The user namespace in front of the chain: asked for, or needed because the caller is not root.
 
 use std::ffi::OsString;
-use std::fs;
 
 use clap::ArgMatches;
-use jc_unshare::{Error, Result};
-use rustix::process::{geteuid, getuid};
+use jc_unshare::{Error, Result, has_ranges};
+use rustix::process::geteuid;
 
 use crate::flags::{Owner, given};
 use crate::plan::words;
@@ -29,26 +28,8 @@ pub fn options(matches: &ArgMatches) -> Result<Vec<OsString>> {
             let message = format!("--userns {mode}: not auto, keep-id or host");
             return Err(Error::usage(message));
         }
-        None if has_range() => words(&["-U", "--map-auto"]),
+        None if has_ranges() => words(&["-U", "--map-auto"]),
         // One ID is enough for what needs no other.
         None => words(&["-U", "--map-root"]),
     })
-}
-
-/// Whether the caller has subordinate IDs (subuid(5)), by its number or its name.
-fn has_range() -> bool {
-    let uid = getuid().as_raw().to_string();
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then_some(name)
-    });
-    let is_ours = |line: &str| {
-        let owner = line.split(':').next();
-        owner == Some(&uid) || owner.is_some() && owner == name
-    };
-    ["/etc/subuid", "/etc/subgid"]
-        .iter()
-        .all(|path| fs::read_to_string(path).is_ok_and(|text| text.lines().any(is_ours)))
 }

@@ -208,6 +208,12 @@ fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
         .hint("the ranges must be this user's in /etc/subuid and /etc/subgid"))
 }
 
+/// Whether the caller has ranges of both kinds for `--map-auto`.
+pub fn has_ranges() -> bool {
+    let uid = geteuid().as_raw();
+    ["/etc/subuid", "/etc/subgid"].iter().all(|path| subordinate(path, uid).is_ok())
+}
+
 /// The ranges that a file like subuid(5) gives to a user, from ID 1 inside on.
 fn subordinate(path: &str, uid: u32) -> Result<Vec<Extent>> {
     let text = fs::read_to_string(path).unwrap_or_default();

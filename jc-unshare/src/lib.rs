@@ -43,4 +43,6 @@ pub mod unshare;
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 pub use error::{Context, Error, Kind, Result, strerror};
+#[cfg(target_os = "linux")]
+pub use idmap::has_ranges;
 pub use tool::{Family, Tool, print, require_program};

@@ -92,6 +92,8 @@ fn a_range_of_users_gives_true_owners() {
         let ran = home.user(&format!("jc-unshare -U --map-auto -- {TOOL} -q {image}")).run();
         let record = record(&ran);
         let layers = layer_dirs(&record);
+        // Without the link it goes there by itself, and finds all there.
+        home.user(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
         assert!(layers[0].starts_with("/srv/home/.local/share/jc/layers"), "{layers:?}");
         let of_web = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
         assert_eq!((of_web.uid(), of_web.gid(), of_web.mode()), (200_032, 200_033, 0o104751));
@@ -100,7 +102,14 @@ fn a_range_of_users_gives_true_owners() {
         assert!(shown.starts_with(LOOKS) && shown.contains(" 33       34 "), "{shown}");
         for tool in ["jc-images --check", "jc-images --json", "jc-rmi --unused"] {
             home.user(&format!("jc-unshare -U --map-auto -- {tool}")).run().code(0);
+            home.user(tool).run().code(0);
         }
+        home.user(&format!("jc-rmi {image}")).run().code(0).stderr("");
+        assert!(!layers[0].exists());
+        // Anew, by itself.
+        home.user(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
+        let again = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
+        assert_eq!((again.uid(), again.gid(), again.mode()), (200_032, 200_033, 0o104751));
     });
 }
 
@@ -138,13 +147,16 @@ fn who_is_not_root_at_all_is_told_what_helps() {
     sandbox(|s| {
         let image = image(s);
         let home = Home::new(s);
-        for option in ["", "--ignore-chown"] {
-            let ran = home.user(&format!("{TOOL} -q {option} {image}")).run().code(1);
-            assert!(ran.err().contains("jc-unshare -U --map-auto -- jc-pull"), "{ran}");
-            ran.stdout("").fails_as(TOOL, "layers are unpacked by root");
-        }
+        // No range, and so nobody to give files to.
+        s.sh("mount --bind /dev/null /etc/subuid").run().code(0);
+        let ran = home.user(&format!("{TOOL} -q {image}")).run().code(1);
+        assert!(ran.err().contains("jc-unshare -U --map-auto -- jc-pull"), "{ran}");
+        ran.stdout("").fails_as(TOOL, "layers are unpacked by root");
         // What needs no layers needs no root.
         home.user(&format!("{TOOL} --print config {image}")).run().code(0);
+        home.user(&format!("{TOOL} -q --ignore-chown {image}")).run().code(0);
+        home.user(&format!("jc-rmi {image}")).run().code(0).stderr("");
+        s.sh("umount /etc/subuid").run().code(0);
         // A device is never left out.
         let layout = Layout::new(s.path("device"));
         layout.image("x", &Image::new().layer(Layer::new().entry(Entry::device("null", 1, 3))));

@@ -58,7 +58,7 @@ fn an_image_is_pulled_and_run() {
         require(s, "newuidmap", "uidmap");
         image(s);
         let ann = Ann::new(s, RANGE);
-        let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image";
+        let pull = "jc-pull -q oci:/srv/image";
         let run = |options: &str, payload: &str| {
             ann.sh(&format!("{pull} | jc-run --network none {options} {payload}")).run()
         };
