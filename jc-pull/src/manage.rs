@@ -62,9 +62,7 @@ fn open(path: Option<PathBuf>) -> Result<Store> {
 
 /// `jc-images`.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
-    if args.check {
-        rootless::enter(true)?;
-    }
+    rootless::enter(true)?;
     let store = open(args.store)?;
     let images = store.images()?;
     if args.check {

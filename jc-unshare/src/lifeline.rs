@@ -27,7 +27,8 @@ impl Lifeline {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).op("poll")? {
             0 => Ok(()),
-            _ => Err(Error::new("the parent died")),
+            // Of what it failed it has told, and who killed it knows.
+            _ => Err(Error::quiet()),
         }
     }
 }

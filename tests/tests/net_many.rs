@@ -70,14 +70,16 @@ fn a_thousand_on_one_bridge() {
         let mut tenth = s.sh(few).spawn();
         tenth.wait_for("ready");
         until_listed(s, 10);
-        let early = start_time(s);
+        // Whatever else runs only adds: the least of three is nearest to what it is about.
+        let least = || (0..3).map(|_| start_time(s)).fold(f64::INFINITY, f64::min);
+        let early = least();
         let many =
             "for i in $(seq 980); do jc-net -- sleep 1000 & [ $((i % 20)) != 0 ] || sleep 0.2
             done; echo ready; wait";
         let mut rest = s.sh(many).timeout(LIMIT).spawn();
         rest.wait_for("ready");
         let listed = until_listed(s, 990);
-        let late = start_time(s);
+        let late = least();
         let distinct: BTreeSet<&str> =
             listed.lines().map(|line| line.split('\t').nth(2).unwrap()).collect();
         assert_eq!(distinct.len(), 990);
