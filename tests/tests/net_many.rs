@@ -70,20 +70,24 @@ fn a_thousand_on_one_bridge() {
         let mut tenth = s.sh(few).spawn();
         tenth.wait_for("ready");
         until_listed(s, 10);
-        // Whatever else runs only adds: the least of three is nearest to what it is about.
-        let least = || (0..3).map(|_| start_time(s)).fold(f64::INFINITY, f64::min);
-        let early = least();
+        let early = start_time(s);
         let many =
             "for i in $(seq 980); do jc-net -- sleep 1000 & [ $((i % 20)) != 0 ] || sleep 0.2
             done; echo ready; wait";
         let mut rest = s.sh(many).timeout(LIMIT).spawn();
         rest.wait_for("ready");
         let listed = until_listed(s, 990);
-        let late = least();
         let distinct: BTreeSet<&str> =
             listed.lines().map(|line| line.split('\t').nth(2).unwrap()).collect();
         assert_eq!(distinct.len(), 990);
-        assert!(late < early * 1.5, "the 10th {early:.2} times the least, the 1,000th {late:.2}");
+        // Whatever else runs only adds to it. A bridge has no place for many that have just ended.
+        let is_as_quick = (0..3).any(|_| {
+            until_listed(s, 990);
+            let late = start_time(s);
+            eprintln!("the 10th {early:.2} times the least, the 1,000th {late:.2}");
+            late < early * 1.5
+        });
+        assert!(is_as_quick, "the 1,000th takes longer than the kernel has to");
         let start = Instant::now();
         s.sh("kill -9 -1").run();
         for running in [first, tenth, rest] {
