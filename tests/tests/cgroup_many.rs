@@ -169,11 +169,18 @@ fn less_than_a_millisecond_more() {
         if !fs::read_to_string("/proc/self/mounts").unwrap().contains(" cgroup2 ") {
             skip!("this host has no cgroup version 2");
         }
-        let mut linked = Command::new(s.bin(TOOL));
-        linked.args(["--", "/bin/true"]);
-        let [linked, alone] = start_times([linked, Command::new("/bin/true")], 300);
-        eprintln!("{linked:?}, without {alone:?}");
-        assert!(linked < alone + Duration::from_millis(1), "{linked:?}, without {alone:?}");
+        let commands = || {
+            let mut linked = Command::new(s.bin(TOOL));
+            linked.args(["--", "/bin/true"]);
+            [linked, Command::new("/bin/true")]
+        };
+        // Whatever else runs, such as the end of groups that others had, only adds to it.
+        let is_less = (0..4).any(|_| {
+            let [linked, alone] = start_times(commands(), 300);
+            eprintln!("{linked:?}, without {alone:?}");
+            linked < alone + Duration::from_millis(1)
+        });
+        assert!(is_less, "a millisecond or more is added");
     });
 }
 
