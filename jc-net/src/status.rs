@@ -1,40 +1,27 @@
 //! `--status-fd`: what the network has become, as one line of JSON.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use ipnetwork::IpNetwork;
-use jc_unshare::{Context, Error, Result, strerror, sys};
-use rustix::io::write;
+use jc_unshare::{Context, Result, info};
 use serde_json::{Value, json};
 
 use crate::ports::Forward;
 
 /// The descriptor to which it is written. The program does not get it.
-pub struct StatusFd(OwnedFd);
+pub struct StatusFd(File);
 
 impl StatusFd {
     /// Takes a descriptor that was handed down by number.
     pub fn take(number: u32) -> Result<Self> {
-        if number <= 2 {
-            let message = format!("--status-fd {number}: that one is the program's");
-            return Err(Error::usage(message));
-        }
-        let taken = sys::take_fd(number);
-        taken
-            .map(Self)
-            .map_err(|e| Error::usage(format_args!("--status-fd {number}: {}", strerror(&e))))
+        info::take(number, "--status-fd").map(|fd| Self(fd.into()))
     }
 
     /// Writes the line, and closes.
-    pub fn tell(self, status: &Value) -> Result<()> {
-        let line = format!("{status}\n");
-        let mut left = line.as_bytes();
-        while !left.is_empty() {
-            let written = write(&self.0, left).op("write --status-fd")?;
-            left = &left[written..];
-        }
-        Ok(())
+    pub fn tell(mut self, status: &Value) -> Result<()> {
+        self.0.write_all(format!("{status}\n").as_bytes()).op("write --status-fd")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 
-use jc_unshare::{Error, Result, strerror, sys};
+use jc_unshare::{Result, info};
 use serde_json::{Value, json};
 
 /// Who is told.
@@ -13,15 +13,8 @@ pub struct Events(Option<File>);
 impl Events {
     /// Takes over the descriptor of that number.
     pub fn open(number: Option<u32>) -> Result<Self> {
-        let Some(number) = number else { return Ok(Self(None)) };
-        if number <= 2 {
-            return Err(Error::usage(format_args!(
-                "--status-fd {number}: that one is the program's"
-            )));
-        }
-        let fd = sys::take_fd(number)
-            .map_err(|e| Error::usage(format_args!("--status-fd {number}: {}", strerror(&e))))?;
-        Ok(Self(Some(fd.into())))
+        let fd = number.map(|number| info::take(number, "--status-fd")).transpose()?;
+        Ok(Self(fd.map(File::from)))
     }
 
     /// Tells what a container has become, and more about that.

@@ -13,7 +13,7 @@ pub mod id;
 #[cfg(target_os = "linux")]
 mod idmap;
 #[cfg(target_os = "linux")]
-mod info;
+pub mod info;
 #[cfg(target_os = "linux")]
 mod init;
 #[cfg(target_os = "linux")]
