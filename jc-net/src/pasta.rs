@@ -62,9 +62,7 @@ fn refuse_root_of_host() -> Result<()> {
 }
 
 fn find() -> Result<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|dir| dir.join("pasta")).find(|path| path.is_file());
-    found.ok_or_else(|| {
+    exec::find("pasta".as_ref(), env::var_os("PATH").as_deref()).map_err(|_| {
         Error::new("pasta: not found in PATH")
             .hint("Debian's package passt has it; --network none needs nothing")
     })

@@ -10,7 +10,7 @@ pub fn enter(alone: bool) -> Result<()> {
     use std::env;
     use std::ffi::OsString;
 
-    use jc_unshare::{Error, Kind, exec, has_ranges};
+    use jc_unshare::{Context, Error, Kind, exec, has_ranges};
 
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -20,11 +20,9 @@ pub fn enter(alone: bool) -> Result<()> {
         (false, true) => "--map-root",
         (false, false) => return Ok(()),
     };
-    let Ok(own) = env::current_exe() else { return Ok(()) };
-    let beside = Some(own.with_file_name("jc-unshare")).filter(|path| path.is_file());
-    let mut argv: Vec<OsString> = vec![beside.map_or("jc-unshare".into(), OsString::from)];
+    let mut argv = vec![exec::tool("jc-unshare".as_ref())?];
     argv.extend(["-U", map, "--"].map(OsString::from));
-    argv.push(own.into());
+    argv.push(env::current_exe().op("find this program")?.into());
     argv.extend(env::args_os().skip(1));
     Err(Error::with_kind(Kind::Failed, exec::exec(&argv)))
 }

@@ -1,12 +1,9 @@
 //! A chain: one command line, link after link, and its spelling for a shell.
 
-use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 
+use jc_unshare::exec::tool;
 use jc_unshare::{Error, Result};
 
 /// Links in front of a payload.
@@ -80,37 +77,6 @@ pub fn to_json(links: &[Vec<OsString>]) -> Result<String> {
     let links: Result<Vec<Vec<String>>> =
         links.iter().map(|link| link.iter().map(text).collect()).collect();
     serde_json::to_string(&links?).map_err(|e| Error::new(format_args!("write JSON: {e}")))
-}
-
-/// How a chain calls another tool of jc: by name where PATH finds the one beside this program, else
-/// by its path.
-pub fn tool(name: &OsStr) -> Result<OsString> {
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
-    let beside = beside.filter(|path| is_program(path));
-    let by_path = in_path(name);
-    match (beside, by_path) {
-        (None, Some(_)) => Ok(name.into()),
-        (Some(beside), Some(found)) if same(&beside, &found) => Ok(name.into()),
-        (Some(beside), _) => Ok(beside.into()),
-        (None, None) => Err(Error::new(format_args!(
-            "{}: not found beside this program or in PATH",
-            name.display()
-        ))),
-    }
-}
-
-fn in_path(name: &OsStr) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(name)).find(|path| is_program(path))
-}
-
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-}
-
-fn same(a: &Path, b: &Path) -> bool {
-    let identity = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    identity(a) == identity(b)
 }
 
 #[cfg(test)]

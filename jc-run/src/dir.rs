@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::ArgMatches;
+use jc_unshare::exec::tool;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{geteuid, getuid};
 
-use crate::chain::tool;
 use crate::state::{State, Status, now};
 
 /// The directory that the state dirs are in.

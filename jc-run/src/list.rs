@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use jc_unshare::exec::tool;
 use jc_unshare::{Error, Result, Tool, print};
 
-use crate::chain::tool;
 use crate::state::{State, Status, now};
 use crate::{dir, tools};
 

@@ -3,11 +3,11 @@
 use std::process::{Command, Stdio};
 
 use clap::ArgMatches;
+use jc_unshare::exec::tool;
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::process::geteuid;
 
-use crate::chain::tool;
 use crate::userns;
 
 /// Runs jc-pull, whose messages go where ours do; without root in a user namespace, as what it has

@@ -1,9 +1,11 @@
 //! Executing the tail of a chain: the program and arguments that a link leaves over.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +28,7 @@ pub fn exec(argv: &[OsString]) -> Error {
     if error.raw_os_error() != Some(Errno::ENOEXEC as i32) {
         return failure(program, &error);
     }
-    match find(program, std::env::var_os("PATH").as_deref()) {
+    match find(program, env::var_os("PATH").as_deref()) {
         Ok(script) => replace(Command::new("/bin/sh").arg(script).args(args)),
         Err(error) => error,
     }
@@ -65,7 +67,7 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
         return Ok(name.into());
     }
     let mut refused = false;
-    for directory in std::env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
+    for directory in env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
         let candidate = match directory.as_os_str().is_empty() {
             true => Path::new(".").join(name),
             false => directory.join(name),
@@ -78,6 +80,28 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
     }
     let errno = if refused { Errno::EACCES } else { Errno::ENOENT };
     Err(failure(name, &errno.into()))
+}
+
+/// How one tool of jc calls another: by name where PATH finds the one beside this program, else by its
+/// path.
+pub fn tool(name: &OsStr) -> Result<OsString> {
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
+    let beside = beside.filter(|path| executable(path) == Some(true));
+    let by_path = env::var_os("PATH").and_then(|path| find(name, Some(&path)).ok());
+    match (beside, by_path) {
+        (None, Some(_)) => Ok(name.into()),
+        (Some(beside), Some(found)) if same(&beside, &found) => Ok(name.into()),
+        (Some(beside), _) => Ok(beside.into()),
+        (None, None) => Err(Error::new(format_args!(
+            "{}: not found beside this program or in PATH",
+            name.display()
+        ))),
+    }
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(a) == identity(b)
 }
 
 /// Whether this user may execute the file, if it is there.
