@@ -45,8 +45,6 @@ mod refused;
 pub mod remove;
 #[cfg(target_os = "linux")]
 mod run;
-#[cfg(target_os = "linux")]
-mod signal;
 mod source;
 #[cfg(target_os = "linux")]
 mod state;

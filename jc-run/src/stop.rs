@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use jc_unshare::{Context, Error, Result, Tool};
+use jc_unshare::{Context, Error, Result, Tool, signals};
 use nix::libc::SIGKILL;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::state::{State, Status};
-use crate::{signal, tools};
+use crate::tools;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-stop");
@@ -119,7 +119,7 @@ fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
 }
 
 fn asked_or_own(state: &State, asked: Option<&str>) -> Option<i32> {
-    signal::number(asked.or(state.get("stop-signal")).unwrap_or("TERM"))
+    signals::number(asked.or(state.get("stop-signal")).unwrap_or("TERM"))
 }
 
 fn stop_signal(state: &State, asked: Option<&str>) -> Result<i32> {

@@ -25,7 +25,7 @@ pub mod namespaces;
 #[cfg(feature = "record")]
 pub mod record;
 #[cfg(target_os = "linux")]
-mod signals;
+pub mod signals;
 #[cfg(target_os = "linux")]
 pub mod supervise;
 #[cfg(target_os = "linux")]

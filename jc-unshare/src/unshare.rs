@@ -16,7 +16,7 @@ use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
 use crate::namespaces::{Clocks, Kind, New, Propagation};
 use crate::supervise::{Exit, Lifeline, Waiter, spawn};
-use crate::{Tool, exec, info, init, namespaces, require_program};
+use crate::{Tool, exec, info, init, namespaces, require_program, signals};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-unshare");
@@ -67,10 +67,8 @@ pub struct Args {
 }
 
 fn signal(word: &str) -> std::result::Result<Signal, String> {
-    let upper = word.to_ascii_uppercase();
-    let name = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
-    let number = word.parse().ok().and_then(|number: i32| Signal::try_from(number).ok());
-    number.or(name.parse().ok()).ok_or_else(|| "not a signal".to_owned())
+    let signal = signals::number(word).and_then(|number| Signal::try_from(number).ok());
+    signal.ok_or_else(|| "not a signal".to_owned())
 }
 
 /// Does what the command line says. Returns the payload's exit code where there is a fork, which is
