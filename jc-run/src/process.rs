@@ -4,10 +4,11 @@ use std::fmt::{self, Display};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jc_unshare::{Context, Error, Result, sys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// A process as proc_pid_stat(5) tells it: its first field, and the 22nd, in ticks since boot.
@@ -51,16 +52,27 @@ impl Process {
     pub fn signal(self, signal: i32) -> Result<bool> {
         let Some(pidfd) = self.open() else { return Ok(false) };
         match sys::send_signal(pidfd.as_fd(), signal) {
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => Ok(false),
+            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
             sent => sent.op("pidfd_send_signal").map(|()| true),
         }
     }
 }
 
-/// Whether the process of a descriptor ends before the time is over (pidfd_open(2)).
+/// Whether the process of a descriptor ends before the time is over.
 pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
-    let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time)).is_ok_and(|ready| ready > 0)
+    ends_until(pidfd, Instant::now() + time).unwrap_or(false)
+}
+
+/// Whether the process of a descriptor ends before that moment (pidfd_open(2)).
+pub fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
+    loop {
+        let time = deadline.saturating_duration_since(Instant::now());
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time)) {
+            Err(Errno::INTR) => {}
+            other => return other.op("poll").map(|ready| ready > 0),
+        }
+    }
 }
 
 impl Display for Process {

@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use jc_unshare::{Context, Error, Result, Tool, signals};
+use jc_unshare::{Error, Result, Tool, signals};
 use nix::libc::SIGKILL;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
+use crate::process::ends_until;
 use crate::state::{State, Status};
 use crate::tools;
 
@@ -105,17 +104,6 @@ fn await_end<'a>(
         }
     }
     Ok(left)
-}
-
-fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
-    loop {
-        let time = deadline.saturating_duration_since(Instant::now());
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time)) {
-            Err(Errno::INTR) => {}
-            other => return other.op("poll").map(|ready| ready > 0),
-        }
-    }
 }
 
 fn asked_or_own(state: &State, asked: Option<&str>) -> Option<i32> {
