@@ -2,9 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
 
 use jc_unshare::exec::tool;
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, print};
 
 /// Links in front of a payload.
 #[derive(Debug)]
@@ -31,6 +32,15 @@ impl Chain {
     pub fn argv(&self) -> Vec<OsString> {
         let links = self.links.iter().flat_map(|link| link.iter().cloned().chain(["--".into()]));
         links.chain(self.payload.iter().cloned()).collect()
+    }
+
+    /// Prints it as `--print` asks: as JSON, or as shell, which is what `shell` gives.
+    pub fn print(&self, form: &str, shell: impl FnOnce() -> Vec<u8>) -> Result<ExitCode> {
+        let text = match form {
+            "json" => [to_json(&self.vectors())?.as_bytes(), b"\n"].concat(),
+            _ => shell(),
+        };
+        print(text).map(|()| ExitCode::SUCCESS)
     }
 
     /// The same as argument vectors, one a link, and the payload's.

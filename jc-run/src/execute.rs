@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::supervise::{Exit, spawn};
-use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id, print};
+use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id};
 
-use crate::chain::{Chain, to_json};
+use crate::chain::Chain;
 use crate::compose::PID;
 use crate::console::Console;
 use crate::flags::{option, values};
@@ -18,7 +18,7 @@ use crate::plan::{EXEC, words};
 use crate::process::{Process, ends_within};
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
-use crate::{dir, tools};
+use crate::{dir, own, tools};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-exec");
@@ -46,17 +46,7 @@ pub fn command() -> Command {
         value("workdir", 'w', "DIR").action(ArgAction::Set).help("Start in this directory instead"),
     )
     .arg(value("env", 'e', "NAME[=VALUE]").help("Set one more variable"))
-    .arg(
-        Arg::new("print")
-            .long("print")
-            .value_name("AS")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("shell")
-            .value_parser(["shell", "json"])
-            .hide_possible_values(true)
-            .help("Print the chain instead of running it: shell or json"),
-    )
+    .arg(own::print())
     .arg(
         Arg::new("operands")
             .value_name("ID PROG")
@@ -80,11 +70,7 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let console = state.bundle.join(format!("console.{}", id::random()?));
     let chain = Chain::new(links(&matches, &state, &console)?, program.to_vec()).locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
-        let text = match form.as_str() {
-            "json" => [to_json(&chain.vectors())?.as_bytes(), b"\n"].concat(),
-            _ => chain.to_shell(),
-        };
-        return print(text).map(|()| ExitCode::SUCCESS);
+        return chain.print(form, || chain.to_shell());
     }
     if matches.get_flag("tty") {
         let terminal = Terminal::open()?;

@@ -37,13 +37,7 @@ pub fn args() -> Vec<Arg> {
         flag("tty").short('t').help("Give it a terminal of its own"),
         flag("keep").help("Keep state and changes when it has ended"),
         flag("rm").conflicts_with("keep").help("Keep nothing when it has ended, with -d too"),
-        text("print", "AS")
-            .num_args(0..=1)
-            .require_equals(true)
-            .default_missing_value("shell")
-            .value_parser(["shell", "json"])
-            .hide_possible_values(true)
-            .help("Print the chain instead of running it: shell or json"),
+        print(),
         text("status-fd", "N")
             .value_parser(value_parser!(u32))
             .help("Write what becomes of it to this descriptor, as JSON"),
@@ -79,6 +73,19 @@ pub fn mixed() -> Vec<Arg> {
             .help_heading("The program, for jc-rootfs")
             .help("Undo the hardening: all capabilities and devices, nothing masked or filtered"),
     ]
+}
+
+/// `--print`, of the tools that run a chain.
+pub fn print() -> Arg {
+    Arg::new("print")
+        .long("print")
+        .value_name("AS")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("shell")
+        .value_parser(["shell", "json"])
+        .hide_possible_values(true)
+        .help("Print the chain instead of running it: shell or json")
 }
 
 /// `--state-dir`, of all tools that look at containers.

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 use jc_unshare::record::{Record, Root};
-use jc_unshare::{Error, Result, exec, print};
+use jc_unshare::{Error, Result, exec};
 
-use crate::chain::{Chain, to_json};
+use crate::chain::Chain;
 use crate::flags::{self, Owner, given, option, values};
 use crate::image::Config;
 use crate::{TOOL, refused, source};
@@ -52,17 +52,13 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     check(&matches)?;
     let record = source::record(&matches, |_| Err(lacks("image")))?;
     let chain = chain(&matches, &record)?.locate()?;
-    match matches.get_one::<String>("print").map(String::as_str) {
-        Some("json") => print([to_json(&chain.vectors())?.as_bytes(), b"\n"].concat())?,
-        Some(_) => print(chain.to_shell())?,
-        None => {
-            // Where stderr is gone nobody reads it.
-            let _: io::Result<()> =
-                io::stderr().write_all(Error::new(WARNING).report(TOOL.name()).as_bytes());
-            return Err(exec::exec(&chain.argv()));
-        }
+    if let Some(form) = matches.get_one::<String>("print") {
+        return chain.print(form, || chain.to_shell());
     }
-    Ok(ExitCode::SUCCESS)
+    // Where stderr is gone nobody reads it.
+    let _: io::Result<()> =
+        io::stderr().write_all(Error::new(WARNING).report(TOOL.name()).as_bytes());
+    Err(exec::exec(&chain.argv()))
 }
 
 /// An error if an option is given that cannot be had.

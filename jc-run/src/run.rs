@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use jc_unshare::{Result, id, print};
+use jc_unshare::{Result, id};
 
-use crate::chain::to_json;
 use crate::compose::compose;
 use crate::console::Console;
 use crate::detach::detach;
@@ -27,11 +26,7 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let mut plan = compose(&matches, &record, &id::random()?, &base)?;
     plan.chain = plan.chain.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
-        let text = match form.as_str() {
-            "json" => [to_json(&plan.chain.vectors())?.as_bytes(), b"\n"].concat(),
-            _ => plan.to_shell(),
-        };
-        return print(text).map(|()| ExitCode::SUCCESS);
+        return plan.chain.print(form, || plan.to_shell());
     }
     let flag = |name| matches.get_flag(name);
     let bill = bill(&matches, plan.path("usage.json"));
