@@ -15,10 +15,10 @@ use crate::compose::PID;
 use crate::console::Console;
 use crate::flags::{option, values};
 use crate::plan::{EXEC, words};
-use crate::process::{Process, ends_within};
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
 use crate::{dir, own, tools};
+use jc_unshare::process::{Process, ends_within};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-exec");

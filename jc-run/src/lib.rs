@@ -37,8 +37,6 @@ mod plan;
 #[cfg(any(test, not(target_os = "linux")))]
 pub mod portable;
 #[cfg(target_os = "linux")]
-mod process;
-#[cfg(target_os = "linux")]
 mod pull;
 mod refused;
 #[cfg(target_os = "linux")]

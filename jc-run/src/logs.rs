@@ -12,9 +12,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::io::{Errno, read};
 
-use crate::process::{Process, ends_within};
 use crate::state::State;
 use crate::tools;
+use jc_unshare::process::{Process, ends_within};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-logs");

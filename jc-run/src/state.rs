@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jc_unshare::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use jc_unshare::process::Process;
 
 /// Its file in the state dir.
 const FILE: &str = "state.json";

@@ -9,9 +9,9 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use jc_unshare::{Error, Result, Tool, signals};
 use nix::libc::SIGKILL;
 
-use crate::process::ends_until;
 use crate::state::{State, Status};
 use crate::tools;
+use jc_unshare::process::ends_until;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-stop");

@@ -22,9 +22,9 @@ use crate::dir::Held;
 use crate::events::Events;
 use crate::network;
 use crate::plan::{NETWORK, Plan, STARTED, STATUS_FD, make_fifo};
-use crate::process::Process;
 use crate::state::{State, Status, now};
 use crate::watch::{Watch, watch};
+use jc_unshare::process::Process;
 
 /// What the payload reads and writes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::console::Console;
-use crate::process::Process;
+use jc_unshare::process::Process;
 
 /// What there is to watch.
 pub struct Watch {

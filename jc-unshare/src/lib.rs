@@ -22,6 +22,8 @@ mod join;
 mod lifeline;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
+#[cfg(target_os = "linux")]
+pub mod process;
 #[cfg(feature = "record")]
 pub mod record;
 #[cfg(target_os = "linux")]

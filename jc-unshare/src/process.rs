@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use jc_unshare::{Context, Error, Result, sys};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::error::{Context, Error, Result};
+use crate::sys;
 
 /// A process as proc_pid_stat(5) tells it: its first field, and the 22nd, in ticks since boot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,5 +103,13 @@ mod tests {
         assert!(this.open().is_some());
         assert!(Process { start: this.start + 1, ..this }.open().is_none());
         assert_eq!("5".parse::<Process>(), Err(()));
+    }
+
+    #[test]
+    fn a_name_can_look_like_fields() {
+        let fields: Vec<String> = (4..53).map(|n| n.to_string()).collect();
+        let stat = format!("77 (a ) R 5) S {}\n", fields.join(" "));
+        assert_eq!(Process::in_stat(&stat).unwrap().to_string(), "77 22");
+        assert_eq!(Process::in_stat("77 (x"), None);
     }
 }
