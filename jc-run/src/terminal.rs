@@ -7,17 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use jc_unshare::sys::{self, Fork, fork};
-use jc_unshare::{Context, Error, Result, Tool};
+use jc_unshare::supervise::{Child, spawn};
+use jc_unshare::{Context, Result, Tool};
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal, raise};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, raise};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, read, write};
-use rustix::process::{
-    Pid, WaitOptions, getpid, getppid, set_parent_process_death_signal, waitpid,
-};
 use rustix::termios::{
     OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
@@ -32,10 +28,8 @@ pub struct Terminal {
 }
 
 /// What is between the two terminals.
-struct Line {
-    signals: SignalFd,
-    child: OwnedFd,
-    pid: Pid,
+struct Line<'a> {
+    child: &'a Child,
     console: Option<Console>,
     master: Option<OwnedFd>,
     /// Keys that the other side has not taken yet.
@@ -67,33 +61,20 @@ impl Terminal {
         (console, path): (Console, &Path),
         body: impl FnOnce() -> Result<u8>,
     ) -> Result<ExitCode> {
-        let all = sys::every_signal();
-        all.thread_block().op("sigprocmask")?;
-        let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")?;
-        let parent = getpid();
-        match fork(0, None).op("fork")? {
-            Fork::Child => {
-                drop((console, signals));
-                match tied_to(parent).and_then(|()| body()) {
-                    Ok(code) => std::process::exit(code.into()),
-                    Err(error) => tool.exit(&error),
-                }
+        let mut console = Some(console);
+        let child = spawn(tool, 0, None, |_| {
+            drop(console.take());
+            match body() {
+                Ok(code) => std::process::exit(code.into()),
+                Err(error) => error,
             }
-            Fork::Parent { pid, pidfd } => {
-                let line = Line {
-                    signals,
-                    child: pidfd,
-                    pid,
-                    console: Some(console),
-                    master: None,
-                    typed: Vec::new(),
-                    has_keyboard: true,
-                };
-                let code = line.carry(&self, path);
-                self.restore()?;
-                code
-            }
-        }
+        })?;
+        let line =
+            Line { child: &child, console, master: None, typed: Vec::new(), has_keyboard: true };
+        let carried = line.carry(&self, path);
+        self.restore()?;
+        carried?;
+        Ok(child.end()?.into())
     }
 
     fn make_raw(&self) -> Result<()> {
@@ -111,18 +92,9 @@ impl Terminal {
     }
 }
 
-/// In the child: dies with its parent, which may have died already; signals have their effect again.
-fn tied_to(parent: Pid) -> Result<()> {
-    set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).op("PR_SET_PDEATHSIG")?;
-    if getppid() != Some(parent) {
-        return Err(Error::new("the parent died"));
-    }
-    SigSet::empty().thread_set_mask().op("sigprocmask")
-}
-
-impl Line {
-    /// Carries bytes, sizes and signals until the child has ended; gives its exit code.
-    fn carry(mut self, terminal: &Terminal, path: &Path) -> Result<ExitCode> {
+impl Line<'_> {
+    /// Carries bytes, sizes and signals until the child has ended.
+    fn carry(mut self, terminal: &Terminal, path: &Path) -> Result<()> {
         loop {
             let Ready { signal, console, screen, keys, room, ended } = self.wait(terminal)?;
             if signal {
@@ -147,21 +119,15 @@ impl Line {
                 while self.show()? && ended {}
             }
             if ended {
-                let status = waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid")?;
-                let status = status.map(|(_, status)| status);
-                let code = status
-                    .and_then(|s| s.exit_status().or(s.terminating_signal().map(|n| 128 + n)));
-                return Ok(ExitCode::from(code.unwrap_or(125) as u8));
+                return Ok(());
             }
         }
     }
 
     fn wait(&self, terminal: &Terminal) -> Result<Ready> {
         let listen = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
-        let mut fds = vec![
-            listen(self.signals.as_fd(), PollFlags::IN),
-            listen(self.child.as_fd(), PollFlags::IN),
-        ];
+        let [signals, pidfd, _] = self.child.descriptors();
+        let mut fds = vec![listen(signals, PollFlags::IN), listen(pidfd, PollFlags::IN)];
         if let Some(console) = &self.console {
             fds.push(listen(console.as_fd(), PollFlags::IN));
         }
@@ -192,7 +158,7 @@ impl Line {
 
     /// Takes a signal: most are the child's.
     fn signal(&mut self, terminal: &Terminal) -> Result<()> {
-        let Some(info) = self.signals.read_signal().op("read signalfd")? else { return Ok(()) };
+        let Some(info) = self.child.signal()? else { return Ok(()) };
         match info.ssi_signo as i32 {
             libc::SIGCHLD => {}
             libc::SIGWINCH => self.resize(terminal)?,
@@ -209,10 +175,7 @@ impl Line {
                     // As it is with a terminal that is gone.
                     self.master = None;
                 }
-                match sys::send_signal(self.child.as_fd(), signal) {
-                    Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
-                    sent => sent.op("pidfd_send_signal")?,
-                }
+                self.child.send(signal)?;
             }
         }
         Ok(())

@@ -105,13 +105,19 @@ impl Child {
     /// that is not a payload.
     pub fn reap(&self) -> Result<Exit> {
         SigSet::empty().thread_set_mask().op("sigprocmask")?;
+        self.end()
+    }
+
+    /// Only waits until the child has ended: for who sees to signals itself.
+    pub fn end(&self) -> Result<Exit> {
         let status = waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid")?;
         let exit = status.and_then(|(_, status)| ended(status));
         exit.ok_or_else(|| Error::new("waitpid: the child has not ended"))
     }
 
     /// What this needs to be kept open as long as the child is to live, and to be ended by
-    /// [`kill`](Self::kill).
+    /// [`kill`](Self::kill). The first can be read when there is a [`signal`](Self::signal), the second
+    /// when the child has ended.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         [self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()]
     }
@@ -119,7 +125,12 @@ impl Child {
     /// Ends a helper that would otherwise go on, and waits until it has.
     pub fn kill(&self) -> Result<()> {
         self.send(libc::SIGKILL)?;
-        waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid").map(drop)
+        self.end().map(drop)
+    }
+
+    /// Takes one of the signals that have come for this process, if there is any.
+    pub fn signal(&self) -> Result<Option<siginfo>> {
+        self.signals.read_signal().op("read signalfd")
     }
 
     /// Waits until the child has ended. Until then every signal that reaches this process is handed
@@ -169,7 +180,7 @@ impl Child {
                 self.stop(signal, waiter)?;
                 continue;
             }
-            if let Some(info) = self.signals.read_signal().op("read signalfd")?
+            if let Some(info) = self.signal()?
                 && info.ssi_signo as i32 != libc::SIGCHLD
             {
                 self.forward(&info, waiter, &mut acted)?;
@@ -322,7 +333,8 @@ impl Child {
         }
     }
 
-    fn send(&self, signal: i32) -> Result<()> {
+    /// Sends the child a signal; one that has ended needs none.
+    pub fn send(&self, signal: i32) -> Result<()> {
         let sent = match sys::send_signal(self.pidfd.as_fd(), signal) {
             // The pid cannot be reused: nobody has reaped it.
             Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => sys::kill(self.pid, signal),
