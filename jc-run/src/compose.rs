@@ -23,12 +23,7 @@ pub const PID: &str = "PID";
 
 /// Plans a container of this ID.
 pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> Result<Plan> {
-    let mut config = Config::of(record)?;
-    if let Some(entrypoint) = matches.get_one::<OsString>("entrypoint") {
-        config.enter_by(entrypoint)?;
-    }
-    let arguments: Vec<OsString> = values(matches, "program").cloned().collect();
-    let payload = config.argv(&arguments)?;
+    let (config, payload) = Config::asked(record, matches)?;
     let root = record.root()?;
     let state_dir = base.join(id);
     let hostname = hostname(matches, id);
@@ -176,7 +171,7 @@ fn environment(config: &Config, matches: &ArgMatches, hostname: &str) -> Vec<OsS
         options.extend(words(&["-e", "TERM"]));
     }
     options.extend(option("-e", OsStr::new(&format!("HOSTNAME={hostname}"))));
-    options.extend(config.env().iter().flat_map(|word| option("-e", word.as_ref())));
+    options.extend(config.env_options());
     options
 }
 
@@ -186,9 +181,7 @@ fn defaults(config: &Config, matches: &ArgMatches) -> Vec<OsString> {
     if !matches.contains_id("user") {
         options.extend(option("-u", config.user().as_ref()));
     }
-    if let Some(dir) = config.working_dir().filter(|_| !matches.contains_id("workdir")) {
-        options.extend(option("-w", dir.as_ref()));
-    }
+    options.extend(config.dir_option(matches));
     options
 }
 

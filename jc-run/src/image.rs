@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
+use clap::ArgMatches;
 use jc_unshare::record::Record;
 use jc_unshare::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
+
+use crate::flags::{option, values};
 
 /// The part of an image's `config` object that a runner uses. Anything may be null or absent.
 #[derive(Debug, Default, Deserialize)]
@@ -26,13 +29,24 @@ pub struct Config {
 
 impl Config {
     /// Reads the record's `config`.
-    pub fn of(record: &Record) -> Result<Self> {
+    fn of(record: &Record) -> Result<Self> {
         serde_json::from_value(Value::Object(record.config.clone()))
             .map_err(|e| Error::new(format_args!("record: config: {e}")))
     }
 
+    /// Reads it with what the command line says instead, and gives the payload too.
+    pub fn asked(record: &Record, matches: &ArgMatches) -> Result<(Self, Vec<OsString>)> {
+        let mut config = Self::of(record)?;
+        if let Some(entrypoint) = matches.get_one::<OsString>("entrypoint") {
+            config.enter_by(entrypoint)?;
+        }
+        let arguments: Vec<OsString> = values(matches, "program").cloned().collect();
+        let payload = config.argv(&arguments)?;
+        Ok((config, payload))
+    }
+
     /// Takes this entry point instead of the image's, and with that nothing of its `Cmd`.
-    pub fn enter_by(&mut self, entrypoint: &OsStr) -> Result<()> {
+    fn enter_by(&mut self, entrypoint: &OsStr) -> Result<()> {
         let word = entrypoint.to_str().ok_or_else(|| Error::usage("--entrypoint: is not UTF-8"))?;
         let words = (!word.is_empty()).then(|| vec![word.to_owned()]);
         (self.entrypoint, self.cmd) = (words, None);
@@ -50,7 +64,7 @@ impl Config {
     }
 
     /// The payload: the entrypoint, then the user's arguments or else the image's.
-    pub fn argv(&self, user: &[OsString]) -> Result<Vec<OsString>> {
+    fn argv(&self, user: &[OsString]) -> Result<Vec<OsString>> {
         let words = |list: &Option<Vec<String>>| -> Vec<OsString> {
             list.iter().flatten().map(OsString::from).collect()
         };
@@ -63,7 +77,7 @@ impl Config {
     }
 
     /// `NAME=VALUE` words, PATH always among them.
-    pub fn env(&self) -> Vec<String> {
+    fn env(&self) -> Vec<String> {
         // Without "=" a word would fetch the value of the caller.
         let words = self.env.iter().flatten().map(|word| match word.contains('=') {
             true => word.clone(),
@@ -76,8 +90,19 @@ impl Config {
         env
     }
 
+    /// The options that set the environment.
+    pub fn env_options(&self) -> Vec<OsString> {
+        self.env().iter().flat_map(|word| option("-e", word.as_ref())).collect()
+    }
+
+    /// The option for the working directory, if the image says one and the command line does not.
+    pub fn dir_option(&self, matches: &ArgMatches) -> Vec<OsString> {
+        let dir = self.working_dir().filter(|_| !matches.contains_id("workdir"));
+        dir.map_or_else(Vec::new, |dir| option("-w", dir.as_ref()))
+    }
+
     /// The working directory, if the image says one.
-    pub fn working_dir(&self) -> Option<&str> {
+    fn working_dir(&self) -> Option<&str> {
         self.working_dir.as_deref().filter(|dir| !dir.is_empty())
     }
 

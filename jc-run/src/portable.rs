@@ -11,7 +11,7 @@ use jc_unshare::record::{Record, Root};
 use jc_unshare::{Error, Result, exec};
 
 use crate::chain::Chain;
-use crate::flags::{self, Owner, given, option, values};
+use crate::flags::{self, Owner, given, option};
 use crate::image::Config;
 use crate::{TOOL, refused, source};
 
@@ -81,12 +81,7 @@ const DIRECTORY: &str = "jc-pull --to DIR IMAGE | jc-run: a root of one director
 /// The chain for a record: what the image says, then what the command line says. The directories of
 /// its volumes are those of the root.
 fn chain(matches: &ArgMatches, record: &Record) -> Result<Chain> {
-    let mut config = Config::of(record)?;
-    if let Some(entrypoint) = values(matches, "entrypoint").last() {
-        config.enter_by(entrypoint)?;
-    }
-    let arguments: Vec<OsString> = values(matches, "program").cloned().collect();
-    let payload = config.argv(&arguments)?;
+    let (config, payload) = Config::asked(record, matches)?;
     let Root::Directory(root) = record.root()? else {
         return Err(Error::new("layers: not supported on this platform").hint(DIRECTORY));
     };
@@ -94,15 +89,13 @@ fn chain(matches: &ArgMatches, record: &Record) -> Result<Chain> {
     if io::stdin().is_terminal() {
         link.extend(option("-e", "TERM".as_ref()));
     }
-    link.extend(config.env().iter().flat_map(|word| option("-e", word.as_ref())));
+    link.extend(config.env_options());
     if !matches.contains_id("user") {
         // The groups that list root, which jc-rootfs refuses here, would give it nothing more.
         let user = if config.user() == "0" { "0:0" } else { config.user() };
         link.extend(option("-u", user.as_ref()));
     }
-    if let Some(dir) = config.working_dir().filter(|_| !matches.contains_id("workdir")) {
-        link.extend(option("-w", dir.as_ref()));
-    }
+    link.extend(config.dir_option(matches));
     link.extend(given(matches, Owner::Payload));
     link.push(root.into());
     Ok(Chain::new(vec![link], payload))
