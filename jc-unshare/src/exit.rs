@@ -19,6 +19,8 @@ pub struct Acted {
     pub key: Option<i32>,
     /// This stop was sent to the group from inside an `--init`'s namespace, and when.
     pub stop_from_inside: Option<(i32, Instant)>,
+    /// As `--init`, a stop of the child was told to the link outside, and is not over.
+    pub told: bool,
 }
 
 impl Acted {

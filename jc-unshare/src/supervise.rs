@@ -2,9 +2,9 @@
 //! arrive, stops and continues are followed, the exit code is handed on, and when the parent is
 //! killed the child dies too.
 
-use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+use std::{fs, mem};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -12,7 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
-use rustix::process::{Pid, WaitOptions, wait, waitpid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid, waitpid};
 
 use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
@@ -27,6 +27,8 @@ use crate::tool::Tool;
 
 /// What kill(2) sends has this code.
 const SI_USER: i32 = 0;
+/// And what sigqueue(3) sends this one.
+const SI_QUEUE: i32 = -1;
 /// How long a link may take to hand a signal on, by far.
 const HAND_ON_LIMIT: Duration = Duration::from_secs(1);
 
@@ -177,7 +179,7 @@ impl Child {
             if let Waiter::Link(told) = waiter
                 && let Some(signal) = wait_for_word(told, &self.signals)?
             {
-                self.stop(signal, waiter)?;
+                self.stop(signal, waiter, &mut acted)?;
                 continue;
             }
             if let Some(info) = self.signal()?
@@ -206,7 +208,7 @@ impl Child {
             // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
             let followed = Some(signal).filter(|signal| stops_by_terminal(*signal));
             if let Some(signal) = followed.or(acted.stopped_for.take()) {
-                self.stop(signal, waiter)?;
+                self.stop(signal, waiter, acted)?;
             }
         }
         let Some(exit) = ended(status) else { return Ok(None) };
@@ -219,29 +221,47 @@ impl Child {
     /// Stops this process as the child was stopped, so that the shell sees a job stopped by it, and
     /// continues the child afterwards: also when the kernel did not stop us, as in an orphaned
     /// process group, where it would not have stopped a plain program.
-    fn stop(&self, signal: i32, waiter: &Waiter) -> Result<()> {
+    fn stop(&self, signal: i32, waiter: &Waiter, acted: &mut Acted) -> Result<()> {
         if let Waiter::Init(tell) = waiter {
-            // It is for the link outside to stop, and to send the SIGCONT that is then forwarded.
+            // It is for the link outside to stop, and to say when that is over.
+            acted.told = true;
             return write(tell, &[signal as u8]).op("write to jc-unshare").map(drop);
         }
         let signal = Signal::try_from(signal).op("raise")?;
-        let only = SigSet::from(signal);
+        // The SIGCONT that ends the stop has its effect here: it is not to be forwarded besides.
+        let both: SigSet = [signal, Signal::SIGCONT].into_iter().collect();
         // Raised while it is blocked, it is one with the terminal's, should that still be pending.
         raise(signal).op("raise")?;
-        only.thread_unblock().op("sigprocmask")?;
-        only.thread_block().op("sigprocmask")?;
-        if let Waiter::Link(Some(told)) = waiter {
-            forget_words(told)?;
+        both.thread_unblock().op("sigprocmask")?;
+        both.thread_block().op("sigprocmask")?;
+        let Waiter::Link(Some(told)) = waiter else { return self.go_on() };
+        forget_words(told)?;
+        // The init may have had one with its group. From this one it can tell that by the code.
+        sys::queue_signal(self.pid, libc::SIGCONT).op("sigqueue")
+    }
+
+    /// Continues the child after a stop, unless it has had a SIGCONT already, as all of a group
+    /// have that a shell continues: an editor draws its screen at each.
+    fn go_on(&self) -> Result<()> {
+        let options = WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
+        match waitid(WaitId::Pid(self.pid), options).op("waitid")? {
+            Some(_) => Ok(()),
+            None => self.send(libc::SIGCONT),
         }
-        self.send(libc::SIGCONT)
     }
 
     /// Hands a signal to the child, and where the kernel would drop it there, does what its default
     /// action is.
     fn forward(&self, info: &siginfo, waiter: &Waiter, acted: &mut Acted) -> Result<()> {
         let signal = info.ssi_signo as i32;
-        if matches!(waiter, Waiter::Init(_)) && self.is_stop_from_inside(info, acted) {
-            return Ok(());
+        if matches!(waiter, Waiter::Init(_)) {
+            if self.is_stop_from_inside(info, acted) {
+                return Ok(());
+            }
+            // The first that comes after a stop that was told, of the group's and the link's.
+            if signal == libc::SIGCONT && (acted.told || info.ssi_code == SI_QUEUE) {
+                return if mem::take(&mut acted.told) { self.go_on() } else { Ok(()) };
+            }
         }
         let itself = self.stops_itself(info, waiter);
         let early = !self.has_begun()?;

@@ -121,6 +121,13 @@ pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
 }
 
+/// sigqueue(3), to a child that has not been waited for: its pid is its own.
+pub fn queue_signal(pid: Pid, signal: i32) -> io::Result<()> {
+    let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+    // SAFETY: the value is not used as a pointer by anybody.
+    check(unsafe { libc::sigqueue(pid.as_raw_nonzero().get(), signal, value) }.into())
+}
+
 /// All 64 signals: sigfillset(3) leaves out those that libc has taken for itself, of which a program
 /// with another libc knows nothing.
 pub fn every_signal() -> SigSet {

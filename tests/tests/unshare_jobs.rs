@@ -3,8 +3,6 @@
 
 #![cfg(target_os = "linux")]
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use jc_tests::screen::Screen;
 use jc_tests::{Sandbox, require, sandbox};
 
@@ -190,26 +188,43 @@ fn editor(s: &Sandbox, chain: &str) -> String {
     std::fs::read_to_string(s.path("file")).unwrap()
 }
 
-/// What [`editor`] gives. Behind a PID 1 vi now and then draws its screen once more while it is being
-/// stopped, over what the shell says: there, one time of three has to be as without.
-fn edited(s: &Sandbox, chain: &str) -> String {
-    let tries = if chain.contains("-p") { 3 } else { 1 };
-    for _ in 1..tries {
-        if let Ok(text) = catch_unwind(AssertUnwindSafe(|| editor(s, chain))) {
-            return text;
-        }
-        s.sh("rm -f file .file.sw*").run().code(0);
-    }
-    editor(s, chain)
-}
-
 #[test]
 fn an_editor() {
     sandbox(|s| {
         require(s, "vi", "vim-tiny");
         for chain in ["", CHAINS[0], CHAINS[1], CHAINS[2]] {
-            assert_eq!(edited(s, chain), "\nword\nword\nword\n", "{chain}");
+            assert_eq!(editor(s, chain), "\nword\nword\nword\n", "{chain}");
             std::fs::remove_file(s.path("file")).unwrap();
+        }
+    });
+}
+
+/// A program that is stopped and continued is so once, however many links the shell's signals also
+/// reach.
+#[test]
+fn one_stop_and_one_continuation() {
+    sandbox(|s| {
+        require(s, "perl", "perl-base");
+        let script = "$| = 1; $SIG{CONT} = sub { print qq(on\n) }; print qq(up\n); sleep 1 while 1";
+        std::fs::write(s.path("count"), script).unwrap();
+        let links = format!("jc-cgroup -- jc-cgroup -- {}", CHAINS[2]);
+        for chain in ["", CHAINS[0], CHAINS[1], CHAINS[2], &links] {
+            let screen = Screen::new(s);
+            screen.line(&format!("{chain} perl count"));
+            screen.wait(|screen| screen.ends_with("\nup"));
+            for _ in 0..3 {
+                screen.key("C-z");
+                screen.prompts("Stopped", "o$");
+                screen.line("clear; fg");
+                screen.wait(|screen| screen.ends_with("\non"));
+                // Time for a second one.
+                screen.runs("perl");
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                let shown = screen.shown();
+                assert_eq!(shown.matches("\non").count(), 1, "{chain}\n{shown}");
+            }
+            screen.key("C-c");
+            screen.wait(|screen| screen.ends_with("\no$"));
         }
     });
 }
