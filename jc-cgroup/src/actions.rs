@@ -13,7 +13,7 @@ use crate::group::{DIRECTORIES, sweep_all};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::parent;
-use crate::remove::{children, clear, freeze, kill_all, members};
+use crate::remove::{PATIENCE, children, clear, freeze, kill_all, members};
 use crate::usage::Meter;
 
 /// A group that was found, in all hierarchies that have it.
@@ -26,7 +26,7 @@ pub struct Found {
 pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     let hierarchies = hierarchy::all()?;
-    sweep_all(&hierarchies, place)?;
+    sweep_all(&hierarchies, place, PATIENCE)?;
     for hierarchy in hierarchies {
         let Ok(top) = parent(&hierarchy, place) else { continue };
         for directory in DIRECTORIES {
@@ -150,7 +150,7 @@ impl Found {
                     .hint("--kill ends what runs in it, and with it the group"));
             }
         }
-        self.parts.iter().try_for_each(|(hierarchy, path)| clear(hierarchy.version, path))
+        self.parts.iter().try_for_each(|(hierarchy, path)| clear(hierarchy.version, path, PATIENCE))
     }
 }
 

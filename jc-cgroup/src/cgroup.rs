@@ -9,6 +9,7 @@ use jc_unshare::{Error, Result, exec, require_program};
 use crate::actions::{self, named, tell};
 use crate::group::{Group, Wish};
 use crate::hierarchy::Version;
+use crate::remove::PATIENCE;
 use crate::report::{Target, outcome};
 use crate::usage::Meter;
 use crate::{Args, Measure, TOOL, delegate};
@@ -64,6 +65,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         group.parts().iter().try_for_each(|part| delegate::mark(part.version, &part.path))?;
     }
     if args.exec {
+        group.sweep_others(PATIENCE)?;
         group.join(None)?;
         return Err(exec::exec(&args.program));
     }
@@ -90,6 +92,9 @@ fn supervise(group: &Group, args: &Args) -> Result<Exit> {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
     })?;
+    // While the program starts. What others have left is no failure of this one, nor to keep it from
+    // its signals for long.
+    let _: Result<()> = group.sweep_others(Duration::from_millis(20));
     child.wait()
 }
 

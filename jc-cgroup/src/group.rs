@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jc_unshare::{Context, Error, Kind, Result, id};
 use rustix::fs::{FlockOperation, flock};
@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::{enable, inherit_cpuset, make_dir, parent};
-use crate::remove::{PATIENCE, clear, sweep};
+use crate::remove::{PATIENCE, clear, sweep, sweep_one};
 use crate::setting::Setting;
 
 /// Where a group is to be, and what for.
@@ -35,6 +35,8 @@ pub struct Wish {
 /// A cgroup that this process has made.
 pub struct Group {
     parts: Vec<Part>,
+    hierarchies: Vec<Hierarchy>,
+    parent: Option<PathBuf>,
 }
 
 /// The group's directory in one hierarchy.
@@ -54,15 +56,15 @@ pub const DIRECTORIES: [&str; 2] = ["jc", "jc.exec"];
 const METERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "io", "blkio"];
 
 impl Group {
-    /// Makes a group with these limits, after sweeping what dead ones have left.
+    /// Makes a group with these limits.
     pub fn make(limits: &Limits, wish: &Wish) -> Result<Self> {
         let hierarchies = hierarchy::all()?;
         let settings = limits.settings(&hierarchies)?;
-        sweep_all(&hierarchies, wish.parent.as_deref())?;
         let name = wish.name.clone().map_or_else(id::random, Ok)?;
-        let mut group = Self { parts: Vec::new() };
+        let parent = wish.parent.clone();
+        let mut group = Self { parts: Vec::new(), hierarchies: Vec::new(), parent };
         match group.fill(&hierarchies, &settings, wish, &name) {
-            Ok(()) => Ok(group),
+            Ok(()) => Ok(Self { hierarchies, ..group }),
             Err(error) => {
                 // The first error is the one to tell; what cannot be removed is swept later.
                 let _: Result<()> = group.remove();
@@ -105,10 +107,18 @@ impl Group {
     pub fn join(&self, version: Option<Version>) -> Result<()> {
         let of_version = |part: &&Part| version.is_none_or(|version| part.version == version);
         for part in self.parts.iter().filter(of_version) {
-            let procs = part.path.join("cgroup.procs");
+            let procs = part.path.join(match part.version {
+                Version::V1 => "tasks",
+                Version::V2 => "cgroup.procs",
+            });
             fs::write(&procs, "0").on("write", &procs)?;
         }
         Ok(())
+    }
+
+    /// Removes what dead groups have left beside this one.
+    pub fn sweep_others(&self, patience: Duration) -> Result<()> {
+        sweep_all(&self.hierarchies, self.parent.as_deref(), patience)
     }
 
     /// Kills what is left in the group and removes it, in all hierarchies even if one fails.
@@ -119,13 +129,17 @@ impl Group {
 }
 
 /// Removes what dead groups have left, in all hierarchies: theirs may be others than ours.
-pub fn sweep_all(hierarchies: &[Hierarchy], place: Option<&Path>) -> Result<()> {
+pub fn sweep_all(
+    hierarchies: &[Hierarchy],
+    place: Option<&Path>,
+    patience: Duration,
+) -> Result<()> {
     for hierarchy in hierarchies {
         let Ok(top) = parent(hierarchy, place) else { continue };
         for (directory, unattended) in DIRECTORIES.into_iter().zip([false, true]) {
             let directory = top.join(directory);
             if directory.exists() {
-                sweep(hierarchy.version, &directory, unattended)?;
+                sweep(hierarchy.version, &directory, unattended, patience)?;
                 // Goes with the last group; until then it is busy, and so it should be.
                 let _: io::Result<()> = fs::remove_dir(&directory);
             }
@@ -190,6 +204,9 @@ impl Part {
                     continue;
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    if sweep_one(hierarchy.version, &path, wish.unattended, PATIENCE)? {
+                        continue;
+                    }
                     let name = path.display();
                     return Err(Error::with_kind(Kind::Failed, format_args!("{name}: in use")));
                 }
@@ -208,7 +225,7 @@ impl Part {
     }
 
     fn remove(&self) -> Result<()> {
-        clear(self.version, &self.path)?;
+        clear(self.version, &self.path, PATIENCE)?;
         if let Some(parent) = self.path.parent() {
             // Goes with the last group; until then it is busy, and so it should be.
             let _: io::Result<()> = fs::remove_dir(parent);

@@ -1,6 +1,7 @@
 //! Where cgroups are on this machine: one v2 hierarchy, several of v1, or both (cgroups(7)).
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Error, Result};
@@ -29,7 +30,6 @@ pub struct Hierarchy {
 
 /// All hierarchies that are mounted.
 pub fn all() -> Result<Vec<Hierarchy>> {
-    let read = |path: &str| fs::read_to_string(path).on("read", path);
     let groups = read("/proc/self/cgroup")?;
     let mountinfo = read("/proc/self/mountinfo")?;
     let parse = |line: &str| parse(line, &groups);
@@ -40,6 +40,13 @@ pub fn all() -> Result<Vec<Hierarchy>> {
         unified.controllers = names.split_whitespace().map(str::to_owned).collect();
     }
     Ok(hierarchies)
+}
+
+/// Reads a file of procfs, whose length nobody knows, at one go.
+fn read(path: &str) -> Result<String> {
+    let mut text = String::with_capacity(1 << 14);
+    File::open(path).and_then(|mut file| file.read_to_string(&mut text)).on("read", path)?;
+    Ok(text)
 }
 
 /// The hierarchy that has the controller.
@@ -66,15 +73,15 @@ fn missing(controller: &str) -> Error {
 /// Reads a line of mountinfo (proc_pid_mountinfo(5)), and finds where in that hierarchy this process
 /// is. A v2 hierarchy's controllers are not in it.
 fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
-    let (mount, source) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(3).map(unescape);
+    let mut fields = line.split(' ').skip(3);
     let (root, mount) = (fields.next()?, fields.next()?);
-    let mut source = source.split(' ');
+    let mut source = fields.skip_while(|field| *field != "-").skip(1);
     let (version, controllers) = match source.next()? {
         "cgroup2" => (Version::V2, Vec::new()),
         "cgroup" => (Version::V1, source.nth(1)?.split(',').map(str::to_owned).collect()),
         _ => return None,
     };
+    let (root, mount) = (unescape(root), unescape(mount));
     let group = own_group(groups, &controllers).unwrap_or(Path::new("/"));
     // A bind mount or a cgroup namespace may show only a part of the hierarchy.
     let own = mount.join(group.strip_prefix(&root).unwrap_or(Path::new("")));
@@ -97,11 +104,14 @@ fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a Path> {
 
 /// Undoes mountinfo's octal escapes of white space and backslashes.
 fn unescape(field: &str) -> PathBuf {
+    if !field.contains('\\') {
+        return field.into();
+    }
     let mut text = field.to_owned();
     for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
         text = text.replace(code, character);
     }
-    Path::new(&text).to_owned()
+    text.into()
 }
 
 #[cfg(test)]

@@ -16,19 +16,29 @@ use crate::hierarchy::Version;
 /// How long removing a group may take; killed processes need a moment to go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Removes the groups below `parent` that nobody holds. What runs in them is killed, unless they are
-/// `unattended`: those may live without being held, and go when they are empty.
-pub fn sweep(version: Version, parent: &Path, unattended: bool) -> Result<()> {
+/// Removes the groups below `parent` that nobody holds, as [`sweep_one`] does.
+pub fn sweep(version: Version, parent: &Path, unattended: bool, patience: Duration) -> Result<()> {
     for path in children(parent)? {
-        let Ok(directory) = File::open(&path) else { continue };
-        if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
-            continue;
-        }
-        if !unattended || is_empty(&path)? {
-            clear(version, &path)?;
-        }
+        sweep_one(version, &path, unattended, patience)?;
     }
     Ok(())
+}
+
+/// Removes a group if nobody holds it, and says whether it is gone. What runs in it is killed, unless
+/// it is `unattended`: those may live without being held, and go when they are empty.
+pub fn sweep_one(
+    version: Version,
+    path: &Path,
+    unattended: bool,
+    patience: Duration,
+) -> Result<bool> {
+    let Ok(directory) = File::open(path) else { return Ok(!path.exists()) };
+    if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err()
+        || unattended && !is_empty(path)?
+    {
+        return Ok(false);
+    }
+    clear(version, path, patience).map(|()| true)
 }
 
 /// The groups right below one.
@@ -70,9 +80,13 @@ fn is_empty(group: &Path) -> Result<bool> {
     members(group).map(|members| members.is_empty())
 }
 
-/// Kills what is in a group and removes it, the groups below it first.
-pub fn clear(version: Version, path: &Path) -> Result<()> {
-    let give_up = Instant::now() + PATIENCE;
+/// Kills what is in a group and removes it, the groups below it first, within this time.
+pub fn clear(version: Version, path: &Path, patience: Duration) -> Result<()> {
+    let give_up = Instant::now() + patience;
+    // In most there is nothing left.
+    if fs::remove_dir(path).is_ok() {
+        return Ok(());
+    }
     loop {
         kill_all(version, path)?;
         match remove_tree(path) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -64,12 +64,14 @@ impl Meter<'_> {
         self.number(v2).or_else(|| self.number(v1))
     }
 
-    fn path(&self, file: &str) -> Option<PathBuf> {
-        self.0.iter().map(|(_, path)| path.join(file)).find(|path| path.exists())
+    /// What the group's directories have in files of this name.
+    fn texts<'a>(&'a self, file: &'a str) -> impl Iterator<Item = String> + 'a {
+        let of_version = self.0.iter().filter(move |(version, _)| has(*version, file));
+        of_version.filter_map(move |(_, path)| fs::read_to_string(path.join(file)).ok())
     }
 
     fn text(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.path(file)?).ok()
+        self.texts(file).next()
     }
 
     fn number(&self, file: &str) -> Option<u64> {
@@ -78,8 +80,7 @@ impl Meter<'_> {
 
     /// A file of lines `KEY NUMBER`, from all hierarchies that have one of this name.
     fn keyed(&self, file: &str) -> BTreeMap<String, u64> {
-        let texts = self.0.iter().filter_map(|(_, path)| fs::read_to_string(path.join(file)).ok());
-        texts.flat_map(|text| keyed(&text)).collect()
+        self.texts(file).flat_map(|text| keyed(&text)).collect()
     }
 
     fn io(&self) -> Value {
@@ -103,6 +104,15 @@ impl Meter<'_> {
         }
         if pressure.is_empty() { Value::Null } else { Value::Object(pressure) }
     }
+}
+
+/// Whether groups of this version may have the file: one need not look for the others.
+fn has(version: Version, file: &str) -> bool {
+    let is_old = file.starts_with("cpuacct.")
+        || file.starts_with("blkio.")
+        || ["_in_bytes", "oom_control"].iter().any(|end| file.ends_with(end));
+    let is_both = file.starts_with("pids.") || file == "cpu.stat";
+    is_both || is_old == (version == Version::V1)
 }
 
 fn keyed(text: &str) -> BTreeMap<String, u64> {
@@ -165,6 +175,23 @@ mod tests {
         let psi =
             totals("some avg10=0.00 avg60=0.00 avg300=0.00 total=12\nfull avg10=0.00 total=5\n");
         assert_eq!((psi["some"], psi["full"]), (12, 5));
+    }
+
+    #[test]
+    fn each_version_has_its_files() {
+        for (file, v1, v2) in [
+            ("memory.peak", false, true),
+            ("memory.max_usage_in_bytes", true, false),
+            ("memory.oom_control", true, false),
+            ("io.stat", false, true),
+            ("blkio.throttle.io_serviced", true, false),
+            ("cpu.pressure", false, true),
+            ("cpu.stat", true, true),
+            ("cpuacct.usage_user", true, false),
+            ("pids.peak", true, true),
+        ] {
+            assert_eq!([has(Version::V1, file), has(Version::V2, file)], [v1, v2], "{file}");
+        }
     }
 
     #[test]
