@@ -58,36 +58,93 @@ pub const fn and(mask: u32) -> Instruction {
 }
 
 /// Passes over instructions.
-pub const fn jump(over: u32) -> Instruction {
-    Instruction { code: JUMP, jump_true: 0, jump_false: 0, operand: over }
-}
-
-/// Passes over one number of instructions or another.
-pub const fn branch(test: Test, operand: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code: test as u16, jump_true, jump_false, operand }
+const fn jump(over: usize) -> Instruction {
+    Instruction { code: JUMP, jump_true: 0, jump_false: 0, operand: over as u32 }
 }
 
 /// Ends the program.
-pub const fn ret(action: u32) -> Instruction {
-    Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: action }
+const fn ret(result: u32) -> Instruction {
+    Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: result }
 }
 
-/// The first part if the comparison holds, else the second, which each end the program.
-pub fn choose(
-    test: Test,
-    operand: u32,
-    then: Vec<Instruction>,
-    other: &[Instruction],
-) -> Vec<Instruction> {
-    let mut code = Vec::with_capacity(then.len() + other.len() + 2);
-    match u8::try_from(then.len()) {
-        Ok(over) => code.push(branch(test, operand, 0, over)),
-        // Branches reach 255 instructions, jumps all.
-        Err(_) => code.extend([branch(test, operand, 1, 0), jump(then.len() as u32)]),
+/// Where a program goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// Nowhere: it ends with this result.
+    Return(u32),
+    /// At an instruction, by how many there are from it to the end.
+    At(usize),
+}
+
+/// A program, written from its end to its beginning, as it only ever leads on. A result that several
+/// comparisons lead to is there once, within their reach: the shorter a program, the sooner the
+/// kernel has taken it in.
+#[derive(Debug, Default)]
+pub struct Writer {
+    /// The last instruction first.
+    reversed: Vec<Instruction>,
+    /// Where each result was last returned.
+    returned: Vec<(u32, usize)>,
+}
+
+/// How many instructions a comparison can pass over.
+const REACH: usize = u8::MAX as usize;
+
+impl Writer {
+    /// Does this, then goes on there.
+    pub fn plain(&mut self, instruction: Instruction, next: Target) -> Target {
+        if next != Target::At(self.reversed.len()) {
+            self.lead(next);
+        }
+        self.put(instruction)
     }
-    code.extend(then);
-    code.extend_from_slice(other);
-    code
+
+    /// Goes on at the first if the comparison holds, else at the second.
+    pub fn branch(&mut self, test: Test, operand: u32, yes: Target, no: Target) -> Target {
+        // What the second needs may move the first away by one.
+        let yes = self.within(REACH - 1, yes);
+        let no = self.within(REACH, no);
+        let over = |at: usize| (self.reversed.len() - at) as u8;
+        let (jump_true, jump_false) = (over(yes), over(no));
+        self.put(Instruction { code: test as u16, jump_true, jump_false, operand })
+    }
+
+    /// The program, which begins with what was written last.
+    pub fn finish(mut self) -> Vec<Instruction> {
+        self.reversed.reverse();
+        self.reversed
+    }
+
+    /// Where one can go on there from the next instruction, which passes over at most so many.
+    fn within(&mut self, reach: usize, target: Target) -> usize {
+        let length = self.reversed.len();
+        let near = |at: &usize| length - at <= reach;
+        let known = match target {
+            Target::At(at) => Some(at),
+            Target::Return(result) => {
+                self.returned.iter().find(|(known, _)| *known == result).map(|(_, at)| *at)
+            }
+        };
+        known.filter(near).unwrap_or_else(|| self.lead(target))
+    }
+
+    /// Writes what leads there from right behind the next instruction.
+    fn lead(&mut self, target: Target) -> usize {
+        match target {
+            Target::At(at) => self.reversed.push(jump(self.reversed.len() - at)),
+            Target::Return(result) => {
+                self.reversed.push(ret(result));
+                self.returned.retain(|(known, _)| *known != result);
+                self.returned.push((result, self.reversed.len()));
+            }
+        }
+        self.reversed.len()
+    }
+
+    fn put(&mut self, instruction: Instruction) -> Target {
+        self.reversed.push(instruction);
+        Target::At(self.reversed.len())
+    }
 }
 
 /// Runs a program on a number, an architecture and arguments.

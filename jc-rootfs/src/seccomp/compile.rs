@@ -4,7 +4,7 @@
 use jc_unshare::{Error, Result};
 
 use super::abi::{Abi, X32_BIT};
-use super::bpf::{ARCH, Instruction, MAX, NUMBER, Test, and, branch, choose, high, load, low, ret};
+use super::bpf::{ARCH, Instruction, MAX, NUMBER, Target, Test, Writer, and, high, load, low};
 use super::mux;
 use super::rules::{Action, Condition, ENOSYS, Operator, Rules};
 
@@ -13,42 +13,37 @@ const ARM_BASE: u32 = 0xF_0000;
 
 /// Compiles rules. The architecture is looked at first, so that a number never counts for another ABI.
 pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
-    let mut code = vec![ret(Action::KILL_PROCESS.0)];
+    const KILL: Target = Target::Return(Action::KILL_PROCESS.0);
+    let mut code = Writer::default();
     let (x32, others): (Vec<Abi>, Vec<Abi>) = rules.abis.iter().partition(|abi| **abi == Abi::X32);
-    let x32_section = |x32: Option<&Abi>| match x32 {
-        Some(abi) => section(rules, *abi),
-        // What a tracer replaces by no call at all comes by as -1.
-        None => choose(
-            Test::Equal,
-            u32::MAX,
-            vec![ret(rules.default.0)],
-            &[ret(Action::KILL_PROCESS.0)],
-        ),
-    };
-    let with_x86_64 = others.contains(&Abi::X86_64) || !x32.is_empty();
+    let mut first = KILL;
     for abi in others.iter().rev().filter(|abi| **abi != Abi::X86_64) {
-        code = choose(Test::Equal, abi.audit_arch(), numbered(section(rules, *abi)), &code);
+        let section = section(&mut code, rules, *abi);
+        let numbered = code.plain(load(NUMBER), section);
+        first = code.branch(Test::Equal, abi.audit_arch(), numbered, first);
     }
-    if with_x86_64 {
-        let own = match others.contains(&Abi::X86_64) {
-            true => section(rules, Abi::X86_64),
-            false => vec![ret(Action::KILL_PROCESS.0)],
+    if others.contains(&Abi::X86_64) || !x32.is_empty() {
+        let x32 = match x32.first() {
+            Some(abi) => section(&mut code, rules, *abi),
+            // What a tracer replaces by no call at all comes by as -1.
+            None => code.branch(Test::Equal, u32::MAX, Target::Return(rules.default.0), KILL),
         };
-        let both = choose(Test::GreaterOrEqual, X32_BIT, x32_section(x32.first()), &own);
-        code = choose(Test::Equal, Abi::X86_64.audit_arch(), numbered(both), &code);
+        let own = match others.contains(&Abi::X86_64) {
+            true => section(&mut code, rules, Abi::X86_64),
+            false => KILL,
+        };
+        let both = code.branch(Test::GreaterOrEqual, X32_BIT, x32, own);
+        let numbered = code.plain(load(NUMBER), both);
+        first = code.branch(Test::Equal, Abi::X86_64.audit_arch(), numbered, first);
     }
-    code.insert(0, load(ARCH));
+    code.plain(load(ARCH), first);
+    let code = code.finish();
     match code.len() {
         ..=MAX => Ok(code),
         length => Err(Error::new(format_args!(
             "seccomp: the filter has {length} instructions, the kernel takes {MAX}"
         ))),
     }
-}
-
-fn numbered(mut code: Vec<Instruction>) -> Vec<Instruction> {
-    code.insert(0, load(NUMBER));
-    code
 }
 
 /// What to do about one number.
@@ -137,8 +132,8 @@ fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
     all
 }
 
-/// The program for an ABI. The number is loaded.
-fn section(rules: &Rules<'_>, abi: Abi) -> Vec<Instruction> {
+/// Writes what is done for an ABI. The number is loaded.
+fn section(code: &mut Writer, rules: &Rules<'_>, abi: Abi) -> Target {
     let outcomes = outcomes(rules, abi);
     let first = if abi == Abi::X32 { X32_BIT } else { 0 };
     let newer = match rules.newer_is_enosys() {
@@ -167,112 +162,86 @@ fn section(rules: &Rules<'_>, abi: Abi) -> Vec<Instruction> {
     }
     // No call at all; see above.
     push(u32::MAX, &Outcome::Default);
-    search(&ranges, rules.default, abi)
+    search(code, &ranges, rules.default, abi)
 }
 
 /// Each range begins at its number and ends where the next one begins.
-fn search(ranges: &[(u32, &Outcome<'_>)], default: Action, abi: Abi) -> Vec<Instruction> {
+fn search(code: &mut Writer, ranges: &[(u32, &Outcome<'_>)], default: Action, abi: Abi) -> Target {
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
     match (ranges, upper.first()) {
-        ([(_, outcome)], _) => leaf(outcome, default, abi),
-        (_, Some((start, _))) => choose(
-            Test::GreaterOrEqual,
-            *start,
-            search(upper, default, abi),
-            &search(lower, default, abi),
-        ),
-        (_, None) => vec![ret(default.0)],
+        ([(_, outcome)], _) => leaf(code, outcome, default, abi),
+        (_, Some((start, _))) => {
+            let upper = search(code, upper, default, abi);
+            let lower = search(code, lower, default, abi);
+            code.branch(Test::GreaterOrEqual, *start, upper, lower)
+        }
+        (_, None) => Target::Return(default.0),
     }
 }
 
-fn leaf(outcome: &Outcome<'_>, default: Action, abi: Abi) -> Vec<Instruction> {
+fn leaf(code: &mut Writer, outcome: &Outcome<'_>, default: Action, abi: Abi) -> Target {
     match outcome {
-        Outcome::Default => vec![ret(default.0)],
-        Outcome::Always(action) => vec![ret(action.0)],
+        Outcome::Default => Target::Return(default.0),
+        Outcome::Always(action) => Target::Return(action.0),
         Outcome::If(rules) => {
-            let mut code = vec![ret(default.0)];
-            for (conditions, action) in rules.iter().rev() {
-                code.splice(0..0, guarded(conditions.as_slice(), *action, abi));
-            }
-            code
+            rules.iter().rev().fold(Target::Return(default.0), |fails, (conditions, action)| {
+                let conditions = conditions.as_slice().iter().rev();
+                conditions.fold(Target::Return(action.0), |holds, condition| {
+                    compare(code, condition, abi, holds, fails)
+                })
+            })
         }
     }
 }
 
-/// Returns the action if all conditions hold; else goes on behind itself.
-fn guarded(conditions: &[Condition], action: Action, abi: Abi) -> Vec<Instruction> {
-    let mut code = vec![ret(action.0)];
-    for condition in conditions.iter().rev() {
-        let steps = steps(condition, abi);
-        let count = steps.len();
-        // At most six conditions, of at most six steps: far from what a branch reaches.
-        let behind = code.len();
-        let instruction = |(at, step)| {
-            let target = |goal| match goal {
-                Goal::Next => 0,
-                Goal::Holds => (count - 1 - at) as u8,
-                Goal::Fails => (count - 1 - at + behind) as u8,
-            };
-            match step {
-                Step::Plain(instruction) => instruction,
-                Step::Branch(test, operand, yes, no) => {
-                    branch(test, operand, target(yes), target(no))
-                }
-            }
-        };
-        code.splice(0..0, steps.into_iter().enumerate().map(instruction));
-    }
-    code
-}
-
-/// Where a comparison leads.
-enum Goal {
-    Next,
-    Holds,
-    Fails,
-}
-
-enum Step {
-    Plain(Instruction),
-    Branch(Test, u32, Goal, Goal),
-}
-
 /// Compares an argument, its upper half first.
-fn steps(condition: &Condition, abi: Abi) -> Vec<Step> {
-    use Goal::{Fails, Holds, Next};
-    use Step::{Branch, Plain};
+fn compare(
+    code: &mut Writer,
+    condition: &Condition,
+    abi: Abi,
+    holds: Target,
+    fails: Target,
+) -> Target {
     use Test::{Equal, Greater, GreaterOrEqual};
 
     let argument = u32::from(condition.argument);
     let (upper, lower) = ((condition.value >> 32) as u32, condition.value as u32);
-    let mut steps = Vec::with_capacity(6);
-    if abi.is_wide() {
-        steps.push(Plain(load(high(argument))));
-        match condition.operator {
-            Operator::Equal => steps.push(Branch(Equal, upper, Next, Fails)),
-            Operator::NotEqual => steps.push(Branch(Equal, upper, Next, Holds)),
-            Operator::MaskedEqual(mask) => {
-                steps.extend([Plain(and((mask >> 32) as u32)), Branch(Equal, upper, Next, Fails)])
-            }
-            Operator::Greater | Operator::GreaterOrEqual => steps
-                .extend([Branch(Greater, upper, Holds, Next), Branch(Equal, upper, Next, Fails)]),
-            Operator::Less | Operator::LessOrEqual => steps
-                .extend([Branch(Greater, upper, Fails, Next), Branch(Equal, upper, Next, Holds)]),
-        }
+    let mask = match condition.operator {
+        Operator::MaskedEqual(mask) => Some(mask),
+        _ => None,
+    };
+    let (test, yes, no) = match condition.operator {
+        Operator::Equal | Operator::MaskedEqual(_) => (Equal, holds, fails),
+        Operator::NotEqual => (Equal, fails, holds),
+        Operator::Greater => (Greater, holds, fails),
+        Operator::GreaterOrEqual => (GreaterOrEqual, holds, fails),
+        Operator::Less => (GreaterOrEqual, fails, holds),
+        Operator::LessOrEqual => (Greater, fails, holds),
+    };
+    let mut next = code.branch(test, lower, yes, no);
+    if let Some(mask) = mask {
+        next = code.plain(and(mask as u32), next);
     }
-    steps.push(Plain(load(low(argument))));
-    match condition.operator {
-        Operator::Equal => steps.push(Branch(Equal, lower, Next, Fails)),
-        Operator::NotEqual => steps.push(Branch(Equal, lower, Fails, Next)),
-        Operator::MaskedEqual(mask) => {
-            steps.extend([Plain(and(mask as u32)), Branch(Equal, lower, Next, Fails)]);
-        }
-        Operator::Greater => steps.push(Branch(Greater, lower, Next, Fails)),
-        Operator::GreaterOrEqual => steps.push(Branch(GreaterOrEqual, lower, Next, Fails)),
-        Operator::Less => steps.push(Branch(GreaterOrEqual, lower, Fails, Next)),
-        Operator::LessOrEqual => steps.push(Branch(Greater, lower, Fails, Next)),
+    next = code.plain(load(low(argument)), next);
+    if !abi.is_wide() {
+        return next;
     }
-    steps
+    next = match condition.operator {
+        Operator::Equal | Operator::MaskedEqual(_) => code.branch(Equal, upper, next, fails),
+        Operator::NotEqual => code.branch(Equal, upper, next, holds),
+        Operator::Greater | Operator::GreaterOrEqual => {
+            let equal = code.branch(Equal, upper, next, fails);
+            code.branch(Greater, upper, holds, equal)
+        }
+        Operator::Less | Operator::LessOrEqual => {
+            let equal = code.branch(Equal, upper, next, holds);
+            code.branch(Greater, upper, fails, equal)
+        }
+    };
+    if let Some(mask) = mask {
+        next = code.plain(and((mask >> 32) as u32), next);
+    }
+    code.plain(load(high(argument)), next)
 }
 
 #[cfg(test)]
