@@ -109,7 +109,10 @@ pub fn command() -> Command {
 
 fn arg(&(short, long, value, owner, _, help): &Row) -> Arg {
     let arg = Arg::new(long).long(long).help(help).help_heading(owner.heading());
-    let arg = short.chars().next().map_or(arg.clone(), |short| arg.short(short));
+    let arg = match short.chars().next() {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
     match value {
         "" => arg.action(ArgAction::SetTrue),
         name => {

@@ -1,6 +1,8 @@
 //! What Docker and podman have and another program, or another option, does as well: refused by name
 //! with the line that does it, so that nobody believes it was done.
 
+use std::ffi::OsString;
+
 use clap::{Arg, ArgAction, ArgMatches};
 use jc_unshare::{Error, Result};
 
@@ -35,9 +37,16 @@ const INSTEAD: &[(&str, &str)] = &[
     ("volumes-from", "-v SRC:DST, as for the other container"),
 ];
 
-/// The options, which no `--help` shows.
+/// Those of the options that the command line may have, as most have none: no `--help` shows them.
 pub fn args() -> impl Iterator<Item = Arg> {
-    INSTEAD.iter().map(|(long, _)| {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let named = move |(long, _): &&(&str, &str)| {
+        let rest = |word: &OsString| {
+            Some(word.to_str()?.strip_prefix("--")?.strip_prefix(long)?.to_owned())
+        };
+        words.iter().filter_map(rest).any(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    INSTEAD.iter().filter(named).map(|(long, _)| {
         let arg = Arg::new(*long).long(*long).hide(true).action(ArgAction::Append);
         arg.num_args(0..=1).allow_hyphen_values(true)
     })
@@ -45,7 +54,8 @@ pub fn args() -> impl Iterator<Item = Arg> {
 
 /// An error if one of them is given.
 pub fn check(matches: &ArgMatches) -> Result<()> {
-    match INSTEAD.iter().find(|(long, _)| matches.contains_id(long)) {
+    let given = |long: &str| matches.try_contains_id(long).unwrap_or(false);
+    match INSTEAD.iter().find(|(long, _)| given(long)) {
         Some((long, instead)) => {
             Err(Error::usage(format_args!("--{long}: not an option of jc")).hint(instead))
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::mem;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -54,18 +55,23 @@ impl Tool {
 
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
-        self.main_with(A::command(), |matches| {
-            run(A::from_arg_matches(&matches).map_err(|e| usage_error(&e))?)
+        self.main_with(A::command(), |mut matches| {
+            let args = A::from_arg_matches_mut(&mut matches).map_err(|e| usage_error(&e));
+            mem::forget(matches);
+            run(args?)
         })
     }
 
     /// As [`main`](Self::main), for a command line that is built at run time.
     pub fn main_with(
         self,
-        command: Command,
+        mut command: Command,
         run: impl FnOnce(ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
-        let outcome = match command.try_get_matches() {
+        let parsed = command.try_get_matches_from_mut(std::env::args_os());
+        // A start is too short to tidy up in.
+        mem::forget(command);
+        let outcome = match parsed {
             Ok(matches) => run(matches),
             Err(e) => match e.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -94,7 +100,8 @@ impl Tool {
         self.fail(&Error::new(format_args!("{what}: not supported on this platform")))
     }
 
-    fn report(self, error: &Error) {
+    /// Writes the error to stderr.
+    pub(crate) fn report(self, error: &Error) {
         if error.kind() != Kind::Quiet {
             // When stderr is gone too there is nobody left to tell.
             let _: io::Result<()> = io::stderr().write_all(error.report(self.name).as_bytes());
