@@ -42,11 +42,7 @@ pub fn detach(container: Container, stdio: Stdio) -> Result<ExitCode> {
     }
 }
 
-fn supervise(
-    container: Container,
-    stdio: Stdio,
-    mut tell: impl Write + Send + 'static,
-) -> Result<Exit> {
+fn supervise(container: Container, stdio: Stdio, mut tell: impl Write) -> Result<Exit> {
     setsid().op("setsid")?;
     let null = File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
     dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")?;

@@ -61,7 +61,7 @@ impl Held {
         if let Some(name) = name
             && let Err(error) = claim(base, name, path)
         {
-            held.remove()?;
+            held.remove_called(None)?;
             return Err(error);
         }
         Ok(held)
@@ -81,9 +81,15 @@ impl Held {
         Ok(same.then(|| Self { path: path.to_owned(), _lock: lock }))
     }
 
-    /// Removes it with all that is in it, and its name.
+    /// Removes it with all that is in it, and the name that its state has.
     pub fn remove(self) -> Result<()> {
-        if let Some(name) = State::read(&self.path).as_ref().and_then(|state| state.get("name")) {
+        let state = State::read(&self.path);
+        self.remove_called(state.as_ref().and_then(|state| state.get("name")))
+    }
+
+    /// Removes it with all that is in it, and its name.
+    pub fn remove_called(self, name: Option<&str>) -> Result<()> {
+        if let Some(name) = name {
             let link = self.path.with_file_name(name);
             if fs::read_link(&link).is_ok_and(|to| Some(to.as_os_str()) == self.path.file_name()) {
                 fs::remove_file(&link).on("remove", &link)?;

@@ -2,12 +2,11 @@
 //! runs the chain, records what becomes of it, and leaves nothing that is not to be kept.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, pipe};
+use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use jc_unshare::supervise::{Exit, spawn};
 use jc_unshare::{Context, Error, Kind, Result, exec, sys};
@@ -23,7 +22,7 @@ use crate::events::Events;
 use crate::network;
 use crate::plan::{NETWORK, Plan, STARTED, STATUS_FD, make_fifo};
 use crate::state::{State, Status, now};
-use crate::watch::{Watch, watch};
+use crate::watch::{Terminal, Watch};
 use jc_unshare::process::Process;
 
 /// What the payload reads and writes.
@@ -57,7 +56,7 @@ impl Container {
         match container.plan.prepare() {
             Ok(()) => Ok(container),
             Err(error) => {
-                container.held.remove()?;
+                container.held.remove_called(container.plan.name())?;
                 Err(error)
             }
         }
@@ -74,11 +73,7 @@ impl Container {
     }
 
     /// Runs it to its end. `ready` is called when the payload has been executed.
-    pub fn run(
-        mut self,
-        stdio: Stdio,
-        ready: impl FnMut() -> Result<()> + Send + 'static,
-    ) -> Result<Exit> {
+    pub fn run(mut self, stdio: Stdio, ready: impl FnMut() -> Result<()>) -> Result<Exit> {
         let id = self.id();
         let outcome = self.supervise(stdio, ready);
         let has_begun = self.plan.state.status == Status::Running;
@@ -92,17 +87,13 @@ impl Container {
             self.plan.state.write()?;
             remove_if_there(&self.path(STARTED))?;
         } else {
-            self.held.remove()?;
+            self.held.remove_called(self.plan.name())?;
             self.events.tell("removed", &id, json!({}));
         }
         outcome
     }
 
-    fn supervise(
-        &mut self,
-        stdio: Stdio,
-        mut ready: impl FnMut() -> Result<()> + Send + 'static,
-    ) -> Result<Exit> {
+    fn supervise(&mut self, stdio: Stdio, mut ready: impl FnMut() -> Result<()>) -> Result<Exit> {
         let state = &mut self.plan.state;
         state.set("supervisor", Process::this()?);
         state.write()?;
@@ -110,12 +101,12 @@ impl Container {
         let path = self.plan.path(STARTED);
         let flags = OFlags::NONBLOCK.bits() as i32;
         let fifo = File::options().read(true).custom_flags(flags).open(&path).on("open", &path)?;
-        let console = match stdio {
+        let terminal = match stdio {
             Stdio::LoggedTerminal => {
                 let path = self.path("console");
-                Some((Console::listen(&path)?, path, self.log("stdout")?))
+                Terminal::Awaited(Console::listen(&path)?, path, self.log("stdout")?)
             }
-            _ => None,
+            _ => Terminal::None,
         };
         let child = spawn(TOOL, 0, None, |_| match self.redirect(stdio) {
             // The payload was not even looked for yet.
@@ -126,22 +117,14 @@ impl Container {
         let null =
             File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
         dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")?;
-        let (ended, running) = pipe().op("pipe")?;
-        let (mut state, mut events) = (self.plan.state.clone(), std::mem::take(&mut self.events));
-        let watching = thread::spawn(move || {
-            let outcome = watch(Watch { fifo, ended, console }, |payload| {
-                begin(&mut state, payload)?;
-                events.tell("started", &state.id, json!({ "pid": payload.pid }));
-                ready()
-            });
-            (state, events, outcome)
+        let (state, events) = (&mut self.plan.state, &mut self.events);
+        let mut watch = Watch::new(fifo, terminal, |payload| {
+            begin(state, payload)?;
+            events.tell("started", &state.id, json!({ "pid": payload.pid }));
+            ready()
         });
-        let exit = child.wait();
-        drop(running);
-        let (state, events, watched) =
-            watching.join().map_err(|_| Error::new("the watching thread has panicked"))?;
-        (self.plan.state, self.events) = (state, events);
-        watched.and(exit)
+        let exit = child.wait_beside(&mut watch);
+        watch.finish().and(exit)
     }
 
     fn log(&self, name: &str) -> Result<File> {

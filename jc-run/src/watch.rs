@@ -2,65 +2,89 @@
 //! for a detached terminal what it shows.
 
 use std::fs::File;
-use std::io::{ErrorKind, PipeReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{ErrorKind, Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use jc_unshare::process::Process;
+use jc_unshare::supervise::{Beside, can_be_read};
 use jc_unshare::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
 use crate::console::Console;
-use jc_unshare::process::Process;
 
-/// What there is to watch.
-pub struct Watch {
-    /// The FIFO, not blocking.
-    pub fifo: File,
-    /// Hung up when the chain has ended.
-    pub ended: PipeReader,
-    /// For a terminal that nobody sits at: the socket, its path, and the file for what is shown.
-    pub console: Option<(Console, PathBuf, File)>,
+/// What is watched, and what is done about it.
+pub struct Watch<F> {
+    /// The FIFO, not blocking, until all has been told.
+    fifo: Option<File>,
+    told: String,
+    /// Called when the payload has begun.
+    started: F,
+    terminal: Terminal,
+    /// Whether all that was to be done has been. After the first failure nothing more is.
+    outcome: Result<()>,
 }
 
-/// Watches until the chain has ended, and calls `started` when the payload has begun.
-pub fn watch(watch: Watch, mut started: impl FnMut(Process) -> Result<()>) -> Result<()> {
-    let Watch { fifo, ended, mut console } = watch;
-    let (mut fifo, mut told) = (Some(fifo), String::new());
-    let mut screen: Option<(OwnedFd, File)> = None;
-    loop {
-        let mut fds = vec![PollFd::new(&ended, PollFlags::IN)];
-        let mut add = |fd| {
-            fds.push(fd);
-            fds.len() - 1
-        };
-        let at_fifo = fifo.as_ref().map(|fifo| add(PollFd::new(fifo, PollFlags::IN)));
-        let at_console = console.as_ref().map(|(c, _, _)| add(PollFd::new(c, PollFlags::IN)));
-        let at_screen =
-            screen.as_ref().map(|(m, _)| add(PollFd::from_borrowed_fd(m.as_fd(), PollFlags::IN)));
-        match poll(&mut fds, None) {
-            Err(Errno::INTR) => continue,
-            other => other.op("poll")?,
-        };
-        let is_ready = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
-        let (by_fifo, by_console, by_screen) =
-            (is_ready(at_fifo), is_ready(at_console), is_ready(at_screen));
-        let has_ended = is_ready(Some(0));
-        drop(fds);
-        if by_fifo && !more_of(fifo.as_mut(), &mut told)? {
-            fifo = None;
-            if let Some(process) = payload(&told) {
-                started(process)?;
+/// A terminal that nobody sits at.
+pub enum Terminal {
+    /// There is none.
+    None,
+    /// It is to come: the socket, its path, and the file for what is shown.
+    Awaited(Console, PathBuf, File),
+    /// Its master, and that file.
+    Shown(OwnedFd, File),
+}
+
+impl<F: FnMut(Process) -> Result<()>> Watch<F> {
+    /// Watches these two.
+    pub fn new(fifo: File, terminal: Terminal, started: F) -> Self {
+        Self { fifo: Some(fifo), told: String::new(), started, terminal, outcome: Ok(()) }
+    }
+
+    /// Sees to what is left when the chain has ended.
+    pub fn finish(mut self) -> Result<()> {
+        while self.outcome.is_ok() && self.see()? {}
+        self.outcome
+    }
+
+    /// Sees to what is ready, and says whether anything was.
+    fn see(&mut self) -> Result<bool> {
+        let ready = can_be_read(&self.descriptors())?;
+        let (fifo, terminal) = ready.split_at(usize::from(self.fifo.is_some()));
+        if fifo.contains(&true) && !more_of(self.fifo.as_mut(), &mut self.told)? {
+            self.fifo = None;
+            if let Some(process) = payload(&self.told) {
+                (self.started)(process)?;
             }
         }
-        if by_console && let Some((console, path, log)) = console.take() {
-            screen = Some((console.take(&path)?, log));
+        if terminal.contains(&true) {
+            self.terminal = match mem::replace(&mut self.terminal, Terminal::None) {
+                Terminal::Awaited(console, path, log) => Terminal::Shown(console.take(&path)?, log),
+                Terminal::Shown(master, log) if copy(&master, &log)? => {
+                    Terminal::Shown(master, log)
+                }
+                _ => Terminal::None,
+            };
         }
-        if by_screen && !copy(screen.as_mut())? {
-            screen = None;
-        }
-        if has_ended && !by_fifo && !by_screen {
-            return Ok(());
+        Ok(ready.contains(&true))
+    }
+}
+
+impl<F: FnMut(Process) -> Result<()>> Beside for Watch<F> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let terminal = match &self.terminal {
+            Terminal::None => None,
+            Terminal::Awaited(console, ..) => Some(console.as_fd()),
+            Terminal::Shown(master, _) => Some(master.as_fd()),
+        };
+        self.fifo.as_ref().map(AsFd::as_fd).into_iter().chain(terminal).collect()
+    }
+
+    fn attend(&mut self) {
+        if let Err(error) = self.see() {
+            (self.fifo, self.terminal) = (None, Terminal::None);
+            self.outcome = Err(error);
         }
     }
 }
@@ -85,10 +109,9 @@ fn payload(told: &str) -> Option<Process> {
 }
 
 /// Copies what the terminal shows to the log; says whether more may come.
-fn copy(screen: Option<&mut (OwnedFd, File)>) -> Result<bool> {
-    let Some((master, log)) = screen else { return Ok(false) };
+fn copy(master: &OwnedFd, mut log: &File) -> Result<bool> {
     let mut buffer = [0; 4096];
-    match rustix::io::read(&*master, &mut buffer) {
+    match rustix::io::read(master, &mut buffer) {
         // So does a terminal say that nobody has it open any more.
         Ok(0) | Err(Errno::IO) => Ok(false),
         other => {

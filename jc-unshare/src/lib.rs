@@ -23,6 +23,8 @@ mod lifeline;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
 #[cfg(target_os = "linux")]
+mod next;
+#[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(feature = "record")]
 pub mod record;

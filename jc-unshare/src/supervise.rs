@@ -10,14 +10,15 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, write};
+use rustix::io::write;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid, waitpid};
 
 use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
 use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
+pub use crate::next::{Beside, can_be_read};
+use crate::next::{forget_words, wait_for_word};
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
@@ -139,7 +140,12 @@ impl Child {
     /// on, and a child that the terminal stops stops this process too, so that the shell sees it.
     /// The caller's descriptors stay open.
     pub fn wait(&self) -> Result<Exit> {
-        self.attend(&mut Waiter::Link(None))
+        self.attend(&mut Waiter::Link(None), None)
+    }
+
+    /// Waits like [`wait`](Self::wait), and lets others see to theirs meanwhile.
+    pub fn wait_beside(&self, beside: &mut dyn Beside) -> Result<Exit> {
+        self.attend(&mut Waiter::Link(None), Some(beside))
     }
 
     /// Waits like [`wait`](Self::wait), having closed all descriptors but these and those that are
@@ -147,7 +153,7 @@ impl Child {
     /// be written.
     pub fn wait_holding(&self, held: &[BorrowedFd<'_>]) -> Result<Exit> {
         self.close_all_but(held, None);
-        self.attend(&mut Waiter::Link(None))
+        self.attend(&mut Waiter::Link(None), None)
     }
 
     /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it: the
@@ -158,7 +164,7 @@ impl Child {
             Waiter::Init(tell) => Some(tell),
         };
         self.close_all_but(&[], pipe);
-        self.attend(&mut waiter)
+        self.attend(&mut waiter, None)
     }
 
     fn close_all_but(&self, held: &[BorrowedFd<'_>], pipe: Option<&OwnedFd>) {
@@ -168,7 +174,11 @@ impl Child {
         sys::close_all_but(&keep);
     }
 
-    fn attend(&self, waiter: &mut Waiter) -> Result<Exit> {
+    fn attend(
+        &self,
+        waiter: &mut Waiter,
+        mut beside: Option<&mut (dyn Beside + '_)>,
+    ) -> Result<Exit> {
         sys::forget_program();
         let mut acted = Acted::default();
         loop {
@@ -177,7 +187,8 @@ impl Child {
                 return Ok(exit);
             }
             if let Waiter::Link(told) = waiter
-                && let Some(signal) = wait_for_word(told, &self.signals)?
+                && let Some(signal) =
+                    wait_for_word(told, self.signals.as_fd(), beside.as_deref_mut())?
             {
                 self.stop(signal, waiter, &mut acted)?;
                 continue;
@@ -334,8 +345,7 @@ impl Child {
     /// Whether the child has come to its exec, or as `--init` to waiting: then it has let go of its
     /// end of the pipe.
     fn has_begun(&self) -> Result<bool> {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        Ok(poll(&mut [PollFd::new(&self.alive, PollFlags::empty())], Some(&now)).op("poll")? > 0)
+        Ok(can_be_read(&[self.alive.as_fd()])?[0])
     }
 
     /// Whether the kernel drops this signal, because the child is PID 1 of a namespace and leaves it
@@ -365,33 +375,4 @@ impl Child {
             other => other.op("pidfd_send_signal"),
         }
     }
-}
-
-/// Passes over stops that were told while this process was stopped itself: they are over.
-fn forget_words(told: &OwnedFd) -> Result<()> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(told, PollFlags::IN)];
-    // The end of the pipe is not a word, and is seen later.
-    while poll(&mut fds, Some(&now)).op("poll")? > 0 && read(told, &mut [0]).op("read")? > 0 {}
-    Ok(())
-}
-
-/// Waits until there is a signal to read, or the `--init` inside tells of a stop by this signal.
-fn wait_for_word(told: &mut Option<OwnedFd>, signals: &SignalFd) -> Result<Option<i32>> {
-    while let Some(pipe) = told {
-        let mut fds = [PollFd::new(signals, PollFlags::IN), PollFd::new(pipe, PollFlags::IN)];
-        match poll(&mut fds, None) {
-            Err(Errno::INTR) => continue,
-            other => other.op("poll")?,
-        };
-        if fds[1].revents().is_empty() {
-            break;
-        }
-        let mut word = [0];
-        if read(&*pipe, &mut word).op("read from --init")? > 0 {
-            return Ok(Some(i32::from(word[0])));
-        }
-        *told = None;
-    }
-    Ok(None)
 }

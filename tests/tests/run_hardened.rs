@@ -123,7 +123,10 @@ fn what_is_printed_is_what_is_run() {
             "--uidmap 0:0:65536 --gidmap 0:0:65536 --init",
             "--pid host",
         ] {
+            // The cable of the one before lives some milliseconds longer than it did.
+            let unplugged = "until ! ip -o link | grep -q jc0a; do sleep 0.01; done";
             let run = |print: &str| {
+                s.sh(unplugged).run().code(0);
                 let line = format!(
                     "jc-run {print} {options} -v here:/here:ro --rootfs root -- sh -c '{VIEW}' 2>&1"
                 );
@@ -137,6 +140,7 @@ fn what_is_printed_is_what_is_run() {
                 let at = text.find("/jc/").map(|at| at + 4).unwrap_or_else(|| panic!("{text}"));
                 text[at..at + 12].to_owned()
             };
+            s.sh(unplugged).run().code(0);
             let by_hand = s.sh(&printed).run().out();
             let by_hand = without_id(&by_hand, &id_in(&printed));
             let run_view = without_id(&run_view, &id_in(&run_view));
