@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Error, Result, exec, require_program};
 
 use crate::actions::{self, named, tell};
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn supervise(group: &Group, args: &Args) -> Result<Exit> {
-    let child = spawn(TOOL, 0, group.v2(), |_| match group.join(Some(Version::V1)) {
+    let child = spawn_program(TOOL, 0, group.v2(), |_| match group.join(Some(Version::V1)) {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
     })?;

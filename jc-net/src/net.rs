@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use jc_unshare::namespaces::unshare;
-use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result, exec};
 use rustix::process::getpid;
@@ -170,7 +170,7 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
 fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
     let Host { netfilter, route, lock, .. } = host;
     drop((route, lock));
-    let child = spawn(TOOL, 0, None, |_| exec::exec(&args.program))?;
+    let child = spawn_program(TOOL, 0, None, |_| exec::exec(&args.program))?;
     let mut keep = vec![netfilter.as_fd()];
     keep.extend(held.sockets.iter().map(AsFd::as_fd));
     child.wait_holding(&keep).map(Exit::end)

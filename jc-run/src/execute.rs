@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id};
 
 use crate::chain::Chain;
@@ -85,8 +85,9 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
 }
 
 fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
-    let child =
-        spawn(TOOL, 0, None, |_| Error::with_kind(Kind::Failed, exec::exec(&chain.argv())))?;
+    let child = spawn_program(TOOL, 0, None, |_| {
+        Error::with_kind(Kind::Failed, exec::exec(&chain.argv()))
+    })?;
     let exit = child.wait()?;
     let payload = state.process("process").and_then(Process::open);
     let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Kind, Result, exec, sys};
 use rustix::fs::OFlags;
 use rustix::io::{FdFlags, dup2, fcntl_setfd};
@@ -108,7 +108,7 @@ impl Container {
             }
             _ => Terminal::None,
         };
-        let child = spawn(TOOL, 0, None, |_| match self.redirect(stdio) {
+        let child = spawn_program(TOOL, 0, None, |_| match self.redirect(stdio) {
             // The payload was not even looked for yet.
             Ok(()) => Error::with_kind(Kind::Failed, exec::exec(&self.plan.chain.argv())),
             Err(error) => error,

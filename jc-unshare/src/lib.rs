@@ -31,6 +31,8 @@ pub mod record;
 #[cfg(target_os = "linux")]
 pub mod signals;
 #[cfg(target_os = "linux")]
+mod spawn;
+#[cfg(target_os = "linux")]
 pub mod supervise;
 #[cfg(target_os = "linux")]
 pub mod sys;
@@ -40,11 +42,9 @@ mod tool;
 #[cfg(target_os = "linux")]
 pub mod unshare;
 
-/// musl's own maps and unmaps memory for many of a program's first allocations: 80 µs for the few
-/// hundred that clap makes.
 #[cfg(all(target_os = "linux", target_env = "musl"))]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 pub use error::{Context, Error, Kind, Result, strerror};
 #[cfg(target_os = "linux")]

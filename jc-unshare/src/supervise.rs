@@ -8,7 +8,7 @@ use std::{fs, mem};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
-use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::io::write;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid, waitpid};
@@ -22,9 +22,9 @@ use crate::next::{forget_words, wait_for_word};
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
-use crate::sys::{self, Fork, clone};
+pub use crate::spawn::{spawn, spawn_program};
+use crate::sys;
 use crate::terminal;
-use crate::tool::Tool;
 
 /// What kill(2) sends has this code.
 const SI_USER: i32 = 0;
@@ -36,15 +36,15 @@ const HAND_ON_LIMIT: Duration = Duration::from_secs(1);
 /// A child of a waiting link.
 #[derive(Debug)]
 pub struct Child {
-    pid: Pid,
-    pidfd: OwnedFd,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
     /// PID 1 of a namespace: the kernel drops signals that it has no handler for.
-    is_init: bool,
+    pub(crate) is_init: bool,
     /// Held open for as long as this process lives; see [`Lifeline`].
-    alive: OwnedFd,
+    pub(crate) alive: OwnedFd,
     /// All that this process gets, from before the child began: a program that has said it is ready
     /// must not find that nobody forwards to it yet.
-    signals: SignalFd,
+    pub(crate) signals: SignalFd,
 }
 
 /// Who waits. Either holds no descriptors meanwhile but those that it needs: a pipe must see its
@@ -56,37 +56,6 @@ pub(crate) enum Waiter {
     Link(Option<OwnedFd>),
     /// That PID 1: it has orphans to reap, and the other end of the pipe.
     Init(OwnedFd),
-}
-
-/// Starts a child in new namespaces (`flags` of [`clone`]) and, with `cgroup`, inside that cgroup v2
-/// directory. It runs `body`, which ends in an exec and so returns only an error; the child reports
-/// that as `tool`. The child gets SIGKILL when this process dies, however early.
-pub fn spawn(
-    tool: Tool,
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    body: impl FnOnce(&Lifeline) -> Error,
-) -> Result<Child> {
-    sys::default_sigchld();
-    let all = sys::every_signal();
-    all.thread_block().op("sigprocmask")?;
-    let signals = SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC).op("signalfd")?;
-    let (life, alive) = Lifeline::new()?;
-    match sys::fork(flags, cgroup).op("clone3")? {
-        Fork::Child => {
-            drop((alive, signals));
-            let ready = SigSet::empty().thread_set_mask().op("sigprocmask");
-            let error = match ready.and_then(|()| life.hold(Signal::SIGKILL)) {
-                Ok(()) => body(&life),
-                Err(error) => error,
-            };
-            tool.exit(&error)
-        }
-        Fork::Parent { pid, pidfd } => {
-            let is_init = flags & clone::NEWPID != 0;
-            Ok(Child { pid, pidfd, is_init, alive, signals })
-        }
-    }
 }
 
 impl Child {

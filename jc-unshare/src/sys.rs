@@ -52,17 +52,8 @@ pub enum Fork {
 /// The caller must have one thread: a lock that another thread holds stays held in the child. There
 /// libc knows the thread by the caller's number: raise(3) would signal somebody else.
 pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
-    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let mut pidfd: RawFd = -1;
-    // SAFETY: clone_args is plain integers, for which zero means "not used".
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
-    if let Some(group) = cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = group.as_raw_fd() as u64;
-    }
+    let mut args = clone_args(flags, cgroup, &mut pidfd);
     // SAFETY: without CLONE_VM and with no stack given the child runs on a copy of this memory, like
     // fork(2); `args` and `pidfd` outlive the call.
     let mut pid =
@@ -82,6 +73,107 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
         // SAFETY: the kernel has just made this descriptor for us.
         Some(pid) => Ok(Fork::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
+}
+
+/// Arguments that make a child with a pidfd, which goes where `pidfd` is.
+fn clone_args(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut RawFd) -> libc::clone_args {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    // SAFETY: clone_args is plain integers, for which zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(group) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    args
+}
+
+/// How much stack a child of [`vfork`] has.
+const STACK: usize = 1 << 18;
+
+/// clone3(2) as posix_spawn(3) uses it: the child has this process's memory, and a stack of its own,
+/// and this process waits until the child has executed a program or ended. It ends with the code that
+/// `child` returns. Flags and errors are those of [`fork`], but without clone3 it is always `ENOSYS`.
+/// What the child changes in memory is changed; descriptors and signal actions are its own.
+pub fn vfork(
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    mut child: impl FnMut() -> u8,
+) -> io::Result<(Pid, OwnedFd)> {
+    extern "C" fn enter<F: FnMut() -> u8>(child: *mut F) -> ! {
+        // SAFETY: it lives in the caller's frame, and the caller waits.
+        let code = unsafe { (*child)() };
+        // SAFETY: unlike exit(3), which would run what this process has left for its own end.
+        unsafe { libc::_exit(code.into()) }
+    }
+    let mut pidfd: RawFd = -1;
+    let mut args = clone_args(flags, cgroup, &mut pidfd);
+    args.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
+    let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
+    args.stack = stack.as_mut_ptr() as u64;
+    args.stack_size = STACK as u64;
+    let result = start_on(&args, &raw mut child, enter);
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result as i32));
+    }
+    let pid = Pid::from_raw(result as i32).ok_or(io::ErrorKind::Other)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// clone3(2), whose child calls `enter` on the stack that `args` have. Returns what the kernel does.
+fn start_on<F>(args: &libc::clone_args, child: *mut F, enter: extern "C" fn(*mut F) -> !) -> i64 {
+    let result;
+    // SAFETY: the child returns from the system call too, with all registers but on the other stack, of
+    // which nobody else knows; it never comes back from `enter`. Registers that the kernel may change
+    // are named.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") std::ptr::from_ref(args),
+            in("rsi") size_of::<libc::clone_args>(),
+            in("r12") child,
+            in("r13") enter,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x29, xzr",
+            "mov x0, x20",
+            "blr x21",
+            "brk #1",
+            "2:",
+            inlateout("x0") std::ptr::from_ref(args) => result,
+            in("x1") size_of::<libc::clone_args>(),
+            in("x8") libc::SYS_clone3,
+            in("x20") child,
+            in("x21") enter,
+        );
+    }
+    result
+}
+
+/// Closes a descriptor whose owner lives on elsewhere, in the parent or in its part of the code.
+pub fn close(fd: BorrowedFd<'_>) {
+    // SAFETY: only a child that shares no descriptors with its parent calls this, on its way to an exec.
+    unsafe { libc::close(fd.as_raw_fd()) };
 }
 
 /// unshare(2) with flags of [`clone`].

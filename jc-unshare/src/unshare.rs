@@ -15,7 +15,7 @@ use crate::hints::{advise, advise_inside};
 use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
 use crate::namespaces::{Clocks, Kind, New, Propagation};
-use crate::supervise::{Exit, Lifeline, Waiter, spawn};
+use crate::supervise::{Exit, Lifeline, Waiter, spawn, spawn_program};
 use crate::{Tool, exec, info, init, namespaces, require_program, signals};
 
 /// The tool's name and contract.
@@ -146,9 +146,19 @@ impl Plan {
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
         let (told, tell) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
-        let child = spawn(TOOL, flags, None, |life| {
+        // Who writes the maps, or lets --block-fd go, must not have to wait for the exec.
+        let is_straight = gate.is_none()
+            && tell.is_none()
+            && self.block.is_none()
+            && !self.args.new.has(Kind::User)
+            && !self.args.new.has(Kind::Time);
+        let body = |life: &Lifeline| {
             self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
-        })
+        };
+        let child = match is_straight {
+            true => spawn_program(TOOL, flags, None, body),
+            false => spawn(TOOL, flags, None, body),
+        }
         .map_err(advise(flags))?;
         drop((self.info.take(), self.block.take()));
         if let (Some(maps), Some((_, mut open))) = (outside, gate) {
