@@ -44,7 +44,7 @@ pub mod unshare;
 
 #[cfg(all(target_os = "linux", target_env = "musl"))]
 #[global_allocator]
-static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: sys::Heap = sys::Heap::new();
 
 pub use error::{Context, Error, Kind, Result, strerror};
 #[cfg(target_os = "linux")]
