@@ -25,33 +25,47 @@ cc -static -O2 -o root/bin/true true.c
 touch root/etc/hosts root/etc/hostname root/etc/resolv.conf
 
 limits='-m 256M --pids-limit 100'
-commands=()
-# The same system calls and nothing else, without network, limits, state or hardening.
-if [ -e "$here/bench-start.c" ] && cc -static -O2 -o floor "$here/bench-start.c" 2>/dev/null; then
-	commands+=("C floor=./floor floor $work/root")
+commands=() others=()
+# The same system calls without network, limits, state or hardening, and with them.
+if cc -static -O2 -o floor "$here/bench-start.c" 2>/dev/null; then
+	others+=("C, bare=./floor floor $work/root" "C=./floor container $work/root")
 fi
 commands+=("jc-run=jc-run $limits --rootfs $work/root --network none -- true")
 commands+=("jc-run, no limits=jc-run --rootfs $work/root --network none -- true")
 commands+=("jc-run, bridge=jc-run $limits --rootfs $work/root -- true")
 if command -v bwrap >/dev/null; then
-	commands+=("bwrap=bwrap --unshare-user-try --unshare-pid --unshare-uts --unshare-ipc --unshare-cgroup --unshare-net --die-with-parent --bind $work/root / --proc /proc --dev /dev true")
+	others+=("bwrap=bwrap --unshare-user-try --unshare-pid --unshare-uts --unshare-ipc --unshare-cgroup --unshare-net --die-with-parent --bind $work/root / --proc /proc --dev /dev true")
 fi
-if command -v crun >/dev/null; then
-	# crun refuses hybrid hierarchies.
-	umount -q /sys/fs/cgroup/unified || true
-	mkdir bundle
+# What crun's own configuration is depends on the version of cgroups. It refuses hybrid hierarchies:
+# then it gets those of version 1 alone.
+bundle() {
+	mkdir -p bundle
+	rm -f bundle/config.json
 	(cd bundle && crun spec && jq --arg root "$work/root" '.root = {path: $root}
-		| .process.terminal = false | .process.args = ["true"]
-		| .linux.resources.memory = {limit: 268435456} | .linux.resources.pids = {limit: 100}' \
-		config.json >new && mv new config.json)
+		| .process.terminal = false | .process.args = ["true"] | '"$1" config.json >new && mv new config.json)
 	commands+=("crun=crun run --bundle $work/bundle jc-bench")
+}
+mounted=$(awk '$5 ~ "^/sys/fs/cgroup/" {print $5}' /proc/self/mountinfo)
+if command -v crun >/dev/null; then
+	if [ -n "$mounted" ]; then
+		mkdir groups
+		mount -t tmpfs tmpfs groups
+		for mount in $mounted; do
+			[ "$mount" != /sys/fs/cgroup/unified ] || continue
+			mkdir "groups/${mount##*/}"
+			mount --move "$mount" "groups/${mount##*/}"
+		done
+		umount -l /sys/fs/cgroup
+		mount --move groups /sys/fs/cgroup
+	fi
+	bundle '.linux.resources.memory = {limit: 268435456} | .linux.resources.pids = {limit: 100}'
 fi
 if command -v podman >/dev/null; then
 	podman="podman --root $work/podman --runroot /run/podman --cgroup-manager cgroupfs"
 	commands+=("podman=$podman run --rm --memory 256m --rootfs $work/root true")
 fi
 
-python3 - "$rounds" "${commands[@]}" <<'END'
+cat >measure.py <<'END'
 import os, statistics, sys, time
 
 rounds = int(sys.argv[1])
@@ -106,3 +120,15 @@ for name, took in times.items():
     rate = loops(commands[name])
     print("%-20s %10.2f %10.2f %12.2f %14.0f" % (name, p10, median, median / ours, rate))
 END
+
+echo "With limits on memory and processes"
+python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
+
+# Where controllers are in hierarchies of version 1, a cgroup of version 2 can be made all the same.
+[ -n "$mounted" ] || exit 0
+umount -R /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+commands=("jc-run=jc-run --cgroup-parent / --rootfs $work/root --network none -- true")
+! command -v crun >/dev/null || bundle 'del(.linux.resources)'
+printf '\nIn a cgroup of version 2, without limits\n'
+python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"

@@ -3,14 +3,23 @@
  * floor ROOT
  *	makes the system calls of `jc-unshare -puiC -- jc-rootfs --sys none ROOT -- /bin/true` and nothing
  *	else: the same namespaces, mounts and nodes, an exec in the place of jc-rootfs' own
+ * container ROOT
+ *	makes those of `jc-run -m 256M --pids-limit 100 --rootfs ROOT --network none -- true` besides that
+ *	matter: a network namespace, a cgroup with limits in each hierarchy that it takes, a state dir,
+ *	bound files, masked paths, capabilities and a filter of half the size; but no groups mounted, and
+ *	two processes with one exec in the place of four with five
  * time ROUNDS COMMAND...
  *	runs each command, words between spaces, once a round, and prints microseconds: the least, the 10th
  *	percentile, the median, and the ratio of the second to that of the first command
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/mount.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -19,9 +28,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -97,7 +108,131 @@ static void make_dev(int root)
 	attach(make("mqueue", OPTIONS(), nothing), dev, "mqueue");
 }
 
-static int inside(char *directory)
+/* Another place for what is at a path of the root. */
+static void bind_over(int root, int source, const char *from, const char *to, int read_only)
+{
+	struct mount_attr attributes = { .attr_set = MOUNT_ATTR_RDONLY };
+	int target = openat(root, to, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (target < 0)
+		return;
+	int mount = SYS(open_tree, source, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (read_only)
+		SYS(mount_setattr, mount, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
+	SYS(move_mount, mount, "", target, "", both);
+	close(mount);
+	close(target);
+}
+
+static char state[64];
+
+/* What jc-run has jc-rootfs do besides: /sys, its files, what is hidden or not to be written. */
+static void harden_root(int root)
+{
+	static const char *files[] = { "hostname", "hosts", "resolv.conf" };
+	static const char *hidden[] = { "proc/kcore", "proc/keys", "proc/timer_list", "proc/interrupts" };
+	static const char *dirs[] = { "proc/acpi", "proc/scsi", "sys/devices/virtual/powercap",
+				      "sys/firmware" };
+	static const char *fixed[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys",
+				       "proc/sysrq-trigger" };
+	char from[128], to[32];
+	attach(make("sysfs", OPTIONS(), nothing | MOUNT_ATTR_RDONLY), root, "sys");
+	for (int i = 0; i < 3; i++) {
+		snprintf(from, sizeof from, "%s/%s", state, files[i]);
+		snprintf(to, sizeof to, "etc/%s", files[i]);
+		bind_over(root, AT_FDCWD, from, to, 0);
+	}
+	for (int i = 0; i < 4; i++)
+		bind_over(root, root, "dev/null", hidden[i], 0);
+	for (int i = 0; i < 4; i++)
+		if (faccessat(root, dirs[i], F_OK, 0) == 0)
+			attach(make("tmpfs", OPTIONS("size", "0", "nr_inodes", "2"), nothing | MOUNT_ATTR_RDONLY),
+			       root, dirs[i]);
+	for (int i = 0; i < 5; i++)
+		bind_over(root, root, fixed[i], fixed[i], 1);
+}
+
+static struct sock_filter filter[512];
+static int filter_size;
+
+/* A binary search over ranges of two numbers, written from its end on. */
+static int search(int first, int last)
+{
+	if (first == last)
+		return first % 2;
+	int middle = (first + last + 1) / 2;
+	int upper = search(middle, last), lower = search(first, middle - 1);
+	filter[filter_size] = (struct sock_filter){ BPF_JMP | BPF_JGE | BPF_K, filter_size - upper - 1,
+						    filter_size - lower - 1, middle * 2 };
+	return filter_size++;
+}
+
+static void harden_process(void)
+{
+	static const unsigned allowed = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER |
+					1 << CAP_FSETID | 1 << CAP_KILL | 1 << CAP_NET_BIND_SERVICE |
+					1 << CAP_SETGID | 1 << CAP_SETPCAP | 1 << CAP_SETUID |
+					1 << CAP_SYS_CHROOT;
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = { { allowed, allowed, 0 }, { 0, 0, 0 } };
+	for (int cap = 0; cap <= CAP_LAST_CAP; cap++)
+		if (cap > 31 || !(allowed >> cap & 1))
+			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	SYS(capset, &header, data);
+	OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	filter[filter_size++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	filter[filter_size++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	search(0, 230);
+	filter[filter_size++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0);
+	for (int i = 0; i < filter_size / 2; i++) {
+		struct sock_filter other = filter[i];
+		filter[i] = filter[filter_size - 1 - i];
+		filter[filter_size - 1 - i] = other;
+	}
+	struct sock_fprog program = { filter_size, filter };
+	SYS(seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+}
+
+static void put(const char *directory, const char *name, const char *text)
+{
+	char path[192];
+	snprintf(path, sizeof path, "%s/%s", directory, name);
+	int file = OK(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	OK(write(file, text, strlen(text)));
+	close(file);
+}
+
+static const char *state_files[] = { "hostname", "hosts", "resolv.conf", "exec.json", "state.json" };
+static char groups[3][160];
+static int group_count, version;
+
+/* A cgroup as jc-cgroup makes it here: in the unified hierarchy, and in those of version 1 that have
+ * the limits. Returns the unified directory, or -1. */
+static int make_cgroups(void)
+{
+	const char *base = "/sys/fs/cgroup";
+	int unified = -1;
+	version = access("/sys/fs/cgroup/cgroup.procs", F_OK) == 0 ? 2 : 1;
+	const char *controllers[] = { version == 2 ? "." : "unified", "memory", "pids" };
+	for (int i = 0; i < (version == 2 ? 1 : 3); i++) {
+		char path[128];
+		snprintf(path, sizeof path, "%s/%s/cgroup.procs", base, controllers[i]);
+		if (access(path, F_OK))
+			continue;
+		*strrchr(path, '/') = 0;
+		char *group = groups[group_count++];
+		snprintf(group, sizeof groups[0], "%s/floor.%d", path, getpid());
+		OK(mkdir(group, 0755));
+		if (i == 0)
+			unified = OK(open(group, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+		else if (i == 1)
+			put(group, "memory.limit_in_bytes", "268435456");
+		else
+			put(group, "pids.max", "100");
+	}
+	return unified;
+}
+
+static int inside(char *directory, int is_hardened)
 {
 	int signal;
 	char buffer[4096];
@@ -119,6 +254,8 @@ static int inside(char *directory)
 	SYS(move_mount, root, "", slash, "", both);
 	attach(make("proc", OPTIONS(), nothing), root, "proc");
 	make_dev(root);
+	if (is_hardened)
+		harden_root(root);
 	OK(fchdir(root));
 	SYS(pivot_root, ".", ".");
 	OK(umount2(".", MNT_DETACH));
@@ -130,16 +267,25 @@ static int inside(char *directory)
 		uint64_t action[4] = { 0 };
 		syscall(SYS_rt_sigaction, number, action, NULL, 8);
 	}
+	if (is_hardened)
+		harden_process();
 	execv("/bin/true", (char *[]){ "true", NULL });
 	perror("exec /bin/true");
 	return 1;
 }
 
-static int outside(char *self, char *directory)
+static int outside(char *self, char *directory, int is_container)
 {
 	sigset_t all;
-	int pipes[2], pidfd = -1, status;
+	int pipes[2], pidfd = -1, status, cgroup = -1;
 	struct signalfd_siginfo info;
+	if (is_container) {
+		snprintf(state, sizeof state, "/run/floor.%d", getpid());
+		OK(mkdir(state, 0700));
+		for (int i = 0; i < 5; i++)
+			put(state, state_files[i], "text\n");
+		cgroup = make_cgroups();
+	}
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	int signals = OK(signalfd(-1, &all, SFD_CLOEXEC));
@@ -148,6 +294,12 @@ static int outside(char *self, char *directory)
 					    CLONE_NEWIPC | CLONE_NEWPID,
 				   .pidfd = (uintptr_t)&pidfd,
 				   .exit_signal = SIGCHLD };
+	if (is_container)
+		args.flags |= CLONE_NEWNET;
+	if (cgroup >= 0) {
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = cgroup;
+	}
 	pid_t child = SYS(clone3, &args, sizeof args);
 	if (child == 0) {
 		struct pollfd life = { pipes[0], POLLIN, 0 };
@@ -156,13 +308,29 @@ static int outside(char *self, char *directory)
 		poll(&life, 1, 0);
 		sigemptyset(&all);
 		sigprocmask(SIG_SETMASK, &all, NULL);
-		execv(self, (char *[]){ self, "inside", directory, NULL });
+		if (is_container) {
+			struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+			for (int i = cgroup >= 0; i < group_count; i++)
+				put(groups[i], "tasks", "0");
+			int any = OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+			OK(ioctl(any, SIOCSIFFLAGS, &lo));
+		}
+		execv(self, (char *[]){ self, is_container ? "contained" : "inside", directory, state, NULL });
 		perror(self);
 		_exit(1);
 	}
 	close(pipes[0]);
 	OK(read(signals, &info, sizeof info));
 	OK(waitpid(child, &status, 0));
+	for (int i = 0; i < group_count; i++)
+		OK(rmdir(groups[i]));
+	for (int i = 0; i < 5 && is_container; i++) {
+		char path[128];
+		snprintf(path, sizeof path, "%s/%s", state, state_files[i]);
+		OK(unlink(path));
+	}
+	if (is_container)
+		OK(rmdir(state));
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
@@ -214,11 +382,17 @@ static int stopwatch(int rounds, char **commands, int count)
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "floor") == 0)
-		return outside(argv[0], argv[2]);
-	if (argc == 3 && strcmp(argv[1], "inside") == 0)
-		return inside(argv[2]);
+		return outside(argv[0], argv[2], 0);
+	if (argc == 3 && strcmp(argv[1], "container") == 0)
+		return outside(argv[0], argv[2], 1);
+	if (argc == 4 && strcmp(argv[1], "inside") == 0)
+		return inside(argv[2], 0);
+	if (argc == 4 && strcmp(argv[1], "contained") == 0) {
+		snprintf(state, sizeof state, "%s", argv[3]);
+		return inside(argv[2], 1);
+	}
 	if (argc > 3 && strcmp(argv[1], "time") == 0 && atoi(argv[2]) > 0)
 		return stopwatch(atoi(argv[2]), argv + 3, argc - 3);
-	fprintf(stderr, "usage: %s floor ROOT | time ROUNDS COMMAND...\n", argv[0]);
+	fprintf(stderr, "usage: %s floor ROOT | container ROOT | time ROUNDS COMMAND...\n", argv[0]);
 	return 2;
 }
