@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    jc_run::TOOL.main_with(jc_run::command(), jc_run::run)
+    jc_run::TOOL.main_with(jc_run::command, jc_run::run)
 }

@@ -277,6 +277,21 @@ pub fn forget_program() {
     unsafe { libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut()) };
 }
 
+/// Has the kernel map what a start touches of heap and stack at one go (MADV_POPULATE_WRITE, Linux
+/// 5.14), in place of a page fault for each page.
+pub fn map_ahead() {
+    const HEAP: usize = 60 << 10;
+    const STACK: usize = 32 << 10;
+    let page = rustix::param::page_size();
+    let heap = Vec::<u8>::with_capacity(HEAP);
+    let here = std::ptr::from_ref(&page) as usize;
+    for (start, length) in [(heap.as_ptr() as usize, HEAP), (here - STACK, STACK)] {
+        let first = start.next_multiple_of(page);
+        // SAFETY: what is there stays as it is. If it fails, pages come when they are touched.
+        unsafe { libc::madvise(first as _, start + length - first, libc::MADV_POPULATE_WRITE) };
+    }
+}
+
 /// Closes every descriptor but those to keep, the standard ones too. Only for a process that has
 /// nothing more to do with what it was given: whoever owns one of them here finds it closed. Where
 /// the kernel or a filter lacks close_range(2), they are looked up in procfs; without that they stay.

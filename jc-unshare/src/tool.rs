@@ -55,7 +55,7 @@ impl Tool {
 
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
-        self.main_with(A::command(), |mut matches| {
+        self.main_with(A::command, |mut matches| {
             let args = A::from_arg_matches_mut(&mut matches).map_err(|e| usage_error(&e));
             mem::forget(matches);
             run(args?)
@@ -65,9 +65,12 @@ impl Tool {
     /// As [`main`](Self::main), for a command line that is built at run time.
     pub fn main_with(
         self,
-        mut command: Command,
+        command: impl FnOnce() -> Command,
         run: impl FnOnce(ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
+        #[cfg(target_os = "linux")]
+        crate::sys::map_ahead();
+        let mut command = command();
         let parsed = command.try_get_matches_from_mut(std::env::args_os());
         // A start is too short to tidy up in.
         mem::forget(command);

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    jc_run::execute::TOOL.main_with(jc_run::execute::command(), jc_run::execute::run)
+    jc_run::execute::TOOL.main_with(jc_run::execute::command, jc_run::execute::run)
 }

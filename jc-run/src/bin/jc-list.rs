@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    jc_run::list::TOOL.main_with(jc_run::list::command(), jc_run::list::run)
+    jc_run::list::TOOL.main_with(jc_run::list::command, jc_run::list::run)
 }

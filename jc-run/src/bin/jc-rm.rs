@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    jc_run::remove::TOOL.main_with(jc_run::remove::command(), jc_run::remove::run)
+    jc_run::remove::TOOL.main_with(jc_run::remove::command, jc_run::remove::run)
 }
