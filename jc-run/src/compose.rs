@@ -13,7 +13,7 @@ use crate::chain::{Chain, to_json, to_line};
 use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
 use crate::network::Network;
-use crate::plan::{Plan, words};
+use crate::plan::{EXIT, NETWORK, Plan, words};
 use crate::state::State;
 use crate::volumes::volumes;
 use crate::{dir, harden, network, userns};
@@ -31,6 +31,18 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     let network = Network::of(matches, base)?;
     let (binds, mut directories) = volumes(matches, &config, &root, &state_dir);
 
+    let mut free = free_descriptors(matches);
+    let (status_fd, exit_fd) = (free.next().unwrap_or(3), free.next().unwrap_or(4));
+    let mut handed = Vec::new();
+    if network.is_made() {
+        handed.push((status_fd, NETWORK));
+    }
+    let mut end = Vec::new();
+    if spaces.has_pids() {
+        handed.push((exit_fd, EXIT));
+        end = words(&["--exit-fd", &exit_fd.to_string()]);
+    }
+
     let mut links = Vec::new();
     let limits = given(matches, Owner::Cgroup);
     let has_cgroup = !limits.is_empty() || !spaces.has_own_pids();
@@ -47,11 +59,12 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     if !in_front.is_empty() {
         links.push(link("jc-unshare", [in_front]));
     }
-    links.push(link("jc-net", [network.options(matches, &config, &hostname, &state_dir)]));
+    let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
+    links.push(link("jc-net", [cable]));
     let named = spaces.has_own_name() && !matches.contains_id("hostname");
     let host = if named { option("--hostname", hostname.as_ref()) } else { Vec::new() };
     let options = given(matches, Owner::Unshare);
-    links.push(link("jc-unshare", [at_once, spaces.words.clone(), host, options]));
+    links.push(link("jc-unshare", [at_once, spaces.words.clone(), host, end, options]));
     let payload_options = [
         environment(&config, matches, &hostname),
         defaults(&config, matches),
@@ -83,8 +96,15 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     ];
     let exec = to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?;
     let chain = Chain::new(links, payload);
-    let (files, is_told) = (network.files(&hostname)?, network.is_made());
-    Ok(Plan { state, files, directories, exec, is_told, chain })
+    let files = network.files(&hostname)?;
+    Ok(Plan { state, files, directories, exec, handed, chain })
+}
+
+/// Numbers of descriptors for the links, but those that are for jc-cgroup's own.
+fn free_descriptors(matches: &ArgMatches) -> impl Iterator<Item = u32> {
+    let reports = values(matches, "report").filter_map(|word| word.to_str()?.parse().ok());
+    let taken: Vec<u32> = reports.collect();
+    (3..).filter(move |number| !taken.contains(number))
 }
 
 fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString> {
@@ -123,6 +143,11 @@ impl Spaces {
 
     fn has_own_pids(&self) -> bool {
         self.words.iter().any(|word| word == "-p")
+    }
+
+    /// Whether jc-unshare makes or enters a PID namespace, and so waits.
+    fn has_pids(&self) -> bool {
+        self.own.contains(&"pid")
     }
 
     fn has_own_name(&self) -> bool {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::dir;
 use crate::flags::{Owner, given, option};
 use crate::image::Config;
-use crate::plan::{STATUS_FD, words};
+use crate::plan::words;
 
 /// The files, each with its place.
 const FILES: [(&str, &str); 3] =
@@ -60,6 +60,7 @@ impl Network {
         config: &Config,
         hostname: &str,
         state_dir: &Path,
+        status_fd: u32,
     ) -> Vec<OsString> {
         let mut options = option("--network", self.mode.as_ref());
         if self.is_made() {
@@ -67,7 +68,7 @@ impl Network {
             let mut hosts = OsString::from(format!("{hostname}:"));
             hosts.push(state_dir.join("hosts"));
             options.extend(option("--hosts", &hosts));
-            options.extend(words(&["--status-fd", STATUS_FD]));
+            options.extend(words(&["--status-fd", &status_fd.to_string()]));
         }
         options.extend(given(matches, Owner::Net));
         if matches.get_flag("publish-all") {

@@ -24,8 +24,8 @@ pub struct Plan {
     pub exec: String,
     /// Directories of the state dir.
     pub directories: Vec<Directory>,
-    /// Whether jc-net tells of the network, in a file.
-    pub is_told: bool,
+    /// Files of the state dir that links write, each with the descriptor as which they get it.
+    pub handed: Vec<(u32, &'static str)>,
     /// What is run.
     pub chain: Chain,
 }
@@ -41,10 +41,11 @@ pub struct Directory {
     pub owner: Option<(u32, u32)>,
 }
 
-/// The descriptor on which jc-net tells of the network, and the file that it is.
-pub const STATUS_FD: &str = "3";
-/// See [`STATUS_FD`].
+/// What jc-net tells of the network.
 pub const NETWORK: &str = "network.json";
+
+/// What jc-unshare tells of the payload's end.
+pub const EXIT: &str = "exit.json";
 
 /// The chain of jc-exec.
 pub const EXEC: &str = "exec.json";
@@ -99,10 +100,11 @@ impl Plan {
             shell.extend([text.as_bytes(), &path(name), b"\n"].concat());
         }
         shell.extend(self.chain.to_shell());
-        if self.is_told {
-            shell.pop();
-            shell.extend([b" 3>", path(NETWORK).as_slice(), b"\n"].concat());
+        shell.pop();
+        for (number, name) in &self.handed {
+            shell.extend([format!(" {number}>").as_bytes(), &path(name)].concat());
         }
+        shell.push(b'\n');
         shell
     }
 }

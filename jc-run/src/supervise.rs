@@ -4,14 +4,14 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Kind, Result, exec, sys};
 use rustix::fs::OFlags;
-use rustix::io::{FdFlags, dup2, fcntl_setfd};
+use rustix::io::{FdFlags, dup2, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ use crate::console::Console;
 use crate::dir::Held;
 use crate::events::Events;
 use crate::network;
-use crate::plan::{NETWORK, Plan, STARTED, STATUS_FD, make_fifo};
+use crate::plan::{EXIT, NETWORK, Plan, STARTED, make_fifo};
 use crate::state::{State, Status, now};
 use crate::watch::{Terminal, Watch};
 use jc_unshare::process::Process;
@@ -135,8 +135,8 @@ impl Container {
     /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr, and
     /// the file for what jc-net tells.
     fn redirect(&self, stdio: Stdio) -> Result<()> {
-        if self.plan.is_told {
-            hand_down(&self.path(NETWORK))?;
+        for (number, name) in &self.plan.handed {
+            hand_down(&self.path(name), *number)?;
         }
         if stdio == Stdio::Callers {
             return Ok(());
@@ -158,12 +158,14 @@ impl Container {
     /// Notes how it ended, and says that as an event does.
     fn note_end(&mut self, exit: Exit) -> Value {
         let code = exit.code();
-        // A link can only hand on the code; above 128 it stands for a signal.
-        let signal = code.checked_sub(128).filter(|signal| (1..=64).contains(signal));
-        let oom = self.bill.as_deref().and_then(|bill| {
-            let bill: Value = serde_json::from_slice(&fs::read(bill).ok()?).ok()?;
-            Some(bill.get("oom_kills")?.as_u64()? > 0)
-        });
+        let told = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok();
+        let signal = match told(&self.path(EXIT)) {
+            Some(end) => end.get("signal").and_then(Value::as_u64),
+            // Where no jc-unshare waits there is only the code; above 128 it stands for a signal.
+            None => code.checked_sub(128).filter(|n| (1..=64).contains(n)).map(u64::from),
+        };
+        let oom =
+            self.bill.as_deref().and_then(|bill| Some(told(bill)?.get("oom_kills")?.as_u64()? > 0));
         let state = &mut self.plan.state;
         (state.status, state.pid) = (Status::Stopped, None);
         state.annotations.remove("jc.process");
@@ -179,17 +181,19 @@ impl Container {
     }
 }
 
-/// Opens a file as descriptor 3, for the programs that this process becomes.
-fn hand_down(path: &Path) -> Result<()> {
+/// Opens a file as this descriptor, for the programs that this process becomes.
+fn hand_down(path: &Path, number: u32) -> Result<()> {
     let file = File::options().append(true).create(true).mode(0o600).open(path).on("open", path)?;
-    let number: u32 = STATUS_FD.parse().unwrap_or(3);
-    if file.as_raw_fd() as u32 == number {
-        let file = ManuallyDrop::new(file);
-        return fcntl_setfd(&*file, FdFlags::empty()).op("F_SETFD");
+    // It may itself have the number. The exec closes it if not.
+    let file = ManuallyDrop::new(file);
+    // The lowest that is free from there on. If that is another one, this is open, and whose it was
+    // execs in a moment.
+    let copy = ManuallyDrop::new(fcntl_dupfd_cloexec(&*file, number as RawFd).op("F_DUPFD")?);
+    if copy.as_raw_fd() as u32 == number {
+        return fcntl_setfd(&*copy, FdFlags::empty()).op("F_SETFD");
     }
-    // The lowest number that is free is higher, so this one is open; whose it was execs in a moment.
-    let mut third = ManuallyDrop::new(sys::take_fd(number).on("take descriptor for", path)?);
-    dup2(&file, &mut third).op("dup2")
+    let mut place = ManuallyDrop::new(sys::take_fd(number).on("take descriptor for", path)?);
+    dup2(&*copy, &mut place).op("dup2")
 }
 
 /// Notes that the payload runs.

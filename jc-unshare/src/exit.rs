@@ -19,6 +19,8 @@ pub struct Acted {
     pub key: Option<i32>,
     /// This stop was sent to the group from inside an `--init`'s namespace, and when.
     pub stop_from_inside: Option<(i32, Instant)>,
+    /// The `--init` that is the child has told that this signal killed the program.
+    pub killed_inside: Option<i32>,
     /// As `--init`, a stop of the child was told to the link outside, and is not over.
     pub told: bool,
 }
@@ -28,6 +30,12 @@ impl Acted {
     pub fn seen_from_outside(&self, exit: Exit, is_init: bool) -> Exit {
         let exit = match (exit, self.killed_for) {
             (Exit::Signal(libc::SIGKILL), Some(signal)) => Exit::Signal(signal),
+            _ => exit,
+        };
+        let exit = match (exit, self.killed_inside) {
+            (Exit::Code(code), Some(signal)) if i32::from(code) == 128 + signal => {
+                Exit::Signal(signal)
+            }
             _ => exit,
         };
         match (exit, self.key) {

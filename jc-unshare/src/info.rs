@@ -1,14 +1,16 @@
-//! `--info-fd` and `--block-fd`: telling a manager who the program will be, and waiting for its word,
-//! as bwrap(1) does.
+//! `--info-fd`, `--block-fd` and `--exit-fd`: telling a manager who the program will be and how it has
+//! ended, and waiting for its word, as bwrap(1) does.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::io::{read, write};
 
 use crate::error::{Context, Error, Result};
+use crate::exit::Exit;
 use crate::namespaces::Kind;
 
 /// Writes one JSON object about this process, which is to become the program: its PID and the numbers
@@ -22,9 +24,22 @@ pub fn tell(fd: &OwnedFd) -> Result<()> {
         let _: std::fmt::Result = write!(json, ",\"{}-namespace\":{number}", kind.name());
     }
     json.push_str("}\n");
-    let mut left = json.as_bytes();
+    write_all(fd, &json, "--info-fd")
+}
+
+/// Writes one JSON object about how the program has ended: its code, or the signal that killed it.
+pub fn tell_end(fd: &OwnedFd, exit: Exit) -> Result<()> {
+    let json = match exit {
+        Exit::Code(code) => format!("{{\"code\":{code}}}\n"),
+        Exit::Signal(signal) | Exit::Key(signal) => format!("{{\"signal\":{signal}}}\n"),
+    };
+    write_all(fd, &json, "--exit-fd")
+}
+
+fn write_all(fd: &OwnedFd, text: &str, option: &str) -> Result<()> {
+    let mut left = text.as_bytes();
     while !left.is_empty() {
-        let written = write(fd, left).op("write --info-fd")?;
+        let written = write(fd, left).on("write", Path::new(option))?;
         left = &left[written..];
     }
     Ok(())

@@ -23,5 +23,5 @@ fn supervise(tool: Tool, program: &[OsString], tell: OwnedFd) -> Result<u8> {
     // makes that dumpable again.
     set_dumpable(false).op("PR_SET_DUMPABLE")?;
     let child = spawn(tool, 0, None, |_| exec::exec(program))?;
-    Ok(child.wait_as(Waiter::Init(tell))?.code())
+    Ok(child.wait_as(Waiter::Init(tell), &[])?.code())
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read};
+use rustix::io::{Errno, read, write};
 
 use crate::error::{Context, Result};
 
@@ -16,11 +16,48 @@ pub trait Beside {
     fn attend(&mut self);
 }
 
-/// Passes over stops that were told while this process was stopped itself: they are over.
-pub fn forget_words(told: &OwnedFd) -> Result<()> {
-    // The end of the pipe is not a word, and is seen later.
-    while can_be_read(&[told.as_fd()])?[0] && read(told, &mut [0]).op("read")? > 0 {}
-    Ok(())
+/// What an `--init` tells the link outside of the program, through a pipe.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Word {
+    /// This signal stopped it.
+    Stopped(i32),
+    /// This signal killed it.
+    Killed(i32),
+}
+
+/// The bit that tells the two apart; signals have numbers up to 64.
+const KILLED: u8 = 0x80;
+
+/// Tells a word.
+pub fn tell_word(tell: &OwnedFd, word: Word) -> Result<()> {
+    let byte = match word {
+        Word::Stopped(signal) => signal as u8,
+        Word::Killed(signal) => signal as u8 | KILLED,
+    };
+    write(tell, &[byte]).op("write to jc-unshare").map(drop)
+}
+
+/// Reads a word; none at the end of the pipe.
+fn read_word(told: &OwnedFd) -> Result<Option<Word>> {
+    let mut byte = [0];
+    let length = read(told, &mut byte).op("read from --init")?;
+    let signal = i32::from(byte[0] & !KILLED);
+    let word = if byte[0] & KILLED == 0 { Word::Stopped(signal) } else { Word::Killed(signal) };
+    Ok((length > 0).then_some(word))
+}
+
+/// Passes over what has been told, but for which signal killed the program.
+pub fn last_words(told: &OwnedFd) -> Result<Option<i32>> {
+    let mut killed = None;
+    // The end of the pipe is not a word, and is seen again.
+    while can_be_read(&[told.as_fd()])?[0]
+        && let Some(word) = read_word(told)?
+    {
+        if let Word::Killed(signal) = word {
+            killed = Some(signal);
+        }
+    }
+    Ok(killed)
 }
 
 /// Which of the descriptors can be read now, or have come to their end.
@@ -39,13 +76,13 @@ fn wait(descriptors: &[BorrowedFd<'_>], time: Option<&Timespec>) -> Result<Vec<b
     Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-/// Waits until there is a signal to read, or the `--init` inside tells of a stop by this signal, and
-/// lets others see to theirs meanwhile.
+/// Waits until there is a signal to read, or the `--init` inside tells a word, and lets others see to
+/// theirs meanwhile.
 pub fn wait_for_word(
     told: &mut Option<OwnedFd>,
     signals: BorrowedFd<'_>,
     mut beside: Option<&mut (dyn Beside + '_)>,
-) -> Result<Option<i32>> {
+) -> Result<Option<Word>> {
     // Without either, reading the signal waits.
     while told.is_some() || beside.is_some() {
         let pipe = told.as_ref().map(AsFd::as_fd);
@@ -54,9 +91,8 @@ pub fn wait_for_word(
         let ready = wait(&descriptors, None)?;
         let (has_word, ready) = ready.split_at(usize::from(told.is_some()));
         if let (Some(pipe), [true]) = (&*told, has_word) {
-            let mut word = [0];
-            if read(pipe, &mut word).op("read from --init")? > 0 {
-                return Ok(Some(word[0].into()));
+            if let Some(word) = read_word(pipe)? {
+                return Ok(Some(word));
             }
             *told = None;
         } else if ready[0] {

@@ -10,7 +10,6 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
-use rustix::io::write;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid, waitpid};
 
 use crate::error::{Context, Error, Result};
@@ -18,7 +17,7 @@ pub use crate::exit::Exit;
 use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
 pub use crate::next::{Beside, can_be_read};
-use crate::next::{forget_words, wait_for_word};
+use crate::next::{Word, last_words, tell_word, wait_for_word};
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
@@ -125,14 +124,13 @@ impl Child {
         self.attend(&mut Waiter::Link(None), None)
     }
 
-    /// Waits like [`wait`](Self::wait), having closed all descriptors that are not needed for it: the
-    /// caller must own none any more. From then on an error could no longer be written.
-    pub(crate) fn wait_as(&self, mut waiter: Waiter) -> Result<Exit> {
+    /// Waits like [`wait_holding`](Self::wait_holding), as one or the other.
+    pub(crate) fn wait_as(&self, mut waiter: Waiter, held: &[BorrowedFd<'_>]) -> Result<Exit> {
         let pipe = match &waiter {
             Waiter::Link(told) => told.as_ref(),
             Waiter::Init(tell) => Some(tell),
         };
-        self.close_all_but(&[], pipe);
+        self.close_all_but(held, pipe);
         self.attend(&mut waiter, None)
     }
 
@@ -156,10 +154,13 @@ impl Child {
                 return Ok(exit);
             }
             if let Waiter::Link(told) = waiter
-                && let Some(signal) =
+                && let Some(word) =
                     wait_for_word(told, self.signals.as_fd(), beside.as_deref_mut())?
             {
-                self.stop(signal, waiter, &mut acted)?;
+                match word {
+                    Word::Stopped(signal) => self.stop(signal, waiter, &mut acted)?,
+                    Word::Killed(signal) => acted.killed_inside = Some(signal),
+                }
                 continue;
             }
             if let Some(info) = self.signal()?
@@ -192,10 +193,17 @@ impl Child {
             }
         }
         let Some(exit) = ended(status) else { return Ok(None) };
-        if matches!(waiter, Waiter::Link(_)) {
+        if let Waiter::Link(told) = waiter {
             terminal::reclaim();
+            let killed = told.as_ref().map(last_words).transpose()?.flatten();
+            acted.killed_inside = killed.or(acted.killed_inside);
         }
-        Ok(Some(acted.seen_from_outside(exit, self.is_init)))
+        let exit = acted.seen_from_outside(exit, self.is_init);
+        // No PID 1 can be killed by a signal of its own, to show by which.
+        if let (Waiter::Init(tell), Exit::Signal(signal) | Exit::Key(signal)) = (waiter, exit) {
+            tell_word(tell, Word::Killed(signal))?;
+        }
+        Ok(Some(exit))
     }
 
     /// Stops this process as the child was stopped, so that the shell sees a job stopped by it, and
@@ -205,7 +213,7 @@ impl Child {
         if let Waiter::Init(tell) = waiter {
             // It is for the link outside to stop, and to say when that is over.
             acted.told = true;
-            return write(tell, &[signal as u8]).op("write to jc-unshare").map(drop);
+            return tell_word(tell, Word::Stopped(signal));
         }
         let signal = Signal::try_from(signal).op("raise")?;
         // The SIGCONT that ends the stop has its effect here: it is not to be forwarded besides.
@@ -215,7 +223,8 @@ impl Child {
         both.thread_unblock().op("sigprocmask")?;
         both.thread_block().op("sigprocmask")?;
         let Waiter::Link(Some(told)) = waiter else { return self.go_on() };
-        forget_words(told)?;
+        // The stops that were told while this process was stopped itself are over.
+        acted.killed_inside = last_words(told)?.or(acted.killed_inside);
         // The init may have had one with its group. From this one it can tell that by the code.
         sys::queue_signal(self.pid, libc::SIGCONT).op("sigqueue")
     }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{PipeReader, Read, Write, pipe};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -61,6 +61,9 @@ pub struct Args {
     /// Wait until this descriptor can be read before running PROG
     #[arg(long, value_name = "N")]
     block_fd: Option<u32>,
+    /// Write to this descriptor how PROG has ended, as JSON (where it forks)
+    #[arg(long, value_name = "N")]
+    exit_fd: Option<u32>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROG")]
     program: Vec<OsString>,
@@ -77,19 +80,26 @@ pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
-    if args.info_fd.is_some() && args.info_fd == args.block_fd {
-        return Err(Error::usage("--info-fd and --block-fd are the same"));
+    let descriptors = [args.info_fd, args.block_fd, args.exit_fd];
+    if (1..3).any(|n| descriptors[n].is_some() && descriptors[..n].contains(&descriptors[n])) {
+        return Err(Error::usage("--info-fd, --block-fd and --exit-fd: two are the same"));
     }
     let info = take(args.info_fd, "--info-fd")?;
     let block = take(args.block_fd, "--block-fd")?;
+    let exit = take(args.exit_fd, "--exit-fd")?;
     let joined = Joined::open(&args.processes, &args.files)?;
     let forks = args.new.has(Kind::Pid) || joined.has_pid();
-    if args.kill_child.is_some() && !forks {
-        return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
+    for (given, option) in
+        [(args.kill_child.is_some(), "--kill-child"), (exit.is_some(), "--exit-fd")]
+    {
+        if given && !forks {
+            let message = format_args!("{option} needs -p, or a PID namespace to join");
+            return Err(Error::usage(message));
+        }
     }
     let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
     joined.enter()?;
-    let mut plan = Plan { args, maps, info, block };
+    let mut plan = Plan { args, maps, info, block, exit };
     if forks { plan.in_child() } else { Err(plan.in_place()) }
 }
 
@@ -137,6 +147,7 @@ struct Plan {
     maps: Option<Maps>,
     info: Option<OwnedFd>,
     block: Option<OwnedFd>,
+    exit: Option<OwnedFd>,
 }
 
 impl Plan {
@@ -165,7 +176,11 @@ impl Plan {
             maps.write_for(child.proc_number()?)?;
             open.write_all(b"!").op("release the child")?;
         }
-        child.wait_as(Waiter::Link(told.map(OwnedFd::from))).map(Exit::end)
+        let held: Vec<BorrowedFd<'_>> = self.exit.iter().map(AsFd::as_fd).collect();
+        let exit = child.wait_as(Waiter::Link(told.map(OwnedFd::from)), &held)?;
+        // A reader that has gone need not be told, and stderr is closed.
+        let _: Option<Result<()>> = self.exit.as_ref().map(|fd| info::tell_end(fd, exit));
+        Ok(exit.end())
     }
 
     fn child(

@@ -154,6 +154,21 @@ fn the_status_leaves_no_doubt() {
         assert_eq!(words(&failed), ["created", "removed"]);
         let killed = events("jc-run --init --status-fd 3 --rootfs root -- sh -c 'kill -9 $$'");
         assert_eq!((&killed[2]["code"], &killed[2]["signal"]), (&json!(137), &json!(9)));
+        // A code like that of a signal is none, and a descriptor for a report is the user's.
+        for options in ["", "--init", "--network none", "--report 4 4>bill"] {
+            let line = format!("jc-run --status-fd 3 {options} --rootfs root -- sh -c 'exit 137'");
+            let code = &events(&line)[2];
+            assert_eq!((&code["code"], &code["signal"]), (&json!(137), &Value::Null), "{options}");
+        }
+        let bill: Value = serde_json::from_slice(&fs::read(s.path("bill")).unwrap()).unwrap();
+        assert_eq!(bill["exit_code"], 137);
+        let line = "jc-run --status-fd 3 --rootfs root -- sh -c 'echo $$; sleep 1000 & wait'";
+        let outside = format!("{{ {line} | (read -r one; jc-stop -s KILL $(jc-list -q)); }}");
+        let killed = tool(s, &format!("{outside} 3>&1 >/dev/null 2>&1")).out();
+        assert!(
+            killed.contains(r#""code":137,"id""#) && killed.contains(r#""signal":9"#),
+            "{killed}"
+        );
         // Kept, and detached: the events come all the same.
         let kept = events("jc-run --keep --name k --status-fd 3 --rootfs root true");
         assert_eq!(words(&kept), ["created", "started", "exited"]);

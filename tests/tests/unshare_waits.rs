@@ -84,7 +84,7 @@ fn within_another_without_a_procfs_of_its_own() {
 #[test]
 fn descriptors_that_are_not_there() {
     sandbox(|s| {
-        for option in ["--info-fd", "--block-fd"] {
+        for option in ["--info-fd", "--block-fd", "--exit-fd"] {
             for number in ["3", "4", "5", "9", "4294967295"] {
                 let join = format!("uts=/proc/{}/ns/uts", 1);
                 let ran = s.jc(TOOL).args(["-p", "--join-ns", &join, option, number, "true"]).run();
@@ -95,5 +95,38 @@ fn descriptors_that_are_not_there() {
         }
         let ran = s.sh("exec jc-unshare -p --info-fd 3 --block-fd 3 true 3</dev/null").run();
         ran.code(125).stdout("").fails_as(TOOL, "the same");
+        let ran = s.sh("exec jc-unshare -p --info-fd 3 --exit-fd 3 true 3>/dev/null").run();
+        ran.code(125).stdout("").fails_as(TOOL, "the same");
+        let ran = s.sh("exec jc-unshare -u --exit-fd 3 true 3>/dev/null").run();
+        ran.code(125).stdout("").fails_as(TOOL, "--exit-fd needs -p");
+    });
+}
+
+/// What an exit code cannot tell.
+#[test]
+fn how_it_has_ended_is_told() {
+    sandbox(|s| {
+        for (options, program, end) in [
+            ("-p", "exit 3", r#"{"code":3}"#),
+            ("-p", "exit 137", r#"{"code":137}"#),
+            ("-p --init", "exit 143", r#"{"code":143}"#),
+            ("-p --init", "kill -9 $$", r#"{"signal":9}"#),
+            ("-p --init", "kill -TERM $$", r#"{"signal":15}"#),
+            ("-p --init", "kill -64 $$", r#"{"signal":64}"#),
+            ("-p", "exec /nonexistent", r#"{"code":127}"#),
+            ("-Urp --init", "kill -9 $$", r#"{"signal":9}"#),
+        ] {
+            let line = format!("jc-unshare {options} --exit-fd 3 -- sh -c '{program}' 3>end");
+            s.sh(&format!("{line}; cat end")).run().stdout(&format!("{end}\n"));
+        }
+        let killed = "timeout 0.3 jc-unshare -p --exit-fd 3 -- sleep 100 3>end; cat end";
+        s.sh(killed).run().stdout("{\"signal\":15}\n");
+        // The program does not get it, and a reader that has gone changes nothing.
+        s.sh("jc-unshare -p --exit-fd 3 -- ls -l /proc/self/fd 3>end | grep -c end")
+            .run()
+            .stdout("0\n");
+        let code =
+            "(jc-unshare -p --exit-fd 3 -- sh -c 'sleep 0.2; exit 4' 3>&1 >&2; echo $? >&2) | true";
+        assert_eq!(s.sh(code).run().err(), "4\n");
     });
 }
