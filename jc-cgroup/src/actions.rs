@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use jc_unshare::{Context, Error, Result, print};
+use jc_unshare::{Error, Result, print};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::group::{DIRECTORIES, sweep_all};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::parent;
+use crate::place::{enter, parent};
 use crate::remove::{PATIENCE, children, clear, freeze, kill_all, members};
 use crate::usage::Meter;
 
@@ -126,11 +126,7 @@ impl Found {
 
     /// Moves this process into it.
     pub fn join(&self) -> Result<()> {
-        for (_, path) in &self.parts {
-            let procs = path.join("cgroup.procs");
-            std::fs::write(&procs, "0").on("write", &procs)?;
-        }
-        Ok(())
+        self.parts.iter().try_for_each(|(hierarchy, path)| enter(hierarchy.version, path))
     }
 
     /// Kills all that is in it.

@@ -7,8 +7,8 @@ use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Error, Result, exec, require_program};
 
 use crate::actions::{self, named, tell};
-use crate::group::{Group, Wish};
-use crate::hierarchy::Version;
+use crate::group::{Group, Wish, sweep_all};
+use crate::hierarchy::{self, Version};
 use crate::remove::PATIENCE;
 use crate::report::{Target, outcome};
 use crate::usage::Meter;
@@ -60,17 +60,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         unattended: args.exec,
         measured: report.is_some() && args.measure == Measure::All,
     };
-    let group = Group::make(&args.limits, &wish)?;
+    let hierarchies = hierarchy::all()?;
+    let group = Group::make(&hierarchies, &args.limits, &wish)?;
+    let sweep = |patience| sweep_all(&hierarchies, args.parent.as_deref(), patience);
     if args.delegate {
         group.parts().iter().try_for_each(|part| delegate::mark(part.version, &part.path))?;
     }
     if args.exec {
-        group.sweep_others(PATIENCE)?;
+        sweep(PATIENCE)?;
         group.join(None)?;
         return Err(exec::exec(&args.program));
     }
     let start = Instant::now();
-    let exit = supervise(&group, args);
+    let exit = supervise(&group, args, sweep);
     let end = exit.and_then(|exit| {
         let directories = group.parts().iter().map(|part| (part.version, part.path.as_path()));
         let meter = Meter(directories.collect());
@@ -87,14 +89,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     removed.map(|()| exit.end())
 }
 
-fn supervise(group: &Group, args: &Args) -> Result<Exit> {
+fn supervise(
+    group: &Group,
+    args: &Args,
+    sweep: impl FnOnce(Duration) -> Result<()>,
+) -> Result<Exit> {
     let child = spawn_program(TOOL, 0, group.v2(), |_| match group.join(Some(Version::V1)) {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
     })?;
     // While the program starts. What others have left is no failure of this one, nor to keep it from
     // its signals for long.
-    let _: Result<()> = group.sweep_others(Duration::from_millis(20));
+    let _: Result<()> = sweep(Duration::from_millis(20));
     child.wait()
 }
 

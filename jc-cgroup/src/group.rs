@@ -13,7 +13,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enable, inherit_cpuset, make_dir, parent};
+use crate::place::{enable, enter, inherit_cpuset, make_dir, parent};
 use crate::remove::{PATIENCE, clear, sweep, sweep_one};
 use crate::setting::Setting;
 
@@ -35,8 +35,6 @@ pub struct Wish {
 /// A cgroup that this process has made.
 pub struct Group {
     parts: Vec<Part>,
-    hierarchies: Vec<Hierarchy>,
-    parent: Option<PathBuf>,
 }
 
 /// The group's directory in one hierarchy.
@@ -57,14 +55,12 @@ const METERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "io", "blkio"];
 
 impl Group {
     /// Makes a group with these limits.
-    pub fn make(limits: &Limits, wish: &Wish) -> Result<Self> {
-        let hierarchies = hierarchy::all()?;
-        let settings = limits.settings(&hierarchies)?;
+    pub fn make(hierarchies: &[Hierarchy], limits: &Limits, wish: &Wish) -> Result<Self> {
+        let settings = limits.settings(hierarchies)?;
         let name = wish.name.clone().map_or_else(id::random, Ok)?;
-        let parent = wish.parent.clone();
-        let mut group = Self { parts: Vec::new(), hierarchies: Vec::new(), parent };
-        match group.fill(&hierarchies, &settings, wish, &name) {
-            Ok(()) => Ok(Self { hierarchies, ..group }),
+        let mut group = Self { parts: Vec::new() };
+        match group.fill(hierarchies, &settings, wish, &name) {
+            Ok(()) => Ok(group),
             Err(error) => {
                 // The first error is the one to tell; what cannot be removed is swept later.
                 let _: Result<()> = group.remove();
@@ -106,19 +102,7 @@ impl Group {
     /// is given.
     pub fn join(&self, version: Option<Version>) -> Result<()> {
         let of_version = |part: &&Part| version.is_none_or(|version| part.version == version);
-        for part in self.parts.iter().filter(of_version) {
-            let procs = part.path.join(match part.version {
-                Version::V1 => "tasks",
-                Version::V2 => "cgroup.procs",
-            });
-            fs::write(&procs, "0").on("write", &procs)?;
-        }
-        Ok(())
-    }
-
-    /// Removes what dead groups have left beside this one.
-    pub fn sweep_others(&self, patience: Duration) -> Result<()> {
-        sweep_all(&self.hierarchies, self.parent.as_deref(), patience)
+        self.parts.iter().filter(of_version).try_for_each(|part| enter(part.version, &part.path))
     }
 
     /// Kills what is left in the group and removes it, in all hierarchies even if one fails.

@@ -127,6 +127,16 @@ pub fn make_dir(path: &Path) -> Result<()> {
     }
 }
 
+/// Moves this process, which must have one thread, into a group. In version 1 by that thread: to move a
+/// whole process the kernel may wait for an RCU grace period.
+pub fn enter(version: Version, group: &Path) -> Result<()> {
+    let file = group.join(match version {
+        Version::V1 => "tasks",
+        Version::V2 => "cgroup.procs",
+    });
+    fs::write(&file, "0").on("write", &file)
+}
+
 /// A new v1 cpuset takes no process before it has CPUs and memory: those of the group above.
 pub fn inherit_cpuset(group: &Path) -> Result<()> {
     let Some(parent) = group.parent() else { return Ok(()) };

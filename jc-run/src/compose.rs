@@ -31,8 +31,9 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     let network = Network::of(matches, base)?;
     let (binds, mut directories) = volumes(matches, &config, &root, &state_dir);
 
-    let mut free = free_descriptors(matches);
-    let (status_fd, exit_fd) = (free.next().unwrap_or(3), free.next().unwrap_or(4));
+    let reports = values(matches, "report").filter_map(|word| word.to_str()?.parse().ok());
+    let mut taken: Vec<u32> = reports.collect();
+    let (status_fd, exit_fd) = (free_descriptor(&mut taken), free_descriptor(&mut taken));
     let mut handed = Vec::new();
     if network.is_made() {
         handed.push((status_fd, NETWORK));
@@ -100,11 +101,14 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     Ok(Plan { state, files, directories, exec, handed, chain })
 }
 
-/// Numbers of descriptors for the links, but those that are for jc-cgroup's own.
-fn free_descriptors(matches: &ArgMatches) -> impl Iterator<Item = u32> {
-    let reports = values(matches, "report").filter_map(|word| word.to_str()?.parse().ok());
-    let taken: Vec<u32> = reports.collect();
-    (3..).filter(move |number| !taken.contains(number))
+/// The lowest number that a link's descriptor can have beside those that are taken.
+fn free_descriptor(taken: &mut Vec<u32>) -> u32 {
+    let mut number = 3;
+    while taken.contains(&number) {
+        number += 1;
+    }
+    taken.push(number);
+    number
 }
 
 fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString> {

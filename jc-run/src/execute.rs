@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use jc_unshare::process::{Process, ends_within};
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id};
 
@@ -18,7 +19,6 @@ use crate::plan::{EXEC, words};
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
 use crate::{dir, own, tools};
-use jc_unshare::process::{Process, ends_within};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-exec");

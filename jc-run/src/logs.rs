@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use jc_unshare::process::{Process, ends_within};
 use jc_unshare::{Context, Error, Result, Tool};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
@@ -14,7 +15,6 @@ use rustix::io::{Errno, read};
 
 use crate::state::State;
 use crate::tools;
-use jc_unshare::process::{Process, ends_within};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-logs");

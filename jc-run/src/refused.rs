@@ -1,7 +1,7 @@
 //! What Docker and podman have and another program, or another option, does as well: refused by name
 //! with the line that does it, so that nobody believes it was done.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, ArgAction, ArgMatches};
 use jc_unshare::{Error, Result};
@@ -40,16 +40,17 @@ const INSTEAD: &[(&str, &str)] = &[
 /// Those of the options that the command line may have, as most have none: no `--help` shows them.
 pub fn args() -> impl Iterator<Item = Arg> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let named = move |(long, _): &&(&str, &str)| {
-        let rest = |word: &OsString| {
-            Some(word.to_str()?.strip_prefix("--")?.strip_prefix(long)?.to_owned())
-        };
-        words.iter().filter_map(rest).any(|rest| rest.is_empty() || rest.starts_with('='))
-    };
+    let named = move |(long, _): &&(&str, &str)| words.iter().any(|word| is_option(word, long));
     INSTEAD.iter().filter(named).map(|(long, _)| {
         let arg = Arg::new(*long).long(*long).hide(true).action(ArgAction::Append);
         arg.num_args(0..=1).allow_hyphen_values(true)
     })
+}
+
+/// Whether a word is this long option, with a value or without.
+fn is_option(word: &OsStr, long: &str) -> bool {
+    let name = word.to_str().and_then(|word| word.strip_prefix("--")?.split('=').next());
+    name == Some(long)
 }
 
 /// An error if one of them is given.

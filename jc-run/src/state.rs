@@ -7,10 +7,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jc_unshare::process::Process;
 use jc_unshare::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
-
-use jc_unshare::process::Process;
 
 /// Its file in the state dir.
 const FILE: &str = "state.json";

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
+use jc_unshare::process::ends_until;
 use jc_unshare::{Error, Result, Tool, signals};
 use nix::libc::SIGKILL;
 
 use crate::state::{State, Status};
 use crate::tools;
-use jc_unshare::process::ends_until;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-stop");

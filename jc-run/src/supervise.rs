@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::process::Process;
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Kind, Result, exec, sys};
 use rustix::fs::OFlags;
@@ -23,7 +24,6 @@ use crate::network;
 use crate::plan::{EXIT, NETWORK, Plan, STARTED, make_fifo};
 use crate::state::{State, Status, now};
 use crate::watch::{Terminal, Watch};
-use jc_unshare::process::Process;
 
 /// What the payload reads and writes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -133,7 +133,7 @@ impl Container {
     }
 
     /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr, and
-    /// the file for what jc-net tells.
+    /// the files that links write.
     fn redirect(&self, stdio: Stdio) -> Result<()> {
         for (number, name) in &self.plan.handed {
             hand_down(&self.path(name), *number)?;

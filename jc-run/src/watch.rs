@@ -44,13 +44,18 @@ impl<F: FnMut(Process) -> Result<()>> Watch<F> {
 
     /// Sees to what is left when the chain has ended.
     pub fn finish(mut self) -> Result<()> {
-        while self.outcome.is_ok() && self.see()? {}
+        while self.outcome.is_ok() {
+            let ready = can_be_read(&self.descriptors())?;
+            if !ready.contains(&true) {
+                break;
+            }
+            self.see(&ready)?;
+        }
         self.outcome
     }
 
-    /// Sees to what is ready, and says whether anything was.
-    fn see(&mut self) -> Result<bool> {
-        let ready = can_be_read(&self.descriptors())?;
+    /// Sees to what is ready.
+    fn see(&mut self, ready: &[bool]) -> Result<()> {
         let (fifo, terminal) = ready.split_at(usize::from(self.fifo.is_some()));
         if fifo.contains(&true) && !more_of(self.fifo.as_mut(), &mut self.told)? {
             self.fifo = None;
@@ -67,7 +72,7 @@ impl<F: FnMut(Process) -> Result<()>> Watch<F> {
                 _ => Terminal::None,
             };
         }
-        Ok(ready.contains(&true))
+        Ok(())
     }
 }
 
@@ -81,8 +86,8 @@ impl<F: FnMut(Process) -> Result<()>> Beside for Watch<F> {
         self.fifo.as_ref().map(AsFd::as_fd).into_iter().chain(terminal).collect()
     }
 
-    fn attend(&mut self) {
-        if let Err(error) = self.see() {
+    fn attend(&mut self, ready: &[bool]) {
+        if let Err(error) = self.see(ready) {
             (self.fifo, self.terminal) = (None, Terminal::None);
             self.outcome = Err(error);
         }

@@ -2,12 +2,12 @@
 //! ended, and waiting for its word, as bwrap(1) does.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
-use rustix::io::{read, write};
+use rustix::io::read;
 
 use crate::error::{Context, Error, Result};
 use crate::exit::Exit;
@@ -15,7 +15,7 @@ use crate::namespaces::Kind;
 
 /// Writes one JSON object about this process, which is to become the program: its PID and the numbers
 /// of its namespaces. The PID is that of the procfs on /proc, so the caller's, not the new one.
-pub fn tell(fd: &OwnedFd) -> Result<()> {
+pub fn tell(mut file: &File) -> Result<()> {
     let mut json = format!("{{\"child-pid\":{}", proc_number()?);
     for kind in Kind::ALL {
         let path = format!("/proc/self/ns/{}", kind.name());
@@ -24,25 +24,16 @@ pub fn tell(fd: &OwnedFd) -> Result<()> {
         let _: std::fmt::Result = write!(json, ",\"{}-namespace\":{number}", kind.name());
     }
     json.push_str("}\n");
-    write_all(fd, &json, "--info-fd")
+    file.write_all(json.as_bytes()).op("write --info-fd")
 }
 
 /// Writes one JSON object about how the program has ended: its code, or the signal that killed it.
-pub fn tell_end(fd: &OwnedFd, exit: Exit) -> Result<()> {
+pub fn tell_end(mut file: &File, exit: Exit) -> Result<()> {
     let json = match exit {
         Exit::Code(code) => format!("{{\"code\":{code}}}\n"),
         Exit::Signal(signal) | Exit::Key(signal) => format!("{{\"signal\":{signal}}}\n"),
     };
-    write_all(fd, &json, "--exit-fd")
-}
-
-fn write_all(fd: &OwnedFd, text: &str, option: &str) -> Result<()> {
-    let mut left = text.as_bytes();
-    while !left.is_empty() {
-        let written = write(fd, left).on("write", Path::new(option))?;
-        left = &left[written..];
-    }
-    Ok(())
+    file.write_all(json.as_bytes()).op("write --exit-fd")
 }
 
 /// This process's number in the procfs on /proc, which need not be that of its PID namespace.

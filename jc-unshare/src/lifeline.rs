@@ -1,13 +1,13 @@
 //! Dying with one's parent, however early it dies.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::{Context, Error, Result};
+use crate::next::can_be_read;
 
 /// What ties a child to its parent: a pipe whose other end only the parent holds.
 pub struct Lifeline(OwnedFd);
@@ -24,9 +24,8 @@ impl Lifeline {
     /// already hung up the pipe. To be called again after a change of credentials, which disarms it.
     pub fn hold(&self, signal: Signal) -> Result<()> {
         set_pdeathsig(signal).op("PR_SET_PDEATHSIG")?;
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).op("poll")? {
-            0 => Ok(()),
+        match can_be_read(&[self.0.as_fd()])?[..] {
+            [false] => Ok(()),
             // Of what it failed it has told, and who killed it knows.
             _ => Err(Error::quiet()),
         }

@@ -1,6 +1,7 @@
 //! What a waiting process waits for besides signals.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
@@ -12,8 +13,8 @@ pub trait Beside {
     /// What can be read when there is something to do.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Does it, without waiting for more.
-    fn attend(&mut self);
+    /// Does it, without waiting for more: for each of the descriptors, whether it can be read.
+    fn attend(&mut self, ready: &[bool]);
 }
 
 /// What an `--init` tells the link outside of the program, through a pipe.
@@ -62,18 +63,27 @@ pub fn last_words(told: &OwnedFd) -> Result<Option<i32>> {
 
 /// Which of the descriptors can be read now, or have come to their end.
 pub fn can_be_read(descriptors: &[BorrowedFd<'_>]) -> Result<Vec<bool>> {
-    wait(descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    wait(descriptors, Some(Instant::now()))
 }
 
-fn wait(descriptors: &[BorrowedFd<'_>], time: Option<&Timespec>) -> Result<Vec<bool>> {
+/// The same, waiting for the first until that moment, or for ever.
+pub fn wait(descriptors: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<Vec<bool>> {
     let fds = descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
     let mut fds: Vec<PollFd<'_>> = fds.collect();
-    while let Err(e) = poll(&mut fds, time) {
-        if e != Errno::INTR {
-            return Err(e).op("poll");
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let time = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut fds, time.as_ref()) {
+            Err(Errno::INTR) => {}
+            other => {
+                other.op("poll")?;
+                return Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect());
+            }
         }
     }
-    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
 /// Waits until there is a signal to read, or the `--init` inside tells a word, and lets others see to
@@ -98,7 +108,7 @@ pub fn wait_for_word(
         } else if ready[0] {
             break;
         } else if let Some(beside) = beside.as_deref_mut() {
-            beside.attend();
+            beside.attend(&ready[1..]);
         }
     }
     Ok(None)

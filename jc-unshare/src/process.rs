@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Result};
+use crate::next::wait;
 use crate::sys;
 
 /// A process as proc_pid_stat(5) tells it: its first field, and the 22nd, in ticks since boot.
@@ -67,14 +67,7 @@ pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
 
 /// Whether the process of a descriptor ends before that moment (pidfd_open(2)).
 pub fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
-    loop {
-        let time = deadline.saturating_duration_since(Instant::now());
-        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&time)) {
-            Err(Errno::INTR) => {}
-            other => return other.op("poll").map(|ready| ready > 0),
-        }
-    }
+    wait(&[pidfd.as_fd()], Some(deadline)).map(|ready| ready[0])
 }
 
 impl Display for Process {

@@ -1,6 +1,7 @@
 //! The `jc-unshare` tool.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -84,9 +85,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if (1..3).any(|n| descriptors[n].is_some() && descriptors[..n].contains(&descriptors[n])) {
         return Err(Error::usage("--info-fd, --block-fd and --exit-fd: two are the same"));
     }
-    let info = take(args.info_fd, "--info-fd")?;
+    let info = take(args.info_fd, "--info-fd")?.map(File::from);
     let block = take(args.block_fd, "--block-fd")?;
-    let exit = take(args.exit_fd, "--exit-fd")?;
+    let exit = take(args.exit_fd, "--exit-fd")?.map(File::from);
     let joined = Joined::open(&args.processes, &args.files)?;
     let forks = args.new.has(Kind::Pid) || joined.has_pid();
     for (given, option) in
@@ -145,9 +146,9 @@ impl Args {
 struct Plan {
     args: Args,
     maps: Option<Maps>,
-    info: Option<OwnedFd>,
+    info: Option<File>,
     block: Option<OwnedFd>,
-    exit: Option<OwnedFd>,
+    exit: Option<File>,
 }
 
 impl Plan {
@@ -157,9 +158,9 @@ impl Plan {
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
         let (told, tell) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
-        // Who writes the maps, or lets --block-fd go, must not have to wait for the exec.
-        let is_straight = gate.is_none()
-            && tell.is_none()
+        // Who writes the maps, or lets --block-fd go, must not have to wait for the exec, and an --init
+        // comes to none.
+        let is_straight = tell.is_none()
             && self.block.is_none()
             && !self.args.new.has(Kind::User)
             && !self.args.new.has(Kind::Time);
