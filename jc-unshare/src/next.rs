@@ -100,13 +100,14 @@ pub fn wait_for_word(
         let descriptors: Vec<_> = pipe.into_iter().chain([signals]).chain(others).collect();
         let ready = wait(&descriptors, None)?;
         let (has_word, ready) = ready.split_at(usize::from(told.is_some()));
-        if let (Some(pipe), [true]) = (&*told, has_word) {
+        // A signal first: what a key did to the program comes to be told after it came here too.
+        if ready[0] {
+            break;
+        } else if let (Some(pipe), [true]) = (&*told, has_word) {
             if let Some(word) = read_word(pipe)? {
                 return Ok(Some(word));
             }
             *told = None;
-        } else if ready[0] {
-            break;
         } else if let Some(beside) = beside.as_deref_mut() {
             beside.attend(&ready[1..]);
         }
