@@ -112,14 +112,20 @@ impl Held {
 
 /// A directory for this user alone; one that is another's is an error.
 fn make_private(path: &Path) -> Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            fs::DirBuilder::new().mode(0o700).recursive(true).create(path).on("mkdir", path)?;
+    let meta = loop {
+        match fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                fs::DirBuilder::new().mode(0o700).recursive(true).create(path).on("mkdir", path)?;
+            }
+            made => made.on("mkdir", path)?,
         }
-        made => made.on("mkdir", path)?,
-    }
-    let meta = fs::symlink_metadata(path).on("stat", path)?;
+        match fs::symlink_metadata(path) {
+            // The last of the others has just gone, and taken it along.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            meta => break meta.on("stat", path)?,
+        }
+    };
     if !meta.is_dir() || meta.uid() != geteuid().as_raw() {
         let path = path.display();
         return Err(Error::new(format_args!(

@@ -85,6 +85,8 @@ fn a_bridge_that_was_begun() {
         s.sh(begin).run().code(0);
         s.jc(TOOL).args(["--", "true"]).run().code(0).stderr("");
         s.sh("nft list chain inet jc jc0-nat").run().code(0);
+        // The cable lives some milliseconds longer than who had it.
+        s.sh("until ! ip -o link | grep -q jc0a; do sleep 0.01; done").run().code(0);
         s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
         s.sh(begin).run().code(0);
         s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");

@@ -45,6 +45,24 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// The directory of all state dirs goes with the last of them, so at any moment.
+#[test]
+fn a_state_dir_is_made_though_another_takes_the_place_along() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let ran = s
+            .cmd("strace")
+            .args(["--output=/dev/null", "--quiet=all", "--trace-path=/run/jc"])
+            .arg("--inject=lstat,newfstatat,statx:error=ENOENT:when=1")
+            .arg("--")
+            .arg(s.bin("jc-run"))
+            .args(["--network", "none", "--rootfs", "root", "--", "echo", "ran"])
+            .run();
+        ran.code(0).stdout("ran\n").stderr("");
+        assert!(!fs::exists("/run/jc").unwrap());
+    });
+}
+
 /// The session that this project began with.
 #[test]
 fn a_container_and_its_life() {

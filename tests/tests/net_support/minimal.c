@@ -111,14 +111,17 @@ int main(int argc, char **argv)
 	text(NFTA_CHAIN_NAME, "jc0-nat");
 	ask(netfilter, 0);
 
+	/* An address whose link is not there: of a thousand, one in 65 would be. */
+	do {
+		getrandom(v4 + 2, 2, 0);
+		v4[3] = v4[3] % 250 + 2;
+		snprintf(name, sizeof name, "jc%02x%02x%02x%02x", v4[0], v4[1], v4[2], v4[3]);
+	} while (if_nametoindex(name));
 	unshare(CLONE_NEWNET);
 	inside = open_socket(NETLINK_ROUTE);
-	getrandom(v4 + 2, 2, 0);
-	v4[3] = v4[3] % 250 + 2;
 	memcpy(mac + 2, v4, 4);
 	memcpy(v6, gateway6, 16);
 	memcpy(v6 + 14, v4 + 2, 2);
-	snprintf(name, sizeof name, "jc%02x%02x%02x%02x", v4[0], v4[1], v4[2], v4[3]);
 	strcpy(other, "jc");
 	for (i = 0; i < 16; i++)
 		sprintf(other + 2 + 2 * i, "%02x", v6[i]);
