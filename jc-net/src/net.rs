@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use jc_unshare::namespaces::unshare;
+use jc_unshare::namespaces::{loopback_up, unshare};
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result, exec};
@@ -37,8 +37,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Network::Bridge => bridged(args, status),
         Network::None => {
             unshare(clone::NEWNET)?;
-            let up = Socket::route()?.ask(link::set_up(LOOPBACK));
-            up.map_err(|refusal| refusal.during("set lo up"))?;
+            loopback_up()?;
             become_program(args, &network, status, Reach::Nothing)
         }
         Network::Host => become_program(args, &network, status, Reach::Host),

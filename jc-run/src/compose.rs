@@ -50,18 +50,22 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     if has_cgroup {
         links.push(link("jc-cgroup", [words(&["--name", id]), bill(matches, &state_dir), limits]));
     }
-    // In front of jc-net: without root, only that of a user namespace may make a network. With root,
-    // the network is to be the host's, and one jc-unshare makes all namespaces.
     let user = userns::options(matches)?;
-    let (in_front, at_once) = match geteuid().is_root() {
-        true => (Vec::new(), user.clone()),
-        false => (user.clone(), Vec::new()),
+    let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
+    let has_cable = cable != words(&["--network", "none"]);
+    // In front of jc-net: without root, only that of a user namespace may make a network. With root,
+    // the network is to be the host's, and one jc-unshare makes all namespaces, as without a cable.
+    let (in_front, mut at_once) = match has_cable && !geteuid().is_root() {
+        true => (user.clone(), Vec::new()),
+        false => (Vec::new(), user.clone()),
     };
     if !in_front.is_empty() {
         links.push(link("jc-unshare", [in_front]));
     }
-    let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
-    links.push(link("jc-net", [cable]));
+    match has_cable {
+        true => links.push(link("jc-net", [cable])),
+        false => at_once.extend(words(&["-n", "--loopback"])),
+    }
     let named = spaces.has_own_name() && !matches.contains_id("hostname");
     let host = if named { option("--hostname", hostname.as_ref()) } else { Vec::new() };
     let options = given(matches, Owner::Unshare);

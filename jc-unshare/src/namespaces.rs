@@ -95,7 +95,7 @@ pub struct New {
     /// New IPC namespace: System V IPC and POSIX message queues
     #[arg(short = 'i', long)]
     pub ipc: bool,
-    /// New network namespace, all interfaces down (jc-net makes usable ones)
+    /// New network namespace, all interfaces down (jc-net makes those that lead outside)
     #[arg(short = 'n', long)]
     pub net: bool,
     /// New cgroup namespace: the present cgroup becomes its root
@@ -204,6 +204,11 @@ pub fn set_propagation(propagation: Propagation) -> Result<()> {
 pub fn mount_proc(target: &Path) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", target, "proc", flags, None).on("mount proc on", target)
+}
+
+/// Brings loopback up, in the network namespace that the caller has made.
+pub fn loopback_up() -> Result<()> {
+    sys::loopback_up().op("set lo up")
 }
 
 /// gethostname(2): the longest name, in bytes; also for the domain name.

@@ -4,6 +4,7 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
@@ -186,6 +187,23 @@ pub fn unshare(flags: u64) -> io::Result<()> {
 pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     // SAFETY: setns(2) changes no memory of the caller.
     check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
+}
+
+/// Brings the loopback interface of the present network namespace up (netdevice(7)).
+pub fn loopback_up() -> io::Result<()> {
+    // Any socket will do; this kind has the least to set up.
+    let socket = UnixDatagram::unbound()?;
+    // SAFETY: ifreq is plain integers, an empty name and no flags.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, letter) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = *letter as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the kernel reads the name and the flags of the request, which outlives the call.
+    check(
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }
+            .into(),
+    )
 }
 
 /// Takes over a descriptor that the caller of this program has opened for it, and marks it

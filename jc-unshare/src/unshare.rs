@@ -34,6 +34,9 @@ pub struct Args {
     /// Set the NIS domain name (with -u)
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
+    /// Bring the loopback interface up (with -n)
+    #[arg(long)]
+    loopback: bool,
     #[command(flatten)]
     clocks: Clocks,
     /// What the mount namespace and the host see of each other's mounts (with -m)
@@ -119,6 +122,7 @@ impl Args {
                 Kind::Uts,
                 "--domainname needs -u: it would rename the host",
             ),
+            (self.loopback, Kind::Net, "--loopback needs -n: it would change the host's network"),
             (self.clocks.boottime.is_some(), Kind::Time, "--boottime needs -T"),
             (self.clocks.monotonic.is_some(), Kind::Time, "--monotonic needs -T"),
             (
@@ -242,6 +246,9 @@ impl Plan {
         self.info.take().map_or(Ok(()), |info| info::tell(&info))?;
         if args.new.has(Kind::Mount) {
             namespaces::set_propagation(args.propagation.unwrap_or_default())?;
+        }
+        if args.loopback {
+            namespaces::loopback_up()?;
         }
         args.mount_proc.as_deref().map_or(Ok(()), namespaces::mount_proc)?;
         args.hostname.as_deref().map_or(Ok(()), namespaces::set_hostname)?;

@@ -331,6 +331,7 @@ fn what_cannot_be_is_refused_by_whose_it_is() {
         for (options, tool, name) in [
             (&["--network", "bogus"][..], "jc-net", "bogus"),
             (&["-p", "x"], "jc-net", "x"),
+            (&["--network", "none", "-p", "80:80"], "jc-net", "none"),
             (&["--network", "container:none"], TOOL, "none"),
             (&["--cpus", "none"], "jc-cgroup", "none"),
             (&["--pid", "bogus"], TOOL, "bogus"),

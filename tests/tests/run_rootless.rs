@@ -77,8 +77,9 @@ fn an_image_is_pulled_and_run() {
         };
         image("-- stat -c %u:%g /home/f").code(0).stderr("").stdout("33:34\n");
         image("--pull never -- id -u").code(0).stdout("0\n");
-        run("--print", "").code(0);
-        let chain = run("--print", "").out();
+        let chain = run("--print", "").code(0).out();
+        assert!(chain.contains("\njc-unshare -U --map-auto -n --loopback -C "), "{chain}");
+        let chain = ann.sh(&format!("{pull} | jc-run --print")).run().code(0).out();
         assert!(chain.contains("\njc-unshare -U --map-auto -- \\\njc-net "), "{chain}");
         ann.sh("jc-list -aq").run().code(0).stdout("");
     });
@@ -139,7 +140,7 @@ fn one_id_is_enough_for_what_needs_no_other() {
         let web = ann.sh("jc-run --network none -u web --rootfs root -- id").run();
         web.code(125).stdout("");
         let chain = ann.sh("jc-run --print --network none --rootfs root -- id -u").run().out();
-        assert!(chain.contains("\njc-unshare -U --map-root -- \\\n"), "{chain}");
+        assert!(chain.contains("\njc-unshare -U --map-root -n --loopback "), "{chain}");
         ann.sh(&chain).run().code(0).stdout("0\n");
         ann.sh("jc-list").run().code(0);
         image(s);

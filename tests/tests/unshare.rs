@@ -92,6 +92,56 @@ fn the_hostname_is_set_inside_only() {
     });
 }
 
+#[test]
+fn loopback_is_up_where_it_is_wanted() {
+    sandbox(|s| {
+        let addresses = |options: &[&str]| {
+            let flags = "cat /sys/class/net/*/flags; ip -o addr | awk '{ print $2, $4 }'";
+            let script = format!("mount -t sysfs none /sys && {flags}");
+            s.jc(TOOL).args(options).args(["-m", "--", "sh", "-c", &script]).run().code(0).out()
+        };
+        let up = "0x9\nlo 127.0.0.1/8\nlo ::1/128\n";
+        for options in [&["-n", "--loopback"][..], &["-np", "--loopback"], &["-npU", "--loopback"]]
+        {
+            let options = match options[0].contains('U') {
+                true => &[options, &["--map-root"]].concat(),
+                false => options,
+            };
+            assert_eq!(addresses(options), up, "{options:?}");
+        }
+        assert_eq!(addresses(&["-n"]), "0x8\n");
+        // It would change the host's.
+        s.jc(TOOL).args(["--loopback", "true"]).run().code(125).fails_as(TOOL, "-n");
+        let refused = s
+            .cmd("strace")
+            .args(["-f", "--output=/dev/null", "--quiet=all", "--inject=ioctl:error=ENODEV", "--"])
+            .arg(s.bin(TOOL))
+            .args(["-n", "--loopback", "--", "echo", "ran"])
+            .run();
+        refused.code(125).stdout("").fails_as(TOOL, "set lo up: No such device");
+    });
+}
+
+/// Else the next file that is opened would be one of them, and get what is written there.
+#[test]
+fn closed_standard_descriptors_are_opened() {
+    sandbox(|s| {
+        let links = "/proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2";
+        for (closed, which) in [
+            ("<&-", "/dev/null\nx\nx\n"),
+            (">&-", "x\n/dev/null\nx\n"),
+            ("2>&-", "x\nx\n/dev/null\n"),
+            ("<&- >&- 2>&-", "/dev/null\n/dev/null\n/dev/null\n"),
+        ] {
+            let script = format!("which=$(readlink {links}); echo \"$which\" >which");
+            let line = format!("exec <x >x 2>x; exec jc-unshare -- sh -c '{script}' {closed}");
+            s.sh(&format!("touch x; {line}")).run().code(0);
+            let found = s.sh("sed 's,.*/srv/,,' which").run().out();
+            assert_eq!(found, which, "{closed}");
+        }
+    });
+}
+
 /// A signal from within its own namespace cannot kill PID 1 (pid_namespaces(7)).
 #[test]
 fn a_payload_that_kills_itself() {
