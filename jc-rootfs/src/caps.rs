@@ -86,14 +86,14 @@ pub fn number(name: &str) -> Option<u32> {
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Let the payload have a capability: a name, or ALL for what there is (repeatable)
-    #[arg(long, value_name = "CAP")]
+    /// Let the payload have capabilities: names, or ALL for what there is (repeatable)
+    #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_add: Vec<Word>,
-    /// Take a capability from the payload: a name, or ALL (repeatable)
-    #[arg(long, value_name = "CAP")]
+    /// Take capabilities from the payload: names, or ALL (repeatable)
+    #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_drop: Vec<Word>,
-    /// Hand a capability to a payload that is not root (repeatable)
-    #[arg(long, value_name = "CAP")]
+    /// Hand capabilities to a payload that is not root (repeatable)
+    #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_ambient: Vec<Word>,
 }
 
@@ -163,10 +163,11 @@ impl Wanted {
             if self.bounding & one.bits() != 0 {
                 continue;
             }
-            match capability_is_in_bounding_set(one) {
+            match remove_capability_from_bounding_set(one) {
+                Ok(()) => {}
                 Err(Errno::INVAL) => break, // past the last one
-                Ok(false) => {}
-                _ => remove_capability_from_bounding_set(one)
+                Err(_) if capability_is_in_bounding_set(one) == Ok(false) => {}
+                failed => failed
                     .on("PR_CAPBSET_DROP", name(number))
                     .map_err(|e| e.hint("dropping capabilities needs CAP_SETPCAP"))?,
             }

@@ -363,11 +363,17 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_not_given_again() {
-        let drops = |args: &[&str]| chain(args, IMAGE).iter().filter(|w| *w == "--cap-add").count();
-        assert_eq!(drops(&[]), 11);
-        assert_eq!(drops(&["--cap-drop", "all"]), 0);
-        assert_eq!(drops(&["--cap-drop", "ALL", "--cap-add", "KILL"]), 1);
-        assert_eq!(drops(&["--privileged"]), 0);
+        let added = |args: &[&str]| {
+            let chain = chain(args, IMAGE);
+            let pairs = chain.windows(2).filter(|pair| pair[0] == "--cap-add");
+            pairs.map(|pair| pair[1].to_str().unwrap().split(',').count()).sum::<usize>()
+        };
+        assert_eq!(added(&[]), 11);
+        assert_eq!(added(&["--cap-add", "SYS_PTRACE"]), 12);
+        assert_eq!(added(&["--cap-drop", "all"]), 0);
+        assert_eq!(added(&["--cap-drop", "KILL,all"]), 0);
+        assert_eq!(added(&["--cap-drop", "ALL", "--cap-add", "KILL"]), 1);
+        assert_eq!(added(&["--privileged"]), 0);
     }
 
     #[test]

@@ -80,8 +80,8 @@ const ROWS: &[Row] = &[
     ("", "group-add", "GROUP", Owner::Payload, "--group-add", "Add a group of the root"),
     ("w", "workdir", "DIR", Owner::Payload, "-w", "Start in this directory"),
     ("", "ulimit", "NAME=SOFT[:HARD]", Owner::Payload, "--ulimit", "Limit a resource"),
-    ("", "cap-add", "CAP", Owner::Payload, "--cap-add", "Let the payload have one more capability, or ALL"),
-    ("", "cap-drop", "CAP", Owner::Payload, "--cap-drop", "Take a capability, or ALL"),
+    ("", "cap-add", "CAP,...", Owner::Payload, "--cap-add", "Let the payload have more capabilities, or ALL"),
+    ("", "cap-drop", "CAP,...", Owner::Payload, "--cap-drop", "Take capabilities, or ALL"),
 ];
 
 /// The command line.

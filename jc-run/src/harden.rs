@@ -10,19 +10,8 @@ use crate::flags::{option, values};
 use crate::plan::words;
 
 /// podman's default capabilities (containers.conf(5)).
-const CAPABILITIES: [&str; 11] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "NET_BIND_SERVICE",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
+const CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,NET_BIND_SERVICE,SETFCAP,SETGID,SETPCAP,\
+                            SETUID,SYS_CHROOT";
 
 /// What `--security-opt` says.
 #[derive(Default)]
@@ -58,10 +47,11 @@ pub fn payload(matches: &ArgMatches) -> Result<Vec<OsString>> {
     if matches.get_flag("privileged") {
         return Ok(Vec::new());
     }
-    let dropped = |word: &OsString| word.eq_ignore_ascii_case("ALL");
+    let all_dropped = values(matches, "cap-drop")
+        .any(|word| word.to_string_lossy().split(',').any(|name| name.eq_ignore_ascii_case("ALL")));
     let mut options = words(&["--cap-drop", "ALL"]);
-    if !values(matches, "cap-drop").any(dropped) {
-        options.extend(CAPABILITIES.iter().flat_map(|name| words(&["--cap-add", name])));
+    if !all_dropped {
+        options.extend(words(&["--cap-add", CAPABILITIES]));
     }
     if !security.new_privileges {
         options.push("--no-new-privs".into());

@@ -1,7 +1,7 @@
 //! What Docker and podman have and another program, or another option, does as well: refused by name
 //! with the line that does it, so that nobody believes it was done.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 
 use clap::{Arg, ArgAction, ArgMatches};
 use jc_unshare::{Error, Result};
@@ -39,18 +39,19 @@ const INSTEAD: &[(&str, &str)] = &[
 
 /// Those of the options that the command line may have, as most have none: no `--help` shows them.
 pub fn args() -> impl Iterator<Item = Arg> {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    let named = move |(long, _): &&(&str, &str)| words.iter().any(|word| is_option(word, long));
+    let names: Vec<String> =
+        std::env::args_os().filter_map(|word| Some(name(&word)?.into())).collect();
+    let named = move |(long, _): &&(&str, &str)| names.iter().any(|name| name == long);
     INSTEAD.iter().filter(named).map(|(long, _)| {
         let arg = Arg::new(*long).long(*long).hide(true).action(ArgAction::Append);
         arg.num_args(0..=1).allow_hyphen_values(true)
     })
 }
 
-/// Whether a word is this long option, with a value or without.
-fn is_option(word: &OsStr, long: &str) -> bool {
-    let name = word.to_str().and_then(|word| word.strip_prefix("--")?.split('=').next());
-    name == Some(long)
+/// The name of the long option that a word is, with a value or without.
+fn name(word: &OsStr) -> Option<&str> {
+    let option = word.to_str()?.strip_prefix("--")?;
+    Some(option.split_once('=').map_or(option, |(name, _)| name))
 }
 
 /// An error if one of them is given.

@@ -27,7 +27,7 @@ fn capabilities_are_the_same_in_all_sets() {
         let chown = "0000000000000001\n";
         let drop_all = &["--cap-drop", "ALL"][..];
         let two = &["--cap-drop", "all", "--cap-add", "CHOWN", "--cap-add", "cap_kill"][..];
-        let user = &["--cap-drop=ALL", "--cap-add=CHOWN", "--cap-add=KILL", "-u", "web"][..];
+        let user = &["--cap-drop=ALL", "--cap-add=CHOWN,cap_kill", "-u", "web"][..];
         let ambient = &[user, &["--cap-ambient", "CHOWN"]].concat()[..];
         for (options, expected) in [
             (drop_all, [none; 5]),
@@ -41,6 +41,8 @@ fn capabilities_are_the_same_in_all_sets() {
         }
         for (options, error) in [
             (&["--cap-add", "FLY"][..], "--cap-add"),
+            (&["--cap-drop", "KILL,FLY"], "FLY"),
+            (&["--cap-drop", "KILL,"], "--cap-drop"),
             (
                 &["--cap-drop", "ALL", "--cap-ambient", "KILL"],
                 "--cap-ambient KILL: is not to be had at all",

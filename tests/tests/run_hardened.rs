@@ -67,8 +67,8 @@ fn each_part_can_be_undone_by_name() {
         assert_eq!(privileges("--cap-drop ALL", "CapBnd"), "0000000000000000");
         let one = privileges("--cap-drop all --cap-add KILL", "CapEff");
         assert_eq!(number(&one), 1 << 5);
-        let more = privileges("--cap-add CAP_NET_RAW --cap-drop chown", "CapEff");
-        assert_eq!(number(&more), number(&eleven) & !1 | 1 << 13);
+        let more = privileges("--cap-add CAP_NET_RAW --cap-drop chown,fowner", "CapEff");
+        assert_eq!(number(&more), number(&eleven) & !0b1001 | 1 << 13);
         let held = s.sh("grep ^CapPrm: /proc/self/status | cut -f2").run().out();
         assert_eq!(privileges("--privileged", "CapEff"), held.trim());
         assert_eq!(privileges("--cap-add ALL", "CapEff"), held.trim());
@@ -101,7 +101,7 @@ const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do
     cut -d\" \" -f 4- /proc/self/mountinfo
     id; env | sort; pwd; hostname; ls /dev /etc; cat /etc/hostname /etc/resolv.conf
     (cat /etc/hosts; ip -o addr | cut -d\" \" -f 2- | grep -v fe80; ip route; ip -6 route | grep -v fe80) |
-        sed -E \"s/10\\.88\\.[1-9][0-9.]*|fd[0-9a-f]{2}:[0-9a-f:]*[0-9a-f]|if[0-9]+/ADDRESS/g\"
+        sed -E \"s/10\\.88\\.0\\.([01])([^0-9]|$)/GATEWAY\\1\\2/g; s/10\\.88\\.[0-9.]*|fd[0-9a-f]{2}:[0-9a-f:]*[0-9a-f]|if[0-9]+/ADDRESS/g\"
     ls /proc/self/fd";
 
 #[test]
@@ -122,6 +122,7 @@ fn what_is_printed_is_what_is_run() {
             "--uts host --ipc host --cap-drop ALL --ulimit nofile=50",
             "--uidmap 0:0:65536 --gidmap 0:0:65536 --init",
             "--pid host",
+            "--network none",
         ] {
             // The cable of the one before lives some milliseconds longer than it did.
             let unplugged = "until ! ip -o link | grep -q jc0a; do sleep 0.01; done";
@@ -148,7 +149,7 @@ fn what_is_printed_is_what_is_run() {
             assert!(run_view.contains("mnt own") && run_view.contains("CapEff"), "{run_view}");
             let json = run("--print=json");
             let vectors: Vec<Vec<String>> = serde_json::from_str(&json).unwrap();
-            assert!(vectors.len() >= 4 && vectors.last().unwrap()[0] == "sh", "{json}");
+            assert!(vectors.len() >= 3 && vectors.last().unwrap()[0] == "sh", "{json}");
             assert!(
                 vectors.iter().rev().skip(1).all(|link| link.last().unwrap() == "--"),
                 "{json}"

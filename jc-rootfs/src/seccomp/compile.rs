@@ -47,9 +47,8 @@ pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
 }
 
 /// What to do about one number.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Eq, PartialEq)]
 enum Outcome<'a> {
-    #[default]
     Default,
     Always(Action),
     /// The first whose conditions hold, else the default.
@@ -57,7 +56,7 @@ enum Outcome<'a> {
 }
 
 /// The conditions of a rule, or that of a call which another one carries.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Eq, PartialEq)]
 enum Conditions<'a> {
     Rule(&'a [Condition]),
     Carried(Condition),
@@ -70,59 +69,95 @@ impl Conditions<'_> {
             Self::Carried(condition) => std::slice::from_ref(condition),
         }
     }
-}
 
-impl<'a> Outcome<'a> {
-    fn add(&mut self, conditions: Conditions<'a>, action: Action) {
-        match self {
-            Self::Always(_) => {}
-            _ if conditions.as_slice().is_empty() => *self = Self::Always(action),
-            Self::If(all) => all.push((conditions, action)),
-            Self::Default => *self = Self::If(vec![(conditions, action)]),
+    /// The condition, if it is only one, and for equality.
+    fn equality(&self) -> Option<&Condition> {
+        match self.as_slice() {
+            [condition] if condition.operator == Operator::Equal => Some(condition),
+            _ => None,
         }
     }
 }
 
-/// The outcomes of an ABI's numbers.
+/// What is done about the numbers of an ABI.
 struct Outcomes<'a> {
-    /// By number.
-    common: Vec<Outcome<'a>>,
+    /// All that is done, of which the first is the default. A call with conditions has its own.
+    kinds: Vec<Outcome<'a>>,
+    /// Which of those, by number.
+    common: Vec<u16>,
     /// By number past [`ARM_BASE`].
-    arm: Vec<Outcome<'a>>,
+    arm: Vec<u16>,
     /// The largest common number that any rule is for.
     last: u32,
 }
 
 impl<'a> Outcomes<'a> {
-    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
+    /// Which kind a number has.
+    fn kind(&mut self, number: u32) -> &mut u16 {
         let (numbers, at) = match number.checked_sub(ARM_BASE) {
             Some(at) => (&mut self.arm, at as usize),
             None => (&mut self.common, number as usize),
         };
         if numbers.len() <= at {
-            numbers.resize(at + 1, Outcome::Default);
+            numbers.resize(at + 1, 0);
         }
-        numbers[at].add(conditions, action);
+        &mut numbers[at]
+    }
+
+    /// Gives a number this kind, unless it always has one already.
+    fn set(&mut self, number: u32, always: u16) {
+        let kind = usize::from(*self.kind(number));
+        if !matches!(self.kinds[kind], Outcome::Always(_)) {
+            *self.kind(number) = always;
+        }
+    }
+
+    /// Adds an action on conditions.
+    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
+        let (kind, next) = (usize::from(*self.kind(number)), self.kinds.len() as u16);
+        match &mut self.kinds[kind] {
+            Outcome::Always(_) => {}
+            Outcome::If(all) => all.push((conditions, action)),
+            Outcome::Default => {
+                *self.kind(number) = next;
+                self.kinds.push(Outcome::If(vec![(conditions, action)]));
+            }
+        }
+    }
+
+    /// The kind that always does this.
+    fn always(&mut self, action: Action) -> u16 {
+        let same = |kind: &Outcome<'_>| matches!(kind, Outcome::Always(known) if *known == action);
+        let known = self.kinds.iter().position(same).unwrap_or_else(|| {
+            self.kinds.push(Outcome::Always(action));
+            self.kinds.len() - 1
+        });
+        known as u16
     }
 }
 
 fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
-    let mut all = Outcomes { common: Vec::with_capacity(512), arm: Vec::new(), last: 0 };
+    let (kinds, common) = (vec![Outcome::Default], Vec::with_capacity(512));
+    let mut all = Outcomes { kinds, common, arm: Vec::new(), last: 0 };
     for rule in &rules.rules {
+        // What the default does anyway needs no rule.
+        let is_default = rule.action == rules.default;
+        let always = (rule.conditions.is_empty() && !is_default).then(|| all.always(rule.action));
         for call in rule.calls {
             let number = call.number(abi);
             if let Some(number) = number.filter(|number| *number < ARM_BASE) {
                 all.last = all.last.max(number);
             }
-            // What the default does anyway needs no rule.
-            if rule.action == rules.default {
-                continue;
-            }
-            if let Some(number) = number {
-                all.add(number, Conditions::Rule(rule.conditions), rule.action);
+            match (number, always) {
+                _ if is_default => continue,
+                (None, _) => {}
+                (Some(number), Some(always)) => all.set(number, always),
+                (Some(number), None) => {
+                    all.add(number, Conditions::Rule(rule.conditions), rule.action);
+                }
             }
             if abi == Abi::X86
-                && rule.conditions.is_empty()
+                && always.is_some()
                 && let Some((carrier, condition)) = mux::carried(*call)
             {
                 all.add(carrier, Conditions::Carried(condition), rule.action);
@@ -134,45 +169,54 @@ fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
 
 /// Writes what is done for an ABI. The number is loaded.
 fn section(code: &mut Writer, rules: &Rules<'_>, abi: Abi) -> Target {
-    let outcomes = outcomes(rules, abi);
+    const DEFAULT: u16 = 0;
+    let mut outcomes = outcomes(rules, abi);
     let first = if abi == Abi::X32 { X32_BIT } else { 0 };
     let newer = match rules.newer_is_enosys() {
-        true => Outcome::Always(Action::errno(ENOSYS)),
-        false => Outcome::Default,
+        true => outcomes.always(Action::errno(ENOSYS)),
+        false => DEFAULT,
     };
-    let mut ranges: Vec<(u32, &Outcome<'_>)> = Vec::with_capacity(128);
-    let mut push = |start: u32, outcome| match ranges.last() {
-        Some((_, last)) if *last == outcome => {}
-        _ => ranges.push((start, outcome)),
+    let mut ranges: Vec<(u32, u16)> = Vec::with_capacity(128);
+    let kinds = &outcomes.kinds;
+    let same = |a: u16, b: u16| a == b || kinds[usize::from(a)] == kinds[usize::from(b)];
+    let mut push = |start: u32, kind| match ranges.last() {
+        Some((_, last)) if same(*last, kind) => {}
+        _ => ranges.push((start, kind)),
     };
-    for (number, outcome) in outcomes.common.iter().enumerate() {
-        push(first + number as u32, outcome);
+    for (number, kind) in outcomes.common.iter().enumerate() {
+        push(first + number as u32, *kind);
     }
     let known = outcomes.common.len() as u32;
     if known <= outcomes.last {
-        push(first + known, &Outcome::Default);
+        push(first + known, DEFAULT);
     }
-    push(first + outcomes.last + 1, &newer);
+    push(first + outcomes.last + 1, newer);
     if abi == Abi::Arm {
-        push(ARM_BASE, &Outcome::Default);
-        for (number, outcome) in outcomes.arm.iter().enumerate() {
-            push(ARM_BASE + number as u32, outcome);
+        push(ARM_BASE, DEFAULT);
+        for (number, kind) in outcomes.arm.iter().enumerate() {
+            push(ARM_BASE + number as u32, *kind);
         }
-        push(ARM_BASE + outcomes.arm.len() as u32, &Outcome::Default);
+        push(ARM_BASE + outcomes.arm.len() as u32, DEFAULT);
     }
     // No call at all; see above.
-    push(u32::MAX, &Outcome::Default);
-    search(code, &ranges, rules.default, abi)
+    push(u32::MAX, DEFAULT);
+    search(code, &ranges, kinds, rules.default, abi)
 }
 
 /// Each range begins at its number and ends where the next one begins.
-fn search(code: &mut Writer, ranges: &[(u32, &Outcome<'_>)], default: Action, abi: Abi) -> Target {
+fn search(
+    code: &mut Writer,
+    ranges: &[(u32, u16)],
+    kinds: &[Outcome<'_>],
+    default: Action,
+    abi: Abi,
+) -> Target {
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
     match (ranges, upper.first()) {
-        ([(_, outcome)], _) => leaf(code, outcome, default, abi),
+        ([(_, kind)], _) => leaf(code, &kinds[usize::from(*kind)], default, abi),
         (_, Some((start, _))) => {
-            let upper = search(code, upper, default, abi);
-            let lower = search(code, lower, default, abi);
+            let upper = search(code, upper, kinds, default, abi);
+            let lower = search(code, lower, kinds, default, abi);
             code.branch(Test::GreaterOrEqual, *start, upper, lower)
         }
         (_, None) => Target::Return(default.0),
@@ -184,14 +228,48 @@ fn leaf(code: &mut Writer, outcome: &Outcome<'_>, default: Action, abi: Abi) -> 
         Outcome::Default => Target::Return(default.0),
         Outcome::Always(action) => Target::Return(action.0),
         Outcome::If(rules) => {
-            rules.iter().rev().fold(Target::Return(default.0), |fails, (conditions, action)| {
-                let conditions = conditions.as_slice().iter().rev();
-                conditions.fold(Target::Return(action.0), |holds, condition| {
-                    compare(code, condition, abi, holds, fails)
+            let alike = |(one, _): &(Conditions<'_>, _), (other, _): &(Conditions<'_>, _)| {
+                let tests = one.equality().zip(other.equality());
+                tests.is_some_and(|(one, other)| {
+                    one.argument == other.argument && one.value >> 32 == other.value >> 32
                 })
+            };
+            let groups = rules.chunk_by(alike).rev();
+            groups.fold(Target::Return(default.0), |fails, rules| match rules {
+                [(conditions, action)] => {
+                    let conditions = conditions.as_slice().iter().rev();
+                    conditions.fold(Target::Return(action.0), |holds, condition| {
+                        compare(code, condition, abi, holds, fails)
+                    })
+                }
+                _ => one_of(code, rules, abi, fails),
             })
         }
     }
+}
+
+/// Compares an argument with several values, the upper half of which is the same.
+fn one_of(
+    code: &mut Writer,
+    rules: &[(Conditions<'_>, Action)],
+    abi: Abi,
+    fails: Target,
+) -> Target {
+    let mut all = fails;
+    let mut first = None;
+    for (conditions, action) in rules.iter().rev() {
+        first = conditions.equality();
+        let value = first.map_or(0, |condition| condition.value as u32);
+        all = code.branch(Test::Equal, value, Target::Return(action.0), all);
+    }
+    let Some(Condition { argument, value, .. }) = first else { return fails };
+    let argument = u32::from(*argument);
+    let lower = code.plain(load(low(argument)), all);
+    if !abi.is_wide() {
+        return lower;
+    }
+    let upper = code.branch(Test::Equal, (value >> 32) as u32, lower, fails);
+    code.plain(load(high(argument)), upper)
 }
 
 /// Compares an argument, its upper half first.
@@ -321,6 +399,55 @@ mod tests {
         ] {
             let found = run(&program, 16, Abi::X86_64.audit_arch(), arguments);
             assert_eq!(Action(found), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn neighbours_with_the_same_conditions_are_looked_at_together() {
+        let conditions = [condition(0, Operator::Greater, 5), condition(1, Operator::Equal, 7)];
+        let length = |names: &[&str]| {
+            let calls: Vec<Index> = names.iter().map(|name| index(name)).collect();
+            let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &conditions };
+            let rules = Rules { abis: &[Abi::X86_64], default: Action::TRAP, rules: vec![rule] };
+            compile(&rules).unwrap().len()
+        };
+        assert_eq!(length(&["read", "write", "open", "close"]), length(&["read"]));
+        assert!(length(&["read", "open"]) > length(&["read", "write"]));
+    }
+
+    #[test]
+    fn of_several_values_of_an_argument_each_has_its_action() {
+        let calls = [index("ioctl")];
+        let values =
+            [(0, 1), (0, 2), (0, 1 << 32), (0, 1 << 32 | 2), (0, 2), (1, 9), (1, 1), (0, 3)];
+        let conditions =
+            values.map(|(argument, value)| [condition(argument, Operator::Equal, value)]);
+        let rules: Vec<Rule<'_>> = conditions
+            .iter()
+            .zip(1..)
+            .map(|(c, errno)| Rule { calls: &calls, action: Action::errno(errno), conditions: c })
+            .collect();
+        let abis = [Abi::X86_64, Abi::X86];
+        let program = compile(&Rules { abis: &abis, default: Action::ALLOW, rules }).unwrap();
+        for abi in abis {
+            let width = if abi.is_wide() { u64::MAX } else { u32::MAX.into() };
+            let number = index("ioctl").number(abi).unwrap();
+            for (first, second) in [0, 1, 2, 3, 1 << 32, 1 << 32 | 2, 1 << 32 | 3, 7 << 32 | 1]
+                .into_iter()
+                .flat_map(|first| [(first, 0), (first, 1), (first, 9), (first, 1 << 32 | 9)])
+            {
+                let given = [first, second];
+                let holds = |(argument, value): &(u8, u64)| {
+                    (given[usize::from(*argument)] ^ value) & width == 0
+                };
+                let expected = match values.iter().position(holds) {
+                    Some(at) => Action::errno(at as u16 + 1),
+                    None => Action::ALLOW,
+                };
+                let arguments = [first, second, 0, 0, 0, 0];
+                let found = run(&program, number, abi.audit_arch(), arguments);
+                assert_eq!(Action(found), expected, "{abi:?} {first:#x} {second:#x}");
+            }
         }
     }
 
