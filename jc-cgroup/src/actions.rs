@@ -9,11 +9,11 @@ use jc_unshare::{Error, Result, print};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use crate::group::{DIRECTORIES, sweep_all};
+use crate::group::{groups, sweep_all};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::{enter, parent};
-use crate::remove::{PATIENCE, children, clear, freeze, kill_all, members};
+use crate::remove::{PATIENCE, clear, freeze, kill_all, members};
 use crate::usage::Meter;
 
 /// A group that was found, in all hierarchies that have it.
@@ -29,14 +29,11 @@ pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
     sweep_all(&hierarchies, place, PATIENCE)?;
     for hierarchy in hierarchies {
         let Ok(top) = parent(&hierarchy, place) else { continue };
-        for directory in DIRECTORIES {
-            for path in children(&top.join(directory))? {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let part = (hierarchy.clone(), path);
-                match found.iter_mut().find(|group| group.name == name) {
-                    Some(group) => group.parts.push(part),
-                    None => found.push(Found { name, parts: vec![part] }),
-                }
+        for (path, name, _) in groups(&top)? {
+            let part = (hierarchy.clone(), path);
+            match found.iter_mut().find(|group| group.name == name) {
+                Some(group) => group.parts.push(part),
+                None => found.push(Found { name, parts: vec![part] }),
             }
         }
     }
@@ -64,8 +61,8 @@ pub fn list(place: Option<&std::path::Path>) -> Result<()> {
 }
 
 impl Found {
-    fn meter(&self) -> Meter<'_> {
-        Meter(self.parts.iter().map(|(h, path)| (h.version, path.as_path())).collect())
+    fn meter(&self) -> Meter {
+        Meter::open(self.parts.iter().map(|(h, path)| (h, path.as_path())))
     }
 
     fn members(&self) -> Result<Vec<i32>> {
@@ -80,8 +77,9 @@ impl Found {
 
     /// Prints what it uses, once or as a line every so often until it is gone.
     pub fn stat(&self, every: Option<Duration>) -> Result<()> {
+        let meter = self.meter();
         loop {
-            let mut usage = self.meter().read();
+            let mut usage = meter.read();
             usage.insert("name".into(), json!(self.name));
             print(format!("{}\n", json!(usage)))?;
             let Some(every) = every else { return Ok(()) };

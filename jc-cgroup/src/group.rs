@@ -6,16 +6,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jc_unshare::{Context, Error, Kind, Result, id};
 use rustix::fs::{FlockOperation, flock};
 
+use crate::cgroup;
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enable, enter, inherit_cpuset, make_dir, parent};
-use crate::remove::{PATIENCE, clear, sweep, sweep_one};
+use crate::place::{enable, enter, inherit_cpuset, parent};
+use crate::remove::{PATIENCE, children, clear, sweep_one};
 use crate::setting::Setting;
+use crate::usage::Meter;
 
 /// Where a group is to be, and what for.
 #[derive(Clone, Debug, Default)]
@@ -39,16 +41,17 @@ pub struct Group {
 
 /// The group's directory in one hierarchy.
 pub struct Part {
-    /// The interface that it has.
-    pub version: Version,
+    /// Where it is.
+    pub hierarchy: Hierarchy,
     /// Its directory.
     pub path: PathBuf,
     /// Open and locked for as long as the group is in use.
     directory: File,
 }
 
-/// What groups that are held are in, and those that nobody holds because `--exec` made them.
-pub const DIRECTORIES: [&str; 2] = ["jc", "jc.exec"];
+/// What the directories of groups begin with, before the name: of those that are held, and of those that
+/// nobody holds because `--exec` made them. Nobody else's do: what begins so is taken for left over.
+const PREFIXES: [&str; 2] = ["jc+", "jc-exec+"];
 
 /// What measures, in either version.
 const METERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "io", "blkio"];
@@ -80,7 +83,7 @@ impl Group {
             self.parts.push(Part::make(hierarchy, &controllers, wish, name)?);
         }
         for (hierarchy, setting) in settings {
-            if let Some(part) = self.parts.iter().find(|p| p.path.starts_with(&hierarchy.mount)) {
+            if let Some(part) = self.parts.iter().find(|p| p.hierarchy.mount == hierarchy.mount) {
                 setting.apply(&part.path)?;
             }
         }
@@ -92,17 +95,22 @@ impl Group {
         &self.parts
     }
 
+    /// What tells what it uses.
+    pub fn meter(&self) -> Meter {
+        Meter::open(self.parts.iter().map(|part| (&part.hierarchy, part.path.as_path())))
+    }
+
     /// The v2 directory, for clone3(2) to start the payload in.
     pub fn v2(&self) -> Option<BorrowedFd<'_>> {
-        let part = self.parts.iter().find(|part| part.version == Version::V2)?;
+        let part = self.parts.iter().find(|part| part.version() == Version::V2)?;
         Some(part.directory.as_fd())
     }
 
     /// Moves the calling process into the directories of this version, and of all versions if none
     /// is given.
     pub fn join(&self, version: Option<Version>) -> Result<()> {
-        let of_version = |part: &&Part| version.is_none_or(|version| part.version == version);
-        self.parts.iter().filter(of_version).try_for_each(|part| enter(part.version, &part.path))
+        let of_version = |part: &&Part| version.is_none_or(|version| part.version() == version);
+        self.parts.iter().filter(of_version).try_for_each(|part| enter(part.version(), &part.path))
     }
 
     /// Kills what is left in the group and removes it, in all hierarchies even if one fails.
@@ -120,16 +128,25 @@ pub fn sweep_all(
 ) -> Result<()> {
     for hierarchy in hierarchies {
         let Ok(top) = parent(hierarchy, place) else { continue };
-        for (directory, unattended) in DIRECTORIES.into_iter().zip([false, true]) {
-            let directory = top.join(directory);
-            if directory.exists() {
-                sweep(hierarchy.version, &directory, unattended, patience)?;
-                // Goes with the last group; until then it is busy, and so it should be.
-                let _: io::Result<()> = fs::remove_dir(&directory);
-            }
+        for (path, _, unattended) in groups(&top)? {
+            sweep_one(hierarchy.version, &path, unattended, patience)?;
         }
     }
     Ok(())
+}
+
+/// The groups right below one: each one's directory and name, and whether nobody has to hold it.
+pub fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
+    let group = |path: PathBuf| {
+        let directory = path.file_name()?.to_str()?;
+        let (name, unattended) = PREFIXES
+            .into_iter()
+            .zip([false, true])
+            .find_map(|(prefix, unattended)| Some((directory.strip_prefix(prefix)?, unattended)))?;
+        let name = cgroup::name(name).ok()?;
+        Some((path, name, unattended))
+    };
+    Ok(children(top)?.into_iter().filter_map(group).collect())
 }
 
 /// The hierarchies that hold the settings, with the controllers wanted of each; and the unified one
@@ -165,6 +182,11 @@ fn needed<'a>(
 }
 
 impl Part {
+    /// The interface that it has.
+    pub fn version(&self) -> Version {
+        self.hierarchy.version
+    }
+
     fn make(
         hierarchy: &Hierarchy,
         controllers: &[String],
@@ -172,21 +194,15 @@ impl Part {
         name: &str,
     ) -> Result<Self> {
         let top = parent(hierarchy, wish.parent.as_deref())?;
-        let parent = top.join(DIRECTORIES[usize::from(wish.unattended)]);
-        let path = parent.join(name);
+        let path = top.join(format!("{}{name}", PREFIXES[usize::from(wish.unattended)]));
         let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
-        let give_up = Instant::now() + PATIENCE;
-        loop {
+        if hierarchy.version == Version::V1 {
             fs::create_dir_all(&top).on("mkdir", &top)?;
-            make_dir(&parent).map_err(|e| e.hint("making cgroups here needs root"))?;
-            if hierarchy.version == Version::V2 && !controllers.is_empty() {
-                enable(&hierarchy.mount, &parent, &controllers, wish.evacuate)?;
-            }
-            // Another jc-cgroup may at any moment take the directories for left over.
+        } else if !controllers.is_empty() {
+            enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
+        }
+        loop {
             match fs::create_dir(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound && Instant::now() < give_up => {
-                    continue;
-                }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     if sweep_one(hierarchy.version, &path, wish.unattended, PATIENCE)? {
                         continue;
@@ -194,27 +210,27 @@ impl Part {
                     let name = path.display();
                     return Err(Error::with_kind(Kind::Failed, format_args!("{name}: in use")));
                 }
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    let error = Err(e).on("mkdir", &path);
+                    return error.map_err(|e| e.hint("making cgroups here needs root"));
+                }
                 other => other.on("mkdir", &path)?,
             }
+            // Another jc-cgroup may have taken it for left over meanwhile.
             if let Some(directory) = lock(&path)? {
                 if hierarchy.controllers.iter().any(|name| name == "cpuset")
                     && hierarchy.version == Version::V1
                 {
-                    inherit_cpuset(&parent)?;
+                    inherit_cpuset(&top)?;
                     inherit_cpuset(&path)?;
                 }
-                return Ok(Self { version: hierarchy.version, path, directory });
+                return Ok(Self { hierarchy: hierarchy.clone(), path, directory });
             }
         }
     }
 
     fn remove(&self) -> Result<()> {
-        clear(self.version, &self.path, PATIENCE)?;
-        if let Some(parent) = self.path.parent() {
-            // Goes with the last group; until then it is busy, and so it should be.
-            let _: io::Result<()> = fs::remove_dir(parent);
-        }
-        Ok(())
+        clear(self.version(), &self.path, PATIENCE)
     }
 }
 

@@ -107,7 +107,7 @@ fn not_in<'a>(file: &Path, controllers: &[&'a str]) -> Result<Vec<&'a str>> {
 
 /// Moves the processes of a group to a leaf of it, where they hinder nobody.
 fn make_room(group: &Path) -> Result<()> {
-    let leaf = group.join("jc.evacuated");
+    let leaf = group.join("jc-evacuated");
     make_dir(&leaf)?;
     let (from, to) = (group.join("cgroup.procs"), leaf.join("cgroup.procs"));
     for pid in fs::read_to_string(&from).on("read", &from)?.lines() {

@@ -16,14 +16,6 @@ use crate::hierarchy::Version;
 /// How long removing a group may take; killed processes need a moment to go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Removes the groups below `parent` that nobody holds, as [`sweep_one`] does.
-pub fn sweep(version: Version, parent: &Path, unattended: bool, patience: Duration) -> Result<()> {
-    for path in children(parent)? {
-        sweep_one(version, &path, unattended, patience)?;
-    }
-    Ok(())
-}
-
 /// Removes a group if nobody holds it, and says whether it is gone. What runs in it is killed, unless
 /// it is `unattended`: those may live without being held, and go when they are empty.
 pub fn sweep_one(

@@ -138,7 +138,7 @@ fn files() -> BTreeSet<PathBuf> {
     files
 }
 
-/// The cgroups of every hierarchy that are jc's: those in a group `jc`.
+/// The cgroups of every hierarchy that are jc's: by their names.
 fn cgroups() -> BTreeSet<PathBuf> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap();
     let mut groups = BTreeSet::new();
@@ -146,8 +146,9 @@ fn cgroups() -> BTreeSet<PathBuf> {
         let fields: Vec<&str> = line.split(' ').collect();
         if matches!(fields[2], "cgroup" | "cgroup2") {
             walk(Path::new(fields[1]), &mut |path| {
-                let parent = path.parent().and_then(Path::file_name);
-                parent == Some("jc".as_ref()) && path.is_dir() && groups.insert(path.to_owned())
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let is_ours = ["jc+", "jc-exec+"].iter().any(|prefix| name.starts_with(prefix));
+                is_ours && path.is_dir() && groups.insert(path.to_owned())
             });
         }
     }
@@ -195,14 +196,14 @@ mod tests {
             }
             // A hierarchy outlives a failed test; the groups must not.
             let remove = || {
-                ["jc/left", "jc", "other"]
+                ["jc+left", "other"]
                     .iter()
                     .filter(|group| fs::remove_dir(hierarchy.join(group)).is_ok())
                     .count()
             };
             remove();
             let before = Snapshot::take();
-            let group = hierarchy.join("jc/left");
+            let group = hierarchy.join("jc+left");
             fs::create_dir_all(&group).unwrap();
             fs::create_dir(hierarchy.join("other")).unwrap();
             assert_eq!(before.leaks(), [format!("cgroup {}", group.display())]);
@@ -216,7 +217,7 @@ mod tests {
             flock(&held, FlockOperation::LockExclusive).unwrap();
             assert_eq!(before.new_cgroups(), BTreeSet::new());
             drop(held);
-            assert_eq!(remove(), 3);
+            assert_eq!(remove(), 2);
             assert_eq!(before.leaks(), Vec::<String>::new());
             // The kernel ends an unmounted hierarchy, in its own time, if its groups are gone for
             // good by then.

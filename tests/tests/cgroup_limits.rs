@@ -203,7 +203,7 @@ fn removed_wherever_it_can_be() {
             let mut v1 = fields.filter(|fields| fields[2] == "cgroup");
             let mount =
                 v1.find(|fields| fields[3].split(',').any(|option| option == controller))?;
-            Some(PathBuf::from(mount[1]).join("jc/tests-undone"))
+            Some(PathBuf::from(mount[1]).join("jc+tests-undone"))
         };
         let (Some(memory), Some(pids)) = (directory("memory"), directory("pids")) else {
             skip!("this host has one hierarchy for all");

@@ -97,7 +97,7 @@ fn each_part_can_be_undone_by_name() {
 const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do
         test $(readlink /proc/self/ns/$k) = $(cat /here/$k) && echo $k shared || echo $k own; done
     cat /proc/self/status | grep -vE \"^(Vm|Rss|Hugetlb|voluntary|nonvol|Threads|Cpus|Mems|Ngid|Tgid|Pid|PPid|NSs|NSp|NSt|NSpg|FDSize|State|SigQ)\"
-    cat /proc/self/limits /proc/self/cgroup | sed s,/jc/[0-9a-f]*,/jc/ID,
+    cat /proc/self/limits /proc/self/cgroup | sed s,/jc[+][0-9a-f]*,/jc+ID,
     cut -d\" \" -f 4- /proc/self/mountinfo
     id; env | sort; pwd; hostname; ls /dev /etc; cat /etc/hostname /etc/resolv.conf
     (cat /etc/hosts; ip -o addr | cut -d\" \" -f 2- | grep -v fe80; ip route; ip -6 route | grep -v fe80) |

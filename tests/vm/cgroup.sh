@@ -55,19 +55,19 @@ is 'peak on the bill' "$(jc-cgroup --report r -- dd if=/dev/zero of=/dev/null bs
 # The first instruction already runs inside.
 i=0
 while [ $i -lt 1000 ]; do jc-cgroup -- cat /proc/self/cgroup; i=$((i + 1)); done >all
-is 'a thousand starts' "$(grep -c '^0::/jc/[0-9a-f]\{12\}$' all)" 1000
+is 'a thousand starts' "$(grep -c '^0::/jc[+][0-9a-f]\{12\}$' all)" 1000
 
 # Actions.
 jc-cgroup --name work -m 32M --pids 9 -- sh -c 'trap "" TERM; sleep 1000 & sleep 1000; true' &
-until [ "$(cat $cg/jc/work/pids.current 2>/dev/null)" = 3 ]; do sleep 0.1; done
+until [ "$(cat $cg/jc+work/pids.current 2>/dev/null)" = 3 ]; do sleep 0.1; done
 is 'list' "$(jc-cgroup --list | cut -f 1,2)" "work	3"
 is 'stat' "$(jc-cgroup --stat work | sed 's/.*"pids":\([0-9]*\).*/\1/')" 3
 jc-cgroup --update work -m 16M --pids 5
-is 'update' "$(cat $cg/jc/work/memory.max $cg/jc/work/pids.max | tr '\n' ,)" 16777216,5,
+is 'update' "$(cat $cg/jc+work/memory.max $cg/jc+work/pids.max | tr '\n' ,)" 16777216,5,
 jc-cgroup --freeze work
-is 'freeze' "$(grep frozen $cg/jc/work/cgroup.events)" 'frozen 1'
+is 'freeze' "$(grep frozen $cg/jc+work/cgroup.events)" 'frozen 1'
 jc-cgroup --thaw work
-is 'thaw' "$(grep frozen $cg/jc/work/cgroup.events)" 'frozen 0'
+is 'thaw' "$(grep frozen $cg/jc+work/cgroup.events)" 'frozen 0'
 jc-cgroup --remove work 2>/dev/null; is 'remove refuses what is held' $? 125
 jc-cgroup --name work -- true 2>/dev/null; is 'a name in use' $? 125
 jc-cgroup --kill work
@@ -95,15 +95,15 @@ echo $busy >$cg/busy/cgroup.procs
 jc-cgroup --parent /busy -m 8M -- true 2>err; is 'a busy parent' $? 125
 is 'says what helps' "$(grep -c 'hint:.*--evacuate' err)" 1
 jc-cgroup --parent /busy --evacuate -m 8M -- true; is 'evacuate' $? 0
-is 'evacuated' "$(cat /proc/$busy/cgroup)" 0::/busy/jc.evacuated
+is 'evacuated' "$(cat /proc/$busy/cgroup)" 0::/busy/jc-evacuated
 kill $busy; wait $busy 2>/dev/null
-rmdir $cg/busy/jc.evacuated $cg/busy
+rmdir $cg/busy/jc-evacuated $cg/busy
 
 # Another one inside, which sees its own group as the top.
 is 'one inside another' "$(jc-cgroup --name outer --delegate -m 64M --pids 50 -- jc-unshare -C -m -- sh -c '
 	umount -l /sys/fs/cgroup && mount -t cgroup2 c /sys/fs/cgroup &&
-	jc-cgroup --name inner --evacuate -m 8M -- sh -c "cat /proc/self/cgroup /sys/fs/cgroup/jc/inner/memory.max"' |
-	tr '\n' ,)" '0::/jc/inner,8388608,'
+	jc-cgroup --name inner --evacuate -m 8M -- sh -c "cat /proc/self/cgroup /sys/fs/cgroup/jc+inner/memory.max"' |
+	tr '\n' ,)" '0::/jc+inner,8388608,'
 is 'nothing is left of it' "$(left)" ''
 
 # An ordinary user, in a subtree that was delegated, and outside of one.
@@ -115,5 +115,5 @@ chown user $cg/ours $cg/ours/cgroup.procs $cg/ours/cgroup.subtree_control
 mkdir $cg/ours/shell
 chown user $cg/ours/shell $cg/ours/shell/cgroup.procs $cg/ours/shell/cgroup.subtree_control
 is 'a user with one' "$(sh -c "echo 0 >$cg/ours/shell/cgroup.procs; exec su -s /bin/sh user -c \
-	'jc-cgroup --parent /ours --name u -m 8M --pids 5 -- sh -c \"cat /proc/self/cgroup $cg/ours/jc/u/memory.max $cg/ours/jc/u/pids.max\"'" | tr '\n' ,)" \
-	'0::/ours/jc/u,8388608,5,'
+	'jc-cgroup --parent /ours --name u -m 8M --pids 5 -- sh -c \"cat /proc/self/cgroup $cg/ours/jc+u/memory.max $cg/ours/jc+u/pids.max\"'" | tr '\n' ,)" \
+	'0::/ours/jc+u,8388608,5,'
