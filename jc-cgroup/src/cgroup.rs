@@ -1,6 +1,5 @@
 //! What the tool does on Linux.
 
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use jc_unshare::supervise::{Exit, spawn_program};
@@ -15,7 +14,7 @@ use crate::usage::Meter;
 use crate::{Args, Measure, TOOL, delegate};
 
 /// Acts on a group that runs, if the arguments name an action.
-pub fn act(args: &Args) -> Result<Option<ExitCode>> {
+pub fn act(args: &Args) -> Result<Option<u8>> {
     if !args.is_action() {
         return Ok(None);
     }
@@ -42,11 +41,11 @@ pub fn act(args: &Args) -> Result<Option<ExitCode>> {
     } else if let Some(name) = &args.remove {
         find(name)?.remove()?;
     }
-    Ok(Some(ExitCode::SUCCESS))
+    Ok(Some(0))
 }
 
 /// Makes the group and runs the program in it.
-pub fn run(args: &Args) -> Result<ExitCode> {
+pub fn run(args: &Args) -> Result<u8> {
     require_program(&args.program)?;
     if let Some(name) = &args.join {
         named(name, args.parent.as_deref())?.join()?;

@@ -1,7 +1,6 @@
 //! The `jc-cgroup` tool: one cgroup, made, limited, joined, reported on and removed.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::{Result, Tool};
@@ -130,7 +129,7 @@ fn seconds(word: &str) -> std::result::Result<f64, String> {
 
 /// Does what the command line says and returns the payload's exit code.
 #[cfg(target_os = "linux")]
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<u8> {
     match cgroup::act(&args)? {
         Some(code) => Ok(code),
         None => cgroup::run(&args),
@@ -149,6 +148,6 @@ pub struct Args {
 
 /// Says that the platform has no cgroups.
 #[cfg(not(target_os = "linux"))]
-pub fn run(_: Args) -> Result<ExitCode> {
+pub fn run(_: Args) -> Result<u8> {
     Ok(TOOL.unsupported("cgroups"))
 }

@@ -1,7 +1,4 @@
 //! `jc-cgroup`: a cgroup of its own, with limits, then the program.
+#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    jc_cgroup::TOOL.main(jc_cgroup::run)
-}
+jc_unshare::main!(jc_cgroup::TOOL.main(jc_cgroup::run));

@@ -45,8 +45,6 @@ mod sys;
 #[cfg(target_os = "linux")]
 mod sysctl;
 
-use std::process::ExitCode;
-
 use jc_unshare::{Result, Tool};
 
 #[cfg(target_os = "linux")]
@@ -59,7 +57,7 @@ pub const TOOL: Tool = Tool::link("jc-net");
 
 /// Does what the command line says: this process becomes the payload, or returns its exit code.
 #[cfg(target_os = "linux")]
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<u8> {
     if args.is_action() {
         args.check_action()?;
         return net::act(&args);
@@ -80,6 +78,6 @@ pub struct Args {
 
 /// Says that the platform has no network namespaces.
 #[cfg(not(target_os = "linux"))]
-pub fn run(_: Args) -> Result<ExitCode> {
+pub fn run(_: Args) -> Result<u8> {
     Ok(TOOL.unsupported("network namespaces"))
 }

@@ -1,7 +1,4 @@
 //! `jc-net`: a network of its own, then exec.
+#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    jc_net::TOOL.main(jc_net::run)
-}
+jc_unshare::main!(jc_net::TOOL.main(jc_net::run));

@@ -8,7 +8,6 @@ use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Seek, SeekFrom, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use jc_unshare::hints::advise;
@@ -30,7 +29,7 @@ use crate::status::StatusFd;
 use crate::{Args, TOOL, status};
 
 /// Runs the program behind pasta, and ends pasta with it.
-pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
+pub fn run(args: &Args, status: Option<StatusFd>) -> Result<u8> {
     refuse_root_of_host()?;
     let pasta = find()?;
     let forwards = forwards(args)?;

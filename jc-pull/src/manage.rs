@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::{Error, Result, print};
@@ -61,19 +60,19 @@ fn open(path: Option<PathBuf>) -> Result<Store> {
 }
 
 /// `jc-images`.
-pub fn images(args: ImagesArgs) -> Result<ExitCode> {
+pub fn images(args: ImagesArgs) -> Result<u8> {
     rootless::enter(true)?;
     let store = open(args.store)?;
     let images = store.images()?;
     if args.check {
-        return check(&store, &images).map(|()| ExitCode::SUCCESS);
+        return check(&store, &images).map(|()| 0);
     }
     let usage = store.usage(&images)?;
     let text = match args.json {
         true => json(&images, &usage)?,
         false => table(&images, &usage),
     };
-    print(text).map(|()| ExitCode::SUCCESS)
+    print(text).map(|()| 0)
 }
 
 fn json(images: &[ImageEntry], usage: &[Usage]) -> Result<String> {
@@ -109,7 +108,7 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
 }
 
 /// `jc-rmi`.
-pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
+pub fn rmi(args: RmiArgs) -> Result<u8> {
     rootless::enter(true)?;
     let store = open(args.store)?;
     let mut text = String::new();
@@ -134,7 +133,7 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
         removed
     };
     removed.layers.iter().for_each(|layer| text += &format!("{layer}\n"));
-    print(text).map(|()| ExitCode::SUCCESS)
+    print(text).map(|()| 0)
 }
 
 /// The name as the store has it.

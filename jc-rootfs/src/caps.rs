@@ -163,11 +163,10 @@ impl Wanted {
             if self.bounding & one.bits() != 0 {
                 continue;
             }
-            match remove_capability_from_bounding_set(one) {
-                Ok(()) => {}
+            match capability_is_in_bounding_set(one) {
                 Err(Errno::INVAL) => break, // past the last one
-                Err(_) if capability_is_in_bounding_set(one) == Ok(false) => {}
-                failed => failed
+                Ok(false) => {}
+                _ => remove_capability_from_bounding_set(one)
                     .on("PR_CAPBSET_DROP", name(number))
                     .map_err(|e| e.hint("dropping capabilities needs CAP_SETPCAP"))?,
             }

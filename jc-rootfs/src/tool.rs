@@ -1,10 +1,9 @@
 //! The tool on Linux: which form of it the command line asks for.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use jc_unshare::record::{self, Record};
-use jc_unshare::supervise::spawn;
+use jc_unshare::supervise::{Exit, spawn};
 use jc_unshare::{Error, Result};
 use nix::libc;
 
@@ -14,7 +13,7 @@ use crate::{Args, TOOL, assemble, chroot, join, payload};
 
 /// Does what the command line says: this process becomes the payload, or where that is to lead a
 /// session and cannot, waits for a child that does.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(args: Args) -> Result<u8> {
     start(&args).map_err(|error| match error.errno() {
         Some(libc::ENOSYS) => error.hint("this needs Linux 5.15, and no seccomp filter against it"),
         Some(libc::EPERM) if is_filtered() => {
@@ -30,14 +29,14 @@ fn is_filtered() -> bool {
     status.lines().any(|line| line == "Seccomp:\t2")
 }
 
-fn start(args: &Args) -> Result<ExitCode> {
+fn start(args: &Args) -> Result<u8> {
     if let Some(pid) = args.join {
         jc_unshare::require_program(&args.operands)?;
         return join::enter(args, pid, &args.operands);
     }
     if payload::needs_child_to_lead(args) {
         let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
-        return child.wait().map(Into::into);
+        return child.wait().map(Exit::code);
     }
     Err(become_payload(args)?)
 }

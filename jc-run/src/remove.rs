@@ -1,6 +1,5 @@
 //! `jc-rm`: what is recorded of containers goes.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -22,7 +21,7 @@ pub fn command() -> Command {
 }
 
 /// Removes all, or if one runs and is not to be killed, none.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
+pub fn run(matches: ArgMatches) -> Result<u8> {
     let (_, states) = tools::named(&matches)?;
     if matches.get_flag("force") {
         stop::stop(&states, Some("KILL"), Duration::ZERO)?;
@@ -36,5 +35,5 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
             held.remove()?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(0)
 }

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, Write, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::ExitCode;
 
 use jc_unshare::supervise::{Child, spawn};
 use jc_unshare::{Context, Result, Tool};
@@ -60,7 +59,7 @@ impl Terminal {
         tool: Tool,
         (console, path): (Console, &Path),
         body: impl FnOnce() -> Result<u8>,
-    ) -> Result<ExitCode> {
+    ) -> Result<u8> {
         let mut console = Some(console);
         let child = spawn(tool, 0, None, |_| {
             drop(console.take());
@@ -74,7 +73,7 @@ impl Terminal {
         let carried = line.carry(&self, path);
         self.restore()?;
         carried?;
-        Ok(child.end()?.into())
+        Ok(child.end()?.code())
     }
 
     fn make_raw(&self) -> Result<()> {

@@ -1,14 +1,7 @@
 //! `jc-unshare`: enter new namespaces, then exec.
-
-use std::process::ExitCode;
+#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
 #[cfg(target_os = "linux")]
-fn main() -> ExitCode {
-    use jc_unshare::unshare::{TOOL, run};
-    TOOL.main(run)
-}
-
+jc_unshare::main!(jc_unshare::unshare::TOOL.main(jc_unshare::unshare::run));
 #[cfg(not(target_os = "linux"))]
-fn main() -> ExitCode {
-    jc_unshare::Tool::link("jc-unshare").unsupported("namespaces")
-}
+jc_unshare::main!(jc_unshare::Tool::link("jc-unshare").unsupported("namespaces"));

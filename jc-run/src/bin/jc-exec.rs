@@ -1,7 +1,4 @@
 //! `jc-exec`: execute a program in a running container.
+#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    jc_run::execute::TOOL.main_with(jc_run::execute::command, jc_run::execute::run)
-}
+jc_unshare::main!(jc_run::execute::TOOL.main_with(jc_run::execute::command, jc_run::execute::run));
