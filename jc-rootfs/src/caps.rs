@@ -163,10 +163,11 @@ impl Wanted {
             if self.bounding & one.bits() != 0 {
                 continue;
             }
-            match capability_is_in_bounding_set(one) {
+            match remove_capability_from_bounding_set(one) {
+                Ok(()) => {}
                 Err(Errno::INVAL) => break, // past the last one
-                Ok(false) => {}
-                _ => remove_capability_from_bounding_set(one)
+                Err(_) if capability_is_in_bounding_set(one) == Ok(false) => {}
+                failed => failed
                     .on("PR_CAPBSET_DROP", name(number))
                     .map_err(|e| e.hint("dropping capabilities needs CAP_SETPCAP"))?,
             }

@@ -39,7 +39,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
         handed.push((status_fd, NETWORK));
     }
     let mut end = Vec::new();
-    if spaces.has_pids() {
+    if spaces.has_pids() && is_told(matches) {
         handed.push((exit_fd, EXIT));
         end = words(&["--exit-fd", &exit_fd.to_string()]);
     }
@@ -182,9 +182,19 @@ fn hostname(matches: &ArgMatches, id: &str) -> String {
     }
 }
 
+/// Whether it stays recorded when it has ended.
+fn is_kept(matches: &ArgMatches) -> bool {
+    matches.get_flag("keep") || matches.get_flag("detach") && !matches.get_flag("rm")
+}
+
+/// Whether anybody is told how it has ended: else none of the links has to find out.
+pub fn is_told(matches: &ArgMatches) -> bool {
+    is_kept(matches) || matches.contains_id("status-fd")
+}
+
 /// The bill tells whether memory ran out.
 fn bill(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
-    match matches.contains_id("memory") && !matches.contains_id("report") {
+    match matches.contains_id("memory") && !matches.contains_id("report") && is_told(matches) {
         true => {
             let file = option("--report", state_dir.join("usage.json").as_os_str());
             [file, words(&["--measure", "limited"])].concat()
@@ -268,13 +278,12 @@ fn note(
     let rootfs = record.rootfs.as_ref().map(|path| path.display().to_string());
     let name = matches.get_one::<String>("name").cloned();
     let signal = matches.get_one::<String>("stop-signal").or(config.stop_signal.as_ref()).cloned();
-    let keep = matches.get_flag("keep") || matches.get_flag("detach") && !matches.get_flag("rm");
     for (key, value) in [
         ("name", name),
         ("image", record.reference.clone().or(rootfs)),
         ("digest", record.digest.clone()),
         ("stop-signal", signal),
-        ("keep", keep.then(|| "true".to_owned())),
+        ("keep", is_kept(matches).then(|| "true".to_owned())),
         ("command", Some(String::from_utf8_lossy(&to_line(payload)).into_owned())),
     ] {
         if let Some(value) = value {

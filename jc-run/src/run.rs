@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use jc_unshare::{Result, id};
 
-use crate::compose::compose;
+use crate::compose::{compose, is_told};
 use crate::console::Console;
 use crate::detach::detach;
 use crate::events::Events;
@@ -59,6 +59,6 @@ fn bill(matches: &ArgMatches, own: PathBuf) -> Option<PathBuf> {
     let is_number = |word: &OsString| word.to_str().is_some_and(|word| word.parse::<u32>().is_ok());
     match values(matches, "report").last() {
         Some(word) => (!is_number(word)).then(|| word.into()),
-        None => matches.contains_id("memory").then_some(own),
+        None => (matches.contains_id("memory") && is_told(matches)).then_some(own),
     }
 }

@@ -79,6 +79,7 @@ impl Container {
         let has_begun = self.plan.state.status == Status::Running;
         if let Ok(exit) = &outcome
             && has_begun
+            && (self.plan.state.is_kept() || self.events.are_told())
         {
             let end = self.note_end(*exit);
             self.events.tell("exited", &id, end);
