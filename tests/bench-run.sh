@@ -32,7 +32,6 @@ if cc -static -O2 -o floor "$here/bench-start.c" 2>/dev/null; then
 fi
 commands+=("jc-run=jc-run $limits --rootfs $work/root --network none -- true")
 commands+=("jc-run, no limits=jc-run --rootfs $work/root --network none -- true")
-commands+=("jc-run, bridge=jc-run $limits --rootfs $work/root -- true")
 if command -v bwrap >/dev/null; then
 	others+=("bwrap=bwrap --unshare-user-try --unshare-pid --unshare-uts --unshare-ipc --unshare-cgroup --unshare-net --die-with-parent --bind $work/root / --proc /proc --dev /dev true")
 fi
@@ -59,10 +58,6 @@ if command -v crun >/dev/null; then
 		mount --move groups /sys/fs/cgroup
 	fi
 	bundle '.linux.resources.memory = {limit: 268435456} | .linux.resources.pids = {limit: 100}'
-fi
-if command -v podman >/dev/null; then
-	podman="podman --root $work/podman --runroot /run/podman --cgroup-manager cgroupfs"
-	commands+=("podman=$podman run --rm --memory 256m --rootfs $work/root true")
 fi
 
 cat >measure.py <<'END'
@@ -123,6 +118,15 @@ END
 
 echo "With limits on memory and processes"
 python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
+
+# By themselves: a cable that is taken down slows down whoever is next.
+commands=("jc-run=jc-run $limits --rootfs $work/root -- true")
+if command -v podman >/dev/null; then
+	podman="podman --root $work/podman --runroot /run/podman --cgroup-manager cgroupfs"
+	commands+=("podman=$podman run --rm --memory 256m --rootfs $work/root true")
+fi
+printf '\nWith limits and a bridge\n'
+python3 measure.py "$rounds" "${commands[@]}"
 
 # Where controllers are in hierarchies of version 1, a cgroup of version 2 can be made all the same.
 [ -n "$mounted" ] || exit 0
