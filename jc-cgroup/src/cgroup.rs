@@ -1,5 +1,6 @@
 //! What the tool does on Linux.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use jc_unshare::supervise::{Exit, spawn_program};
@@ -14,7 +15,7 @@ use crate::usage::Meter;
 use crate::{Args, Measure, TOOL, delegate};
 
 /// Acts on a group that runs, if the arguments name an action.
-pub fn act(args: &Args) -> Result<Option<u8>> {
+pub fn act(args: &Args) -> Result<Option<ExitCode>> {
     if !args.is_action() {
         return Ok(None);
     }
@@ -41,11 +42,11 @@ pub fn act(args: &Args) -> Result<Option<u8>> {
     } else if let Some(name) = &args.remove {
         find(name)?.remove()?;
     }
-    Ok(Some(0))
+    Ok(Some(ExitCode::SUCCESS))
 }
 
 /// Makes the group and runs the program in it.
-pub fn run(args: &Args) -> Result<u8> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     if let Some(name) = &args.join {
         named(name, args.parent.as_deref())?.join()?;

@@ -1,6 +1,7 @@
 //! The `jc-cgroup` tool: one cgroup, made, limited, joined, reported on and removed.
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::{Result, Tool};
@@ -129,7 +130,7 @@ fn seconds(word: &str) -> std::result::Result<f64, String> {
 
 /// Does what the command line says and returns the payload's exit code.
 #[cfg(target_os = "linux")]
-pub fn run(args: Args) -> Result<u8> {
+pub fn run(args: Args) -> Result<ExitCode> {
     match cgroup::act(&args)? {
         Some(code) => Ok(code),
         None => cgroup::run(&args),
@@ -148,6 +149,6 @@ pub struct Args {
 
 /// Says that the platform has no cgroups.
 #[cfg(not(target_os = "linux"))]
-pub fn run(_: Args) -> Result<u8> {
+pub fn run(_: Args) -> Result<ExitCode> {
     Ok(TOOL.unsupported("cgroups"))
 }

@@ -45,6 +45,8 @@ mod sys;
 #[cfg(target_os = "linux")]
 mod sysctl;
 
+use std::process::ExitCode;
+
 use jc_unshare::{Result, Tool};
 
 #[cfg(target_os = "linux")]
@@ -57,7 +59,7 @@ pub const TOOL: Tool = Tool::link("jc-net");
 
 /// Does what the command line says: this process becomes the payload, or returns its exit code.
 #[cfg(target_os = "linux")]
-pub fn run(args: Args) -> Result<u8> {
+pub fn run(args: Args) -> Result<ExitCode> {
     if args.is_action() {
         args.check_action()?;
         return net::act(&args);
@@ -78,6 +80,6 @@ pub struct Args {
 
 /// Says that the platform has no network namespaces.
 #[cfg(not(target_os = "linux"))]
-pub fn run(_: Args) -> Result<u8> {
+pub fn run(_: Args) -> Result<ExitCode> {
     Ok(TOOL.unsupported("network namespaces"))
 }

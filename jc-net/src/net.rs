@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use crate::{Args, Network, TOOL, actions, enter, route, status, sysctl};
 
 /// Does what the command line says. Returns the payload's code where this process has to hold
 /// something; else it becomes the payload.
-pub fn run(args: &Args) -> Result<u8> {
+pub fn run(args: &Args) -> Result<ExitCode> {
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
     let status = args.status_fd.map(StatusFd::take).transpose()?;
     let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
@@ -53,7 +54,7 @@ pub fn run(args: &Args) -> Result<u8> {
 }
 
 /// `--list`, `--gc`, `--rm-bridge`
-pub fn act(args: &Args) -> Result<u8> {
+pub fn act(args: &Args) -> Result<ExitCode> {
     let host = Host::open(args.verbose)?;
     if args.list {
         actions::list(&host, args.json)?;
@@ -62,7 +63,7 @@ pub fn act(args: &Args) -> Result<u8> {
     } else if let Some(name) = &args.rm_bridge {
         actions::remove_bridge(&host, name)?;
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What there is to tell of a network that was there, or that has only loopback; then the program.
@@ -71,7 +72,7 @@ fn become_program(
     network: &Network,
     status: Option<StatusFd>,
     reach: Reach,
-) -> Result<u8> {
+) -> Result<ExitCode> {
     let networks = if args.hosts.is_empty() && status.is_none() {
         Vec::new()
     } else {
@@ -116,7 +117,7 @@ pub fn write_files(args: &Args, reach: Reach, addresses: &[IpAddr]) -> Result<()
 }
 
 /// A cable to a bridge.
-fn bridged(args: &Args, status: Option<StatusFd>) -> Result<u8> {
+fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     let host = Host::open(args.verbose)?;
     let bridge = bridge::ensure(&host, &args.bridge())?;
     if args.verbose {
@@ -165,7 +166,7 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<u8> {
 
 /// Waits for the program with the ports in hand: they are free, and their rules gone, when this
 /// process ends, however it does.
-fn hold(args: &Args, host: Host, held: &Held) -> Result<u8> {
+fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
     let Host { netfilter, route, lock, .. } = host;
     drop((route, lock));
     let child = spawn_program(TOOL, 0, None, |_| exec::exec(&args.program))?;

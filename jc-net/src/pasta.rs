@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Read, Seek, SeekFrom, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
 use jc_unshare::hints::advise;
@@ -29,7 +30,7 @@ use crate::status::StatusFd;
 use crate::{Args, TOOL, status};
 
 /// Runs the program behind pasta, and ends pasta with it.
-pub fn run(args: &Args, status: Option<StatusFd>) -> Result<u8> {
+pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     refuse_root_of_host()?;
     let pasta = find()?;
     let forwards = forwards(args)?;

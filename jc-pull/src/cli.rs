@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -136,7 +137,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// Pulls the images and prints something of each, in the order given.
-pub fn run(args: PullArgs) -> Result<u8> {
+pub fn run(args: PullArgs) -> Result<ExitCode> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
     let allowance = Allowance::new(limits::parse_size(&args.max_size)?);
     let mut registries = Registries::default();
@@ -170,7 +171,7 @@ pub fn run(args: PullArgs) -> Result<u8> {
     let (images, known) =
         resolve_all(&opener, &names, &store, policy, platform.as_ref(), args.jobs);
     if known.is_err() && (args.to.is_some() || args.tar.is_some()) {
-        return known.map(|()| 0);
+        return known.map(|()| ExitCode::SUCCESS);
     }
     let outcome = match args.print {
         What::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
@@ -196,7 +197,7 @@ pub fn run(args: PullArgs) -> Result<u8> {
             outcome
         }
     };
-    outcome.and(known).map(|()| 0)
+    outcome.and(known).map(|()| ExitCode::SUCCESS)
 }
 
 fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {

@@ -1,4 +1,10 @@
 //! `jc-pull`: fetch container images into a verified store and print what to run.
-#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
-jc_unshare::main!(jc_unshare::Tool::source("jc-pull").main(jc_pull::cli::run));
+use std::process::ExitCode;
+
+use jc_pull::cli::{self, PullArgs};
+use jc_unshare::Tool;
+
+fn main() -> ExitCode {
+    Tool::source("jc-pull").main::<PullArgs>(cli::run)
+}

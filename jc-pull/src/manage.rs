@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::{Error, Result, print};
@@ -60,19 +61,19 @@ fn open(path: Option<PathBuf>) -> Result<Store> {
 }
 
 /// `jc-images`.
-pub fn images(args: ImagesArgs) -> Result<u8> {
+pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     rootless::enter(true)?;
     let store = open(args.store)?;
     let images = store.images()?;
     if args.check {
-        return check(&store, &images).map(|()| 0);
+        return check(&store, &images).map(|()| ExitCode::SUCCESS);
     }
     let usage = store.usage(&images)?;
     let text = match args.json {
         true => json(&images, &usage)?,
         false => table(&images, &usage),
     };
-    print(text).map(|()| 0)
+    print(text).map(|()| ExitCode::SUCCESS)
 }
 
 fn json(images: &[ImageEntry], usage: &[Usage]) -> Result<String> {
@@ -108,7 +109,7 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
 }
 
 /// `jc-rmi`.
-pub fn rmi(args: RmiArgs) -> Result<u8> {
+pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     rootless::enter(true)?;
     let store = open(args.store)?;
     let mut text = String::new();
@@ -133,7 +134,7 @@ pub fn rmi(args: RmiArgs) -> Result<u8> {
         removed
     };
     removed.layers.iter().for_each(|layer| text += &format!("{layer}\n"));
-    print(text).map(|()| 0)
+    print(text).map(|()| ExitCode::SUCCESS)
 }
 
 /// The name as the store has it.

@@ -10,7 +10,7 @@ pub fn enter(alone: bool) -> Result<()> {
     use std::env;
     use std::ffi::OsString;
 
-    use jc_unshare::{Context, Error, Kind, exec, has_ranges, words};
+    use jc_unshare::{Context, Error, Kind, exec, has_ranges};
 
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -23,7 +23,7 @@ pub fn enter(alone: bool) -> Result<()> {
     let mut argv = vec![exec::tool("jc-unshare".as_ref())?];
     argv.extend(["-U", map, "--"].map(OsString::from));
     argv.push(env::current_exe().op("find this program")?.into());
-    argv.extend(words().into_iter().skip(1));
+    argv.extend(env::args_os().skip(1));
     Err(Error::with_kind(Kind::Failed, exec::exec(&argv)))
 }
 

@@ -4,11 +4,12 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use jc_unshare::namespaces::unshare;
-use jc_unshare::supervise::{Exit, Lifeline, spawn};
+use jc_unshare::supervise::{Lifeline, spawn};
 use jc_unshare::sys::{clone, setns};
-use jc_unshare::{Context, Error, Result, words};
+use jc_unshare::{Context, Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstat, open, openat, stat, statvfs};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
@@ -25,7 +26,7 @@ use crate::{Args, TOOL};
 /// left the host's root would let them look at the host through it, by /proc/PID/root and ptrace(2), if
 /// their capabilities are as many as its own (CVE-2016-9962). So the program is a child, which begins
 /// where nothing of the host is left.
-pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Result<u8> {
+pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Result<ExitCode> {
     run_from_read_only()?;
     let host = Host::look(args)?;
     let (root, changes_pid) = enter_namespaces(pid)?;
@@ -33,7 +34,7 @@ pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Result<u8> {
         return Err(start(args, program, root, host, None));
     }
     let child = spawn(TOOL, 0, None, |life| start(args, program, root, host, Some(life)))?;
-    child.wait().map(Exit::code)
+    child.wait().map(Into::into)
 }
 
 /// Returns only an error.
@@ -102,7 +103,7 @@ fn run_from_read_only() -> Result<()> {
     let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
     let copy = clone_mount(&path, false)?;
     restrict_tree(copy.as_fd(), attr::RDONLY, &path)?;
-    let arguments = words().into_iter().map(|word| CString::new(word.into_vec()));
+    let arguments = std::env::args_os().map(|word| CString::new(word.into_vec()));
     let arguments: std::result::Result<Vec<CString>, _> = arguments.collect();
     let arguments = arguments.map_err(|_| Error::usage("a NUL byte in an argument"))?;
     Err(sys::execute(copy.as_fd(), &arguments)).on("execveat", &path)

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
@@ -84,7 +84,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Does what the command line says: this process becomes the payload.
-pub fn run(matches: &ArgMatches) -> Result<u8> {
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
     if let Some(name) = WITH_VALUE.iter().chain(&WITHOUT_VALUE).find(|name| given(name)) {
         return Err(Error::usage(format_args!("--{name}: not supported on this platform")));

@@ -1,9 +1,10 @@
 //! The tool on Linux: which form of it the command line asks for.
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use jc_unshare::record::{self, Record};
-use jc_unshare::supervise::{Exit, spawn};
+use jc_unshare::supervise::spawn;
 use jc_unshare::{Error, Result};
 use nix::libc;
 
@@ -13,7 +14,7 @@ use crate::{Args, TOOL, assemble, chroot, join, payload};
 
 /// Does what the command line says: this process becomes the payload, or where that is to lead a
 /// session and cannot, waits for a child that does.
-pub fn run(args: Args) -> Result<u8> {
+pub fn run(args: Args) -> Result<ExitCode> {
     start(&args).map_err(|error| match error.errno() {
         Some(libc::ENOSYS) => error.hint("this needs Linux 5.15, and no seccomp filter against it"),
         Some(libc::EPERM) if is_filtered() => {
@@ -29,14 +30,14 @@ fn is_filtered() -> bool {
     status.lines().any(|line| line == "Seccomp:\t2")
 }
 
-fn start(args: &Args) -> Result<u8> {
+fn start(args: &Args) -> Result<ExitCode> {
     if let Some(pid) = args.join {
         jc_unshare::require_program(&args.operands)?;
         return join::enter(args, pid, &args.operands);
     }
     if payload::needs_child_to_lead(args) {
         let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
-        return child.wait().map(Exit::code);
+        return child.wait().map(Into::into);
     }
     Err(become_payload(args)?)
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
 
 use jc_unshare::exec::tool;
 use jc_unshare::{Error, Result, print};
@@ -34,12 +35,12 @@ impl Chain {
     }
 
     /// Prints it as `--print` asks: as JSON, or as shell, which is what `shell` gives.
-    pub fn print(&self, form: &str, shell: impl FnOnce() -> Vec<u8>) -> Result<u8> {
+    pub fn print(&self, form: &str, shell: impl FnOnce() -> Vec<u8>) -> Result<ExitCode> {
         let text = match form {
             "json" => [to_json(&self.vectors())?.as_bytes(), b"\n"].concat(),
             _ => shell(),
         };
-        print(text).map(|()| 0)
+        print(text).map(|()| ExitCode::SUCCESS)
     }
 
     /// The same as argument vectors, one a link, and the payload's.

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Write, copy, pipe, stderr};
 use std::os::unix::fs::OpenOptionsExt;
+use std::process::ExitCode;
 
 use jc_unshare::supervise::Exit;
 use jc_unshare::sys::{Fork, fork};
@@ -15,7 +16,7 @@ use crate::TOOL;
 use crate::supervise::{Container, Stdio};
 
 /// Starts the container and prints its ID; or fails as it fails.
-pub fn detach(container: Container, stdio: Stdio) -> Result<u8> {
+pub fn detach(container: Container, stdio: Stdio) -> Result<ExitCode> {
     let (mut begun, tell) = pipe().op("pipe")?;
     let id = container.id();
     match fork(0, None).op("fork")? {
@@ -29,12 +30,12 @@ pub fn detach(container: Container, stdio: Stdio) -> Result<u8> {
         Fork::Parent { pid, .. } => {
             drop((tell, container));
             if begun.read(&mut [0]).op("read")? > 0 {
-                return print(format!("{id}\n")).map(|()| 0);
+                return print(format!("{id}\n")).map(|()| ExitCode::SUCCESS);
             }
             let ended = waitpid(Some(pid), WaitOptions::empty()).op("waitpid")?;
             match ended.and_then(|(_, status)| status.exit_status()) {
                 // The supervisor has said why.
-                Some(code) => Ok(code as u8),
+                Some(code) => Ok(ExitCode::from(code as u8)),
                 None => Err(Error::new("the supervisor was killed")),
             }
         }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -57,7 +58,7 @@ pub fn command() -> Command {
 }
 
 /// Executes the program and hands on its exit code.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let operands: Vec<OsString> = values(&matches, "operands").cloned().collect();
     let Some((id, program)) = operands.split_first() else {
         return Err(Error::usage("no container given"));

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fmt::Write;
 use std::path::Path;
-use std::process::{Command as Process, Stdio};
+use std::process::{Command as Process, ExitCode, Stdio};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jc_unshare::exec::tool;
@@ -27,7 +27,7 @@ pub fn command() -> Command {
 }
 
 /// Sweeps, and prints.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let mut states = containers(&dir::base(&matches)?)?;
     states.retain(|state| matches.get_flag("all") || state.status != Status::Stopped);
     let text = match () {
@@ -37,7 +37,7 @@ pub fn run(matches: ArgMatches) -> Result<u8> {
         () if matches.get_flag("json") => json(&states)?,
         () => table(&states),
     };
-    print(text).map(|()| 0)
+    print(text).map(|()| ExitCode::SUCCESS)
 }
 
 /// All containers, the newest first, when everything that dead ones have left is gone.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -40,9 +41,9 @@ pub fn command() -> Command {
 }
 
 /// Prints them: stdout to stdout, stderr to stderr.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let (_, states) = tools::named(&matches)?;
-    let Some(state) = states.first() else { return Ok(0) };
+    let Some(state) = states.first() else { return Ok(ExitCode::SUCCESS) };
     let mut outputs: Vec<Output> = Vec::new();
     for (name, other) in [("stdout", "stderr"), ("stderr", "stdout")] {
         if !matches.get_flag(other) {
@@ -60,7 +61,7 @@ pub fn run(matches: ArgMatches) -> Result<u8> {
         true => follow(state, &mut outputs)?,
         false => outputs.iter_mut().try_for_each(Output::print)?,
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One of the files.

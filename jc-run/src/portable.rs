@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
@@ -46,7 +47,7 @@ pub fn command() -> Command {
 }
 
 /// Does what the command line says: this process becomes the payload, by way of jc-rootfs.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     refused::check(&matches)?;
     check(&matches)?;
     let record = source::record(&matches, |_| Err(lacks("image")))?;
@@ -116,7 +117,7 @@ macro_rules! without_containers {
             }
 
             /// Says it.
-            pub fn run(_: clap::ArgMatches) -> jc_unshare::Result<u8> {
+            pub fn run(_: clap::ArgMatches) -> jc_unshare::Result<std::process::ExitCode> {
                 Ok(TOOL.unsupported("containers"))
             }
         }

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 
 use clap::{Arg, ArgAction, ArgMatches};
-use jc_unshare::{Error, Result, words};
+use jc_unshare::{Error, Result};
 
 /// The option, and what to write instead.
 #[rustfmt::skip]
@@ -39,7 +39,8 @@ const INSTEAD: &[(&str, &str)] = &[
 
 /// Those of the options that the command line may have, as most have none: no `--help` shows them.
 pub fn args() -> impl Iterator<Item = Arg> {
-    let names: Vec<String> = words().iter().filter_map(|word| Some(name(word)?.into())).collect();
+    let names: Vec<String> =
+        std::env::args_os().filter_map(|word| Some(name(&word)?.into())).collect();
     let named = move |(long, _): &&(&str, &str)| names.iter().any(|name| name == long);
     INSTEAD.iter().filter(named).map(|(long, _)| {
         let arg = Arg::new(*long).long(*long).hide(true).action(ArgAction::Append);

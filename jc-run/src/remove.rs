@@ -1,5 +1,6 @@
 //! `jc-rm`: what is recorded of containers goes.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -21,7 +22,7 @@ pub fn command() -> Command {
 }
 
 /// Removes all, or if one runs and is not to be killed, none.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let (_, states) = tools::named(&matches)?;
     if matches.get_flag("force") {
         stop::stop(&states, Some("KILL"), Duration::ZERO)?;
@@ -35,5 +36,5 @@ pub fn run(matches: ArgMatches) -> Result<u8> {
             held.remove()?;
         }
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::ArgMatches;
 use jc_unshare::{Result, id};
@@ -16,7 +17,7 @@ use crate::supervise::{Container, Stdio};
 use crate::{TOOL, dir, refused, source, terminal};
 
 /// Does what the command line says.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     refused::check(&matches)?;
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
     let events = Events::open(matches.get_one("status-fd").copied())?;

@@ -2,6 +2,7 @@
 //! time, SIGKILL; both through descriptors of the processes that are meant.
 
 use std::os::fd::OwnedFd;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
@@ -41,12 +42,12 @@ pub fn command() -> Command {
 }
 
 /// Stops the containers, all at once.
-pub fn run(matches: ArgMatches) -> Result<u8> {
+pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let (_, states) = tools::named(&matches)?;
     let seconds = matches.get_one::<u32>("time").copied().unwrap_or(10);
     let signal = matches.get_one::<String>("signal").map(String::as_str);
     stop(&states, signal, Duration::from_secs(seconds.into()))?;
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A container that is to end.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write, stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process::ExitCode;
 
 use jc_unshare::supervise::{Child, spawn};
 use jc_unshare::{Context, Result, Tool};
@@ -59,7 +60,7 @@ impl Terminal {
         tool: Tool,
         (console, path): (Console, &Path),
         body: impl FnOnce() -> Result<u8>,
-    ) -> Result<u8> {
+    ) -> Result<ExitCode> {
         let mut console = Some(console);
         let child = spawn(tool, 0, None, |_| {
             drop(console.take());
@@ -73,7 +74,7 @@ impl Terminal {
         let carried = line.carry(&self, path);
         self.restore()?;
         carried?;
-        Ok(child.end()?.code())
+        Ok(child.end()?.into())
     }
 
     fn make_raw(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! How a child ended, and how that is handed on.
 
+use std::process::ExitCode;
 use std::time::Instant;
 
 use nix::libc;
@@ -76,7 +77,7 @@ impl Exit {
 
     /// The code to end with; or the end, by the signal that a key sent: a shell goes on with its
     /// script after a program that has exited, and not after one that Ctrl-C has killed.
-    pub fn end(self) -> u8 {
+    pub fn end(self) -> ExitCode {
         if let Self::Key(signal) = self
             && let Ok(signal) = Signal::try_from(signal)
         {
@@ -85,7 +86,13 @@ impl Exit {
                 .and_then(|()| SigSet::from(signal).thread_unblock())
                 .and_then(|()| raise(signal));
         }
-        self.code()
+        self.into()
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
     }
 }
 

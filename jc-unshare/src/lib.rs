@@ -49,4 +49,4 @@ static HEAP: sys::Heap = sys::Heap::new();
 pub use error::{Context, Error, Kind, Result, strerror};
 #[cfg(target_os = "linux")]
 pub use idmap::has_ranges;
-pub use tool::{Family, Tool, print, require_program, words};
+pub use tool::{Family, Tool, print, require_program};

@@ -1,7 +1,14 @@
 //! `jc-unshare`: enter new namespaces, then exec.
-#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
+
+use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
-jc_unshare::main!(jc_unshare::unshare::TOOL.main(jc_unshare::unshare::run));
+fn main() -> ExitCode {
+    use jc_unshare::unshare::{TOOL, run};
+    TOOL.main(run)
+}
+
 #[cfg(not(target_os = "linux"))]
-jc_unshare::main!(jc_unshare::Tool::link("jc-unshare").unsupported("namespaces"));
+fn main() -> ExitCode {
+    jc_unshare::Tool::link("jc-unshare").unsupported("namespaces")
+}

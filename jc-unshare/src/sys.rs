@@ -1,13 +1,10 @@
 //! The system calls that nix and rustix lack. The only unsafe code of this package.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsString};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixDatagram;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
@@ -190,48 +187,6 @@ pub fn unshare(flags: u64) -> io::Result<()> {
 pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     // SAFETY: setns(2) changes no memory of the caller.
     check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
-}
-
-/// The words of the command line, from [`begin`] on.
-static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
-
-/// Does what the standard library's own start does and its users rely on: opens standard descriptors that
-/// are closed, so that no file becomes one of them, and ignores SIGPIPE. Keeps the words for [`words`].
-///
-/// # Safety
-///
-/// The arguments are those of the C library's `main`, and there is one thread.
-pub unsafe fn begin(count: libc::c_int, words: *const *const libc::c_char) {
-    let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
-    // SAFETY: poll(2) is given as many as there are, and signal(2) installs no handler.
-    let found = unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        libc::poll(standard.as_mut_ptr(), 3, 0)
-    };
-    for one in standard {
-        // SAFETY: fcntl(2) and open(2) touch no memory but the path. The lowest number is taken.
-        unsafe {
-            let is_closed = match found {
-                ..0 => libc::fcntl(one.fd, libc::F_GETFD) == -1,
-                _ => one.revents & libc::POLLNVAL != 0,
-            };
-            if is_closed && libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) == -1 {
-                libc::abort();
-            }
-        }
-    }
-    let word = |at: usize| {
-        // SAFETY: the caller has promised that so many are there, each with a zero at its end.
-        let word = unsafe { CStr::from_ptr(*words.add(at)) };
-        OsString::from_vec(word.to_bytes().to_vec())
-    };
-    // It is called once.
-    let _: std::result::Result<(), _> = WORDS.set((0..count as usize).map(word).collect());
-}
-
-/// The words of the command line, in a program that [`begin`] has begun.
-pub fn words() -> Option<Vec<OsString>> {
-    WORDS.get().cloned()
 }
 
 /// Brings the loopback interface of the present network namespace up (netdevice(7)).

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::mem;
+use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, Parser};
@@ -16,40 +17,6 @@ pub enum Family {
     Link,
     /// Prints a result or manages something: 0, 1 failed, 2 usage.
     Source,
-}
-
-/// The `main` of a program, in the place of the standard library's, which sets up a thread, a guard page
-/// and handlers of SIGSEGV that no program here needs: 1 to 3 percent of a container's start. The value is
-/// the exit code.
-#[macro_export]
-macro_rules! main {
-    ($code:expr) => {
-        #[cfg(all(target_os = "linux", not(test)))]
-        #[unsafe(no_mangle)]
-        extern "C" fn main(
-            count: std::ffi::c_int,
-            words: *const *const std::ffi::c_char,
-        ) -> std::ffi::c_int {
-            // SAFETY: the C library calls this, once, with the words of the command line.
-            unsafe { $crate::sys::begin(count, words) };
-            $code.into()
-        }
-
-        #[cfg(any(not(target_os = "linux"), test))]
-        fn main() -> std::process::ExitCode {
-            $code.into()
-        }
-    };
-}
-
-/// The words of the command line: what std::env::args_os() has is empty with [`main!`](crate::main) and
-/// musl.
-pub fn words() -> Vec<OsString> {
-    #[cfg(target_os = "linux")]
-    if let Some(words) = crate::sys::words() {
-        return words;
-    }
-    std::env::args_os().collect()
 }
 
 /// A tool's name and contract.
@@ -87,7 +54,7 @@ impl Tool {
     }
 
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
-    pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<u8>) -> u8 {
+    pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
         self.main_with(A::command, |mut matches| {
             let args = A::from_arg_matches_mut(&mut matches).map_err(|e| usage_error(&e));
             mem::forget(matches);
@@ -99,19 +66,19 @@ impl Tool {
     pub fn main_with(
         self,
         command: impl FnOnce() -> Command,
-        run: impl FnOnce(ArgMatches) -> Result<u8>,
-    ) -> u8 {
+        run: impl FnOnce(ArgMatches) -> Result<ExitCode>,
+    ) -> ExitCode {
         #[cfg(target_os = "linux")]
         crate::sys::map_ahead();
         let mut command = command();
-        let parsed = command.try_get_matches_from_mut(words());
+        let parsed = command.try_get_matches_from_mut(std::env::args_os());
         // A start is too short to tidy up in.
         mem::forget(command);
         let outcome = match parsed {
             Ok(matches) => run(matches),
             Err(e) => match e.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    print(e.render().to_string()).map(|()| 0)
+                    print(e.render().to_string()).map(|()| ExitCode::SUCCESS)
                 }
                 _ => Err(usage_error(&e)),
             },
@@ -120,9 +87,9 @@ impl Tool {
     }
 
     /// Writes the error to stderr and gives the exit code for it.
-    pub fn fail(self, error: &Error) -> u8 {
+    pub fn fail(self, error: &Error) -> ExitCode {
         self.report(error);
-        self.code(error.kind())
+        ExitCode::from(self.code(error.kind()))
     }
 
     /// Reports the error and ends the process: for a forked child.
@@ -132,7 +99,7 @@ impl Tool {
     }
 
     /// What a tool says on a platform that lacks what it is about.
-    pub fn unsupported(self, what: &str) -> u8 {
+    pub fn unsupported(self, what: &str) -> ExitCode {
         self.fail(&Error::new(format_args!("{what}: not supported on this platform")))
     }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use nix::sys::signal::Signal;
@@ -79,7 +80,7 @@ fn signal(word: &str) -> std::result::Result<Signal, String> {
 
 /// Does what the command line says. Returns the payload's exit code where there is a fork, which is
 /// so for a new or joined PID namespace; else this process becomes the payload.
-pub fn run(args: Args) -> Result<u8> {
+pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
@@ -156,7 +157,7 @@ struct Plan {
 
 impl Plan {
     /// One clone makes the namespaces and the child in them; this process stays outside.
-    fn in_child(mut self) -> Result<u8> {
+    fn in_child(mut self) -> Result<ExitCode> {
         let flags = self.args.new.flags();
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;

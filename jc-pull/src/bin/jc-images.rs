@@ -1,4 +1,10 @@
 //! `jc-images`: list the images in the store.
-#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
-jc_unshare::main!(jc_unshare::Tool::source("jc-images").main(jc_pull::manage::images));
+use std::process::ExitCode;
+
+use jc_pull::manage;
+use jc_unshare::Tool;
+
+fn main() -> ExitCode {
+    Tool::source("jc-images").main(manage::images)
+}

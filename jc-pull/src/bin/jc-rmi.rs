@@ -1,4 +1,10 @@
 //! `jc-rmi`: remove images from the store.
-#![cfg_attr(all(target_os = "linux", not(test)), no_main)]
 
-jc_unshare::main!(jc_unshare::Tool::source("jc-rmi").main(jc_pull::manage::rmi));
+use std::process::ExitCode;
+
+use jc_pull::manage;
+use jc_unshare::Tool;
+
+fn main() -> ExitCode {
+    Tool::source("jc-rmi").main(manage::rmi)
+}
