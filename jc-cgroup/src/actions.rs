@@ -61,8 +61,8 @@ pub fn list(place: Option<&std::path::Path>) -> Result<()> {
 }
 
 impl Found {
-    fn meter(&self) -> Meter {
-        Meter::open(self.parts.iter().map(|(h, path)| (h, path.as_path())))
+    fn meter(&self) -> Meter<'_> {
+        Meter(self.parts.iter().map(|(h, path)| (h.version, path.as_path())).collect())
     }
 
     fn members(&self) -> Result<Vec<i32>> {
@@ -77,9 +77,8 @@ impl Found {
 
     /// Prints what it uses, once or as a line every so often until it is gone.
     pub fn stat(&self, every: Option<Duration>) -> Result<()> {
-        let meter = self.meter();
         loop {
-            let mut usage = meter.read();
+            let mut usage = self.meter().read();
             usage.insert("name".into(), json!(self.name));
             print(format!("{}\n", json!(usage)))?;
             let Some(every) = every else { return Ok(()) };

@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let group = Group::make(&hierarchies, &args.limits, &wish)?;
     let sweep = |patience| sweep_all(&hierarchies, args.parent.as_deref(), patience);
     if args.delegate {
-        group.parts().iter().try_for_each(|part| delegate::mark(part.version(), &part.path))?;
+        group.parts().iter().try_for_each(|part| delegate::mark(part.version, &part.path))?;
     }
     if args.exec {
         sweep(PATIENCE)?;
@@ -72,21 +72,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Err(exec::exec(&args.program));
     }
     let start = Instant::now();
-    let mut meter = None;
-    let exit = supervise(&group, args, || {
-        meter = report.is_some().then(|| group.meter());
-        // What others have left is no failure of this one, nor to keep it from its signals for long.
-        let _: Result<()> = sweep(Duration::from_millis(20));
-    });
+    let exit = supervise(&group, args, sweep);
     let end = exit.and_then(|exit| {
-        if let (Some(report), Some(meter)) = (&mut report, &meter) {
+        let directories = group.parts().iter().map(|part| (part.version, part.path.as_path()));
+        let meter = Meter(directories.collect());
+        if let Some(report) = &mut report {
             let mut bill = outcome(exit, start.elapsed());
             bill.extend(meter.read());
             report.write(&bill)?;
         }
-        if exit.code() == SIGKILL {
-            explain(&meter.unwrap_or_else(|| group.meter()));
-        }
+        explain(exit, &meter);
         Ok(exit)
     });
     let removed = group.remove();
@@ -94,22 +89,25 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     removed.map(|()| exit.end())
 }
 
-/// Waits for the program, which has begun before `meanwhile` is done.
-fn supervise(group: &Group, args: &Args, meanwhile: impl FnOnce()) -> Result<Exit> {
+fn supervise(
+    group: &Group,
+    args: &Args,
+    sweep: impl FnOnce(Duration) -> Result<()>,
+) -> Result<Exit> {
     let child = spawn_program(TOOL, 0, group.v2(), |_| match group.join(Some(Version::V1)) {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
     })?;
-    meanwhile();
+    // While the program starts. What others have left is no failure of this one, nor to keep it from
+    // its signals for long.
+    let _: Result<()> = sweep(Duration::from_millis(20));
     child.wait()
 }
 
-/// The code of a program that SIGKILL has ended.
-const SIGKILL: u8 = 137;
-
 /// A process that is killed for want of memory says nothing, so this does.
-fn explain(meter: &Meter) {
-    if meter.oom_kills().unwrap_or(0) == 0 {
+fn explain(exit: Exit, meter: &Meter<'_>) {
+    const SIGKILL: u8 = 137;
+    if exit.code() != SIGKILL || meter.oom_kills().unwrap_or(0) == 0 {
         return;
     }
     let bytes = |n: Option<u64>| n.map_or_else(|| "unknown".to_owned(), |n| format!("{n} bytes"));
@@ -118,13 +116,4 @@ fn explain(meter: &Meter) {
         "{}: killed for want of memory: the limit is {limit}, the peak was {peak}",
         TOOL.name()
     ));
-}
-
-/// A name that is one directory, and none of the kernel's files, which have a dot.
-pub fn name(word: &str) -> std::result::Result<String, String> {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    match word.bytes().all(fine) && (1..=64).contains(&word.len()) {
-        true => Ok(word.to_owned()),
-        false => Err("not a name of up to 64 letters, digits, - and _".to_owned()),
-    }
 }

@@ -11,13 +11,11 @@ use std::time::Duration;
 use jc_unshare::{Context, Error, Kind, Result, id};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::cgroup;
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::{enable, enter, inherit_cpuset, parent};
 use crate::remove::{PATIENCE, children, clear, sweep_one};
 use crate::setting::Setting;
-use crate::usage::Meter;
 
 /// Where a group is to be, and what for.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +39,8 @@ pub struct Group {
 
 /// The group's directory in one hierarchy.
 pub struct Part {
-    /// Where it is.
-    pub hierarchy: Hierarchy,
+    /// The interface that it has.
+    pub version: Version,
     /// Its directory.
     pub path: PathBuf,
     /// Open and locked for as long as the group is in use.
@@ -83,7 +81,7 @@ impl Group {
             self.parts.push(Part::make(hierarchy, &controllers, wish, name)?);
         }
         for (hierarchy, setting) in settings {
-            if let Some(part) = self.parts.iter().find(|p| p.hierarchy.mount == hierarchy.mount) {
+            if let Some(part) = self.parts.iter().find(|p| p.path.starts_with(&hierarchy.mount)) {
                 setting.apply(&part.path)?;
             }
         }
@@ -95,22 +93,17 @@ impl Group {
         &self.parts
     }
 
-    /// What tells what it uses.
-    pub fn meter(&self) -> Meter {
-        Meter::open(self.parts.iter().map(|part| (&part.hierarchy, part.path.as_path())))
-    }
-
     /// The v2 directory, for clone3(2) to start the payload in.
     pub fn v2(&self) -> Option<BorrowedFd<'_>> {
-        let part = self.parts.iter().find(|part| part.version() == Version::V2)?;
+        let part = self.parts.iter().find(|part| part.version == Version::V2)?;
         Some(part.directory.as_fd())
     }
 
     /// Moves the calling process into the directories of this version, and of all versions if none
     /// is given.
     pub fn join(&self, version: Option<Version>) -> Result<()> {
-        let of_version = |part: &&Part| version.is_none_or(|version| part.version() == version);
-        self.parts.iter().filter(of_version).try_for_each(|part| enter(part.version(), &part.path))
+        let of_version = |part: &&Part| version.is_none_or(|version| part.version == version);
+        self.parts.iter().filter(of_version).try_for_each(|part| enter(part.version, &part.path))
     }
 
     /// Kills what is left in the group and removes it, in all hierarchies even if one fails.
@@ -135,6 +128,15 @@ pub fn sweep_all(
     Ok(())
 }
 
+/// A name that is one directory, and none of the kernel's files, which have a dot.
+pub fn name(word: &str) -> std::result::Result<String, String> {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
+    match word.bytes().all(fine) && (1..=64).contains(&word.len()) {
+        true => Ok(word.to_owned()),
+        false => Err("not a name of up to 64 letters, digits, - and _".to_owned()),
+    }
+}
+
 /// The groups right below one: each one's directory and name, and whether nobody has to hold it.
 pub fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
     let group = |path: PathBuf| {
@@ -143,7 +145,7 @@ pub fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
             .into_iter()
             .zip([false, true])
             .find_map(|(prefix, unattended)| Some((directory.strip_prefix(prefix)?, unattended)))?;
-        let name = cgroup::name(name).ok()?;
+        let name = self::name(name).ok()?;
         Some((path, name, unattended))
     };
     Ok(children(top)?.into_iter().filter_map(group).collect())
@@ -182,11 +184,6 @@ fn needed<'a>(
 }
 
 impl Part {
-    /// The interface that it has.
-    pub fn version(&self) -> Version {
-        self.hierarchy.version
-    }
-
     fn make(
         hierarchy: &Hierarchy,
         controllers: &[String],
@@ -224,13 +221,13 @@ impl Part {
                     inherit_cpuset(&top)?;
                     inherit_cpuset(&path)?;
                 }
-                return Ok(Self { hierarchy: hierarchy.clone(), path, directory });
+                return Ok(Self { version: hierarchy.version, path, directory });
             }
         }
     }
 
     fn remove(&self) -> Result<()> {
-        clear(self.version(), &self.path, PATIENCE)
+        clear(self.version, &self.path, PATIENCE)
     }
 }
 

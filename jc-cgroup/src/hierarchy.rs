@@ -31,7 +31,6 @@ pub struct Hierarchy {
 /// All hierarchies that are mounted.
 pub fn all() -> Result<Vec<Hierarchy>> {
     let groups = read("/proc/self/cgroup")?;
-    let groups = own_groups(&groups);
     let mountinfo = read("/proc/self/mountinfo")?;
     let parse = |line: &str| parse(line, &groups);
     let mut hierarchies: Vec<Hierarchy> = mountinfo.lines().filter_map(parse).collect();
@@ -73,11 +72,7 @@ fn missing(controller: &str) -> Error {
 
 /// Reads a line of mountinfo (proc_pid_mountinfo(5)), and finds where in that hierarchy this process
 /// is. A v2 hierarchy's controllers are not in it.
-fn parse(line: &str, groups: &[OwnGroup<'_>]) -> Option<Hierarchy> {
-    // Most are of others.
-    if !line.contains(" - cgroup") {
-        return None;
-    }
+fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
     let mut fields = line.split(' ').skip(3);
     let (root, mount) = (fields.next()?, fields.next()?);
     let mut source = fields.skip_while(|field| *field != "-").skip(1);
@@ -87,32 +82,24 @@ fn parse(line: &str, groups: &[OwnGroup<'_>]) -> Option<Hierarchy> {
         _ => return None,
     };
     let (root, mount) = (unescape(root), unescape(mount));
-    let same = |own: &&OwnGroup<'_>| match controllers.is_empty() {
-        true => own.controllers.is_empty(),
-        false => own.controllers.iter().any(|name| controllers.iter().any(|known| known == name)),
-    };
-    let group = groups.iter().find(same).map_or(Path::new("/"), |own| own.path);
+    let group = own_group(groups, &controllers).unwrap_or(Path::new("/"));
     // A bind mount or a cgroup namespace may show only a part of the hierarchy.
     let own = mount.join(group.strip_prefix(&root).unwrap_or(Path::new("")));
     Some(Hierarchy { version, mount, own, controllers })
 }
 
-/// The group that a process is in, in the hierarchy of these controllers; in the unified one if there
-/// are none.
-struct OwnGroup<'a> {
-    controllers: Vec<&'a str>,
-    path: &'a Path,
-}
-
-/// Reads `/proc/PID/cgroup` (cgroups(7)).
-fn own_groups(text: &str) -> Vec<OwnGroup<'_>> {
-    let group = |line| {
-        let (_, rest): (&str, &str) = str::split_once(line, ':')?;
-        let (names, path) = rest.split_once(':')?;
-        let controllers = names.split(',').filter(|name| !name.is_empty()).collect();
-        Some(OwnGroup { controllers, path: Path::new(path) })
-    };
-    text.lines().filter_map(group).collect()
+/// The group of a process in the hierarchy that has one of these controllers, or the unified one if
+/// there are none, by its `/proc/PID/cgroup` (cgroups(7)).
+fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a Path> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, names, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let same = match controllers.is_empty() {
+            true => names.is_empty(),
+            false => names.split(',').any(|name| controllers.iter().any(|known| known == name)),
+        };
+        same.then_some(Path::new(group))
+    })
 }
 
 /// Undoes mountinfo's octal escapes of white space and backslashes.
@@ -134,21 +121,21 @@ mod tests {
     #[test]
     fn mountinfo_tells_both_versions() {
         let line = "34 24 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
-        let groups = own_groups("4:cpu,cpuacct:/a/b\n0::/c\n");
-        let v1 = parse(line, &groups).unwrap();
+        let groups = "4:cpu,cpuacct:/a/b\n0::/c\n";
+        let v1 = parse(line, groups).unwrap();
         assert_eq!(v1.own, Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
         assert_eq!((v1.version, v1.mount), (Version::V1, "/sys/fs/cgroup/cpu,cpuacct".into()));
         assert!(v1.controllers.contains(&"cpu".to_owned()));
         let v2 = parse(
             "30 23 0:26 / /sys/fs/c\\040g rw shared:4 - cgroup2 cgroup2 rw,nsdelegate",
-            &groups,
+            groups,
         );
         let v2 = v2.unwrap();
         assert_eq!(v2.own, Path::new("/sys/fs/c g/c"));
         assert_eq!((v2.version, v2.mount), (Version::V2, "/sys/fs/c g".into()));
-        let part = parse("30 23 0:26 /c /mnt rw - cgroup2 cgroup2 rw", &groups).unwrap();
+        let part = parse("30 23 0:26 /c /mnt rw - cgroup2 cgroup2 rw", groups).unwrap();
         assert_eq!(part.own, Path::new("/mnt"));
-        assert_eq!(parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw", &groups), None);
+        assert_eq!(parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw", groups), None);
     }
 
     #[test]

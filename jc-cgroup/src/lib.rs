@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "PATH")]
     parent: Option<std::path::PathBuf>,
     /// Name the group
-    #[arg(long, value_name = "NAME", value_parser = cgroup::name)]
+    #[arg(long, value_name = "NAME", value_parser = group::name)]
     name: Option<String>,
     /// Move processes that are in the way to a group beside (cgroup v2)
     #[arg(long)]

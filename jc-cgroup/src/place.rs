@@ -120,7 +120,7 @@ fn make_room(group: &Path) -> Result<()> {
 }
 
 /// Makes a group's directory, which may be there already.
-pub fn make_dir(path: &Path) -> Result<()> {
+fn make_dir(path: &Path) -> Result<()> {
     match fs::create_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.on("mkdir", path),

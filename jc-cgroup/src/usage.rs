@@ -1,59 +1,20 @@
 //! What a group has used, as one JSON object. A figure that the kernel does not count is null.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::hierarchy::{Hierarchy, Version};
+use crate::hierarchy::Version;
 
-/// The files that say what a group uses, open: to find each takes longer than to read it.
-pub struct Meter {
-    files: Vec<(&'static str, File)>,
-}
+/// A group's directories to read from.
+pub struct Meter<'a>(pub Vec<(Version, &'a Path)>);
 
-/// Those of both versions.
-const FILES: [&str; 20] = [
-    "cpu.stat",
-    "cpuacct.usage_user",
-    "cpuacct.usage_sys",
-    "memory.events",
-    "memory.oom_control",
-    "memory.current",
-    "memory.usage_in_bytes",
-    "memory.peak",
-    "memory.max_usage_in_bytes",
-    "memory.swap.peak",
-    "memory.max",
-    "memory.limit_in_bytes",
-    "pids.current",
-    "pids.peak",
-    "io.stat",
-    "blkio.throttle.io_service_bytes",
-    "blkio.throttle.io_serviced",
-    "cpu.pressure",
-    "memory.pressure",
-    "io.pressure",
-];
-
-impl Meter {
-    /// That of a group with these directories, each in its hierarchy.
-    pub fn open<'a>(group: impl Iterator<Item = (&'a Hierarchy, &'a Path)>) -> Self {
-        let mut files = Vec::new();
-        for (hierarchy, path) in group {
-            for name in FILES.into_iter().filter(|name| has(hierarchy, name)) {
-                files.extend(File::open(path.join(name)).map(|file| (name, file)));
-            }
-        }
-        Self { files }
-    }
-
+impl Meter<'_> {
     /// Everything, by the names that `jc-cgroup(1)` gives them.
     pub fn read(&self) -> Map<String, Value> {
-        let events = self.memory_events();
+        let events = self.keyed("memory.events");
         let cpu = self.keyed("cpu.stat");
         let v1_ns = |file: &str| self.number(file).map(|ns| ns / 1000);
         let mut usage = Map::new();
@@ -69,8 +30,8 @@ impl Meter {
         put("memory_bytes", json!(self.either("memory.current", "memory.usage_in_bytes")));
         put("memory_peak_bytes", json!(self.memory_peak()));
         put("swap_peak_bytes", json!(self.swap_peak()));
-        put("oom_kills", json!(self.oom_kills_of(&events)));
         put("memory_events", if events.is_empty() { Value::Null } else { json!(events) });
+        put("oom_kills", json!(self.oom_kills()));
         put("pids", json!(self.number("pids.current")));
         put("pids_peak", json!(self.number("pids.peak")));
         put("io", self.io());
@@ -80,16 +41,8 @@ impl Meter {
 
     /// How many processes of the group the kernel killed for want of memory.
     pub fn oom_kills(&self) -> Option<u64> {
-        self.oom_kills_of(&self.memory_events())
-    }
-
-    fn oom_kills_of(&self, events: &BTreeMap<String, u64>) -> Option<u64> {
-        let kills = |counts: &BTreeMap<String, u64>| counts.get("oom_kill").copied();
-        kills(events).or_else(|| kills(&self.keyed("memory.oom_control")))
-    }
-
-    fn memory_events(&self) -> BTreeMap<String, u64> {
-        self.keyed("memory.events")
+        let v1 = self.keyed("memory.oom_control");
+        self.keyed("memory.events").get("oom_kill").or(v1.get("oom_kill")).copied()
     }
 
     /// The most memory that was used at once, in bytes.
@@ -112,9 +65,9 @@ impl Meter {
     }
 
     /// What the group's directories have in files of this name.
-    fn texts<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
-        let named = self.files.iter().filter(move |(known, _)| *known == name);
-        named.filter_map(|(_, file)| from_start(file).ok())
+    fn texts<'a>(&'a self, file: &'a str) -> impl Iterator<Item = String> + 'a {
+        let of_version = self.0.iter().filter(move |(version, _)| has(*version, file));
+        of_version.filter_map(move |(_, path)| fs::read_to_string(path.join(file)).ok())
     }
 
     fn text(&self, file: &str) -> Option<String> {
@@ -153,35 +106,13 @@ impl Meter {
     }
 }
 
-/// Reads a file that may have been read before.
-fn from_start(file: &File) -> io::Result<String> {
-    let (mut text, mut end) = (vec![0; 4096], 0);
-    loop {
-        match file.read_at(&mut text[end..], end as u64)? {
-            0 => break,
-            length => end += length,
-        }
-        if end == text.len() {
-            text.resize(2 * end, 0);
-        }
-    }
-    text.truncate(end);
-    String::from_utf8(text).map_err(io::Error::other)
-}
-
-/// Whether groups of the hierarchy may have the file: one need not look for the others. In version 2
-/// some files are there without their controller.
-fn has(hierarchy: &Hierarchy, file: &str) -> bool {
-    let is_v1 = hierarchy.version == Version::V1;
-    let controller = file.split_once('.').map_or(file, |(controller, _)| controller);
-    if is_v1 && !hierarchy.controllers.iter().any(|name| name == controller) {
-        return false;
-    }
+/// Whether groups of this version may have the file: one need not look for the others.
+fn has(version: Version, file: &str) -> bool {
     let is_old = file.starts_with("cpuacct.")
         || file.starts_with("blkio.")
         || ["_in_bytes", "oom_control"].iter().any(|end| file.ends_with(end));
     let is_both = file.starts_with("pids.") || file == "cpu.stat";
-    is_both || is_old == is_v1
+    is_both || is_old == (version == Version::V1)
 }
 
 fn keyed(text: &str) -> BTreeMap<String, u64> {
@@ -259,14 +190,7 @@ mod tests {
             ("cpuacct.usage_user", true, false),
             ("pids.peak", true, true),
         ] {
-            let has = |version, controllers: &[&str]| {
-                let controllers = controllers.iter().map(|name| (*name).to_owned()).collect();
-                let (mount, own) = ("/c".into(), "/c".into());
-                has(&Hierarchy { version, mount, own, controllers }, file)
-            };
-            let all = ["memory", "blkio", "io", "cpu", "cpuacct", "pids"];
-            assert_eq!([has(Version::V1, &all), has(Version::V2, &all)], [v1, v2], "{file}");
-            assert_eq!([has(Version::V1, &[]), has(Version::V2, &[])], [false, v2], "{file}");
+            assert_eq!([has(Version::V1, file), has(Version::V2, file)], [v1, v2], "{file}");
         }
     }
 

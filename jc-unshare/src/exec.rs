@@ -9,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -86,9 +85,7 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
 /// How one tool of jc calls another: by name where PATH finds the one beside this program, else by its
 /// path.
 pub fn tool(name: &OsStr) -> Result<OsString> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let program = PROGRAM.get_or_init(|| env::current_exe().ok());
-    let beside = program.as_ref().and_then(|program| Some(program.parent()?.join(name)));
+    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
     let beside = beside.filter(|path| executable(path) == Some(true));
     let by_path = env::var_os("PATH").and_then(|path| find(name, Some(&path)).ok());
     match (beside, by_path) {
