@@ -47,8 +47,9 @@ pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
 }
 
 /// What to do about one number.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 enum Outcome<'a> {
+    #[default]
     Default,
     Always(Action),
     /// The first whose conditions hold, else the default.
@@ -56,7 +57,7 @@ enum Outcome<'a> {
 }
 
 /// The conditions of a rule, or that of a call which another one carries.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Conditions<'a> {
     Rule(&'a [Condition]),
     Carried(Condition),
@@ -70,94 +71,68 @@ impl Conditions<'_> {
         }
     }
 
-    /// The condition, if it is only one, and for equality.
-    fn equality(&self) -> Option<&Condition> {
+    /// The argument and the upper half of what it is to be equal to, if that is all.
+    fn equality(&self) -> Option<(u8, u32)> {
         match self.as_slice() {
-            [condition] if condition.operator == Operator::Equal => Some(condition),
+            [Condition { argument, operator: Operator::Equal, value }] => {
+                Some((*argument, (value >> 32) as u32))
+            }
             _ => None,
         }
     }
 }
 
-/// What is done about the numbers of an ABI.
+impl<'a> Outcome<'a> {
+    fn add(&mut self, conditions: Conditions<'a>, action: Action) {
+        match self {
+            Self::Always(_) => {}
+            _ if conditions.as_slice().is_empty() => *self = Self::Always(action),
+            Self::If(all) => all.push((conditions, action)),
+            Self::Default => *self = Self::If(vec![(conditions, action)]),
+        }
+    }
+}
+
+/// The outcomes of an ABI's numbers.
 struct Outcomes<'a> {
-    /// All that is done, of which the first is the default. A call with conditions has its own.
-    kinds: Vec<Outcome<'a>>,
-    /// Which of those, by number.
-    common: Vec<u16>,
+    /// By number.
+    common: Vec<Outcome<'a>>,
     /// By number past [`ARM_BASE`].
-    arm: Vec<u16>,
+    arm: Vec<Outcome<'a>>,
     /// The largest common number that any rule is for.
     last: u32,
 }
 
 impl<'a> Outcomes<'a> {
-    /// Which kind a number has.
-    fn kind(&mut self, number: u32) -> &mut u16 {
+    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
         let (numbers, at) = match number.checked_sub(ARM_BASE) {
             Some(at) => (&mut self.arm, at as usize),
             None => (&mut self.common, number as usize),
         };
         if numbers.len() <= at {
-            numbers.resize(at + 1, 0);
+            numbers.resize(at + 1, Outcome::Default);
         }
-        &mut numbers[at]
-    }
-
-    /// Gives a number this kind, unless it always has one already.
-    fn set(&mut self, number: u32, always: u16) {
-        let kind = usize::from(*self.kind(number));
-        if !matches!(self.kinds[kind], Outcome::Always(_)) {
-            *self.kind(number) = always;
-        }
-    }
-
-    /// Adds an action on conditions.
-    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
-        let (kind, next) = (usize::from(*self.kind(number)), self.kinds.len() as u16);
-        match &mut self.kinds[kind] {
-            Outcome::Always(_) => {}
-            Outcome::If(all) => all.push((conditions, action)),
-            Outcome::Default => {
-                *self.kind(number) = next;
-                self.kinds.push(Outcome::If(vec![(conditions, action)]));
-            }
-        }
-    }
-
-    /// The kind that always does this.
-    fn always(&mut self, action: Action) -> u16 {
-        let same = |kind: &Outcome<'_>| matches!(kind, Outcome::Always(known) if *known == action);
-        let known = self.kinds.iter().position(same).unwrap_or_else(|| {
-            self.kinds.push(Outcome::Always(action));
-            self.kinds.len() - 1
-        });
-        known as u16
+        numbers[at].add(conditions, action);
     }
 }
 
 fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
-    let (kinds, common) = (vec![Outcome::Default], Vec::with_capacity(512));
-    let mut all = Outcomes { kinds, common, arm: Vec::new(), last: 0 };
+    let mut all = Outcomes { common: Vec::with_capacity(512), arm: Vec::new(), last: 0 };
     for rule in &rules.rules {
-        // What the default does anyway needs no rule.
-        let is_default = rule.action == rules.default;
-        let always = (rule.conditions.is_empty() && !is_default).then(|| all.always(rule.action));
         for call in rule.calls {
             let number = call.number(abi);
             if let Some(number) = number.filter(|number| *number < ARM_BASE) {
                 all.last = all.last.max(number);
             }
-            match (number, always) {
-                _ if is_default => continue,
-                (None, _) => {}
-                (Some(number), Some(always)) => all.set(number, always),
-                (Some(number), None) => {
-                    all.add(number, Conditions::Rule(rule.conditions), rule.action);
-                }
+            // What the default does anyway needs no rule.
+            if rule.action == rules.default {
+                continue;
+            }
+            if let Some(number) = number {
+                all.add(number, Conditions::Rule(rule.conditions), rule.action);
             }
             if abi == Abi::X86
-                && always.is_some()
+                && rule.conditions.is_empty()
                 && let Some((carrier, condition)) = mux::carried(*call)
             {
                 all.add(carrier, Conditions::Carried(condition), rule.action);
@@ -169,54 +144,45 @@ fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
 
 /// Writes what is done for an ABI. The number is loaded.
 fn section(code: &mut Writer, rules: &Rules<'_>, abi: Abi) -> Target {
-    const DEFAULT: u16 = 0;
-    let mut outcomes = outcomes(rules, abi);
+    let outcomes = outcomes(rules, abi);
     let first = if abi == Abi::X32 { X32_BIT } else { 0 };
     let newer = match rules.newer_is_enosys() {
-        true => outcomes.always(Action::errno(ENOSYS)),
-        false => DEFAULT,
+        true => Outcome::Always(Action::errno(ENOSYS)),
+        false => Outcome::Default,
     };
-    let mut ranges: Vec<(u32, u16)> = Vec::with_capacity(128);
-    let kinds = &outcomes.kinds;
-    let same = |a: u16, b: u16| a == b || kinds[usize::from(a)] == kinds[usize::from(b)];
-    let mut push = |start: u32, kind| match ranges.last() {
-        Some((_, last)) if same(*last, kind) => {}
-        _ => ranges.push((start, kind)),
+    let mut ranges: Vec<(u32, &Outcome<'_>)> = Vec::with_capacity(128);
+    let mut push = |start: u32, outcome| match ranges.last() {
+        Some((_, last)) if *last == outcome => {}
+        _ => ranges.push((start, outcome)),
     };
-    for (number, kind) in outcomes.common.iter().enumerate() {
-        push(first + number as u32, *kind);
+    for (number, outcome) in outcomes.common.iter().enumerate() {
+        push(first + number as u32, outcome);
     }
     let known = outcomes.common.len() as u32;
     if known <= outcomes.last {
-        push(first + known, DEFAULT);
+        push(first + known, &Outcome::Default);
     }
-    push(first + outcomes.last + 1, newer);
+    push(first + outcomes.last + 1, &newer);
     if abi == Abi::Arm {
-        push(ARM_BASE, DEFAULT);
-        for (number, kind) in outcomes.arm.iter().enumerate() {
-            push(ARM_BASE + number as u32, *kind);
+        push(ARM_BASE, &Outcome::Default);
+        for (number, outcome) in outcomes.arm.iter().enumerate() {
+            push(ARM_BASE + number as u32, outcome);
         }
-        push(ARM_BASE + outcomes.arm.len() as u32, DEFAULT);
+        push(ARM_BASE + outcomes.arm.len() as u32, &Outcome::Default);
     }
     // No call at all; see above.
-    push(u32::MAX, DEFAULT);
-    search(code, &ranges, kinds, rules.default, abi)
+    push(u32::MAX, &Outcome::Default);
+    search(code, &ranges, rules.default, abi)
 }
 
 /// Each range begins at its number and ends where the next one begins.
-fn search(
-    code: &mut Writer,
-    ranges: &[(u32, u16)],
-    kinds: &[Outcome<'_>],
-    default: Action,
-    abi: Abi,
-) -> Target {
+fn search(code: &mut Writer, ranges: &[(u32, &Outcome<'_>)], default: Action, abi: Abi) -> Target {
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
     match (ranges, upper.first()) {
-        ([(_, kind)], _) => leaf(code, &kinds[usize::from(*kind)], default, abi),
+        ([(_, outcome)], _) => leaf(code, outcome, default, abi),
         (_, Some((start, _))) => {
-            let upper = search(code, upper, kinds, default, abi);
-            let lower = search(code, lower, kinds, default, abi);
+            let upper = search(code, upper, default, abi);
+            let lower = search(code, lower, default, abi);
             code.branch(Test::GreaterOrEqual, *start, upper, lower)
         }
         (_, None) => Target::Return(default.0),
@@ -224,51 +190,45 @@ fn search(
 }
 
 fn leaf(code: &mut Writer, outcome: &Outcome<'_>, default: Action, abi: Abi) -> Target {
-    match outcome {
-        Outcome::Default => Target::Return(default.0),
-        Outcome::Always(action) => Target::Return(action.0),
-        Outcome::If(rules) => {
-            let alike = |(one, _): &(Conditions<'_>, _), (other, _): &(Conditions<'_>, _)| {
-                let tests = one.equality().zip(other.equality());
-                tests.is_some_and(|(one, other)| {
-                    one.argument == other.argument && one.value >> 32 == other.value >> 32
-                })
-            };
-            let groups = rules.chunk_by(alike).rev();
-            groups.fold(Target::Return(default.0), |fails, rules| match rules {
-                [(conditions, action)] => {
-                    let conditions = conditions.as_slice().iter().rev();
-                    conditions.fold(Target::Return(action.0), |holds, condition| {
-                        compare(code, condition, abi, holds, fails)
-                    })
-                }
-                _ => one_of(code, rules, abi, fails),
+    let rules = match outcome {
+        Outcome::Default => return Target::Return(default.0),
+        Outcome::Always(action) => return Target::Return(action.0),
+        Outcome::If(rules) => rules,
+    };
+    let loaded = |rule: &(Conditions<'_>, Action)| rule.0.equality();
+    let groups = rules.chunk_by(|a, b| loaded(a).is_some() && loaded(a) == loaded(b)).rev();
+    groups.fold(Target::Return(default.0), |fails, group| match group.first().and_then(loaded) {
+        Some(argument) => one_of(code, argument, group, abi, fails),
+        // By itself.
+        None => group.iter().fold(fails, |fails, (conditions, action)| {
+            let conditions = conditions.as_slice().iter().rev();
+            conditions.fold(Target::Return(action.0), |holds, condition| {
+                compare(code, condition, abi, holds, fails)
             })
-        }
-    }
+        }),
+    })
 }
 
-/// Compares an argument with several values, the upper half of which is the same.
+/// Compares an argument with the values of several rules, the upper half of which is the same.
 fn one_of(
     code: &mut Writer,
+    (argument, upper): (u8, u32),
     rules: &[(Conditions<'_>, Action)],
     abi: Abi,
     fails: Target,
 ) -> Target {
-    let mut all = fails;
-    let mut first = None;
-    for (conditions, action) in rules.iter().rev() {
-        first = conditions.equality();
-        let value = first.map_or(0, |condition| condition.value as u32);
-        all = code.branch(Test::Equal, value, Target::Return(action.0), all);
-    }
-    let Some(Condition { argument, value, .. }) = first else { return fails };
-    let argument = u32::from(*argument);
-    let lower = code.plain(load(low(argument)), all);
+    let argument = u32::from(argument);
+    let tests = rules.iter().rev().flat_map(|(conditions, action)| {
+        conditions.as_slice().iter().map(move |condition| (condition.value as u32, action))
+    });
+    let tests = tests.fold(fails, |next, (value, action)| {
+        code.branch(Test::Equal, value, Target::Return(action.0), next)
+    });
+    let lower = code.plain(load(low(argument)), tests);
     if !abi.is_wide() {
         return lower;
     }
-    let upper = code.branch(Test::Equal, (value >> 32) as u32, lower, fails);
+    let upper = code.branch(Test::Equal, upper, lower, fails);
     code.plain(load(high(argument)), upper)
 }
 
