@@ -7,7 +7,7 @@
  *	makes those of `jc-run -m 256M --pids-limit 100 --rootfs ROOT --network none -- true` besides that
  *	matter: a network namespace, a cgroup with limits in each hierarchy that it takes, a state dir,
  *	bound files, masked paths, capabilities and a filter of half the size; but no groups mounted, and
- *	two processes with one exec in the place of four with five
+ *	two processes with one exec in the place of four with four
  * time ROUNDS COMMAND...
  *	runs each command, words between spaces, once a round, and prints microseconds: the least, the 10th
  *	percentile, the median, and the ratio of the second to that of the first command

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stdin};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use jc_unshare::record::{Record, Root};
@@ -39,16 +39,18 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
         handed.push((status_fd, NETWORK));
     }
     let mut end = Vec::new();
-    if spaces.has_pids() && is_told(matches) {
+    let is_told = is_kept(matches) || matches.contains_id("status-fd");
+    if spaces.has_pids() && is_told {
         handed.push((exit_fd, EXIT));
         end = words(&["--exit-fd", &exit_fd.to_string()]);
     }
 
     let mut links = Vec::new();
     let limits = given(matches, Owner::Cgroup);
+    let (bill, report) = bill(matches, &state_dir, is_told);
     let has_cgroup = !limits.is_empty() || !spaces.has_own_pids();
     if has_cgroup {
-        links.push(link("jc-cgroup", [words(&["--name", id]), bill(matches, &state_dir), limits]));
+        links.push(link("jc-cgroup", [words(&["--name", id]), report, limits]));
     }
     let user = userns::options(matches)?;
     let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
@@ -102,7 +104,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     let exec = to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?;
     let chain = Chain::new(links, payload);
     let files = network.files(&hostname)?;
-    Ok(Plan { state, files, directories, exec, handed, chain })
+    Ok(Plan { state, files, directories, exec, handed, chain, is_told, bill })
 }
 
 /// The lowest number that a link's descriptor can have beside those that are taken.
@@ -187,20 +189,19 @@ fn is_kept(matches: &ArgMatches) -> bool {
     matches.get_flag("keep") || matches.get_flag("detach") && !matches.get_flag("rm")
 }
 
-/// Whether anybody is told how it has ended: else none of the links has to find out.
-pub fn is_told(matches: &ArgMatches) -> bool {
-    is_kept(matches) || matches.contains_id("status-fd")
-}
-
-/// The bill tells whether memory ran out.
-fn bill(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
-    match matches.contains_id("memory") && !matches.contains_id("report") && is_told(matches) {
-        true => {
-            let file = option("--report", state_dir.join("usage.json").as_os_str());
-            [file, words(&["--measure", "limited"])].concat()
-        }
-        false => Vec::new(),
+/// Where the bill of jc-cgroup is, which tells whether memory ran out, if it is in a file; and the
+/// options that put it there, if the user's do not.
+fn bill(matches: &ArgMatches, state_dir: &Path, is_told: bool) -> (Option<PathBuf>, Vec<OsString>) {
+    if let Some(word) = values(matches, "report").last() {
+        let is_number = word.to_str().is_some_and(|word| word.parse::<u32>().is_ok());
+        return ((!is_number).then(|| word.into()), Vec::new());
     }
+    if !is_told || !matches.contains_id("memory") {
+        return (None, Vec::new());
+    }
+    let own = state_dir.join("usage.json");
+    let options = [option("--report", own.as_os_str()), words(&["--measure", "limited"])].concat();
+    (Some(own), options)
 }
 
 fn parent(matches: &ArgMatches) -> Vec<OsString> {

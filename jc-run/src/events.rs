@@ -17,11 +17,6 @@ impl Events {
         Ok(Self(fd.map(File::from)))
     }
 
-    /// Whether anybody is told.
-    pub fn are_told(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Tells what a container has become, and more about that.
     pub fn tell(&mut self, status: &str, id: &str, more: Value) {
         let Some(file) = &mut self.0 else { return };

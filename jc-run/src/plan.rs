@@ -28,6 +28,10 @@ pub struct Plan {
     pub handed: Vec<(u32, &'static str)>,
     /// What is run.
     pub chain: Chain,
+    /// Whether anybody is told how it has ended: else none of the links has to find out.
+    pub is_told: bool,
+    /// The file in which jc-cgroup then tells what was used, if there is one.
+    pub bill: Option<PathBuf>,
 }
 
 /// A directory to be made in the state dir.

@@ -1,17 +1,14 @@
 //! `jc-run`: what is done with a plan.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ArgMatches;
 use jc_unshare::{Result, id};
 
-use crate::compose::{compose, is_told};
+use crate::compose::compose;
 use crate::console::Console;
 use crate::detach::detach;
 use crate::events::Events;
-use crate::flags::values;
 use crate::pull::pull;
 use crate::supervise::{Container, Stdio};
 use crate::{TOOL, dir, refused, source, terminal};
@@ -29,10 +26,9 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
         return plan.chain.print(form, || plan.to_shell());
     }
     let flag = |name| matches.get_flag(name);
-    let bill = bill(&matches, plan.path("usage.json"));
     let has_terminal = flag("tty") && !flag("detach");
     let terminal = has_terminal.then(terminal::Terminal::open).transpose()?;
-    let container = Container::make(plan, events, bill)?;
+    let container = Container::make(plan, events)?;
     match terminal {
         _ if flag("detach") => detach(container, stdio(flag("tty"), flag("interactive"))),
         Some(terminal) => {
@@ -52,14 +48,5 @@ fn stdio(has_terminal: bool, interactive: bool) -> Stdio {
         (true, _) => Stdio::LoggedTerminal,
         (false, true) => Stdio::LogsAndFifo,
         (false, false) => Stdio::Logs,
-    }
-}
-
-/// Where the bill of jc-cgroup is to be read, if it is in a file.
-fn bill(matches: &ArgMatches, own: PathBuf) -> Option<PathBuf> {
-    let is_number = |word: &OsString| word.to_str().is_some_and(|word| word.parse::<u32>().is_ok());
-    match values(matches, "report").last() {
-        Some(word) => (!is_number(word)).then(|| word.into()),
-        None => (matches.contains_id("memory") && is_told(matches)).then_some(own),
     }
 }

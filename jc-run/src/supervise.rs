@@ -44,15 +44,13 @@ pub struct Container {
     plan: Plan,
     held: Held,
     events: Events,
-    /// The file in which jc-cgroup tells what was used.
-    bill: Option<PathBuf>,
 }
 
 impl Container {
     /// Makes the state dir and all in it.
-    pub fn make(plan: Plan, events: Events, bill: Option<PathBuf>) -> Result<Self> {
+    pub fn make(plan: Plan, events: Events) -> Result<Self> {
         let held = Held::make(&plan.state.bundle, plan.name())?;
-        let container = Self { plan, held, events, bill };
+        let container = Self { plan, held, events };
         match container.plan.prepare() {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -79,7 +77,7 @@ impl Container {
         let has_begun = self.plan.state.status == Status::Running;
         if let Ok(exit) = &outcome
             && has_begun
-            && (self.plan.state.is_kept() || self.events.are_told())
+            && self.plan.is_told
         {
             let end = self.note_end(*exit);
             self.events.tell("exited", &id, end);
@@ -165,8 +163,11 @@ impl Container {
             // Where no jc-unshare waits there is only the code; above 128 it stands for a signal.
             None => code.checked_sub(128).filter(|n| (1..=64).contains(n)).map(u64::from),
         };
-        let oom =
-            self.bill.as_deref().and_then(|bill| Some(told(bill)?.get("oom_kills")?.as_u64()? > 0));
+        let oom = self
+            .plan
+            .bill
+            .as_deref()
+            .and_then(|bill| Some(told(bill)?.get("oom_kills")?.as_u64()? > 0));
         let state = &mut self.plan.state;
         (state.status, state.pid) = (Status::Stopped, None);
         state.annotations.remove("jc.process");

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -231,6 +231,17 @@ impl Lab {
 impl Default for Lab {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Waits until the kernel has taken the cables down of those that have ended, which takes it some
+/// milliseconds. Panics if it takes more than a moment.
+#[track_caller]
+pub fn all_end(s: &Sandbox) {
+    let start = Instant::now();
+    while !s.jc("jc-net").arg("--list").run().code(0).out().is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(2), "still plugged in");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -3,10 +3,8 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use jc_tests::lab::{HOST, Lab, MTU, Net, Transport, WORLD, addresses, contained};
+use jc_tests::lab::{HOST, Lab, MTU, Net, Transport, WORLD, addresses, all_end, contained};
 use jc_tests::{Running, Sandbox, sandbox};
 use rustix::process::Signal;
 
@@ -26,15 +24,6 @@ fn nothing_remains(s: &Sandbox, running: impl IntoIterator<Item = Running>) {
     all_end(s);
     s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
     s.sh("nft list ruleset").run().code(0).stdout("");
-}
-
-/// Waits until the kernel has let go of the sockets of those that have ended.
-fn all_end(s: &Sandbox) {
-    let start = Instant::now();
-    while !s.jc(TOOL).arg("--list").run().code(0).out().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(2), "still plugged in");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Both families, all protocols: to the host, to a neighbour, to the world.

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use jc_tests::lab::{Net, addresses, contained};
+use jc_tests::lab::{Net, addresses, all_end, contained};
 use jc_tests::{Sandbox, sandbox};
 use rustix::process::Signal;
 
@@ -85,8 +85,7 @@ fn a_bridge_that_was_begun() {
         s.sh(begin).run().code(0);
         s.jc(TOOL).args(["--", "true"]).run().code(0).stderr("");
         s.sh("nft list chain inet jc jc0-nat").run().code(0);
-        // The cable lives some milliseconds longer than who had it.
-        s.sh("until ! ip -o link | grep -q jc0a; do sleep 0.01; done").run().code(0);
+        all_end(s);
         s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
         s.sh(begin).run().code(0);
         s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");

@@ -4,10 +4,9 @@
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use jc_tests::lab::{HOST, Lab, Net, Transport, addresses, contained};
+use jc_tests::lab::{HOST, Lab, Net, Transport, addresses, all_end, contained};
 use jc_tests::{Running, Sandbox, sandbox};
 use rustix::process::Signal;
 
@@ -20,11 +19,7 @@ fn nothing_remains<const N: usize>(s: &Sandbox, running: [Running; N]) {
         holder.wait().killed_by(Signal::KILL);
     }
     s.wait_for_no_process();
-    let start = Instant::now();
-    while !s.jc(TOOL).arg("--list").run().code(0).out().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(2), "still plugged in");
-        thread::sleep(Duration::from_millis(5));
-    }
+    all_end(s);
     // Of the rules only the bridge's are there.
     let tables = s.sh("nft list tables").run().code(0).out();
     assert!(tables == "table inet jc\n" || tables.is_empty(), "{tables}");

@@ -5,6 +5,7 @@
 use std::fs;
 
 use jc_tests::cgroups::can_limit;
+use jc_tests::lab::all_end;
 use jc_tests::roots::busybox_root;
 use jc_tests::{Sandbox, diff, sandbox};
 
@@ -124,10 +125,8 @@ fn what_is_printed_is_what_is_run() {
             "--pid host",
             "--network none",
         ] {
-            // The cable of the one before lives some milliseconds longer than it did.
-            let unplugged = "until ! ip -o link | grep -q jc0a; do sleep 0.01; done";
             let run = |print: &str| {
-                s.sh(unplugged).run().code(0);
+                all_end(s);
                 let line = format!(
                     "jc-run {print} {options} -v here:/here:ro --rootfs root -- sh -c '{VIEW}' 2>&1"
                 );
@@ -141,7 +140,7 @@ fn what_is_printed_is_what_is_run() {
                 let at = text.find("/jc/").map(|at| at + 4).unwrap_or_else(|| panic!("{text}"));
                 text[at..at + 12].to_owned()
             };
-            s.sh(unplugged).run().code(0);
+            all_end(s);
             let by_hand = s.sh(&printed).run().out();
             let by_hand = without_id(&by_hand, &id_in(&printed));
             let run_view = without_id(&run_view, &id_in(&run_view));
