@@ -1,8 +1,9 @@
 /* The least that jc-net's bridge mode can cost: a new network namespace, and the messages of
- * netlink(7) that it takes to plug it into the bridge jc0, which is there with its rules. No lock, no
+ * netlink(7) and two settings that it takes to plug it into the bridge jc0, which is there with its rules. No lock, no
  * check of what comes back but for the error. Usage: minimal GATEWAY6 PROG [ARG...] */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
@@ -91,6 +92,17 @@ static int link_index(int fd, const char *name)
 	return ((struct ifinfomsg *)NLMSG_DATA(ask(fd, 0)))->ifi_index;
 }
 
+/* Without waiting for duplicates of an address the link sends at once, to every port of the bridge. */
+static void zero(const char *path)
+{
+	int file = open(path, O_WRONLY);
+	if (file < 0 || write(file, "0", 1) != 1) {
+		perror(path);
+		exit(1);
+	}
+	close(file);
+}
+
 int main(int argc, char **argv)
 {
 	int host = open_socket(NETLINK_ROUTE), netfilter = open_socket(NETLINK_NETFILTER), inside;
@@ -150,6 +162,8 @@ int main(int argc, char **argv)
 	ask(host, 0);
 
 	index = link_index(inside, "eth0");
+	zero("/proc/sys/net/ipv6/conf/eth0/accept_ra");
+	zero("/proc/sys/net/ipv6/conf/eth0/accept_dad");
 	up.ifi_index = 1;
 	begin(RTM_NEWLINK, 0, &up, sizeof up);
 	up.ifi_index = index;
