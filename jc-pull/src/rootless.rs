@@ -20,7 +20,7 @@ pub fn enter(alone: bool) -> Result<()> {
         (false, true) => "--map-root",
         (false, false) => return Ok(()),
     };
-    let mut argv = vec![exec::tool("jc-unshare".as_ref())?];
+    let mut argv = vec![exec::tool("jc-unshare".as_ref())?.into()];
     argv.extend(["-U", map, "--"].map(OsString::from));
     argv.push(env::current_exe().op("find this program")?.into());
     argv.extend(env::args_os().skip(1));

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
-use jc_unshare::exec::tool;
+use jc_unshare::exec::{called, tool};
 use jc_unshare::{Error, Result, print};
 
 /// Links in front of a payload.
@@ -23,9 +23,17 @@ impl Chain {
     /// Says of each link which program it is, so that one that is missing is known beforehand.
     pub fn locate(mut self) -> Result<Self> {
         for name in self.links.iter_mut().filter_map(|link| link.first_mut()) {
-            *name = tool(name)?;
+            *name = tool(name)?.into();
         }
         Ok(self)
+    }
+
+    /// The located chain as one would type it.
+    pub fn typed(mut self) -> Self {
+        for name in self.links.iter_mut().filter_map(|link| link.first_mut()) {
+            *name = called(name.as_ref());
+        }
+        self
     }
 
     /// The whole command line.

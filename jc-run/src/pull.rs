@@ -14,13 +14,13 @@ use crate::userns;
 /// pulled will be run in one.
 pub fn pull(image: &str, matches: &ArgMatches) -> Result<Record> {
     let when = matches.get_one::<String>("pull").map_or("missing", String::as_str);
-    let mut words = vec![tool("jc-pull".as_ref())?];
+    let mut words = vec![tool("jc-pull".as_ref())?.into()];
     if !geteuid().is_root() {
         let user = userns::options(matches)?;
         // One ID cannot give files to others.
         let ignore = user.iter().any(|word| word == "--map-root");
         words.extend(ignore.then(|| "--ignore-chown".into()));
-        let front = [vec![tool("jc-unshare".as_ref())?], user, vec!["--".into()]].concat();
+        let front = [vec![tool("jc-unshare".as_ref())?.into()], user, vec!["--".into()]].concat();
         words.splice(0..0, front);
     }
     let run = |options: &[&str], stderr: Stdio| {

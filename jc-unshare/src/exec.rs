@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -82,26 +83,29 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
     Err(failure(name, &errno.into()))
 }
 
-/// How one tool of jc calls another: by name where PATH finds the one beside this program, else by its
-/// path.
-pub fn tool(name: &OsStr) -> Result<OsString> {
-    let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
-    let beside = beside.filter(|path| executable(path) == Some(true));
-    let by_path = env::var_os("PATH").and_then(|path| find(name, Some(&path)).ok());
-    match (beside, by_path) {
-        (None, Some(_)) => Ok(name.into()),
-        (Some(beside), Some(found)) if same(&beside, &found) => Ok(name.into()),
-        (Some(beside), _) => Ok(beside.into()),
-        (None, None) => Err(Error::new(format_args!(
-            "{}: not found beside this program or in PATH",
-            name.display()
-        ))),
-    }
+/// Where another tool of jc is: beside this program, else where PATH finds it. Called by that, it need
+/// not be searched for again.
+pub fn tool(name: &OsStr) -> Result<PathBuf> {
+    static DIRECTORY: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| Some(env::current_exe().ok()?.parent()?.to_owned()));
+    let beside = DIRECTORY.as_ref().map(|directory| directory.join(name));
+    let found = match beside.filter(|path| executable(path) == Some(true)) {
+        Some(path) => Some(path),
+        None => env::var_os("PATH").and_then(|path| find(name, Some(&path)).ok()),
+    };
+    let message = || format!("{}: not found beside this program or in PATH", name.display());
+    found.ok_or_else(|| Error::new(message()))
 }
 
-fn same(a: &Path, b: &Path) -> bool {
-    let identity = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
-    identity(a) == identity(b)
+/// How a shell calls what [`tool`] has found: by name where PATH finds the same, else by its path.
+pub fn called(tool: &Path) -> OsString {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let by_name = || {
+        let name = tool.file_name()?;
+        let found = find(name, Some(&env::var_os("PATH")?)).ok()?;
+        (identity(&found) == identity(tool)).then(|| name.to_owned())
+    };
+    by_name().unwrap_or_else(|| tool.into())
 }
 
 /// Whether this user may execute the file, if it is there.
