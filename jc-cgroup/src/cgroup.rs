@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use jc_unshare::hints::advise;
+use jc_unshare::namespaces::Kind;
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Error, Result, exec, require_program};
 
@@ -94,10 +96,12 @@ fn supervise(
     args: &Args,
     sweep: impl FnOnce(Duration) -> Result<()>,
 ) -> Result<Exit> {
-    let child = spawn_program(TOOL, 0, group.v2(), |_| match group.join(Some(Version::V1)) {
+    let flags = if args.pid { Kind::Pid.flag() } else { 0 };
+    let child = spawn_program(TOOL, flags, group.v2(), |_| match group.join(Some(Version::V1)) {
         Ok(()) => exec::exec(&args.program),
         Err(error) => error,
-    })?;
+    })
+    .map_err(advise(flags))?;
     // While the program starts. What others have left is no failure of this one, nor to keep it from
     // its signals for long.
     let _: Result<()> = sweep(Duration::from_millis(20));

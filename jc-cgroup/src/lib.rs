@@ -68,6 +68,9 @@ pub struct Args {
     /// What --report measures: all that can be, or only what has a limit anyway, which is quicker
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "report")]
     measure: Measure,
+    /// Make PROG PID 1 of a new PID namespace: jc-unshare -p, in the process that is made anyway
+    #[arg(short = 'p', conflicts_with_all = ["exec", "join"])]
+    pid: bool,
     /// Join and execute, without staying to clean up
     #[arg(long)]
     exec: bool,

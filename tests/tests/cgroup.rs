@@ -14,6 +14,7 @@ use rustix::process::Signal;
 const TOOL: &str = "jc-cgroup";
 
 keeps_the_contract!(with_limits, ["jc-cgroup", "-m", "256M", "--pids", "64"], "jc-cgroup");
+keeps_the_contract!(with_a_pid_namespace, ["jc-cgroup", "-p"], "jc-cgroup");
 
 /// Starts a payload that waits, and gives its pid too.
 fn waiting(s: &Sandbox, options: &[&str]) -> (Running, u32) {
@@ -32,6 +33,36 @@ fn end(running: Running) {
 #[test]
 fn a_signal_cannot_come_too_early() {
     sandbox(|s| Chain::new(s, &[TOOL, "--pids", "9"], TOOL).hears_early_signals());
+    sandbox(|s| Chain::new(s, &[TOOL, "-p"], TOOL).hears_early_signals());
+}
+
+#[test]
+fn the_program_is_pid_1_if_asked_for() {
+    sandbox(|s| {
+        let script = "echo $$; sleep 1000 & exit 3";
+        s.jc(TOOL).args(["-p", "--", "sh", "-c", script]).run().code(3).stdout("1\n").stderr("");
+        s.wait_for_no_process();
+        // A process for itself, and one that waits.
+        let waits = ["-p", "--", "sh", "-c", "echo ready; exec sleep 1000"];
+        let mut running = s.jc(TOOL).args(waits).spawn();
+        running.wait_for("ready");
+        assert_eq!(s.cmd("pidof").arg(TOOL).run().code(0).out().split_whitespace().count(), 1);
+        running.signal(Signal::KILL);
+        running.wait().killed_by(Signal::KILL);
+        s.wait_for_no_process();
+
+        for option in ["--exec", "--join=x"] {
+            let ran = s.jc(TOOL).args([option, "-p", "--", "true"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, "-p");
+        }
+        let before = ["--bounding-set=-sys_admin", TOOL, "-p", "--name", "refused", "--", "true"];
+        let ran = s.cmd("setpriv").args(before).run();
+        let error =
+            "jc-cgroup: clone3: Operation not permitted\njc-cgroup: hint: this needs CAP_SYS_ADMIN";
+        assert!(ran.err().starts_with(error), "{ran}");
+        ran.code(125).stdout("");
+        assert!(!s.jc(TOOL).arg("--list").run().code(0).out().contains("refused"));
+    });
 }
 
 #[test]
