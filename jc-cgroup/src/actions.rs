@@ -25,7 +25,7 @@ pub struct Found {
 /// Finds the groups of this place, dead ones swept.
 pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
-    let hierarchies = hierarchy::all()?;
+    let hierarchies = hierarchy::all(true)?;
     sweep_all(&hierarchies, place, PATIENCE)?;
     for hierarchy in hierarchies {
         let Ok(top) = parent(&hierarchy, place) else { continue };
@@ -91,7 +91,7 @@ impl Found {
 
     /// Changes its limits.
     pub fn update(&self, limits: &Limits) -> Result<()> {
-        let hierarchies = hierarchy::all()?;
+        let hierarchies = hierarchy::all(true)?;
         let settings = limits.settings(&hierarchies)?;
         if settings.is_empty() {
             return Err(Error::usage("--update: no limit given"));

@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         unattended: args.exec,
         measured: report.is_some() && args.measure == Measure::All,
     };
-    let hierarchies = hierarchy::all()?;
+    let hierarchies = hierarchy::all(wish.measured || args.limits.any())?;
     let group = Group::make(&hierarchies, &args.limits, &wish)?;
     let sweep = |patience| sweep_all(&hierarchies, args.parent.as_deref(), patience);
     if args.delegate {

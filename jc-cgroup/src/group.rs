@@ -194,7 +194,8 @@ impl Part {
         let path = top.join(format!("{}{name}", PREFIXES[usize::from(wish.unattended)]));
         let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
         if hierarchy.version == Version::V1 {
-            fs::create_dir_all(&top).on("mkdir", &top)?;
+            // Only one that is asked for need not be there.
+            wish.parent.iter().try_for_each(|_| fs::create_dir_all(&top)).on("mkdir", &top)?;
         } else if !controllers.is_empty() {
             enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
         }
@@ -215,9 +216,7 @@ impl Part {
             }
             // Another jc-cgroup may have taken it for left over meanwhile.
             if let Some(directory) = lock(&path)? {
-                if hierarchy.controllers.iter().any(|name| name == "cpuset")
-                    && hierarchy.version == Version::V1
-                {
+                if hierarchy.version == Version::V1 && hierarchy.has("cpuset")? {
                     inherit_cpuset(&top)?;
                     inherit_cpuset(&path)?;
                 }

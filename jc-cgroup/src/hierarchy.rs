@@ -1,10 +1,13 @@
 //! Where cgroups are on this machine: one v2 hierarchy, several of v1, or both (cgroups(7)).
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Error, Result};
+use rustix::fs::statfs;
 
 /// The two interfaces of the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -24,35 +27,94 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The directory of the group that this process is in.
     pub own: PathBuf,
-    /// What it can limit.
-    pub controllers: Vec<String>,
+    /// What it can limit, if that is known yet.
+    controllers: OnceCell<Vec<String>>,
 }
 
-/// All hierarchies that are mounted.
-pub fn all() -> Result<Vec<Hierarchy>> {
-    let groups = read("/proc/self/cgroup")?;
-    let mountinfo = read("/proc/self/mountinfo")?;
-    let parse = |line: &str| parse(line, &groups);
-    let mut hierarchies: Vec<Hierarchy> = mountinfo.lines().filter_map(parse).collect();
-    for unified in hierarchies.iter_mut().filter(|h| h.version == Version::V2) {
-        let path = unified.mount.join("cgroup.controllers");
-        let names = fs::read_to_string(&path).on("read", &path)?;
-        unified.controllers = names.split_whitespace().map(str::to_owned).collect();
+impl Hierarchy {
+    /// Whether it has the controller.
+    pub fn has(&self, controller: &str) -> Result<bool> {
+        let controllers = match self.controllers.get() {
+            Some(known) => known,
+            // Only the unified one has to be asked, and only for a limit.
+            None => {
+                let path = self.mount.join("cgroup.controllers");
+                let names = fs::read_to_string(&path).on("read", &path)?;
+                let names = names.split_whitespace().map(str::to_owned);
+                self.controllers.get_or_init(|| names.collect())
+            }
+        };
+        Ok(controllers.iter().any(|name| name == controller))
     }
-    Ok(hierarchies)
+}
+
+/// All hierarchies that are mounted. Unless groups are made in those of version 1 too, it is not looked
+/// into whether they are really there: who sweeps finds nothing then.
+pub fn all(uses_version_1: bool) -> Result<Vec<Hierarchy>> {
+    let groups = read("/proc/self/cgroup")?;
+    if let Some(hierarchies) = usual(&groups, uses_version_1) {
+        return Ok(hierarchies);
+    }
+    let mountinfo = read("/proc/self/mountinfo")?;
+    Ok(mountinfo.lines().filter_map(|line| parse(line, &groups)).collect())
+}
+
+/// The hierarchies, by `/proc/self/cgroup` (cgroups(7)), if each is as a whole where it is on nearly every
+/// machine: one with containers may have thousands of mounts to look through.
+fn usual(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy>> {
+    let top = Path::new("/sys/fs/cgroup");
+    let is_alone = groups.lines().count() == 1;
+    let hierarchy = |line: &str| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (names, group) = (fields.next()?, fields.next()?.strip_prefix('/')?);
+        let (version, mount) = match names {
+            "" if is_alone => (Version::V2, top.to_owned()),
+            "" => (Version::V2, top.join("unified")),
+            names => (Version::V1, top.join(names.trim_start_matches("name="))),
+        };
+        // In a cgroup namespace, a group above its root.
+        let is_above = group.split('/').any(|part| part == "..");
+        let is_used = uses_version_1 || version == Version::V2;
+        (!is_above && (!is_used || is_whole(&mount, version))).then(|| Hierarchy {
+            version,
+            own: mount.join(group),
+            mount,
+            controllers: controllers(names),
+        })
+    };
+    let all: Option<Vec<Hierarchy>> = groups.lines().map(hierarchy).collect();
+    // Without the unified one, groups are in others anyway.
+    all.filter(|all| uses_version_1 || all.iter().any(|one| one.version == Version::V2))
+}
+
+/// Whether all of a hierarchy is mounted there, by the types of file systems (statfs(2)) and kernfs' number
+/// of a root.
+fn is_whole(mount: &Path, version: Version) -> bool {
+    const CGROUP_SUPER_MAGIC: u64 = 0x0027_E0EB;
+    const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+    let magic = match version {
+        Version::V1 => CGROUP_SUPER_MAGIC,
+        Version::V2 => CGROUP2_SUPER_MAGIC,
+    };
+    statfs(mount).is_ok_and(|found| found.f_type as u64 == magic)
+        && fs::metadata(mount).is_ok_and(|meta| meta.ino() == 1)
 }
 
 /// Reads a file of procfs, whose length nobody knows, at one go.
 fn read(path: &str) -> Result<String> {
-    let mut text = String::with_capacity(1 << 14);
+    let mut text = String::with_capacity(1 << 13);
     File::open(path).and_then(|mut file| file.read_to_string(&mut text)).on("read", path)?;
     Ok(text)
 }
 
 /// The hierarchy that has the controller.
 pub fn with<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<&'a Hierarchy> {
-    let has = |h: &&Hierarchy| h.controllers.iter().any(|name| name == controller);
-    hierarchies.iter().find(has).ok_or_else(|| missing(controller))
+    for hierarchy in hierarchies {
+        if hierarchy.has(controller)? {
+            return Ok(hierarchy);
+        }
+    }
+    Err(missing(controller))
 }
 
 /// Says where a controller is that no mounted hierarchy has.
@@ -76,27 +138,36 @@ fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
     let mut fields = line.split(' ').skip(3);
     let (root, mount) = (fields.next()?, fields.next()?);
     let mut source = fields.skip_while(|field| *field != "-").skip(1);
-    let (version, controllers) = match source.next()? {
-        "cgroup2" => (Version::V2, Vec::new()),
-        "cgroup" => (Version::V1, source.nth(1)?.split(',').map(str::to_owned).collect()),
+    let (version, names) = match source.next()? {
+        "cgroup2" => (Version::V2, ""),
+        "cgroup" => (Version::V1, source.nth(1)?),
         _ => return None,
     };
     let (root, mount) = (unescape(root), unescape(mount));
-    let group = own_group(groups, &controllers).unwrap_or(Path::new("/"));
+    let group = own_group(groups, names).unwrap_or(Path::new("/"));
     // A bind mount or a cgroup namespace may show only a part of the hierarchy.
     let own = mount.join(group.strip_prefix(&root).unwrap_or(Path::new("")));
-    Some(Hierarchy { version, mount, own, controllers })
+    Some(Hierarchy { version, mount, own, controllers: controllers(names) })
+}
+
+/// The controllers of a hierarchy of version 1, which are separated by commas; the unified one has no
+/// name.
+fn controllers(names: &str) -> OnceCell<Vec<String>> {
+    match names {
+        "" => OnceCell::new(),
+        _ => names.split(',').map(str::to_owned).collect::<Vec<_>>().into(),
+    }
 }
 
 /// The group of a process in the hierarchy that has one of these controllers, or the unified one if
 /// there are none, by its `/proc/PID/cgroup` (cgroups(7)).
-fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a Path> {
+fn own_group<'a>(groups: &'a str, controllers: &str) -> Option<&'a Path> {
     groups.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (_, names, group) = (fields.next()?, fields.next()?, fields.next()?);
-        let same = match controllers.is_empty() {
-            true => names.is_empty(),
-            false => names.split(',').any(|name| controllers.iter().any(|known| known == name)),
+        let same = match controllers {
+            "" => names.is_empty(),
+            _ => names.split(',').any(|name| controllers.split(',').any(|known| known == name)),
         };
         same.then_some(Path::new(group))
     })
@@ -124,8 +195,8 @@ mod tests {
         let groups = "4:cpu,cpuacct:/a/b\n0::/c\n";
         let v1 = parse(line, groups).unwrap();
         assert_eq!(v1.own, Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
+        assert!(v1.has("cpu").unwrap());
         assert_eq!((v1.version, v1.mount), (Version::V1, "/sys/fs/cgroup/cpu,cpuacct".into()));
-        assert!(v1.controllers.contains(&"cpu".to_owned()));
         let v2 = parse(
             "30 23 0:26 / /sys/fs/c\\040g rw shared:4 - cgroup2 cgroup2 rw,nsdelegate",
             groups,
@@ -136,6 +207,28 @@ mod tests {
         let part = parse("30 23 0:26 /c /mnt rw - cgroup2 cgroup2 rw", groups).unwrap();
         assert_eq!(part.own, Path::new("/mnt"));
         assert_eq!(parse("22 1 8:1 / / rw - ext4 /dev/sda1 rw", groups), None);
+    }
+
+    #[test]
+    fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
+        let (groups, mountinfo) = ("/proc/self/cgroup", "/proc/self/mountinfo");
+        let groups = read(groups).unwrap();
+        let mut listed: Vec<Hierarchy> =
+            read(mountinfo).unwrap().lines().filter_map(|line| parse(line, &groups)).collect();
+        listed.sort_by_key(|hierarchy| hierarchy.mount.clone());
+        if let Some(mut usual) = usual(&groups, true) {
+            usual.sort_by_key(|hierarchy| hierarchy.mount.clone());
+            // The table has other options of theirs among the controllers.
+            let controllers = listed.iter_mut().filter_map(|h| h.controllers.get_mut());
+            controllers.for_each(|names| names.retain(|name| name != "rw"));
+            assert_eq!(usual, listed);
+        }
+        for elsewhere in ["", "0::/../x\n", "1:nosuch:/\n", "2:memory:/a/../..\n0::/\n", "garbage"]
+        {
+            let found = usual(elsewhere, true);
+            assert!(found.is_none_or(|found| found.is_empty()), "{elsewhere:?}");
+            assert_eq!(usual(elsewhere, false), None, "{elsewhere:?}");
+        }
     }
 
     #[test]

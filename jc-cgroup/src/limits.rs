@@ -11,7 +11,7 @@ use crate::setting::{Held, Setting, numbers};
 use crate::size;
 
 /// Limits, with Docker's names and units.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 pub struct Limits {
     /// Limit memory: bytes, or with a suffix k, m, g, t. Swap too, unless --memory-swap says otherwise
     #[arg(short = 'm', long, value_name = "SIZE", value_parser = size::parse)]
@@ -102,6 +102,11 @@ fn set(word: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Limits {
+    /// Whether there is any.
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// The files to write, each with the hierarchy that has its controller. What the hierarchies of
     /// this machine cannot hold is an error.
     pub fn settings<'a>(&self, all: &'a [Hierarchy]) -> Result<Vec<(&'a Hierarchy, Setting)>> {

@@ -23,7 +23,7 @@ pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
     let own = &hierarchy.own;
     let is_root = rustix::process::geteuid().is_root();
     let ours = |path: &&Path| match is_root {
-        true => is_marked(path),
+        true => hierarchy.version == Version::V2 && is_marked(path),
         false => is_writable(path, hierarchy.version),
     };
     let ancestors = own.ancestors().take_while(|path| path.starts_with(&hierarchy.mount));
@@ -39,7 +39,7 @@ fn not_delegated(own: &Path) -> Error {
         .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... gives one")
 }
 
-/// Whether a manager has marked the group as delegated (systemd's "Delegate=").
+/// Whether a manager has marked the group as delegated (systemd's "Delegate=", in version 2 only).
 fn is_marked(path: &Path) -> bool {
     ["trusted.delegate", "user.delegate"].iter().any(|name| {
         let mut value = [0; 8];

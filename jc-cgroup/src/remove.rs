@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -35,6 +36,14 @@ pub fn sweep_one(
 
 /// The groups right below one.
 pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
+    let links = match fs::metadata(group) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.on("stat", group)?.nlink(),
+    };
+    // A directory has two links, and one more for each that is in it.
+    if links == 2 {
+        return Ok(Vec::new());
+    }
     let entries = match fs::read_dir(group) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.on("read", group)?,

@@ -1,7 +1,7 @@
 //! Writing a cgroup's files, and making sure that the kernel took what was asked for.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result};
@@ -19,8 +19,6 @@ pub enum Held {
     Line,
     /// The same words; amounts may be in other units.
     Words,
-    /// Nothing: the file cannot be read.
-    Unseen,
 }
 
 /// A value for one file of a group.
@@ -59,16 +57,18 @@ impl Setting {
     /// Writes it into the group `directory` and reads it back.
     pub fn apply(&self, directory: &Path) -> Result<()> {
         let path = directory.join(&self.file);
-        if self.swap && !path.exists() {
+        let opened = File::options().read(true).write(true).open(&path);
+        let is_missing = matches!(&opened, Err(e) if e.kind() == io::ErrorKind::NotFound);
+        if is_missing && self.swap {
             return no_swap();
         }
-        write(&path, &self.value)
+        let written =
+            opened.and_then(|mut file| file.write_all(self.value.as_bytes()).map(|()| file));
+        let mut file = written
             .on(&format!("write {:?} to", self.value), &path)
-            .map_err(|e| if path.exists() { e } else { e.hint(self.no_such_file()) })?;
-        if self.held == Held::Unseen {
-            return Ok(());
-        }
-        let found = fs::read_to_string(&path).on("read", &path)?;
+            .map_err(|e| if is_missing { e.hint(self.no_such_file()) } else { e })?;
+        let mut found = String::with_capacity(256);
+        file.rewind().and_then(|()| file.read_to_string(&mut found)).on("read", &path)?;
         if self.holds(found.trim_end()) {
             return Ok(());
         }
@@ -99,14 +99,8 @@ impl Setting {
                 let found: Vec<String> = found.split_whitespace().map(plain).collect();
                 self.value.split_whitespace().all(|word| found.contains(&plain(word)))
             }
-            Held::Unseen => true,
         }
     }
-}
-
-/// Writes a file that is there: creating one would fail with another error.
-fn write(path: &Path, value: &str) -> io::Result<()> {
-    File::options().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 fn no_swap() -> Result<()> {
