@@ -4,10 +4,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Result};
-use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
-use crate::fscontext::{attach, clone_tree, new_mount};
+use crate::fscontext::{attach, attach_below, clone_tree, new_mount};
 use crate::resolve::real_dir;
 use crate::spec::Dev;
 use crate::sys::attr;
@@ -88,10 +88,7 @@ const TTY_GROUP: &str = "5";
 
 fn mount_below(dev: &OwnedFd, name: &str, mount: &OwnedFd) -> Result<()> {
     let shown = Path::new("/dev").join(name);
-    mkdirat(dev, name, Mode::from_raw_mode(0o755)).on("mkdir", &shown)?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let target = openat(dev, name, flags, Mode::empty()).on("open", &shown)?;
-    attach(mount, &target, &shown)
+    attach_below(mount, dev, name, &shown)
 }
 
 /// Makes a device node, or where that is not allowed (user namespaces) shows the host's.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -156,4 +156,16 @@ pub fn detach_top() -> Result<()> {
 pub fn attach(mount: impl AsFd, target: impl AsFd, shown: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags).on("mount", shown)
+}
+
+/// Puts a detached mount on a new directory of a file system that is this process's alone so far.
+pub fn attach_below(
+    mount: impl AsFd,
+    directory: impl AsFd,
+    name: &str,
+    shown: &Path,
+) -> Result<()> {
+    mkdirat(&directory, name, Mode::from_raw_mode(0o755)).on("mkdir", shown)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(mount, "", directory, name, flags).on("mount", shown)
 }

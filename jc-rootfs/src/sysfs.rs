@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Result};
-use rustix::fs::{Mode, OFlags, StatFs, fstatfs, mkdirat, openat, stat, statfs};
+use rustix::fs::{Mode, OFlags, StatFs, fstatfs, openat, stat, statfs};
 
 use crate::dev::NOTHING_RUNS;
-use crate::fscontext::{FsContext, attach, clone_tree, new_mount, restrict_tree};
+use crate::fscontext::{FsContext, attach, attach_below, clone_tree, new_mount, restrict_tree};
 use crate::resolve::real_dir;
 use crate::spec::Sys;
 use crate::sys::{attr, mount_setattr, propagation};
@@ -96,8 +96,7 @@ fn mount_version_1(target: &OwnedFd, attributes: u64) -> Result<()> {
     attach(&tmpfs, target, Path::new(CGROUPS))?;
     for (directory, mount) in mounts {
         let shown = Path::new(CGROUPS).join(directory);
-        mkdirat(&tmpfs, directory, Mode::from_raw_mode(0o755)).on("mkdir", &shown)?;
-        attach(&mount, on(&tmpfs, directory)?, &shown)?;
+        attach_below(&mount, &tmpfs, directory, &shown)?;
     }
     mount_setattr(tmpfs.as_fd(), attributes, propagation::KEEP, false).on("mount_setattr", CGROUPS)
 }
