@@ -45,16 +45,25 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
         end = words(&["--exit-fd", &exit_fd.to_string()]);
     }
 
-    let mut links = Vec::new();
     let limits = given(matches, Owner::Cgroup);
     let (bill, report) = bill(matches, &state_dir, is_told);
-    let has_cgroup = !limits.is_empty() || !spaces.has_own_pids();
-    if has_cgroup {
-        links.push(link("jc-cgroup", [words(&["--name", id]), report, limits]));
-    }
+    let has_cgroup = !limits.is_empty() || !spaces.makes_pids;
     let user = userns::options(matches)?;
     let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
     let has_cable = cable != words(&["--network", "none"]);
+    // One process that waits is enough, where jc-unshare itself need not see how PID 1 ends, be it, or map
+    // IDs for it, and jc-net does not wait in between.
+    let is_one = has_cgroup
+        && !is_told
+        && !matches.get_flag("init")
+        && user.is_empty()
+        && !network.is_held(matches);
+    let pid = |here| if spaces.makes_pids && here { words(&["-p"]) } else { Vec::new() };
+
+    let mut links = Vec::new();
+    if has_cgroup {
+        links.push(link("jc-cgroup", [pid(is_one), words(&["--name", id]), report, limits]));
+    }
     // In front of jc-net: without root, only that of a user namespace may make a network. With root,
     // the network is to be the host's, and one jc-unshare makes all namespaces, as without a cable.
     let (in_front, mut at_once) = match has_cable && !geteuid().is_root() {
@@ -71,7 +80,10 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     let named = spaces.has_own_name() && !matches.contains_id("hostname");
     let host = if named { option("--hostname", hostname.as_ref()) } else { Vec::new() };
     let options = given(matches, Owner::Unshare);
-    links.push(link("jc-unshare", [at_once, spaces.words.clone(), host, end, options]));
+    links.push(link(
+        "jc-unshare",
+        [at_once, spaces.words.clone(), pid(!is_one), host, end, options],
+    ));
     let payload_options = [
         environment(&config, matches, &hostname),
         defaults(&config, matches),
@@ -123,16 +135,19 @@ fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString
 
 /// Which namespaces are the container's own, and how jc-unshare makes or enters them.
 struct Spaces {
+    /// The options of jc-unshare, but for a PID namespace to be made.
     words: Vec<OsString>,
+    makes_pids: bool,
     own: Vec<&'static str>,
 }
 
 impl Spaces {
     fn of(matches: &ArgMatches, base: &Path) -> Result<Self> {
-        let mut spaces = Self { words: words(&["-C"]), own: vec!["cgroup"] };
+        let mut spaces = Self { words: words(&["-C"]), makes_pids: false, own: vec!["cgroup"] };
         for (kind, letter) in [("pid", "-p"), ("uts", "-u"), ("ipc", "-i")] {
             let mode = matches.get_one::<String>(kind).map_or("private", String::as_str);
             match mode.split_once(':').unwrap_or((mode, "")) {
+                ("private", "") if kind == "pid" => spaces.makes_pids = true,
                 ("private", "") => spaces.words.push(letter.into()),
                 ("host", "") => continue,
                 ("container", word) => {
@@ -149,10 +164,6 @@ impl Spaces {
             spaces.own.push(kind);
         }
         Ok(spaces)
-    }
-
-    fn has_own_pids(&self) -> bool {
-        self.words.iter().any(|word| word == "-p")
     }
 
     /// Whether jc-unshare makes or enters a PID namespace, and so waits.
@@ -384,6 +395,25 @@ mod tests {
         assert_eq!(added(&["--cap-drop", "KILL,all"]), 0);
         assert_eq!(added(&["--cap-drop", "ALL", "--cap-add", "KILL"]), 1);
         assert_eq!(added(&["--privileged"]), 0);
+    }
+
+    #[test]
+    fn one_process_waits_for_pid_1() {
+        let waits = |args: &[&str]| {
+            let chain = chain(&[&["-m", "64M", "--network", "none"], args].concat(), IMAGE);
+            let links = chain.split(|word| word == "--").take(3);
+            let makes_pids = links.map(|link| link.contains(&"-p".into()));
+            makes_pids.collect::<Vec<bool>>()
+        };
+        // Without root there is a user namespace, whose maps jc-unshare writes.
+        let is_root = geteuid().is_root();
+        assert_eq!(waits(&[]), [is_root, !is_root, false]);
+        for option in ["--init", "--keep", "-d", "--status-fd=9", "--uidmap=0:0:1"] {
+            assert_eq!(waits(&[option]), [false, true, false], "{option}");
+        }
+        assert_eq!(waits(&["--pid", "host"]), [false, false, false]);
+        let with_ports = chain(&["-m", "64M", "--network", "bridge", "-p", "80:80"], IMAGE);
+        assert!(has(&with_ports, &["jc-cgroup", "--name"]), "{with_ports:?}");
     }
 
     #[test]

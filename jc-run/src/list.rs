@@ -43,9 +43,7 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
 /// All containers, the newest first, when everything that dead ones have left is gone.
 fn containers(base: &Path) -> Result<Vec<State>> {
     let mut states = dir::all(base)?;
-    for (link, action) in SWEEPERS {
-        sweep(link, action);
-    }
+    sweep_links();
     states.sort_by_cached_key(|state| Reverse((seconds(state, "created") * 1000.0) as u64));
     Ok(states)
 }
@@ -53,12 +51,14 @@ fn containers(base: &Path) -> Result<Vec<State>> {
 /// The links that may leave something when they are killed, and the action that removes it.
 const SWEEPERS: [(&str, &str); 2] = [("jc-cgroup", "--list"), ("jc-net", "--gc")];
 
-/// Lets a link sweep. Who may not do that, or has no such thing here, cannot have left any.
-fn sweep(link: &str, action: &str) {
-    let Ok(program) = tool(link.as_ref()) else { return };
-    let mut command = Process::new(program);
-    command.arg(action).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let _: std::io::Result<_> = command.status();
+/// Lets links sweep. Who may not do that, or has no such thing here, cannot have left any.
+pub fn sweep_links() {
+    for (link, action) in SWEEPERS {
+        let Ok(program) = tool(link.as_ref()) else { continue };
+        let mut command = Process::new(program);
+        command.arg(action).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _: std::io::Result<_> = command.status();
+    }
 }
 
 fn json(states: &[State]) -> Result<String> {

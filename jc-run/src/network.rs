@@ -17,7 +17,7 @@ use crate::image::Config;
 use crate::plan::words;
 
 /// The files, each with its place.
-const FILES: [(&str, &str); 3] =
+pub const FILES: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
 
 /// What every host knows.
@@ -51,6 +51,11 @@ impl Network {
     /// Whether jc-net makes it, and so has something to tell.
     pub fn is_made(&self) -> bool {
         ["bridge", "pasta"].contains(&self.mode.as_str())
+    }
+
+    /// Whether jc-net waits, with something in hand: ports, or pasta.
+    pub fn is_held(&self, matches: &ArgMatches) -> bool {
+        self.mode == "pasta" || matches.contains_id("publish") || matches.get_flag("publish-all")
     }
 
     /// jc-net's options.

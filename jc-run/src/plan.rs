@@ -74,8 +74,6 @@ impl Plan {
             let path = self.path(name);
             fs::write(&path, text).on("write", &path)?;
         }
-        let path = self.path(EXEC);
-        fs::write(&path, &self.exec).on("write", &path)?;
         for directory in &self.directories {
             let path = self.path(&directory.name);
             fs::create_dir_all(&path).on("mkdir", &path)?;
@@ -86,6 +84,12 @@ impl Plan {
             }
         }
         make_fifo(&self.path(STARTED))
+    }
+
+    /// Writes the chain of jc-exec.
+    pub fn write_exec(&self) -> Result<()> {
+        let path = self.path(EXEC);
+        fs::write(&path, &self.exec).on("write", &path)
     }
 
     /// The same for a shell to paste: what is made, then the chain, one link a line. No FIFO, as

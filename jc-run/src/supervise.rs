@@ -20,6 +20,7 @@ use crate::TOOL;
 use crate::console::Console;
 use crate::dir::Held;
 use crate::events::Events;
+use crate::list::sweep_links;
 use crate::network;
 use crate::plan::{EXIT, NETWORK, Plan, STARTED, make_fifo};
 use crate::state::{State, Status, now};
@@ -93,10 +94,6 @@ impl Container {
     }
 
     fn supervise(&mut self, stdio: Stdio, mut ready: impl FnMut() -> Result<()>) -> Result<Exit> {
-        let state = &mut self.plan.state;
-        state.set("supervisor", Process::this()?);
-        state.write()?;
-        self.events.tell("created", &state.id, json!({}));
         let path = self.plan.path(STARTED);
         let flags = OFlags::NONBLOCK.bits() as i32;
         let fifo = File::options().read(true).custom_flags(flags).open(&path).on("open", &path)?;
@@ -112,10 +109,12 @@ impl Container {
             Ok(()) => Error::with_kind(Kind::Failed, exec::exec(&self.plan.chain.argv())),
             Err(error) => error,
         })?;
-        // Whoever reads what the payload writes is to see it closed when the payload closes it.
-        let null =
-            File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
-        dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")?;
+        // While the chain starts.
+        if let Err(error) = self.settle() {
+            child.kill()?;
+            sweep_links();
+            return Err(error);
+        }
         let (state, events) = (&mut self.plan.state, &mut self.events);
         let mut watch = Watch::new(fifo, terminal, |payload| {
             begin(state, payload)?;
@@ -124,6 +123,19 @@ impl Container {
         });
         let exit = child.wait_beside(&mut watch);
         watch.finish().and(exit)
+    }
+
+    /// Records the container, and lets go of what is the payload's: whoever reads what that writes is to
+    /// see it closed when the payload closes it.
+    fn settle(&mut self) -> Result<()> {
+        self.plan.write_exec()?;
+        let state = &mut self.plan.state;
+        state.set("supervisor", Process::this()?);
+        state.write()?;
+        self.events.tell("created", &state.id, json!({}));
+        let null =
+            File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
+        dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")
     }
 
     fn log(&self, name: &str) -> Result<File> {

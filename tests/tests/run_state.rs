@@ -45,6 +45,37 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Part of what is recorded is written while the chain starts.
+#[test]
+fn what_cannot_be_recorded_does_not_run_on() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let limits: &[&str] = if can_limit("pids") { &["--pids-limit", "9"] } else { &[] };
+        let outcomes = (2..11).map(|inodes| {
+            s.sh(&format!("mkdir small; mount -t tmpfs -o nr_inodes={inodes} none small"))
+                .run()
+                .code(0);
+            let options = ["--state-dir", "small", "--network", "none"];
+            let ran = run(s, &[&options, limits].concat(), &["sleep", "0.1"]);
+            s.wait_for_no_process();
+            assert_eq!(fs::read_dir(s.path("small")).unwrap().count(), 0, "{inodes} {ran}");
+            s.sh("umount small; rmdir small").run().code(0);
+            if ran.err().is_empty() {
+                ran.code(0);
+                return None;
+            }
+            let error = ran.err();
+            ran.code(125).stdout("").fails_as("jc-run", "No space left on device");
+            Some(error)
+        });
+        let errors: Vec<String> = outcomes.flatten().collect();
+        for what in ["hostname", "started", "exec.json", "state.json"] {
+            assert!(errors.iter().any(|error| error.contains(what)), "{what}: {errors:?}");
+        }
+        assert!(errors.len() < 9, "{errors:?}");
+    });
+}
+
 /// The directory of all state dirs goes with the last of them, so at any moment.
 #[test]
 fn a_state_dir_is_made_though_another_takes_the_place_along() {
