@@ -72,7 +72,8 @@ fn a_thousand_on_one_bridge() {
         let mut tenth = s.sh(few).spawn();
         tenth.wait_for("ready");
         until_listed(s, 10);
-        let early = start_time(s, 10);
+        // Below the least, the least was disturbed.
+        let early = start_time(s, 10).max(1.0);
         let many =
             "for i in $(seq 980); do jc-net -- sleep 1000 & [ $((i % 20)) != 0 ] || sleep 0.2
             done; echo ready; wait";
