@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid, waitpid};
 
 use crate::error::{Context, Error, Result};
@@ -233,9 +234,11 @@ impl Child {
     /// have that a shell continues: an editor draws its screen at each.
     fn go_on(&self) -> Result<()> {
         let options = WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
-        match waitid(WaitId::Pid(self.pid), options).op("waitid")? {
-            Some(_) => Ok(()),
-            None => self.send(libc::SIGCONT),
+        match waitid(WaitId::Pid(self.pid), options) {
+            // It has ended meanwhile, which only who asks for that is told.
+            Err(Errno::CHILD) => Ok(()),
+            Ok(None) => self.send(libc::SIGCONT),
+            continued => continued.op("waitid").map(drop),
         }
     }
 

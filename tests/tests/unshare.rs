@@ -2,6 +2,8 @@
 
 #![cfg(target_os = "linux")]
 
+use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use jc_tests::contract::Chain;
@@ -191,14 +193,15 @@ fn an_init_reaps_orphans() {
     });
 }
 
-/// The key that stops a job must stop it, and the shell must see that.
-fn stops(s: &Sandbox, options: &str) {
+/// The key that stops a job must stop it, and the shell must see that. When it runs, something is done.
+fn stops(s: &Sandbox, options: &str, when_ready: impl FnOnce()) {
     // Builtins only: a shell that is stopped amid a vfork(2) would hang.
     let payload = "echo ready; read -r x; echo \"<$x>\"; exit 3";
     let link = format!("{TOOL} {options} -- sh -c '{payload}'");
     let script = format!("set -m; {link}; fg >/dev/null; echo ended $?");
     let mut terminal = Terminal::start(s.cmd("bash").args(["-c", &script]));
     terminal.wait_for("ready");
+    when_ready();
     terminal.type_in("\x1a");
     terminal.wait_for("Stopped");
     terminal.type_in("typed\n");
@@ -209,17 +212,38 @@ fn stops(s: &Sandbox, options: &str) {
 
 #[test]
 fn a_stop_without_a_fork() {
-    sandbox(|s| stops(s, "-u"));
+    sandbox(|s| stops(s, "-u", || {}));
 }
 
 #[test]
 fn a_stop_of_a_waiting_link() {
-    sandbox(|s| stops(s, "-p"));
+    sandbox(|s| stops(s, "-p", || {}));
+}
+
+/// strace holds the link up when it has been continued, and the program ends meanwhile.
+#[test]
+fn a_program_can_end_right_after_a_stop() {
+    sandbox(|s| {
+        let mut strace = None;
+        stops(s, "-p", || {
+            let pid = s.cmd("pidof").arg("-s").arg(TOOL).run().code(0).out();
+            let slow = ["--trace=waitid", "--inject=waitid:delay_enter=300000", "--attach"];
+            let traced = s.cmd("strace").args(["--quiet=all", "--output=trace"]).args(slow);
+            strace = Some(traced.arg(pid.trim()).spawn());
+            let status = format!("/proc/{}/status", pid.trim());
+            while fs::read_to_string(&status).unwrap().contains("TracerPid:\t0\n") {
+                thread::sleep(Duration::from_millis(2));
+            }
+        });
+        strace.unwrap().wait();
+        let trace = fs::read_to_string(s.path("trace")).unwrap();
+        assert!(trace.contains("ECHILD") && trace.contains("DELAYED"), "{trace}");
+    });
 }
 
 #[test]
 fn a_stop_with_an_init() {
-    sandbox(|s| stops(s, "-p --init"));
+    sandbox(|s| stops(s, "-p --init", || {}));
 }
 
 /// With a PID namespace the payload takes all that it started along.
