@@ -91,12 +91,11 @@ impl Found {
 
     /// Changes its limits.
     pub fn update(&self, limits: &Limits) -> Result<()> {
-        let hierarchies = hierarchy::all(true)?;
-        let settings = limits.settings(&hierarchies)?;
-        if settings.is_empty() {
+        if !limits.any() {
             return Err(Error::usage("--update: no limit given"));
         }
-        for (hierarchy, setting) in settings {
+        let hierarchies = hierarchy::all(true)?;
+        for (hierarchy, setting) in limits.settings(&hierarchies)? {
             let part = self.parts.iter().find(|(h, _)| h.mount == hierarchy.mount);
             let Some((_, path)) = part else {
                 let (name, controller) = (&self.name, setting.controller);

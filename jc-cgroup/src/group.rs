@@ -193,11 +193,13 @@ impl Part {
         let top = parent(hierarchy, wish.parent.as_deref())?;
         let path = top.join(format!("{}{name}", PREFIXES[usize::from(wish.unattended)]));
         let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
-        if hierarchy.version == Version::V1 {
+        match hierarchy.version {
             // Only one that is asked for need not be there.
-            wish.parent.iter().try_for_each(|_| fs::create_dir_all(&top)).on("mkdir", &top)?;
-        } else if !controllers.is_empty() {
-            enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
+            Version::V1 if wish.parent.is_some() => fs::create_dir_all(&top).on("mkdir", &top)?,
+            Version::V2 if !controllers.is_empty() => {
+                enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
+            }
+            _ => {}
         }
         loop {
             match fs::create_dir(&path) {

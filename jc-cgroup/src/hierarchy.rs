@@ -65,8 +65,8 @@ fn usual(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy>> {
     let top = Path::new("/sys/fs/cgroup");
     let is_alone = groups.lines().count() == 1;
     let hierarchy = |line: &str| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (names, group) = (fields.next()?, fields.next()?.strip_prefix('/')?);
+        let (names, group) = names_and_group(line)?;
+        let group = group.strip_prefix('/')?;
         let (version, mount) = match names {
             "" if is_alone => (Version::V2, top.to_owned()),
             "" => (Version::V2, top.join("unified")),
@@ -159,12 +159,16 @@ fn controllers(names: &str) -> OnceCell<Vec<String>> {
     }
 }
 
+/// What is between and behind the colons of a line of `/proc/PID/cgroup`: `NUMBER:NAMES:GROUP`.
+fn names_and_group(line: &str) -> Option<(&str, &str)> {
+    line.split_once(':')?.1.split_once(':')
+}
+
 /// The group of a process in the hierarchy that has one of these controllers, or the unified one if
 /// there are none, by its `/proc/PID/cgroup` (cgroups(7)).
 fn own_group<'a>(groups: &'a str, controllers: &str) -> Option<&'a Path> {
     groups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, names, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let (names, group) = names_and_group(line)?;
         let same = match controllers {
             "" => names.is_empty(),
             _ => names.split(',').any(|name| controllers.split(',').any(|known| known == name)),
@@ -211,10 +215,10 @@ mod tests {
 
     #[test]
     fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
-        let (groups, mountinfo) = ("/proc/self/cgroup", "/proc/self/mountinfo");
-        let groups = read(groups).unwrap();
+        let groups = read("/proc/self/cgroup").unwrap();
+        let mountinfo = read("/proc/self/mountinfo").unwrap();
         let mut listed: Vec<Hierarchy> =
-            read(mountinfo).unwrap().lines().filter_map(|line| parse(line, &groups)).collect();
+            mountinfo.lines().filter_map(|line| parse(line, &groups)).collect();
         listed.sort_by_key(|hierarchy| hierarchy.mount.clone());
         if let Some(mut usual) = usual(&groups, true) {
             usual.sort_by_key(|hierarchy| hierarchy.mount.clone());

@@ -36,12 +36,8 @@ pub fn sweep_one(
 
 /// The groups right below one.
 pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
-    let links = match fs::metadata(group) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.on("stat", group)?.nlink(),
-    };
     // A directory has two links, and one more for each that is in it.
-    if links == 2 {
+    if fs::metadata(group).is_ok_and(|meta| meta.nlink() == 2) {
         return Ok(Vec::new());
     }
     let entries = match fs::read_dir(group) {

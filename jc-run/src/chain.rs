@@ -28,14 +28,6 @@ impl Chain {
         Ok(self)
     }
 
-    /// The located chain as one would type it.
-    pub fn typed(mut self) -> Self {
-        for name in self.links.iter_mut().filter_map(|link| link.first_mut()) {
-            *name = called(name.as_ref());
-        }
-        self
-    }
-
     /// The whole command line.
     pub fn argv(&self) -> Vec<OsString> {
         let links = self.links.iter().flat_map(|link| link.iter().cloned().chain(["--".into()]));
@@ -52,21 +44,29 @@ impl Chain {
     }
 
     /// The same as argument vectors, one a link, and the payload's.
-    pub fn vectors(&self) -> Vec<Vec<OsString>> {
-        let links = self.links.iter().map(|link| [link.as_slice(), &["--".into()]].concat());
+    fn vectors(&self) -> Vec<Vec<OsString>> {
+        let links = self.typed().map(|link| [link.as_slice(), &["--".into()]].concat());
         links.chain([self.payload.clone()]).collect()
     }
 
     /// The same for a shell to paste, one link a line.
     pub fn to_shell(&self) -> Vec<u8> {
         let mut shell = Vec::new();
-        for link in &self.links {
-            shell.extend(to_line(link));
+        for link in self.typed() {
+            shell.extend(to_line(&link));
             shell.extend(b" -- \\\n");
         }
         shell.extend(to_line(&self.payload));
         shell.push(b'\n');
         shell
+    }
+
+    /// The links as one would type them.
+    fn typed(&self) -> impl Iterator<Item = Vec<OsString>> {
+        self.links.iter().map(|link| {
+            let name = link.iter().take(1).map(|tool| called(tool.as_ref()));
+            name.chain(link.iter().skip(1).cloned()).collect()
+        })
     }
 }
 

@@ -13,9 +13,7 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{geteuid, getuid};
 
-use crate::network::FILES;
-use crate::plan::{EXEC, STARTED};
-use crate::state::{self, State, Status, now};
+use crate::state::{State, Status, now};
 
 /// The directory that the state dirs are in.
 pub fn base(matches: &ArgMatches) -> Result<PathBuf> {
@@ -97,25 +95,18 @@ impl Held {
                 fs::remove_file(&link).on("remove", &link)?;
             }
         }
-        // What there is as a rule, without looking for it.
-        let usual = FILES.map(|(name, _)| name).into_iter().chain([EXEC, STARTED, state::FILE]);
-        usual.for_each(|name| drop(fs::remove_file(self.path.join(name))));
-        fs::remove_dir(&self.path).or_else(|_| self.remove_all())?;
-        if let Some(base) = self.path.parent().filter(|base| *base == default_base()) {
-            // Goes with the last container; until then it is not empty.
-            let _: io::Result<()> = fs::remove_dir(base);
-        }
-        Ok(())
-    }
-
-    fn remove_all(&self) -> Result<()> {
         match fs::remove_dir_all(&self.path) {
             // Files of a user namespace, which only its root may remove.
             Err(e) if e.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
                 remove_as_mapped(&self.path)
             }
             removed => removed.on("remove", &self.path),
+        }?;
+        if let Some(base) = self.path.parent().filter(|base| *base == default_base()) {
+            // Goes with the last container; until then it is not empty.
+            let _: io::Result<()> = fs::remove_dir(base);
         }
+        Ok(())
     }
 }
 

@@ -70,7 +70,6 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let console = state.bundle.join(format!("console.{}", id::random()?));
     let chain = Chain::new(links(&matches, &state, &console)?, program.to_vec()).locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
-        let chain = chain.typed();
         return chain.print(form, || chain.to_shell());
     }
     if matches.get_flag("tty") {

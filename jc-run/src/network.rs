@@ -17,7 +17,7 @@ use crate::image::Config;
 use crate::plan::words;
 
 /// The files, each with its place.
-pub const FILES: [(&str, &str); 3] =
+const FILES: [(&str, &str); 3] =
     [("hostname", "/etc/hostname"), ("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf")];
 
 /// What every host knows.

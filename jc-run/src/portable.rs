@@ -53,7 +53,6 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let record = source::record(&matches, |_| Err(lacks("image")))?;
     let chain = chain(&matches, &record)?.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
-        let chain = chain.typed();
         return chain.print(form, || chain.to_shell());
     }
     // Where stderr is gone nobody reads it.

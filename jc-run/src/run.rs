@@ -23,7 +23,6 @@ pub fn run(matches: ArgMatches) -> Result<ExitCode> {
     let mut plan = compose(&matches, &record, &id::random()?, &base)?;
     plan.chain = plan.chain.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
-        plan.chain = plan.chain.typed();
         return plan.chain.print(form, || plan.to_shell());
     }
     let flag = |name| matches.get_flag(name);

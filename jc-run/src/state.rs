@@ -12,7 +12,7 @@ use jc_unshare::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// Its file in the state dir.
-pub const FILE: &str = "state.json";
+const FILE: &str = "state.json";
 
 /// The state of one container (OCI runtime-spec, runtime.md).
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

@@ -111,7 +111,8 @@ impl Container {
         })?;
         // While the chain starts.
         if let Err(error) = self.settle() {
-            child.kill()?;
+            // What came first is the one to tell.
+            let _: Result<()> = child.kill();
             sweep_links();
             return Err(error);
         }

@@ -89,23 +89,27 @@ pub fn tool(name: &OsStr) -> Result<PathBuf> {
     static DIRECTORY: LazyLock<Option<PathBuf>> =
         LazyLock::new(|| Some(env::current_exe().ok()?.parent()?.to_owned()));
     let beside = DIRECTORY.as_ref().map(|directory| directory.join(name));
-    let found = match beside.filter(|path| executable(path) == Some(true)) {
-        Some(path) => Some(path),
-        None => env::var_os("PATH").and_then(|path| find(name, Some(&path)).ok()),
-    };
-    let message = || format!("{}: not found beside this program or in PATH", name.display());
-    found.ok_or_else(|| Error::new(message()))
+    let beside = beside.filter(|path| executable(path) == Some(true));
+    let found = beside.or_else(|| find(name, Some(&env::var_os("PATH")?)).ok());
+    found.ok_or_else(|| {
+        let name = name.display();
+        Error::new(format_args!("{name}: not found beside this program or in PATH"))
+    })
 }
 
 /// How a shell calls what [`tool`] has found: by name where PATH finds the same, else by its path.
 pub fn called(tool: &Path) -> OsString {
-    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let by_name = || {
         let name = tool.file_name()?;
         let found = find(name, Some(&env::var_os("PATH")?)).ok()?;
-        (identity(&found) == identity(tool)).then(|| name.to_owned())
+        same(&found, tool).then(|| name.to_owned())
     };
     by_name().unwrap_or_else(|| tool.into())
+}
+
+fn same(a: &Path, b: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    identity(a) == identity(b)
 }
 
 /// Whether this user may execute the file, if it is there.

@@ -1,7 +1,15 @@
 //! How long commands take from fork to wait, on a machine that others use too.
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Holds up the other tests of the same file that call it, for as long as the guard is kept.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    // Another's failure is not this one's.
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The time that nine of ten runs of each command take at least, the commands taking turns: whoever
 /// else uses the machine disturbs all of them, and the quickest runs least. Panics if one fails.

@@ -1,16 +1,16 @@
 //! Many runs of `jc-cgroup`, many at once, and many that are killed: nothing remains. And how long one
-//! of many takes.
+//! of many takes. One at a time: what one test has in the machine's hierarchies looks to another like
+//! something left behind.
 
 #![cfg(target_os = "linux")]
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::can_limit;
-use jc_tests::time::start_times;
+use jc_tests::time::{alone, start_times};
 use jc_tests::{Cmd, Running, Sandbox, sandbox, sandbox_for, skip};
 use rustix::process::Signal;
 
@@ -27,14 +27,6 @@ impl Random {
         let fraction = u128::from(self.0 >> 32);
         Duration::from_nanos(((limit.as_nanos() * fraction) >> 32) as u64)
     }
-}
-
-/// What one test has in the machine's hierarchies looks to another like something left behind.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Another's failure is not this one's.
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A place in every hierarchy that only one test uses.
@@ -175,7 +167,7 @@ fn less_than_a_millisecond_more() {
             [linked, Command::new("/bin/true")]
         };
         // Whatever else runs, such as the end of groups that others had, only adds to it.
-        let is_less = (0..8).any(|_| {
+        let is_less = (0..4).any(|_| {
             let [linked, alone] = start_times(commands(), 300);
             eprintln!("{linked:?}, without {alone:?}");
             linked < alone + Duration::from_millis(1)
