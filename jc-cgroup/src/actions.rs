@@ -9,7 +9,7 @@ use jc_unshare::{Error, Result, print};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
-use crate::group::{groups, sweep_all};
+use crate::group::{groups, sweep_all, sweep_everywhere};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::{enter, parent};
@@ -47,8 +47,12 @@ pub fn named(name: &str, place: Option<&std::path::Path>) -> Result<Found> {
     found.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
 }
 
-/// One line a group: name, processes, memory in bytes.
+/// One line a group: name, processes, memory in bytes. Dead ones are swept, of all places if none is
+/// asked for.
 pub fn list(place: Option<&std::path::Path>) -> Result<()> {
+    if place.is_none() {
+        sweep_everywhere(&hierarchy::all(true)?, PATIENCE)?;
+    }
     let mut lines = String::new();
     for group in all(place)? {
         let usage = group.meter().read();

@@ -6,10 +6,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jc_unshare::{Context, Error, Kind, Result, id};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
@@ -128,6 +128,34 @@ pub fn sweep_all(
     Ok(())
 }
 
+/// The same wherever a group may be: below `--parent`s that nobody remembers, and below what was delegated
+/// to other callers. What is in a group that somebody holds is that one's to remove. All of it has this
+/// much time together, and one that cannot be removed keeps no other: its user may see to that.
+pub fn sweep_everywhere(hierarchies: &[Hierarchy], patience: Duration) -> Result<()> {
+    let give_up = Instant::now() + patience;
+    let sweep = |hierarchy: &Hierarchy| sweep_below(hierarchy.version, &hierarchy.mount, give_up);
+    let outcomes: Vec<Result<()>> = hierarchies.iter().map(sweep).collect();
+    outcomes.into_iter().collect()
+}
+
+fn sweep_below(version: Version, top: &Path, give_up: Instant) -> Result<()> {
+    // Who cannot look, or remove what is there, has left nothing.
+    let Ok(children) = children(top) else { return Ok(()) };
+    let can_remove = access(top, Access::WRITE_OK).is_ok();
+    let mut outcome = Ok(());
+    for path in children {
+        let patience = give_up.saturating_duration_since(Instant::now());
+        outcome = outcome.and(match ours(&path) {
+            None => sweep_below(version, &path, give_up),
+            Some((_, unattended)) if can_remove => {
+                sweep_one(version, &path, unattended, patience).map(drop)
+            }
+            Some(_) => Ok(()),
+        });
+    }
+    outcome
+}
+
 /// A name that is one directory, and none of the kernel's files, which have a dot.
 pub fn name(word: &str) -> std::result::Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -140,15 +168,20 @@ pub fn name(word: &str) -> std::result::Result<String, String> {
 /// The groups right below one: each one's directory and name, and whether nobody has to hold it.
 pub fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
     let group = |path: PathBuf| {
-        let directory = path.file_name()?.to_str()?;
-        let (name, unattended) = PREFIXES
-            .into_iter()
-            .zip([false, true])
-            .find_map(|(prefix, unattended)| Some((directory.strip_prefix(prefix)?, unattended)))?;
-        let name = self::name(name).ok()?;
+        let (name, unattended) = ours(&path)?;
         Some((path, name, unattended))
     };
     Ok(children(top)?.into_iter().filter_map(group).collect())
+}
+
+/// The name of a group, by its directory, and whether nobody has to hold it; none if it is not ours.
+fn ours(path: &Path) -> Option<(String, bool)> {
+    let directory = path.file_name()?.to_str()?;
+    let (name, unattended) = PREFIXES
+        .into_iter()
+        .zip([false, true])
+        .find_map(|(prefix, unattended)| Some((directory.strip_prefix(prefix)?, unattended)))?;
+    Some((self::name(name).ok()?, unattended))
 }
 
 /// The hierarchies that hold the settings, with the controllers wanted of each; and the unified one
@@ -193,13 +226,8 @@ impl Part {
         let top = parent(hierarchy, wish.parent.as_deref())?;
         let path = top.join(format!("{}{name}", PREFIXES[usize::from(wish.unattended)]));
         let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
-        match hierarchy.version {
-            // Only one that is asked for need not be there.
-            Version::V1 if wish.parent.is_some() => fs::create_dir_all(&top).on("mkdir", &top)?,
-            Version::V2 if !controllers.is_empty() => {
-                enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
-            }
-            _ => {}
+        if hierarchy.version == Version::V2 && !controllers.is_empty() {
+            enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
         }
         loop {
             match fs::create_dir(&path) {

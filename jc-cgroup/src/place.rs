@@ -15,9 +15,11 @@ use crate::hierarchy::{Hierarchy, Version};
 pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = asked {
         let path = hierarchy.mount.join(path.strip_prefix("/").unwrap_or(path));
-        return match path.is_dir() || hierarchy.version == Version::V1 {
+        // Not made, as nobody would know later that it may be removed.
+        return match path.is_dir() {
             true => Ok(path),
-            false => Err(Error::new(format_args!("--parent {}: no such cgroup", path.display()))),
+            false => Err(Error::new(format_args!("--parent {}: no such cgroup", path.display()))
+                .hint("mkdir makes it, in each hierarchy that is used")),
         };
     }
     let own = &hierarchy.own;

@@ -57,3 +57,39 @@ impl Controller {
 pub fn can_limit(controller: &str) -> bool {
     Controller::of(std::process::id(), controller).is_some()
 }
+
+/// A group in every hierarchy, for others below it that only one test has.
+pub struct Place(&'static str);
+
+impl Place {
+    /// Makes it.
+    pub fn make(name: &'static str) -> Self {
+        let place = Self(name);
+        place.directories().iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
+        place
+    }
+
+    /// Its name, which is also its path in each hierarchy.
+    pub fn name(&self) -> &'static str {
+        self.0
+    }
+
+    /// Its directories.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let cgroups = fields.filter(|fields| fields[2].starts_with("cgroup"));
+        cgroups.map(|fields| PathBuf::from(fields[1]).join(self.0)).collect()
+    }
+
+    /// The groups that are right below it.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        let entries = self.directories().into_iter().flat_map(|path| fs::read_dir(path).unwrap());
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    }
+
+    /// Removes it, which fails if anything is left in it.
+    pub fn remove(self) {
+        self.directories().iter().for_each(|directory| fs::remove_dir(directory).unwrap());
+    }
+}

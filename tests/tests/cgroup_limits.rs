@@ -3,10 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use jc_tests::cgroups::{Controller, can_limit};
+use jc_tests::cgroups::{Controller, Place, can_limit};
 use jc_tests::{Ran, Running, Sandbox, sandbox, skip};
 use serde_json::Value;
 
@@ -170,6 +172,73 @@ fn exec_leaves_the_group_to_others() {
         s.jc(TOOL).args(["--remove", name]).run().code(0);
         s.wait_for_no_process();
         assert!(!s.jc(TOOL).arg("--list").run().out().contains(name));
+    });
+}
+
+/// Who lists need not know where the dead made their groups.
+#[test]
+fn what_dead_groups_have_left_is_swept_wherever_it_is() {
+    sandbox(|s| {
+        let place = Place::make("jc-tests-elsewhere");
+        let parent = ["--parent", place.name()];
+        let live = waiting(s, &[&parent[..], &["--name", "live"]].concat());
+        let exec = "sleep 1000 >/dev/null 2>&1 &";
+        let unattended = s.jc(TOOL).args(parent).args(["--exec", "--name", "later"]);
+        unattended.args(["--", "sh", "-c", exec]).run().code(0);
+        // As a SIGKILL leaves them. What is in a live one is that one's.
+        let made: Vec<PathBuf> = place.directories();
+        let alive: Vec<&PathBuf> = made.iter().filter(|top| top.join("jc+live").exists()).collect();
+        assert!(!alive.is_empty());
+        for top in &made {
+            for name in ["jc+dead", "deep/er/jc+dead", "foreign"] {
+                fs::create_dir_all(top.join(name)).unwrap();
+            }
+        }
+        alive.iter().for_each(|top| fs::create_dir(top.join("jc+live/jc+inside")).unwrap());
+        let mut orphan = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(made[0].join("deep/er/jc+dead/cgroup.procs"), orphan.id().to_string()).unwrap();
+
+        let user = s.cmd("setpriv").args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
+        user.arg(s.bin(TOOL)).arg("--list").run().code(0).stdout("").stderr("");
+        assert!(made[0].join("deep/er/jc+dead").exists(), "another user has swept");
+        let listed = s.jc(TOOL).arg("--list").run().code(0).stderr("").out();
+        assert!(!listed.contains("live"), "that is another place's: {listed}");
+        let ended = orphan.try_wait().unwrap();
+        assert_eq!(ended.and_then(|status| status.signal()), Some(9));
+        for top in &made {
+            assert!(!top.join("jc+dead").exists() && !top.join("deep/er/jc+dead").exists());
+            assert!(top.join("foreign").exists() && top.join("deep/er").exists());
+        }
+        assert!(alive.iter().all(|top| top.join("jc+live/jc+inside").exists()));
+        let listed = s.jc(TOOL).args(parent).arg("--list").run().code(0).out();
+        let names: Vec<&str> = listed.lines().map(|l| l.split('\t').next().unwrap()).collect();
+        assert_eq!(names, ["later", "live"]);
+
+        for (action, name) in [("--kill", "live"), ("--remove", "later")] {
+            s.jc(TOOL).args(parent).args([action, name]).run().code(0);
+        }
+        live.wait().code(137);
+        for top in &made {
+            for name in ["foreign", "deep/er", "deep"] {
+                fs::remove_dir(top.join(name)).unwrap();
+            }
+        }
+        place.remove();
+    });
+}
+
+#[test]
+fn a_place_that_is_not_there_is_not_made() {
+    sandbox(|s| {
+        let ran = s.jc(TOOL).args(["--parent", "jc-tests-nowhere", "--", "echo", "ran"]).run();
+        let error = ran.code(125).stdout("").err();
+        assert!(error.contains("no such cgroup\njc-cgroup: hint: mkdir makes it"), "{error}");
+        if can_limit("memory") {
+            let limited = s.jc(TOOL).args(["--parent", "jc-tests-nowhere", "-m", "64M"]);
+            limited.args(["--", "echo", "ran"]).run().code(125).stdout("");
+        }
+        let elsewhere = s.sh("find /sys/fs/cgroup -name jc-tests-nowhere").run().code(0);
+        elsewhere.stdout("");
     });
 }
 

@@ -5,11 +5,10 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use jc_tests::cgroups::can_limit;
+use jc_tests::cgroups::{Place, can_limit};
 use jc_tests::time::{alone, start_times};
 use jc_tests::{Cmd, Running, Sandbox, sandbox, sandbox_for, skip};
 use rustix::process::Signal;
@@ -29,40 +28,15 @@ impl Random {
     }
 }
 
-/// A place in every hierarchy that only one test uses.
-struct Place(&'static str);
-
-impl Place {
-    fn jc(&self, s: &Sandbox) -> Cmd {
-        s.jc(TOOL).args(["--parent", self.0])
-    }
-
-    /// Its directories, in the hierarchies that have one.
-    fn directories(&self) -> Vec<PathBuf> {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let cgroups = fields.filter(|fields| fields[2].starts_with("cgroup"));
-        cgroups.map(|fields| PathBuf::from(fields[1]).join(self.0)).filter(|d| d.exists()).collect()
-    }
-
-    /// The one-line check of the whole: after a list nothing is left.
-    fn is_empty(&self, s: &Sandbox) {
-        self.jc(s).arg("--list").run().code(0).stdout("").stderr("");
-        s.wait_for_no_process();
-        for directory in self.directories() {
-            // Fails if anything is left in it.
-            fs::remove_dir(&directory).unwrap();
-        }
-    }
+fn jc(s: &Sandbox, place: &Place) -> Cmd {
+    s.jc(TOOL).args(["--parent", place.name()])
 }
 
-fn make(place: &Place) {
-    // The unified hierarchy's parent has to be there.
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let unified = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    if let Some(mount) = unified.and_then(|line| line.split(' ').nth(1)) {
-        fs::create_dir_all(PathBuf::from(mount).join(place.0)).unwrap();
-    }
+/// The one-line check of the whole: after a list nothing is left.
+fn is_empty(s: &Sandbox, place: Place) {
+    jc(s, &place).arg("--list").run().code(0).stdout("").stderr("");
+    s.wait_for_no_process();
+    place.remove();
 }
 
 /// Something in the background that no other signal ends, so that a kill of the link leaves it.
@@ -70,7 +44,7 @@ const PAYLOAD: &str = "trap '' TERM HUP INT; setsid sleep 1000 >/dev/null 2>&1 &
 
 fn start(s: &Sandbox, place: &Place) -> Running {
     let limits = ["-m", "64M", "--pids", "50", "--", "sh", "-c", PAYLOAD];
-    place.jc(s).args(limits).spawn()
+    jc(s, place).args(limits).spawn()
 }
 
 fn kill_at(running: &Running, start: Instant, delay: Duration) {
@@ -87,8 +61,7 @@ fn five_hundred_one_after_another_half_of_them_killed() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place("tests-jc-series");
-        make(&place);
+        let place = Place::make("tests-jc-series");
         let mut random = Random(6);
         for run in 0..500 {
             let running = start(s, &place);
@@ -99,7 +72,7 @@ fn five_hundred_one_after_another_half_of_them_killed() {
                 running.wait().code(0);
             }
         }
-        place.is_empty(s);
+        is_empty(s, place);
     });
 }
 
@@ -110,8 +83,7 @@ fn fifty_at_once_half_of_them_killed() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place("tests-jc-crowd");
-        make(&place);
+        let place = Place::make("tests-jc-crowd");
         let mut random = Random(7);
         let crowd: Vec<(Running, bool)> = (0..50).map(|n| (start(s, &place), n % 2 == 0)).collect();
         let begin = Instant::now();
@@ -125,7 +97,7 @@ fn fifty_at_once_half_of_them_killed() {
         for (running, _) in killed {
             running.wait(); // killed, or had ended before
         }
-        place.is_empty(s);
+        is_empty(s, place);
     });
 }
 
@@ -136,8 +108,7 @@ fn the_first_instruction_is_inside_in_a_thousand_starts() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place("tests-jc-starts");
-        make(&place);
+        let place = Place::make("tests-jc-starts");
         let script = "i=0; while [ $i -lt 1000 ]; do i=$((i + 1))
             jc-cgroup --parent tests-jc-starts -m 64M --pids 9 -- cat /proc/self/cgroup || exit; done";
         let ran = s.sh(script).timeout(LIMIT).run().code(0);
@@ -147,7 +118,7 @@ fn the_first_instruction_is_inside_in_a_thousand_starts() {
         assert!(lines >= 1000 && lines % 1000 == 0, "{lines} lines");
         let memory = ran.out().lines().filter(|l| l.contains("memory:")).filter(inside).count();
         assert!(memory == 1000 || !ran.out().contains("memory:"), "{memory} of memory");
-        place.is_empty(s);
+        is_empty(s, place);
     });
 }
 

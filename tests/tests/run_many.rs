@@ -4,10 +4,11 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use jc_tests::cgroups::can_limit;
+use jc_tests::cgroups::{Place, can_limit};
 use jc_tests::roots::busybox_root;
 use jc_tests::screen::Screen;
 use jc_tests::{Sandbox, require, sandbox, sandbox_for};
@@ -94,6 +95,7 @@ fn whatever_is_killed_whenever_one_list_leaves_nothing() {
     sandbox_for(Duration::from_secs(300), |s| {
         busybox_root(s, "root");
         let limits = if can_limit("memory") { "-m 64M" } else { "" };
+        let place = Place::make("jc-tests-run-killed");
         let mut random = 1u64;
         let mut next = |below: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -102,8 +104,10 @@ fn whatever_is_killed_whenever_one_list_leaves_nothing() {
         for round in 0..60 {
             let options = ["", "-d", "-d --rm", "--keep --name k"][round % 4];
             let network = ["-p 8080:80", "--network none"][round / 4 % 2];
-            let line =
-                format!("exec jc-run {options} {limits} {network} --rootfs root -- sleep 1000");
+            let parent = if round % 3 == 0 { "--cgroup-parent jc-tests-run-killed" } else { "" };
+            let line = format!(
+                "exec jc-run {options} {limits} {parent} {network} --rootfs root -- sleep 1000"
+            );
             let running = s.sh(&line).spawn();
             sleep(Duration::from_micros(next(60_000)));
             let all = s.processes();
@@ -132,7 +136,9 @@ fn whatever_is_killed_whenever_one_list_leaves_nothing() {
             assert!(!fs::exists("/run/jc").unwrap(), "{options} {victim}");
             let links = fs::read_to_string("/proc/self/net/dev").unwrap();
             assert!(!links.contains("jc0a"), "{victim}\n{links}");
+            assert_eq!(place.groups(), [] as [PathBuf; 0], "{victim}");
         }
+        place.remove();
     });
 }
 
