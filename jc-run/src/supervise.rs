@@ -43,7 +43,8 @@ pub enum Stdio {
 #[derive(Debug)]
 pub struct Container {
     plan: Plan,
-    held: Held,
+    /// Its state dir, until that is removed.
+    held: Option<Held>,
     events: Events,
 }
 
@@ -51,11 +52,11 @@ impl Container {
     /// Makes the state dir and all in it.
     pub fn make(plan: Plan, events: Events) -> Result<Self> {
         let held = Held::make(&plan.state.bundle, plan.name())?;
-        let container = Self { plan, held, events };
+        let mut container = Self { plan, held: Some(held), events };
         match container.plan.prepare() {
             Ok(()) => Ok(container),
             Err(error) => {
-                container.held.remove_called(container.plan.name())?;
+                container.remove()?;
                 Err(error)
             }
         }
@@ -87,10 +88,15 @@ impl Container {
             self.plan.state.write()?;
             remove_if_there(&self.path(STARTED))?;
         } else {
-            self.held.remove_called(self.plan.name())?;
+            self.remove()?;
             self.events.tell("removed", &id, json!({}));
         }
         outcome
+    }
+
+    /// Removes the state dir, if that has not been done yet.
+    fn remove(&mut self) -> Result<()> {
+        self.held.take().map_or(Ok(()), |held| held.remove_called(self.plan.name()))
     }
 
     fn supervise(&mut self, stdio: Stdio, mut ready: impl FnMut() -> Result<()>) -> Result<Exit> {
@@ -116,12 +122,20 @@ impl Container {
             sweep_links();
             return Err(error);
         }
-        let (state, events) = (&mut self.plan.state, &mut self.events);
-        let mut watch = Watch::new(fifo, terminal, |payload| {
+        let Self { plan, held, events } = self;
+        let (is_told, name) = (plan.is_told, plan.name().map(str::to_owned));
+        let state = &mut plan.state;
+        let started = |payload| {
             begin(state, payload)?;
             events.tell("started", &state.id, json!({ "pid": payload.pid }));
             ready()
-        });
+        };
+        // If nothing is kept and nobody is told, what is recorded goes while the links undo theirs.
+        let ended = || match held.take_if(|_| !is_told) {
+            Some(held) => held.remove_called(name.as_deref()),
+            None => Ok(()),
+        };
+        let mut watch = Watch::new(fifo, terminal, started, ended);
         let exit = child.wait_beside(&mut watch);
         watch.finish().and(exit)
     }

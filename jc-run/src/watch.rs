@@ -1,5 +1,5 @@
-//! What the supervisor watches besides its child: the FIFO that tells when the payload begins, and
-//! for a detached terminal what it shows.
+//! What the supervisor watches besides its child: the FIFO that tells when the payload begins, then the
+//! payload itself, and for a detached terminal what it shows.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -15,12 +15,16 @@ use rustix::io::Errno;
 use crate::console::Console;
 
 /// What is watched, and what is done about it.
-pub struct Watch<F> {
+pub struct Watch<F, G> {
     /// The FIFO, not blocking, until all has been told.
     fifo: Option<File>,
     told: String,
     /// Called when the payload has begun.
     started: F,
+    /// The payload's descriptor while it runs.
+    payload: Option<OwnedFd>,
+    /// Called when the payload has ended, while the chain still undoes what it has made.
+    ended: G,
     terminal: Terminal,
     /// Whether all that was to be done has been. After the first failure nothing more is.
     outcome: Result<()>,
@@ -36,10 +40,11 @@ pub enum Terminal {
     Shown(OwnedFd, File),
 }
 
-impl<F: FnMut(Process) -> Result<()>> Watch<F> {
+impl<F: FnMut(Process) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     /// Watches these two.
-    pub fn new(fifo: File, terminal: Terminal, started: F) -> Self {
-        Self { fifo: Some(fifo), told: String::new(), started, terminal, outcome: Ok(()) }
+    pub fn new(fifo: File, terminal: Terminal, started: F, ended: G) -> Self {
+        let (fifo, told) = (Some(fifo), String::new());
+        Self { fifo, told, started, payload: None, ended, terminal, outcome: Ok(()) }
     }
 
     /// Sees to what is left when the chain has ended.
@@ -56,12 +61,19 @@ impl<F: FnMut(Process) -> Result<()>> Watch<F> {
 
     /// Sees to what is ready.
     fn see(&mut self, ready: &[bool]) -> Result<()> {
-        let (fifo, terminal) = ready.split_at(usize::from(self.fifo.is_some()));
+        let (fifo, rest) = ready.split_at(usize::from(self.fifo.is_some()));
+        let (payload, terminal) = rest.split_at(usize::from(self.payload.is_some()));
         if fifo.contains(&true) && !more_of(self.fifo.as_mut(), &mut self.told)? {
             self.fifo = None;
-            if let Some(process) = payload(&self.told) {
+            if let Some(process) = told(&self.told) {
                 (self.started)(process)?;
+                // None if it has ended already: then it is the chain's end that is waited for.
+                self.payload = process.open();
             }
+        }
+        if payload.contains(&true) {
+            self.payload = None;
+            (self.ended)()?;
         }
         if terminal.contains(&true) {
             self.terminal = match mem::replace(&mut self.terminal, Terminal::None) {
@@ -76,19 +88,21 @@ impl<F: FnMut(Process) -> Result<()>> Watch<F> {
     }
 }
 
-impl<F: FnMut(Process) -> Result<()>> Beside for Watch<F> {
+impl<F: FnMut(Process) -> Result<()>, G: FnMut() -> Result<()>> Beside for Watch<F, G> {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let terminal = match &self.terminal {
             Terminal::None => None,
             Terminal::Awaited(console, ..) => Some(console.as_fd()),
             Terminal::Shown(master, _) => Some(master.as_fd()),
         };
-        self.fifo.as_ref().map(AsFd::as_fd).into_iter().chain(terminal).collect()
+        let fifo = self.fifo.as_ref().map(AsFd::as_fd);
+        let payload = self.payload.as_ref().map(AsFd::as_fd);
+        fifo.into_iter().chain(payload).chain(terminal).collect()
     }
 
     fn attend(&mut self, ready: &[bool]) {
         if let Err(error) = self.see(ready) {
-            (self.fifo, self.terminal) = (None, Terminal::None);
+            (self.fifo, self.payload, self.terminal) = (None, None, Terminal::None);
             self.outcome = Err(error);
         }
     }
@@ -108,8 +122,8 @@ fn more_of(fifo: Option<&mut File>, told: &mut String) -> Result<bool> {
 }
 
 /// The payload, if it has been executed: one line, and none after it.
-fn payload(told: &str) -> Option<Process> {
-    let (line, rest) = told.split_once('\n')?;
+fn told(text: &str) -> Option<Process> {
+    let (line, rest) = text.split_once('\n')?;
     rest.is_empty().then(|| line.parse().ok()).flatten()
 }
 
@@ -131,9 +145,9 @@ mod tests {
 
     #[test]
     fn a_payload_is_one_line_and_nothing_taken_back() {
-        assert_eq!(payload("7 99\n"), "7 99".parse().ok());
-        for told in ["", "7 99", "7 99\nfailed\n", "x\n"] {
-            assert_eq!(payload(told), None, "{told:?}");
+        assert_eq!(told("7 99\n"), "7 99".parse().ok());
+        for text in ["", "7 99", "7 99\nfailed\n", "x\n"] {
+            assert_eq!(told(text), None, "{text:?}");
         }
     }
 }
