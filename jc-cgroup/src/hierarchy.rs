@@ -63,26 +63,29 @@ pub fn all(uses_version_1: bool) -> Result<Vec<Hierarchy>> {
 /// machine: one with containers may have thousands of mounts to look through.
 fn usual(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy>> {
     let top = Path::new("/sys/fs/cgroup");
-    let is_alone = groups.lines().count() == 1;
+    let mounts = [top.to_owned(), top.join("unified")];
+    let unified = mounts.into_iter().find(|mount| is_whole(mount, Version::V2));
+    // Then no other is below: the kernel has some that are mounted elsewhere, or nowhere.
+    let is_only = unified.as_deref() == Some(top);
     let hierarchy = |line: &str| {
         let (names, group) = names_and_group(line)?;
         let group = group.strip_prefix('/')?;
         let (version, mount) = match names {
-            "" if is_alone => (Version::V2, top.to_owned()),
-            "" => (Version::V2, top.join("unified")),
+            "" => (Version::V2, unified.clone()?),
             names => (Version::V1, top.join(names.trim_start_matches("name="))),
         };
         // In a cgroup namespace, a group above its root.
         let is_above = group.split('/').any(|part| part == "..");
-        let is_used = uses_version_1 || version == Version::V2;
-        (!is_above && (!is_used || is_whole(&mount, version))).then(|| Hierarchy {
+        let is_sure = version == Version::V2 || !uses_version_1 || is_whole(&mount, version);
+        (!is_above && is_sure).then(|| Hierarchy {
             version,
             own: mount.join(group),
             mount,
             controllers: controllers(names),
         })
     };
-    let all: Option<Vec<Hierarchy>> = groups.lines().map(hierarchy).collect();
+    let is_needed = |line: &&str| uses_version_1 || !is_only || line.starts_with("0::");
+    let all: Option<Vec<Hierarchy>> = groups.lines().filter(is_needed).map(hierarchy).collect();
     // Without the unified one, groups are in others anyway.
     all.filter(|all| uses_version_1 || all.iter().any(|one| one.version == Version::V2))
 }
