@@ -2,13 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jc_unshare::exec::{find, replace};
+use jc_unshare::process::{Process, Stat};
 use jc_unshare::supervise::Lifeline;
 use jc_unshare::{Context, Error, Result};
 use nix::libc;
@@ -71,7 +71,9 @@ impl Host {
     pub fn look(args: &Args) -> Result<Self> {
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         own_keyring()?;
-        let started = args.started.as_deref().map(Started::open).transpose()?;
+        let (parent, this) = Parent::note(args.started.is_some())?;
+        let started = args.started.as_deref().zip(this);
+        let started = started.map(|(path, this)| Started::open(path, this)).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
         let variables = environment::files(&args.env_files)?;
         let wanted = args.caps.wanted()?;
@@ -80,7 +82,7 @@ impl Host {
             (seccomp, Some(wanted)) => seccomp.filter(wanted.bounding)?,
             (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
         };
-        let (parent, own) = (Parent::note()?, Own::look());
+        let own = Own::look();
         let groups_stay = args.user.is_some() && userns::denies_groups();
         let console = None;
         Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console, started })
@@ -248,37 +250,28 @@ fn become_user(identity: Option<&Identity>, groups: Option<&[Gid]>) -> Result<()
 /// shows no parent of its PID 1.
 struct Parent {
     signal: Option<Signal>,
-    stat: Option<(File, String)>,
+    stat: Option<(Stat, u32)>,
 }
 
 impl Parent {
-    /// Notes the parent that is to take this process along when it dies, if any is.
-    fn note() -> Result<Self> {
+    /// Notes the parent that is to take this process along when it dies, if any is; and who this process
+    /// is, if that is asked for.
+    fn note(asked: bool) -> Result<(Self, Option<Process>)> {
         let signal = parent_process_death_signal().op("PR_GET_PDEATHSIG")?;
-        let path = PathBuf::from("/proc/self/stat");
-        let stat = match signal {
-            Some(_) => {
-                let mut stat = File::open(&path).on("open", &path)?;
-                let parent = parent_in(&mut stat)?;
-                Some((stat, parent))
-            }
-            None => None,
-        };
-        Ok(Self { signal, stat })
+        if signal.is_none() && !asked {
+            return Ok((Self { signal, stat: None }, None));
+        }
+        let stat = Stat::open()?;
+        let (this, parent) = stat.read()?;
+        Ok((Self { signal, stat: signal.map(|_| (stat, parent)) }, Some(this)))
     }
 
     fn die_with(self) -> Result<()> {
-        let Some((mut stat, parent)) = self.stat else { return Ok(()) };
+        let Some((stat, parent)) = self.stat else { return Ok(()) };
         set_parent_process_death_signal(self.signal).op("PR_SET_PDEATHSIG")?;
-        if parent_in(&mut stat)? == parent { Ok(()) } else { Err(Error::new("the parent died")) }
+        match stat.read()? {
+            (_, still) if still == parent => Ok(()),
+            _ => Err(Error::new("the parent died")),
+        }
     }
-}
-
-/// The fourth field of `/proc/PID/stat` (proc(5)); the second may hold anything but ends in ")".
-fn parent_in(stat: &mut File) -> Result<String> {
-    let mut text = String::new();
-    stat.rewind().and_then(|()| stat.read_to_string(&mut text)).on("read", "/proc/self/stat")?;
-    let fields = text.rsplit_once(')').map(|(_, fields)| fields);
-    let parent = fields.and_then(|fields| fields.split_whitespace().nth(1));
-    parent.map(str::to_owned).ok_or_else(|| Error::new("read /proc/self/stat: no parent"))
 }

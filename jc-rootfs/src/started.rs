@@ -19,10 +19,9 @@ pub struct Started {
 impl Started {
     /// Opens the file while its path is still that of the host. A FIFO that nobody reads holds nobody
     /// up (fifo(7): it is opened for reading too).
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, payload: Process) -> Result<Self> {
         let file = fs::File::options().read(true).append(true).create(true).open(path);
-        let line = format!("{}\n", Process::this()?);
-        Ok(Self { file: file.on("open", path)?, line })
+        Ok(Self { file: file.on("open", path)?, line: format!("{payload}\n") })
     }
 
     /// Writes who the payload is.

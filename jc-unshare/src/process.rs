@@ -1,12 +1,12 @@
 //! A process that is never mistaken for another with the same number: its PID and when it began.
 
 use std::fmt::{self, Display};
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Result};
@@ -24,16 +24,11 @@ pub struct Process {
 impl Process {
     /// This one.
     pub fn this() -> Result<Self> {
-        let path = "/proc/self/stat";
-        let stat = fs::read_to_string(path).on("read", path)?;
-        Self::in_stat(&stat).ok_or_else(|| Error::new("read /proc/self/stat: too short"))
+        Stat::open()?.read().map(|(this, _)| this)
     }
 
     fn in_stat(stat: &str) -> Option<Self> {
-        let pid = stat.split_once(' ')?.0.parse().ok()?;
-        // The second field may hold anything but ends in ")".
-        let (_, fields) = stat.rsplit_once(") ")?;
-        Some(Self { pid, start: fields.split(' ').nth(19)?.parse().ok()? })
+        in_stat(stat).map(|(process, _)| process)
     }
 
     /// A descriptor of it, if it is still there: whoever has its number once that is open cannot be
@@ -58,6 +53,38 @@ impl Process {
             sent => sent.op("pidfd_send_signal").map(|()| true),
         }
     }
+}
+
+/// `/proc/self/stat`, open: its procfs may be out of sight when it is read again.
+#[derive(Debug)]
+pub struct Stat(File);
+
+const STAT: &str = "/proc/self/stat";
+
+impl Stat {
+    /// That of this process.
+    pub fn open() -> Result<Self> {
+        File::open(STAT).on("open", STAT).map(Self)
+    }
+
+    /// This process as that procfs has it, and the number of its parent.
+    pub fn read(&self) -> Result<(Process, u32)> {
+        // 52 numbers and a name: one read has all of it.
+        let mut buffer = [0; 2048];
+        let length = pread(&self.0, &mut buffer, 0).on("read", STAT)?;
+        let text = String::from_utf8_lossy(&buffer[..length]);
+        in_stat(&text).ok_or_else(|| Error::new(format_args!("read {STAT}: too short")))
+    }
+}
+
+/// A process by a line of proc_pid_stat(5), and its parent.
+fn in_stat(stat: &str) -> Option<(Process, u32)> {
+    let pid = stat.split_once(' ')?.0.parse().ok()?;
+    // The second field may hold anything but ends in ")".
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(1);
+    let parent = fields.next()?.parse().ok()?;
+    Some((Process { pid, start: fields.nth(17)?.parse().ok()? }, parent))
 }
 
 /// Whether the process of a descriptor ends before the time is over.
