@@ -23,6 +23,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
@@ -189,7 +191,8 @@ pub struct Pair<'a> {
 }
 
 /// Makes a pair (veth(4)). The other end is down yet: the kernel sets it up before it knows of this
-/// one, if asked to, and that fails.
+/// one, if asked to, and that fails. Either end has the one queue that it uses: the kernel would make room
+/// for one for each CPU that there may ever be.
 pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
     let flags = if pair.down { 0 } else { IFF_UP };
     let peer = |message: Message| {
@@ -197,11 +200,15 @@ pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
             .string(IFLA_IFNAME, pair.peer)
             .bytes(IFLA_ADDRESS, &pair.mac.0)
             .number(IFLA_MTU, pair.mtu)
+            .number(IFLA_NUM_TX_QUEUES, 1)
+            .number(IFLA_NUM_RX_QUEUES, 1)
             .number(IFLA_NET_NS_PID, pair.pid)
     };
     let message = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, flags))
         .string(IFLA_IFNAME, pair.name)
         .number(IFLA_MTU, pair.mtu)
+        .number(IFLA_NUM_TX_QUEUES, 1)
+        .number(IFLA_NUM_RX_QUEUES, 1)
         .number(IFLA_MASTER, pair.bridge)
         .nest(IFLA_LINKINFO, |m| {
             m.string(IFLA_INFO_KIND, "veth")

@@ -197,8 +197,12 @@ fn addresses_that_are_asked_for() {
         let a = contained(s, &with(&all));
         let net = Net::of(&a);
         assert_eq!(addresses(&net), ["10.7.0.9", "fd00:7::abc"]);
-        let link = net.sh("ip link show eth0");
+        let link = net.sh("ip -d link show eth0");
         assert!(link.contains("mtu 1300 ") && link.contains("02:00:00:00:00:07"), "{link}");
+        // Not one for each CPU there may be, of which it would use none.
+        for link in [link, s.sh("ip -d link show jc0a070009").run().code(0).out()] {
+            assert!(link.contains("numtxqueues 1 numrxqueues 1 "), "{link}");
+        }
         let listed = "b0\tjc0a070009\t10.7.0.9 fd00:7::abc\n";
         s.jc(TOOL).arg("--list").run().code(0).stdout(listed);
         for (more, why) in [
