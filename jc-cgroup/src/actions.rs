@@ -51,7 +51,7 @@ pub fn named(name: &str, place: Option<&std::path::Path>) -> Result<Found> {
 /// asked for.
 pub fn list(place: Option<&std::path::Path>) -> Result<()> {
     if place.is_none() {
-        sweep_everywhere(&hierarchy::all(true)?, PATIENCE)?;
+        sweep_everywhere(&hierarchy::listed()?, PATIENCE)?;
     }
     let mut lines = String::new();
     for group in all(place)? {

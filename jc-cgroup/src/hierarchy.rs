@@ -48,15 +48,24 @@ impl Hierarchy {
     }
 }
 
-/// All hierarchies that are mounted. Unless groups are made in those of version 1 too, it is not looked
-/// into whether they are really there: who sweeps finds nothing then.
+/// The hierarchies that groups are made in. Unless they are made in those of version 1 too, it is not looked
+/// into whether these are really there: who sweeps finds nothing then.
 pub fn all(uses_version_1: bool) -> Result<Vec<Hierarchy>> {
     let groups = read("/proc/self/cgroup")?;
     if let Some(hierarchies) = usual(&groups, uses_version_1) {
         return Ok(hierarchies);
     }
+    in_table(&groups)
+}
+
+/// All hierarchies that are mounted, wherever that is.
+pub fn listed() -> Result<Vec<Hierarchy>> {
+    in_table(&read("/proc/self/cgroup")?)
+}
+
+fn in_table(groups: &str) -> Result<Vec<Hierarchy>> {
     let mountinfo = read("/proc/self/mountinfo")?;
-    Ok(mountinfo.lines().filter_map(|line| parse(line, &groups)).collect())
+    Ok(mountinfo.lines().filter_map(|line| parse(line, groups)).collect())
 }
 
 /// The hierarchies, by `/proc/self/cgroup` (cgroups(7)), if each is as a whole where it is on nearly every
@@ -84,10 +93,15 @@ fn usual(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy>> {
             controllers: controllers(names),
         })
     };
-    let is_needed = |line: &&str| uses_version_1 || !is_only || line.starts_with("0::");
+    // What those of version 1 can do needs no unified one that is not mounted here.
+    let is_needed = |line: &&str| match line.starts_with("0::") {
+        true => unified.is_some() || !uses_version_1,
+        false => uses_version_1 || !is_only,
+    };
     let all: Option<Vec<Hierarchy>> = groups.lines().filter(is_needed).map(hierarchy).collect();
     // Without the unified one, groups are in others anyway.
-    all.filter(|all| uses_version_1 || all.iter().any(|one| one.version == Version::V2))
+    let is_enough = |one: &Hierarchy| uses_version_1 || one.version == Version::V2;
+    all.filter(|all| all.iter().any(is_enough))
 }
 
 /// Whether all of a hierarchy is mounted there, by the types of file systems (statfs(2)) and kernfs' number
@@ -233,7 +247,7 @@ mod tests {
         for elsewhere in ["", "0::/../x\n", "1:nosuch:/\n", "2:memory:/a/../..\n0::/\n", "garbage"]
         {
             let found = usual(elsewhere, true);
-            assert!(found.is_none_or(|found| found.is_empty()), "{elsewhere:?}");
+            assert_eq!(found, None, "{elsewhere:?}");
             assert_eq!(usual(elsewhere, false), None, "{elsewhere:?}");
         }
     }

@@ -242,6 +242,28 @@ fn a_place_that_is_not_there_is_not_made() {
     });
 }
 
+/// A machine with containers may have thousands of mounts to look through.
+#[test]
+fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
+    sandbox(|s| {
+        let reads_none = |mounts: &str, options: &str| {
+            let strace = "exec strace -f -e trace=open,openat,mkdir";
+            let script = format!("{mounts}; {strace} jc-cgroup {options} -- true");
+            let trace =
+                s.cmd("unshare").args(["--mount", "sh", "-ec", &script]).run().code(0).err();
+            assert!(trace.contains("/jc+") && !trace.contains("mountinfo"), "{trace}");
+        };
+        reads_none(":", "");
+        let is_hybrid = PathBuf::from("/sys/fs/cgroup/unified/cgroup.procs").exists();
+        if is_hybrid && can_limit("memory") {
+            reads_none(":", "-m 64M");
+            reads_none("umount /sys/fs/cgroup/unified", "-m 64M");
+        }
+        // The kernel may still have those of version 1, which nobody sees here.
+        reads_none("umount -R /sys/fs/cgroup; mount -t cgroup2 c /sys/fs/cgroup", "");
+    });
+}
+
 #[test]
 fn what_cannot_be_held_is_an_error() {
     sandbox(|s| {
