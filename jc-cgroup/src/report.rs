@@ -15,8 +15,9 @@ use serde_json::{Map, Value, json};
 pub enum Target {
     /// A file that appears whole.
     File(PathBuf),
-    /// A descriptor that the caller has opened.
-    Descriptor(File),
+    /// What is open: a descriptor of the caller's, or a device, a FIFO or whatever a link leads to, which
+    /// must not be replaced: /dev/null and /dev/stderr are such.
+    Open(File),
 }
 
 impl Target {
@@ -27,12 +28,16 @@ impl Target {
             Ok(n @ 0..=2) => Err(Error::usage(format_args!("--report {n}: it is the program's"))),
             Ok(number) => {
                 let fd = sys::take_fd(number).on("--report", word)?;
-                Ok(Self::Descriptor(fd.into()))
+                Ok(Self::Open(fd.into()))
             }
             Err(_) => {
                 let path = PathBuf::from(word);
                 if path.is_dir() {
                     return Err(Error::new(format_args!("--report {word}: Is a directory")));
+                }
+                if std::fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+                    let file = File::options().append(true).open(&path);
+                    return file.on("--report", &path).map(Self::Open);
                 }
                 access(directory(&path), Access::WRITE_OK).on("--report", &path)?;
                 Ok(Self::File(path))
@@ -44,7 +49,7 @@ impl Target {
     pub fn write(&mut self, report: &Map<String, Value>) -> Result<()> {
         let line = format!("{}\n", json!(report));
         match self {
-            Self::Descriptor(file) => file.write_all(line.as_bytes()).op("write --report"),
+            Self::Open(file) => file.write_all(line.as_bytes()).op("write --report"),
             Self::File(path) => replace(path, line.as_bytes()),
         }
     }

@@ -184,7 +184,12 @@ impl Container {
     /// Notes how it ended, and says that as an event does.
     fn note_end(&mut self, exit: Exit) -> Value {
         let code = exit.code();
-        let told = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok();
+        // A bill can go to what is no file, where there is nothing to read, or nobody who writes.
+        let is_file = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.is_file());
+        let told = |path: &Path| {
+            let text = is_file(path).then(|| fs::read(path).ok()).flatten()?;
+            serde_json::from_slice::<Value>(&text).ok()
+        };
         let signal = match told(&self.path(EXIT)) {
             Some(end) => end.get("signal").and_then(Value::as_u64),
             // Where no jc-unshare waits there is only the code; above 128 it stands for a signal.

@@ -104,6 +104,15 @@ fn a_bill_goes_where_it_is_asked_to_go() {
     sandbox(|s| {
         let line = "jc-cgroup --report 3 -- true 3>bill; jq -e .wall_usec bill >/dev/null";
         s.sh(line).run().code(0).stdout("").stderr("");
+        // None of these is replaced by a file.
+        let line = "mkfifo fifo; ln -s log link; echo before >log; jc-cgroup --report link -- true
+            jc-cgroup --report fifo -- true & jq -e .wall_usec fifo >/dev/null && wait $!";
+        s.sh(line).run().code(0);
+        s.sh("test -p fifo && test -h link && head -1 log && tail -1 log | jq .exit_code")
+            .run()
+            .code(0)
+            .stdout("before\n0\n");
+        s.sh("mknod null c 1 3; jc-cgroup --report null -- true; test -c null").run().code(0);
         for (target, message) in [
             ("-", "stdout is the program's"),
             ("1", "it is the program's"),
