@@ -211,6 +211,11 @@ fn the_status_leaves_no_doubt() {
         }
         let bill: Value = serde_json::from_slice(&fs::read(s.path("bill")).unwrap()).unwrap();
         assert_eq!(bill["exit_code"], 137);
+        // Nobody reads a bill again that went through a FIFO.
+        let line = "mkfifo fifo; jq .exit_code fifo & \
+            timeout -s KILL 20 jc-run --status-fd 3 --report fifo --rootfs root -- sh -c 'exit 7'
+            code=$?; wait $!; exit $code";
+        tool(s, &format!("{{ {line}; }} 3>events")).code(7).stdout("7\n").stderr("");
         let line = "jc-run --status-fd 3 --rootfs root -- sh -c 'echo $$; sleep 1000 & wait'";
         let outside = format!("{{ {line} | (read -r one; jc-stop -s KILL $(jc-list -q)); }}");
         let killed = tool(s, &format!("{outside} 3>&1 >/dev/null 2>&1")).out();
