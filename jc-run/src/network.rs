@@ -38,6 +38,11 @@ impl Network {
         let Some(word) = mode.strip_prefix("container:") else {
             return Ok(Self { mode: mode.to_owned(), other: None });
         };
+        if Self::has_servers(matches) {
+            return Err(Error::usage(
+                "--dns, --dns-search: another container's network has its own",
+            ));
+        }
         let state = dir::find(base, word)?;
         let pid = state.pid.ok_or_else(|| Error::new(format_args!("{word}: has ended")))?;
         Ok(Self { mode: format!("join:{pid}"), other: Some(state.bundle) })
@@ -46,6 +51,11 @@ impl Network {
     /// Whether it is that of the caller.
     pub fn is_hosts(&self) -> bool {
         self.mode == "host"
+    }
+
+    /// Whether its name servers are to be others than its own.
+    fn has_servers(matches: &ArgMatches) -> bool {
+        matches.contains_id("dns") || matches.contains_id("dns-search")
     }
 
     /// Whether jc-net makes it, and so has something to tell.
@@ -68,8 +78,10 @@ impl Network {
         status_fd: u32,
     ) -> Vec<OsString> {
         let mut options = option("--network", self.mode.as_ref());
-        if self.is_made() {
+        if self.is_made() || Self::has_servers(matches) {
             options.extend(option("--resolv-conf", state_dir.join("resolv.conf").as_os_str()));
+        }
+        if self.is_made() {
             let mut hosts = OsString::from(format!("{hostname}:"));
             hosts.push(state_dir.join("hosts"));
             options.extend(option("--hosts", &hosts));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::ArgMatches;
 use jc_unshare::record::{Record, VERSION};
 use jc_unshare::{Context, Error, Result};
+use rustix::fs::{FileType, fstat};
 
 use crate::input::one_line;
 
@@ -26,14 +27,22 @@ pub fn record(matches: &ArgMatches, pull: impl FnOnce(&str) -> Result<Record>) -
 
 fn from_stdin() -> Result<Record> {
     let stdin = io::stdin();
+    let nothing = || {
+        Error::usage("nothing to run: no record on stdin")
+            .hint("jc-pull IMAGE | jc-run, or --image REF, --rootfs DIR, --record FILE")
+    };
     if stdin.is_terminal() {
-        return Err(Error::usage("nothing to run: no record on stdin")
-            .hint("jc-pull IMAGE | jc-run, or --image REF, --rootfs DIR, --record FILE"));
+        return Err(nothing());
     }
     let line = one_line(stdin.as_fd())?;
     if line.is_empty() {
-        // What was to write it has said why.
-        return Err(Error::new("no record on stdin"));
+        let kind = FileType::from_raw_mode(fstat(&stdin).op("fstat")?.st_mode);
+        return Err(match kind {
+            // Of /dev/null.
+            FileType::CharacterDevice => nothing(),
+            // What was to write it has said why.
+            _ => Error::new("no record on stdin"),
+        });
     }
     Record::parse(&line)
 }

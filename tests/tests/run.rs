@@ -333,6 +333,7 @@ fn what_cannot_be_is_refused_by_whose_it_is() {
             (&["-p", "x"], "jc-net", "x"),
             (&["--network", "none", "-p", "80:80"], "jc-net", "none"),
             (&["--network", "container:none"], TOOL, "none"),
+            (&["--network", "container:none", "--dns", "192.0.2.7"], TOOL, "--dns"),
             (&["--cpus", "none"], "jc-cgroup", "none"),
             (&["--pid", "bogus"], TOOL, "bogus"),
             (&["--userns", "bogus"], TOOL, "bogus"),

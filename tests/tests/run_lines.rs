@@ -31,7 +31,7 @@ const fn with(docker: &'static str, jc: &'static str, code: i32, stdout: &'stati
 }
 
 /// What follows IMAGE for Docker follows `--image IMAGE --` for jc.
-const LINES: [Line; 17] = [
+const LINES: [Line; 19] = [
     // One shot, as the image says and as the user says.
     same("docker run --rm IMAGE", 0, "the image's own\n"),
     same("docker run --rm IMAGE echo mine", 0, "mine\n"),
@@ -76,6 +76,16 @@ const LINES: [Line; 17] = [
         "--shm-size 16m --dns 10.9.9.9 --image IMAGE -- sh -c 'df -k /dev/shm | grep -c 16384; grep -c 10.9.9.9 /etc/resolv.conf'",
         0,
         "1\n1\n",
+    ),
+    same(
+        "docker run --rm --network host --dns 10.9.9.9 IMAGE grep nameserver /etc/resolv.conf",
+        0,
+        "nameserver 10.9.9.9\n",
+    ),
+    same(
+        "docker run --rm --network none --dns-search a.example IMAGE grep search /etc/resolv.conf",
+        0,
+        "search a.example\n",
     ),
 ];
 

@@ -261,3 +261,18 @@ fn when_it_is_killed_so_is_the_container() {
         s.sh("jc-list -aq").run().code(0).stdout("");
     });
 }
+
+#[test]
+fn who_names_nothing_to_run_is_shown_the_ways() {
+    sandbox(|s| {
+        let ways = "hint: jc-pull IMAGE | jc-run, or --image REF, --rootfs DIR, --record FILE";
+        let (status, shown) = Terminal::start(s.sh("jc-run true")).wait();
+        assert_eq!(status.code(), Some(125));
+        assert!(shown.starts_with("jc-run: nothing to run: ") && shown.contains(ways), "{shown}");
+        let nobody = s.sh("jc-run true </dev/null").run().code(125).fails_as("jc-run", "nothing");
+        assert!(nobody.err().contains(ways), "{nobody}");
+        // What was to write the record has said more.
+        let silent = s.sh("exit 3 | jc-run true").run().code(125);
+        silent.stderr("jc-run: no record on stdin\n");
+    });
+}
