@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use jc_unshare::record::{Record, Root};
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, signals};
 use rustix::process::geteuid;
 
 use crate::chain::{Chain, to_json, to_line};
@@ -289,7 +289,9 @@ fn note(
 ) {
     let rootfs = record.rootfs.as_ref().map(|path| path.display().to_string());
     let name = matches.get_one::<String>("name").cloned();
-    let signal = matches.get_one::<String>("stop-signal").or(config.stop_signal.as_ref()).cloned();
+    // What an image has and is none must not keep jc-stop from stopping.
+    let images = config.stop_signal.as_ref().filter(|word| signals::number(word).is_some());
+    let signal = matches.get_one::<String>("stop-signal").or(images).cloned();
     for (key, value) in [
         ("name", name),
         ("image", record.reference.clone().or(rootfs)),

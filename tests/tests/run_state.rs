@@ -387,9 +387,13 @@ fn stopping_takes_the_signal_that_the_image_or_the_user_says() {
         }
         tool(s, &format!("jc-stop {0}; jc-rm {0}", ids.join(" "))).code(0).stderr("");
         tool(s, "jc-stop -s NONSENSE x").code(1);
-        let id = detached(s, &["--rm", "--stop-signal", "WHAT"], &["sleep", "1000"]);
-        tool(s, &format!("jc-stop {id}")).code(2).fails_as("jc-stop", "WHAT");
-        tool(s, &format!("jc-stop -s 9 {id}")).code(0);
+        let wrong = run(s, &["-d", "--stop-signal", "WHAT"], &["sleep", "1000"]);
+        wrong.code(125).stdout("").fails_as("jc-run", "--stop-signal");
+        // An image's is as good as none.
+        let record = r#"{"jc":1,"rootfs":"/srv/root","config":{"StopSignal":"WHAT"}}"#;
+        let id = tool(s, &format!("echo '{record}' | jc-run -d --rm -- sleep 1000")).out();
+        tool(s, &format!("jc-stop -s WHAT {id}")).code(2).fails_as("jc-stop", "WHAT");
+        tool(s, &format!("jc-stop {id}")).code(0).stderr("");
         assert_eq!(list(s, &["-aq"]), "");
     });
 }
