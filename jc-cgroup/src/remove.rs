@@ -1,15 +1,19 @@
 //! Ending groups: killing what is in them, removing their directories, and finding those that nobody
 //! holds any more.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jc_unshare::{Context, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FileType, FlockOperation, Mode, OFlags, RawDir, flock, open};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::hierarchy::Version;
@@ -40,15 +44,19 @@ pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
     if fs::metadata(group).is_ok_and(|meta| meta.nlink() == 2) {
         return Ok(Vec::new());
     }
-    let entries = match fs::read_dir(group) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.on("read", group)?,
+    let directory = match open(group, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(Vec::new()),
+        other => other.on("open", group)?,
     };
+    // Each start looks into each hierarchy; read_dir would have memory mapped and unmapped each time.
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(directory, &mut buffer);
     let mut children = Vec::new();
-    for entry in entries {
+    while let Some(entry) = entries.next() {
         let entry = entry.on("read", group)?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            children.push(entry.path());
+        let name = entry.file_name().to_bytes();
+        if entry.file_type() == FileType::Directory && ![&b"."[..], b".."].contains(&name) {
+            children.push(group.join(OsStr::from_bytes(name)));
         }
     }
     Ok(children)
