@@ -2,14 +2,15 @@
 //! payload itself, and for a detached terminal what it shows.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use jc_unshare::process::Process;
-use jc_unshare::supervise::{Beside, can_be_read};
+use jc_unshare::supervise::{Beside, are_ready, at_end, readable};
 use jc_unshare::{Context, Result};
+use rustix::event::PollFd;
 use rustix::io::Errno;
 
 use crate::console::Console;
@@ -18,7 +19,6 @@ use crate::console::Console;
 pub struct Watch<F, G> {
     /// The FIFO, not blocking, until all has been told.
     fifo: Option<File>,
-    told: String,
     /// Called when the payload has begun.
     started: F,
     /// The payload's descriptor while it runs.
@@ -43,14 +43,14 @@ pub enum Terminal {
 impl<F: FnMut(Process) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     /// Watches these two.
     pub fn new(fifo: File, terminal: Terminal, started: F, ended: G) -> Self {
-        let (fifo, told) = (Some(fifo), String::new());
-        Self { fifo, told, started, payload: None, ended, terminal, outcome: Ok(()) }
+        let fifo = Some(fifo);
+        Self { fifo, started, payload: None, ended, terminal, outcome: Ok(()) }
     }
 
     /// Sees to what is left when the chain has ended.
     pub fn finish(mut self) -> Result<()> {
         while self.outcome.is_ok() {
-            let ready = can_be_read(&self.descriptors())?;
+            let ready = are_ready(self.awaited())?;
             if !ready.contains(&true) {
                 break;
             }
@@ -63,13 +63,13 @@ impl<F: FnMut(Process) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     fn see(&mut self, ready: &[bool]) -> Result<()> {
         let (fifo, rest) = ready.split_at(usize::from(self.fifo.is_some()));
         let (payload, terminal) = rest.split_at(usize::from(self.payload.is_some()));
-        if fifo.contains(&true) && !more_of(self.fifo.as_mut(), &mut self.told)? {
-            self.fifo = None;
-            if let Some(process) = told(&self.told) {
-                (self.started)(process)?;
-                // None if it has ended already: then it is the chain's end that is waited for.
-                self.payload = process.open();
-            }
+        if fifo.contains(&true)
+            && let Some(fifo) = self.fifo.take()
+            && let Some(process) = told(&io::read_to_string(fifo).op("read --started")?)
+        {
+            (self.started)(process)?;
+            // None if it has ended already: then it is the chain's end that is waited for.
+            self.payload = process.open();
         }
         if payload.contains(&true) {
             self.payload = None;
@@ -89,34 +89,21 @@ impl<F: FnMut(Process) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
 }
 
 impl<F: FnMut(Process) -> Result<()>, G: FnMut() -> Result<()>> Beside for Watch<F, G> {
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+    fn awaited(&self) -> Vec<PollFd<'_>> {
         let terminal = match &self.terminal {
             Terminal::None => None,
             Terminal::Awaited(console, ..) => Some(console.as_fd()),
             Terminal::Shown(master, _) => Some(master.as_fd()),
         };
-        let fifo = self.fifo.as_ref().map(AsFd::as_fd);
+        let fifo = self.fifo.as_ref().map(|fifo| at_end(fifo.as_fd()));
         let payload = self.payload.as_ref().map(AsFd::as_fd);
-        fifo.into_iter().chain(payload).chain(terminal).collect()
+        fifo.into_iter().chain(payload.into_iter().chain(terminal).map(readable)).collect()
     }
 
     fn attend(&mut self, ready: &[bool]) {
         if let Err(error) = self.see(ready) {
             (self.fifo, self.payload, self.terminal) = (None, None, Terminal::None);
             self.outcome = Err(error);
-        }
-    }
-}
-
-/// Reads from the FIFO what there is; says whether more may come.
-fn more_of(fifo: Option<&mut File>, told: &mut String) -> Result<bool> {
-    let mut buffer = [0; 256];
-    match fifo.map_or(Ok(0), |fifo| fifo.read(&mut buffer)) {
-        Ok(0) => Ok(false),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(true),
-        other => {
-            told.push_str(&String::from_utf8_lossy(&buffer[..other.op("read --started")?]));
-            Ok(true)
         }
     }
 }

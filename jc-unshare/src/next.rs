@@ -10,11 +10,23 @@ use crate::error::{Context, Result};
 
 /// What a supervisor sees to while its child runs.
 pub trait Beside {
-    /// What can be read when there is something to do.
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>>;
+    /// What is waited for, as for poll(2): [`readable`], or [`at_end`].
+    fn awaited(&self) -> Vec<PollFd<'_>>;
 
-    /// Does it, without waiting for more: for each of the descriptors, whether it can be read.
+    /// Does what is to be done, without waiting for more: for each of the descriptors, whether it has come
+    /// to what is waited for.
     fn attend(&mut self, ready: &[bool]);
+}
+
+/// A descriptor that is to have something to read, or to come to its end.
+pub fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}
+
+/// One that is to come to its end. What is written to it meanwhile wakes nobody, and the writer need not
+/// share its CPU.
+pub fn at_end(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::empty())
 }
 
 /// What an `--init` tells the link outside of the program, through a pipe.
@@ -63,13 +75,16 @@ pub fn last_words(told: &OwnedFd) -> Result<Option<i32>> {
 
 /// Which of the descriptors can be read now, or have come to their end.
 pub fn can_be_read(descriptors: &[BorrowedFd<'_>]) -> Result<Vec<bool>> {
-    wait(descriptors, Some(Instant::now()))
+    are_ready(descriptors.iter().copied().map(readable).collect())
+}
+
+/// Which have come now to what is waited for.
+pub fn are_ready(awaited: Vec<PollFd<'_>>) -> Result<Vec<bool>> {
+    wait(awaited, Some(Instant::now()))
 }
 
 /// The same, waiting for the first until that moment, or for ever.
-pub fn wait(descriptors: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<Vec<bool>> {
-    let fds = descriptors.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
-    let mut fds: Vec<PollFd<'_>> = fds.collect();
+pub fn wait(mut fds: Vec<PollFd<'_>>, deadline: Option<Instant>) -> Result<Vec<bool>> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let time = left.map(|left| Timespec {
@@ -96,9 +111,9 @@ pub fn wait_for_word(
     // Without either, reading the signal waits.
     while told.is_some() || beside.is_some() {
         let pipe = told.as_ref().map(AsFd::as_fd);
-        let others = beside.as_ref().map(|beside| beside.descriptors()).unwrap_or_default();
-        let descriptors: Vec<_> = pipe.into_iter().chain([signals]).chain(others).collect();
-        let ready = wait(&descriptors, None)?;
+        let others = beside.as_ref().map(|beside| beside.awaited()).unwrap_or_default();
+        let own = pipe.into_iter().chain([signals]).map(readable);
+        let ready = wait(own.chain(others).collect(), None)?;
         let (has_word, ready) = ready.split_at(usize::from(told.is_some()));
         // A signal first: what a key did to the program comes to be told after it came here too.
         if ready[0] {

@@ -10,7 +10,7 @@ use rustix::io::{Errno, pread};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Context, Error, Result};
-use crate::next::wait;
+use crate::next::{readable, wait};
 use crate::sys;
 
 /// A process as proc_pid_stat(5) tells it: its first field, and the 22nd, in ticks since boot.
@@ -94,7 +94,7 @@ pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
 
 /// Whether the process of a descriptor ends before that moment (pidfd_open(2)).
 pub fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
-    wait(&[pidfd.as_fd()], Some(deadline)).map(|ready| ready[0])
+    wait(vec![readable(pidfd.as_fd())], Some(deadline)).map(|ready| ready[0])
 }
 
 impl Display for Process {

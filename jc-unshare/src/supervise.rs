@@ -17,8 +17,8 @@ use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
 use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
-pub use crate::next::{Beside, can_be_read};
-use crate::next::{Word, last_words, tell_word, wait_for_word};
+pub use crate::next::{Beside, are_ready, at_end, readable};
+use crate::next::{Word, can_be_read, last_words, tell_word, wait_for_word};
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
