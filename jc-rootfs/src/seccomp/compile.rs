@@ -47,14 +47,17 @@ pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
 }
 
 /// What to do about one number.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-enum Outcome<'a> {
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Outcome {
     #[default]
     Default,
     Always(Action),
-    /// The first whose conditions hold, else the default.
-    If(Vec<(Conditions<'a>, Action)>),
+    /// What the alternatives of that index say.
+    If(u16),
 }
+
+/// Of several rules the first counts whose conditions hold, else the default.
+type Alternatives<'a> = Vec<(Conditions<'a>, Action)>;
 
 /// The conditions of a rule, or that of a call which another one carries.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -82,23 +85,14 @@ impl Conditions<'_> {
     }
 }
 
-impl<'a> Outcome<'a> {
-    fn add(&mut self, conditions: Conditions<'a>, action: Action) {
-        match self {
-            Self::Always(_) => {}
-            _ if conditions.as_slice().is_empty() => *self = Self::Always(action),
-            Self::If(all) => all.push((conditions, action)),
-            Self::Default => *self = Self::If(vec![(conditions, action)]),
-        }
-    }
-}
-
 /// The outcomes of an ABI's numbers.
 struct Outcomes<'a> {
     /// By number.
-    common: Vec<Outcome<'a>>,
+    common: Vec<Outcome>,
     /// By number past [`ARM_BASE`].
-    arm: Vec<Outcome<'a>>,
+    arm: Vec<Outcome>,
+    /// Those of the few numbers whose arguments count.
+    alternatives: Vec<Alternatives<'a>>,
     /// The largest common number that any rule is for.
     last: u32,
 }
@@ -112,12 +106,35 @@ impl<'a> Outcomes<'a> {
         if numbers.len() <= at {
             numbers.resize(at + 1, Outcome::Default);
         }
-        numbers[at].add(conditions, action);
+        let outcome = &mut numbers[at];
+        match *outcome {
+            Outcome::Always(_) => {}
+            _ if conditions.as_slice().is_empty() => *outcome = Outcome::Always(action),
+            Outcome::If(index) => self.alternatives[usize::from(index)].push((conditions, action)),
+            Outcome::Default => {
+                *outcome = Outcome::If(self.alternatives.len() as u16);
+                self.alternatives.push(vec![(conditions, action)]);
+            }
+        }
+    }
+
+    fn are_same(&self, one: Outcome, other: Outcome) -> bool {
+        match (one, other) {
+            (Outcome::If(one), Outcome::If(other)) => {
+                self.alternatives[usize::from(one)] == self.alternatives[usize::from(other)]
+            }
+            _ => one == other,
+        }
     }
 }
 
 fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
-    let mut all = Outcomes { common: Vec::with_capacity(512), arm: Vec::new(), last: 0 };
+    let mut all = Outcomes {
+        common: Vec::with_capacity(512),
+        arm: Vec::new(),
+        alternatives: Vec::new(),
+        last: 0,
+    };
     for rule in &rules.rules {
         for call in rule.calls {
             let number = call.number(abi);
@@ -150,63 +167,74 @@ fn section(code: &mut Writer, rules: &Rules<'_>, abi: Abi) -> Target {
         true => Outcome::Always(Action::errno(ENOSYS)),
         false => Outcome::Default,
     };
-    let mut ranges: Vec<(u32, &Outcome<'_>)> = Vec::with_capacity(128);
+    let mut ranges: Vec<(u32, Outcome)> = Vec::with_capacity(128);
     let mut push = |start: u32, outcome| match ranges.last() {
-        Some((_, last)) if *last == outcome => {}
+        Some((_, last)) if outcomes.are_same(*last, outcome) => {}
         _ => ranges.push((start, outcome)),
     };
     for (number, outcome) in outcomes.common.iter().enumerate() {
-        push(first + number as u32, outcome);
+        push(first + number as u32, *outcome);
     }
     let known = outcomes.common.len() as u32;
     if known <= outcomes.last {
-        push(first + known, &Outcome::Default);
+        push(first + known, Outcome::Default);
     }
-    push(first + outcomes.last + 1, &newer);
+    push(first + outcomes.last + 1, newer);
     if abi == Abi::Arm {
-        push(ARM_BASE, &Outcome::Default);
+        push(ARM_BASE, Outcome::Default);
         for (number, outcome) in outcomes.arm.iter().enumerate() {
-            push(ARM_BASE + number as u32, outcome);
+            push(ARM_BASE + number as u32, *outcome);
         }
-        push(ARM_BASE + outcomes.arm.len() as u32, &Outcome::Default);
+        push(ARM_BASE + outcomes.arm.len() as u32, Outcome::Default);
     }
     // No call at all; see above.
-    push(u32::MAX, &Outcome::Default);
-    search(code, &ranges, rules.default, abi)
+    push(u32::MAX, Outcome::Default);
+    let leaves = Leaves { alternatives: &outcomes.alternatives, default: rules.default, abi };
+    leaves.search(code, &ranges)
 }
 
-/// Each range begins at its number and ends where the next one begins.
-fn search(code: &mut Writer, ranges: &[(u32, &Outcome<'_>)], default: Action, abi: Abi) -> Target {
-    let (lower, upper) = ranges.split_at(ranges.len() / 2);
-    match (ranges, upper.first()) {
-        ([(_, outcome)], _) => leaf(code, outcome, default, abi),
-        (_, Some((start, _))) => {
-            let upper = search(code, upper, default, abi);
-            let lower = search(code, lower, default, abi);
-            code.branch(Test::GreaterOrEqual, *start, upper, lower)
+/// What a search leads to.
+struct Leaves<'a> {
+    alternatives: &'a [Alternatives<'a>],
+    default: Action,
+    abi: Abi,
+}
+
+impl Leaves<'_> {
+    /// Each range begins at its number and ends where the next one begins.
+    fn search(&self, code: &mut Writer, ranges: &[(u32, Outcome)]) -> Target {
+        let (lower, upper) = ranges.split_at(ranges.len() / 2);
+        match (ranges, upper.first()) {
+            ([(_, outcome)], _) => self.leaf(code, *outcome),
+            (_, Some((start, _))) => {
+                let upper = self.search(code, upper);
+                let lower = self.search(code, lower);
+                code.branch(Test::GreaterOrEqual, *start, upper, lower)
+            }
+            (_, None) => Target::Return(self.default.0),
         }
-        (_, None) => Target::Return(default.0),
     }
-}
 
-fn leaf(code: &mut Writer, outcome: &Outcome<'_>, default: Action, abi: Abi) -> Target {
-    let rules = match outcome {
-        Outcome::Default => return Target::Return(default.0),
-        Outcome::Always(action) => return Target::Return(action.0),
-        Outcome::If(rules) => rules,
-    };
-    let loaded = |rule: &(Conditions<'_>, Action)| rule.0.equality();
-    let groups = rules.chunk_by(|a, b| loaded(a).is_some() && loaded(a) == loaded(b)).rev();
-    groups.fold(Target::Return(default.0), |fails, group| match group.first().and_then(loaded) {
-        Some(argument) => one_of(code, argument, group, abi, fails),
-        // By itself.
-        None => group.iter().fold(fails, |fails, (conditions, action)| {
-            let conditions = conditions.as_slice().iter().rev();
-            conditions.fold(Target::Return(action.0), |holds, condition| {
-                compare(code, condition, abi, holds, fails)
-            })
-        }),
-    })
+    fn leaf(&self, code: &mut Writer, outcome: Outcome) -> Target {
+        let rules = match outcome {
+            Outcome::Default => return Target::Return(self.default.0),
+            Outcome::Always(action) => return Target::Return(action.0),
+            Outcome::If(index) => &self.alternatives[usize::from(index)],
+        };
+        let loaded = |rule: &(Conditions<'_>, Action)| rule.0.equality();
+        let groups = rules.chunk_by(|a, b| loaded(a).is_some() && loaded(a) == loaded(b)).rev();
+        let default = Target::Return(self.default.0);
+        groups.fold(default, |fails, group| match group.first().and_then(loaded) {
+            Some(argument) => one_of(code, argument, group, self.abi, fails),
+            // By itself.
+            None => group.iter().fold(fails, |fails, (conditions, action)| {
+                let conditions = conditions.as_slice().iter().rev();
+                conditions.fold(Target::Return(action.0), |holds, condition| {
+                    compare(code, condition, self.abi, holds, fails)
+                })
+            }),
+        })
+    }
 }
 
 /// Compares an argument with the values of several rules, the upper half of which is the same.
