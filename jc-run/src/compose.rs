@@ -106,7 +106,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     ));
 
     let mut state = State::new(id, &state_dir);
-    note(&mut state, matches, record, &config, &payload);
+    note(&mut state, matches, record, &config, &payload)?;
     let kinds = spaces.kinds(!user.is_empty(), !network.is_hosts());
     let joining = [
         has_cgroup.then(|| link("jc-cgroup", [parent(matches), words(&["--join", id])])),
@@ -286,17 +286,14 @@ fn note(
     record: &Record,
     config: &Config,
     payload: &[OsString],
-) {
+) -> Result<()> {
     let rootfs = record.rootfs.as_ref().map(|path| path.display().to_string());
     let name = matches.get_one::<String>("name").cloned();
-    // What an image has and is none must not keep jc-stop from stopping.
-    let images = config.stop_signal.as_ref().filter(|word| signals::number(word).is_some());
-    let signal = matches.get_one::<String>("stop-signal").or(images).cloned();
     for (key, value) in [
         ("name", name),
         ("image", record.reference.clone().or(rootfs)),
         ("digest", record.digest.clone()),
-        ("stop-signal", signal),
+        ("stop-signal", stop_signal(matches, config)?),
         ("keep", is_kept(matches).then(|| "true".to_owned())),
         ("command", Some(String::from_utf8_lossy(&to_line(payload)).into_owned())),
     ] {
@@ -306,6 +303,17 @@ fn note(
     }
     let labels = matches.get_many::<(String, String)>("label").into_iter().flatten();
     state.annotations.extend(labels.cloned());
+    Ok(())
+}
+
+/// The signal that jc-stop is to send. What an image has and is none must not keep it from stopping.
+fn stop_signal(matches: &ArgMatches, config: &Config) -> Result<Option<String>> {
+    let is_signal = |word: &&String| signals::number(word).is_some();
+    match matches.get_one::<String>("stop-signal") {
+        None => Ok(config.stop_signal.as_ref().filter(is_signal).cloned()),
+        Some(word) if is_signal(&word) => Ok(Some(word.clone())),
+        Some(word) => Err(Error::usage(format_args!("--stop-signal {word}: not a signal"))),
+    }
 }
 
 /// The options with the values that variables and files have here and now.

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, value_parser};
-use jc_unshare::signals;
 
 /// What it runs, and what becomes of that.
 pub fn args() -> Vec<Arg> {
@@ -32,7 +31,6 @@ pub fn args() -> Vec<Arg> {
             .value_parser(value_parser!(OsString))
             .help("Instead of the image's entry point; empty for none"),
         text("stop-signal", "SIGNAL")
-            .value_parser(signal)
             .help("What jc-stop sends, else what the image says, else TERM"),
         flag("detach").short('d').help("Print the ID once the program runs, and leave it running"),
         flag("interactive").short('i').help("Keep stdin open, with -d too"),
@@ -97,10 +95,6 @@ pub fn state_dir() -> Arg {
         .value_name("DIR")
         .value_parser(value_parser!(PathBuf))
         .help("Where containers are recorded [default: $JC_STATE_DIR, or /run/jc, or $XDG_RUNTIME_DIR/jc]")
-}
-
-fn signal(word: &str) -> Result<String, &'static str> {
-    signals::number(word).map(|_| word.to_owned()).ok_or("not a signal")
 }
 
 /// Docker's rule for names.
