@@ -1,6 +1,7 @@
 //! Mounts that the command line asks for: made detached, put in their places later.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -52,7 +53,12 @@ fn detach_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
         propagation::SLAVE => require_peer(path, &["shared:", "master:"])?,
         _ => {}
     }
-    let tree = clone_mount(path, bind.recursive)?;
+    let tree = clone_mount(path, bind.recursive).map_err(|e| match path.symlink_metadata() {
+        Err(none) if none.kind() == ErrorKind::NotFound => {
+            e.hint("SRC:DST:create makes a directory of that name")
+        }
+        _ => e,
+    })?;
     require_without(&tree, bind.without, "bind", path)?;
     mount_setattr(tree.as_fd(), attributes, bind.propagation, bind.recursive)
         .on("mount_setattr", path)?;

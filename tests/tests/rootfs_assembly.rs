@@ -142,10 +142,11 @@ fn a_bind_brings_what_is_mounted_below_it() {
 fn a_source_is_made_only_if_that_is_asked_for() {
     sandbox(|s| {
         root(s, "root");
-        in_layer(s, &["-v", "new:/x"], ":")
+        let missing = in_layer(s, &["-v", "new:/x"], ":")
             .run()
             .code(125)
             .fails_as("jc-rootfs", "open_tree new: No such file or directory");
+        assert!(missing.err().contains("hint: SRC:DST:create"), "{missing}");
         in_layer(s, &["-v", "new:/x:create"], "touch /x/a").run().code(0);
         in_layer(s, &["-v", "new:/x:create"], "ls /x").run().code(0).stdout("a\n");
         assert!(s.path("new/a").exists());
