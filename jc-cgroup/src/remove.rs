@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jc_unshare::{Context, Result};
-use rustix::fs::{FileType, FlockOperation, Mode, OFlags, RawDir, flock, open};
+use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -48,11 +47,9 @@ pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
         Err(Errno::NOENT) => return Ok(Vec::new()),
         other => other.on("open", group)?,
     };
-    // Each start looks into each hierarchy; read_dir would have memory mapped and unmapped each time.
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(directory, &mut buffer);
     let mut children = Vec::new();
-    while let Some(entry) = entries.next() {
+    // Each start looks into each hierarchy; read_dir would have memory mapped and unmapped each time.
+    for entry in Dir::new(directory).on("read", group)? {
         let entry = entry.on("read", group)?;
         let name = entry.file_name().to_bytes();
         if entry.file_type() == FileType::Directory && ![&b"."[..], b".."].contains(&name) {

@@ -185,10 +185,9 @@ impl Container {
     fn note_end(&mut self, exit: Exit) -> Value {
         let code = exit.code();
         // A bill can go to what is no file, where there is nothing to read, or nobody who writes.
-        let is_file = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.is_file());
         let told = |path: &Path| {
-            let text = is_file(path).then(|| fs::read(path).ok()).flatten()?;
-            serde_json::from_slice::<Value>(&text).ok()
+            fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+            serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok()
         };
         let signal = match told(&self.path(EXIT)) {
             Some(end) => end.get("signal").and_then(Value::as_u64),

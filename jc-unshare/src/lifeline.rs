@@ -24,10 +24,10 @@ impl Lifeline {
     /// already hung up the pipe. To be called again after a change of credentials, which disarms it.
     pub fn hold(&self, signal: Signal) -> Result<()> {
         set_pdeathsig(signal).op("PR_SET_PDEATHSIG")?;
-        match can_be_read(&[self.0.as_fd()])?[..] {
-            [false] => Ok(()),
+        match can_be_read(self.0.as_fd())? {
+            false => Ok(()),
             // Of what it failed it has told, and who killed it knows.
-            _ => Err(Error::quiet()),
+            true => Err(Error::quiet()),
         }
     }
 }

@@ -63,7 +63,7 @@ fn read_word(told: &OwnedFd) -> Result<Option<Word>> {
 pub fn last_words(told: &OwnedFd) -> Result<Option<i32>> {
     let mut killed = None;
     // The end of the pipe is not a word, and is seen again.
-    while can_be_read(&[told.as_fd()])?[0]
+    while can_be_read(told.as_fd())?
         && let Some(word) = read_word(told)?
     {
         if let Word::Killed(signal) = word {
@@ -73,9 +73,9 @@ pub fn last_words(told: &OwnedFd) -> Result<Option<i32>> {
     Ok(killed)
 }
 
-/// Which of the descriptors can be read now, or have come to their end.
-pub fn can_be_read(descriptors: &[BorrowedFd<'_>]) -> Result<Vec<bool>> {
-    are_ready(descriptors.iter().copied().map(readable).collect())
+/// Whether a descriptor can be read now, or has come to its end.
+pub fn can_be_read(fd: BorrowedFd<'_>) -> Result<bool> {
+    are_ready(vec![readable(fd)]).map(|ready| ready[0])
 }
 
 /// Which have come now to what is waited for.

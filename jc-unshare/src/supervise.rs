@@ -326,7 +326,7 @@ impl Child {
     /// Whether the child has come to its exec, or as `--init` to waiting: then it has let go of its
     /// end of the pipe.
     fn has_begun(&self) -> Result<bool> {
-        Ok(can_be_read(&[self.alive.as_fd()])?[0])
+        can_be_read(self.alive.as_fd())
     }
 
     /// Whether the kernel drops this signal, because the child is PID 1 of a namespace and leaves it

@@ -2,6 +2,8 @@
 
 #![cfg(target_os = "linux")]
 
+use std::fs;
+
 use jc_tests::roots::busybox_root;
 use jc_tests::{Ran, Sandbox, sandbox};
 use serde_json::{Value, json};
@@ -209,5 +211,32 @@ fn print_reads_a_record_as_running_does() {
         s.sh(&chain).run().code(0).stdout("from the config\n");
         s.jc("jc-list").args(["-a", "-q"]).run().code(0).stdout("");
         run(s, &json!({}), &["--print"]).code(125).stdout("").fails_as(TOOL, "");
+    });
+}
+
+#[test]
+fn the_state_dir_is_where_it_is_said_to_be() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        for (set, options) in [("", "--state-dir states"), ("JC_STATE_DIR=/srv/states", "")] {
+            let line = |tool: &str| format!("{set} {tool} {options}");
+            let run = format!("{} -d --name x --rootfs root -- sleep 1000", line("jc-run"));
+            s.sh(&run).run().code(0).stderr("");
+            assert!(fs::exists("/srv/states/x/state.json").unwrap());
+            assert!(!fs::exists("/run/jc").unwrap());
+            let exec = format!("{} x echo in", line("jc-exec"));
+            s.sh(&exec).run().code(0).stdout("in\n");
+            s.sh(&format!("{} -f x", line("jc-rm"))).run().code(0).stderr("");
+            // It was asked for by name, so it stays.
+            assert_eq!(fs::read_dir("/srv/states").unwrap().count(), 0);
+        }
+        s.sh("chown 5 states; jc-run --state-dir states --rootfs root true")
+            .run()
+            .code(125)
+            .fails_as("jc-run", "states");
+        s.sh("jc-run --state-dir root/etc/passwd --rootfs root true")
+            .run()
+            .code(125)
+            .fails_as("jc-run", "");
     });
 }

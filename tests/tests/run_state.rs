@@ -476,28 +476,3 @@ fn stdin_stays_open_for_who_asks() {
         tool(s, &format!("jc-rm {id}")).code(0);
     });
 }
-
-#[test]
-fn the_state_dir_is_where_it_is_said_to_be() {
-    sandbox(|s| {
-        busybox_root(s, "root");
-        for (set, options) in [("", "--state-dir states"), ("JC_STATE_DIR=/srv/states", "")] {
-            let line = |tool: &str| format!("{set} {tool} {options}");
-            let run = format!("{} -d --name x --rootfs root -- sleep 1000", line("jc-run"));
-            tool(s, &run).code(0).stderr("");
-            assert!(fs::exists("/srv/states/x/state.json").unwrap());
-            assert!(!fs::exists("/run/jc").unwrap());
-            let exec = format!("{} x echo in", line("jc-exec"));
-            tool(s, &exec).code(0).stdout("in\n");
-            tool(s, &format!("{} -f x", line("jc-rm"))).code(0).stderr("");
-            // It was asked for by name, so it stays.
-            assert_eq!(fs::read_dir("/srv/states").unwrap().count(), 0);
-        }
-        tool(s, "chown 5 states; jc-run --state-dir states --rootfs root true")
-            .code(125)
-            .fails_as("jc-run", "states");
-        tool(s, "jc-run --state-dir root/etc/passwd --rootfs root true")
-            .code(125)
-            .fails_as("jc-run", "");
-    });
-}
