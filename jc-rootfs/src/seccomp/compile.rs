@@ -1,15 +1,12 @@
 //! From rules to a program. A binary search over ranges of numbers with the same outcome finds that
-//! in some seven comparisons, and the kernel takes a short program in fast.
+//! in some seven comparisons. The kernel takes a program in the sooner the shorter it is.
 
 use jc_unshare::{Error, Result};
 
 use super::abi::{Abi, X32_BIT};
 use super::bpf::{ARCH, Instruction, MAX, NUMBER, Target, Test, Writer, and, high, load, low};
-use super::mux;
-use super::rules::{Action, Condition, ENOSYS, Operator, Rules};
-
-/// Where ARM's own numbers begin (`__ARM_NR_BASE`).
-const ARM_BASE: u32 = 0xF_0000;
+use super::outcomes::{Conditions, Outcome, Outcomes, Place, Range};
+use super::rules::{Action, Condition, Operator, Rules};
 
 /// Compiles rules. The architecture is looked at first, so that a number never counts for another ABI.
 pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
@@ -46,180 +43,44 @@ pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
     }
 }
 
-/// What to do about one number.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Outcome {
-    #[default]
-    Default,
-    Always(Action),
-    /// What the alternatives of that index say.
-    If(u16),
-}
-
-/// Of several rules the first counts whose conditions hold, else the default.
-type Alternatives<'a> = Vec<(Conditions<'a>, Action)>;
-
-/// The conditions of a rule, or that of a call which another one carries.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Conditions<'a> {
-    Rule(&'a [Condition]),
-    Carried(Condition),
-}
-
-impl Conditions<'_> {
-    fn as_slice(&self) -> &[Condition] {
-        match self {
-            Self::Rule(conditions) => conditions,
-            Self::Carried(condition) => std::slice::from_ref(condition),
-        }
-    }
-
-    /// The argument and the upper half of what it is to be equal to, if that is all.
-    fn equality(&self) -> Option<(u8, u32)> {
-        match self.as_slice() {
-            [Condition { argument, operator: Operator::Equal, value }] => {
-                Some((*argument, (value >> 32) as u32))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// The outcomes of an ABI's numbers.
-struct Outcomes<'a> {
-    /// By number.
-    common: Vec<Outcome>,
-    /// By number past [`ARM_BASE`].
-    arm: Vec<Outcome>,
-    /// Those of the few numbers whose arguments count.
-    alternatives: Vec<Alternatives<'a>>,
-    /// The largest common number that any rule is for.
-    last: u32,
-}
-
-impl<'a> Outcomes<'a> {
-    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
-        let (numbers, at) = match number.checked_sub(ARM_BASE) {
-            Some(at) => (&mut self.arm, at as usize),
-            None => (&mut self.common, number as usize),
-        };
-        if numbers.len() <= at {
-            numbers.resize(at + 1, Outcome::Default);
-        }
-        let outcome = &mut numbers[at];
-        match *outcome {
-            Outcome::Always(_) => {}
-            _ if conditions.as_slice().is_empty() => *outcome = Outcome::Always(action),
-            Outcome::If(index) => self.alternatives[usize::from(index)].push((conditions, action)),
-            Outcome::Default => {
-                *outcome = Outcome::If(self.alternatives.len() as u16);
-                self.alternatives.push(vec![(conditions, action)]);
-            }
-        }
-    }
-
-    fn are_same(&self, one: Outcome, other: Outcome) -> bool {
-        match (one, other) {
-            (Outcome::If(one), Outcome::If(other)) => {
-                self.alternatives[usize::from(one)] == self.alternatives[usize::from(other)]
-            }
-            _ => one == other,
-        }
-    }
-}
-
-fn outcomes<'a>(rules: &Rules<'a>, abi: Abi) -> Outcomes<'a> {
-    let mut all = Outcomes {
-        common: Vec::with_capacity(512),
-        arm: Vec::new(),
-        alternatives: Vec::new(),
-        last: 0,
-    };
-    for rule in &rules.rules {
-        for call in rule.calls {
-            let number = call.number(abi);
-            if let Some(number) = number.filter(|number| *number < ARM_BASE) {
-                all.last = all.last.max(number);
-            }
-            // What the default does anyway needs no rule.
-            if rule.action == rules.default {
-                continue;
-            }
-            if let Some(number) = number {
-                all.add(number, Conditions::Rule(rule.conditions), rule.action);
-            }
-            if abi == Abi::X86
-                && rule.conditions.is_empty()
-                && let Some((carrier, condition)) = mux::carried(*call)
-            {
-                all.add(carrier, Conditions::Carried(condition), rule.action);
-            }
-        }
-    }
-    all
-}
-
 /// Writes what is done for an ABI. The number is loaded.
 fn section(code: &mut Writer, rules: &Rules<'_>, abi: Abi) -> Target {
-    let outcomes = outcomes(rules, abi);
-    let first = if abi == Abi::X32 { X32_BIT } else { 0 };
-    let newer = match rules.newer_is_enosys() {
-        true => Outcome::Always(Action::errno(ENOSYS)),
-        false => Outcome::Default,
-    };
-    let mut ranges: Vec<(u32, Outcome)> = Vec::with_capacity(128);
-    let mut push = |start: u32, outcome| match ranges.last() {
-        Some((_, last)) if outcomes.are_same(*last, outcome) => {}
-        _ => ranges.push((start, outcome)),
-    };
-    for (number, outcome) in outcomes.common.iter().enumerate() {
-        push(first + number as u32, *outcome);
-    }
-    let known = outcomes.common.len() as u32;
-    if known <= outcomes.last {
-        push(first + known, Outcome::Default);
-    }
-    push(first + outcomes.last + 1, newer);
-    if abi == Abi::Arm {
-        push(ARM_BASE, Outcome::Default);
-        for (number, outcome) in outcomes.arm.iter().enumerate() {
-            push(ARM_BASE + number as u32, *outcome);
-        }
-        push(ARM_BASE + outcomes.arm.len() as u32, Outcome::Default);
-    }
-    // No call at all; see above.
-    push(u32::MAX, Outcome::Default);
-    let leaves = Leaves { alternatives: &outcomes.alternatives, default: rules.default, abi };
-    leaves.search(code, &ranges)
+    let outcomes = Outcomes::of(rules, abi);
+    let ranges = outcomes.ranges(if abi == Abi::X32 { X32_BIT } else { 0 }, abi);
+    Leaves { outcomes, default: rules.default, abi }.search(code, &ranges)
 }
 
 /// What a search leads to.
 struct Leaves<'a> {
-    alternatives: &'a [Alternatives<'a>],
+    outcomes: Outcomes<'a>,
     default: Action,
     abi: Abi,
 }
 
 impl Leaves<'_> {
-    /// Each range begins at its number and ends where the next one begins.
-    fn search(&self, code: &mut Writer, ranges: &[(u32, Outcome)]) -> Target {
+    fn search(&self, code: &mut Writer, ranges: &[Range]) -> Target {
         let (lower, upper) = ranges.split_at(ranges.len() / 2);
-        match (ranges, upper.first()) {
-            ([(_, outcome)], _) => self.leaf(code, *outcome),
-            (_, Some((start, _))) => {
+        match (ranges, upper) {
+            ([range], _) => {
+                let others = self.leaf(code, range.outcome);
+                range.except.iter().fold(others, |others, (number, outcome)| {
+                    let this = self.leaf(code, *outcome);
+                    code.branch(Test::Equal, *number, this, others)
+                })
+            }
+            (_, [first, ..]) => {
                 let upper = self.search(code, upper);
                 let lower = self.search(code, lower);
-                code.branch(Test::GreaterOrEqual, *start, upper, lower)
+                code.branch(Test::GreaterOrEqual, first.start, upper, lower)
             }
-            (_, None) => Target::Return(self.default.0),
+            (_, []) => Target::Return(self.default.0),
         }
     }
 
-    fn leaf(&self, code: &mut Writer, outcome: Outcome) -> Target {
-        let rules = match outcome {
-            Outcome::Default => return Target::Return(self.default.0),
+    fn leaf(&self, code: &mut Writer, place: Place) -> Target {
+        let rules = match self.outcomes.get(place) {
             Outcome::Always(action) => return Target::Return(action.0),
-            Outcome::If(index) => &self.alternatives[usize::from(index)],
+            Outcome::If(alternatives) => alternatives,
         };
         let loaded = |rule: &(Conditions<'_>, Action)| rule.0.equality();
         let groups = rules.chunk_by(|a, b| loaded(a).is_some() && loaded(a) == loaded(b)).rev();
@@ -246,11 +107,23 @@ fn one_of(
     fails: Target,
 ) -> Target {
     let argument = u32::from(argument);
-    let tests = rules.iter().rev().flat_map(|(conditions, action)| {
-        conditions.as_slice().iter().map(move |condition| (condition.value as u32, action))
+    let values = rules.iter().flat_map(|(conditions, action)| {
+        conditions.as_slice().iter().map(|condition| (condition.value as u32, action.0))
     });
-    let tests = tests.fold(fails, |next, (value, action)| {
-        code.branch(Test::Equal, value, Target::Return(action.0), next)
+    let mut values: Vec<(u32, u32)> = values.collect();
+    // The first rule for a value counts.
+    values.sort_by_key(|(value, _)| *value);
+    values.dedup_by_key(|(value, _)| *value);
+    let runs = values.chunk_by(|one, next| one.0 + 1 == next.0 && one.1 == next.1);
+    // The largest are looked for first, so that what comes later need not be told from them.
+    let tests = runs.fold(fails, |next, run| match run {
+        [(first, action), _, .., (last, _)] => {
+            let next = code.branch(Test::GreaterOrEqual, *first, Target::Return(*action), next);
+            code.branch(Test::Greater, *last, fails, next)
+        }
+        _ => run.iter().fold(next, |next, (value, action)| {
+            code.branch(Test::Equal, *value, Target::Return(*action), next)
+        }),
     });
     let lower = code.plain(load(low(argument)), tests);
     if !abi.is_wide() {
@@ -313,7 +186,8 @@ fn compare(
 #[cfg(test)]
 mod tests {
     use super::super::bpf::run;
-    use super::super::rules::Rule;
+    use super::super::outcomes::ARM_BASE;
+    use super::super::rules::{ENOSYS, Rule};
     use super::super::syscalls::Index;
     use super::*;
 
@@ -401,6 +275,53 @@ mod tests {
         };
         assert_eq!(length(&["read", "write", "open", "close"]), length(&["read"]));
         assert!(length(&["read", "open"]) > length(&["read", "write"]));
+    }
+
+    #[test]
+    fn numbers_that_differ_from_their_neighbours_are_told_from_them() {
+        let names = ["read", "open", "stat", "lstat", "lseek", "mprotect", "brk", "rt_sigprocmask"];
+        let calls = names.map(index);
+        let old = [condition(0, Operator::Less, 12)];
+        let ioctl = [index("ioctl")];
+        let rules = vec![
+            Rule { calls: &calls, action: Action::ALLOW, conditions: &[] },
+            Rule { calls: &ioctl, action: Action::LOG, conditions: &old },
+        ];
+        let rules = Rules { abis: &[Abi::X86_64], default: Action::errno(1), rules };
+        let program = compile(&rules).unwrap();
+        for (number, first) in (0..=20).flat_map(|number| [(number, 11), (number, 12)]) {
+            let expected = match number {
+                0 | 2 | 4 | 6 | 8 | 10 | 12 | 14 => Action::ALLOW,
+                16 if first == 11 => Action::LOG,
+                ..=16 => Action::errno(1),
+                _ => Action::errno(ENOSYS),
+            };
+            let found = run(&program, number, Abi::X86_64.audit_arch(), [first, 0, 0, 0, 0, 0]);
+            assert_eq!(Action(found), expected, "{number} {first}");
+        }
+    }
+
+    #[test]
+    fn values_in_a_row_are_looked_at_together() {
+        const LAST: u64 = u32::MAX as u64;
+        let calls = [index("ioctl")];
+        let allowed = [9, 3, 4, 5, 6, 7, 11, 20, 21, 5, LAST - 2, LAST - 1, LAST];
+        let compiled = |values: &[u64]| {
+            let conditions: Vec<_> =
+                values.iter().map(|value| [condition(1, Operator::Equal, *value)]).collect();
+            let rule = |conditions| Rule { calls: &calls, action: Action::ALLOW, conditions };
+            let rules = conditions.iter().map(|conditions| rule(&conditions[..])).collect();
+            let default = Action::errno(1);
+            compile(&Rules { abis: &[Abi::X86_64], default, rules }).unwrap()
+        };
+        let program = compiled(&allowed);
+        for value in (0..30).chain(LAST - 5..LAST + 10) {
+            let expected = if allowed.contains(&value) { Action::ALLOW } else { Action::errno(1) };
+            let arguments = [0, value, 0, 0, 0, 0];
+            let found = run(&program, 16, Abi::X86_64.audit_arch(), arguments);
+            assert_eq!(Action(found), expected, "{value:#x}");
+        }
+        assert_eq!(compiled(&[3, 4, 5, 6, 7, 8]).len(), compiled(&[3, 4, 5]).len());
     }
 
     #[test]

@@ -159,6 +159,6 @@ mod tests {
     #[test]
     fn the_program_is_short() {
         let length = compile(&rules(0)).unwrap().len();
-        assert!(length < 450, "{length}");
+        assert!(length < 300, "{length}");
     }
 }

@@ -12,6 +12,7 @@ mod bpf;
 mod compile;
 mod default;
 mod mux;
+mod outcomes;
 mod profile;
 mod rules;
 mod syscalls;

@@ -3,7 +3,7 @@
 
 use super::abi::Abi;
 use super::rules::{Condition, Operator};
-use super::syscalls::{Index, calls};
+use super::syscalls::{COUNT, Index, calls};
 
 const CARRIERS: &[Index] = calls!("socketcall ipc");
 
@@ -16,13 +16,31 @@ const SOCKETS: &[Index] = calls!(
 /// With their numbers (Linux' ipc.h).
 const IPC: &[Index] =
     calls!("semop semget semctl semtimedop msgsnd msgrcv msgget msgctl shmat shmdt shmget shmctl");
-const IPC_NUMBERS: [u64; 12] = [1, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23, 24];
+const IPC_NUMBERS: [u8; 12] = [1, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23, 24];
+
+/// For each system call the place of its carrier and the number that it has there, 0 if it is carried
+/// by none.
+static CARRIED: [(u8, u8); COUNT] = {
+    let mut carried = [(0, 0); COUNT];
+    let mut at = 0;
+    while at < SOCKETS.len() {
+        carried[SOCKETS[at].place()] = (0, at as u8 + 1);
+        at += 1;
+    }
+    at = 0;
+    while at < IPC.len() {
+        carried[IPC[at].place()] = (1, IPC_NUMBERS[at]);
+        at += 1;
+    }
+    carried
+};
 
 /// The number of the call that carries this one on x86, and the condition by which it does.
 pub fn carried(call: Index) -> Option<(u32, Condition)> {
-    let socket = SOCKETS.iter().position(|known| *known == call).map(|at| (0, at as u64 + 1));
-    let (carrier, value) = socket
-        .or_else(|| IPC.iter().position(|known| *known == call).map(|at| (1, IPC_NUMBERS[at])))?;
-    let condition = Condition { argument: 0, operator: Operator::Equal, value };
-    Some((CARRIERS[carrier].number(Abi::X86)?, condition))
+    let (carrier, value) = CARRIED[call.place()];
+    if value == 0 {
+        return None;
+    }
+    let condition = Condition { argument: 0, operator: Operator::Equal, value: value.into() };
+    Some((CARRIERS[usize::from(carrier)].number(Abi::X86)?, condition))
 }

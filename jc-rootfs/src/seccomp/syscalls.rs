@@ -5,7 +5,8 @@ use super::abi::{ABIS, Abi};
 /// Read when this is compiled, so that nothing of it is done at a start.
 const TEXT: &[u8] = include_bytes!("syscalls.tbl");
 
-const COUNT: usize = count();
+/// How many there are.
+pub const COUNT: usize = count();
 
 static TABLE: [Call; COUNT] = parse();
 
@@ -30,9 +31,14 @@ impl Index {
         found.ok().map(|index| Self(index as u16))
     }
 
+    /// Where it is in the table.
+    pub const fn place(self) -> usize {
+        self.0 as usize
+    }
+
     /// Its number, without the bit of x32.
     pub fn number(self, abi: Abi) -> Option<u32> {
-        let number = TABLE.get(self.0 as usize)?.numbers[abi as usize];
+        let number = TABLE.get(self.place())?.numbers[abi as usize];
         if number == NONE { None } else { Some(number) }
     }
 }
