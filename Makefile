@@ -29,6 +29,7 @@ $(version) (Debian 12 has no newer one),there is none here): install it with rus
 # Position-dependent code: static-pie relocates itself at each start.
 ifneq (,$(findstring -linux-,$(triple)))
 static := -C target-feature=+crt-static -C relocation-model=static
+few_segments := -C link-arg=-Wl,-z,noseparate-code
 endif
 
 pages := $(wildcard man/*.[1-9])
@@ -37,22 +38,23 @@ pages := $(wildcard man/*.[1-9])
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
-# chains is built with it, if rustup has it or gets it, and not for the most speed: what is small has
-# fewer pages to map. jc-pull stands in none, moves bytes, and has parts in C.
+# chains is built with it, if rustup has it or gets it. It is built to be small and in few segments:
+# at a start nearly all code runs once, and what counts is how much has to be mapped and fetched.
+# jc-pull stands in none, moves bytes, and has parts in C.
 musl := $(if $(findstring -linux-gnu,$(triple)),$(subst -linux-gnu,-linux-musl,$(triple)))
 has_musl = $(and $(musl),$(shell PATH='$(PATH)'; \
 	[ ! -d "$$(rustc --print target-libdir --target $(musl))" ] || echo yes))
 chain = $(if $(has_musl),$(musl),$(triple))
 
 # --target, also for the host: flags given with it reach no build script and no proc macro.
-build = RUSTFLAGS='$(strip $(RUSTFLAGS) $(static))' $(cargo) build --locked --release --bins
+build = RUSTFLAGS='$(strip $(RUSTFLAGS) $(static) $(1))' $(cargo) build --locked --release --bins
 
 # Copied, not linked: a file that is written at one go is in larger pieces in the page cache, and they are
 # mapped in fewer steps at each start.
 all: musl
-	CARGO_PROFILE_RELEASE_OPT_LEVEL=2 \
-	$(build) --target $(chain) --workspace --exclude jc-pull
-	$(build) --target $(triple) --package jc-pull
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
+	$(call build,$(few_segments)) --target $(chain) --workspace --exclude jc-pull
+	$(call build) --target $(triple) --package jc-pull
 	@rm -rf '$(bin)' && mkdir -p '$(bin)'
 	@cargo metadata --locked --no-deps --format-version 1 | tr '{' '\n' | \
 	sed -n 's/.*"kind":\["bin"\].*"name":"\([^"]*\)".*/\1/p' | while read -r name; do \
