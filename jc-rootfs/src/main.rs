@@ -9,5 +9,5 @@ fn main() -> ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
-    jc_rootfs::TOOL.main_with(jc_rootfs::command, |matches| jc_rootfs::run(&matches))
+    jc_rootfs::TOOL.main_with(jc_rootfs::command, jc_rootfs::run)
 }

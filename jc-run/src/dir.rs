@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use clap::ArgMatches;
 use jc_unshare::exec::tool;
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, unlinkat};
 use rustix::process::{geteuid, getuid};
 
 use crate::state::{State, Status, now};
@@ -95,7 +95,7 @@ impl Held {
                 fs::remove_file(&link).on("remove", &link)?;
             }
         }
-        match fs::remove_dir_all(&self.path) {
+        match remove_files(&self.path).or_else(|_| fs::remove_dir_all(&self.path)) {
             // Files of a user namespace, which only its root may remove.
             Err(e) if e.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
                 remove_as_mapped(&self.path)
@@ -192,6 +192,20 @@ fn sweep_one(path: &Path) -> bool {
         }
         _ => held.remove().is_ok(),
     }
+}
+
+/// Removes a directory that holds files only, which a state dir mostly does: the general way to remove
+/// one is a hundredth of a start slower.
+fn remove_files(path: &Path) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(path, flags, Mode::empty())?;
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        if entry.file_type() != FileType::Directory {
+            unlinkat(&directory, entry.file_name(), AtFlags::empty())?;
+        }
+    }
+    fs::remove_dir(path)
 }
 
 /// `rm -r` in the user namespace that the files were made in.

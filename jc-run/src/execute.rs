@@ -58,17 +58,17 @@ pub fn command() -> Command {
 }
 
 /// Executes the program and hands on its exit code.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    let operands: Vec<OsString> = values(&matches, "operands").cloned().collect();
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let operands: Vec<OsString> = values(matches, "operands").cloned().collect();
     let Some((id, program)) = operands.split_first() else {
         return Err(Error::usage("no container given"));
     };
     let program = program.strip_prefix(&["--".into()][..]).unwrap_or(program);
     jc_unshare::require_program(program)?;
-    let base = dir::base(&matches)?;
+    let base = dir::base(matches)?;
     let state = dir::find(&base, &id.to_string_lossy())?;
     let console = state.bundle.join(format!("console.{}", id::random()?));
-    let chain = Chain::new(links(&matches, &state, &console)?, program.to_vec()).locate()?;
+    let chain = Chain::new(links(matches, &state, &console)?, program.to_vec()).locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
         return chain.print(form, || chain.to_shell());
     }

@@ -27,8 +27,8 @@ pub fn command() -> Command {
 }
 
 /// Sweeps, and prints.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    let mut states = containers(&dir::base(&matches)?)?;
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let mut states = containers(&dir::base(matches)?)?;
     states.retain(|state| matches.get_flag("all") || state.status != Status::Stopped);
     let text = match () {
         () if matches.get_flag("quiet") => {

@@ -41,8 +41,8 @@ pub fn command() -> Command {
 }
 
 /// Prints them: stdout to stdout, stderr to stderr.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    let (_, states) = tools::named(&matches)?;
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let (_, states) = tools::named(matches)?;
     let Some(state) = states.first() else { return Ok(ExitCode::SUCCESS) };
     let mut outputs: Vec<Output> = Vec::new();
     for (name, other) in [("stdout", "stderr"), ("stderr", "stdout")] {

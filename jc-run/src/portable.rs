@@ -47,11 +47,11 @@ pub fn command() -> Command {
 }
 
 /// Does what the command line says: this process becomes the payload, by way of jc-rootfs.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    refused::check(&matches)?;
-    check(&matches)?;
-    let record = source::record(&matches, |_| Err(lacks("image")))?;
-    let chain = chain(&matches, &record)?.locate()?;
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    refused::check(matches)?;
+    check(matches)?;
+    let record = source::record(matches, |_| Err(lacks("image")))?;
+    let chain = chain(matches, &record)?.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
         return chain.print(form, || chain.to_shell());
     }
@@ -117,7 +117,7 @@ macro_rules! without_containers {
             }
 
             /// Says it.
-            pub fn run(_: clap::ArgMatches) -> jc_unshare::Result<std::process::ExitCode> {
+            pub fn run(_: &clap::ArgMatches) -> jc_unshare::Result<std::process::ExitCode> {
                 Ok(TOOL.unsupported("containers"))
             }
         }

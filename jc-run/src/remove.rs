@@ -22,8 +22,8 @@ pub fn command() -> Command {
 }
 
 /// Removes all, or if one runs and is not to be killed, none.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    let (_, states) = tools::named(&matches)?;
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let (_, states) = tools::named(matches)?;
     if matches.get_flag("force") {
         stop::stop(&states, Some("KILL"), Duration::ZERO)?;
     } else if let Some(running) = states.iter().find(|state| state.status != Status::Stopped) {

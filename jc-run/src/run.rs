@@ -14,13 +14,13 @@ use crate::supervise::{Container, Stdio};
 use crate::{TOOL, dir, refused, source, terminal};
 
 /// Does what the command line says.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    refused::check(&matches)?;
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    refused::check(matches)?;
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
     let events = Events::open(matches.get_one("status-fd").copied())?;
-    let base = dir::base(&matches)?;
-    let record = source::record(&matches, |image| pull(image, &matches))?;
-    let mut plan = compose(&matches, &record, &id::random()?, &base)?;
+    let base = dir::base(matches)?;
+    let record = source::record(matches, |image| pull(image, matches))?;
+    let mut plan = compose(matches, &record, &id::random()?, &base)?;
     plan.chain = plan.chain.locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
         return plan.chain.print(form, || plan.to_shell());

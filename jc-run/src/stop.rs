@@ -42,8 +42,8 @@ pub fn command() -> Command {
 }
 
 /// Stops the containers, all at once.
-pub fn run(matches: ArgMatches) -> Result<ExitCode> {
-    let (_, states) = tools::named(&matches)?;
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let (_, states) = tools::named(matches)?;
     let seconds = matches.get_one::<u32>("time").copied().unwrap_or(10);
     let signal = matches.get_one::<String>("signal").map(String::as_str);
     stop(&states, signal, Duration::from_secs(seconds.into()))?;

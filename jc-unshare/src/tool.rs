@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::mem;
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -55,10 +55,8 @@ impl Tool {
 
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
-        self.main_with(A::command, |mut matches| {
-            let args = A::from_arg_matches_mut(&mut matches).map_err(|e| usage_error(&e));
-            mem::forget(matches);
-            run(args?)
+        self.parsed(A::command, |matches| {
+            run(A::from_arg_matches_mut(matches).map_err(|e| usage_error(&e))?)
         })
     }
 
@@ -66,16 +64,22 @@ impl Tool {
     pub fn main_with(
         self,
         command: impl FnOnce() -> Command,
-        run: impl FnOnce(ArgMatches) -> Result<ExitCode>,
+        run: impl FnOnce(&ArgMatches) -> Result<ExitCode>,
+    ) -> ExitCode {
+        self.parsed(command, |matches| run(matches))
+    }
+
+    fn parsed(
+        self,
+        command: impl FnOnce() -> Command,
+        run: impl FnOnce(&mut ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
         #[cfg(target_os = "linux")]
         crate::sys::map_ahead();
-        let mut command = command();
-        let parsed = command.try_get_matches_from_mut(std::env::args_os());
         // A start is too short to tidy up in.
-        mem::forget(command);
-        let outcome = match parsed {
-            Ok(matches) => run(matches),
+        let mut command = ManuallyDrop::new(command());
+        let outcome = match command.try_get_matches_from_mut(std::env::args_os()) {
+            Ok(matches) => run(&mut ManuallyDrop::new(matches)),
             Err(e) => match e.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
                     print(e.render().to_string()).map(|()| ExitCode::SUCCESS)
