@@ -63,7 +63,7 @@ impl Leaves<'_> {
         match (ranges, upper) {
             ([range], _) => {
                 let others = self.leaf(code, range.outcome);
-                range.except.iter().fold(others, |others, (number, outcome)| {
+                range.except.iter().flatten().fold(others, |others, (number, outcome)| {
                     let this = self.leaf(code, *outcome);
                     code.branch(Test::Equal, *number, this, others)
                 })
@@ -186,9 +186,8 @@ fn compare(
 #[cfg(test)]
 mod tests {
     use super::super::bpf::run;
-    use super::super::outcomes::ARM_BASE;
     use super::super::rules::{ENOSYS, Rule};
-    use super::super::syscalls::Index;
+    use super::super::syscalls::{ARM_BASE, Index};
     use super::*;
 
     fn index(name: &str) -> Index {

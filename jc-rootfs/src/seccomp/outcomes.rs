@@ -3,9 +3,7 @@
 use super::abi::Abi;
 use super::mux;
 use super::rules::{Action, Condition, ENOSYS, Operator, Rules};
-
-/// Where ARM's own numbers begin (`__ARM_NR_BASE`).
-pub const ARM_BASE: u32 = 0xF_0000;
+use super::syscalls::{ARM_BASE, NUMBERS};
 
 /// What to do about a call.
 #[derive(Debug, Eq, PartialEq)]
@@ -61,20 +59,22 @@ pub struct Range {
     pub start: u32,
     /// What to do about them.
     pub outcome: Place,
-    /// But about these, each by itself, that.
-    pub except: Vec<(u32, Place)>,
+    /// But about these, each by itself, that. They are looked for one after the other, so there are
+    /// not many.
+    pub except: [Option<(u32, Place)>; 4],
 }
-
-/// How many exceptions a range has at most, as they are looked for one after the other.
-const EXCEPTIONS: usize = 4;
 
 /// The outcomes of an ABI's numbers.
 pub struct Outcomes<'a> {
     all: Vec<Outcome<'a>>,
-    /// By number.
-    common: Vec<Place>,
+    /// By number,
+    common: [Place; NUMBERS.0],
+    /// as far as the rules know them,
+    known: usize,
+    /// and this past that.
+    newer: Place,
     /// By number past [`ARM_BASE`].
-    arm: Vec<Place>,
+    own: [Place; NUMBERS.1],
 }
 
 impl<'a> Outcomes<'a> {
@@ -82,30 +82,32 @@ impl<'a> Outcomes<'a> {
     pub fn of(rules: &Rules<'a>, abi: Abi) -> Self {
         let mut outcomes = Self {
             all: vec![Outcome::Always(rules.default)],
-            common: Vec::with_capacity(512),
-            arm: Vec::new(),
+            common: [DEFAULT; NUMBERS.0],
+            known: 0,
+            newer: DEFAULT,
+            own: [DEFAULT; NUMBERS.1],
         };
         for rule in &rules.rules {
             let always = outcomes.always(rule.action);
             for call in rule.calls {
-                if let Some(number) = call.number(abi) {
-                    outcomes.add(number, Conditions::Rule(rule.conditions), rule.action, always);
+                match (call.number(abi), rule.conditions) {
+                    (Some(number), []) => outcomes.settle(number, always),
+                    (Some(number), conditions) => {
+                        outcomes.add(number, Conditions::Rule(conditions), rule.action);
+                    }
+                    (None, _) => {}
                 }
                 if abi == Abi::X86
                     && rule.conditions.is_empty()
                     && let Some((carrier, condition)) = mux::carried(*call)
                 {
-                    outcomes.add(carrier, Conditions::Carried(condition), rule.action, always);
+                    outcomes.add(carrier, Conditions::Carried(condition), rule.action);
                 }
             }
         }
-        // Past the calls that the rules know.
-        let newer = match rules.newer_is_enosys() {
-            true => outcomes.always(Action::errno(ENOSYS)),
-            false => DEFAULT,
-        };
-        outcomes.common.push(newer);
-        outcomes.arm.push(DEFAULT);
+        if rules.newer_is_enosys() {
+            outcomes.newer = outcomes.always(Action::errno(ENOSYS));
+        }
         outcomes
     }
 
@@ -114,7 +116,7 @@ impl<'a> Outcomes<'a> {
         &self.all[usize::from(place)]
     }
 
-    fn place(&mut self, outcome: Outcome<'a>) -> Place {
+    fn put(&mut self, outcome: Outcome<'a>) -> Place {
         self.all.push(outcome);
         (self.all.len() - 1) as Place
     }
@@ -122,30 +124,46 @@ impl<'a> Outcomes<'a> {
     fn always(&mut self, action: Action) -> Place {
         let outcome = Outcome::Always(action);
         let known = self.all.iter().position(|known| *known == outcome);
-        known.map_or_else(|| self.place(outcome), |known| known as Place)
+        known.map_or_else(|| self.put(outcome), |known| known as Place)
     }
 
-    /// A rule for a number; `always` is the place of what it does.
-    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action, always: Place) {
-        let (places, at) = match number.checked_sub(ARM_BASE) {
-            Some(at) => (&mut self.arm, at as usize),
-            None => (&mut self.common, number as usize),
-        };
-        if places.len() <= at {
-            places.resize(at + 1, DEFAULT);
-        }
-        let place = &mut places[at];
-        match (&mut self.all[usize::from(*place)], conditions.as_slice()) {
-            // What the default does anyway needs no rule.
-            _ if always == DEFAULT => {}
-            (Outcome::Always(_), _) if *place != DEFAULT => {}
-            // It makes those with conditions void.
-            (_, []) => *place = always,
-            (Outcome::If(alternatives), _) => alternatives.push((conditions, action)),
-            (Outcome::Always(_), _) => {
-                *place = self.all.len() as Place;
-                self.all.push(Outcome::If(vec![(conditions, action)]));
+    fn of_number(&mut self, number: u32) -> &mut Place {
+        match number.checked_sub(ARM_BASE) {
+            Some(own) => &mut self.own[own as usize],
+            None => {
+                self.known = self.known.max(number as usize + 1);
+                &mut self.common[number as usize]
             }
+        }
+    }
+
+    /// A rule without conditions. It makes those with conditions void, unless it says what the default
+    /// does anyway: then it counts for nothing.
+    fn settle(&mut self, number: u32, always: Place) {
+        let place = self.of_number(number);
+        if *place == DEFAULT {
+            *place = always;
+            return;
+        }
+        let place = *place;
+        if always != DEFAULT && matches!(self.get(place), Outcome::If(_)) {
+            *self.of_number(number) = always;
+        }
+    }
+
+    /// A rule with conditions, for which the same holds.
+    fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
+        let place = *self.of_number(number);
+        if *self.get(DEFAULT) == Outcome::Always(action) {
+            return;
+        }
+        match &mut self.all[usize::from(place)] {
+            Outcome::If(alternatives) => alternatives.push((conditions, action)),
+            Outcome::Always(_) if place == DEFAULT => {
+                let place = self.put(Outcome::If(vec![(conditions, action)]));
+                *self.of_number(number) = place;
+            }
+            Outcome::Always(_) => {}
         }
     }
 
@@ -156,17 +174,23 @@ impl<'a> Outcomes<'a> {
     /// All numbers, from the first one of the ABI on. A number that differs from both its neighbours,
     /// which are alike, is an exception: that is one comparison where two more ranges are two.
     pub fn ranges(&self, first: u32, abi: Abi) -> Vec<Range> {
-        let own = if abi == Abi::Arm { &self.arm[..] } else { &[] };
         let mut ranges = Vec::with_capacity(64);
-        for (mut start, places) in [(first, &self.common[..]), (ARM_BASE, own)] {
-            for same in places.chunk_by(|one, other| one == other) {
-                self.push(&mut ranges, start, same[0]);
-                start += same.len() as u32;
-            }
+        self.push_all(&mut ranges, first, &self.common[..self.known]);
+        self.push(&mut ranges, first + self.known as u32, self.newer);
+        if abi == Abi::Arm {
+            self.push_all(&mut ranges, ARM_BASE, &self.own);
+            self.push(&mut ranges, ARM_BASE + NUMBERS.1 as u32, DEFAULT);
         }
         // No call at all: what a tracer replaces by that comes by as -1.
         self.push(&mut ranges, u32::MAX, DEFAULT);
         ranges
+    }
+
+    fn push_all(&self, ranges: &mut Vec<Range>, mut start: u32, places: &[Place]) {
+        for same in places.chunk_by(|one, other| one == other) {
+            self.push(ranges, start, same[0]);
+            start += same.len() as u32;
+        }
     }
 
     fn push(&self, ranges: &mut Vec<Range>, start: u32, outcome: Place) {
@@ -174,14 +198,16 @@ impl<'a> Outcomes<'a> {
             [.., last] if self.are_same(last.outcome, outcome) => {}
             [.., before, last]
                 if start - last.start == 1
-                    && last.except.is_empty()
-                    && before.except.len() < EXCEPTIONS
+                    && last.except[0].is_none()
+                    && before.except.contains(&None)
                     && self.are_same(before.outcome, outcome) =>
             {
-                before.except.push((last.start, last.outcome));
+                if let Some(free) = before.except.iter_mut().find(|one| one.is_none()) {
+                    *free = Some((last.start, last.outcome));
+                }
                 ranges.pop();
             }
-            _ => ranges.push(Range { start, outcome, except: Vec::new() }),
+            _ => ranges.push(Range { start, outcome, except: [None; 4] }),
         }
     }
 }

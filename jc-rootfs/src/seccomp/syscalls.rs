@@ -20,6 +20,12 @@ struct Call {
 
 const NONE: u32 = u32::MAX;
 
+/// Where ARM's own numbers begin (`__ARM_NR_BASE`).
+pub const ARM_BASE: u32 = 0xF_0000;
+
+/// How many numbers there may be below [`ARM_BASE`], and from there on.
+pub const NUMBERS: (usize, usize) = numbers();
+
 /// A system call's place in the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Index(u16);
@@ -144,6 +150,21 @@ const fn count() -> usize {
         at += 1;
     }
     count
+}
+
+const fn numbers() -> (usize, usize) {
+    let table = parse();
+    let (mut common, mut own, mut n) = (0, 0, 0);
+    while n < COUNT * ABIS {
+        let number = table[n / ABIS].numbers[n % ABIS];
+        if number < ARM_BASE {
+            common = if number < common { common } else { number + 1 };
+        } else if number != NONE {
+            own = if number - ARM_BASE < own { own } else { number - ARM_BASE + 1 };
+        }
+        n += 1;
+    }
+    (common as usize, own as usize)
 }
 
 const fn parse() -> [Call; COUNT] {
