@@ -18,18 +18,17 @@ const IPC: &[Index] =
     calls!("semop semget semctl semtimedop msgsnd msgrcv msgget msgctl shmat shmdt shmget shmctl");
 const IPC_NUMBERS: [u8; 12] = [1, 2, 3, 4, 11, 12, 13, 14, 21, 22, 23, 24];
 
-/// For each system call the place of its carrier and the number that it has there, 0 if it is carried
-/// by none.
-static CARRIED: [(u8, u8); COUNT] = {
-    let mut carried = [(0, 0); COUNT];
+/// For each system call that is carried, the place of its carrier and the number that it has there.
+static CARRIED: [Option<(usize, u8)>; COUNT] = {
+    let mut carried = [None; COUNT];
     let mut at = 0;
     while at < SOCKETS.len() {
-        carried[SOCKETS[at].place()] = (0, at as u8 + 1);
+        carried[SOCKETS[at].place()] = Some((0, at as u8 + 1));
         at += 1;
     }
     at = 0;
     while at < IPC.len() {
-        carried[IPC[at].place()] = (1, IPC_NUMBERS[at]);
+        carried[IPC[at].place()] = Some((1, IPC_NUMBERS[at]));
         at += 1;
     }
     carried
@@ -37,10 +36,7 @@ static CARRIED: [(u8, u8); COUNT] = {
 
 /// The number of the call that carries this one on x86, and the condition by which it does.
 pub fn carried(call: Index) -> Option<(u32, Condition)> {
-    let (carrier, value) = CARRIED[call.place()];
-    if value == 0 {
-        return None;
-    }
+    let (carrier, value) = CARRIED[call.place()]?;
     let condition = Condition { argument: 0, operator: Operator::Equal, value: value.into() };
-    Some((CARRIERS[usize::from(carrier)].number(Abi::X86)?, condition))
+    Some((CARRIERS[carrier].number(Abi::X86)?, condition))
 }

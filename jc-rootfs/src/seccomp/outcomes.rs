@@ -11,11 +11,8 @@ pub enum Outcome<'a> {
     /// This.
     Always(Action),
     /// What the first of the alternatives says whose conditions hold, else the default.
-    If(Alternatives<'a>),
+    If(Vec<(Conditions<'a>, Action)>),
 }
-
-/// Conditions, and what to do if they hold.
-pub type Alternatives<'a> = Vec<(Conditions<'a>, Action)>;
 
 /// The conditions of a rule, or that of a call which another one carries.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -90,7 +87,15 @@ impl<'a> Outcomes<'a> {
         for rule in &rules.rules {
             let always = outcomes.always(rule.action);
             for call in rule.calls {
-                match (call.number(abi), rule.conditions) {
+                let number = call.number(abi);
+                if let Some(number) = number.filter(|number| *number < ARM_BASE) {
+                    outcomes.known = outcomes.known.max(number as usize + 1);
+                }
+                // What the default does anyway needs no rule.
+                if always == DEFAULT {
+                    continue;
+                }
+                match (number, rule.conditions) {
                     (Some(number), []) => outcomes.settle(number, always),
                     (Some(number), conditions) => {
                         outcomes.add(number, Conditions::Rule(conditions), rule.action);
@@ -101,6 +106,7 @@ impl<'a> Outcomes<'a> {
                     && rule.conditions.is_empty()
                     && let Some((carrier, condition)) = mux::carried(*call)
                 {
+                    outcomes.known = outcomes.known.max(carrier as usize + 1);
                     outcomes.add(carrier, Conditions::Carried(condition), rule.action);
                 }
             }
@@ -130,33 +136,21 @@ impl<'a> Outcomes<'a> {
     fn of_number(&mut self, number: u32) -> &mut Place {
         match number.checked_sub(ARM_BASE) {
             Some(own) => &mut self.own[own as usize],
-            None => {
-                self.known = self.known.max(number as usize + 1);
-                &mut self.common[number as usize]
-            }
+            None => &mut self.common[number as usize],
         }
     }
 
-    /// A rule without conditions. It makes those with conditions void, unless it says what the default
-    /// does anyway: then it counts for nothing.
+    /// A rule without conditions. It makes those with conditions void.
     fn settle(&mut self, number: u32, always: Place) {
-        let place = self.of_number(number);
-        if *place == DEFAULT {
-            *place = always;
-            return;
-        }
-        let place = *place;
-        if always != DEFAULT && matches!(self.get(place), Outcome::If(_)) {
+        let place = *self.of_number(number);
+        if place == DEFAULT || matches!(self.get(place), Outcome::If(_)) {
             *self.of_number(number) = always;
         }
     }
 
-    /// A rule with conditions, for which the same holds.
+    /// A rule with conditions.
     fn add(&mut self, number: u32, conditions: Conditions<'a>, action: Action) {
         let place = *self.of_number(number);
-        if *self.get(DEFAULT) == Outcome::Always(action) {
-            return;
-        }
         match &mut self.all[usize::from(place)] {
             Outcome::If(alternatives) => alternatives.push((conditions, action)),
             Outcome::Always(_) if place == DEFAULT => {
@@ -195,19 +189,18 @@ impl<'a> Outcomes<'a> {
 
     fn push(&self, ranges: &mut Vec<Range>, start: u32, outcome: Place) {
         match &mut ranges[..] {
-            [.., last] if self.are_same(last.outcome, outcome) => {}
-            [.., before, last]
-                if start - last.start == 1
-                    && last.except[0].is_none()
-                    && before.except.contains(&None)
-                    && self.are_same(before.outcome, outcome) =>
-            {
-                if let Some(free) = before.except.iter_mut().find(|one| one.is_none()) {
+            [.., last] if self.are_same(last.outcome, outcome) => return,
+            [.., before, last] if self.are_same(before.outcome, outcome) => {
+                let is_single = start - last.start == 1 && last.except[0].is_none();
+                let mut free = before.except.iter_mut().filter(|one| one.is_none());
+                if let Some(free) = free.next().filter(|_| is_single) {
                     *free = Some((last.start, last.outcome));
+                    ranges.pop();
+                    return;
                 }
-                ranges.pop();
             }
-            _ => ranges.push(Range { start, outcome, except: [None; 4] }),
+            _ => {}
         }
+        ranges.push(Range { start, outcome, except: Default::default() });
     }
 }
