@@ -1,9 +1,9 @@
 //! What is written beside the place where it is to appear, complete.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, remove_tree};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -72,7 +72,7 @@ impl Beside {
 impl Drop for Beside {
     fn drop(&mut self) {
         // Nothing is there any more if all went well; what else may go wrong, the next one sweeps.
-        let _: rustix::io::Result<()> = sys::remove_all(self.parent.as_fd(), self.work.as_bytes());
+        let _: rustix::io::Result<()> = remove_tree(&self.parent, self.work.as_bytes());
     }
 }
 
@@ -89,7 +89,7 @@ fn sweep(parent: &OwnedFd, prefix: &[u8]) -> rustix::io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match rustix::fs::openat(parent, name.as_slice(), flags, Mode::empty()) {
             Ok(fd) if rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok() => {
-                sys::remove_all(parent.as_fd(), &name)?;
+                remove_tree(parent, &name)?;
             }
             // Somebody else's, alive or gone.
             _ => {}

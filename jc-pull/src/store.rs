@@ -8,10 +8,10 @@ mod work;
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, remove_tree};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -86,11 +86,11 @@ impl Store {
                 Ok(work) => work,
                 Err(Errno::NOENT) => return Ok(()),
                 // A file that was to lose its name at once.
-                Err(Errno::NOTDIR) => return sys::remove_all(self.tmp.as_fd(), name),
+                Err(Errno::NOTDIR) => return remove_tree(&self.tmp, name),
                 Err(e) => return Err(e),
             };
             match rustix::fs::flock(&work, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => sys::remove_all(self.tmp.as_fd(), name),
+                Ok(()) => remove_tree(&self.tmp, name),
                 Err(Errno::WOULDBLOCK) => Ok(()),
                 Err(e) => Err(e),
             }

@@ -3,7 +3,7 @@
 mod special;
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
@@ -192,34 +192,6 @@ fn read_xattrs(
     }
     found.sort();
     Ok(found)
-}
-
-/// Removes a name, and all beneath it if it is a directory. That it is not there is no error.
-pub fn remove_all(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(Errno::NOENT) => return Ok(()),
-        other => return other,
-    }
-    let directory = match open_dir(parent, name) {
-        Err(Errno::ACCESS) => {
-            // Its mode came from an image: an owner that is not root shut itself out.
-            rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty())?;
-            open_dir(parent, name)?
-        }
-        other => other?,
-    };
-    for_each_name(&directory, |child| match remove_all(directory.as_fd(), child) {
-        Err(Errno::ACCESS) => {
-            rustix::fs::fchmod(&directory, Mode::RWXU)?;
-            remove_all(directory.as_fd(), child)
-        }
-        other => other,
-    })?;
-    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
-        Err(Errno::NOENT) => Ok(()),
-        other => other,
-    }
 }
 
 /// Calls `visit` with each name in the directory but `.` and `..`.

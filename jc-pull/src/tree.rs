@@ -5,9 +5,9 @@
 //! lead out, and a run of entries in one directory opens it once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Error, Result, remove_tree, strerror};
 use rustix::fs::{FileType, Mode, XattrFlags};
 use rustix::io::Errno;
 
@@ -179,7 +179,7 @@ impl<'a> Tree<'a> {
 
     /// Removes a name from the current directory, with all beneath it.
     pub fn remove(&mut self, name: &[u8]) -> Result<()> {
-        sys::remove_all(self.fd().as_fd(), name).map_err(|e| self.fault("remove", name, e))?;
+        remove_tree(self.fd(), name).map_err(|e| self.fault("remove", name, e))?;
         let gone = self.path_of(name);
         let beneath = [gone.as_slice(), b"/"].concat();
         let is_gone = |path: &Vec<u8>| *path == gone || path.starts_with(&beneath);

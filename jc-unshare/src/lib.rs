@@ -28,6 +28,7 @@ mod next;
 pub mod process;
 #[cfg(feature = "record")]
 pub mod record;
+mod remove_tree;
 #[cfg(target_os = "linux")]
 pub mod signals;
 #[cfg(target_os = "linux")]
@@ -49,4 +50,5 @@ static HEAP: sys::Heap = sys::Heap::new();
 pub use error::{Context, Error, Kind, Result, strerror};
 #[cfg(target_os = "linux")]
 pub use idmap::has_ranges;
+pub use remove_tree::remove_tree;
 pub use tool::{Family, Tool, print, require_program};

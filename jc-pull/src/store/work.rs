@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use jc_unshare::{Context, Result};
+use jc_unshare::{Context, Result, remove_tree};
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -63,7 +63,7 @@ impl Work<'_> {
     /// An empty directory for a layer, in place of an earlier one for the same.
     pub fn make_layer(&self, number: usize) -> Result<OwnedFd> {
         let (name, path) = (layer_work(number), self.path.join(layer_work(number)));
-        sys::remove_all(self.fd.as_fd(), name.as_bytes()).on("remove", &path)?;
+        remove_tree(&self.fd, name.as_bytes()).on("remove", &path)?;
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
         let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
         // The store's own directory may hand on a group, a setgid bit or access control lists.
@@ -151,8 +151,7 @@ impl Work<'_> {
 impl Drop for Work<'_> {
     fn drop(&mut self) {
         // What cannot be removed now, the next pull's sweep reports.
-        let _: rustix::io::Result<()> =
-            sys::remove_all(self.store.tmp.as_fd(), self.name.as_bytes());
+        let _: rustix::io::Result<()> = remove_tree(&self.store.tmp, self.name.as_bytes());
     }
 }
 
