@@ -29,7 +29,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> 
     let hostname = hostname(matches, id);
     let spaces = Spaces::of(matches, base)?;
     let network = Network::of(matches, base)?;
-    let (binds, mut directories) = volumes(matches, &config, &root, &state_dir);
+    let (binds, mut directories) = volumes(matches, &config, &root, &state_dir)?;
 
     let reports = values(matches, "report").filter_map(|word| word.to_str()?.parse().ok());
     let mut taken: Vec<u32> = reports.collect();

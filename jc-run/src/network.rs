@@ -111,12 +111,14 @@ impl Network {
     }
 }
 
-/// The options that put the files in their places.
+/// The options that put the files in their places, read-only: the state dir is in memory, and a payload
+/// that writes to it could fill that.
 pub fn binds(state_dir: &Path) -> Vec<OsString> {
     let bind = |(name, place): &(&str, &str)| {
         let mut spec = OsString::from(state_dir.join(name));
         spec.push(":");
         spec.push(place);
+        spec.push(":ro");
         option("-v", &spec)
     };
     FILES.iter().flat_map(bind).collect()

@@ -1,9 +1,10 @@
 //! What is going to be done: the files that are made in the state dir, and the chain that uses them.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Result};
@@ -71,8 +72,7 @@ impl Plan {
     /// Makes what the chain needs in the state dir.
     pub fn prepare(&self) -> Result<()> {
         for (name, text) in &self.files {
-            let path = self.path(name);
-            fs::write(&path, text).on("write", &path)?;
+            write_readable(&self.path(name), text)?;
         }
         for directory in &self.directories {
             let path = self.path(&directory.name);
@@ -89,7 +89,8 @@ impl Plan {
     /// Writes the chain of jc-exec.
     pub fn write_exec(&self) -> Result<()> {
         let path = self.path(EXEC);
-        fs::write(&path, &self.exec).on("write", &path)
+        let mut file = create(&path, 0o600)?;
+        file.write_all(self.exec.as_bytes()).on("write", &path)
     }
 
     /// The same for a shell to paste: what is made, then the chain, one link a line. No FIFO, as
@@ -102,6 +103,11 @@ impl Plan {
             let text = format!("printf {} >", printf(text));
             shell.extend([text.as_bytes(), &path(name), b"\n"].concat());
         }
+        shell.extend(b"chmod 644");
+        for (name, _) in &self.files {
+            shell.extend([b" ", path(name).as_slice()].concat());
+        }
+        shell.push(b'\n');
         for Directory { name, mode, owner } in &self.directories {
             let owner = owner.map_or(String::new(), |(uid, gid)| format!("-o {uid} -g {gid} "));
             let text = format!("install -d -m {mode:o} {owner}");
@@ -115,6 +121,17 @@ impl Plan {
         shell.push(b'\n');
         shell
     }
+}
+
+fn create(path: &Path, mode: u32) -> Result<File> {
+    File::options().write(true).create_new(true).mode(mode).open(path).on("create", path)
+}
+
+/// Writes a file that every user of the container can read, whatever the umask(2) is.
+fn write_readable(path: &Path, text: &str) -> Result<()> {
+    let mut file = create(path, 0o600)?;
+    file.write_all(text.as_bytes()).on("write", path)?;
+    file.set_permissions(Permissions::from_mode(0o644)).on("chmod", path)
 }
 
 /// A FIFO for this user alone.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -94,7 +95,9 @@ impl State {
         let mut json =
             serde_json::to_vec(self).map_err(|e| Error::new(format_args!("state: {e}")))?;
         json.push(b'\n');
-        let mut file = File::create(&new).on("create", &new)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&new).on("create", &new)?;
         file.write_all(&json).on("write", &new)?;
         file.sync_data().on("fsync", &new)?;
         fs::rename(&new, &path).on("rename", &path)

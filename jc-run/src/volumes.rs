@@ -1,24 +1,27 @@
 //! The volumes that an image declares: each a fresh directory of the state dir, as the image has it.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::ArgMatches;
 use jc_unshare::record::Root;
+use jc_unshare::{Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 
 use crate::flags::{option, values};
 use crate::image::Config;
 use crate::plan::Directory;
 
-/// The options that show them, and the directories to make. What the user mounts there is instead.
+/// The options that bind the volumes, and the directories to make. A mount of the command line replaces
+/// the volume with the same path. A path that [`check`] refuses is an error.
 pub fn volumes(
     matches: &ArgMatches,
     config: &Config,
     root: &Root,
     state_dir: &Path,
-) -> (Vec<OsString>, Vec<Directory>) {
+) -> Result<(Vec<OsString>, Vec<Directory>)> {
     let (mut options, mut directories) = (Vec::new(), Vec::new());
+    config.volumes().try_for_each(check)?;
     for (number, path) in config.volumes().filter(|path| !is_taken(matches, path)).enumerate() {
         let name = format!("volumes/{number}");
         let mut spec = OsString::from(state_dir.join(&name));
@@ -28,7 +31,22 @@ pub fn volumes(
             like(root, path).map_or((0o755, None), |(mode, uid, gid)| (mode, Some((uid, gid))));
         directories.push(Directory { name, mode, owner });
     }
-    (options, directories)
+    Ok((options, directories))
+}
+
+/// Refuses a path that is no plain path: an image is hostile, and a colon in `-v SRC:DST:OPTIONS` of
+/// jc-rootfs ends the path and begins mount options.
+fn check(path: &str) -> Result<()> {
+    let has_names_only = Path::new(path)
+        .components()
+        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let is_root = Path::new(path).components().count() < 2;
+    let has_syntax = path.contains(|c: char| c == ':' || c.is_control());
+    if path.starts_with('/') && has_names_only && !is_root && !has_syntax {
+        return Ok(());
+    }
+    Err(Error::new(format_args!("record: config: Volumes: {path:?} is not a plain absolute path"))
+        .hint("a volume has no colon, no \"..\" and no control character in its path"))
 }
 
 /// Whether an option mounts something there.
@@ -57,4 +75,21 @@ fn like(root: &Root, path: &str) -> Option<(u32, u32, u32)> {
         let stat = fstat(&found).ok()?;
         Some((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_syntax_in_it_is_no_volume() {
+        for path in ["/data", "/data/", "/a b", "/-v", "/a,b=c", "/ü", "/./data", "/..data"] {
+            assert!(check(path).is_ok(), "{path}");
+        }
+        for path in [
+            "", "/", "/.", "data", "-v", "/x:dev", "/x:", ":/x", "/a/../b", "/..", "/a\nb", "/a\0b",
+        ] {
+            assert!(check(path).is_err(), "{path}");
+        }
+    }
 }
