@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use jc_unshare::process::deny_tracing;
 use jc_unshare::record::{self, Record};
 use jc_unshare::supervise::spawn;
 use jc_unshare::{Error, Result};
@@ -31,6 +32,9 @@ fn is_filtered() -> bool {
 }
 
 fn start(args: &Args) -> Result<ExitCode> {
+    // From the change of its capabilities to execve(2) this process has the payload's, the host's root at
+    // first, and the host's file as its program (CVE-2019-5736, CVE-2016-9962).
+    deny_tracing()?;
     if let Some(pid) = args.join {
         jc_unshare::require_program(&args.operands)?;
         return join::enter(args, pid, &args.operands);

@@ -3,9 +3,8 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
-use nix::sys::prctl::set_dumpable;
-
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::process::deny_tracing;
 use crate::supervise::{Waiter, spawn};
 use crate::{Tool, exec};
 
@@ -19,9 +18,7 @@ pub fn run(tool: Tool, program: &[OsString], tell: OwnedFd) -> Error {
 }
 
 fn supervise(tool: Tool, program: &[OsString], tell: OwnedFd) -> Result<u8> {
-    // It keeps the root of the host: nobody in the namespace may look into it. The program's exec
-    // makes that dumpable again.
-    set_dumpable(false).op("PR_SET_DUMPABLE")?;
+    deny_tracing()?;
     let child = spawn(tool, 0, None, |_| exec::exec(program))?;
     Ok(child.wait_as(Waiter::Init(tell), &[])?.code())
 }

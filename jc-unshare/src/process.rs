@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_dumpable;
 use rustix::io::{Errno, pread};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -53,6 +54,14 @@ impl Process {
             sent => sent.op("pidfd_send_signal").map(|()| true),
         }
     }
+}
+
+/// Denies other processes ptrace(2) of this one, and its `/proc/PID/exe`, `root`, `fd` and `mem`, unless
+/// they have CAP_SYS_PTRACE in the user namespace that executed it (PR_SET_DUMPABLE(2const)). execve(2)
+/// ends the denial, so each program of a chain calls this function. The files of this process in /proc
+/// belong to root from here on: an ordinary user writes ID maps and clock offsets before the call.
+pub fn deny_tracing() -> Result<()> {
+    set_dumpable(false).op("PR_SET_DUMPABLE")
 }
 
 /// `/proc/self/stat`, open: its procfs may be out of sight when it is read again.

@@ -19,6 +19,7 @@ use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
 pub use crate::next::{Beside, are_ready, at_end, readable};
 use crate::next::{Word, can_be_read, last_words, tell_word, wait_for_word};
+use crate::process::deny_tracing;
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
@@ -148,6 +149,7 @@ impl Child {
         mut beside: Option<&mut (dyn Beside + '_)>,
     ) -> Result<Exit> {
         sys::forget_program();
+        deny_tracing()?;
         let mut acted = Acted::default();
         loop {
             // The child first: it may have ended before its SIGCHLD could reach the signalfd.

@@ -16,6 +16,7 @@ use crate::hints::{advise, advise_inside};
 use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
 use crate::namespaces::{Clocks, Kind, New, Propagation};
+use crate::process::deny_tracing;
 use crate::supervise::{Exit, Lifeline, Waiter, spawn, spawn_program};
 use crate::{Tool, exec, info, init, namespaces, require_program, signals};
 
@@ -102,6 +103,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
     }
     let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
+    // A payload that has CAP_SYS_PTRACE in a user namespace may trace a process from the moment that the
+    // process enters it. Maps and offsets of new namespaces are still to be written by a dumpable process.
+    if !args.writes_own_proc() {
+        deny_tracing()?;
+    }
     joined.enter()?;
     let mut plan = Plan { args, maps, info, block, exit };
     if forks { plan.in_child() } else { Err(plan.in_place()) }
@@ -112,6 +118,11 @@ fn take(number: Option<u32>, option: &str) -> Result<Option<OwnedFd>> {
 }
 
 impl Args {
+    /// Whether this process, or its child, writes to its own files in /proc.
+    fn writes_own_proc(&self) -> bool {
+        self.new.has(Kind::User) || self.new.has(Kind::Time)
+    }
+
     /// Refuses options that mean nothing without others: they would change the host.
     fn check(&self) -> Result<()> {
         let new = &self.new;
@@ -164,10 +175,7 @@ impl Plan {
         let (told, tell) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
         // Who writes the maps, or lets --block-fd go, must not have to wait for the exec, and an --init
         // comes to none.
-        let is_straight = tell.is_none()
-            && self.block.is_none()
-            && !self.args.new.has(Kind::User)
-            && !self.args.new.has(Kind::Time);
+        let is_straight = tell.is_none() && self.block.is_none() && !self.args.writes_own_proc();
         let body = |life: &Lifeline| {
             self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
         };
@@ -238,6 +246,9 @@ impl Plan {
         // Before becoming root: a process that has changed user may not write to its own /proc.
         if args.new.has(Kind::Time) {
             namespaces::enter_time(args.clocks)?;
+        }
+        if args.writes_own_proc() {
+            deny_tracing()?;
         }
         if self.maps.as_ref().is_some_and(|maps| !maps.can_be_own() && maps.needs_root()) {
             become_root()?;

@@ -1,0 +1,60 @@
+//! Payloads that trace, and open, the processes of jc which they see.
+
+#![cfg(target_os = "linux")]
+
+use std::time::Duration;
+
+use jc_tests::roots::busybox_root;
+use jc_tests::{Running, Sandbox, sandbox_for, workspace_dir};
+use rustix::process::Signal;
+
+/// How many programs a test starts under attack; `JC_TESTS_STARTS` sets another number.
+fn starts() -> usize {
+    std::env::var("JC_TESTS_STARTS").ok().and_then(|word| word.parse().ok()).unwrap_or(100)
+}
+
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Makes a root that has the attacker as a program, and a file of the host that no container shows.
+fn attackers_root(s: &Sandbox) {
+    busybox_root(s, "root");
+    let source = workspace_dir().join("tests/tests/rootfs_support/attack.c");
+    s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/attack"]).arg(source).run().code(0);
+    s.sh("echo precious >precious").run().code(0);
+}
+
+/// Starts a container whose payload attacks what it sees.
+fn attack(s: &Sandbox, options: &str) -> Running {
+    let line = "exec jc-run --name A --network none --rootfs root";
+    let mut attacker = s.sh(&format!("{line} {options} -- attack /srv/precious")).spawn();
+    attacker.wait_for("ready");
+    attacker
+}
+
+/// Runs a command line many times, then ends the attacker, and gives the lines that it has written.
+fn results(s: &Sandbox, attacker: Running, line: &str) -> Vec<String> {
+    let many = format!("for i in $(seq {}); do {line} || exit; done", starts());
+    s.sh(&many).timeout(LIMIT).run().code(0).stderr("");
+    attacker.signal(Signal::TERM);
+    let out = attacker.wait().code(143).out();
+    let lines: Vec<String> = out.lines().skip(1).map(str::to_owned).collect();
+    assert!(lines.contains(&"traces a program".to_owned()), "the attack has no effect: {out}");
+    lines
+}
+
+/// CVE-2019-5736: jc-rootfs executes the host's file until the payload is executed.
+#[test]
+fn a_neighbour_of_default_capabilities_cannot_open_or_trace_the_links() {
+    sandbox_for(LIMIT, |s| {
+        attackers_root(s);
+        let run = "jc-run --network none --rootfs root";
+        for (options, line) in [
+            ("--pid host", format!("{run} -- true")),
+            ("--pid host -u web", format!("{run} -u web -- true")),
+            ("", format!("{run} --pid container:A -- true")),
+        ] {
+            let attacker = attack(s, options);
+            assert_eq!(results(s, attacker, &line), ["traces a program"], "{options} {line}");
+        }
+    });
+}
