@@ -57,9 +57,10 @@ impl Console {
 
     /// Makes it the controlling terminal of this session, and the standard input, output and error.
     pub fn become_ours(&self, owner: Option<u32>) -> Result<()> {
-        let uid = owner.map(Uid::from_raw);
-        if uid.is_some_and(|uid| fstat(&self.0).is_ok_and(|stat| stat.st_uid != uid.as_raw())) {
-            fchown(&self.0, uid, None::<Gid>).op("chown console")?;
+        if let Some(uid) = owner
+            && fstat(&self.0).op("stat console")?.st_uid != uid
+        {
+            fchown(&self.0, Some(Uid::from_raw(uid)), None::<Gid>).op("chown console")?;
         }
         ioctl_tiocsctty(&self.0).op("TIOCSCTTY")?;
         dup2_stdin(&self.0).op("dup2")?;

@@ -3,7 +3,8 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Context, Result};
+use jc_unshare::{Absent, Context, Result};
+use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
@@ -61,14 +62,21 @@ fn mount_own(target: &OwnedFd, shm_size: &str) -> Result<()> {
     mount_below(&dev, "pts", &terminals()?)?;
     let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", shm_size)], NOTHING_RUNS)?;
     mount_below(&dev, "shm", &shm)?;
+    match message_queues()? {
+        Some(queues) => mount_below(&dev, "mqueue", &queues),
+        None => Ok(()),
+    }
+}
+
+/// The message queues of this IPC namespace. To a user namespace that does not own the IPC namespace
+/// the kernel refuses a mount of them (EPERM): the payload then sees the host's, if the host has
+/// mounted them.
+fn message_queues() -> Result<Option<OwnedFd>> {
     match new_mount("mqueue", &[], NOTHING_RUNS) {
-        Ok(queues) => mount_below(&dev, "mqueue", &queues),
-        Err(error) if userns::is_initial() => Err(error),
-        // The IPC namespace is that of the host, and so are its queues, if it shows them.
-        Err(_) => match clone_tree(Path::new("/dev/mqueue")) {
-            Ok(queues) => mount_below(&dev, "mqueue", &queues),
-            Err(_) => Ok(()),
-        },
+        Err(error) if error.errno() == Some(libc::EPERM) && !userns::is_initial()? => {
+            clone_tree(Path::new("/dev/mqueue")).absent()
+        }
+        made => made.map(Some),
     }
 }
 
@@ -77,8 +85,10 @@ fn terminals() -> Result<OwnedFd> {
     let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
     let attributes = attr::NOSUID | attr::NOEXEC;
     match new_mount("devpts", &options, attributes) {
-        // A user namespace need not have the group.
-        Err(_) if !userns::is_initial() => new_mount("devpts", &options[..2], attributes),
+        // EINVAL: this user namespace has no mapping for the group.
+        Err(error) if error.errno() == Some(libc::EINVAL) && !userns::is_initial()? => {
+            new_mount("devpts", &options[..2], attributes)
+        }
         other => other,
     }
 }

@@ -45,14 +45,17 @@ impl FsContext {
         fsconfig_set_fd(&self.fd, key, fd).map_err(|e| self.explain(&format!("set {key}"), e))
     }
 
-    /// The same, and whether this kernel knows how.
-    pub fn try_set_fd(&self, key: &str, fd: &OwnedFd) -> bool {
-        let set = fsconfig_set_fd(&self.fd, key, fd).is_ok();
-        if !set {
-            // Nobody else is to be told what was the matter with that.
-            let _: String = self.messages();
+    /// [`set_fd`](Self::set_fd), or `false` where this kernel takes no descriptor for the option
+    /// (EINVAL).
+    pub fn try_set_fd(&self, key: &str, fd: &OwnedFd) -> Result<bool> {
+        match fsconfig_set_fd(&self.fd, key, fd) {
+            Err(Errno::INVAL) => {
+                // The next error must not show this message of the kernel.
+                let _: String = self.messages();
+                Ok(false)
+            }
+            set => set.map(|()| true).map_err(|e| self.explain(&format!("set {key}"), e)),
         }
-        set
     }
 
     /// Sets an option that has no value.

@@ -39,14 +39,15 @@ impl Layer {
 
     /// Its path without links, which mountinfo is to show; or one by the descriptor, where the
     /// kernel does not take the name: it is longer than fsconfig(2) allows, or the directory has none.
-    pub fn name(&self) -> String {
+    pub fn name(&self) -> Result<String> {
         /// The longest string of fsconfig(2), in bytes.
         const MAX: usize = 255;
         let by_fd = by_fd(&self.fd);
-        match std::fs::read_link(&by_fd).map(PathBuf::into_os_string).map(|p| p.into_string()) {
-            Ok(Ok(name)) if name.len() <= MAX && !name.ends_with(" (deleted)") => name,
+        let path = std::fs::read_link(&by_fd).on("readlink", &by_fd)?;
+        Ok(match path.into_os_string().into_string() {
+            Ok(name) if name.len() <= MAX && !name.ends_with(" (deleted)") => name,
             _ => by_fd,
-        }
+        })
     }
 
     /// Makes sure that the directory still has its name. To be asked once it is mounted: before that,
@@ -79,7 +80,7 @@ mod tests {
         let path = dir.path().join("layer");
         fs::create_dir(&path).unwrap();
         let layer = Layer::open(&path).unwrap();
-        assert_eq!(layer.name(), fs::canonicalize(&path).unwrap().to_str().unwrap());
+        assert_eq!(layer.name().unwrap(), fs::canonicalize(&path).unwrap().to_str().unwrap());
         let remover: OwnedFd = fs::File::open(&path).unwrap().into();
         let take = || flock(&remover, FlockOperation::NonBlockingLockExclusive);
         assert_eq!(take(), Err(Errno::WOULDBLOCK));
@@ -105,7 +106,7 @@ mod tests {
             assert_eq!(error, format!("layer {}: was removed meanwhile", path.display()));
         }
         fs::remove_dir(dir.path().join("away")).unwrap();
-        assert_eq!(layer.name(), by_fd(&layer.fd));
+        assert_eq!(layer.name().unwrap(), by_fd(&layer.fd));
     }
 
     #[test]
@@ -114,6 +115,6 @@ mod tests {
         let path = dir.path().join("x".repeat(200)).join("y".repeat(200));
         fs::create_dir_all(&path).unwrap();
         let layer = Layer::open(&path).unwrap();
-        assert_eq!(layer.name(), by_fd(&layer.fd));
+        assert_eq!(layer.name().unwrap(), by_fd(&layer.fd));
     }
 }

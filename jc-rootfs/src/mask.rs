@@ -4,15 +4,15 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open, openat};
-use rustix::io::Errno;
 
 use crate::Args;
 use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{attach, clone_fd, new_mount, restrict_tree};
 use crate::proc::is_procfs;
 use crate::resolve::{Missing, resolve};
+use crate::spec::{Proc, Sys};
 use crate::sys::attr;
 use crate::sysfs::is_sysfs;
 
@@ -52,7 +52,7 @@ pub fn mask_paths(root: BorrowedFd<'_>, args: &Args) -> Result<()> {
     let mut cover = Cover::default();
     for mask in &args.masks {
         match mask {
-            Mask::Default => mask_kernel(root, &mut cover)?,
+            Mask::Default => mask_kernel(root, args, &mut cover)?,
             Mask::Path(path) => cover.hide(&resolve(root, path, Missing::Fail)?, path)?,
         }
     }
@@ -62,10 +62,10 @@ pub fn mask_paths(root: BorrowedFd<'_>, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The lists, in what is known to be a procfs and a sysfs: by their type, through a descriptor, and
-/// whatever the root has in their place. What this kernel has not needs no cover.
-fn mask_kernel(root: BorrowedFd<'_>, cover: &mut Cover) -> Result<()> {
-    if let Some(proc) = mounted(root, "/proc", is_procfs)? {
+/// Covers the paths of the lists above, in a procfs and a sysfs. A name that this kernel lacks needs no
+/// cover.
+fn mask_kernel(root: BorrowedFd<'_>, args: &Args, cover: &mut Cover) -> Result<()> {
+    if let Some(proc) = mounted(root, "/proc", args.proc != Proc::None, is_procfs)? {
         for name in HIDDEN_IN_PROC {
             cover.hide_below(&proc, name, Path::new("/proc"))?;
         }
@@ -75,7 +75,7 @@ fn mask_kernel(root: BorrowedFd<'_>, cover: &mut Cover) -> Result<()> {
             }
         }
     }
-    if let Some(sys) = mounted(root, "/sys", is_sysfs)? {
+    if let Some(sys) = mounted(root, "/sys", args.sys != Sys::None, is_sysfs)? {
         for name in HIDDEN_IN_SYS {
             cover.hide_below(&sys, name, Path::new("/sys"))?;
         }
@@ -84,14 +84,21 @@ fn mask_kernel(root: BorrowedFd<'_>, cover: &mut Cover) -> Result<()> {
     Ok(())
 }
 
-/// What is at `path`, if it is what it should be there. An image's own directory shows no kernel.
+/// The directory at `path`, if `has_type` finds the file system there to be the kernel's: a directory
+/// of the image shows no kernel. Only a root in which jc-rootfs has mounted nothing at `path` may lack
+/// the directory; every other failure is an error.
 fn mounted(
     root: BorrowedFd<'_>,
     path: &str,
-    is_it: impl Fn(BorrowedFd<'_>) -> Result<bool>,
+    must_exist: bool,
+    has_type: impl Fn(BorrowedFd<'_>) -> Result<bool>,
 ) -> Result<Option<OwnedFd>> {
-    let Ok(fd) = resolve(root, Path::new(path), Missing::Fail) else { return Ok(None) };
-    Ok(if is_it(fd.as_fd())? { Some(fd) } else { None })
+    let found = resolve(root, Path::new(path), Missing::Fail);
+    let found = if must_exist { found.map(Some)? } else { found.absent()? };
+    Ok(match found {
+        Some(fd) if has_type(fd.as_fd())? => Some(fd),
+        _ => None,
+    })
 }
 
 /// Counts of thermal events, a side channel, which processors of some kinds have each.
@@ -107,13 +114,10 @@ fn hide_throttling(sys: &OwnedFd, cover: &mut Cover) -> Result<()> {
     (0..=last).try_for_each(|cpu| cover.hide_below(sys, &name(cpu), Path::new("/sys")))
 }
 
-/// Opens a path that the kernel itself made, if it is there.
+/// Opens a path of a kernel's file system, if this kernel has the path.
 fn open_below(dir: &OwnedFd, name: &str, shown: &Path) -> Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => Ok(None),
-        other => other.on("open", shown.join(name)).map(Some),
-    }
+    openat(dir, name, flags, Mode::empty()).on("open", shown.join(name)).absent()
 }
 
 fn make_read_only(fd: &OwnedFd, shown: &Path) -> Result<()> {

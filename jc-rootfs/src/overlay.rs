@@ -22,7 +22,7 @@ use crate::userns;
 /// present mount namespace, on which this mounts for a while what it needs.
 pub fn overlay(layers: &[Layer], upper: &Upper, slash: &OwnedFd) -> Result<OwnedFd> {
     let writable = writable(upper, layers, slash)?;
-    let overlay = Overlay { layers, writable: &writable, user: !userns::is_initial() };
+    let overlay = Overlay { layers, writable: &writable, user: !userns::is_initial()? };
     let mount = match overlay.mount() {
         Ok(Some(mount)) => Ok(mount),
         Ok(None) => overlay.mount_at_once(slash),
@@ -104,7 +104,7 @@ impl Overlay<'_> {
     fn mount(&self) -> Result<Option<OwnedFd>> {
         let context = FsContext::open("overlay")?;
         let (upper, work) = (&self.writable.upper, &self.writable.work);
-        let takes_fds = context.try_set_fd("upperdir", upper);
+        let takes_fds = context.try_set_fd("upperdir", upper)?;
         if takes_fds {
             context.set_fd("workdir", work)?;
         } else {
@@ -116,7 +116,7 @@ impl Overlay<'_> {
                 context.set_fd("lowerdir+", &layer.fd)?;
                 continue;
             }
-            match context.try_set("lowerdir+", &layer.name()) {
+            match context.try_set("lowerdir+", &layer.name()?) {
                 Err(Errno::INVAL) if number == 0 => return Ok(None),
                 other => other.map_err(|e| context.explain("set lowerdir+", e))?,
             }
@@ -139,7 +139,7 @@ impl Overlay<'_> {
     fn mount_at_once(&self, slash: &OwnedFd) -> Result<OwnedFd> {
         let layers = || self.layers.iter().rev();
         let ways = [
-            layers().map(|layer| escape(&layer.name())).collect::<Vec<String>>(),
+            layers().map(|layer| Ok(escape(&layer.name()?))).collect::<Result<Vec<String>>>()?,
             layers().map(|layer| by_fd(&layer.fd)).collect(),
         ];
         for names in ways {

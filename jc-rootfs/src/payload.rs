@@ -82,8 +82,8 @@ impl Host {
             (seccomp, Some(wanted)) => seccomp.filter(wanted.bounding)?,
             (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
         };
-        let own = Own::look();
-        let groups_stay = args.user.is_some() && userns::denies_groups();
+        let own = Own::look()?;
+        let groups_stay = args.user.is_some() && userns::denies_groups()?;
         let console = None;
         Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console, started })
     }
@@ -196,7 +196,7 @@ fn prepare(
     if let Some(own) = host.own {
         own.refuse(&path)?;
     }
-    sys::default_signals();
+    sys::default_signals().op("rt_sigaction")?;
     if args.no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
         host.filter.iter().try_for_each(Filter::install)?;

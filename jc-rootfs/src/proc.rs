@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result};
+use nix::libc;
 use rustix::fs::{PROC_SUPER_MAGIC, fstat, fstatfs};
 
 use crate::dev::NOTHING_RUNS;
@@ -21,8 +22,14 @@ pub fn mount_proc(root: BorrowedFd<'_>, how: Proc) -> Result<()> {
     let proc = match how {
         Proc::Bind => present()?,
         _ => match new_mount("proc", &[], NOTHING_RUNS) {
-            // In a user namespace, that of the PID namespace must be the same.
-            Err(_) if how == Proc::Auto && userns::proc_is_ours() => present()?,
+            // EPERM: the user namespace does not own the PID namespace.
+            Err(error)
+                if how == Proc::Auto
+                    && error.errno() == Some(libc::EPERM)
+                    && userns::proc_is_ours()? =>
+            {
+                present()?
+            }
             Err(error) => {
                 return Err(error.hint(
                     "a user namespace can mount procfs only of a PID namespace made in it: \

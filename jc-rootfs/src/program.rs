@@ -2,12 +2,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Error, Kind, Result};
+use jc_unshare::{Absent, Context, Error, Kind, Result};
 
 /// The file that this process executes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,10 +23,11 @@ const DEPTH: u32 = 5;
 const HEAD: usize = 256;
 
 impl Own {
-    /// Finds it out, while the host's /proc is there. Nothing where there is no procfs.
-    pub fn look() -> Option<Self> {
-        let meta = fs::metadata("/proc/self/exe").ok()?;
-        Some(Self { device: meta.dev(), inode: meta.ino() })
+    /// Finds the file by the host's procfs; `None` on a host without one.
+    pub fn look() -> Result<Option<Self>> {
+        let path = "/proc/self/exe";
+        let meta = fs::metadata(path).on("stat", path).absent()?;
+        Ok(meta.map(|meta| Self { device: meta.dev(), inode: meta.ino() }))
     }
 
     /// Refuses a program that leads to this one. An image could name /proc/self/exe, as its program
@@ -36,7 +37,11 @@ impl Own {
     pub fn refuse(&self, program: &Path) -> Result<()> {
         let mut path = program.to_owned();
         for _ in 0..=DEPTH {
-            let Ok(meta) = fs::metadata(&path) else { return Ok(()) }; // execve(2) will say why
+            let meta = match fs::metadata(&path) {
+                // execve(2) fails for the same reason, and reports it.
+                Err(error) if is_of_path(&error) => return Ok(()),
+                found => found.on("stat", &path)?,
+            };
             if (meta.dev(), meta.ino()) == (self.device, self.inode) {
                 let program = program.display();
                 return Err(Error::with_kind(
@@ -44,7 +49,7 @@ impl Own {
                     format_args!("exec {program}: leads to the host's jc-rootfs"),
                 ));
             }
-            match interpreter(&path, &meta) {
+            match interpreter(&path, &meta)? {
                 Some(next) => path = next,
                 None => return Ok(()),
             }
@@ -53,20 +58,30 @@ impl Own {
     }
 }
 
-/// The interpreter of a script that this process may read. One that it may not read it may not
-/// write to either, whatever it leads to.
-fn interpreter(path: &Path, meta: &fs::Metadata) -> Option<PathBuf> {
+/// Whether the path itself is at fault: it does not exist, this user may not follow it, or it does not
+/// end.
+fn is_of_path(error: &io::Error) -> bool {
+    use nix::libc::{EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
+    matches!(error.raw_os_error(), Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR) | None)
+}
+
+/// The interpreter of a script. `None` for a file that this user may not read: the file that it leads
+/// to stays out of the payload's reach as well.
+fn interpreter(path: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
     if meta.file_type().is_fifo() || !meta.is_file() {
-        return None;
+        return Ok(None);
     }
     let mut options = File::options();
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
-    let file = options.read(true).custom_flags(flags).open(path).ok()?;
+    let file = match options.read(true).custom_flags(flags).open(path) {
+        Err(error) if is_of_path(&error) => return Ok(None),
+        opened => opened.on("open", path)?,
+    };
     let mut head = Vec::with_capacity(HEAD);
-    file.take(HEAD as u64).read_to_end(&mut head).ok()?;
+    file.take(HEAD as u64).read_to_end(&mut head).on("read", path)?;
     // glibc's execvp(3) has the shell run what the kernel does not know.
     let by_shell = || (!head.starts_with(b"\x7fELF")).then(|| "/bin/sh".into());
-    named_in(&head).map(PathBuf::from).or_else(by_shell)
+    Ok(named_in(&head).map(PathBuf::from).or_else(by_shell))
 }
 
 /// The word after `#!`.
@@ -103,7 +118,7 @@ mod tests {
         fs::write(at("script"), format!("#!{}\n", at("link").display())).unwrap();
         fs::write(at("twice"), format!("#! {} x\n", at("script").display())).unwrap();
         fs::write(at("other"), "#!/bin/sh\n").unwrap();
-        let own = Own::look().unwrap();
+        let own = Own::look().unwrap().unwrap();
         for (name, refused) in [("link", true), ("script", true), ("twice", true), ("other", false)]
         {
             assert_eq!(own.refuse(&at(name)).is_err(), refused, "{name}");

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{
     FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat, openat, readlinkat,
 };
@@ -39,10 +39,7 @@ pub fn resolve(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<Ow
 pub fn open_file(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     let dirs = vec![root.try_clone_to_owned().on("open", path)?];
     let mut walk = Walk { path, dirs, links: 0 };
-    let (fd, name) = match walk.find(Missing::Fail) {
-        Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => return Ok(None),
-        found => found?,
-    };
+    let Some((fd, name)) = walk.find(Missing::Fail).absent()? else { return Ok(None) };
     let regular = |fd: &OwnedFd| Ok::<_, Error>(file_type(fd, path)? == FileType::RegularFile);
     let not_regular = || Error::new(format_args!("open {}: not a regular file", path.display()));
     if !regular(&fd)? {

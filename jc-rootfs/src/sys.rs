@@ -84,7 +84,8 @@ fn close_each_on_exec(first: u32) -> io::Result<()> {
         let number = entry?.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
         if let Some(number) = number.filter(|number| *number as u32 >= first) {
             // SAFETY: as above.
-            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+            let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+            check(set.into())?;
         }
     }
     Ok(())
@@ -111,18 +112,21 @@ pub fn seccomp_filter(program: &[Instruction], flags: u64) -> io::Result<()> {
 /// Sets every signal's disposition to the default: execve(2) would hand down those that are ignored.
 /// SIGHUP keeps its own, which is how nohup(1) works. 32 and 33, which the C library would not touch,
 /// are among them: somebody may have ignored them all.
-pub fn default_signals() {
+pub fn default_signals() -> io::Result<()> {
     /// `struct sigaction` of the kernel, whose zeroes are SIG_DFL, no flags and no mask, on every
     /// architecture.
     const DEFAULT: [u64; 4] = [0; 4];
-    for signal in (1..=64).filter(|signal| *signal != libc::SIGHUP) {
+    // SIGKILL and SIGSTOP are always at their default.
+    let stays = |signal: &i32| matches!(*signal, libc::SIGHUP | libc::SIGKILL | libc::SIGSTOP);
+    for signal in (1..=64).filter(|signal| !stays(signal)) {
         // SAFETY: the kernel reads `DEFAULT`, which is as large as its structure; SIG_DFL installs no
-        // handler. For SIGKILL and SIGSTOP it fails, which are at their default anyway.
-        unsafe {
+        // handler.
+        check(unsafe {
             let old = std::ptr::null_mut::<u64>();
-            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, size_of::<u64>());
-        }
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, size_of::<u64>())
+        })?;
     }
+    Ok(())
 }
 
 /// keyctl(2) with KEYCTL_JOIN_SESSION_KEYRING and no name: a new, empty session keyring.

@@ -4,17 +4,19 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Context, Result};
-use rustix::fs::{Mode, OFlags, StatFs, fstatfs, openat, stat, statfs};
+use jc_unshare::{Absent, Context, Error, Result, exists};
+use nix::libc;
+use rustix::fs::{Mode, OFlags, StatFs, fstatfs, openat, statfs};
 
 use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{FsContext, attach, attach_below, clone_tree, new_mount, restrict_tree};
 use crate::resolve::real_dir;
 use crate::spec::Sys;
 use crate::sys::{attr, mount_setattr, propagation};
+use crate::userns;
 
-/// Mounts sysfs and the cgroup hierarchies. Only the owner of the network namespace may have a new
-/// sysfs; to others the host's is shown.
+/// Mounts sysfs and the cgroup hierarchies. The kernel refuses a new sysfs (EPERM) to a user namespace
+/// that does not own the network namespace: the payload then sees the host's.
 pub fn mount_sys(root: BorrowedFd<'_>, how: Sys) -> Result<()> {
     let attributes = match how {
         Sys::None => return Ok(()),
@@ -24,14 +26,15 @@ pub fn mount_sys(root: BorrowedFd<'_>, how: Sys) -> Result<()> {
     let target = real_dir(root, "sys")?;
     let path = Path::new("/sys");
     match new_mount("sysfs", &[], attributes) {
-        Ok(sys) => {
-            attach(&sys, &target, path)?;
-            mount_cgroups(&sys, attributes)
-        }
-        Err(error) => {
-            let sys = clone_tree(path).map_err(|_| error)?;
+        Err(error) if is_refusal(&error) => {
+            let sys = clone_tree(path)?;
             restrict_tree(sys.as_fd(), attributes, path)?;
             attach(&sys, &target, path)
+        }
+        made => {
+            let sys = made?;
+            attach(&sys, &target, path)?;
+            mount_cgroups(&sys, attributes)
         }
     }
 }
@@ -50,25 +53,31 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 fn mount_cgroups(sys: &OwnedFd, attributes: u64) -> Result<()> {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     const TMPFS_MAGIC: u64 = 0x0102_1994;
-    let Ok(host) = statfs(CGROUPS) else { return Ok(()) };
+    let Some(host) = statfs(CGROUPS).on("statfs", CGROUPS).absent()? else { return Ok(()) };
     let hierarchies = match magic(&host) {
-        CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_first_namespace() => present(attributes),
-        CGROUP2_SUPER_MAGIC => new_mount("cgroup2", &[], attributes),
+        CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_initial_namespace()? => present(attributes)?,
+        CGROUP2_SUPER_MAGIC => match new_mount("cgroup2", &[], attributes) {
+            Err(error) if is_refusal(&error) => present(attributes)?,
+            made => made?,
+        },
         TMPFS_MAGIC => return mount_version_1(&on(sys, "fs/cgroup")?, attributes),
         _ => return Ok(()),
     };
-    // The owner of a cgroup namespace may mount its own; others are shown what is there.
-    let hierarchies = hierarchies.or_else(|_| present(attributes))?;
     attach(&hierarchies, on(sys, "fs/cgroup")?, Path::new(CGROUPS))
 }
 
-/// Whether this is the cgroup namespace of the machine. A new mount of cgroup2 from there would set
-/// the options of all the others, such as the host's nsdelegate (Documentation/admin-guide/cgroup-v2.rst).
-fn in_first_namespace() -> bool {
+/// Whether this is the initial cgroup namespace. A new mount of cgroup2 in that namespace would set
+/// the options of all others, such as the host's nsdelegate (Documentation/admin-guide/cgroup-v2.rst).
+fn in_initial_namespace() -> Result<bool> {
     /// PROC_CGROUP_INIT_INO of Linux' proc_ns.h
     const INITIAL: u64 = 0xEFFF_FFFB;
-    // What cannot be asked is taken for the machine's: to show what is there does no harm.
-    stat("/proc/self/ns/cgroup").map_or(true, |stat| stat.st_ino == INITIAL)
+    Ok(userns::number("cgroup")? == INITIAL)
+}
+
+/// Whether the kernel has refused a mount to a process whose user namespace does not own the namespace
+/// that the mount shows (EPERM). The host's own mount is then the only one that this process can show.
+fn is_refusal(error: &Error) -> bool {
+    error.errno() == Some(libc::EPERM)
 }
 
 fn present(attributes: u64) -> Result<OwnedFd> {
@@ -81,16 +90,20 @@ fn present(attributes: u64) -> Result<OwnedFd> {
 fn mount_version_1(target: &OwnedFd, attributes: u64) -> Result<()> {
     let path = Path::new("/proc/self/cgroup");
     let table = fs::read_to_string(path).on("read", path)?;
-    let mounted = |hierarchy: &Hierarchy<'_>| {
-        hierarchy.kind == "cgroup" || Path::new(CGROUPS).join(hierarchy.directory).exists()
-    };
-    let hierarchies = table.lines().filter_map(Hierarchy::parse).filter(mounted);
-    let mounts: Result<Vec<_>> =
-        hierarchies.map(|h| Ok((h.directory, h.mount(attributes)?))).collect();
-    // As above. So nothing is attached before all of them are there.
-    let Ok(mounts) = mounts else {
-        return attach(present(attributes)?, target, Path::new(CGROUPS));
-    };
+    // All hierarchies are mounted before any is attached: a refusal concerns all of them.
+    let mut mounts = Vec::new();
+    for hierarchy in table.lines().filter_map(Hierarchy::parse) {
+        let (kind, directory) = (hierarchy.kind, hierarchy.directory);
+        if kind == "cgroup2" && !exists(Path::new(CGROUPS).join(directory))? {
+            continue;
+        }
+        match hierarchy.mount(attributes) {
+            Err(error) if is_refusal(&error) => {
+                return attach(present(attributes)?, target, Path::new(CGROUPS));
+            }
+            made => mounts.push((directory, made?)),
+        }
+    }
     let writable = attributes & !attr::RDONLY;
     let tmpfs = new_mount("tmpfs", &[("mode", "0755"), ("size", "64k")], writable)?;
     attach(&tmpfs, target, Path::new(CGROUPS))?;

@@ -1,29 +1,39 @@
-//! Whether this process is in a user namespace of its own, where some mounts are other than outside.
+//! The namespaces of this process, as far as mounts depend on them.
 
-use std::fs::File;
-use std::io::Read;
-
+use jc_unshare::{Absent, Context, Result};
 use rustix::fs::stat;
 
-/// The inode of the first user namespace (PROC_USER_INIT_INO in Linux' proc_ns.h).
-const INITIAL: u64 = 0xEFFF_FFFD;
-
-/// Whether this is the first user namespace, that of the machine.
-pub fn is_initial() -> bool {
-    stat("/proc/self/ns/user").is_ok_and(|stat| stat.st_ino == INITIAL)
+/// The number of the namespace that is `name` in /proc/self/ns (namespaces(7)).
+pub fn number(name: &str) -> Result<u64> {
+    let path = format!("/proc/self/ns/{name}");
+    Ok(stat(path.as_str()).on("stat", &path)?.st_ino)
 }
 
-/// Whether setgroups(2) is denied here, as where an ordinary user mapped its own group only
-/// (user_namespaces(7)).
-pub fn denies_groups() -> bool {
-    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+/// Whether the user namespace of this process is the initial one.
+pub fn is_initial() -> Result<bool> {
+    /// PROC_USER_INIT_INO of Linux' proc_ns.h
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    match number("user").absent()? {
+        Some(number) => Ok(number == INITIAL),
+        // A kernel without user namespaces lacks the file. The mount namespace's file is absent only
+        // without a procfs, which is an error.
+        None => number("mnt").map(|_| true),
+    }
+}
+
+/// Whether this user namespace denies setgroups(2), as after an unprivileged user has mapped one group
+/// (user_namespaces(7)). A kernel without user namespaces lacks the file.
+pub fn denies_groups() -> Result<bool> {
+    let path = "/proc/self/setgroups";
+    let text = std::fs::read(path).on("read", path).absent()?;
+    Ok(text.is_some_and(|text| text.starts_with(b"deny")))
 }
 
 /// Whether the procfs at /proc shows the PID namespace of this process: to an outer one, a process
 /// has several numbers (`NSpid` in proc(5)).
-pub fn proc_is_ours() -> bool {
-    let mut status = String::new();
-    let read = File::open("/proc/self/status").and_then(|mut f| f.read_to_string(&mut status));
+pub fn proc_is_ours() -> Result<bool> {
+    let path = "/proc/self/status";
+    let status = std::fs::read_to_string(path).on("read", path)?;
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    read.is_ok() && numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
+    Ok(numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1))
 }

@@ -5,6 +5,8 @@ use std::fmt::{self, Display, Write as _};
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 /// What every fallible function of the workspace returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -150,9 +152,54 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
+/// Tells absence from failure.
+pub trait Absent<T> {
+    /// The value, or `None` where the errno means that a path does not exist: ENOENT, ENOTDIR. Every
+    /// other error stays an error.
+    fn absent(self) -> Result<Option<T>>;
+}
+
+impl<T> Absent<T> for Result<T> {
+    fn absent(self) -> Result<Option<T>> {
+        match self {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if matches!(error.errno, Some(ENOENT | ENOTDIR)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+const ENOENT: i32 = Errno::ENOENT as i32;
+const ENOTDIR: i32 = Errno::ENOTDIR as i32;
+
+/// Whether `path` leads to a file, links followed. Every errno of stat(2) that does not mean absence
+/// is an error.
+pub fn exists(path: impl AsRef<Path>) -> Result<bool> {
+    let path = path.as_ref();
+    Ok(std::fs::metadata(path).on("stat", path).absent()?.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_errno_of_a_missing_path_is_absence() {
+        for (errno, absent) in [
+            (Errno::ENOENT, true),
+            (Errno::ENOTDIR, true),
+            (Errno::EACCES, false),
+            (Errno::EIO, false),
+            (Errno::ELOOP, false),
+            (Errno::ENOMEM, false),
+        ] {
+            let failed: Result<()> = Err(io::Error::from(errno)).op("stat");
+            assert_eq!(failed.absent().is_ok(), absent, "{errno}");
+        }
+        assert_eq!(Ok(5).absent().unwrap(), Some(5));
+        assert!(exists("/").unwrap());
+        assert!(!exists("/nonexistent/x").unwrap());
+    }
 
     #[test]
     fn a_system_error_reads_as_operation_object_strerror() {

@@ -47,7 +47,7 @@ pub mod unshare;
 #[global_allocator]
 static HEAP: sys::Heap = sys::Heap::new();
 
-pub use error::{Context, Error, Kind, Result, strerror};
+pub use error::{Absent, Context, Error, Kind, Result, exists, strerror};
 #[cfg(target_os = "linux")]
 pub use idmap::has_ranges;
 pub use remove_tree::remove_tree;
