@@ -10,10 +10,10 @@ use super::rules::{Action, Condition, Operator, Rules};
 
 /// Compiles rules. The architecture is looked at first, so that a number never counts for another ABI.
 pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
-    const KILL: Target = Target::Return(Action::KILL_PROCESS.0);
     let mut code = Writer::default();
+    let foreign = Target::Return(rules.foreign.0);
     let (x32, others): (Vec<Abi>, Vec<Abi>) = rules.abis.iter().partition(|abi| **abi == Abi::X32);
-    let mut first = KILL;
+    let mut first = foreign;
     for abi in others.iter().rev().filter(|abi| **abi != Abi::X86_64) {
         let section = section(&mut code, rules, *abi);
         let numbered = code.plain(load(NUMBER), section);
@@ -22,12 +22,12 @@ pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
     if others.contains(&Abi::X86_64) || !x32.is_empty() {
         let x32 = match x32.first() {
             Some(abi) => section(&mut code, rules, *abi),
-            // What a tracer replaces by no call at all comes by as -1.
-            None => code.branch(Test::Equal, u32::MAX, Target::Return(rules.default.0), KILL),
+            // A tracer replaces a call by no call at all with the number -1.
+            None => code.branch(Test::Equal, u32::MAX, Target::Return(rules.default.0), foreign),
         };
         let own = match others.contains(&Abi::X86_64) {
             true => section(&mut code, rules, Abi::X86_64),
-            false => KILL,
+            false => foreign,
         };
         let both = code.branch(Test::GreaterOrEqual, X32_BIT, x32, own);
         let numbered = code.plain(load(NUMBER), both);
@@ -211,7 +211,12 @@ mod tests {
                 let conditions = [condition(2, operator, value)];
                 let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &conditions };
                 let abis = [Abi::X86_64, Abi::X86];
-                let rules = Rules { abis: &abis, default: Action::errno(1), rules: vec![rule] };
+                let rules = Rules {
+                    abis: &abis,
+                    foreign: Action::KILL_PROCESS,
+                    default: Action::errno(1),
+                    rules: vec![rule],
+                };
                 let program = compile(&rules).unwrap();
                 for (abi, argument) in abis.into_iter().flat_map(|a| values.map(|v| (a, v))) {
                     let width = if abi.is_wide() { u64::MAX } else { u32::MAX.into() };
@@ -250,7 +255,12 @@ mod tests {
         let other = [condition(0, Operator::LessOrEqual, 1)];
         let rule = |action, conditions| Rule { calls: &calls, action, conditions };
         let rules = vec![rule(Action::ALLOW, &both[..]), rule(Action::errno(9), &other[..])];
-        let rules = Rules { abis: &[Abi::X86_64], default: Action::TRAP, rules };
+        let rules = Rules {
+            abis: &[Abi::X86_64],
+            foreign: Action::KILL_PROCESS,
+            default: Action::TRAP,
+            rules,
+        };
         let program = compile(&rules).unwrap();
         for (arguments, expected) in [
             ([1, 3, 0, 0, 0, 0], Action::ALLOW),
@@ -269,7 +279,12 @@ mod tests {
         let length = |names: &[&str]| {
             let calls: Vec<Index> = names.iter().map(|name| index(name)).collect();
             let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &conditions };
-            let rules = Rules { abis: &[Abi::X86_64], default: Action::TRAP, rules: vec![rule] };
+            let rules = Rules {
+                abis: &[Abi::X86_64],
+                foreign: Action::KILL_PROCESS,
+                default: Action::TRAP,
+                rules: vec![rule],
+            };
             compile(&rules).unwrap().len()
         };
         assert_eq!(length(&["read", "write", "open", "close"]), length(&["read"]));
@@ -286,7 +301,12 @@ mod tests {
             Rule { calls: &calls, action: Action::ALLOW, conditions: &[] },
             Rule { calls: &ioctl, action: Action::LOG, conditions: &old },
         ];
-        let rules = Rules { abis: &[Abi::X86_64], default: Action::errno(1), rules };
+        let rules = Rules {
+            abis: &[Abi::X86_64],
+            foreign: Action::KILL_PROCESS,
+            default: Action::errno(1),
+            rules,
+        };
         let program = compile(&rules).unwrap();
         for (number, first) in (0..=20).flat_map(|number| [(number, 11), (number, 12)]) {
             let expected = match number {
@@ -311,7 +331,8 @@ mod tests {
             let rule = |conditions| Rule { calls: &calls, action: Action::ALLOW, conditions };
             let rules = conditions.iter().map(|conditions| rule(&conditions[..])).collect();
             let default = Action::errno(1);
-            compile(&Rules { abis: &[Abi::X86_64], default, rules }).unwrap()
+            compile(&Rules { abis: &[Abi::X86_64], foreign: Action::KILL_PROCESS, default, rules })
+                .unwrap()
         };
         let program = compiled(&allowed);
         for value in (0..30).chain(LAST - 5..LAST + 10) {
@@ -336,7 +357,13 @@ mod tests {
             .map(|(c, errno)| Rule { calls: &calls, action: Action::errno(errno), conditions: c })
             .collect();
         let abis = [Abi::X86_64, Abi::X86];
-        let program = compile(&Rules { abis: &abis, default: Action::ALLOW, rules }).unwrap();
+        let program = compile(&Rules {
+            abis: &abis,
+            foreign: Action::KILL_PROCESS,
+            default: Action::ALLOW,
+            rules,
+        })
+        .unwrap();
         for abi in abis {
             let width = if abi.is_wide() { u64::MAX } else { u32::MAX.into() };
             let number = index("ioctl").number(abi).unwrap();
@@ -393,7 +420,9 @@ mod tests {
             (&[Abi::Aarch64, Abi::Arm], deny, Abi::X86_64, 0, kill),
         ] {
             let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &[] };
-            let program = compile(&Rules { abis, default, rules: vec![rule] }).unwrap();
+            let program =
+                compile(&Rules { abis, foreign: Action::KILL_PROCESS, default, rules: vec![rule] })
+                    .unwrap();
             let found = Action(run(&program, number, arch.audit_arch(), [0; 6]));
             assert_eq!(found, expected, "{abis:?} {default:?} {arch:?} {number}");
         }
@@ -403,7 +432,12 @@ mod tests {
     fn calls_of_x86_that_others_carry_follow_their_rules() {
         let calls = [index("socket"), index("shmget")];
         let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &[] };
-        let rules = Rules { abis: &[Abi::X86], default: Action::errno(1), rules: vec![rule] };
+        let rules = Rules {
+            abis: &[Abi::X86],
+            foreign: Action::KILL_PROCESS,
+            default: Action::errno(1),
+            rules: vec![rule],
+        };
         let program = compile(&rules).unwrap();
         let (socketcall, ipc) = (102, 117);
         for (number, first, expected) in [

@@ -123,6 +123,7 @@ impl Profile {
     pub fn rules(&self) -> Rules<'_> {
         Rules {
             abis: &self.abis,
+            foreign: Action::KILL_PROCESS,
             default: self.default,
             rules: self.rules.iter().map(Owned::as_rule).collect(),
         }

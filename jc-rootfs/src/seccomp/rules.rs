@@ -79,8 +79,10 @@ pub struct Rule<'a> {
 /// A whole filter.
 #[derive(Clone, Debug)]
 pub struct Rules<'a> {
-    /// The ABIs that are let in at all.
+    /// The ABIs whose calls the rules decide about.
     pub abis: &'a [Abi],
+    /// What to do about calls of other ABIs.
+    pub foreign: Action,
     /// What to do about calls that no rule is for.
     pub default: Action,
     /// The rules. One without conditions makes those with conditions for the same call void; of
