@@ -13,6 +13,7 @@ use crate::chain::{Chain, to_json, to_line};
 use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
 use crate::network::Network;
+use crate::place::Place;
 use crate::plan::{EXIT, NETWORK, Plan, words};
 use crate::state::State;
 use crate::volumes::volumes;
@@ -22,13 +23,13 @@ use crate::{dir, harden, network, userns};
 pub const PID: &str = "PID";
 
 /// Plans a container of this ID.
-pub fn compose(matches: &ArgMatches, record: &Record, id: &str, base: &Path) -> Result<Plan> {
+pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -> Result<Plan> {
     let (config, payload) = Config::asked(record, matches)?;
     let root = record.root()?;
-    let state_dir = base.join(id);
+    let state_dir = place.path.join(id);
     let hostname = hostname(matches, id);
-    let spaces = Spaces::of(matches, base)?;
-    let network = Network::of(matches, base)?;
+    let spaces = Spaces::of(matches, place)?;
+    let network = Network::of(matches, place)?;
     let (binds, mut directories) = volumes(matches, &config, &root, &state_dir)?;
 
     let reports = values(matches, "report").filter_map(|word| word.to_str()?.parse().ok());
@@ -142,7 +143,7 @@ struct Spaces {
 }
 
 impl Spaces {
-    fn of(matches: &ArgMatches, base: &Path) -> Result<Self> {
+    fn of(matches: &ArgMatches, place: &Place) -> Result<Self> {
         let mut spaces = Self { words: words(&["-C"]), makes_pids: false, own: vec!["cgroup"] };
         for (kind, letter) in [("pid", "-p"), ("uts", "-u"), ("ipc", "-i")] {
             let mode = matches.get_one::<String>(kind).map_or("private", String::as_str);
@@ -151,9 +152,7 @@ impl Spaces {
                 ("private", "") => spaces.words.push(letter.into()),
                 ("host", "") => continue,
                 ("container", word) => {
-                    let state = dir::find(base, word)?;
-                    let pid =
-                        state.pid.ok_or_else(|| Error::new(format_args!("{word}: has ended")))?;
+                    let pid = dir::find(place, word)?.state.payload()?.pid;
                     spaces.words.extend(words(&["--join", &format!("{pid}:{kind}")]));
                 }
                 _ => {
@@ -352,7 +351,12 @@ mod tests {
     fn plan(args: &[&str], record: &str) -> Result<Plan> {
         let matches = crate::command().try_get_matches_from([&["jc-run"], args].concat());
         let record = Record::parse(record.as_bytes())?;
-        compose(&matches.map_err(Error::usage)?, &record, "0123456789ab", Path::new("/run/jc"))
+        compose(
+            &matches.map_err(Error::usage)?,
+            &record,
+            "0123456789ab",
+            &Place { path: "/run/jc".into(), is_default: true },
+        )
     }
 
     fn chain(args: &[&str], record: &str) -> Vec<OsString> {

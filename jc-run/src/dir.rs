@@ -1,65 +1,54 @@
-//! State dirs: one for each container, named by its ID, held by a lock (flock(2)) as long as its
-//! supervisor lives. A link beside it is the container's name.
+//! State directories: each belongs to one container, has the container's ID as its name, and is locked
+//! (flock(2)) as long as the container's supervisor lives. A symbolic link beside it, whose text is the
+//! ID, is the container's name.
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::{fs, io};
 
-use clap::ArgMatches;
 use jc_unshare::exec::tool;
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, unlinkat};
-use rustix::process::{geteuid, getuid};
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat,
+    symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
-use crate::state::{State, Status, now};
+use crate::base::Base;
+use crate::files::StateDir;
+use crate::place::Place;
+use crate::state::{State, Status, boot_id, now};
 
-/// The directory that the state dirs are in.
-pub fn base(matches: &ArgMatches) -> Result<PathBuf> {
-    let given = matches.get_one::<PathBuf>("state-dir").cloned();
-    let path = given.or_else(|| set("JC_STATE_DIR")).unwrap_or_else(default_base);
-    std::path::absolute(&path).on("find", &path)
-}
-
-fn set(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
-fn default_base() -> PathBuf {
-    match (geteuid().is_root(), set("XDG_RUNTIME_DIR")) {
-        (true, _) => "/run/jc".into(),
-        (false, Some(dir)) => dir.join("jc"),
-        // Nobody has logged in, as in a CI job.
-        (false, None) => format!("/tmp/jc-{}", getuid().as_raw()).into(),
-    }
-}
-
-/// A state dir that this process holds.
+/// A state directory whose lock this process holds.
 #[derive(Debug)]
 pub struct Held {
-    path: PathBuf,
-    _lock: File,
+    base: Rc<Base>,
+    id: String,
+    directory: Rc<StateDir>,
 }
 
 impl Held {
-    /// Makes a state dir, and with `name` a link to it of that name.
-    pub fn make(path: &Path, name: Option<&str>) -> Result<Self> {
-        let base = path.parent().unwrap_or(Path::new("/"));
+    /// Makes the state directory of a container, and with `name` a link of that name.
+    pub fn make(place: &Place, id: &str, name: Option<&str>) -> Result<Self> {
         let held = loop {
-            make_private(base)?;
-            match fs::DirBuilder::new().mode(0o700).create(path) {
-                // The last of the others has just gone, and taken it along.
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
-                made => made.on("mkdir", path)?,
+            let base = Rc::new(Base::make(place)?);
+            match mkdirat(&*base, id, Mode::RWXU) {
+                // The last of the other containers has just taken the base along.
+                Err(Errno::NOENT) => continue,
+                made => made
+                    .on("mkdir", base.path().join(id))
+                    .inspect_err(|_| base.remove_if_empty())?,
             }
-            // Somebody who sweeps may take it for left over at any moment.
-            if let Some(held) = Self::take(path)? {
+            // A process that sweeps may take it for left over at any moment.
+            if let Some(held) = Self::take(&base, id)? {
                 break held;
             }
         };
         if let Some(name) = name
-            && let Err(error) = claim(base, name, path)
+            && let Err(error) = claim(&held.base, name, id)
         {
             held.remove_called(None)?;
             return Err(error);
@@ -67,148 +56,143 @@ impl Held {
         Ok(held)
     }
 
-    /// Takes hold of a state dir that nobody holds, if it is there.
-    pub fn take(path: &Path) -> Result<Option<Self>> {
-        let lock = match File::open(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.on("open", path)?,
-        };
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Ok(None);
+    /// Locks a state directory; `None` if it is absent, or locked by another process.
+    pub fn take(base: &Rc<Base>, id: &str) -> Result<Option<Self>> {
+        let Some(directory) = open(base, id)? else { return Ok(None) };
+        let path = directory.path();
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked.on("flock", path)?,
         }
-        let inode = |meta: io::Result<fs::Metadata>| meta.map(|meta| meta.ino()).ok();
-        let same = inode(lock.metadata()) == inode(fs::metadata(path));
-        Ok(same.then(|| Self { path: path.to_owned(), _lock: lock }))
+        let ours = fstat(&directory).on("stat", path)?;
+        match statat(&**base, id, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => {
+                let (base, id) = (Rc::clone(base), id.to_owned());
+                Ok(Some(Self { base, id, directory: Rc::new(directory) }))
+            }
+            // Its supervisor has removed it meanwhile.
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).on("stat", path),
+        }
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Rc<StateDir> {
+        &self.directory
     }
 
     /// Removes it with all that is in it, and the name that its state has.
     pub fn remove(self) -> Result<()> {
-        let state = State::read(&self.path);
+        // A state that cannot be read has no name to remove, and jc-list sweeps names without target.
+        let state = State::read(&self.directory).ok().flatten();
         self.remove_called(state.as_ref().and_then(|state| state.get("name")))
     }
 
     /// Removes it with all that is in it, and its name.
     pub fn remove_called(self, name: Option<&str>) -> Result<()> {
-        if let Some(name) = name {
-            let link = self.path.with_file_name(name);
-            if fs::read_link(&link).is_ok_and(|to| Some(to.as_os_str()) == self.path.file_name()) {
-                fs::remove_file(&link).on("remove", &link)?;
-            }
+        let Self { base, id, directory } = &self;
+        if let Some(name) = name
+            && base.link(name)?.as_ref() == Some(id)
+        {
+            unlinkat(&**base, name, AtFlags::empty()).on("remove", base.path().join(name))?;
         }
-        match remove_files(&self.path).or_else(|_| fs::remove_dir_all(&self.path)) {
+        let path = directory.path();
+        match remove_files(directory).or_else(|_| fs::remove_dir_all(path)) {
             // Files of a user namespace, which only its root may remove.
-            Err(e) if e.kind() == ErrorKind::PermissionDenied && !geteuid().is_root() => {
-                remove_as_mapped(&self.path)
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() => {
+                remove_as_mapped(path)?;
             }
-            removed => removed.on("remove", &self.path),
-        }?;
-        if let Some(base) = self.path.parent().filter(|base| *base == default_base()) {
-            // Goes with the last container; until then it is not empty.
-            let _: io::Result<()> = fs::remove_dir(base);
+            removed => removed.on("remove", path)?,
         }
+        base.remove_if_empty();
         Ok(())
     }
 }
 
-/// A directory for this user alone; one that is another's is an error.
-fn make_private(path: &Path) -> Result<()> {
-    let meta = loop {
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                fs::DirBuilder::new().mode(0o700).recursive(true).create(path).on("mkdir", path)?;
-            }
-            made => made.on("mkdir", path)?,
-        }
-        match fs::symlink_metadata(path) {
-            // The last of the others has just gone, and taken it along.
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            meta => break meta.on("stat", path)?,
-        }
-    };
-    if !meta.is_dir() || meta.uid() != geteuid().as_raw() {
-        let path = path.display();
-        return Err(Error::new(format_args!(
-            "state dir {path}: is not a directory of this user's"
-        ))
-        .hint("--state-dir DIR, or JC_STATE_DIR, names another"));
-    }
-    if meta.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(0o700)).on("chmod", path)?;
-    }
-    Ok(())
+/// Whether a text is the ID of a container: 12 hexadecimal digits.
+fn is_id(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Makes the name lead to the state dir; a name is one container's.
-fn claim(base: &Path, name: &str, path: &Path) -> Result<()> {
-    let (link, id) = (base.join(name), path.file_name().unwrap_or_default());
+/// Opens the state directory of that ID; `None` if it is absent.
+fn open(base: &Base, id: &str) -> Result<Option<StateDir>> {
+    StateDir::open(base, Path::new(id), &base.path().join(id))
+}
+
+/// Makes the link of that name; one name belongs to one container.
+fn claim(base: &Rc<Base>, name: &str, id: &str) -> Result<()> {
     let _lock = lock_names(base)?;
-    sweep_name(&link);
-    match symlink(id, &link) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+    sweep_name(base, name)?;
+    match symlinkat(id, &**base, name) {
+        Err(Errno::EXIST) => {
             Err(Error::usage(format_args!("--name {name}: another container has it"))
                 .hint("jc-list -a shows which, jc-rm removes it"))
         }
-        made => made.on("link", &link),
+        made => made.on("link", base.path().join(name)),
     }
 }
 
-/// Whoever makes or sweeps a name holds this, so that none sweeps what another has just made.
-fn lock_names(base: &Path) -> Result<File> {
-    let lock = File::open(base).on("open", base)?;
-    flock(&lock, FlockOperation::LockExclusive).on("flock", base)?;
+/// Locks the names, so that no process sweeps a name that another process has just made.
+fn lock_names(base: &Base) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let lock = openat(base, ".", flags, Mode::empty()).on("open", base.path())?;
+    flock(&lock, FlockOperation::LockExclusive).on("flock", base.path())?;
     Ok(lock)
 }
 
 /// Removes a name that leads to no container any more.
-fn sweep_name(link: &Path) {
-    let is_link = fs::symlink_metadata(link).is_ok_and(|meta| meta.is_symlink());
-    if is_link && sweep_one(link) {
-        // Gone with the container, or has led nowhere.
-        let _: io::Result<()> = fs::remove_file(link);
+fn sweep_name(base: &Rc<Base>, name: &str) -> Result<()> {
+    // A link with another text than an ID is no name, and stays.
+    let Some(id) = base.link(name)?.filter(|text| is_id(text)) else { return Ok(()) };
+    if settle(base, &id)?.is_some() || open(base, &id)?.is_some() {
+        return Ok(());
+    }
+    match unlinkat(&**base, name, AtFlags::empty()) {
+        // It went with the container.
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed.on("remove", base.path().join(name)),
     }
 }
 
-/// What a dead supervisor has left is removed, or if it is kept, noted to have ended. Says whether
-/// it is gone.
-fn sweep_one(path: &Path) -> bool {
-    let Ok(path) = fs::canonicalize(path) else { return true };
-    let state = State::read(&path);
+/// The state of a container. If its supervisor is dead, a container that is kept is recorded as
+/// stopped, and any other is removed. `None` if it is absent then, or not recorded yet.
+fn settle(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
+    let Some(directory) = open(base, id)? else { return Ok(None) };
+    let state = State::read(&directory)?;
     if state.as_ref().is_some_and(|state| state.status == Status::Stopped) {
-        return false;
+        return Ok(state);
     }
-    let Ok(Some(held)) = Held::take(&path) else { return false };
-    // Not what was read before the lock was ours.
-    match State::read(&path) {
+    let Some(held) = Held::take(base, id)? else {
+        return state.map(|state| Ok(state.in_boot(&boot_id()?))).transpose();
+    };
+    // The state may have changed before this process had the lock.
+    match State::read(&held.directory)? {
         Some(mut state) if state.is_kept() && state.get("started").is_some() => {
             if state.status != Status::Stopped {
-                state.status = Status::Stopped;
-                state.pid = None;
+                state.stop();
                 state.set("finished", now());
+                // A full disk does not make it run again: the next reader comes here as well.
+                let _: Result<()> = state.write(&held.directory);
             }
-            // Who cannot write there is not whose it is.
-            let _: Result<()> = state.write();
-            false
+            Ok(Some(state))
         }
-        _ => held.remove().is_ok(),
+        _ => held.remove().map(|()| None),
     }
 }
 
-/// Removes a directory that holds files only, which a state dir mostly does: the general way to remove
-/// one is a hundredth of a start slower.
-fn remove_files(path: &Path) -> io::Result<()> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(path, flags, Mode::empty())?;
-    for entry in Dir::read_from(&directory)? {
+/// Removes all regular files of a state directory, and the directory: most have no others, and the
+/// general way takes a hundredth of a start longer.
+fn remove_files(directory: &StateDir) -> io::Result<()> {
+    for entry in Dir::read_from(directory)? {
         let entry = entry?;
         if entry.file_type() != FileType::Directory {
-            unlinkat(&directory, entry.file_name(), AtFlags::empty())?;
+            unlinkat(directory, entry.file_name(), AtFlags::empty())?;
         }
     }
-    fs::remove_dir(path)
+    fs::remove_dir(directory.path())
 }
 
-/// `rm -r` in the user namespace that the files were made in.
+/// Runs `rm -r` in the user namespace that the files were made in.
 fn remove_as_mapped(path: &Path) -> Result<()> {
     let status = Command::new(tool("jc-unshare".as_ref())?)
         .args(["-U", "--map-auto", "--", "rm", "-rf", "--"])
@@ -222,55 +206,105 @@ fn remove_as_mapped(path: &Path) -> Result<()> {
     }
 }
 
-/// All containers that are recorded, what dead supervisors left swept.
-pub fn all(base: &Path) -> Result<Vec<State>> {
-    let entries = match fs::read_dir(base) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.on("read", base)?,
+/// All recorded containers, after a sweep of what dead supervisors left, and the errors of those whose
+/// state cannot be read.
+pub fn all(place: &Place) -> Result<(Vec<State>, Vec<Error>)> {
+    let (mut states, mut errors, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    let Some(base) = Base::open(place)?.map(Rc::new) else { return Ok((states, errors)) };
+    for (name, is_link) in base.entries()? {
+        let Some(name) = name.to_str().map(str::to_owned) else { continue };
+        if is_link {
+            names.push(name);
+        } else if is_id(&name) {
+            match settle(&base, &name) {
+                Ok(state) => states.extend(state),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    let is_left = |name: &String| {
+        let id = base.link(name)?.filter(|text| is_id(text));
+        Ok(match id {
+            Some(id) => open(&base, &id)?.is_none(),
+            None => false,
+        })
     };
-    let (mut states, mut names) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let entry = entry.on("read", base)?;
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-            names.push(path);
-            continue;
-        }
-        match State::read(&path) {
-            Some(state) if state.status == Status::Stopped => states.push(state),
-            _ if sweep_one(&path) => {}
-            // Again: it may have just been told to have ended.
-            _ => states.extend(State::read(&path)),
+    for name in names {
+        match is_left(&name) {
+            Ok(false) => {}
+            Ok(true) => {
+                let _lock = lock_names(&base)?;
+                errors.extend(sweep_name(&base, &name).err());
+            }
+            Err(error) => errors.push(error),
         }
     }
-    if names.iter().any(|name| fs::metadata(name).is_err()) {
-        let _lock = lock_names(base)?;
-        names.iter().for_each(|name| sweep_name(name));
+    Ok((states, errors))
+}
+
+/// A container that a word names, with the directory of all.
+pub struct Found {
+    /// What is recorded of it.
+    pub state: State,
+    base: Rc<Base>,
+}
+
+impl Found {
+    /// Its state directory.
+    pub fn open(&self) -> Result<StateDir> {
+        open(&self.base, &self.state.id)?.ok_or_else(|| none(&self.state.id))
     }
-    Ok(states)
+
+    /// Its state directory, locked; `None` if it is absent or locked.
+    pub fn take(&self) -> Result<Option<Held>> {
+        Held::take(&self.base, &self.state.id)
+    }
 }
 
 /// The container that a word names: a name, an ID, or the beginning of just one ID.
-pub fn find(base: &Path, word: &str) -> Result<State> {
-    let none = || {
-        Error::new(format_args!("{word}: no such container"))
-            .hint("jc-list -a shows those there are")
-    };
+pub fn find(place: &Place, word: &str) -> Result<Found> {
+    let base = Base::open(place)?.ok_or_else(|| none(word))?;
+    find_in(&Rc::new(base), word)
+}
+
+/// The containers that words name. All must be there.
+pub fn find_all<'a>(
+    place: &Place,
+    mut words: impl Iterator<Item = &'a String>,
+) -> Result<Vec<Found>> {
+    match Base::open(place)?.map(Rc::new) {
+        Some(base) => words.map(|word| find_in(&base, word)).collect(),
+        None => words.next().map_or(Ok(Vec::new()), |word| Err(none(word))),
+    }
+}
+
+fn find_in(base: &Rc<Base>, word: &str) -> Result<Found> {
+    let id = resolve(base, word)?;
+    let state = settle(base, &id)?.ok_or_else(|| none(word))?;
+    Ok(Found { state, base: Rc::clone(base) })
+}
+
+fn none(word: &str) -> Error {
+    Error::new(format_args!("{word}: no such container")).hint("jc-list -a shows those there are")
+}
+
+/// The ID that a word means.
+fn resolve(base: &Base, word: &str) -> Result<String> {
     if word.is_empty() || word.contains('/') || word.starts_with('.') {
-        return Err(none());
+        return Err(none(word));
     }
-    let direct = base.join(word);
-    if direct.exists() && !sweep_one(&direct) {
-        let target = fs::canonicalize(&direct).on("find", &direct)?;
-        return State::read(&target).ok_or_else(none);
+    match base.link(word)? {
+        Some(id) if is_id(&id) => return Ok(id),
+        Some(_) => return Err(none(word)),
+        None if is_id(word) => return Ok(word.to_owned()),
+        None => {}
     }
-    let entries = fs::read_dir(base).map_err(|_| none())?.flatten();
-    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let ids: Vec<String> = names.filter(|name| name.starts_with(word)).collect();
+    let entries = base.entries()?.into_iter().filter(|(_, is_link)| !is_link);
+    let names = entries.filter_map(|(name, _)| name.into_string().ok());
+    let ids: Vec<String> = names.filter(|id| is_id(id) && id.starts_with(word)).collect();
     match ids.as_slice() {
-        [id] if !sweep_one(&base.join(id)) => State::read(&base.join(id)).ok_or_else(none),
-        [_] | [] => Err(none()),
+        [id] => Ok(id.clone()),
+        [] => Err(none(word)),
         more => Err(Error::new(format_args!("{word}: {} containers begin so", more.len()))),
     }
 }

@@ -2,23 +2,24 @@
 //! with the payload's number in it.
 
 use std::ffi::OsString;
-use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::process::{Process, ends_within};
 use jc_unshare::supervise::{Exit, spawn_program};
-use jc_unshare::{Context, Error, Kind, Result, Tool, exec, id};
+use jc_unshare::{Error, Kind, Result, Tool, exec, id};
 
 use crate::chain::Chain;
 use crate::compose::PID;
 use crate::console::Console;
+use crate::dir::{self, Found};
 use crate::flags::{option, values};
+use crate::place::Place;
 use crate::plan::{EXEC, words};
 use crate::state::{State, Status};
 use crate::terminal::Terminal;
-use crate::{dir, own, tools};
+use crate::{own, tools};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-exec");
@@ -65,10 +66,10 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     };
     let program = program.strip_prefix(&["--".into()][..]).unwrap_or(program);
     jc_unshare::require_program(program)?;
-    let base = dir::base(matches)?;
-    let state = dir::find(&base, &id.to_string_lossy())?;
+    let container = dir::find(&Place::of(matches)?, &id.to_string_lossy())?;
+    let state = &container.state;
     let console = state.bundle.join(format!("console.{}", id::random()?));
-    let chain = Chain::new(links(matches, &state, &console)?, program.to_vec()).locate()?;
+    let chain = Chain::new(links(matches, &container, &console)?, program.to_vec()).locate()?;
     if let Some(form) = matches.get_one::<String>("print") {
         return chain.print(form, || chain.to_shell());
     }
@@ -76,12 +77,12 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         let terminal = Terminal::open()?;
         let socket = Console::listen(&console)?;
         let code =
-            terminal.attend(TOOL, (socket, &console), || run_chain(&chain, &state).map(Exit::code));
+            terminal.attend(TOOL, (socket, &console), || run_chain(&chain, state).map(Exit::code));
         // jc-rootfs may have failed before it came to that.
         let _: std::io::Result<()> = std::fs::remove_file(&console);
         return code;
     }
-    run_chain(&chain, &state).map(Exit::end)
+    run_chain(&chain, state).map(Exit::end)
 }
 
 fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
@@ -102,9 +103,10 @@ fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
 /// The links that jc-run has recorded, for this process and with these options.
 fn links(
     matches: &ArgMatches,
-    state: &State,
+    container: &Found,
     console: &std::path::Path,
 ) -> Result<Vec<Vec<OsString>>> {
+    let state = &container.state;
     let pid = match (state.status, state.process("process")) {
         (Status::Running, Some(payload)) if payload.runs() => payload.pid.to_string(),
         (Status::Creating, _) => {
@@ -112,9 +114,9 @@ fn links(
         }
         _ => return Err(Error::new(format_args!("{}: the container has ended", state.id))),
     };
-    let path = state.bundle.join(EXEC);
-    let recorded: Vec<Vec<String>> = serde_json::from_slice(&fs::read(&path).on("read", &path)?)
-        .map_err(|e| Error::new(format_args!("{}: {e}", path.display())))?;
+    let recorded: Option<Vec<Vec<String>>> = container.open()?.read_json(EXEC)?;
+    let recorded =
+        recorded.ok_or_else(|| Error::new(format_args!("{}: has no {EXEC}", state.id)))?;
     let link = |link: Vec<String>| link.into_iter().map(OsString::from).collect();
     let mut links: Vec<Vec<OsString>> = recorded.into_iter().map(link).collect();
     for word in links.iter_mut().flat_map(|link| link.iter_mut().skip(1).take(2)) {

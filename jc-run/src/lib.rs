@@ -3,6 +3,8 @@
 
 use jc_unshare::Tool;
 
+#[cfg(target_os = "linux")]
+mod base;
 mod chain;
 #[cfg(target_os = "linux")]
 mod compose;
@@ -16,6 +18,8 @@ mod dir;
 mod events;
 #[cfg(target_os = "linux")]
 pub mod execute;
+#[cfg(target_os = "linux")]
+mod files;
 mod flags;
 #[cfg(target_os = "linux")]
 mod harden;
@@ -32,6 +36,8 @@ pub mod logs;
 #[cfg(target_os = "linux")]
 mod network;
 mod own;
+#[cfg(target_os = "linux")]
+mod place;
 #[cfg(target_os = "linux")]
 mod plan;
 #[cfg(any(test, not(target_os = "linux")))]

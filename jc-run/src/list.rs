@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 use std::fmt::Write;
-use std::path::Path;
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jc_unshare::exec::tool;
 use jc_unshare::{Error, Result, Tool, print};
 
+use crate::place::Place;
 use crate::state::{State, Status, now};
 use crate::{dir, tools};
 
@@ -26,9 +26,11 @@ pub fn command() -> Command {
         )
 }
 
-/// Sweeps, and prints.
+/// Sweeps, and prints. A state that cannot be read is reported, and the others are listed.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let mut states = containers(&dir::base(matches)?)?;
+    let (mut states, errors) = dir::all(&Place::of(matches)?)?;
+    sweep_links();
+    states.sort_by_cached_key(|state| Reverse((seconds(state, "created") * 1000.0) as u64));
     states.retain(|state| matches.get_flag("all") || state.status != Status::Stopped);
     let text = match () {
         () if matches.get_flag("quiet") => {
@@ -37,15 +39,8 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         () if matches.get_flag("json") => json(&states)?,
         () => table(&states),
     };
-    print(text).map(|()| ExitCode::SUCCESS)
-}
-
-/// All containers, the newest first, when everything that dead ones have left is gone.
-fn containers(base: &Path) -> Result<Vec<State>> {
-    let mut states = dir::all(base)?;
-    sweep_links();
-    states.sort_by_cached_key(|state| Reverse((seconds(state, "created") * 1000.0) as u64));
-    Ok(states)
+    print(text)?;
+    Ok(errors.iter().fold(ExitCode::SUCCESS, |_, error| TOOL.fail(error)))
 }
 
 /// The links that may leave something when they are killed, and the action that removes it.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::io::{Errno, read};
 
+use crate::files::StateDir;
 use crate::state::State;
 use crate::tools;
 
@@ -42,12 +42,13 @@ pub fn command() -> Command {
 
 /// Prints them: stdout to stdout, stderr to stderr.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let (_, states) = tools::named(matches)?;
-    let Some(state) = states.first() else { return Ok(ExitCode::SUCCESS) };
+    let found = tools::named(matches)?;
+    let Some(container) = found.first() else { return Ok(ExitCode::SUCCESS) };
+    let (state, directory) = (&container.state, container.open()?);
     let mut outputs: Vec<Output> = Vec::new();
     for (name, other) in [("stdout", "stderr"), ("stderr", "stdout")] {
         if !matches.get_flag(other) {
-            outputs.extend(Output::open(&state.bundle, name)?);
+            outputs.extend(Output::open(&directory, name)?);
         }
     }
     if outputs.is_empty() {
@@ -71,12 +72,9 @@ struct Output {
 }
 
 impl Output {
-    fn open(bundle: &Path, name: &str) -> Result<Option<Self>> {
-        let path = bundle.join(name);
-        match File::open(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            other => Ok(Some(Self { file: other.on("open", &path)?, is_error: name == "stderr" })),
-        }
+    fn open(directory: &StateDir, name: &str) -> Result<Option<Self>> {
+        let file = directory.file(name)?;
+        Ok(file.map(|file| Self { file, is_error: name == "stderr" }))
     }
 
     /// Goes to the beginning of the last lines, so many, reading from the end.

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ArgMatches;
 use jc_unshare::{Context, Error, Result};
@@ -12,8 +12,10 @@ use rustix::process::geteuid;
 use serde_json::Value;
 
 use crate::dir;
+use crate::files::StateDir;
 use crate::flags::{Owner, given, option};
 use crate::image::Config;
+use crate::place::Place;
 use crate::plan::words;
 
 /// The files, each with its place.
@@ -26,13 +28,13 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-
 /// Which network it is.
 pub struct Network {
     mode: String,
-    /// The state dir of the container whose network it is.
-    other: Option<PathBuf>,
+    /// The state directory of the container whose network it is.
+    other: Option<StateDir>,
 }
 
 impl Network {
     /// The one that is asked for, else a bridge, or for who may not make one, pasta(1).
-    pub fn of(matches: &ArgMatches, base: &Path) -> Result<Self> {
+    pub fn of(matches: &ArgMatches, place: &Place) -> Result<Self> {
         let default = if geteuid().is_root() { "bridge" } else { "pasta" };
         let mode = matches.get_one::<String>("network").map_or(default, String::as_str);
         let Some(word) = mode.strip_prefix("container:") else {
@@ -43,9 +45,9 @@ impl Network {
                 "--dns, --dns-search: another container's network has its own",
             ));
         }
-        let state = dir::find(base, word)?;
-        let pid = state.pid.ok_or_else(|| Error::new(format_args!("{word}: has ended")))?;
-        Ok(Self { mode: format!("join:{pid}"), other: Some(state.bundle) })
+        let container = dir::find(place, word)?;
+        let pid = container.state.payload()?.pid;
+        Ok(Self { mode: format!("join:{pid}"), other: Some(container.open()?) })
     }
 
     /// Whether it is that of the caller.
@@ -99,7 +101,7 @@ impl Network {
     /// they are theirs.
     pub fn files(&self, hostname: &str) -> Result<Vec<(&'static str, String)>> {
         let (hosts, resolv_conf) = match &self.other {
-            Some(other) => (read(&other.join("hosts"))?, read(&other.join("resolv.conf"))?),
+            Some(other) => (recorded(other, "hosts")?, recorded(other, "resolv.conf")?),
             None if self.is_hosts() => {
                 (read(Path::new("/etc/hosts"))?, read(Path::new("/etc/resolv.conf"))?)
             }
@@ -122,6 +124,12 @@ pub fn binds(state_dir: &Path) -> Vec<OsString> {
         option("-v", &spec)
     };
     FILES.iter().flat_map(bind).collect()
+}
+
+/// A file of another container's, which that container can write to.
+fn recorded(other: &StateDir, name: &str) -> Result<String> {
+    let text = other.read(name)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn read(path: &Path) -> Result<String> {

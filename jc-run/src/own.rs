@@ -94,7 +94,7 @@ pub fn state_dir() -> Arg {
         .long("state-dir")
         .value_name("DIR")
         .value_parser(value_parser!(PathBuf))
-        .help("Where containers are recorded [default: $JC_STATE_DIR, or /run/jc, or $XDG_RUNTIME_DIR/jc]")
+        .help("Where containers are recorded [default: $JC_STATE_DIR, else as in jc-state(5)]")
 }
 
 /// Docker's rule for names.

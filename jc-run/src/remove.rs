@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jc_unshare::{Error, Result, Tool};
 
-use crate::dir::Held;
 use crate::state::Status;
 use crate::{stop, tools};
 
@@ -23,16 +22,16 @@ pub fn command() -> Command {
 
 /// Removes all, or if one runs and is not to be killed, none.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let (_, states) = tools::named(matches)?;
+    let found = tools::named(matches)?;
     if matches.get_flag("force") {
-        stop::stop(&states, Some("KILL"), Duration::ZERO)?;
-    } else if let Some(running) = states.iter().find(|state| state.status != Status::Stopped) {
-        return Err(Error::new(format_args!("{}: still runs", running.id))
+        stop::stop(&found, Some("KILL"), Duration::ZERO)?;
+    } else if let Some(running) = found.iter().find(|found| found.state.status != Status::Stopped) {
+        return Err(Error::new(format_args!("{}: still runs", running.state.id))
             .hint("jc-stop ends it, jc-rm -f kills it"));
     }
-    for state in &states {
-        // One that was not to be kept has gone by itself.
-        if let Some(held) = Held::take(&state.bundle)? {
+    for container in &found {
+        // A container that is not kept removes its own.
+        if let Some(held) = container.take()? {
             held.remove()?;
         }
     }

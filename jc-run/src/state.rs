@@ -2,15 +2,14 @@
 //! (jc-state(5)).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jc_unshare::process::Process;
 use jc_unshare::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::files::StateDir;
 
 /// Its file in the state dir.
 const FILE: &str = "state.json";
@@ -79,29 +78,59 @@ impl State {
         self.get(key)?.parse().ok()
     }
 
+    /// The payload of a container that runs.
+    pub fn payload(&self) -> Result<Process> {
+        let running = |_: &Process| self.status == Status::Running;
+        let payload = self.process("process").filter(running).filter(|payload| payload.runs());
+        payload.ok_or_else(|| Error::new(format_args!("{}: does not run", self.id)))
+    }
+
     /// Whether it stays recorded when it has ended.
     pub fn is_kept(&self) -> bool {
         self.get("keep").is_some()
     }
 
-    /// Reads it from its directory; nothing if there is none, or none that can be read.
-    pub fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
+    /// Reads it from its directory; `None` if none has been written.
+    pub fn read(directory: &StateDir) -> Result<Option<Self>> {
+        let Some(mut state) = directory.read_json::<Self>(FILE)? else { return Ok(None) };
+        // The place is known; the file is not asked for it.
+        let path = directory.path();
+        if Some(state.id.as_ref()) != path.file_name() {
+            return Err(Error::new(format_args!("read {}: not its ID", path.join(FILE).display())));
+        }
+        path.clone_into(&mut state.bundle);
+        Ok(Some(state))
     }
 
     /// Writes it to its directory, whole or not at all.
-    pub fn write(&self) -> Result<()> {
-        let (path, new) = (self.bundle.join(FILE), self.bundle.join("state.json.new"));
+    pub fn write(&self, directory: &StateDir) -> Result<()> {
         let mut json =
             serde_json::to_vec(self).map_err(|e| Error::new(format_args!("state: {e}")))?;
         json.push(b'\n');
-        let mut options = File::options();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&new).on("create", &new)?;
-        file.write_all(&json).on("write", &new)?;
-        file.sync_data().on("fsync", &new)?;
-        fs::rename(&new, &path).on("rename", &path)
+        directory.replace(FILE, &json)
     }
+
+    /// Forgets the processes, which have ended.
+    pub fn stop(&mut self) {
+        (self.status, self.pid) = (Status::Stopped, None);
+        for key in ["jc.process", "jc.supervisor"] {
+            self.annotations.remove(key);
+        }
+    }
+
+    /// The state as it is in this boot: the PIDs of another boot belong to other processes.
+    pub fn in_boot(mut self, boot: &str) -> Self {
+        if self.get("boot") != Some(boot) {
+            self.stop();
+        }
+        self
+    }
+}
+
+/// The ID of this boot (random(4)).
+pub fn boot_id() -> Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    std::fs::read_to_string(PATH).on("read", PATH).map(|id| id.trim_end().to_owned())
 }
 
 /// Seconds since 1970, with three decimals.
@@ -112,20 +141,31 @@ pub fn now() -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::CWD;
+
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut state = State::new("0123456789ab", dir.path());
+    fn a_written_state_is_read_back_from_its_own_directory_only() {
+        let base = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let path = base.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            StateDir::open(CWD, &path, &path).unwrap().unwrap()
+        };
+        let (own, other) = (open("0123456789ab"), open("ba9876543210"));
+        assert_eq!(State::read(&own).unwrap(), None);
+        let mut state = State::new("0123456789ab", own.path());
         state.set("name", "web");
         state.pid = Some(7);
-        state.write().unwrap();
-        assert_eq!(State::read(dir.path()), Some(state.clone()));
+        state.write(&own).unwrap();
+        assert_eq!(State::read(&own).unwrap(), Some(state.clone()));
         assert_eq!((state.get("name"), state.get("image")), (Some("web"), None));
-        let text = fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let text = std::fs::read_to_string(own.path().join(FILE)).unwrap();
         assert!(
             text.starts_with(r#"{"ociVersion":"1.2.0","id":"0123456789ab","status":"creating""#)
         );
+        state.write(&other).unwrap();
+        assert!(State::read(&other).is_err());
     }
 }

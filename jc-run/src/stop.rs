@@ -10,6 +10,7 @@ use jc_unshare::process::ends_until;
 use jc_unshare::{Error, Result, Tool, signals};
 use nix::libc::SIGKILL;
 
+use crate::dir::Found;
 use crate::state::{State, Status};
 use crate::tools;
 
@@ -43,10 +44,10 @@ pub fn command() -> Command {
 
 /// Stops the containers, all at once.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let (_, states) = tools::named(matches)?;
+    let found = tools::named(matches)?;
     let seconds = matches.get_one::<u32>("time").copied().unwrap_or(10);
     let signal = matches.get_one::<String>("signal").map(String::as_str);
-    stop(&states, signal, Duration::from_secs(seconds.into()))?;
+    stop(&found, signal, Duration::from_secs(seconds.into()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -58,10 +59,11 @@ struct Ending<'a> {
 }
 
 /// Sends each its signal, and kills those that have not ended when the time is over.
-pub fn stop(states: &[State], asked: Option<&str>, time: Duration) -> Result<()> {
+pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> {
+    let states: Vec<&State> = found.iter().map(|found| &found.state).collect();
     let signals: Result<Vec<i32>> = states.iter().map(|state| stop_signal(state, asked)).collect();
     let mut ending = Vec::new();
-    for (state, signal) in states.iter().zip(signals?) {
+    for (state, signal) in states.into_iter().zip(signals?) {
         let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
         let Some(supervisor) = supervisor else { continue };
         if let Some(pidfd) = supervisor.open() {

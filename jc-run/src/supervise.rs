@@ -7,6 +7,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use jc_unshare::process::Process;
 use jc_unshare::supervise::{Exit, spawn_program};
@@ -20,10 +21,12 @@ use crate::TOOL;
 use crate::console::Console;
 use crate::dir::Held;
 use crate::events::Events;
+use crate::files::StateDir;
 use crate::list::sweep_links;
 use crate::network;
+use crate::place::Place;
 use crate::plan::{EXIT, NETWORK, Plan, STARTED, make_fifo};
-use crate::state::{State, Status, now};
+use crate::state::{State, Status, boot_id, now};
 use crate::watch::{Terminal, Watch};
 
 /// What the payload reads and writes.
@@ -43,6 +46,7 @@ pub enum Stdio {
 #[derive(Debug)]
 pub struct Container {
     plan: Plan,
+    directory: Rc<StateDir>,
     /// Its state dir, until that is removed.
     held: Option<Held>,
     events: Events,
@@ -50,9 +54,10 @@ pub struct Container {
 
 impl Container {
     /// Makes the state dir and all in it.
-    pub fn make(plan: Plan, events: Events) -> Result<Self> {
-        let held = Held::make(&plan.state.bundle, plan.name())?;
-        let mut container = Self { plan, held: Some(held), events };
+    pub fn make(place: &Place, plan: Plan, events: Events) -> Result<Self> {
+        let held = Held::make(place, &plan.state.id, plan.name())?;
+        let directory = Rc::clone(held.directory());
+        let mut container = Self { plan, directory, held: Some(held), events };
         match container.plan.prepare() {
             Ok(()) => Ok(container),
             Err(error) => {
@@ -85,7 +90,7 @@ impl Container {
             self.events.tell("exited", &id, end);
         }
         if has_begun && outcome.is_ok() && self.plan.state.is_kept() {
-            self.plan.state.write()?;
+            self.plan.state.write(&self.directory)?;
             remove_if_there(&self.path(STARTED))?;
         } else {
             self.remove()?;
@@ -122,11 +127,11 @@ impl Container {
             sweep_links();
             return Err(error);
         }
-        let Self { plan, held, events } = self;
+        let Self { plan, directory, held, events } = self;
         let (is_told, name) = (plan.is_told, plan.name().map(str::to_owned));
         let state = &mut plan.state;
         let started = |payload| {
-            begin(state, payload)?;
+            begin(state, payload, directory)?;
             events.tell("started", &state.id, json!({ "pid": payload.pid }));
             ready()
         };
@@ -146,7 +151,8 @@ impl Container {
         self.plan.write_exec()?;
         let state = &mut self.plan.state;
         state.set("supervisor", Process::this()?);
-        state.write()?;
+        state.set("boot", boot_id()?);
+        state.write(&self.directory)?;
         self.events.tell("created", &state.id, json!({}));
         let null =
             File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
@@ -230,7 +236,7 @@ fn hand_down(path: &Path, number: u32) -> Result<()> {
 }
 
 /// Notes that the payload runs.
-fn begin(state: &mut State, payload: Process) -> Result<()> {
+fn begin(state: &mut State, payload: Process, directory: &StateDir) -> Result<()> {
     state.status = Status::Running;
     state.pid = Some(payload.pid);
     state.set("process", payload);
@@ -241,7 +247,7 @@ fn begin(state: &mut State, payload: Process) -> Result<()> {
             state.set(key, value);
         }
     }
-    state.write()
+    state.write(directory)
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

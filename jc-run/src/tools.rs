@@ -1,12 +1,11 @@
 //! What the small tools' command lines share.
 
-use std::path::PathBuf;
-
 use clap::{Arg, ArgMatches, Command};
 use jc_unshare::Result;
 
-use crate::state::State;
-use crate::{dir, own};
+use crate::dir::{self, Found};
+use crate::own;
+use crate::place::Place;
 
 /// A tool that is told which containers.
 pub fn command(name: &'static str, about: &'static str, usage: &'static str) -> Command {
@@ -24,9 +23,7 @@ pub fn ids() -> Arg {
 }
 
 /// The containers that are named; all must be there.
-pub fn named(matches: &ArgMatches) -> Result<(PathBuf, Vec<State>)> {
-    let base = dir::base(matches)?;
+pub fn named(matches: &ArgMatches) -> Result<Vec<Found>> {
     let ids = matches.get_many::<String>("id").into_iter().flatten();
-    let states: Result<Vec<State>> = ids.map(|id| dir::find(&base, id)).collect();
-    Ok((base, states?))
+    dir::find_all(&Place::of(matches)?, ids)
 }

@@ -35,7 +35,7 @@ impl<'a> Ann<'a> {
 
 impl Drop for Ann<'_> {
     fn drop(&mut self) {
-        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid; rm -rf /tmp/jc-4321").run());
+        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid").run());
     }
 }
 
@@ -93,7 +93,7 @@ fn a_container_of_hers_has_a_life() {
         let ann = Ann::new(s, RANGE);
         let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image";
         for (variable, base) in
-            [("A=", "/tmp/jc-4321"), ("XDG_RUNTIME_DIR=/srv/ann", "/srv/ann/jc")]
+            [("A=", "/srv/ann/.local/state/jc"), ("XDG_RUNTIME_DIR=/srv/ann", "/srv/ann/jc")]
         {
             let run = |line: &str| ann.sh(&format!("export {variable}; {line}")).run();
             let id = run(&format!(
@@ -168,7 +168,7 @@ fn whatever_is_killed_nothing_is_left() {
             s.sh(&format!("kill -9 $({pid})")).run().code(0);
             s.wait_for_no_process();
             ann.sh("jc-list -aq").run().code(0).stdout("");
-            assert!(!fs::exists("/tmp/jc-4321").unwrap(), "{name}");
+            assert!(!fs::exists("/srv/ann/.local/state/jc").unwrap(), "{name}");
         }
     });
 }

@@ -84,7 +84,7 @@ fn a_state_dir_is_made_though_another_takes_the_place_along() {
         let ran = s
             .cmd("strace")
             .args(["--output=/dev/null", "--quiet=all", "--trace-path=/run/jc"])
-            .arg("--inject=lstat,newfstatat,statx:error=ENOENT:when=1")
+            .arg("--inject=mkdirat:error=ENOENT:when=1")
             .arg("--")
             .arg(s.bin("jc-run"))
             .args(["--network", "none", "--rootfs", "root", "--", "echo", "ran"])

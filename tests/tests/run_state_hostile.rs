@@ -1,0 +1,231 @@
+//! State directories that another user of the machine has planted or can change.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use jc_tests::roots::busybox_root;
+use jc_tests::{Cmd, Ran, Running, Sandbox, sandbox};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+const VICTIM: u32 = 4321;
+const ATTACKER: u32 = 5432;
+
+/// The place that other programs give to the state of a user without a session.
+const PLANTED: &str = "/tmp/jc-4321";
+
+const ID: &str = "0123456789ab";
+
+/// The programs that look a container up by its name.
+const LOOKUPS: [&str; 7] = [
+    "jc-list -a",
+    "jc-logs web",
+    "jc-stop -t 0 web",
+    "jc-rm -f web",
+    "jc-exec web id",
+    "jc-run --pid container:web --rootfs root -- true",
+    "jc-run --network container:web --rootfs root -- true",
+];
+
+/// A command of an ordinary user who has no session.
+fn user(s: &Sandbox, uid: u32, words: &[&str]) -> Cmd {
+    let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
+    let cmd = s.cmd("setpriv").args(ids).arg("--clear-groups");
+    let cmd = cmd.args(["env", "-u", "JC_STORE", "-u", "XDG_RUNTIME_DIR", "-u", "JC_STATE_DIR"]);
+    cmd.arg(format!("HOME=/srv/{uid}")).args(words)
+}
+
+fn as_user(s: &Sandbox, uid: u32, line: &str) -> Ran {
+    user(s, uid, &["sh", "-c", line]).run()
+}
+
+/// Homes for the two users, and a root that both can read.
+fn homes(s: &Sandbox) {
+    busybox_root(s, "root");
+    for uid in [VICTIM, ATTACKER] {
+        s.sh(&format!("mkdir -m 700 {uid} && chown {uid}:{uid} {uid}")).run().code(0);
+    }
+}
+
+/// The state directory of a container that seems to run, with the process that its state names.
+fn plant(base: &str, process: &Running) {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+    let start = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
+    let process = format!("{} {start}", process.pid());
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let state = json!({"ociVersion": "1.2.0", "id": ID, "status": "running", "pid": 1,
+        "bundle": format!("{base}/{ID}"), "annotations": {"jc.name": "web", "jc.keep": "true", "jc.started": "1",
+        "jc.boot": boot.trim_end(), "jc.process": process, "jc.supervisor": process}});
+    fs::create_dir_all(format!("{base}/{ID}")).unwrap();
+    fs::write(format!("{base}/{ID}/state.json"), state.to_string()).unwrap();
+    fs::write(format!("{base}/{ID}/exec.json"), r#"[["/srv/evil.sh"]]"#).unwrap();
+    symlink(ID, format!("{base}/web")).unwrap();
+}
+
+fn sleeper(s: &Sandbox, uid: u32) -> Running {
+    let mut sleeper = user(s, uid, &["sh", "-c", "echo up; exec sleep 1000"]).spawn();
+    sleeper.wait_for("up\n");
+    sleeper
+}
+
+#[test]
+fn a_link_that_another_user_planted_makes_no_program_remove_its_target() {
+    sandbox(|s| {
+        homes(s);
+        as_user(s, VICTIM, "mkdir /srv/4321/precious; touch /srv/4321/precious/file").code(0);
+        for (link, target) in [("web", "/srv/4321/precious"), (ID, "/srv/4321/precious")] {
+            for line in LOOKUPS {
+                let plant = format!(
+                    "mkdir {PLANTED} && ln -s {target} {PLANTED}/{link} && ln -s none {PLANTED}/y"
+                );
+                as_user(s, ATTACKER, &plant).code(0);
+                let ran = as_user(s, VICTIM, line);
+                assert!(fs::exists("/srv/4321/precious/file").unwrap(), "{ran}");
+                let named = as_user(s, VICTIM, &format!("JC_STATE_DIR={PLANTED} {line}"));
+                let tool = line.split(' ').next().unwrap();
+                named.stdout("").fails_as(tool, "belongs to another user");
+                assert!(fs::exists("/srv/4321/precious/file").unwrap(), "{line}");
+                s.sh(&format!("rm -r {PLANTED}")).run().code(0);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_link_in_the_callers_own_directory_is_a_name_only_if_its_text_is_an_id() {
+    sandbox(|s| {
+        homes(s);
+        s.sh("mkdir -m 700 states precious; touch precious/file").run().code(0);
+        for (link, target) in
+            [("web", "/srv/precious"), ("web", "../precious"), (ID, "/srv/precious")]
+        {
+            symlink(target, s.path("states").join(link)).unwrap();
+            symlink("none", s.path("states/y")).unwrap();
+            for line in LOOKUPS {
+                let line = line.replace("web", link);
+                let ran = s.sh(&format!("JC_STATE_DIR=/srv/states {line}")).run();
+                if line != LOOKUPS[0] {
+                    let tool = line.split(' ').next().unwrap();
+                    ran.stdout("").fails_as(tool, "no such container");
+                }
+                assert!(fs::exists(s.path("precious/file")).unwrap(), "{line}");
+            }
+            fs::remove_file(s.path("states").join(link)).unwrap();
+            fs::remove_file(s.path("states/y")).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_path_that_another_user_can_change_is_refused_by_every_program() {
+    sandbox(|s| {
+        homes(s);
+        let own = "mkdir -m 700 /srv/4321/st";
+        as_user(s, VICTIM, own).code(0);
+        let prepare = [
+            ("evil/st", "mkdir evil evil/st; chown 5432 evil; chmod 755 evil"),
+            ("evil/new", "mkdir evil; chown 5432 evil; chmod 755 evil"),
+            ("evil/deep/st", "mkdir -p evil/deep/st; chown 5432 evil"),
+            ("open/st", "mkdir -p open/st; chmod 777 open"),
+            ("group/st", "mkdir -p group/st; chmod 775 group"),
+            ("link/st", "ln -s 4321 link; chown -h 5432 link"),
+            ("4321/st", "true"),
+        ];
+        for (base, line) in prepare {
+            s.sh(line).run().code(0);
+            for line in LOOKUPS.iter().chain(&["jc-run --network none --rootfs root -- true"]) {
+                let tool = line.split(' ').next().unwrap();
+                let ran = s.sh(&format!("JC_STATE_DIR=/srv/{base} {line}")).run();
+                if base == "evil/new" && ran.err().contains("no such container") {
+                    continue;
+                }
+                let code = if ["jc-run", "jc-exec"].contains(&tool) { 125 } else { 1 };
+                ran.code(code).stdout("").fails_as(tool, "state directory");
+            }
+            let top = base.split('/').next().unwrap();
+            if top != "4321" {
+                s.sh(&format!("rm -r {top}")).run().code(0);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_path_through_links_and_sticky_directories_of_roots_is_used() {
+    sandbox(|s| {
+        homes(s);
+        s.sh("mkdir -m 1777 sticky; ln -s sticky a; ln -s /srv/a b; mkdir a/c").run().code(0);
+        for base in ["/srv/sticky/st", "/srv/a/st", "/srv/b/../a/./c/new/st"] {
+            let run = format!("jc-run -d --name n --state-dir {base} --network none --rootfs root");
+            s.sh(&format!("{run} -- sleep 1000")).run().code(0).stderr("");
+            s.sh(&format!("jc-exec --state-dir {base} n echo in")).run().code(0).stdout("in\n");
+            s.sh(&format!("jc-rm -f --state-dir {base} n")).run().code(0).stderr("");
+        }
+    });
+}
+
+#[test]
+fn state_goes_to_the_first_place_that_is_the_users_own() {
+    sandbox(|s| {
+        homes(s);
+        s.sh("chown -R 4321:4321 root; mkdir -p /run/user/4321 runtime").run().code(0);
+        s.sh("chown 4321 /run/user/4321 runtime; chmod 700 /run/user/4321 runtime").run().code(0);
+        let run = "jc-run -d --name n --network none --rootfs /srv/root -- sleep 1000";
+        for (set, base) in [
+            ("XDG_RUNTIME_DIR=/srv/runtime", "/srv/runtime/jc"),
+            ("JC_STATE_DIR=/srv/4321/st XDG_RUNTIME_DIR=/srv/runtime", "/srv/4321/st"),
+            ("", "/run/user/4321/jc"),
+            ("HOME=/srv/4321", "/srv/4321/.local/state/jc"),
+        ] {
+            if set.starts_with("HOME") {
+                // A directory of another user is nobody's session.
+                s.sh("chown 5432 /run/user/4321").run().code(0);
+            }
+            as_user(s, VICTIM, &format!("{set} {run}")).code(0).stderr("");
+            assert!(fs::exists(Path::new(base).join("n/state.json")).unwrap(), "{base}");
+            as_user(s, VICTIM, &format!("{set} jc-rm -f n")).code(0).stderr("");
+        }
+        assert!(!fs::exists(PLANTED).unwrap());
+        let none = "unset HOME XDG_RUNTIME_DIR JC_STATE_DIR;";
+        let ran = as_user(s, VICTIM, &format!("{none} {run}")).code(125).stdout("");
+        assert!(ran.err().contains("--state-dir") && ran.err().contains("JC_STATE_DIR"), "{ran}");
+        ran.fails_as("jc-run", "state directory");
+        as_user(s, VICTIM, &format!("{none} jc-list"))
+            .code(1)
+            .fails_as("jc-list", "state directory");
+        s.sh("rm -r /run/user").run().code(0);
+    });
+}
+
+#[test]
+fn a_container_of_another_boot_is_dead_and_its_numbers_mean_nothing() {
+    sandbox(|s| {
+        let process = sleeper(s, 0);
+        fs::create_dir("/run/jc").unwrap();
+        s.sh("chmod 700 /run/jc").run().code(0);
+        plant("/run/jc", &process);
+        let path = format!("/run/jc/{ID}/state.json");
+        let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        state["annotations"]["jc.boot"] = json!("00000000-0000-0000-0000-000000000000");
+        fs::write(&path, state.to_string()).unwrap();
+        // Another host that shares the file system may hold it.
+        let lock = fs::File::open(format!("/run/jc/{ID}")).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let listed = s.sh("jc-list -a").run().code(0).out();
+        assert!(listed.contains("exited (unknown)"), "{listed}");
+        s.sh("jc-list").run().code(0);
+        s.sh("jc-exec web id").run().code(125).fails_as("jc-exec", "has ended");
+        s.sh("jc-stop -t 0 web").run().code(0).stderr("");
+        assert!(fs::exists(format!("/proc/{}/exe", process.pid())).unwrap());
+        drop(lock);
+        s.sh("jc-rm web").run().code(0).stderr("");
+        assert!(fs::exists(format!("/proc/{}/exe", process.pid())).unwrap());
+        assert!(!fs::exists("/run/jc").unwrap());
+        process.signal(Signal::TERM);
+        process.wait().killed_by(Signal::TERM);
+    });
+}
