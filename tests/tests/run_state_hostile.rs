@@ -121,6 +121,52 @@ fn a_link_in_the_callers_own_directory_is_a_name_only_if_its_text_is_an_id() {
 }
 
 #[test]
+fn a_chain_that_another_user_recorded_is_not_executed() {
+    sandbox(|s| {
+        homes(s);
+        let process = sleeper(s, VICTIM);
+        fs::write(s.path("evil.sh"), "#!/bin/sh\necho evil > /srv/4321/evil\n").unwrap();
+        s.sh("chmod 755 evil.sh").run().code(0);
+        plant(PLANTED, &process);
+        s.sh(&format!("chown -Rh {ATTACKER} {PLANTED}")).run().code(0);
+        let ran = as_user(s, VICTIM, "jc-exec web id");
+        assert!(!fs::exists(s.path("4321/evil")).unwrap(), "{ran}");
+        ran.code(125).fails_as("jc-exec", "no such container");
+        for base in [PLANTED, "/tmp/own"] {
+            let line = format!("jc-exec --state-dir {base} web id");
+            as_user(s, VICTIM, &line).code(125).fails_as("jc-exec", "belongs to another user");
+            // The base may be the victim's; each state directory in it has to be as well.
+            s.sh(&format!("mv {base} /tmp/own; chown {VICTIM} /tmp/own; chmod 700 /tmp/own")).run();
+        }
+        assert!(!fs::exists(s.path("4321/evil")).unwrap());
+        s.sh("rm -r /tmp/own").run().code(0);
+        process.signal(Signal::TERM);
+        process.wait();
+    });
+}
+
+#[test]
+fn a_process_that_another_user_recorded_is_not_killed() {
+    sandbox(|s| {
+        homes(s);
+        let process = sleeper(s, VICTIM);
+        plant(PLANTED, &process);
+        s.sh(&format!("chown -Rh {ATTACKER} {PLANTED}")).run().code(0);
+        for line in ["jc-stop -t 0 web", "jc-rm -f web"] {
+            for set in ["", "JC_STATE_DIR=/tmp/jc-4321"] {
+                let ran = as_user(s, VICTIM, &format!("{set} {line}"));
+                assert!(fs::read_link(format!("/proc/{}/exe", process.pid())).is_ok(), "{ran}");
+                ran.code(1);
+            }
+        }
+        assert!(fs::exists(format!("{PLANTED}/{ID}/state.json")).unwrap());
+        s.sh(&format!("rm -r {PLANTED}")).run().code(0);
+        process.signal(Signal::TERM);
+        process.wait().killed_by(Signal::TERM);
+    });
+}
+
+#[test]
 fn a_path_that_another_user_can_change_is_refused_by_every_program() {
     sandbox(|s| {
         homes(s);
