@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb test demo lint bench-pull bench-start clean
+.PHONY: all musl install uninstall deb dist test demo lint bench-pull bench-start clean
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
@@ -100,6 +100,19 @@ uninstall:
 # A Debian package of what is built, in target/.
 deb: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	tests/deb.sh '$(target)'
+
+# A release: sources, programs, the Debian package, and their checksums, in target/dist.
+release := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+dist: all deb
+	rm -rf '$(target)/dist' && mkdir -p '$(target)/dist/jc-$(release)-$(triple)'
+	git archive --prefix=jc-$(release)/ -o '$(target)/dist/jc-$(release).tar.gz' HEAD
+	$(MAKE) --no-print-directory -s install DESTDIR='$(target)/dist/jc-$(release)-$(triple)' PREFIX=
+	tar -C '$(target)/dist' --sort=name --owner=0 --group=0 --numeric-owner \
+		--mtime="@$$(git log -1 --format=%ct)" -czf '$(target)/dist/jc-$(release)-$(triple).tar.gz' \
+		'jc-$(release)-$(triple)'
+	rm -r '$(target)/dist/jc-$(release)-$(triple)'
+	cp '$(target)'/jc_$(release)_*.deb '$(target)/dist/'
+	cd '$(target)/dist' && sha256sum -- * >SHA256SUMS
 
 test demo:
 	@tests/packages.sh $@
