@@ -4,12 +4,11 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, size};
 use rustix::fs::{major, minor};
 
 use crate::hierarchy::Version;
 use crate::setting::{Held, Setting};
-use crate::size;
 
 /// Limits for one device.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -29,8 +29,6 @@ mod report;
 #[cfg(target_os = "linux")]
 mod setting;
 #[cfg(target_os = "linux")]
-mod size;
-#[cfg(target_os = "linux")]
 mod usage;
 
 /// The tool's name and contract.

@@ -3,12 +3,11 @@
 
 use std::fs;
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, size};
 
 use crate::device::IoMax;
 use crate::hierarchy::{Hierarchy, Version, with};
 use crate::setting::{Held, Setting, numbers};
-use crate::size;
 
 /// Limits, with Docker's names and units.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]

@@ -4,9 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
-
-use crate::size;
+use jc_unshare::{Context, Error, Result, size};
 
 /// What a file must show after it was written.
 #[derive(Clone, Debug, Eq, PartialEq)]

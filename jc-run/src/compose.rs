@@ -117,7 +117,8 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     let exec = to_json(&joining.into_iter().flatten().collect::<Vec<_>>())?;
     let chain = Chain::new(links, payload);
     let files = network.files(&hostname)?;
-    Ok(Plan { state, files, directories, exec, handed, chain, is_told, bill })
+    let log_size = matches.get_one("log-size").copied().unwrap_or_default();
+    Ok(Plan { state, files, directories, exec, handed, chain, is_told, log_size, bill })
 }
 
 /// The lowest number that a link's descriptor can have beside those that are taken.

@@ -31,6 +31,11 @@ mod image;
 mod input;
 #[cfg(target_os = "linux")]
 pub mod list;
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "no container is detached, and so none has a log")
+)]
+mod log;
 #[cfg(target_os = "linux")]
 pub mod logs;
 #[cfg(target_os = "linux")]

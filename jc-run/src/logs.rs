@@ -1,7 +1,11 @@
-//! `jc-logs`: what a detached container has written, which is in two files.
+//! `jc-logs`: what a detached container has written: for each output the current file, and the one
+//! before it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write, stderr, stdout};
+use std::mem;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,10 +13,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::process::{Process, ends_within};
 use jc_unshare::{Context, Error, Result, Tool};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify;
+use rustix::fs::{AtFlags, inotify, statat};
 use rustix::io::{Errno, read};
 
 use crate::files::StateDir;
+use crate::log::older;
 use crate::state::State;
 use crate::tools;
 
@@ -45,7 +50,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let found = tools::named(matches)?;
     let Some(container) = found.first() else { return Ok(ExitCode::SUCCESS) };
     let (state, directory) = (&container.state, container.open()?);
-    let mut outputs: Vec<Output> = Vec::new();
+    let mut outputs: Vec<Output<'_>> = Vec::new();
     for (name, other) in [("stdout", "stderr"), ("stderr", "stdout")] {
         if !matches.get_flag(other) {
             outputs.extend(Output::open(&directory, name)?);
@@ -56,63 +61,138 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             .hint("those of a container in the foreground are its caller's stdout and stderr"));
     }
     if let Some(lines) = matches.get_one::<usize>("lines") {
-        outputs.iter_mut().try_for_each(|output| output.skip_to_last(*lines))?;
+        outputs.iter_mut().try_for_each(|output| skip_to_last(&mut output.files, *lines))?;
     }
     match matches.get_flag("follow") {
         true => follow(state, &mut outputs)?,
         false => outputs.iter_mut().try_for_each(Output::print)?,
     }
+    warn_of_loss(state, &directory);
     Ok(ExitCode::SUCCESS)
 }
 
-/// One of the files.
-struct Output {
-    file: File,
-    is_error: bool,
+/// Says on stderr that bytes are missing from the log, if they are.
+fn warn_of_loss(state: &State, directory: &StateDir) {
+    // By now the container may have ended, or be gone.
+    let now = State::read(directory).ok().flatten();
+    if let Some(bytes) = now.as_ref().unwrap_or(state).get("log-lost") {
+        TOOL.fail(&Error::new(format_args!(
+            "{}: the log lacks {bytes} bytes, which could not be written",
+            state.id
+        )));
+    }
 }
 
-impl Output {
-    fn open(directory: &StateDir, name: &str) -> Result<Option<Self>> {
-        let file = directory.file(name)?;
-        Ok(file.map(|file| Self { file, is_error: name == "stderr" }))
-    }
+/// One output: the files that hold what is still to be printed, the oldest first.
+struct Output<'a> {
+    directory: &'a StateDir,
+    name: &'static str,
+    files: VecDeque<File>,
+}
 
-    /// Goes to the beginning of the last lines, so many, reading from the end.
-    fn skip_to_last(&mut self, lines: usize) -> Result<()> {
-        let mut at = self.file.seek(SeekFrom::End(0)).op("seek log")?;
-        let (mut wanted, mut buffer, end) = (lines, vec![0; CHUNK], at);
-        while at > 0 && lines > 0 {
-            let size = CHUNK.min(at as usize);
-            at -= size as u64;
-            self.file.seek(SeekFrom::Start(at)).op("seek log")?;
-            self.file.read_exact(&mut buffer[..size]).op("read log")?;
-            for index in (0..size).rev().filter(|index| buffer[*index] == b'\n') {
-                let after = at + index as u64 + 1;
-                // The last newline ends the last line.
-                if after == end {
-                    continue;
-                }
-                wanted -= 1;
-                if wanted == 0 {
-                    return self.file.seek(SeekFrom::Start(after)).op("seek log").map(drop);
-                }
-            }
-        }
-        let start = if lines == 0 { SeekFrom::End(0) } else { SeekFrom::Start(0) };
-        self.file.seek(start).op("seek log").map(drop)
+impl<'a> Output<'a> {
+    fn open(directory: &'a StateDir, name: &'static str) -> Result<Option<Self>> {
+        let files = generations(directory, name)?;
+        Ok((!files.is_empty()).then(|| Self { directory, name, files: files.into() }))
     }
 
     /// Prints what has come.
     fn print(&mut self) -> Result<()> {
-        let copied = match self.is_error {
-            true => copy(&mut self.file, &mut stderr()),
-            false => copy(&mut self.file, &mut stdout()),
-        };
-        match copied {
-            Err(e) if e.kind() == ErrorKind::BrokenPipe => Err(Error::quiet()),
-            other => other.op("write log"),
+        loop {
+            // Asked first: nobody writes any more to a file that has a newer one.
+            let newer = match self.files.len() {
+                0 | 1 => self.newer()?,
+                _ => Vec::new(),
+            };
+            if let Some(file) = self.files.front_mut() {
+                let copied = match self.name {
+                    "stderr" => copy(file, &mut stderr()),
+                    _ => copy(file, &mut stdout()),
+                };
+                match copied {
+                    Err(e) if e.kind() == ErrorKind::BrokenPipe => return Err(Error::quiet()),
+                    other => other.op("write log")?,
+                }
+            }
+            if self.files.len() <= 1 && newer.is_empty() {
+                return Ok(());
+            }
+            self.files.pop_front();
+            self.files.extend(newer);
         }
     }
+
+    /// The files that have come after the last one, as far as they are still there.
+    fn newer(&self) -> Result<Vec<File>> {
+        let mut files = generations(self.directory, self.name)?;
+        if let Some(last) = self.files.back() {
+            let last = inode(last)?;
+            for index in (0..files.len()).rev() {
+                if inode(&files[index])? == last {
+                    return Ok(files.split_off(index + 1));
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// The files of an output, the older one first. The supervisor may rename one meanwhile.
+fn generations(directory: &StateDir, name: &str) -> Result<Vec<File>> {
+    let older = older(name);
+    loop {
+        let files = [directory.file(&older)?, directory.file(name)?];
+        let named = match statat(directory, &older, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => None,
+            other => Some(other.on("stat", directory.path().join(&older))?.st_ino),
+        };
+        if files[0].as_ref().map(inode).transpose()? == named {
+            return Ok(files.into_iter().flatten().collect());
+        }
+    }
+}
+
+fn inode(file: &File) -> Result<u64> {
+    file.metadata().op("stat log").map(|metadata| metadata.ino())
+}
+
+/// Goes to the beginning of the last lines, so many, reading from the end.
+fn skip_to_last(files: &mut VecDeque<File>, lines: usize) -> Result<()> {
+    let (mut wanted, mut is_end) = (lines, true);
+    for index in (0..files.len()).rev() {
+        if skip_in(&mut files[index], &mut wanted, &mut is_end)? {
+            files.drain(..index);
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Goes back in a file by as many newlines as are wanted, and says whether it has that many. With
+/// `is_end`, its last byte is the last of all: a newline there ends the last line.
+fn skip_in(file: &mut File, wanted: &mut usize, is_end: &mut bool) -> Result<bool> {
+    let mut at = file.seek(SeekFrom::End(0)).op("seek log")?;
+    if *wanted == 0 {
+        return Ok(true);
+    }
+    let mut buffer = vec![0; CHUNK];
+    while at > 0 {
+        let size = CHUNK.min(at as usize);
+        at -= size as u64;
+        file.seek(SeekFrom::Start(at)).op("seek log")?;
+        file.read_exact(&mut buffer[..size]).op("read log")?;
+        for index in (0..size).rev() {
+            if mem::take(is_end) || buffer[index] != b'\n' {
+                continue;
+            }
+            *wanted -= 1;
+            if *wanted == 0 {
+                let start = SeekFrom::Start(at + index as u64 + 1);
+                return file.seek(start).op("seek log").map(|_| true);
+            }
+        }
+    }
+    file.rewind().op("seek log").map(|()| false)
 }
 
 fn copy(from: &mut File, to: &mut impl Write) -> io::Result<()> {
@@ -126,13 +206,12 @@ fn copy(from: &mut File, to: &mut impl Write) -> io::Result<()> {
 }
 
 /// Prints until the container has ended, which is when its supervisor has.
-fn follow(state: &State, outputs: &mut [Output]) -> Result<()> {
+fn follow(state: &State, outputs: &mut [Output<'_>]) -> Result<()> {
     let events = inotify::init(inotify::CreateFlags::CLOEXEC).op("inotify_init")?;
-    for name in ["stdout", "stderr"] {
-        match inotify::add_watch(&events, state.bundle.join(name), inotify::WatchFlags::MODIFY) {
-            Err(Errno::NOENT) => {}
-            watched => drop(watched.on("watch", state.bundle.join(name))?),
-        }
+    let kinds = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+    match inotify::add_watch(&events, &state.bundle, kinds) {
+        Err(Errno::NOENT) => {}
+        watched => drop(watched.on("watch", &state.bundle)?),
     }
     let supervisor = state.process("supervisor").and_then(Process::open);
     loop {
@@ -164,13 +243,21 @@ mod tests {
             ("\n\n\n", 2, "\n\n"),
             ("", 3, ""),
         ] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(text.as_bytes()).unwrap();
-            let mut output = Output { file, is_error: false };
-            output.skip_to_last(lines).unwrap();
-            let mut found = String::new();
-            output.file.read_to_string(&mut found).unwrap();
-            assert_eq!(found, rest, "{text:?} {lines}");
+            // In one file, and divided at each place.
+            for at in 0..=text.len() {
+                let files = [&text[..at], &text[at..]].map(|part| {
+                    let mut file = tempfile::tempfile().unwrap();
+                    file.write_all(part.as_bytes()).unwrap();
+                    file
+                });
+                let mut files = VecDeque::from(files);
+                skip_to_last(&mut files, lines).unwrap();
+                let mut found = String::new();
+                for file in &mut files {
+                    file.read_to_string(&mut found).unwrap();
+                }
+                assert_eq!(found, rest, "{text:?} {at} {lines}");
+            }
         }
     }
 }

@@ -126,7 +126,7 @@ pub fn binds(state_dir: &Path) -> Vec<OsString> {
     FILES.iter().flat_map(bind).collect()
 }
 
-/// A file of another container's, which that container can write to.
+/// A file that another container sees in /etc.
 fn recorded(other: &StateDir, name: &str) -> Result<String> {
     let text = other.read(name)?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&text).into_owned())

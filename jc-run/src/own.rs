@@ -37,6 +37,11 @@ pub fn args() -> Vec<Arg> {
         flag("tty").short('t').help("Give it a terminal of its own"),
         flag("keep").help("Keep state and changes when it has ended"),
         flag("rm").conflicts_with("keep").help("Keep nothing when it has ended, with -d too"),
+        text("log-size", "SIZE")
+            .value_parser(crate::log::size)
+            .default_value("64M")
+            .requires("detach")
+            .help("The most that the logs of a detached container take"),
         print(),
         text("status-fd", "N")
             .value_parser(value_parser!(u32))

@@ -31,6 +31,8 @@ pub struct Plan {
     pub chain: Chain,
     /// Whether anybody is told how it has ended: else none of the links has to find out.
     pub is_told: bool,
+    /// The most that the logs of a detached container take, in bytes.
+    pub log_size: u64,
     /// The file in which jc-cgroup then tells what was used, if there is one.
     pub bill: Option<PathBuf>,
 }

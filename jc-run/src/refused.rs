@@ -23,7 +23,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("gpus", "--device /dev/..."),
     ("health-cmd", "jc-exec ID PROG, from whatever watches"),
     ("log-driver", "jc-run ... | logger"),
-    ("log-opt", "jc-run ... | logger"),
+    ("log-opt", "--log-size SIZE, or jc-run ... | logger"),
     ("memory-reservation", "jc-cgroup --memory-low SIZE -- jc-run ..."),
     ("mount", "-v SRC:DST[:OPTIONS], --tmpfs DST[:OPTIONS]"),
     ("nice", "nice -n N jc-run ..."),

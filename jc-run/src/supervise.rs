@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,8 +12,9 @@ use std::rc::Rc;
 use jc_unshare::process::Process;
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Kind, Result, exec, sys};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::io::{FdFlags, dup2, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
@@ -23,22 +24,23 @@ use crate::dir::Held;
 use crate::events::Events;
 use crate::files::StateDir;
 use crate::list::sweep_links;
+use crate::log::Log;
 use crate::network;
 use crate::place::Place;
 use crate::plan::{EXIT, NETWORK, Plan, STARTED, make_fifo};
 use crate::state::{State, Status, boot_id, now};
-use crate::watch::{Terminal, Watch};
+use crate::watch::{News, Outputs, Watch};
 
 /// What the payload reads and writes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stdio {
     /// What the caller does, or a terminal that is handed over.
     Callers,
-    /// Its log files are written, and nothing is read.
+    /// Pipes that the supervisor copies to log files, and nothing to read.
     Logs,
     /// The same, but a FIFO that stays open is read.
     LogsAndFifo,
-    /// A terminal of its own, and its log is written.
+    /// A terminal of its own, which the supervisor copies to a log file.
     LoggedTerminal,
 }
 
@@ -108,18 +110,14 @@ impl Container {
         let path = self.plan.path(STARTED);
         let flags = OFlags::NONBLOCK.bits() as i32;
         let fifo = File::options().read(true).custom_flags(flags).open(&path).on("open", &path)?;
-        let terminal = match stdio {
-            Stdio::LoggedTerminal => {
-                let path = self.path("console");
-                Terminal::Awaited(Console::listen(&path)?, path, self.log("stdout")?)
-            }
-            _ => Terminal::None,
-        };
-        let child = spawn_program(TOOL, 0, None, |_| match self.redirect(stdio) {
+        let (outputs, pipes) = self.outputs(stdio)?;
+        let child = spawn_program(TOOL, 0, None, |_| match self.redirect(stdio, &pipes) {
             // The payload was not even looked for yet.
             Ok(()) => Error::with_kind(Kind::Failed, exec::exec(&self.plan.chain.argv())),
             Err(error) => error,
         })?;
+        // The pipes end when nobody in the container holds them any more.
+        drop(pipes);
         // While the chain starts.
         if let Err(error) = self.settle() {
             // What came first is the one to tell.
@@ -130,17 +128,25 @@ impl Container {
         let Self { plan, directory, held, events } = self;
         let (is_told, name) = (plan.is_told, plan.name().map(str::to_owned));
         let state = &mut plan.state;
-        let started = |payload| {
-            begin(state, payload, directory)?;
-            events.tell("started", &state.id, json!({ "pid": payload.pid }));
-            ready()
+        let news = |news| match news {
+            News::Started(payload) => {
+                begin(state, payload, directory)?;
+                events.tell("started", &state.id, json!({ "pid": payload.pid }));
+                ready()
+            }
+            News::LogLost(bytes) => {
+                state.set("log-lost", bytes);
+                // The disk that has no room for the log may have none for this: the end writes it again.
+                let _: Result<()> = state.write(directory);
+                Ok(())
+            }
         };
         // If nothing is kept and nobody is told, what is recorded goes while the links undo theirs.
         let ended = || match held.take_if(|_| !is_told) {
             Some(held) => held.remove_called(name.as_deref()),
             None => Ok(()),
         };
-        let mut watch = Watch::new(fifo, terminal, started, ended);
+        let mut watch = Watch::new(fifo, outputs, news, ended);
         let exit = child.wait_beside(&mut watch);
         watch.finish().and(exit)
     }
@@ -159,20 +165,43 @@ impl Container {
         dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")
     }
 
-    fn log(&self, name: &str) -> Result<File> {
-        let path = self.path(name);
-        File::options().append(true).create(true).mode(0o600).open(&path).on("open", &path)
+    fn log(&self, name: &str) -> Result<Log> {
+        Log::create(&self.plan.state.bundle, name, self.plan.log_size)
+    }
+
+    /// What the supervisor reads of a detached payload, and the pipes that the chain writes to: stderr,
+    /// and unless the payload has a terminal, stdout.
+    fn outputs(&self, stdio: Stdio) -> Result<(Outputs, Vec<OwnedFd>)> {
+        let names: &[&str] = match stdio {
+            Stdio::Callers => return Ok((Outputs::default(), Vec::new())),
+            Stdio::LoggedTerminal => &["stderr"],
+            Stdio::Logs | Stdio::LogsAndFifo => &["stderr", "stdout"],
+        };
+        let (mut read, mut written) = (Vec::new(), Vec::new());
+        for name in names {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
+            // To open /dev/stdout, which names the pipe, the payload needs to be no root.
+            fchmod(&writer, Mode::WUSR | Mode::WGRP | Mode::WOTH).op("chmod pipe")?;
+            read.push((reader, self.log(name)?));
+            written.push(writer);
+        }
+        let console = match stdio {
+            Stdio::LoggedTerminal => {
+                let path = self.path("console");
+                Some((Console::listen(&path)?, path, self.log("stdout")?))
+            }
+            _ => None,
+        };
+        Ok((Outputs::new(read, console)?, written))
     }
 
     /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr, and
     /// the files that links write.
-    fn redirect(&self, stdio: Stdio) -> Result<()> {
+    fn redirect(&self, stdio: Stdio, pipes: &[OwnedFd]) -> Result<()> {
         for (number, name) in &self.plan.handed {
             hand_down(&self.path(name), *number)?;
         }
-        if stdio == Stdio::Callers {
-            return Ok(());
-        }
+        let Some((stderr, stdout)) = pipes.split_first() else { return Ok(()) };
         let stdin = match stdio {
             Stdio::LogsAndFifo => self.path("stdin"),
             _ => "/dev/null".into(),
@@ -182,9 +211,8 @@ impl Container {
         }
         // For writing too, so that a FIFO never ends.
         let stdin = File::options().read(true).write(true).open(&stdin).on("open", &stdin)?;
-        dup2_stdin(stdin).op("dup2")?;
-        dup2_stdout(self.log("stdout")?).op("dup2")?;
-        dup2_stderr(self.log("stderr")?).op("dup2")
+        dup2_stdout(stdout.first().map_or(stdin.as_fd(), AsFd::as_fd)).op("dup2")?;
+        dup2_stdin(stdin).and_then(|()| dup2_stderr(stderr)).op("dup2")
     }
 
     /// Notes how it ended, and says that as an event does.

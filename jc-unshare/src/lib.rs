@@ -31,6 +31,7 @@ pub mod record;
 mod remove_tree;
 #[cfg(target_os = "linux")]
 pub mod signals;
+pub mod size;
 #[cfg(target_os = "linux")]
 mod spawn;
 #[cfg(target_os = "linux")]
