@@ -1,15 +1,16 @@
 //! Who one is at a registry: containers-auth.json(5), Docker's config.json, and their helpers.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jc_unshare::{Context, Error, Result, strerror};
+use jc_unshare::{Error, Result, strerror};
 use serde::Deserialize;
+
+use crate::files;
 
 /// What proves who one is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,10 +64,10 @@ impl Credentials {
     /// `$XDG_RUNTIME_DIR/containers/auth.json` and Docker's.
     pub fn load(authfile: Option<&Path>, given: Option<Login>) -> Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let mut files = Vec::new();
+        let mut found = Vec::new();
         if let Some(path) = authfile.map(Path::to_owned).or_else(|| set("REGISTRY_AUTH_FILE")) {
-            files.push(AuthFile::parse(&fs::read(&path).on("read", &path)?, path)?);
-            return Ok(Self { given, files });
+            found.push(AuthFile::parse(&files::read_named(&path)?, path)?);
+            return Ok(Self { given, files: found });
         }
         let own = set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json"));
         let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
@@ -74,13 +75,24 @@ impl Credentials {
         let docker = set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")));
         let docker = docker.map(|d| d.join("config.json"));
         for path in [own, config, docker].into_iter().flatten() {
-            match fs::read(&path) {
-                Ok(text) => files.push(AuthFile::parse(&text, path)?),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e).on("read", path),
+            if let Some(text) = files::read_found(&path)? {
+                found.push(AuthFile::parse(&text, path)?);
             }
         }
-        Ok(Self { given, files })
+        Ok(Self { given, files: found })
+    }
+
+    /// Reads a file's content, for the fuzzer.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        Ok(Self { given: None, files: vec![AuthFile::parse(text, PathBuf::from("auth.json"))?] })
+    }
+
+    /// Whether a helper is asked for the registry.
+    pub fn has_helper(&self, registry: &str) -> bool {
+        self.files.iter().any(|file| {
+            let content = &file.content;
+            content.cred_helpers.contains_key(registry) || !content.creds_store.is_empty()
+        })
     }
 
     /// The login for a repository. `named` says that the command line names this very registry, and

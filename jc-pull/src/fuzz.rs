@@ -1,13 +1,15 @@
-//! What is fuzzed: the readers of everything that comes from elsewhere. Whatever the bytes, they end,
-//! and what they give keeps what it promises. `fuzz/` has the targets and the seeds; a test here
+//! Entry points of the fuzzer: the readers of all bytes that come from elsewhere. They end for any
+//! input, and their results keep their promises. `fuzz/` has the targets and the seeds; a test here
 //! takes a short and always the same walk through mutations of these.
 
 use std::io::{self, BufReader, Read};
 
 use crate::compress::Decoder;
+use crate::credentials::Credentials;
 use crate::manifest::{Config, Document};
 use crate::name::{Name, Reference};
 use crate::platform::Platform;
+use crate::registries::Registries;
 use crate::tar::Reader;
 
 /// As much is read of what a layer unpacks to, in bytes.
@@ -31,6 +33,29 @@ pub fn document(bytes: &[u8]) {
         }
     }
     drop(Config::parse(bytes, 1));
+}
+
+/// Files of logins, for some registries.
+pub fn auth(bytes: &[u8]) {
+    let Ok(credentials) = Credentials::parse(bytes) else { return };
+    for (registry, repository) in [("docker.io", "library/a"), ("r.x:5000", "a/b/c")] {
+        // A file that names a helper is passed over: a helper is a program.
+        if !credentials.has_helper(registry) {
+            drop(credentials.find(registry, repository, false));
+        }
+    }
+}
+
+/// Files of registries: a place has a name that a URL can be made of.
+pub fn registries(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(all) = Registries::parse(text) else { return };
+    for name in ["alpine:3", "r.x:5000/a/b", "sub.r.x/a"] {
+        let Ok(reference) = Reference::parse(&all.expand(name)) else { continue };
+        if let Ok(places) = all.locate(&reference, false) {
+            assert!(places.last().is_some_and(|place| !place.mirror), "{text:?}");
+        }
+    }
 }
 
 /// Layers: the content of an entry lies inside of it.
@@ -114,6 +139,8 @@ mod tests {
         for (target, rounds, run) in [
             ("reference", 3000, reference as fn(&[u8])),
             ("document", 1000, document),
+            ("auth", 1000, auth),
+            ("registries", 1000, registries),
             ("layer", 400, layer),
         ] {
             for seed in seeds(target) {

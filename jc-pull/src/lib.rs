@@ -14,6 +14,7 @@ pub mod cli;
 pub mod compress;
 pub mod credentials;
 pub mod digest;
+pub mod files;
 pub mod flatten;
 pub mod fuzz;
 pub mod http;

@@ -1,14 +1,13 @@
 //! Where registries really are: containers-registries.conf(5), version 2, and `--mirror`.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Error, Result};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::files;
 use crate::name::{Reference, split_registry};
 
 /// A place to ask for an image.
@@ -110,7 +109,8 @@ impl Registries {
         let own = config.map(|config| config.join("containers"));
         let system = PathBuf::from("/etc/containers");
         if let Some(path) = set("CONTAINERS_REGISTRIES_CONF") {
-            return self.add(&fs::read_to_string(&path).on("read", &path)?, &path);
+            let bytes = files::read_named(&path)?;
+            return self.add(&files::text(bytes, &path)?, &path);
         }
         for directory in own.iter().chain([&system]) {
             if self.add_file(&directory.join("registries.conf"))? {
@@ -145,19 +145,20 @@ impl Registries {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<bool> {
-        match fs::read_to_string(path) {
-            Ok(text) => self.add(&text, path).map(|()| true),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e).on("read", path),
-        }
+        let Some(bytes) = files::read_found(path)? else { return Ok(false) };
+        self.add(&files::text(bytes, path)?, path).map(|()| true)
     }
 
     fn add_directory(&mut self, directory: &Path) -> Result<()> {
-        let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        let mut paths = files::list(directory)?;
         paths.retain(|path| path.extension().is_some_and(|e| e == "conf"));
-        paths.sort();
         paths.iter().try_for_each(|path| self.add_file(path).map(drop))
+    }
+
+    /// Reads a file's content, for the fuzzer.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut all = Self::default();
+        all.add(text, Path::new("registries.conf")).map(|()| all)
     }
 
     /// Takes in one file. Later ones replace what earlier ones say of the same prefix or alias.
@@ -311,8 +312,7 @@ mod tests {
     use super::*;
 
     fn registries(text: &str) -> Result<Registries> {
-        let mut all = Registries::default();
-        all.add(text, Path::new("r.conf")).map(|()| all)
+        Registries::parse(text)
     }
 
     fn places(all: &Registries, name: &str) -> Vec<String> {
@@ -391,7 +391,7 @@ mod tests {
             ),
         ] {
             let error = registries(text).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("r.conf: {message}")), "{text:?}: {error}");
+            assert!(error.starts_with(&format!("registries.conf: {message}")), "{text:?}: {error}");
         }
     }
 
@@ -400,6 +400,6 @@ mod tests {
         let all = registries("[[registry]]\nprefix='bad.x'\nblocked=true\n").unwrap();
         let reference = Reference::parse("bad.x/a").unwrap();
         let error = all.locate(&reference, false).unwrap_err().to_string();
-        assert_eq!(error, "bad.x: blocked by r.conf");
+        assert_eq!(error, "bad.x: blocked by registries.conf");
     }
 }

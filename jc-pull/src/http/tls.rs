@@ -1,15 +1,16 @@
 //! Whom to trust: the system's certificates, `--ca`, and `certs.d` (containers-certs.d(5)).
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::files;
 
 /// What `certs.d` has for one host.
 #[derive(Clone, Debug, Default)]
@@ -32,11 +33,7 @@ impl HostCerts {
     }
 
     fn read(&mut self, directory: &Path) -> Result<()> {
-        // Most hosts have none.
-        let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
-        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-        paths.sort();
-        for path in paths {
+        for path in files::list(directory)? {
             match path.extension().and_then(|e| e.to_str()) {
                 Some("crt") => self.authorities.push(path),
                 Some("cert") => {
@@ -106,7 +103,7 @@ pub fn config(
 
 /// What of its kind is in a file, at least one. `what` is what errors call it.
 fn pem<T: PemObject>(what: &str, path: &Path) -> Result<Vec<T>> {
-    let text = fs::read(path).on("read", path)?;
+    let text = files::read_named(path)?;
     let found: Result<Vec<T>, _> = T::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

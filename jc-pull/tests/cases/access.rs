@@ -77,6 +77,41 @@ fn logins_are_found_where_podman_and_docker_keep_them() {
 }
 
 #[test]
+fn a_file_of_another_user_is_used_only_if_it_is_named() {
+    if !root() {
+        return;
+    }
+    let (registry, image) = (Registry::start(), image());
+    registry.push("team/x", "latest", &image, MANIFEST);
+    let name = &format!("{}/team/x", registry.host);
+    for file in ["docker/config.json", "conf/containers/registries.conf"] {
+        let store = Store::new();
+        let path = write(&store, file, if file.ends_with("json") { "{}" } else { "" });
+        let run = |variable: &str, value: PathBuf| {
+            let mut command = store.command(&["-q", name]);
+            command.env("DOCKER_CONFIG", store.beside("docker"));
+            command.env("XDG_CONFIG_HOME", store.beside("conf"));
+            command.env_remove("CONTAINERS_REGISTRIES_CONF");
+            command.env(variable, value).output().unwrap()
+        };
+        success(&run("UNUSED", PathBuf::new()));
+        std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+        let message = failure(&run("UNUSED", PathBuf::new()), 1);
+        assert!(message.contains("the file belongs to user 65534, not to"), "{message}");
+        match file.ends_with("json") {
+            true => success(&run("REGISTRY_AUTH_FILE", path.clone())),
+            false => success(&run("CONTAINERS_REGISTRIES_CONF", path.clone())),
+        }
+        std::fs::remove_file(&path).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+        let message = failure(&run("UNUSED", PathBuf::new()), 1);
+        assert!(message.ends_with(": not a regular file"), "{message}");
+    }
+}
+
+#[test]
 fn a_password_is_read_from_stdin_and_goes_to_the_named_registry_only() {
     if !root() {
         return;

@@ -1,0 +1,4 @@
+//! Files of registries.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| jc_pull::fuzz::registries(bytes));
