@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Does the jobs in their order, so many at a time.
+/// Does the jobs in their order, so many at a time, or fewer where threads cannot be made.
 pub fn parallel<J: Send>(at_once: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) {
     let threads = at_once.min(jobs.len());
     let queue = Mutex::new(jobs.into_iter());
@@ -17,7 +17,9 @@ pub fn parallel<J: Send>(at_once: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) 
     std::thread::scope(|scope| {
         // This thread is a worker too: one job needs no other.
         for _ in 1..threads {
-            scope.spawn(worker);
+            if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                break;
+            }
         }
         worker();
     });

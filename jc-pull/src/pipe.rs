@@ -22,20 +22,20 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Starts to read from what `open` gives.
+    /// Starts to read from what `open` gives. Errors are those of a thread that cannot be made.
     pub fn new<R: Read>(
         open: impl FnOnce() -> io::Result<R> + Send + 'static,
         cancel: Cancel,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let (sender, pieces) = sync_channel(AHEAD);
         let (used, spare) = channel();
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             if let Err(e) = open().and_then(|mut reader| pump(&mut reader, &sender, &spare)) {
                 // Nobody listens any more if this fails.
                 let _: Result<(), _> = sender.send(Err(e));
             }
-        });
-        Self { pieces, used, piece: Vec::new(), at: 0, ended: false, cancel }
+        })?;
+        Ok(Self { pieces, used, piece: Vec::new(), at: 0, ended: false, cancel })
     }
 
     fn next(&mut self) -> io::Result<()> {
@@ -113,7 +113,8 @@ mod tests {
         let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
         for length in [0, 1, PIECE, PIECE + 1, bytes.len()] {
             let content = bytes[..length].to_vec();
-            let mut pipe = Pipe::new(move || Ok(io::Cursor::new(content)), Cancel::default());
+            let mut pipe =
+                Pipe::new(move || Ok(io::Cursor::new(content)), Cancel::default()).unwrap();
             let mut found = Vec::new();
             pipe.read_to_end(&mut found).unwrap();
             assert!(found == bytes[..length], "{length}");
@@ -132,7 +133,7 @@ mod tests {
                 }
             }
         }
-        let mut pipe = Pipe::new(|| Ok(Broken(false)), Cancel::default());
+        let mut pipe = Pipe::new(|| Ok(Broken(false)), Cancel::default()).unwrap();
         let mut found = Vec::new();
         assert_eq!(pipe.read_to_end(&mut found).unwrap_err().to_string(), "broken");
         assert_eq!(found.len(), PIECE);
@@ -148,7 +149,7 @@ mod tests {
             }
         }
         let cancel = Cancel::default();
-        let mut pipe = Pipe::new(|| Ok(Stuck), cancel.clone());
+        let mut pipe = Pipe::new(|| Ok(Stuck), cancel.clone()).unwrap();
         cancel.give_up();
         assert!(pipe.fill_buf().is_err());
     }

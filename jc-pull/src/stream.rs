@@ -60,21 +60,28 @@ pub fn fetch(
     progress: &Arc<LayerProgress>,
 ) -> Result<Option<Fetched>> {
     let context = |e: Error| e.context(format_args!("layer {}", layer.blob.digest));
+    let limit = allowance.of_archive();
+    if { limit }.bytes(layer.blob.size).is_err() {
+        let why =
+            format_args!("a blob of {} bytes is longer than --max-size allows", layer.blob.size);
+        return Err(context(Error::new(why)));
+    }
     let into = root.try_clone().map_err(|e| context(Error::new(strerror(&e))))?;
     let source = Arc::clone(&layer.source);
     let blob = source.blob(&layer.blob, &layer.cancel).map_err(context)?;
     let blob = Counted { inner: blob, progress: Arc::clone(progress) };
     let blob = Verify::new(blob, layer.blob.digest.clone(), Some(layer.blob.size));
-    let blob = Pipe::new(move || Ok(blob), layer.cancel.clone());
+    let thread =
+        |e: io::Error| context(Error::new(format_args!("start a thread: {}", strerror(&e))));
+    let blob = Pipe::new(move || Ok(blob), layer.cancel.clone()).map_err(thread)?;
     let diff_id = layer.diff_id.clone();
-    let limit = allowance.of_archive();
     let (writeback, unpacked) = (writeback.cloned(), Arc::clone(progress));
     let tar = move || {
         let inner = Decoder::new(blob)?;
         let tar = Limited { inner, allowance: limit, writeback, progress: unpacked };
         Ok(Verify::new(tar, diff_id, None).called("the tar, by diff-id,"))
     };
-    let mut reader = Reader::new(Pipe::new(tar, layer.cancel.clone()));
+    let mut reader = Reader::new(Pipe::new(tar, layer.cancel.clone()).map_err(thread)?);
     let ignore_chown = layer.ignore_chown;
     match unpack(&mut reader, into, beneath, allowance, ignore_chown, sums).map_err(context)? {
         Unpacked::NeedsBeneath => Ok(None),

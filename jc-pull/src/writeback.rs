@@ -23,11 +23,12 @@ impl Writeback {
     pub fn new(directory: OwnedFd) -> Self {
         // Without room for a message: while it writes, nobody can ask it to.
         let (start, asked) = sync_channel(0);
-        std::thread::spawn(move || {
+        // Without this thread all of the data is left to the sync in the end.
+        drop(std::thread::Builder::new().spawn(move || {
             while asked.recv().is_ok() {
                 let _: rustix::io::Result<()> = sys::sync(&directory);
             }
-        });
+        }));
         Self { unpacked: Arc::default(), start }
     }
 

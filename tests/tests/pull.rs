@@ -7,12 +7,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use jc_tests::cgroups::can_limit;
 use jc_tests::image::{Format, Image, Layout, Packing, architecture};
 use jc_tests::layer::{Entry, Layer, MTIME};
 use jc_tests::pty::Terminal;
 use jc_tests::pulled::{layer_dirs, paths, record};
 use jc_tests::roots::{busybox_layer, names};
-use jc_tests::{sandbox, tree, workspace_dir};
+use jc_tests::{sandbox, skip, tree, workspace_dir};
 use serde_json::{Value, json};
 
 const TOOL: &str = "jc-pull";
@@ -324,5 +325,29 @@ fn a_command_line_that_cannot_be_meant() {
             ran.stdout("").fails_as(TOOL, "");
         }
         assert!(paths(&s.store()).iter().all(|path| path.is_dir()));
+    });
+}
+
+/// Each layer takes two threads besides the one that unpacks it.
+#[test]
+fn a_pull_with_few_threads_works_or_ends_with_one_line() {
+    sandbox(|s| {
+        if !can_limit("pids") {
+            skip!("this host has no pids controller");
+        }
+        let layout = Layout::new(s.path("image"));
+        let image = (0..4).fold(Image::new(), |image, n| image.layer(small(&n.to_string())));
+        layout.image("x", &image);
+        for pids in 1..=16 {
+            let pids = pids.to_string();
+            let pull = ["--", "jc-pull", "-q", "oci:image:x"];
+            let ran = s.jc("jc-cgroup").args(["--pids", &pids]).args(pull).run();
+            match ran.status().code() {
+                Some(0) => assert_eq!(layer_dirs(&record(&ran)).len(), 4, "{ran}"),
+                // The program itself is the first thread.
+                _ => drop(ran.code(1).stdout("").fails_as(TOOL, "thread: Resource temporarily")),
+            }
+            fs::remove_dir_all(s.store()).unwrap();
+        }
     });
 }
