@@ -3,13 +3,16 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jc_unshare::{Error, Result};
+use jc_unshare::Error;
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::cancel::Cancel;
 use crate::credentials::Login;
-use crate::http::{Request, Transport, failed};
+use crate::http::{Fault, Request, Transport, failed, read_body, retry_after};
+
+/// The most bytes that the answer of a token service may have.
+const MAX_TOKEN: usize = 1 << 20;
 
 /// A challenge: its scheme in lower case and its parameters.
 #[derive(Debug, Eq, PartialEq)]
@@ -82,31 +85,42 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// Asks the challenge's token service for a token; the `Authorization` to send. Without a login the
-/// token is an anonymous one.
+/// Where a token comes from, and what it is for.
+pub struct TokenRequest<'a> {
+    /// The challenge that names the service.
+    pub challenge: &'a Challenge,
+    /// The access that is asked for; the scope of the challenge is not.
+    pub scope: &'a str,
+    /// The login at the registry; without one the token is anonymous.
+    pub login: Option<&'a Login>,
+    /// The request that the registry refused.
+    pub refused: &'a Request<'a>,
+}
+
+/// Asks a token service for a token; the `Authorization` to send. A fault is transient where the
+/// service may answer the next time.
 pub fn bearer(
     http: &Transport,
-    challenge: &Challenge,
-    scope: &str,
-    login: Option<&Login>,
-    insecure: bool,
+    wanted: &TokenRequest<'_>,
     cancel: &Cancel,
-) -> Result<String> {
-    let realm = challenge
-        .get("realm")
-        .ok_or_else(|| Error::new("the registry's challenge names no token service"))?;
+) -> Result<String, Fault> {
+    let lasting = |text: String| Fault::lasting(Error::new(text));
+    let realm = wanted.challenge.get("realm");
+    let realm = realm
+        .ok_or_else(|| lasting("the registry's challenge names no token service".to_owned()))?;
     let mut url = Url::parse(realm)
-        .map_err(|e| Error::new(format_args!("the registry's token service {realm:?}: {e}")))?;
-    let scope = challenge.get("scope").unwrap_or(scope);
+        .map_err(|e| lasting(format!("the registry's token service {realm:?}: {e}")))?;
     let mut query: Vec<(&str, &str)> = Vec::new();
-    query.extend(challenge.get("service").map(|service| ("service", service)));
-    query.push(("scope", scope));
-    let basic = match login {
+    query.extend(wanted.challenge.get("service").map(|service| ("service", service)));
+    query.push(("scope", wanted.scope));
+    let basic = match wanted.login {
         Some(Login::Password { user, password }) => Some(basic(user, password)),
         _ => None,
     };
-    let mut request = Request::get(url.clone(), "application/json", insecure);
-    match login {
+    let Request { insecure, until, .. } = *wanted.refused;
+    let mut request = Request::get(url.clone(), "application/json", insecure, until);
+    request.named_by = Some(http.zone(&wanted.refused.url));
+    match wanted.login {
         // OAuth 2 (RFC 6749, 6), as the distribution project's auth/oauth.md has it.
         Some(Login::Identity(token)) => {
             query.extend([
@@ -123,25 +137,24 @@ pub fn bearer(
             request.authorization = basic.as_deref();
         }
     }
-    let response = http.send(&request, cancel).map_err(|fault| fault.error)?;
+    let mut response = http.send(&request)?;
     let (method, status) = (request.method, response.status());
     if !status.is_success() {
         let error = failed(&method, &url, status);
-        return Err(match (status, login) {
+        let error = match (status, wanted.login) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(_)) => {
                 error.hint("user and password, or token, are not accepted")
             }
             _ => error,
-        });
+        };
+        return Err(Fault::refused(error, status, retry_after(&response)));
     }
-    let token: Token = response
-        .bytes()
-        .ok()
-        .and_then(|body| serde_json::from_slice(&body).ok())
-        .ok_or_else(|| failed(&method, &url, "not a token"))?;
+    let body = read_body(&mut response, MAX_TOKEN, until, cancel)?;
+    let bad = |why: &str| Fault::lasting(failed(&method, &url, why));
+    let token: Token = serde_json::from_slice(&body).map_err(|_| bad("not a token"))?;
     match token.token.or(token.access_token).filter(|t| !t.is_empty()) {
         Some(token) => Ok(format!("Bearer {token}")),
-        None => Err(failed(&method, &url, "no token in the answer")),
+        None => Err(bad("no token in the answer")),
     }
 }
 

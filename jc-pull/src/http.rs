@@ -1,47 +1,69 @@
-//! The transport: one pool of connections, retries, redirects, and what may go over plain http.
+//! The transport: one pool of connections, redirects, which hosts are reached, and what may go over
+//! plain http.
 
+mod body;
 mod fault;
 mod retry;
 mod tls;
+mod zone;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Error, Result};
 use reqwest::blocking::{Client, Response};
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
 use reqwest::{Method, Url, redirect};
 
-use crate::cancel::Cancel;
 use crate::name::is_loopback;
 
+pub use body::read_body;
 pub use fault::{Fault, failed, root_cause};
-pub use retry::{Retry, is_transient, retry_after};
+pub use retry::{Retry, retry_after};
 use tls::HostCerts;
+pub use zone::Zone;
+use zone::{Resolver, Withheld, Zones};
 
 /// More redirects than this are a loop.
 const MAX_REDIRECTS: usize = 10;
+
+/// An attempt to get an answer may take so many times [`Options::timeout`], and one wait more.
+const WHOLE_ATTEMPT: u32 = 4;
 
 /// How requests are made.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The longest wait for a connection, for an answer, and for more bytes of one.
     pub timeout: Duration,
-    /// How often something transient is tried again.
+    /// How many more attempts there are for one object.
     pub retries: u32,
     /// Authorities to trust besides the system's: files of PEM.
     pub authorities: Vec<PathBuf>,
 }
 
+impl Options {
+    /// The longest time that an attempt has.
+    pub fn patience(&self) -> Duration {
+        self.timeout.saturating_mul(WHOLE_ATTEMPT)
+    }
+
+    /// When an attempt that starts now has to be at its end.
+    pub fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_add(self.patience()).unwrap_or(now)
+    }
+}
+
 /// Makes requests. Certificates are loaded with the first one that needs them.
 pub struct Transport {
     options: Options,
-    clients: Mutex<HashMap<Kind, Client>>,
+    clients: Mutex<HashMap<Kind, (Client, Resolver)>>,
+    zones: Arc<Zones>,
 }
 
 /// Requests of one kind share their connections.
@@ -54,6 +76,8 @@ struct Kind {
     verified: bool,
     /// A host that `certs.d` has something for.
     host: Option<String>,
+    /// The addresses that the hosts may have.
+    limit: Option<Zone>,
 }
 
 /// What to ask for.
@@ -71,25 +95,27 @@ pub struct Request<'a> {
     pub skip: u64,
     /// A form to send.
     pub form: Option<String>,
-    /// Whether plain http and unknown certificates will do.
+    /// Whether plain http, unknown certificates and all addresses will do.
     pub insecure: bool,
-    /// Whether to try again what may go better then.
-    pub again: bool,
+    /// The zone of the registry that named the host; none if the caller did.
+    pub named_by: Option<Zone>,
+    /// No redirect is followed after this.
+    pub until: Instant,
 }
 
 impl<'a> Request<'a> {
     /// A plain GET.
-    pub fn get(url: Url, accept: &'a str, insecure: bool) -> Self {
+    pub fn get(url: Url, accept: &'a str, insecure: bool, until: Instant) -> Self {
         let method = Method::GET;
-        let (authorization, form) = (None, None);
-        Self { method, url, accept, authorization, skip: 0, form, insecure, again: true }
+        let (authorization, form, named_by) = (None, None, None);
+        Self { method, url, accept, authorization, skip: 0, form, insecure, named_by, until }
     }
 }
 
 impl Transport {
     /// No connection is made yet.
     pub fn new(options: Options) -> Self {
-        Self { options, clients: Mutex::default() }
+        Self { options, clients: Mutex::default(), zones: Arc::default() }
     }
 
     /// How requests are made.
@@ -97,30 +123,23 @@ impl Transport {
         &self.options
     }
 
-    /// Sends, again where that may help, and follows redirects. Any HTTP status is an answer; errors
-    /// are those of the network.
-    pub fn send(&self, request: &Request<'_>, cancel: &Cancel) -> Result<Response, Fault> {
-        let mut retry = Retry::new(if request.again { self.options.retries } else { 0 });
-        loop {
-            let outcome = self.send_once(request);
-            let asked = match &outcome {
-                Ok(response) if is_transient(response.status()) => retry_after(response),
-                Err(fault) if fault.transient => None,
-                _ => return outcome,
-            };
-            let Some(pause) = retry.next(asked) else { return outcome };
-            let given_up = |e| Fault::lasting(Error::new(strerror(&e)));
-            cancel.sleep(pause).map_err(given_up)?;
-        }
+    /// The kind of address that a URL's host has, as far as it is known.
+    pub fn zone(&self, url: &Url) -> Zone {
+        self.zones.of(url)
     }
 
-    fn send_once(&self, request: &Request<'_>) -> Result<Response, Fault> {
+    /// Makes one attempt, and follows redirects. Any HTTP status is an answer; errors are those of
+    /// the network.
+    pub fn send(&self, request: &Request<'_>) -> Result<Response, Fault> {
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
+            if Instant::now() > request.until {
+                return Err(Fault::passing(failed(&request.method, &url, "too slow")));
+            }
             let authorization = request.authorization.filter(|_| same_origin(&url, &request.url));
             let response = self.hop(request, url.clone(), authorization)?;
             if request.form.is_some() {
-                // It holds a secret, and goes nowhere else.
+                // A form holds a secret, and goes nowhere else.
                 return Ok(response);
             }
             let Some(next) = redirect_target(&response).map_err(Fault::lasting)? else {
@@ -131,6 +150,16 @@ impl Transport {
         Err(Fault::lasting(failed(&request.method, &request.url, "too many redirects")))
     }
 
+    /// The addresses that the host of `url` may have; none if all will do.
+    fn limit(&self, request: &Request<'_>, url: &Url) -> Option<Zone> {
+        let by_redirect = || {
+            let redirected = !same_origin(url, &request.url);
+            redirected.then(|| self.zones.of(&request.url))
+        };
+        let limit = request.named_by.or_else(by_redirect);
+        limit.filter(|zone| *zone < Zone::Loopback && !request.insecure)
+    }
+
     fn hop(
         &self,
         request: &Request<'_>,
@@ -138,8 +167,12 @@ impl Transport {
         authorization: Option<&str>,
     ) -> Result<Response, Fault> {
         let method = &request.method;
+        let limit = self.limit(request, &url);
+        if let Some(zone) = zone::literal(&url).filter(|zone| limit.is_some_and(|l| *zone > l)) {
+            return Err(Fault::withheld(failed(method, &url, Withheld(zone))));
+        }
         let headers = headers(request, authorization).map_err(Fault::lasting)?;
-        let client = self.client(&url, request.insecure).map_err(Fault::lasting)?;
+        let client = self.client(&url, request.insecure, limit).map_err(Fault::lasting)?;
         let mut builder = client.request(method.clone(), url.clone()).headers(headers);
         if let Some(form) = &request.form {
             builder = builder.body(form.clone());
@@ -147,15 +180,17 @@ impl Transport {
         builder.send().map_err(|e| Fault::of(method, &url, &e))
     }
 
-    fn client(&self, url: &Url, insecure: bool) -> Result<Client> {
+    fn client(&self, url: &Url, insecure: bool, limit: Option<Zone>) -> Result<Client> {
         let direct = is_loopback(url.host_str().unwrap_or_default());
         let kind = match url.scheme() {
             "https" => {
                 let authority = authority(url);
                 let host = HostCerts::find(&authority)?.map(|_| authority);
-                Kind { tls: true, direct, verified: !insecure, host }
+                Kind { tls: true, direct, verified: !insecure, host, limit }
             }
-            "http" if insecure || direct => Kind { tls: false, direct, verified: true, host: None },
+            "http" if insecure || direct => {
+                Kind { tls: false, direct, verified: true, host: None, limit }
+            }
             "http" => {
                 return Err(failed(&Method::GET, url, "plain http is not allowed")
                     .hint("--insecure allows it for hosts other than this one"));
@@ -163,15 +198,18 @@ impl Transport {
             _ => return Err(failed(&Method::GET, url, "neither http nor https")),
         };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(&kind) {
+        if let Some((client, resolver)) = clients.get(&kind) {
+            resolver.limit(url);
             return Ok(client.clone());
         }
-        let client = self.build(&kind)?;
-        clients.insert(kind, client.clone());
+        let resolver = Resolver::new(limit, Arc::clone(&self.zones));
+        resolver.limit(url);
+        let client = self.build(&kind, resolver.clone())?;
+        clients.insert(kind, (client.clone(), resolver));
         Ok(client)
     }
 
-    fn build(&self, kind: &Kind) -> Result<Client> {
+    fn build(&self, kind: &Kind, resolver: Resolver) -> Result<Client> {
         let host = kind.host.as_deref().map(HostCerts::find).transpose()?.flatten();
         // reqwest wants a TLS configuration even where there will be no TLS.
         let extra = if kind.tls { self.options.authorities.as_slice() } else { &[] };
@@ -183,6 +221,7 @@ impl Transport {
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("jc-pull/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
+            .dns_resolver(Arc::new(resolver))
             .resolve_to_addrs("localhost", &localhost)
             .connect_timeout(self.options.timeout)
             .timeout(self.options.timeout);

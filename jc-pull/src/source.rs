@@ -26,9 +26,6 @@ pub use docker_archive::DockerArchive;
 pub use layout::Layout;
 pub use registry::Registry;
 
-/// A whole answer may take so many times the longest wait for a part of it.
-const WHOLE_CALL: u32 = 4;
-
 /// A document as it came, not verified yet.
 pub struct Raw {
     /// The content, no longer than [`crate::manifest::MAX_DOCUMENT`].

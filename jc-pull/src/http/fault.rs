@@ -3,32 +3,49 @@
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io;
+use std::time::Duration;
 
 use jc_unshare::{Error, strerror};
 use reqwest::{Method, StatusCode, Url};
 
-/// A request that got no answer.
+use super::Withheld;
+
+/// An attempt that failed.
 #[derive(Debug)]
 pub struct Fault {
-    /// What to say of it.
+    /// The line for the user.
     pub error: Error,
     /// Whether another attempt may go better.
     pub transient: bool,
-    /// What the other side speaks, if that has become clear.
+    /// Whether the server speaks TLS, if that has become clear.
     pub speaks_tls: Option<bool>,
-    /// The status, if there was an answer, and it is no success.
+    /// The status of an answer that is no success.
     pub status: Option<StatusCode>,
+    /// The pause that the server asks for.
+    pub retry_after: Option<Duration>,
 }
 
 impl Fault {
-    /// One that stays.
+    /// A fault that stays.
     pub fn lasting(error: Error) -> Self {
-        Self { error, transient: false, speaks_tls: None, status: None }
+        Self { error, transient: false, speaks_tls: None, status: None, retry_after: None }
+    }
+
+    /// A fault that another attempt may not meet.
+    pub fn passing(error: Error) -> Self {
+        Self { transient: true, ..Self::lasting(error) }
+    }
+
+    /// A host that a registry may not name.
+    pub fn withheld(error: Error) -> Self {
+        Self::lasting(error.hint("--insecure allows a registry to name any host"))
     }
 
     /// An answer that is no success.
-    pub fn refused(error: Error, status: StatusCode) -> Self {
-        Self { status: Some(status), ..Self::lasting(error) }
+    pub fn refused(error: Error, status: StatusCode, retry_after: Option<Duration>) -> Self {
+        // The statuses with which a server may answer otherwise the next time.
+        let transient = matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504);
+        Self { transient, status: Some(status), retry_after, ..Self::lasting(error) }
     }
 
     /// Of a request that was sent.
@@ -36,6 +53,9 @@ impl Fault {
         let chain =
             || std::iter::successors(Some(cause as &(dyn StdError + 'static)), |e| inner(*e));
         let tls = chain().find_map(|e| e.downcast_ref::<rustls::Error>());
+        if let Some(withheld) = chain().find_map(|e| e.downcast_ref::<Withheld>()) {
+            return Self::withheld(failed(method, url, withheld));
+        }
         if chain().any(|e| e.to_string() == "dns error") {
             let host = url.host_str().unwrap_or_default();
             let (why, transient) = match root_cause(cause) {

@@ -1,20 +1,23 @@
-//! When to try again, and after how long.
+//! The attempts at one object, and the pauses between them.
 
 use std::time::Duration;
 
+use jc_unshare::{Error, strerror};
+use reqwest::blocking::Response;
 use reqwest::header::RETRY_AFTER;
-use reqwest::{StatusCode, blocking::Response};
 
+use super::Fault;
+use crate::cancel::Cancel;
 use crate::sys;
 
 /// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(400);
 /// No pause is longer, unless the server asks for it.
 const LONGEST: Duration = Duration::from_secs(15);
-/// Who is told to wait for longer is better told so.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// A server that asks for a longer pause ends the attempts.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Counts failures in a row.
+/// Counts the attempts at one object.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     left: u32,
@@ -22,13 +25,20 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// As many times as that, after the first attempt.
+    /// So many attempts after the first.
     pub const fn new(times: u32) -> Self {
         Self { left: times, done: 0 }
     }
 
-    /// How long to wait before the next attempt; nothing if there is none.
-    pub fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    /// Waits until the next attempt. The fault comes back if it is lasting or no attempt is left.
+    pub fn wait(&mut self, fault: Fault, cancel: &Cancel) -> Result<(), Fault> {
+        let pause = if fault.transient { self.next(fault.retry_after) } else { None };
+        let Some(pause) = pause else { return Err(fault) };
+        cancel.sleep(pause).map_err(|e| Fault::lasting(Error::new(strerror(&e))))
+    }
+
+    /// The pause before the next attempt; none if there is no such attempt.
+    fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         if asked.is_some_and(|asked| asked > MAX_RETRY_AFTER) {
             return None;
         }
@@ -39,11 +49,6 @@ impl Retry {
         let jitter = pause.mul_f64(0.5 + (sys::random() % 1000) as f64 / 1000.0);
         Some(asked.map_or(jitter, |asked| asked.max(FIRST)))
     }
-}
-
-/// Whether the server may answer otherwise when it is asked again.
-pub fn is_transient(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
 /// The seconds of `Retry-After`. The form with a date is not used by registries.

@@ -1,13 +1,16 @@
 //! What a registry says when it says no (distribution-spec, "Error Codes").
 
-use std::io::Read;
+use std::time::Instant;
 
-use jc_unshare::Error;
 use reqwest::blocking::Response;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use crate::http::{failed, retry_after};
+use crate::cancel::Cancel;
+use crate::http::{Fault, failed, read_body, retry_after};
+
+/// The most bytes of an explanation that are read.
+const MAX_EXPLANATION: usize = 64 << 10;
 
 #[derive(Default, Deserialize)]
 struct Body {
@@ -23,13 +26,19 @@ struct Entry {
     message: String,
 }
 
-/// The error for a response that is none of success. `known` says that a login was sent.
-pub fn refusal(method: &Method, response: Response, known: bool) -> Error {
+/// The fault for a response that is no success. `known` says that a login was sent. The explanation
+/// in the body has to end at `until`.
+pub fn refusal(
+    method: &Method,
+    mut response: Response,
+    known: bool,
+    until: Instant,
+    cancel: &Cancel,
+) -> Fault {
     let (url, status) = (response.url().clone(), response.status());
     let pause = retry_after(&response);
-    let mut body = Vec::new();
-    // The status alone is told if the explanation cannot be had.
-    let _: std::io::Result<usize> = response.take(64 << 10).read_to_end(&mut body);
+    // The status alone is reported where the explanation does not come.
+    let body = read_body(&mut response, MAX_EXPLANATION, until, cancel).unwrap_or_default();
     let body: Body = serde_json::from_slice(&body).unwrap_or_default();
     let why = match body.errors.first() {
         Some(e) if !e.message.is_empty() => format!("{status}: {}", e.message),
@@ -37,7 +46,7 @@ pub fn refusal(method: &Method, response: Response, known: bool) -> Error {
         _ => status.to_string(),
     };
     let error = failed(method, &url, why);
-    match status {
+    let error = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if known => {
             error.hint("the image does not exist, or this login may not have it")
         }
@@ -59,5 +68,6 @@ pub fn refusal(method: &Method, response: Response, known: bool) -> Error {
             ))
         }
         _ => error,
-    }
+    };
+    Fault::refused(error, status, pause)
 }

@@ -5,20 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Error, Result};
 use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode, Url};
 
 use super::refusal::refusal;
-use super::{Blob, Raw, Source, WHOLE_CALL};
-use crate::auth::{self, Challenge};
+use super::{Blob, Raw, Source};
+use crate::auth::{self, Challenge, TokenRequest};
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::digest::Digest;
-use crate::http::{
-    Fault, Request, Retry, Transport, failed, is_transient, retry_after, root_cause,
-};
+use crate::http::{Fault, Request, Retry, Transport, Zone, read_body};
 use crate::manifest::{ACCEPT, Descriptor, MAX_DOCUMENT};
 use crate::name::{Reference, is_loopback};
 use crate::registries::{Location, Registries};
@@ -50,8 +48,13 @@ struct Question<'a> {
     target: &'a str,
     accept: &'a str,
     skip: u64,
-    /// Whether to try again what may go better then.
-    again: bool,
+}
+
+/// A success, of which the body is not read yet.
+struct Answer {
+    response: Response,
+    /// When a document has to be at its end.
+    until: Instant,
 }
 
 impl Registry {
@@ -71,22 +74,32 @@ impl Registry {
         Ok(Self { reference, http, credentials, cancel, places, current })
     }
 
-    /// How it is spoken to.
+    /// The transport of all requests.
     pub fn http(&self) -> &Transport {
         &self.http
     }
 
-    /// Asks the places in their order; what they answer is success.
-    fn ask(&self, question: Question<'_>) -> Result<Response, Fault> {
+    /// Makes one attempt after the other, as many as there may be for one document.
+    fn persist<T>(&self, attempt: impl Fn() -> Result<T, Fault>) -> Result<T> {
+        let mut retry = Retry::new(self.http.options().retries);
+        loop {
+            let outcome = attempt();
+            let Err(fault) = outcome else { return outcome.map_err(|fault| fault.error) };
+            retry.wait(fault, &self.cancel).map_err(|fault| fault.error)?;
+        }
+    }
+
+    /// Asks the places in their order; an answer is a success. This is one attempt.
+    fn ask(&self, question: Question<'_>) -> Result<Answer, Fault> {
         let mut last = None;
         let first = self.current.load(Ordering::Relaxed);
         for (number, place) in self.places.iter().enumerate().skip(first) {
             match self.ask_place(place, question) {
-                Ok(response) => {
+                Ok(answer) => {
                     if question.kind == "manifests" {
                         self.current.store(number, Ordering::Relaxed);
                     }
-                    return Ok(response);
+                    return Ok(answer);
                 }
                 // The registry itself comes last, and its word counts.
                 Err(fault) => last = Some(fault),
@@ -95,55 +108,32 @@ impl Registry {
         Err(last.unwrap_or_else(|| Fault::lasting(Error::new("no place to ask"))))
     }
 
-    fn ask_place(&self, place: &Place, question: Question<'_>) -> Result<Response, Fault> {
+    fn ask_place(&self, place: &Place, question: Question<'_>) -> Result<Answer, Fault> {
         let Question { kind, target, .. } = question;
+        let until = self.http.options().deadline();
         let path = format!("v2/{}/{kind}/{target}", place.location.repository);
         let response = match place.base.get() {
-            Some(base) => self.get_url(place, &join(base, &path)?, question)?,
-            None => self.first_get(place, &path, question)?,
+            Some(base) => self.get_url(place, join(base, &path)?, question, until)?,
+            None => {
+                let (base, response) = self.probe(place, &path, question, until)?;
+                place.base.get_or_init(|| base);
+                response
+            }
         };
         if response.status().is_success() {
-            return Ok(response);
+            return Ok(Answer { response, until });
         }
         let known = self.login(place).map_err(Fault::lasting)?.is_some();
-        let status = response.status();
-        Err(Fault::refused(refusal(question.method, response, known), status))
+        Err(refusal(question.method, response, known, until, &self.cancel))
     }
 
-    /// The first request finds out the scheme that the registry speaks.
-    fn first_get(
-        &self,
-        place: &Place,
-        path: &str,
-        question: Question<'_>,
-    ) -> Result<Response, Fault> {
-        let mut retry = Retry::new(self.http.options().retries);
-        let once = Question { again: false, ..question };
-        loop {
-            let outcome = match place.base.get() {
-                Some(base) => self.get_url(place, &join(base, path)?, once),
-                None => self.probe(place, path, once).map(|(base, response)| {
-                    place.base.get_or_init(|| base);
-                    response
-                }),
-            };
-            let asked = match &outcome {
-                Ok(response) if is_transient(response.status()) => retry_after(response),
-                Err(fault) if fault.transient => None,
-                _ => return outcome,
-            };
-            let Some(pause) = retry.next(asked) else { return outcome };
-            let given_up = |e| Fault::lasting(Error::new(strerror(&e)));
-            self.cancel.sleep(pause).map_err(given_up)?;
-        }
-    }
-
-    /// Asks in one scheme after the other; what is answered, and by which server.
+    /// Asks in one scheme after the other, to find out which one the registry speaks.
     fn probe(
         &self,
         place: &Place,
         path: &str,
         question: Question<'_>,
+        until: Instant,
     ) -> Result<(Url, Response), Fault> {
         let authority = place.authority();
         let mut told: Option<Fault> = None;
@@ -151,11 +141,10 @@ impl Registry {
             let base = Url::parse(&format!("{scheme}://{authority}/")).map_err(|e| {
                 Fault::lasting(Error::new(format_args!("registry {authority}: {e}")))
             })?;
-            let fault = match self.get_url(place, &join(&base, path)?, question) {
+            let fault = match self.get_url(place, join(&base, path)?, question, until) {
                 // What TLS servers say to plain http.
                 Ok(response) if *scheme == "http" && response.status() == 400 => {
-                    let status = response.status();
-                    Fault::refused(refusal(question.method, response, false), status)
+                    refusal(question.method, response, false, until, &self.cancel)
                 }
                 Ok(response) => return Ok((base, response)),
                 // It did answer, to no good.
@@ -172,33 +161,51 @@ impl Registry {
         Err(told.unwrap_or_else(nothing))
     }
 
-    fn get_url(&self, place: &Place, url: &Url, question: Question<'_>) -> Result<Response, Fault> {
+    fn get_url(
+        &self,
+        place: &Place,
+        url: Url,
+        question: Question<'_>,
+        until: Instant,
+    ) -> Result<Response, Fault> {
         let known = place.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let response = self.send(place, url, question, known.as_deref())?;
+        let mut request = Request {
+            method: question.method.clone(),
+            authorization: known.as_deref(),
+            skip: question.skip,
+            ..Request::get(url, question.accept, place.location.insecure, until)
+        };
+        let response = self.http.send(&request)?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let Some(fresh) = self.authorize(place, &response).map_err(Fault::lasting)? else {
+        let Some(fresh) = self.authorize(place, &request, &response)? else {
             return Ok(response);
         };
-        let response = self.send(place, url, question, Some(&fresh))?;
+        request.authorization = Some(&fresh);
+        let response = self.http.send(&request)?;
         *place.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
         Ok(response)
     }
 
-    /// What to send so that the registry lets one in; nothing if there is nothing.
-    fn authorize(&self, place: &Place, response: &Response) -> Result<Option<String>> {
+    /// The `Authorization` that answers the challenge in `response`; none if there is none.
+    fn authorize(
+        &self,
+        place: &Place,
+        refused: &Request<'_>,
+        response: &Response,
+    ) -> Result<Option<String>, Fault> {
         let values = response.headers().get_all(WWW_AUTHENTICATE);
         let texts: Vec<&str> = values.iter().filter_map(|v| v.to_str().ok()).collect();
         let challenges = Challenge::parse(&texts.join(", "));
-        let login = self.login(place)?;
+        let login = self.login(place).map_err(Fault::lasting)?;
         let find = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
         match (find("bearer"), find("basic"), login) {
             (Some(challenge), _, login) => {
                 let scope = format!("repository:{}:pull", place.location.repository);
-                let insecure = place.location.insecure;
                 let login = login.as_ref();
-                auth::bearer(&self.http, challenge, &scope, login, insecure, &self.cancel).map(Some)
+                let wanted = TokenRequest { challenge, scope: &scope, login, refused };
+                auth::bearer(&self.http, &wanted, &self.cancel).map(Some)
             }
             (None, Some(_), Some(Login::Password { user, password })) => {
                 Ok(Some(auth::basic(&user, &password)))
@@ -212,50 +219,47 @@ impl Registry {
         self.credentials.find(authority, repository, !mirror)
     }
 
-    fn send(
-        &self,
-        place: &Place,
-        url: &Url,
-        question: Question<'_>,
-        authorization: Option<&str>,
-    ) -> Result<Response, Fault> {
-        let request = Request {
-            method: question.method.clone(),
-            authorization,
-            skip: question.skip,
-            again: question.again,
-            ..Request::get(url.clone(), question.accept, place.location.insecure)
-        };
-        self.http.send(&request, &self.cancel)
-    }
-
-    /// The blob from byte `skip` on, or from the first if the registry does not know ranges. Where
-    /// the registry does not have a layer that says where else it is, it is got from there.
-    pub fn blob_from(
-        &self,
-        descriptor: &Descriptor,
-        skip: u64,
-        cancel: &Cancel,
-    ) -> Result<Response> {
+    /// Makes one attempt to get the blob from byte `skip` on, or from the first if the registry does
+    /// not know ranges. A layer that the registry refuses may have other URLs, see
+    /// [`Self::foreign_blob`].
+    pub fn blob_from(&self, descriptor: &Descriptor, skip: u64) -> Result<Response, Fault> {
         let target = descriptor.digest.to_string();
         let method = &Method::GET;
-        let question =
-            Question { method, kind: "blobs", target: &target, accept: "*/*", skip, again: true };
-        let mut outcome = self.ask(question).map_err(|fault| fault.error);
+        let outcome =
+            self.ask(Question { method, kind: "blobs", target: &target, accept: "*/*", skip });
+        match outcome {
+            Ok(answer) => Ok(answer.response),
+            Err(fault) if fault.transient || descriptor.urls.is_empty() => Err(fault),
+            Err(_) => self.foreign_blob(descriptor, skip),
+        }
+    }
+
+    /// Asks the URLs that the manifest has for a layer, without a login, within the time of one
+    /// attempt.
+    fn foreign_blob(&self, descriptor: &Descriptor, skip: u64) -> Result<Response, Fault> {
+        let until = self.http.options().deadline();
+        let place = self.places.get(self.current.load(Ordering::Relaxed));
+        let base = place.and_then(|place| place.base.get());
+        let named_by = base.map_or(Zone::Public, |base| self.http.zone(base));
+        let insecure = place.is_some_and(|place| place.location.insecure);
+        let mut last = None;
         for url in &descriptor.urls {
-            if outcome.is_ok() {
+            let url = Url::parse(url)
+                .map_err(|e| Fault::lasting(Error::new(format_args!("url {url:?}: {e}"))))?;
+            let named_by = Some(named_by);
+            let request = Request { skip, named_by, ..Request::get(url, "*/*", insecure, until) };
+            match self.http.send(&request) {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => {
+                    last = Some(refusal(&Method::GET, response, false, until, &self.cancel));
+                }
+                Err(fault) => last = Some(fault),
+            }
+            if Instant::now() > until {
                 break;
             }
-            let url = Url::parse(url).map_err(|e| Error::new(format_args!("url {url:?}: {e}")))?;
-            // Nobody is told who asks.
-            let request = Request { skip, ..Request::get(url, "*/*", false) };
-            outcome = match self.http.send(&request, cancel) {
-                Ok(response) if response.status().is_success() => Ok(response),
-                Ok(response) => Err(refusal(method, response, false)),
-                Err(fault) => Err(fault.error),
-            };
         }
-        outcome
+        Err(last.unwrap_or_else(|| Fault::lasting(Error::new("a layer without a URL"))))
     }
 }
 
@@ -289,27 +293,29 @@ impl Source for Registry {
         if let Some(digest) = &self.reference.digest {
             return Ok(Some(digest.clone()));
         }
-        let response = match self.ask_for_manifest(&Method::HEAD, None) {
-            Ok(response) => response,
-            // Some registries know no HEAD, and the answer to one explains nothing: GET decides.
+        // Some registries know no HEAD, and the answer to one explains nothing: GET decides.
+        let head = || match self.ask_for_manifest(&Method::HEAD, None) {
             Err(fault) if fault.status.is_some_and(|s| s != StatusCode::TOO_MANY_REQUESTS) => {
-                return Ok(None);
+                Ok(None)
             }
-            Err(fault) => return Err(fault.error),
+            outcome => outcome.map(|answer| content_digest(&answer.response)),
         };
-        Ok(content_digest(&response))
+        self.persist(head)
     }
 
     fn document(&self, digest: Option<&Digest>) -> Result<Raw> {
-        let response = self.ask_for_manifest(&Method::GET, digest).map_err(|fault| fault.error)?;
-        let media_type =
-            response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let said = content_digest(&response);
-        let bytes = self.read_document(response)?;
-        // A proxy on the way may have changed what no digest was asked for.
-        said.map_or(Ok(()), |digest| digest.check(&bytes))
-            .map_err(|e| e.context("manifest: Docker-Content-Digest"))?;
-        Ok(Raw { bytes, media_type })
+        self.persist(|| {
+            let mut answer = self.ask_for_manifest(&Method::GET, digest)?;
+            let response = &mut answer.response;
+            let bytes = read_body(response, MAX_DOCUMENT as usize, answer.until, &self.cancel)?;
+            // A proxy on the way may have changed what no digest was asked for.
+            content_digest(response)
+                .map_or(Ok(()), |digest| digest.check(&bytes))
+                .map_err(|e| Fault::lasting(e.context("manifest: Docker-Content-Digest")))?;
+            let media_type = response.headers().get(CONTENT_TYPE);
+            let media_type = media_type.and_then(|v| v.to_str().ok()).map(str::to_owned);
+            Ok(Raw { bytes, media_type })
+        })
     }
 
     fn blob(
@@ -317,43 +323,16 @@ impl Source for Registry {
         descriptor: &Descriptor,
         cancel: &Cancel,
     ) -> Result<Box<dyn Read + Send>> {
-        let first = self.blob_from(descriptor, 0, cancel)?;
-        Ok(Box::new(Blob::new(self, descriptor.clone(), first, cancel.clone())))
+        Ok(Box::new(Blob::start(self, descriptor.clone(), cancel.clone())?))
     }
 }
 
 impl Registry {
-    /// About what the name itself stands for, or the document of that digest.
-    fn ask_for_manifest(
-        &self,
-        method: &Method,
-        digest: Option<&Digest>,
-    ) -> Result<Response, Fault> {
+    /// Asks for the document that the name stands for, or for the one of that digest.
+    fn ask_for_manifest(&self, method: &Method, digest: Option<&Digest>) -> Result<Answer, Fault> {
         let target = digest.map_or_else(|| self.reference.target(), Digest::to_string);
-        let (kind, accept, skip, again) = ("manifests", ACCEPT, 0, true);
-        self.ask(Question { method, kind, target: &target, accept, skip, again })
-    }
-
-    fn read_document(&self, mut response: Response) -> Result<Vec<u8>> {
-        let url = response.url().clone();
-        let fault = |why: String| failed(&Method::GET, &url, why);
-        let deadline = Instant::now() + self.http.options().timeout.saturating_mul(WHOLE_CALL);
-        let mut bytes = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let n = response.read(&mut buffer).map_err(|e| fault(root_cause(&e)))?;
-            bytes.extend_from_slice(buffer.get(..n).unwrap_or_default());
-            if bytes.len() as u64 > MAX_DOCUMENT {
-                return Err(fault("a manifest of more than 4 MiB".to_owned()));
-            }
-            if n == 0 {
-                return Ok(bytes);
-            }
-            if Instant::now() > deadline {
-                return Err(fault("too slow".to_owned()));
-            }
-            self.cancel.check().map_err(|e| fault(strerror(&e)))?;
-        }
+        let (kind, accept, skip) = ("manifests", ACCEPT, 0);
+        self.ask(Question { method, kind, target: &target, accept, skip })
     }
 }
 

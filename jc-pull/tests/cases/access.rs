@@ -154,9 +154,11 @@ fn tokens_are_got_with_a_login_and_again_when_they_expire() {
     }
     let (registry, image) = (Registry::start(), image());
     let host = registry.host.clone();
-    let challenge = format!(r#"Bearer realm="http://{host}/token",service="s",scope="a b""#);
+    let challenge = format!(
+        r#"Bearer realm="http://{host}/token",service="s",scope="repository:team/x:pull,push repository:*:*""#
+    );
     protect(&registry, &image, "Bearer first", &challenge);
-    let path = "/token?service=s&scope=a+b";
+    let path = "/token?service=s&scope=repository%3Ateam%2Fx%3Apull";
     let token = Answer::ok(br#"{"access_token":"first"}"#, "application/json");
     let needs = Some((format!("Basic {ALICE}"), BASIC.to_owned()));
     registry.set(path, Answer { needs, ..token });
@@ -187,7 +189,7 @@ fn tokens_are_got_with_a_login_and_again_when_they_expire() {
     let posts: Vec<_> = registry.take_seen().into_iter().filter(|r| r.path == "/token").collect();
     assert_eq!(posts.len(), 2, "one at first, one when it was taken no more");
     assert!(posts.iter().all(|r| r.method == "POST"
-        && r.body == "service=s&scope=a+b&grant_type=refresh_token&client_id=jc-pull&refresh_token=refresh+me"));
+        && r.body == "service=s&scope=repository%3Ateam%2Fx%3Apull&grant_type=refresh_token&client_id=jc-pull&refresh_token=refresh+me"));
     registry.set("/token", Answer::ok(br#"{"access_token":"second"}"#, "application/json"));
     let second = Some(("Bearer second".to_owned(), challenge));
     for digest in image.blobs.keys() {

@@ -157,10 +157,130 @@ fn a_document_may_have_4_mib() {
     let path = format!("/v2/x/manifests/{}", image().manifest);
     registry.change(&path, |answer| answer.body.resize((4 << 20) + 1, b' '));
     let found = Store::new().fail(1, &["-q", &name]);
-    assert!(found.ends_with("a manifest of more than 4 MiB"), "{found}");
+    assert!(found.ends_with("an answer of more than 4194304 bytes"), "{found}");
     registry.change(&path, |answer| answer.body.resize(4 << 20, b' '));
     let found = Store::new().fail(1, &["-q", &name]);
     assert!(found.contains("the content has digest"), "{found}");
+}
+
+/// The content of the one request that `path` gets, where all others are answered.
+fn with_fault(path: &str, fault: Fault) -> String {
+    let registry = Registry::start();
+    let image = image_with("small");
+    registry.push("x", "latest", &image, MANIFEST);
+    let challenge = format!(r#"Bearer realm="http://{}/token",service="s""#, registry.host);
+    let needs = Some(("Bearer t".to_owned(), challenge));
+    for tag in ["latest", &image.manifest] {
+        registry.change(&format!("/v2/x/manifests/{tag}"), |a| a.needs.clone_from(&needs));
+    }
+    let token = "/token?service=s&scope=repository%3Ax%3Apull";
+    registry.set(token, Answer::ok(br#"{"token":"t"}"#, "application/json"));
+    let config: serde_json::Value = serde_json::from_slice(&image.blobs[&image.manifest]).unwrap();
+    let config = config["config"]["digest"].as_str().unwrap();
+    let path = match path {
+        "token" => token.to_owned(),
+        "manifest" => format!("/v2/x/manifests/{}", image.manifest),
+        "config" => format!("/v2/x/blobs/{config}"),
+        "refusal" => {
+            let path = format!("/v2/x/blobs/{config}");
+            registry.set(&path, Answer::status(404));
+            path
+        }
+        _ => format!("/v2/x/blobs/{}", image.layers[0]),
+    };
+    registry.faults(&path, &[fault]);
+    let name = format!("{}/x", registry.host);
+    Store::new().fail(1, &["-q", "--timeout", "5", "--retry", "0", &name])
+}
+
+#[test]
+fn an_answer_without_end_is_an_error_wherever_it_comes() {
+    if !root() {
+        return;
+    }
+    let cases = [
+        ("token", "an answer of more than 1048576 bytes"),
+        ("manifest", "an answer of more than 4194304 bytes"),
+        ("config", "goes on after"),
+        ("layer", "goes on after"),
+        ("refusal", ": 404 Not Found"),
+    ];
+    std::thread::scope(|scope| {
+        for (path, message) in cases {
+            scope.spawn(move || {
+                let found = with_fault(path, Fault::Endless);
+                assert!(found.contains(message), "{path}: {found}");
+            });
+            scope.spawn(move || {
+                let found = with_fault(path, Fault::Headers);
+                assert!(found.contains("message head is too large"), "{path}: {found}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_retry_is_one_more_request_for_an_object() {
+    if !root() {
+        return;
+    }
+    let status = || Fault::Status(503, "A: b");
+    let cases = [
+        ("layer", vec![status(), status(), status(), status(), status()]),
+        ("layer", vec![Fault::Cut(10), status(), status(), status(), status(), status()]),
+        ("layer", vec![Fault::Cut(10), Fault::Cut(10), Fault::Cut(10), Fault::Cut(10)]),
+        ("layer", vec![status(), Fault::Cut(10), status(), Fault::Cut(10), status()]),
+        ("manifest", vec![status(), status(), status(), status(), status()]),
+        ("manifest", vec![Fault::Cut(10), status(), Fault::Cut(10), status(), status()]),
+    ];
+    std::thread::scope(|scope| {
+        for (kind, faults) in &cases {
+            scope.spawn(move || {
+                let (registry, name, layer) = registry();
+                let manifest = format!("/v2/x/manifests/{}", image().manifest);
+                let path = if *kind == "layer" { layer } else { manifest };
+                registry.faults(&path, faults);
+                Store::new().fail(1, &["-q", "--timeout", "5", "--retry", "2", &name]);
+                let asked = registry.take_seen().iter().filter(|r| r.path == path).count();
+                assert_eq!(asked, 3, "{kind}: {faults:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_blob_that_comes_too_slowly_is_given_up_however_long_it_is() {
+    if !root() {
+        return;
+    }
+    let text: String = (0..20).map(|_| noise()).collect();
+    let cases = [Fault::Drip(100), Fault::Slow(1_000_000, 100)];
+    std::thread::scope(|scope| {
+        for fault in cases {
+            let text = &text;
+            scope.spawn(move || {
+                let (registry, name, path) = registry_of(&image_with(text));
+                registry.faults(&path, std::slice::from_ref(&fault));
+                let start = Instant::now();
+                let found = Store::new().fail(1, &["-q", "--timeout", "1", "--retry", "0", &name]);
+                assert!(found.contains("too slow: "), "{fault:?}: {found}");
+                assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+            });
+        }
+    });
+}
+
+#[test]
+fn a_server_that_takes_the_connection_and_is_silent_is_given_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = silent.local_addr().unwrap();
+    std::thread::spawn(move || silent.incoming().collect::<Vec<_>>());
+    let start = Instant::now();
+    // Loopback is asked by plain http first, and then by TLS.
+    let name = format!("{host}/x");
+    let found = Store::new().fail(1, &["-q", "--timeout", "1", "--retry", "1", &name]);
+    assert!(found.ends_with("no answer in time"), "{found}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]

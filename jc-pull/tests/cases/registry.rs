@@ -29,6 +29,12 @@ pub enum Fault {
     Stall(usize),
     /// Sends the body a byte at a time, with so many milliseconds between them.
     Drip(u64),
+    /// Sends so many bytes of the body at once, and goes on as [`Self::Drip`].
+    Slow(usize, u64),
+    /// Sends bytes as the body until the client hangs up.
+    Endless,
+    /// Sends headers until the client hangs up.
+    Headers,
     /// Another status, with a header.
     Status(u16, &'static str),
     /// Answers a range with all of it.
@@ -212,6 +218,18 @@ fn respond(
         Some(Fault::Garbage) => return s.write_all(b"\x16\x03\x01garbage\r\n\r\n").map(|()| false),
         _ => {}
     }
+    if matches!(fault, Some(Fault::Headers)) {
+        write!(s, "HTTP/1.1 200 X\r\n")?;
+        loop {
+            write!(s, "X: {}\r\n", "x".repeat(1000))?;
+        }
+    }
+    if matches!(fault, Some(Fault::Endless)) {
+        write!(s, "HTTP/1.1 {} X\r\nTransfer-Encoding: chunked\r\n\r\n", answer.status)?;
+        loop {
+            write!(s, "10000\r\n{}\r\n", " ".repeat(0x10000))?;
+        }
+    }
     let all = answer.body.len();
     let start = request.range.as_ref().map(|r| r.strip_prefix("bytes=").unwrap().to_owned());
     let start = start.and_then(|r| r.strip_suffix('-')?.parse::<usize>().ok());
@@ -243,8 +261,14 @@ fn respond(
             // Until the client hangs up.
             std::io::Read::read(s, &mut [0]).map(|_| false)
         }
-        Some(Fault::Drip(pause)) => {
-            for byte in &answer.body {
+        Some(Fault::Drip(_) | Fault::Slow(..)) => {
+            let (at_once, pause) = match fault {
+                Some(Fault::Slow(at_once, pause)) => (at_once, pause),
+                Some(Fault::Drip(pause)) => (0, pause),
+                _ => (0, 0),
+            };
+            s.write_all(&answer.body[..at_once])?;
+            for byte in &answer.body[at_once..] {
                 s.write_all(&[*byte])?;
                 std::thread::sleep(Duration::from_millis(pause));
             }

@@ -11,7 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::common::{Image, Layer, MANIFEST, Store, Tar, failure, root};
-use crate::registry::Registry;
+use crate::registry::{Answer, Registry};
 
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -176,4 +176,123 @@ fn a_client_shows_its_certificate_where_certs_d_has_one() {
     write(&certs.join("client.key"), "");
     let message = store.fail(1, &["-q", &name]);
     assert!(message.ends_with("client.key: none in it"), "{message}");
+}
+
+/// A proxy that takes every host for the server at `to`.
+fn proxy(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let to = to.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut near, mut far) = (stream.unwrap(), TcpStream::connect(&to).unwrap());
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    near.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let (mut from, mut into) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+                // Either side may hang up first.
+                drop(std::io::copy(&mut far, &mut near));
+            });
+        }
+    });
+    address
+}
+
+/// A public registry: its name is resolved by a proxy. `inner.example` is this machine.
+struct Public {
+    registry: Registry,
+    store: Store,
+    proxy: String,
+    elsewhere: Registry,
+}
+
+impl Public {
+    fn start() -> Self {
+        let (registry, elsewhere) = (Registry::start(), Registry::start());
+        let (authority, store) = (Authority::new("ours"), Store::new());
+        let proxy = proxy(&front(&registry, authority.issue("far.example"), None));
+        write(&store.beside("ca.pem"), &authority.issuer.pem());
+        write(&store.beside("hosts"), "127.0.0.1 localhost inner.example\n");
+        Self { registry, store, proxy, elsewhere }
+    }
+
+    /// Pulls `far.example/x` with a login.
+    fn pull(&self, options: &[&str]) -> std::process::Output {
+        let path = |name: &str| self.store.beside(name).display().to_string();
+        write(&self.store.beside("auth.json"), r#"{"auths":{"far.example":{"auth":"YTpi"}}}"#);
+        let own = self.store.command(&["-q", "--retry", "0", "--timeout", "5"]);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+        command.arg(path("hosts")).arg(own.get_program()).args(own.get_args());
+        command.args(["--ca", &path("ca.pem"), "--authfile", &path("auth.json")]);
+        command.args(options).arg("far.example/x").env_clear().envs(std::env::vars_os());
+        command.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HOME", path("home"));
+        command.env("https_proxy", format!("http://{}", self.proxy));
+        command.env("no_proxy", "inner.example").output().unwrap()
+    }
+
+    /// What the registry says of the image, which needs a token from `realm`.
+    fn push(&self, realm: &str, urls: &[String]) {
+        let tar = Tar::new().directory("./", 0o755).finish();
+        let mut layer = Layer::gzip(&tar);
+        layer.media_type =
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".to_owned();
+        let mut image = Image::new(&[layer]);
+        let old = image.blobs.remove(&image.manifest).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&old).unwrap();
+        manifest["layers"][0]["urls"] = serde_json::json!(urls);
+        image.manifest = image.add(manifest.to_string().as_bytes());
+        let blob = image.blobs.remove(&image.layers[0]).unwrap();
+        self.elsewhere.set("/far", Answer::ok(&blob, ""));
+        let token = "/token?service=s&scope=repository%3Ax%3Apull";
+        self.elsewhere.set(token, Answer::ok(br#"{"token":"t"}"#, "application/json"));
+        self.registry.push("x", "latest", &image, MANIFEST);
+        if !realm.is_empty() {
+            let challenge = format!(r#"Bearer realm="{realm}",service="s""#);
+            let needs = Some(("Bearer t".to_owned(), challenge));
+            self.registry.change("/v2/x/manifests/latest", |a| a.needs = needs);
+        }
+    }
+}
+
+#[test]
+fn a_public_registry_names_no_service_of_this_machine() {
+    if !root() {
+        return;
+    }
+    let public = Public::start();
+    let port = public.elsewhere.host.split(':').next_back().unwrap().to_owned();
+    for host in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "inner.example"] {
+        for scheme in ["http", "https"] {
+            let there = format!("{scheme}://{host}:{port}");
+            public.push(&format!("{there}/token"), &[]);
+            let realm = failure(&public.pull(&[]), 1);
+            public.push("", &[format!("{there}/far")]);
+            let url = failure(&public.pull(&[]), 1);
+            public.push("", &[]);
+            let layer = public.registry.paths("/blobs/");
+            for path in &layer {
+                public.registry.set(path, Answer::redirect(&format!("{there}/far")));
+            }
+            let redirect = failure(&public.pull(&[]), 1);
+            for found in [realm, url, redirect] {
+                let refused = ["which this registry may not name", "plain http"];
+                assert!(refused.iter().any(|r| found.contains(r)), "{there}: {found}");
+            }
+        }
+    }
+    assert_eq!(public.elsewhere.take_seen(), []);
+    // The caller may allow all of that.
+    public.push(
+        &format!("http://127.0.0.1:{port}/token"),
+        &[format!("http://inner.example:{port}/far")],
+    );
+    let output = public.pull(&["--insecure"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
