@@ -157,7 +157,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     if !matches!(args.print, What::Manifest | What::Config) {
         rootless::enter(args.ignore_chown)?;
     }
-    let opener = opener(&args, registries)?;
+    let opener = opener(&args, registries, allowance)?;
     let store = Store::open(&args.store.clone().map_or_else(store::default_path, Ok)?)?;
     let style = if args.quiet { Style::None } else { args.progress };
     let policy = match args.policy {
@@ -200,7 +200,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     outcome.and(known).map(|()| ExitCode::SUCCESS)
 }
 
-fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
+fn opener(args: &PullArgs, registries: Registries, allowance: Allowance) -> Result<Opener> {
     let given = args.username.clone().map(login).transpose()?;
     let credentials = Credentials::load(args.authfile.as_deref(), given)?;
     let http = Transport::new(http::Options {
@@ -213,6 +213,7 @@ fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
         credentials: Arc::new(credentials),
         registries,
         insecure: args.insecure,
+        allowance,
     })
 }
 

@@ -17,10 +17,12 @@ use crate::cancel::Cancel;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::http::Transport;
+use crate::limits::Allowance;
 use crate::manifest::Descriptor;
 use crate::name::Name;
 use crate::registries::Registries;
 
+use archive::Spool;
 pub use blob::Blob;
 pub use docker_archive::DockerArchive;
 pub use layout::Layout;
@@ -59,6 +61,8 @@ pub struct Opener {
     pub registries: Registries,
     /// Whether plain http and unknown certificates will do for every registry.
     pub insecure: bool,
+    /// The bytes that a copy of an archive may have.
+    pub allowance: Allowance,
 }
 
 impl Opener {
@@ -78,11 +82,15 @@ impl Opener {
                 Ok(Arc::new(Layout::open(directory, tag.as_deref())?))
             }
             Name::OciArchive { file, tag } => {
-                Ok(Arc::new(Layout::open_archive(file, tag.as_deref(), scratch)?))
+                Ok(Arc::new(Layout::open_archive(file, tag.as_deref(), self.spool(scratch))?))
             }
             Name::DockerArchive { file, tag } => {
-                Ok(Arc::new(DockerArchive::open(file, tag.as_deref(), scratch)?))
+                Ok(Arc::new(DockerArchive::open(file, tag.as_deref(), self.spool(scratch))?))
             }
         }
+    }
+
+    fn spool<'a>(&self, directory: &'a Path) -> Spool<'a> {
+        Spool { directory, allowance: self.allowance }
     }
 }

@@ -10,10 +10,15 @@ use std::sync::Arc;
 use jc_unshare::{Context, Error, Result, strerror};
 
 use crate::compress::Decoder;
+use crate::digest::invalid;
+use crate::limits::Allowance;
 use crate::tar::{Kind, Reader};
 
 /// As many names an archive may have.
 const MAX_MEMBERS: usize = 1 << 20;
+
+/// The most bytes of all names together, which are held in memory.
+const MAX_NAMES: usize = 64 << 20;
 
 /// An archive, and where in it its files are.
 pub struct Archive {
@@ -31,11 +36,11 @@ enum Member {
 }
 
 impl Archive {
-    /// Opens `path`, `-` being stdin, and reads all headers. What is compressed or cannot be read
-    /// twice goes into a file without a name in `scratch` first.
-    pub fn open(path: &Path, scratch: &Path) -> Result<Self> {
+    /// Opens `path`, `-` being stdin, and reads all headers. An archive that is compressed or cannot
+    /// be read twice is copied first.
+    pub fn open(path: &Path, spool: Spool<'_>) -> Result<Self> {
         let mut file = match path.as_os_str() == "-" {
-            true => spool(io::stdin().lock(), scratch).map_err(|e| e.context("read stdin"))?,
+            true => spool.copy(io::stdin().lock()).map_err(|e| e.context("read stdin"))?,
             false => File::open(path).on("open", path)?,
         };
         let known = if path.as_os_str() == "-" { Ok(path.to_owned()) } else { path.canonicalize() };
@@ -47,7 +52,7 @@ impl Archive {
         if packed || !seekable {
             let whole = io::Cursor::new(start).take(if seekable { 0 } else { n as u64 });
             let decoder = Decoder::new(BufReader::new(whole.chain(&file))).on("read", path)?;
-            file = spool(decoder, scratch).map_err(|e| e.context(path.display()))?;
+            file = spool.copy(decoder).map_err(|e| e.context(path.display()))?;
         }
         let file = Arc::new(file);
         let members = members(&file)
@@ -93,20 +98,55 @@ impl Read for Part {
     }
 }
 
-/// Everything that is read, in a file that vanishes with its last reader.
-fn spool(mut from: impl Read, scratch: &Path) -> Result<File> {
-    let path = scratch.join(format!("spool-{:016x}", crate::sys::random()));
-    let mut options = File::options();
-    let mut file =
-        options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;
-    match std::fs::remove_file(&path) {
-        // Another pull swept it already.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => other.on("remove", &path)?,
+/// Where an archive is copied to, and how long it may be.
+#[derive(Clone, Copy)]
+pub struct Spool<'a> {
+    /// A directory for files without names.
+    pub directory: &'a Path,
+    /// The bytes that the copy may have.
+    pub allowance: Allowance,
+}
+
+impl Spool<'_> {
+    /// Copies all of `from` into a file that vanishes with its last descriptor.
+    fn copy(&self, from: impl Read) -> Result<File> {
+        let path = self.directory.join(format!("spool-{:016x}", crate::sys::random()));
+        let mut options = File::options();
+        let mut file =
+            options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;
+        match std::fs::remove_file(&path) {
+            // Another pull swept it already.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.on("remove", &path)?,
+        }
+        let mut from = Bounded { inner: from, allowance: self.allowance, exceeded: None };
+        let copied = io::copy(&mut from, &mut file);
+        if let Some(error) = from.exceeded {
+            return Err(error);
+        }
+        copied.op("copy")?;
+        file.seek(SeekFrom::Start(0)).op("seek")?;
+        Ok(file)
     }
-    io::copy(&mut from, &mut file).op("copy")?;
-    file.seek(SeekFrom::Start(0)).op("seek")?;
-    Ok(file)
+}
+
+/// Ends with an error where more comes than the allowance has.
+struct Bounded<R> {
+    inner: R,
+    allowance: Allowance,
+    exceeded: Option<Error>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.allowance.bytes(n as u64).map_err(|e| {
+            let text = invalid(e.to_string());
+            self.exceeded = Some(e);
+            text
+        })?;
+        Ok(n)
+    }
 }
 
 /// Counts how far the archive has been read.
@@ -136,6 +176,7 @@ impl BufRead for Counter<'_> {
 
 fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
     let mut members = BTreeMap::new();
+    let mut names = 0_usize;
     let mut reader = Reader::new(Counter { inner: BufReader::new(file), at: 0 });
     while let Some(entry) = reader.entry()? {
         if members.len() == MAX_MEMBERS {
@@ -151,6 +192,10 @@ fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
             }
             _ => continue,
         };
+        names += name.len() + if let Member::Link(target) = &member { target.len() } else { 0 };
+        if names > MAX_NAMES {
+            return Err(io::Error::other("the names in the archive are too long"));
+        }
         members.insert(name, member);
     }
     Ok(members)

@@ -9,7 +9,7 @@ use jc_unshare::{Error, Result, strerror};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::archive::Archive;
+use super::archive::{Archive, Spool};
 use super::{Raw, Source};
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -42,8 +42,8 @@ struct Item {
 
 impl DockerArchive {
     /// Finds the image: the only one, or the one with that tag.
-    pub fn open(path: &Path, tag: Option<&str>, scratch: &Path) -> Result<Self> {
-        let archive = Archive::open(path, scratch)?;
+    pub fn open(path: &Path, tag: Option<&str>, spool: Spool<'_>) -> Result<Self> {
+        let archive = Archive::open(path, spool)?;
         let context = |e: Error| e.context(path.display());
         let text = read(&archive, "manifest.json").map_err(context)?;
         let items: Vec<Item> = serde_json::from_slice(&text)

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::archive::Archive;
+use super::archive::{Archive, Spool};
 use super::{Raw, Source};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
@@ -62,8 +62,8 @@ impl Layout {
     }
 
     /// The same in a tar archive, `-` being stdin.
-    pub fn open_archive(file: &Path, tag: Option<&str>, scratch: &Path) -> Result<Self> {
-        let archive = Archive::open(file, scratch)?;
+    pub fn open_archive(file: &Path, tag: Option<&str>, spool: Spool<'_>) -> Result<Self> {
+        let archive = Archive::open(file, spool)?;
         Self::new(archive.path().to_owned(), Files::Archive(archive), tag)
     }
 

@@ -121,3 +121,28 @@ fn what_docker_saved_is_pulled() {
         "jc-pull: stdin can be one thing only"
     );
 }
+
+#[test]
+fn an_archive_that_has_to_be_copied_is_no_longer_than_max_size() {
+    let store = Store::new();
+    let file = store.beside("zeros.tar.gz");
+    std::fs::write(&file, gzip(&vec![0; 3 << 20])).unwrap();
+    let long = store.beside("zeros.tar");
+    std::fs::write(&long, vec![0; 3 << 20]).unwrap();
+    for transport in ["oci-archive", "docker-archive"] {
+        let mut stdin = store.command(&["-q", "--max-size", "2M", &format!("{transport}:-")]);
+        let name = format!("{transport}:{}", file.display());
+        let outputs = [
+            store.run(&["-q", "--max-size", "2M", &name]),
+            stdin.stdin(File::open(&long).unwrap()).output().unwrap(),
+        ];
+        for output in outputs {
+            let message = failure(&output, 1);
+            assert!(message.ends_with("unpacks to more than 2097152 bytes"), "{message}");
+            let all = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(all.contains("hint: if you trust the image, --max-size allows"), "{all}");
+        }
+        let found = store.fail(1, &["-q", "--max-size", "3M", &name]);
+        assert!(!found.contains("unpacks to"), "{found}");
+    }
+}
