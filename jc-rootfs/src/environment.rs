@@ -1,12 +1,12 @@
 //! The payload's environment: what this process has, files, and single variables, in this order.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, read_at_most};
 
 use crate::Args;
 
@@ -83,9 +83,12 @@ pub fn files(paths: &[PathBuf]) -> Result<Vec<Variable>> {
     Ok(files?.into_iter().flatten().collect())
 }
 
+/// Longest file of variables that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
 /// Reads a file of variables, as docker-run(1) does.
 fn read(path: &Path) -> Result<Vec<Variable>> {
-    let bytes = fs::read(path).on("read", path)?;
+    let bytes = read_at_most(File::open(path).on("read", path)?, MAX_FILE, path)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::new(format_args!("read {}: is not UTF-8", path.display())))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

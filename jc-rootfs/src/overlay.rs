@@ -238,7 +238,7 @@ mod tests {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let layer = |number: usize| {
-            let path = dir.path().join(format!("{number:060}:,\\"));
+            let path = dir.path().join(format!("{number:060}:,\\ \n\t='"));
             fs::create_dir(&path).unwrap();
             fs::write(path.join(number.to_string()), "").unwrap();
             fs::write(path.join("same"), number.to_string()).unwrap();

@@ -1,10 +1,9 @@
 //! Whom the payload runs as: names from the root's own files, without NSS, which would load code.
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Error, Result, read_at_most};
 
 /// Reads a file of the root. A file that is not there is empty.
 pub trait Files {
@@ -28,7 +27,8 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// Finds `NAME|UID[:GROUP|GID]` in the root's /etc/passwd and /etc/group, as the image config's
 /// `User` means it (OCI image-spec config.md): without a group the user's primary group and those
-/// that list the user; a number that is in no file has group 0.
+/// that list the user; a number that is in no file has group 0. A number is never the name of a user:
+/// a file of the image could give root's ID to that name (CVE-2016-3697).
 pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
     let (user, group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -37,8 +37,8 @@ pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
     let passwd = read(files, "/etc/passwd")?;
     let entry = passwd.lines().filter_map(Passwd::parse).find(|entry| entry.is(user));
     let uid = match (&entry, id(user)) {
-        (Some(entry), _) => entry.uid,
-        (None, Some(uid)) => uid,
+        (_, Some(uid)) => uid,
+        (Some(entry), None) => entry.uid,
         (None, None) => return Err(unknown("user", user, "/etc/passwd")),
     };
     let groups = read(files, "/etc/group")?;
@@ -94,12 +94,12 @@ impl<'a> Passwd<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let (uid, gid) = (fields.nth(1).and_then(id)?, fields.next().and_then(id)?);
+        let (uid, gid) = (fields.nth(1).and_then(number)?, fields.next().and_then(number)?);
         Some(Self { name, uid, gid, home: fields.nth(1).unwrap_or_default() })
     }
 
     fn is(&self, user: &str) -> bool {
-        self.name == user || id(user) == Some(self.uid)
+        is(user, self.name, self.uid)
     }
 }
 
@@ -114,25 +114,40 @@ impl<'a> Group<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
         let name = fields.next()?;
-        let gid = fields.nth(1).and_then(id)?;
-        Some(Self { name, gid, members: fields.next().unwrap_or_default().split(',').collect() })
+        let gid = fields.nth(1).and_then(number)?;
+        let members = fields.next().unwrap_or_default().split(',');
+        Some(Self { name, gid, members: members.filter(|name| !name.is_empty()).collect() })
     }
 
     fn is(&self, group: &str) -> bool {
-        self.name == group || id(group) == Some(self.gid)
+        is(group, self.name, self.gid)
     }
 }
 
-/// A numeric ID. The largest means "no change" to the kernel and is none.
+/// Whether a word of the command line means the entry with this name and ID.
+fn is(word: &str, name: &str, number: u32) -> bool {
+    match id(word) {
+        Some(id) => id == number,
+        None => !word.is_empty() && word == name,
+    }
+}
+
+/// The ID that a word is: plain decimal digits. Words with a sign or leading zeros, such as `+0` and
+/// `00`, are names.
 fn id(word: &str) -> Option<u32> {
-    let digits = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
-    word.parse().ok().filter(|id| digits && *id != u32::MAX)
+    number(word).filter(|id| id.to_string() == word)
+}
+
+/// The number in a field of passwd(5) or group(5), where leading zeros mean nothing. The largest number
+/// means "no change" to the kernel, and is no ID.
+fn number(field: &str) -> Option<u32> {
+    let is_number = !field.is_empty() && field.bytes().all(|b| b.is_ascii_digit());
+    field.parse().ok().filter(|number| is_number && *number != u32::MAX)
 }
 
 fn read(files: &impl Files, path: &str) -> Result<String> {
     let Some(file) = files.open(path.as_ref())? else { return Ok(String::new()) };
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes).on("read", path)?;
+    let bytes = read_at_most(file, MAX_FILE, path)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -148,10 +163,12 @@ mod tests {
             let text = match path.to_str() {
                 Some("/etc/passwd") => {
                     "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:34:,,,:/var/www:/bin/sh\n\
-                     1000:x:77:78::/odd:/bin/sh\nbare:x:5:6::\nmax:x:4294967295:0::/:\n"
+                     1000:x:0:0::/odd:/bin/sh\nbare:x:5:6::\nmax:x:4294967295:0::/:\n\
+                     :x:0:0::/:\n00:x:8:8::/:\nzero:x:012:013::/:\n"
                 }
                 Some("/etc/group") => {
-                    "root:x:0:\nweb:x:34:\nssl:x:40:bare,web\nadm:x:4:web\nnot:x:9:webb\n"
+                    "root:x:0:\nweb:x:34:\nssl:x:40:bare,web\nadm:x:4:web\nnot:x:9:webb\n\
+                     1001:x:0:\n:x:0:\n"
                 }
                 _ => return Ok(None),
             };
@@ -181,7 +198,11 @@ mod tests {
             ("web:1234", 33, 1234, vec![]),
             ("4321", 4321, 0, vec![]),
             ("4321:34", 4321, 34, vec![]),
-            ("1000", 77, 78, vec![]),
+            ("1000", 1000, 0, vec![]),
+            ("web:1001", 33, 1001, vec![]),
+            ("00", 8, 8, vec![]),
+            ("zero", 12, 13, vec![]),
+            ("12", 12, 13, vec![]),
         ] {
             assert_eq!(find(user, &Root).unwrap(), Identity { uid, gid, groups }, "{user}");
         }
@@ -197,6 +218,19 @@ mod tests {
             ("max", "user \"max\": not in /etc/passwd of this root"),
             ("-1", "user \"-1\": not in /etc/passwd of this root"),
             ("4294967295", "user \"4294967295\": not in /etc/passwd of this root"),
+            ("+1", "user \"+1\": not in /etc/passwd of this root"),
+            ("+0", "user \"+0\": not in /etc/passwd of this root"),
+            ("000", "user \"000\": not in /etc/passwd of this root"),
+            ("01", "user \"01\": not in /etc/passwd of this root"),
+            (" 1", "user \" 1\": not in /etc/passwd of this root"),
+            ("1 ", "user \"1 \": not in /etc/passwd of this root"),
+            ("0x0", "user \"0x0\": not in /etc/passwd of this root"),
+            ("4294967296", "user \"4294967296\": not in /etc/passwd of this root"),
+            (":1", "user \"\": not in /etc/passwd of this root"),
+            ("1:", "group \"\": not in /etc/group of this root"),
+            ("1:+1", "group \"+1\": not in /etc/group of this root"),
+            ("1:00", "group \"00\": not in /etc/group of this root"),
+            ("1:1:1", "group \"1:1\": not in /etc/group of this root"),
             ("web:none", "group \"none\": not in /etc/group of this root"),
             ("web:", "group \"\": not in /etc/group of this root"),
         ] {

@@ -2,7 +2,7 @@
 //! an exit code that the contract fixes (`jc(7)`).
 
 use std::fmt::{self, Display, Write as _};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -179,9 +179,30 @@ pub fn exists(path: impl AsRef<Path>) -> Result<bool> {
     Ok(std::fs::metadata(path).on("stat", path).absent()?.is_some())
 }
 
+/// Reads the rest of a file that has at most `max` bytes left; `path` is for the error. A file of another
+/// user, or a device, has no end of its own.
+pub fn read_at_most(file: impl Read, max: u64, path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).on("read", path)?;
+    if bytes.len() as u64 > max {
+        let path = path.display();
+        return Err(Error::new(format_args!("read {path}: longer than {max} bytes")));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_too_long_is_an_error() {
+        assert_eq!(read_at_most(&b"abc"[..], 3, "f").unwrap(), b"abc");
+        let error = read_at_most(&b"abcd"[..], 3, "f").unwrap_err();
+        assert_eq!(error.to_string(), "read f: longer than 3 bytes");
+        assert!(read_at_most(io::repeat(0), 1 << 20, "f").is_err());
+    }
 
     #[test]
     fn only_the_errno_of_a_missing_path_is_absence() {

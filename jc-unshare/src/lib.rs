@@ -48,7 +48,7 @@ pub mod unshare;
 #[global_allocator]
 static HEAP: sys::Heap = sys::Heap::new();
 
-pub use error::{Absent, Context, Error, Kind, Result, exists, strerror};
+pub use error::{Absent, Context, Error, Kind, Result, exists, read_at_most, strerror};
 #[cfg(target_os = "linux")]
 pub use idmap::has_ranges;
 pub use remove_tree::remove_tree;

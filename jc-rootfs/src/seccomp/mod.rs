@@ -1,11 +1,11 @@
 //! Which system calls the payload may make (seccomp(2)).
 
 use std::convert::Infallible;
-use std::fs;
+use std::fs::File;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, read_at_most};
 
 mod abi;
 mod bpf;
@@ -22,6 +22,9 @@ use compile::compile;
 use profile::{Machine, Profile, kernel};
 
 use crate::sys;
+
+/// Longest profile that is read, in bytes: Docker's has 16,000.
+const MAX_FILE: u64 = 1 << 20;
 
 /// What `--seccomp` names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,7 +64,7 @@ impl Seccomp {
                 Some(Filter { program: compile(&default::rules(capabilities))?, flags: 0 })
             }
             Self::File(path) => {
-                let text = fs::read(path).on("read", path)?;
+                let text = read_at_most(File::open(path).on("read", path)?, MAX_FILE, path)?;
                 let release = rustix::system::uname();
                 let release = release.release().to_string_lossy();
                 let kernel =
