@@ -50,6 +50,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     let (bill, report) = bill(matches, &state_dir, is_told);
     let has_cgroup = !limits.is_empty() || !spaces.makes_pids;
     let user = userns::options(matches)?;
+    harden::check_net_admin(matches, !user.is_empty())?;
     let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
     let has_cable = cable != words(&["--network", "none"]);
     // One process that waits is enough, where jc-unshare itself need not see how PID 1 ends, be it, or map

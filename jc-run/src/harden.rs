@@ -19,6 +19,7 @@ struct Security<'a> {
     seccomp: Option<&'a str>,
     new_privileges: bool,
     unmasked: bool,
+    host_net_admin: bool,
 }
 
 impl<'a> Security<'a> {
@@ -30,15 +31,40 @@ impl<'a> Security<'a> {
                 ("no-new-privileges", "" | "true") => security.new_privileges = false,
                 ("no-new-privileges", "false") => security.new_privileges = true,
                 ("systempaths", "unconfined") => security.unmasked = true,
+                ("net-admin", "host") => security.host_net_admin = true,
                 _ => {
-                    return Err(Error::usage(format_args!("--security-opt {word}: not known")).hint(
-                        "seccomp=FILE|unconfined, no-new-privileges=false, systempaths=unconfined",
-                    ));
+                    return Err(Error::usage(format_args!("--security-opt {word}: not known"))
+                        .hint(
+                            "seccomp=FILE|unconfined, no-new-privileges=false, \
+                         systempaths=unconfined, net-admin=host",
+                        ));
                 }
             }
         }
         Ok(security)
     }
+}
+
+/// Refuses CAP_NET_ADMIN in the caller's user namespace, unless an option accepts what it allows:
+/// rtnetlink(7) resolves `IFLA_TARGET_NETNSID` and `IFLA_LINK_NETNSID` to the host's network namespace,
+/// whose links the payload then lists, makes, moves and deletes.
+pub fn check_net_admin(matches: &ArgMatches, has_user_namespace: bool) -> Result<()> {
+    let names = |option: &str, accepted: &[&str]| {
+        values(matches, option).any(|word| {
+            let word = word.to_string_lossy().to_ascii_uppercase();
+            word.split(',').any(|name| accepted.contains(&name.trim_start_matches("CAP_")))
+        })
+    };
+    let is_held = names("cap-add", &["NET_ADMIN", "ALL"]) && !names("cap-drop", &["NET_ADMIN"]);
+    let is_accepted = has_user_namespace
+        || matches.get_flag("privileged")
+        || matches.get_one::<String>("network").is_some_and(|mode| mode == "host")
+        || Security::of(matches)?.host_net_admin;
+    if !is_held || is_accepted {
+        return Ok(());
+    }
+    Err(Error::new("--cap-add NET_ADMIN: without a user namespace it controls the host's links")
+        .hint("--userns auto makes a user namespace; --security-opt net-admin=host accepts it"))
 }
 
 /// The options about the payload.

@@ -71,7 +71,10 @@ pub fn mixed() -> Vec<Arg> {
             .value_name("OPT")
             .action(ArgAction::Append)
             .help_heading("The program, for jc-rootfs")
-            .help("seccomp=FILE|unconfined, no-new-privileges=false, systempaths=unconfined"),
+            .help(
+                "seccomp=FILE|unconfined, no-new-privileges=false, systempaths=unconfined, \
+                 net-admin=host",
+            ),
         Arg::new("privileged")
             .long("privileged")
             .action(ArgAction::SetTrue)

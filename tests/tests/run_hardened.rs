@@ -72,7 +72,10 @@ fn each_part_can_be_undone_by_name() {
         assert_eq!(number(&more), number(&eleven) & !0b1001 | 1 << 13);
         let held = s.sh("grep ^CapPrm: /proc/self/status | cut -f2").run().out();
         assert_eq!(privileges("--privileged", "CapEff"), held.trim());
-        assert_eq!(privileges("--cap-add ALL", "CapEff"), held.trim());
+        assert_eq!(
+            privileges("--security-opt net-admin=host --cap-add ALL", "CapEff"),
+            held.trim()
+        );
         assert_eq!(privileges("--privileged", "Seccomp"), "0");
         assert_eq!(privileges("--privileged", "NoNewPrivs"), "0");
         assert_eq!(privileges("--security-opt seccomp=unconfined", "Seccomp"), "0");
@@ -155,6 +158,36 @@ fn what_is_printed_is_what_is_run() {
             );
         }
         s.sh("jc-list").run().code(0);
+    });
+}
+
+#[test]
+fn net_admin_needs_a_user_namespace_or_an_option_that_accepts_the_host() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let run =
+            |options: &str| s.sh(&format!("jc-run {options} --rootfs root -- echo ran")).run();
+        for options in [
+            "--cap-add NET_ADMIN",
+            "--network none --cap-add CHOWN,cap_net_admin",
+            "--cap-add ALL",
+            "--userns host --cap-drop ALL --cap-add net_admin",
+        ] {
+            let refused = run(options).code(125).stdout("");
+            assert!(refused.err().contains("hint: --userns auto"), "{refused}");
+            assert!(refused.err().contains("--security-opt net-admin=host"), "{refused}");
+            refused.fails_as("jc-run", "--cap-add NET_ADMIN: without a user namespace");
+        }
+        let no_network = "--network none --cap-add NET_ADMIN";
+        for options in [
+            "--uidmap 0:0:1 --gidmap 0:0:1",
+            "--privileged",
+            "--security-opt net-admin=host",
+            "--cap-drop NET_ADMIN",
+        ] {
+            run(&format!("{no_network} {options}")).code(0).stdout("ran\n");
+        }
+        run("--network host --cap-add NET_ADMIN").code(0).stdout("ran\n");
     });
 }
 
