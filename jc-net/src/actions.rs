@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::link::{self, Link};
 use crate::netlink::{Refusal, Socket};
 use crate::ports::Forward;
-use crate::{bridge, lease, rules, status, sys};
+use crate::{bridge, lease, lock, rules, status, sys};
 
 /// A container that is plugged in.
 struct Plugged {
@@ -138,7 +138,7 @@ pub fn collect(host: &Host) -> Result<()> {
             first = first.and(rules::remove(&host.netfilter, &bridge));
         }
     }
-    first
+    first.and(lock::sweep())
 }
 
 /// `--rm-bridge`: removes a bridge of ours and its rules. It is an error if something is plugged in.

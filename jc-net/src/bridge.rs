@@ -82,8 +82,15 @@ fn note(policy: Policy) -> String {
     note
 }
 
-/// Finds the bridge, or makes it. It stays as it is until the host's lock is let go.
+/// Finds the bridge, or makes it. The bridge stays as it is until this process lets the lock go.
 pub fn ensure(host: &Host, wanted: &Wanted<'_>) -> Result<Bridge> {
+    ensure_locked(host, wanted).inspect_err(|_| {
+        // The first error is the one to be reported. `--gc` removes the file too.
+        drop(host.lock.remove());
+    })
+}
+
+fn ensure_locked(host: &Host, wanted: &Wanted<'_>) -> Result<Bridge> {
     loop {
         host.lock.keep_bridges()?;
         if let Some(bridge) = find(host, wanted)? {
@@ -209,17 +216,17 @@ fn unmade(refusal: Refusal, name: &str) -> Error {
 fn furnish(host: &Host, wanted: &Wanted<'_>, index: u32, subnets: &[IpNetwork]) -> Result<()> {
     let name = wanted.name;
     sysctl::quiet_ipv6(name)?;
+    // A link with an MTU below 1280 has no IPv6, and no such setting.
+    let disabled = sysctl::get(&format!("ipv6/conf/{name}/disable_ipv6"))?;
+    let has_v6 = disabled.as_deref() == Some("0");
     let mut given = Vec::new();
-    for subnet in subnets {
+    for subnet in subnets.iter().filter(|s| s.is_ipv4() || has_v6 || wanted.insists_on_v6()) {
         let Some(address) = subnet::gateway(*subnet) else { continue };
-        match host.route.ask(route::add_address(index, address)) {
-            Ok(()) => given.push(*subnet),
-            Err(_) if subnet.is_ipv6() && !wanted.insists_on_v6() => {}
-            Err(refusal) => {
-                let error = refusal.during(format_args!("give {name} the address {address}"));
-                return Err(if subnet.is_ipv6() { error.hint(v6_hint()) } else { error });
-            }
+        if let Err(refusal) = host.route.ask(route::add_address(index, address)) {
+            let error = refusal.during(format_args!("give {name} the address {address}"));
+            return Err(if subnet.is_ipv4() || has_v6 { error } else { error.hint(v6_hint()?) });
         }
+        given.push(*subnet);
     }
     if !wanted.policy.internal {
         forward(host, given.iter().any(IpNetwork::is_ipv6))?;
@@ -232,12 +239,12 @@ fn furnish(host: &Host, wanted: &Wanted<'_>, index: u32, subnets: &[IpNetwork]) 
     gateways.try_for_each(|gateway| wait_until_local(&host.route, gateway.ip()))
 }
 
-fn v6_hint() -> String {
-    match sysctl::get("ipv6/conf/all/disable_ipv6").as_deref() {
-        Some("1") => "the sysctl net.ipv6.conf.all.disable_ipv6 is 1".to_owned(),
-        Some(_) => "IPv6 needs an MTU of 1280 or more".to_owned(),
-        None => "the kernel has no IPv6".to_owned(),
-    }
+fn v6_hint() -> Result<&'static str> {
+    Ok(match sysctl::get("ipv6/conf/all/disable_ipv6")?.as_deref() {
+        Some("1") => "the sysctl net.ipv6.conf.all.disable_ipv6 is 1",
+        Some(_) => "IPv6 needs an MTU of 1280 or more",
+        None => "the kernel has no IPv6",
+    })
 }
 
 /// Makes the rules of a complete bridge anew.
@@ -273,13 +280,14 @@ fn choose(host: &Host, wanted: &Wanted<'_>, routes: &[Route]) -> Result<Vec<IpNe
             return Err(overlapping(host, subnet, route));
         }
         subnets.push(subnet);
-    } else if wanted.needs_v6 || sysctl::get("ipv6/conf/all/disable_ipv6").as_deref() == Some("0") {
+    } else if wanted.needs_v6 || sysctl::has_ipv6()? {
         subnets.extend(subnet::unique_local(random()?).map(IpNetwork::V6));
     }
     Ok(subnets)
 }
 
 fn overlapping(host: &Host, subnet: IpNetwork, route: &Route) -> Error {
+    // The name only helps to read the error.
     let link = route.link.and_then(|index| link::by_index(&host.route, index).ok().flatten());
     let by = link.map_or(String::new(), |link| format!(" dev {}", link.name));
     let to = route.to.map_or("default".to_owned(), |to| to.to_string());
@@ -307,7 +315,7 @@ fn forward(host: &Host, v6: bool) -> Result<()> {
     if sysctl::ensure("ipv4/ip_forward", "1")? {
         host.say("set net.ipv4.ip_forward to 1");
     }
-    if v6 && sysctl::get("ipv6/conf/all/forwarding").as_deref() == Some("0") {
+    if v6 && sysctl::get("ipv6/conf/all/forwarding")?.as_deref() == Some("0") {
         keep_routers(host)?;
         sysctl::set("ipv6/conf/all/forwarding", "1")?;
         host.say("set net.ipv6.conf.all.forwarding to 1");
@@ -326,7 +334,7 @@ fn keep_routers(host: &Host) -> Result<()> {
             continue;
         };
         let setting = format!("ipv6/conf/{name}/accept_ra");
-        if sysctl::get(&setting).as_deref() == Some("1") {
+        if sysctl::get(&setting)?.as_deref() == Some("1") {
             sysctl::set(&setting, "2")?;
             host.say(format_args!("set net.ipv6.conf.{name}.accept_ra to 2"));
         }

@@ -1,7 +1,7 @@
 //! Name servers and names: what `--resolv-conf` and `--hosts` write (resolv.conf(5), hosts(5)).
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -84,12 +84,19 @@ pub struct Wanted<'a> {
 
 /// Writes the file.
 pub fn write(path: &Path, wanted: &Wanted<'_>, reach: Reach) -> Result<()> {
-    let own = match fs::read_to_string(HOSTS_OWN) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        other => other.on("read", HOSTS_OWN)?,
-    };
-    let behind = BEHIND_STUBS.iter().find_map(|path| fs::read_to_string(path).ok());
+    let own = read(HOSTS_OWN)?.unwrap_or_default();
+    let mut behind = None;
+    for stub in BEHIND_STUBS {
+        behind = behind.map_or_else(|| read(stub), |found| Ok(Some(found)))?;
+    }
     fs::write(path, contents(wanted, reach, &own, behind.as_deref())?).on("write", path)
+}
+
+fn read(path: &str) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        text => text.on("read", path).map(Some),
+    }
 }
 
 /// The values of the lines that begin with that word.

@@ -16,21 +16,25 @@ use crate::{Network, sys};
 
 const CAP_NET_ADMIN: u32 = 12;
 
-/// The network of who does not say: a bridge, where one can be made, else pasta(1).
+/// The network without `--network`: a bridge, where one can be made, else pasta(1).
 pub fn default_network() -> Result<Network> {
+    let can = owns_network()? && capable(CAP_NET_ADMIN);
+    Ok(if can { Network::Bridge } else { Network::Pasta })
+}
+
+/// Whether the present network namespace belongs to the user namespace of this process.
+pub fn owns_network() -> Result<bool> {
     let own = "/proc/self/ns/net";
     let namespace = File::open(own).on("open", own)?;
     // Root of a user namespace is not the one of the host's network.
-    let is_owner = match sys::owner(namespace.as_fd()) {
-        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => false,
+    match sys::owner(namespace.as_fd()) {
+        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(false),
         owner => {
             let user = "/proc/self/ns/user";
             let owner = fstat(owner.op("ioctl NS_GET_USERNS")?).op("fstat")?;
-            owner.st_ino == fs::metadata(user).on("stat", user)?.ino()
+            Ok(owner.st_ino == fs::metadata(user).on("stat", user)?.ino())
         }
-    };
-    let can = is_owner && capable(CAP_NET_ADMIN);
-    Ok(if can { Network::Bridge } else { Network::Pasta })
+    }
 }
 
 /// Enters the namespace that a file stands for.
@@ -54,4 +58,12 @@ pub fn process(pid: u32) -> Result<()> {
         Ok(false) => Error::new(format_args!("join {pid}: No such process")),
         _ => error,
     })
+}
+
+/// Whether this process is root of the initial user namespace, whose map is the identity.
+pub fn is_root_of_host() -> Result<bool> {
+    let path = "/proc/self/uid_map";
+    let map = fs::read_to_string(path).on("read", path)?;
+    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    Ok(is_initial && rustix::process::geteuid().is_root())
 }

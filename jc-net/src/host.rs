@@ -15,6 +15,8 @@ pub struct Host {
     pub route: Socket,
     /// nf_tables.
     pub netfilter: Socket,
+    /// nf_tables, for work after the rules of published ports have ended with `netfilter`.
+    pub late: Option<Socket>,
     /// Keeps bridges from changing.
     pub lock: Lock,
     verbose: bool,
@@ -26,7 +28,8 @@ impl Host {
         Ok(Self {
             route: Socket::route()?,
             netfilter: Socket::netfilter()?,
-            lock: Lock::open()?,
+            late: None,
+            lock: Lock::default(),
             verbose,
         })
     }

@@ -12,9 +12,10 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::bridge::Bridge;
+use crate::host::Host;
 use crate::link::{self, Link, Mac, Pair, Trait};
-use crate::netlink::{Refusal, Socket};
-use crate::subnet;
+use crate::netlink::Refusal;
+use crate::{rules, subnet};
 
 /// What the link in the container is called.
 pub const INSIDE: &str = "eth0";
@@ -51,6 +52,12 @@ impl Cable {
         [Some(IpNetwork::V4(self.v4)), self.v6.map(IpNetwork::V6)].into_iter().flatten()
     }
 
+    /// The names that lease the addresses, in the order of [`addresses`](Self::addresses).
+    pub fn names(&self) -> Vec<String> {
+        let v6 = self.v6.map(|v6| other_name_of(v6.ip()));
+        [Some(self.name.clone()), v6].into_iter().flatten().collect()
+    }
+
     /// The container's addresses.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.networks().map(|network| network.ip()).collect()
@@ -80,13 +87,13 @@ pub fn addresses_of(link: &Link) -> Option<(Ipv4Addr, Option<Ipv6Addr>)> {
 }
 
 /// Plugs the container whose network namespace the process `pid` is in into a bridge.
-pub fn plug(socket: &Socket, bridge: &Bridge, wanted: Wanted, pid: u32) -> Result<Cable> {
+pub fn plug(host: &Host, bridge: &Bridge, wanted: Wanted, pid: u32) -> Result<Cable> {
     wanted.check(bridge)?;
-    let plan = Plan { socket, bridge, wanted, pid };
+    let plan = Plan { host, bridge, wanted, pid };
     if let Some(ip) = wanted.ip {
         return match plan.attempt(ip)? {
             Some(cable) => Ok(cable),
-            None => Err(Error::new(format_args!("address {ip} is in use on {}", bridge.name))),
+            None => Err(in_use(ip.into(), bridge)),
         };
     }
     // Of a subnet that is mostly free, some address at random is free: nothing has to be listed.
@@ -102,6 +109,13 @@ pub fn plug(socket: &Socket, bridge: &Bridge, wanted: Wanted, pid: u32) -> Resul
 }
 
 impl Wanted {
+    /// Whether the address may be one that a container had a moment ago. An address at random out of a
+    /// large subnet is not.
+    pub fn is_reused(&self, bridge: &Bridge) -> bool {
+        const LARGE: usize = 4096;
+        self.ip.is_some() || self.ip6.is_some() || subnet::hosts(bridge.v4).len() < LARGE
+    }
+
     /// Refuses addresses that the bridge cannot give.
     fn check(&self, bridge: &Bridge) -> Result<()> {
         let subnet = bridge.v4;
@@ -123,6 +137,10 @@ impl Wanted {
     }
 }
 
+fn in_use(address: IpAddr, bridge: &Bridge) -> Error {
+    Error::new(format_args!("address {address} is in use on {}", bridge.name))
+}
+
 fn outside(bridge: &Bridge, address: IpAddr, subnet: IpNetwork) -> Error {
     Error::new(format_args!(
         "address {address}: not one that {} can give out of {}/{}",
@@ -140,88 +158,107 @@ fn random_below(limit: u32) -> Result<u32> {
 }
 
 struct Plan<'a> {
-    socket: &'a Socket,
+    host: &'a Host,
     bridge: &'a Bridge,
     wanted: Wanted,
     pid: u32,
 }
 
 impl Plan<'_> {
-    /// Plugs in with this address, if nobody has it.
+    /// Plugs in with this address, if nobody has the address.
     fn attempt(&self, v4: Ipv4Addr) -> Result<Option<Cable>> {
         let bridge = self.bridge;
-        let [a, b, c, d] = v4.octets();
-        let mac = self.wanted.mac.unwrap_or(Mac([0x02, 0x6b, a, b, c, d]));
-        let name = name_of(v4);
+        let cable = self.cable(v4)?;
         let pair = Pair {
-            name: &name,
+            name: &cable.name,
             bridge: bridge.index,
             pid: self.pid,
             peer: INSIDE,
-            mac,
+            mac: cable.mac,
             mtu: bridge.mtu,
             down: bridge.policy.isolate,
         };
-        match link::add_pair(self.socket, &pair) {
+        match link::add_pair(&self.host.route, &pair) {
             Err(refusal) if refusal.errno == Errno::EXIST => return Ok(None),
-            other => other.map_err(|refusal| unplugged(refusal, bridge, &name))?,
+            other => other.map_err(|refusal| unplugged(refusal, bridge, &cable.name))?,
         }
-        let v6 = bridge.v6.map(|subnet| {
-            let own = self.wanted.ip6;
-            (subnet, own.unwrap_or_else(|| subnet::beside(v4, bridge.v4, subnet)))
-        });
-        if let Some((_, v6)) = v6 {
-            match link::add_name(self.socket, &name, &other_name_of(v6)) {
-                Err(refusal) if refusal.errno == Errno::EXIST => {
-                    self.unplug(&name)?;
-                    return match self.wanted.ip6 {
-                        None => Ok(None),
-                        Some(_) => Err(Error::new(format_args!(
-                            "address {v6} is in use on {}",
-                            bridge.name
-                        ))),
-                    };
-                }
-                other => other.map_err(|r| r.during(format_args!("name {name}")))?,
-            }
+        if let Some(address) = self.taken(&cable)? {
+            self.unplug(&cable.name)?;
+            return match self.wanted.ip6.filter(|_| address.is_ipv6()) {
+                Some(v6) => Err(in_use(v6.into(), bridge)),
+                None => Ok(None),
+            };
         }
-        if self.wanted.hairpin {
-            self.make(&name, Trait::Hairpin)?;
-        }
-        if bridge.policy.isolate {
-            self.make(&name, Trait::Isolated)?;
-            // Only now: nothing got through in between.
-            let up = self.socket.ask(link::set_up(self.find(&name)?.index));
-            up.map_err(|r| r.during(format_args!("set up {name}")))?;
-        }
-        let with = |prefix: u8, v4| Ipv4Network::new(v4, prefix);
-        let cable = Cable {
-            v4: with(bridge.v4.prefix(), v4).map_err(Error::new)?,
-            v6: v6
-                .map(|(s, v6)| Ipv6Network::new(v6, s.prefix()))
-                .transpose()
-                .map_err(Error::new)?,
-            name,
-            mac,
-        };
+        self.set_traits(&cable.name)?;
         Ok(Some(cable))
     }
 
+    /// The cable of a container with this IPv4 address.
+    fn cable(&self, v4: Ipv4Addr) -> Result<Cable> {
+        let subnet = self.bridge.v4;
+        let [a, b, c, d] = v4.octets();
+        let v6 = self.bridge.v6.map(|other| {
+            let address = self.wanted.ip6.unwrap_or_else(|| subnet::beside(v4, subnet, other));
+            Ipv6Network::new(address, other.prefix())
+        });
+        Ok(Cable {
+            name: name_of(v4),
+            mac: self.wanted.mac.unwrap_or(Mac([0x02, 0x6b, a, b, c, d])),
+            v4: Ipv4Network::new(v4, subnet.prefix()).map_err(Error::new)?,
+            v6: v6.transpose().map_err(Error::new)?,
+        })
+    }
+
+    /// The address of a cable that somebody else has: by the name of another cable, or because the ports
+    /// of a container that has removed its cable still lead to the address.
+    fn taken(&self, cable: &Cable) -> Result<Option<IpAddr>> {
+        if let Some(v6) = cable.v6.map(|v6| v6.ip()) {
+            let name = other_name_of(v6);
+            match link::add_name(&self.host.route, &cable.name, &name) {
+                Err(refusal) if refusal.errno == Errno::EXIST => return Ok(Some(v6.into())),
+                other => other.map_err(|r| r.during(format_args!("name {name}")))?,
+            }
+        }
+        for (name, address) in cable.names().iter().zip(cable.addresses()) {
+            if rules::has_published(&self.host.netfilter, name)? {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    fn set_traits(&self, name: &str) -> Result<()> {
+        if self.wanted.hairpin {
+            self.make(name, Trait::Hairpin)?;
+        }
+        if self.bridge.policy.isolate {
+            self.make(name, Trait::Isolated)?;
+            // Only now: nothing got through in between.
+            let up = self.host.route.ask(link::set_up(self.find(name)?.index));
+            up.map_err(|r| r.during(format_args!("set up {name}")))?;
+        }
+        Ok(())
+    }
+
     fn find(&self, name: &str) -> Result<Link> {
-        let found = link::by_name(self.socket, name);
+        let found = link::by_name(&self.host.route, name);
         let found = found.map_err(|r| r.during(format_args!("look for {name}")))?;
         found.ok_or_else(|| Error::new(format_args!("{name}: removed meanwhile")))
     }
 
     fn unplug(&self, name: &str) -> Result<()> {
         let link = self.find(name)?;
-        let removed = link::remove(self.socket, link.index);
+        let removed = link::remove(&self.host.route, link.index);
         removed.map_err(|r| r.during(format_args!("remove {name}")))
     }
 
     fn make(&self, name: &str, what: Trait) -> Result<()> {
-        let made = link::make(self.socket, self.find(name)?.index, what);
-        made.map_err(|r| r.during(format_args!("make {name} {what:?}").to_string().to_lowercase()))
+        let made = link::make(&self.host.route, self.find(name)?.index, what);
+        let kind = match what {
+            Trait::Isolated => "an isolated port",
+            Trait::Hairpin => "a hairpin port",
+        };
+        made.map_err(|r| r.during(format_args!("make {name} {kind}")))
     }
 
     /// Tries every address that nobody has.
@@ -233,7 +270,7 @@ impl Plan<'_> {
         for pause in PAUSES {
             sleep(Duration::from_millis(pause));
             // Not only the bridge's: a name is given once, whoever has it.
-            let links = link::list(self.socket, None).map_err(doing)?;
+            let links = link::list(&self.host.route, None).map_err(doing)?;
             let taken: std::collections::HashSet<Ipv4Addr> =
                 links.iter().filter_map(addresses_of).map(|(v4, _)| v4).collect();
             let free = subnet::hosts(subnet).map(|distance| subnet::at(subnet, distance));
@@ -243,7 +280,7 @@ impl Plan<'_> {
                 }
             }
             for link in links.iter().filter(|link| addresses_of(link).is_some()) {
-                crate::actions::remove_if_dying(self.socket, link)?;
+                crate::actions::remove_if_dying(&self.host.route, link)?;
             }
         }
         let count = subnet::hosts(subnet).len();

@@ -6,7 +6,7 @@ use crate::netlink::{ACK, HEADER};
 
 const REQUEST: u16 = 1;
 /// Marks an attribute that holds attributes.
-const NESTED: u16 = 0x8000;
+pub const NESTED: u16 = 0x8000;
 /// Bits of an attribute's type that are not its number.
 const TYPE_FLAGS: u16 = 0xc000;
 

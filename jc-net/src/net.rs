@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use jc_unshare::namespaces::{loopback_up, unshare};
-use jc_unshare::supervise::{Exit, spawn_program};
+use jc_unshare::supervise::spawn_program;
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result, exec};
 use rustix::process::getpid;
@@ -24,7 +24,7 @@ use crate::netlink::{Refusal, Socket};
 use crate::ports::{self, Held};
 use crate::rules;
 use crate::status::StatusFd;
-use crate::{Args, Network, TOOL, actions, enter, route, status, sysctl};
+use crate::{Args, Network, TOOL, actions, conntrack, enter, route, status, sysctl};
 
 /// Does what the command line says. Returns the payload's code where this process has to hold
 /// something; else it becomes the payload.
@@ -56,14 +56,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// `--list`, `--gc`, `--rm-bridge`
 pub fn act(args: &Args) -> Result<ExitCode> {
     let host = Host::open(args.verbose)?;
-    if args.list {
-        actions::list(&host, args.json)?;
+    let outcome = if args.list {
+        actions::list(&host, args.json)
     } else if args.gc {
-        actions::collect(&host)?;
+        actions::collect(&host)
     } else if let Some(name) = &args.rm_bridge {
-        actions::remove_bridge(&host, name)?;
-    }
-    Ok(ExitCode::SUCCESS)
+        actions::remove_bridge(&host, name)
+    } else {
+        Ok(())
+    };
+    outcome.and(host.lock.remove()).map(|()| ExitCode::SUCCESS)
 }
 
 /// What there is to tell of a network that was there, or that has only loopback; then the program.
@@ -97,7 +99,7 @@ pub fn present_addresses(socket: &Socket) -> Result<Vec<IpNetwork>> {
         }
     }
     if all.is_empty() {
-        let v6 = sysctl::get("ipv6/conf/lo/disable_ipv6").as_deref() == Some("0");
+        let v6 = sysctl::get("ipv6/conf/lo/disable_ipv6")?.as_deref() == Some("0");
         let v6 = v6.then_some(IpAddr::from(Ipv6Addr::LOCALHOST));
         let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST)].into_iter().chain(v6);
         let with_prefix =
@@ -118,7 +120,7 @@ pub fn write_files(args: &Args, reach: Reach, addresses: &[IpAddr]) -> Result<()
 
 /// A cable to a bridge.
 fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
-    let host = Host::open(args.verbose)?;
+    let mut host = Host::open(args.verbose)?;
     let bridge = bridge::ensure(&host, &args.bridge())?;
     if args.verbose {
         for chain in rules::who_drops_forwarded(&host.netfilter)? {
@@ -141,18 +143,24 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
         // So that 127.0.0.1 leads to the container; the bridge's rules let nobody misuse it.
         sysctl::ensure(&format!("ipv4/conf/{}/route_localnet", bridge.name), "1")?;
     }
+    if held.has_udp() {
+        host.late = Some(Socket::netfilter()?);
+    }
     unshare(clone::NEWNET)?;
     let inside = Socket::route()?;
     let pid = getpid().as_raw_nonzero().get().unsigned_abs();
-    let cable = lease::plug(&host.route, &bridge, args.lease(), pid)?;
+    let cable = lease::plug(&host, &bridge, args.lease(), pid)?;
     configure(&inside, &bridge, &cable)?;
     wait_until_ready(&host.route, &inside, &cable)?;
     drop(inside);
     let addresses = cable.addresses();
     if has_ports {
         held.lead_to(&addresses);
-        rules::publish(&host.netfilter, &cable.name, &held.forwards)?;
+        rules::publish(&host.netfilter, &cable.names(), &held.forwards)?;
     }
+    // Only now: a datagram that comes next makes an entry by the new rules.
+    let reused = if args.lease().is_reused(&bridge) { &addresses[..] } else { &[] };
+    conntrack::forget(&host.netfilter, &host.route, &held.forwards, reused)?;
     let reach = match bridge.policy.internal {
         true => Reach::Nothing,
         false => Reach::Outside { v6: cable.v6.is_some() },
@@ -164,15 +172,24 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     if has_ports { hold(args, host, &held) } else { Err(exec::exec(&args.program)) }
 }
 
-/// Waits for the program with the ports in hand: they are free, and their rules gone, when this
-/// process ends, however it does.
+/// Waits for the program with the ports in hand: the ports are free, and their rules gone, when this
+/// process ends, even by SIGKILL.
 fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
-    let Host { netfilter, route, lock, .. } = host;
-    drop((route, lock));
+    let Host { netfilter, route, lock, late, .. } = host;
+    drop(lock);
+    let late = late.map(|late| (late, route));
     let child = spawn_program(TOOL, 0, None, |_| exec::exec(&args.program))?;
     let mut keep = vec![netfilter.as_fd()];
+    keep.extend(late.iter().flat_map(|(late, route)| [late.as_fd(), route.as_fd()]));
     keep.extend(held.sockets.iter().map(AsFd::as_fd));
-    child.wait_holding(&keep).map(Exit::end)
+    let exit = child.wait_holding(&keep)?;
+    drop(netfilter);
+    if let Some((late, route)) = late {
+        let addresses: Vec<IpAddr> = held.forwards.iter().map(|forward| forward.to).collect();
+        // No error can be written any more. The next start with the port deletes the entries too.
+        drop(conntrack::forget(&late, &route, &held.forwards, &addresses));
+    }
+    Ok(exit.end())
 }
 
 /// Addresses and routes of the container's end.
@@ -180,11 +197,12 @@ fn configure(inside: &Socket, bridge: &Bridge, cable: &Cable) -> Result<()> {
     let found = link::by_name(inside, INSIDE).map_err(|r| r.during("look for eth0"))?;
     let link = found.ok_or_else(|| Error::new("eth0: removed meanwhile"))?;
     let index = link.index;
-    if cable.v6.is_some() {
-        sysctl::quiet_ipv6(INSIDE)?;
-        if link.without_v6 {
-            sysctl::set(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
-        }
+    // Before the link is up: a neighbour's router advertisement comes any time after that.
+    sysctl::quiet_ipv6(INSIDE)?;
+    if cable.v6.is_none() {
+        sysctl::ensure_if_there(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "1")?;
+    } else if link.without_v6 {
+        sysctl::set(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
     }
     let mut messages = vec![link::set_up(LOOPBACK), link::set_up(index)];
     messages.extend(cable.networks().map(|network| route::add_address(index, network)));

@@ -14,6 +14,7 @@ use rustix::net::{
     socket_with,
 };
 
+use crate::enter::owns_network;
 use crate::sys;
 
 pub use crate::message::{Attributes, Message};
@@ -62,7 +63,7 @@ impl Refusal {
         if self.errno == Errno::PERM && !capable(CAP_NET_ADMIN) {
             return error.hint("this needs CAP_NET_ADMIN: run as root");
         }
-        if self.errno == Errno::PERM {
+        if self.errno == Errno::PERM && owns_network().is_ok_and(|owns| !owns) {
             return error.hint(
                 "this network namespace belongs to another user namespace: --network pasta works",
             );

@@ -16,6 +16,7 @@ const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 
 const NEWTABLE: u16 = 0;
+const GETTABLE: u16 = 1;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const GETCHAIN: u16 = 4;
@@ -270,9 +271,14 @@ impl Rule {
 
     /// `ip saddr NETWORK`, `ip6 daddr NETWORK`, ...
     pub fn address(self, field: Field, network: IpNetwork) -> Self {
-        let rule = self.family(network.is_ipv4());
-        let rule = rule.load_address(network.is_ipv4(), field, REGISTER);
-        rule.masked(&octets(network.mask())).compare(true, &octets(network.network()))
+        self.family(network.is_ipv4()).within(true, field, network)
+    }
+
+    /// [`address`](Self::address), or with `!=`, of a packet whose family an expression before this one
+    /// compares.
+    pub fn within(self, is: bool, field: Field, network: IpNetwork) -> Self {
+        let rule = self.load_address(network.is_ipv4(), field, REGISTER);
+        rule.masked(&octets(network.mask())).compare(is, &octets(network.network()))
     }
 
     /// `ip6 daddr != ::1`
@@ -351,6 +357,12 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
+}
+
+/// Whether a table is there.
+pub fn has_table(socket: &Socket, name: &str) -> Answer<bool> {
+    let question = message(GETTABLE, 0, NFPROTO_INET).string(TABLE, name);
+    Ok(socket.get(question, |_| Some(()))?.is_some())
 }
 
 /// Whether a chain is there.

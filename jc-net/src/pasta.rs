@@ -21,6 +21,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde_json::json;
 
 use crate::dns::Reach;
+use crate::enter::is_root_of_host;
 use crate::lease::INSIDE;
 use crate::link::{self, LOOPBACK};
 use crate::net::{present_addresses, write_files};
@@ -51,10 +52,7 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
 
 /// pasta(1) gives up root's rights, and then may not enter a namespace that root has made.
 fn refuse_root_of_host() -> Result<()> {
-    let path = "/proc/self/uid_map";
-    let map = fs::read_to_string(path).on("read", path)?;
-    let is_host = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    match is_host && rustix::process::geteuid().is_root() {
+    match is_root_of_host()? {
         true => Err(Error::new("--network pasta: not for root of the host")
             .hint("--network bridge is, and jc-unshare -U -r in front makes another root")),
         false => Ok(()),
@@ -70,7 +68,8 @@ fn find() -> Result<PathBuf> {
 
 /// The ports, which must be free now. pasta takes them a moment later.
 fn forwards(args: &Args) -> Result<Vec<Forward>> {
-    let held = ports::hold(&args.published(), Path::new("/proc/net/if_inet6").exists())?;
+    let list = "/proc/net/if_inet6";
+    let held = ports::hold(&args.published(), fs::exists(list).on("stat", list)?)?;
     match held.forwards.iter().find(|forward| forward.protocol == Protocol::Sctp) {
         Some(_) => Err(Error::usage("--network pasta: publishes no ports of sctp")),
         None => Ok(held.forwards),

@@ -194,6 +194,11 @@ impl Publish {
 }
 
 impl Held {
+    /// Whether a port of UDP is among them.
+    pub fn has_udp(&self) -> bool {
+        self.forwards.iter().any(|forward| forward.protocol == Protocol::Udp)
+    }
+
     /// Says where the ports lead: to these addresses, each from those of its family.
     pub fn lead_to(&mut self, addresses: &[IpAddr]) {
         for forward in &mut self.forwards {

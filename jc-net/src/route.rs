@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use rustix::io::Errno;
 
 use crate::message::{Attributes, Message};
 use crate::netlink::{Answer, CREATE, EXCL, Socket};
@@ -30,12 +31,31 @@ const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
 const RTN_UNICAST: u8 = 1;
 
-fn family(address: IpAddr) -> u8 {
+/// The number of an address's family.
+pub fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
 /// The two families.
 pub const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
+
+/// The list of a family; an empty one of IPv6 if the kernel has no IPv6.
+fn unless_missing<T>(family: u8, answer: Answer<Vec<T>>) -> Answer<Vec<T>> {
+    match answer {
+        Err(refusal)
+            if family == AF_INET6
+                && matches!(refusal.errno, Errno::AFNOSUPPORT | Errno::OPNOTSUPP) =>
+        {
+            Ok(Vec::new())
+        }
+        answer => answer,
+    }
+}
+
+/// A message of the family. A kernel without IPv6 answers with all other families.
+fn of_family(family: u8, body: &[u8]) -> Option<&[u8]> {
+    (body.first() == Some(&family)).then_some(body)
+}
 
 /// ifaddrmsg: family, prefix, flags, scope, index.
 fn address_header(family: u8, prefix: u8, index: u32) -> [u8; 8] {
@@ -61,11 +81,8 @@ pub fn addresses(socket: &Socket, index: u32) -> Answer<Vec<IpNetwork>> {
     let mut all = Vec::new();
     for family in FAMILIES {
         let message = || Message::new(RTM_GETADDR, 0, &address_header(family, 0, index));
-        match socket.dump(message, |body| read_address(body, index)) {
-            // A kernel without IPv6.
-            Err(_) if family == AF_INET6 => {}
-            answer => all.extend(answer?),
-        }
+        let read = |body: &[u8]| of_family(family, body).and_then(|body| read_address(body, index));
+        all.extend(unless_missing(family, socket.dump(message, read))?);
     }
     Ok(all)
 }
@@ -121,10 +138,8 @@ pub fn routes(socket: &Socket) -> Answer<Vec<Route>> {
             Message::new(RTM_GETROUTE, 0, &route_header(family))
                 .number(RTA_TABLE, RT_TABLE_MAIN.into())
         };
-        match socket.dump(message, read_route) {
-            Err(_) if family == AF_INET6 => {}
-            answer => all.extend(answer?),
-        }
+        let read = |body: &[u8]| of_family(family, body).and_then(read_route);
+        all.extend(unless_missing(family, socket.dump(message, read))?);
     }
     Ok(all)
 }

@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::Result;
 
 use crate::netlink::Socket;
-use crate::nft::{self, Batch, Field, Hook, Map, explain, octets};
+use crate::nft::{self, Batch, Field, Hook, Map, Rule, explain, octets};
 use crate::ports::{Forward, Protocol};
 
 /// The table of the bridges' rules.
@@ -46,6 +46,9 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], policy: Policy
     batch.rule(TABLE, &raw.0, |r| {
         r.input(true, bridge).address(Field::Destination, loopback).drop()
     });
+    for v4 in [true, false] {
+        batch.rule(TABLE, &raw.0, |r| from_elsewhere(r.input(true, bridge), v4, subnets).drop());
+    }
     if policy.internal {
         batch.rule(TABLE, &forward.0, |r| r.input(true, bridge).output(false, bridge).drop());
         batch.rule(TABLE, &forward.0, |r| r.input(false, bridge).output(true, bridge).drop());
@@ -75,6 +78,15 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], policy: Policy
         r.output(true, bridge).address(Field::Source, loopback).masquerade()
     });
     explain(batch.commit(socket), &format!("make the nft rules of {bridge}"))
+}
+
+/// Packets whose source is no address that a container of the bridge can have. A service of the host
+/// would take 127.0.0.0/8 for the host itself.
+fn from_elsewhere(rule: Rule, v4: bool, subnets: &[IpNetwork]) -> Rule {
+    let link_local = Ipv6Network::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).ok();
+    let link_local = link_local.filter(|_| !v4).map(IpNetwork::V6);
+    let own = subnets.iter().copied().filter(|subnet| subnet.is_ipv4() == v4).chain(link_local);
+    own.fold(rule.family(v4), |rule, network| rule.within(false, Field::Source, network))
 }
 
 /// Whether a bridge has its rules still: a firewall that starts anew may throw them away.
@@ -134,20 +146,29 @@ const MAPS: [(&str, bool, bool); 4] = [
     ("ports6-at", false, true),
 ];
 
-/// The name of the table of the container whose link on the host has that name.
+/// The name of the table of the container that has a lease of that name.
 fn table_of(link: &str) -> String {
     format!("jc-{link}")
 }
 
-/// Makes the rules for published ports, which live as long as the socket. The link's name is what
-/// tells one container's from another's.
-pub fn publish(socket: &Socket, link: &str, forwards: &[Forward]) -> Result<()> {
+/// Whether ports of a container still lead to the address that a name leases. The container may have
+/// removed its link.
+pub fn has_published(socket: &Socket, lease: &str) -> Result<bool> {
+    explain(nft::has_table(socket, &table_of(lease)), "look for published ports")
+}
+
+/// Makes the rules for published ports, which live as long as the socket. `leases` are the names of the
+/// container's addresses, first that of its link on the host. Each gets a table: the rules are in
+/// the first, and the others keep the address from the next container.
+pub fn publish(socket: &Socket, leases: &[String], forwards: &[Forward]) -> Result<()> {
     // The types of nft(8): ipv4_addr, ipv6_addr, inet_proto and inet_service.
     const TYPES: [u32; 4] = [7, 8, 12, 13];
     let [ipv4, ipv6, proto, service] = TYPES;
+    let Some((link, others)) = leases.split_first() else { return Ok(()) };
     let table = table_of(link);
     let mut batch = Batch::new();
     batch.own_table(&table);
+    others.iter().for_each(|lease| batch.own_table(&table_of(lease)));
     for (chain, hook) in [("prerouting", Hook::Prerouting), ("output", Hook::Output)] {
         batch.chain(&table, chain, hook);
     }

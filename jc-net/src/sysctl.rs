@@ -1,6 +1,7 @@
 //! Settings of the network namespace in which this process is, below `/proc/sys/net`.
 
 use std::fs;
+use std::io::ErrorKind;
 
 use jc_unshare::{Context, Result};
 
@@ -8,9 +9,13 @@ fn path(name: &str) -> String {
     format!("/proc/sys/net/{name}")
 }
 
-/// A setting, if it is there.
-pub fn get(name: &str) -> Option<String> {
-    fs::read_to_string(path(name)).ok().map(|value| value.trim().to_owned())
+/// A setting; `None` if the kernel, or the link, has no such setting.
+pub fn get(name: &str) -> Result<Option<String>> {
+    let path = path(name);
+    match fs::read_to_string(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        value => value.on("read", &path).map(|value| Some(value.trim().to_owned())),
+    }
 }
 
 /// Sets it.
@@ -19,26 +24,34 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     fs::write(&path, value).on("write", &path)
 }
 
-/// Sets it if it has another value, and says whether that was so. The file system may be read-only,
-/// which is no reason to fail if all is well already.
+/// Sets it if it has another value, and says whether that was so. A read-only procfs is no error where
+/// the value is right already.
 pub fn ensure(name: &str, value: &str) -> Result<bool> {
-    if get(name).as_deref() == Some(value) {
+    if get(name)?.as_deref() == Some(value) {
         return Ok(false);
     }
     set(name, value).map(|()| true)
 }
 
-/// Lets a link that is down yet use IPv6 in the way of bridges that give out the addresses: it believes
-/// nobody who says that he is a router, as any neighbour could; and it does not wait for a second
-/// whether another has its address, during which this host could not ask for neighbours.
-pub fn quiet_ipv6(link: &str) -> Result<()> {
-    for name in ["accept_ra", "accept_dad"] {
-        let name = format!("ipv6/conf/{link}/{name}");
-        match set(&name, "0") {
-            // A kernel without IPv6; or a procfs that is read-only, in which it may be so already.
-            Err(_) if get(&name).is_none_or(|value| value == "0") => {}
-            outcome => outcome?,
-        }
+/// Sets it like [`ensure`] if there is such a setting: none of IPv6 is there in a kernel without IPv6.
+pub fn ensure_if_there(name: &str, value: &str) -> Result<()> {
+    let path = path(name);
+    match fs::write(&path, value) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(_) if get(name)?.as_deref() == Some(value) => Ok(()),
+        outcome => outcome.on("write", &path),
     }
-    Ok(())
+}
+
+/// Prepares a link that is down for addresses that jc-net gives: the link ignores router advertisements,
+/// which any neighbour can send, and uses an address at once, without the second of duplicate address
+/// detection, in which this host could not ask for neighbours.
+pub fn quiet_ipv6(link: &str) -> Result<()> {
+    let settings = ["accept_ra", "accept_dad"];
+    settings.iter().try_for_each(|name| ensure_if_there(&format!("ipv6/conf/{link}/{name}"), "0"))
+}
+
+/// Whether new links have IPv6: the kernel has IPv6, and no setting disables IPv6.
+pub fn has_ipv6() -> Result<bool> {
+    Ok(get("ipv6/conf/all/disable_ipv6")?.as_deref() == Some("0"))
 }

@@ -1,0 +1,228 @@
+//! `jc-net` against payloads, neighbours, other users of the host, and leftovers of containers.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use jc_tests::lab::{HOST, Lab, Net, PATIENCE, Transport, addresses, all_end, contained};
+use jc_tests::{Running, Sandbox, sandbox};
+use rustix::process::Signal;
+
+const TOOL: &str = "jc-net";
+/// A setpriv(1) line that becomes a user without privileges.
+const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups --";
+
+fn end(running: Running, signal: Signal) {
+    running.signal(signal);
+    running.wait();
+}
+
+fn nothing_remains(s: &Sandbox) {
+    s.wait_for_no_process();
+    all_end(s);
+    s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
+    s.sh("nft list ruleset; ls /run; ip -o link | cut -d: -f2")
+        .run()
+        .code(0)
+        .stdout("mount\n lo\n");
+}
+
+/// The lock of the namespace itself is open to every user; the lock of jc-net is not.
+#[test]
+fn another_user_cannot_hold_up_starts_by_a_lock() {
+    sandbox(|s| {
+        let hold = "exec 9</proc/self/ns/net; flock -x 9; echo ready; exec sleep 1000";
+        let mut holder = s.sh(&format!("exec {NOBODY} sh -c '{hold}'")).spawn();
+        holder.wait_for("ready");
+        s.jc(TOOL).args(["--", "echo", "ran"]).run().code(0).stdout("ran\n").stderr("");
+        let look = format!("{NOBODY} ls /run/jc-net");
+        assert!(s.sh(&look).run().err().contains("Permission denied"));
+        s.sh("stat -c %a /run/jc-net /run/jc-net/*").run().code(0).stdout("700\n600\n");
+        all_end(s);
+        s.jc(TOOL).args(["--rm-bridge", "jc0"]).run().code(0).stderr("");
+        end(holder, Signal::KILL);
+        nothing_remains(s);
+    });
+}
+
+/// A directory that another user could list or fill is an error, and never the lock.
+#[test]
+fn a_lock_directory_of_another_user_is_refused() {
+    sandbox(|s| {
+        for make in ["install -d -o nobody /run/jc-net", "install -d -m 755 /run/jc-net"] {
+            s.sh(make).run().code(0);
+            let ran = s.jc(TOOL).args(["--", "echo", "ran"]).run().code(125).stdout("");
+            ran.fails_as(TOOL, "open /run/jc-net/");
+            s.sh("rmdir /run/jc-net").run().code(0);
+        }
+        nothing_remains(s);
+    });
+}
+
+/// A client of the world that keeps its source port, as a DNS forwarder does.
+fn client(lab: &Lab) -> UdpSocket {
+    lab.world.enter(|| {
+        let socket = UdpSocket::bind("198.51.100.1:4000").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect((HOST[0], 5353)).unwrap();
+        socket
+    })
+}
+
+fn is_answered(client: &UdpSocket) -> bool {
+    client.set_nonblocking(true).unwrap();
+    while client.recv(&mut [0; 100]).is_ok() {}
+    client.set_nonblocking(false).unwrap();
+    client.send(b"?").unwrap();
+    client.recv(&mut [0; 100]).is_ok()
+}
+
+#[test]
+fn a_udp_client_reaches_the_container_that_has_the_port_now() {
+    sandbox(|s| {
+        let lab = Lab::new();
+        let client = client(&lab);
+        let start = |ip| contained(s, &["--ip", ip, "-p", "5353:53/udp"]);
+        // The client sends before there is a container.
+        assert!(!is_answered(&client));
+        for (ip, signal) in [("10.88.0.5", Signal::KILL), ("10.88.0.6", Signal::TERM)] {
+            let container = start(ip);
+            let inside = Net::of(&container);
+            let server = inside.serve(Transport::Udp, 53);
+            assert!(is_answered(&client), "{ip}");
+            drop((server, inside));
+            end(container, signal);
+            s.wait_for_no_process();
+            if signal == Signal::KILL {
+                client.send(b"renews the entry").unwrap();
+            }
+        }
+        // A service of the host has the port after a container that ended in order.
+        let service = UdpSocket::bind("0.0.0.0:5353").unwrap();
+        service.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.send(b"?").unwrap();
+        service.recv(&mut [0; 100]).unwrap();
+        drop(service);
+        lab.end();
+        nothing_remains(s);
+    });
+}
+
+#[test]
+fn the_next_owner_of_an_address_gets_no_datagrams_of_the_one_before() {
+    sandbox(|s| {
+        let lab = Lab::new();
+        let client = client(&lab);
+        let keep = contained(s, &[]);
+        let first = contained(s, &["--ip", "10.88.0.9", "-p", "5353:53/udp"]);
+        let inside = Net::of(&first);
+        let server = inside.serve(Transport::Udp, 53);
+        assert!(is_answered(&client));
+        drop((server, inside));
+        end(first, Signal::KILL);
+        all_but_end(s, 1);
+        let second = contained(s, &["--ip", "10.88.0.9"]);
+        let inside = Net::of(&second);
+        let server = inside.serve(Transport::Udp, 53);
+        assert!(!is_answered(&client));
+        drop((server, inside));
+        [keep, second].into_iter().for_each(|one| end(one, Signal::KILL));
+        lab.end();
+        nothing_remains(s);
+    });
+}
+
+/// Waits until only so many are plugged in.
+fn all_but_end(s: &Sandbox, count: usize) {
+    while s.jc(TOOL).arg("--list").run().code(0).out().lines().count() != count {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The rules of published ports lead to an address, and live as long as their holder, which has them
+/// when the payload has removed its own link.
+#[test]
+fn ports_of_a_container_that_removed_its_link_lead_to_no_other() {
+    sandbox(|s| {
+        let bridge = ["--bridge", "b0", "--subnet", "10.7.0.0/24", "--subnet", "fd00:7::/64"];
+        let with = |more: &[&'static str]| [&bridge[..], more].concat();
+        let keep = contained(s, &with(&[]));
+        let one = ["--ip", "10.7.0.9", "--ip6", "fd00:7::9", "-p", "8080:80"];
+        let first = contained(s, &with(&one));
+        Net::of(&first).sh("ip link del eth0");
+        for (taken, address) in [
+            (&["--ip", "10.7.0.9"][..], "10.7.0.9"),
+            (&["--ip", "10.7.0.8", "--ip6", "fd00:7::9"], "fd00:7::9"),
+            (&["--ip", "10.7.0.9", "-p", "8081:80"], "10.7.0.9"),
+        ] {
+            let ran = s.jc(TOOL).args(with(taken)).args(["--", "echo", "ran"]).run();
+            assert!(!ran.err().contains("hint:"), "{ran}");
+            ran.code(125).stdout("").fails_as(TOOL, &format!("address {address} is in use on b0"));
+        }
+        end(first, Signal::KILL);
+        s.jc(TOOL).args(with(&one)).args(["--", "echo", "ran"]).run().code(0).stdout("ran\n");
+        end(keep, Signal::KILL);
+        nothing_remains(s);
+    });
+}
+
+/// A neighbour that sends router advertisements would lead a container that obeys them (CVE-2020-10749).
+#[test]
+fn a_container_obeys_no_router_advertisement_where_the_host_has_no_ipv6() {
+    sandbox(|s| {
+        for which in ["all", "default"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1").unwrap();
+        }
+        for isolate in [&["--bridge", "b0"][..], &["--bridge", "b1", "--isolate"]] {
+            let one = contained(s, isolate);
+            let inside = Net::of(&one);
+            let settings = "cd /proc/sys/net/ipv6/conf/eth0; cat accept_ra disable_ipv6
+                ip -6 addr show dev eth0";
+            assert_eq!(inside.sh(settings), "0\n1\n");
+            drop(inside);
+            end(one, Signal::KILL);
+        }
+        nothing_remains(s);
+    });
+}
+
+/// A container could otherwise pass for the host itself, or for anybody.
+#[test]
+fn a_service_of_the_host_gets_nothing_from_addresses_that_are_not_the_bridges() {
+    sandbox(|s| {
+        for which in ["all", "default"] {
+            fs::write(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter"), "0").unwrap();
+        }
+        let one = contained(s, &["-p", "8080:80"]);
+        let inside = Net::of(&one);
+        let [v4, v6] = <[String; 2]>::try_from(addresses(&inside)).unwrap();
+        let gateway = inside.sh("ip -6 route show default").split(' ').nth(2).unwrap().to_owned();
+        let send = "socket(S, AF_INET, SOCK_RAW, 255);
+            $to = inet_aton(\"10.88.0.1\"); $udp = pack(\"nnnna2\", 1, 9999, 10, 0, \"hi\");
+            $ip = pack(\"CCnnnCCna4a4\", 0x45, 0, 0, 0, 0, 64, 17, 0, inet_aton($ARGV[0]), $to);
+            send(S, $ip . $udp, 0, sockaddr_in(0, $to))";
+        let four = UdpSocket::bind("0.0.0.0:9999").unwrap();
+        let six = UdpSocket::bind("[::]:9998").unwrap();
+        for source in ["127.0.0.2", "127.9.9.9", "8.8.8.8", "10.89.0.7", &v4] {
+            inside.sh(&format!("perl -MSocket -e '{send}' {source}"));
+        }
+        inside.sh("ip -6 addr add 2001:db8:bad::1/128 dev eth0 nodad");
+        for source in ["2001:db8:bad::1", &v6] {
+            let send = || {
+                let socket = UdpSocket::bind((source, 0)).unwrap();
+                socket.send_to(b"hi", (gateway.as_str(), 9998)).unwrap();
+            };
+            inside.enter(send);
+        }
+        for (service, own) in [(&four, &v4), (&six, &v6)] {
+            service.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let (_, peer) = service.recv_from(&mut [0; 100]).unwrap();
+            assert_eq!(peer.ip().to_string(), *own, "the first datagram that came through");
+        }
+        drop(inside);
+        end(one, Signal::KILL);
+        nothing_remains(s);
+    });
+}
