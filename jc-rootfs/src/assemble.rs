@@ -14,6 +14,7 @@ use rustix::process::{chdir, fchdir, pivot_root};
 use crate::Args;
 use crate::bind::{detach, put};
 use crate::dev::mount_dev;
+use crate::init::Init;
 use crate::mask::mask_paths;
 use crate::mounts::Mount;
 use crate::payload::{self, Host, Place};
@@ -39,6 +40,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
     // Nothing that is mounted from here on may appear on the host.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).on("make private", "/")?;
+    host.init = Init::new(args)?;
     let directory = root.attach(args.read_only)?;
     mount_proc(directory.as_fd(), args.proc)?;
     mount_dev(directory.as_fd(), args.dev, &args.shm_size)?;

@@ -1,5 +1,9 @@
 //! The payload's environment: what this process has, files, and single variables, in this order.
 
+#[cfg(target_os = "linux")]
+use std::collections::BTreeMap;
+#[cfg(target_os = "linux")]
+use std::ffi::CString;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -61,6 +65,24 @@ impl Environment {
     #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the full tool needs it"))]
     pub fn path(&self) -> Option<&OsStr> {
         self.path.as_deref()
+    }
+
+    /// All variables, as execve(2) takes them. Usage error: a NUL byte.
+    #[cfg(target_os = "linux")]
+    pub fn strings(self) -> Result<Vec<CString>> {
+        let inherited = std::env::vars_os().filter(|_| !self.clear);
+        let mut variables: BTreeMap<OsString, OsString> = inherited.collect();
+        for (name, value) in self.changes {
+            match value {
+                Some(value) => drop(variables.insert(name, value)),
+                None => drop(variables.remove(&name)),
+            }
+        }
+        let strings = variables
+            .into_iter()
+            .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()));
+        let strings: std::result::Result<_, _> = strings.collect();
+        strings.map_err(|_| Error::usage("a NUL byte in a variable"))
     }
 
     /// Gives it to a command.

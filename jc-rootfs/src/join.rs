@@ -1,8 +1,7 @@
 //! `--join`: the mount namespace, root and PID namespace of a running container, in place of new ones.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,14 +9,15 @@ use jc_unshare::namespaces::unshare;
 use jc_unshare::supervise::{Lifeline, spawn};
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstat, open, openat, stat, statvfs};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, open, openat, stat, statvfs};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
 
-use crate::fscontext::{clone_mount, restrict_tree};
+use crate::environment::Environment;
 use crate::payload::{self, Host, Place};
+use crate::program::{read_only_self, strings};
 use crate::resolve::Missing;
-use crate::sys::{self, attr};
+use crate::sys;
 use crate::{Args, TOOL};
 
 /// Enters the container of a process and starts the program there.
@@ -99,12 +99,11 @@ fn run_from_read_only() -> Result<()> {
     unshare(clone::NEWNS)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).on("make private", "/")?;
-    let path = rustix::fs::readlinkat(CWD, exe, Vec::new()).on("readlink", exe)?;
-    let path = PathBuf::from(OsString::from_vec(path.into_bytes()));
-    let copy = clone_mount(&path, false)?;
-    restrict_tree(copy.as_fd(), attr::RDONLY, &path)?;
-    let arguments = std::env::args_os().map(|word| CString::new(word.into_vec()));
-    let arguments: std::result::Result<Vec<CString>, _> = arguments.collect();
-    let arguments = arguments.map_err(|_| Error::usage("a NUL byte in an argument"))?;
-    Err(sys::execute(copy.as_fd(), &arguments)).on("execveat", &path)
+    let copy = read_only_self()?;
+    let error = sys::execute(
+        copy.as_fd(),
+        &strings(std::env::args_os())?,
+        &Environment::default().strings()?,
+    );
+    Err(error).op("execveat jc-rootfs")
 }

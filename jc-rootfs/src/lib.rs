@@ -21,6 +21,8 @@ mod environment;
 #[cfg(target_os = "linux")]
 mod fscontext;
 #[cfg(target_os = "linux")]
+pub mod init;
+#[cfg(target_os = "linux")]
 mod join;
 #[cfg(target_os = "linux")]
 mod layer;

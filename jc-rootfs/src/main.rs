@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    jc_rootfs::TOOL.main(jc_rootfs::run)
+    jc_rootfs::init::started_as_init().unwrap_or_else(|| jc_rootfs::TOOL.main(jc_rootfs::run))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -22,6 +22,7 @@ use rustix::thread::set_no_new_privs;
 use crate::caps::{self, Wanted};
 use crate::console::{self, Console};
 use crate::environment::{self, Environment, Variable};
+use crate::init::Init;
 use crate::program::Own;
 use crate::resolve::{Missing, open_file, resolve};
 use crate::rlimit::Ulimit;
@@ -64,6 +65,8 @@ pub struct Host {
     socket: Option<OwnedFd>,
     console: Option<Console>,
     started: Option<Started>,
+    /// What is to be PID 1 in place of the payload.
+    pub init: Option<Init>,
 }
 
 impl Host {
@@ -84,8 +87,19 @@ impl Host {
         };
         let own = Own::look()?;
         let groups_stay = args.user.is_some() && userns::denies_groups()?;
-        let console = None;
-        Ok(Self { parent, variables, wanted, filter, own, groups_stay, socket, console, started })
+        let (console, init) = (None, None);
+        Ok(Self {
+            parent,
+            variables,
+            wanted,
+            filter,
+            own,
+            groups_stay,
+            socket,
+            console,
+            started,
+            init,
+        })
     }
 
     /// Begins a session if that is asked for; not as the leader of a process group, who cannot.
@@ -141,9 +155,12 @@ pub fn run(
     let Some((name, rest)) = program.split_first() else {
         return Error::usage("no program given to run");
     };
-    let mut started = host.started.take();
+    let (mut started, init) = (host.started.take(), host.init.take());
     let told = started.as_mut().map_or(Ok(()), Started::tell);
     let error = match told.and_then(|()| prepare(args, name, place, host, life)) {
+        Ok((_, environment)) if let Some(init) = &init => {
+            init.execute(started.as_ref(), program, environment)
+        }
         Ok((path, environment)) => {
             let mut command = Command::new(path);
             command.arg0(name).args(rest);

@@ -1,13 +1,18 @@
 //! The program that the payload begins as: where it is, and that it is not jc-rootfs.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Absent, Context, Error, Kind, Result};
+use rustix::fs::{fstat, stat};
+
+use crate::fscontext::{clone_mount, restrict_tree};
+use crate::sys::attr;
 
 /// The file that this process executes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,6 +68,29 @@ impl Own {
 fn is_of_path(error: &io::Error) -> bool {
     use nix::libc::{EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
     matches!(error.raw_os_error(), Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR) | None)
+}
+
+/// A mount of this program's file that is read-only and has no place in the mount namespace, which must be
+/// this process's own. A process that executes the file from there gives nobody a way to write to it:
+/// /proc/PID/exe leads to the read-only mount.
+pub fn read_only_self() -> Result<OwnedFd> {
+    let exe = Path::new("/proc/self/exe");
+    let path = fs::read_link(exe).on("readlink", exe)?;
+    let mount = clone_mount(&path, false)?;
+    let (found, own) = (fstat(&mount).on("stat", &path)?, stat(exe).on("stat", exe)?);
+    if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
+        let path = path.display();
+        return Err(Error::new(format_args!("{path}: is not the program that runs")));
+    }
+    restrict_tree(mount.as_fd(), attr::RDONLY, &path)?;
+    Ok(mount)
+}
+
+/// Words as execve(2) takes them. Usage error: a NUL byte.
+pub fn strings(words: impl IntoIterator<Item = OsString>) -> Result<Vec<CString>> {
+    let strings = words.into_iter().map(|word| CString::new(word.into_vec()));
+    let strings: std::result::Result<_, _> = strings.collect();
+    strings.map_err(|_| Error::usage("a NUL byte in an argument"))
 }
 
 /// The interpreter of a script. `None` for a file that this user may not read: the file that it leads

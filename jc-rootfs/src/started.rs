@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::process::Process;
@@ -24,9 +25,19 @@ impl Started {
         Ok(Self { file: file.on("open", path)?, line: format!("{payload}\n") })
     }
 
+    /// The file.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// Writes who the payload is.
     pub fn tell(&mut self) -> Result<()> {
         self.file.write_all(self.line.as_bytes()).op("write --started")
+    }
+
+    /// Takes over the file from the program that this process was before, after its line.
+    pub fn inherit(fd: OwnedFd) -> Self {
+        Self { file: fd.into(), line: String::new() }
     }
 
     /// Writes that there is no payload.

@@ -136,29 +136,26 @@ pub fn new_session_keyring() -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) })
 }
 
-/// execveat(2) of the file that `file` holds, with this process's environment. Returns only an error.
-pub fn execute(file: BorrowedFd<'_>, arguments: &[CString]) -> io::Error {
-    unsafe extern "C" {
-        static environ: *const *const libc::c_char;
-    }
-    let mut pointers: Vec<*const libc::c_char> =
-        arguments.iter().map(|word| word.as_ptr()).collect();
-    pointers.push(std::ptr::null());
-    // SAFETY: the strings and the array, which ends in a null, outlive the call; nobody changes the
-    // environment meanwhile, as there is one thread.
+/// execveat(2) of the file that `file` holds. Returns only an error.
+pub fn execute(file: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: the strings and the arrays, which end in a null, outlive the call.
     unsafe {
-        let number = libc::SYS_execveat;
-        let path = c"".as_ptr();
         libc::syscall(
-            number,
+            libc::SYS_execveat,
             file.as_raw_fd(),
-            path,
-            pointers.as_ptr(),
-            environ,
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
             libc::AT_EMPTY_PATH,
         );
     }
     io::Error::last_os_error()
+}
+
+/// The array of strings that execve(2) takes.
+fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
+    words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
 }
 
 fn check(result: libc::c_long) -> io::Result<()> {

@@ -46,6 +46,11 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
         end = words(&["--exit-fd", &exit_fd.to_string()]);
     }
 
+    let init = match matches.get_flag("init") {
+        true => words(&["--init-fd", &free_descriptor(&mut taken).to_string()]),
+        false => Vec::new(),
+    };
+
     let limits = given(matches, Owner::Cgroup);
     let (bill, report) = bill(matches, &state_dir, is_told);
     let has_cgroup = !limits.is_empty() || !spaces.makes_pids;
@@ -84,7 +89,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     let options = given(matches, Owner::Unshare);
     links.push(link(
         "jc-unshare",
-        [at_once, spaces.words.clone(), pid(!is_one), host, end, options],
+        [at_once, spaces.words.clone(), pid(!is_one), host, end, init.clone(), options],
     ));
     let payload_options = [
         environment(&config, matches, &hostname),
@@ -102,6 +107,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
             harden::root(matches)?,
             given(matches, Owner::Rootfs),
             supervised(matches, &state_dir),
+            init,
             payload_options.clone(),
             upper,
         ],

@@ -65,7 +65,6 @@ const ROWS: &[Row] = &[
     ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Take this IPv6 address"),
     ("", "mac-address", "ADDRESS", Owner::Net, "--mac", "Take this hardware address"),
     ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Host name, else the container's ID"),
-    ("", "init", "", Owner::Unshare, "--init", "Make PID 1 a process that only reaps and forwards signals"),
     ("", "uidmap", "IN:OUT:N", Owner::User, "--map-users", "Map user IDs of a new user namespace"),
     ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map its group IDs"),
     ("v", "volume", "SRC:DST[:OPTIONS]", Owner::Rootfs, "-v", "Show a file or directory of the host"),

@@ -66,6 +66,11 @@ pub fn mixed() -> Vec<Arg> {
         mode("pid", "private, host or container:ID"),
         mode("ipc", "private, host or container:ID"),
         mode("uts", "private, host or container:ID"),
+        Arg::new("init")
+            .long("init")
+            .action(ArgAction::SetTrue)
+            .help_heading("The program, for jc-rootfs")
+            .help("Make PID 1 a process that only reaps and forwards signals"),
         Arg::new("security-opt")
             .long("security-opt")
             .value_name("OPT")

@@ -15,7 +15,7 @@ mod idmap;
 #[cfg(target_os = "linux")]
 pub mod info;
 #[cfg(target_os = "linux")]
-mod init;
+pub mod init;
 #[cfg(target_os = "linux")]
 mod join;
 #[cfg(target_os = "linux")]

@@ -6,7 +6,8 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, write};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::signals::stops_by_terminal;
 
 /// What a supervisor sees to while its child runs.
 pub trait Beside {
@@ -56,6 +57,11 @@ fn read_word(told: &OwnedFd) -> Result<Option<Word>> {
     let length = read(told, &mut byte).op("read from --init")?;
     let signal = i32::from(byte[0] & !KILLED);
     let word = if byte[0] & KILLED == 0 { Word::Stopped(signal) } else { Word::Killed(signal) };
+    // A payload that traces PID 1 writes what it likes, and no signal but a stop is to be raised here.
+    let is_word = matches!(word, Word::Killed(_)) || stops_by_terminal(signal);
+    if length > 0 && !is_word {
+        return Err(Error::new(format_args!("read from --init: {signal} is no stop signal")));
+    }
     Ok((length > 0).then_some(word))
 }
 

@@ -261,7 +261,11 @@ impl Child {
         let early = !self.has_begun()?;
         let dropped = itself || (early || self.is_init) && self.would_drop(signal, early);
         if !itself && !self.has_it_already(info) {
-            self.send(signal)?;
+            match self.send(signal) {
+                // A PID 1 that has the payload's capabilities may lack CAP_KILL over what that has become.
+                Err(e) if matches!(waiter, Waiter::Init(_)) && e.errno() == Some(libc::EPERM) => {}
+                sent => sent?,
+            }
         } else if matches!(signal, libc::SIGINT | libc::SIGQUIT) {
             acted.key = Some(signal);
         }

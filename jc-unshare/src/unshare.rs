@@ -57,6 +57,9 @@ pub struct Args {
     /// Make PID 1 a process that only reaps and forwards signals (with -p)
     #[arg(long)]
     init: bool,
+    /// PROG leads to a PID 1 that only reaps and forwards signals, and writes to this descriptor (with -p)
+    #[arg(long, value_name = "N", conflicts_with = "init")]
+    init_fd: Option<u32>,
     /// What PROG gets when jc-unshare dies, in place of KILL (where it forks: -p, --join)
     #[arg(long, value_name = "SIGNAL", value_parser = signal)]
     kill_child: Option<Signal>,
@@ -85,13 +88,16 @@ pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
-    let descriptors = [args.info_fd, args.block_fd, args.exit_fd];
-    if (1..3).any(|n| descriptors[n].is_some() && descriptors[..n].contains(&descriptors[n])) {
-        return Err(Error::usage("--info-fd, --block-fd and --exit-fd: two are the same"));
+    let descriptors = [args.info_fd, args.block_fd, args.exit_fd, args.init_fd];
+    if (1..4).any(|n| descriptors[n].is_some() && descriptors[..n].contains(&descriptors[n])) {
+        return Err(Error::usage(
+            "--info-fd, --block-fd, --exit-fd and --init-fd: two are the same",
+        ));
     }
     let info = take(args.info_fd, "--info-fd")?.map(File::from);
     let block = take(args.block_fd, "--block-fd")?;
     let exit = take(args.exit_fd, "--exit-fd")?.map(File::from);
+    let init = args.init_fd.map(init::pipe_as).transpose()?;
     let joined = Joined::open(&args.processes, &args.files)?;
     let forks = args.new.has(Kind::Pid) || joined.has_pid();
     for (given, option) in
@@ -109,7 +115,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         deny_tracing()?;
     }
     joined.enter()?;
-    let mut plan = Plan { args, maps, info, block, exit };
+    let mut plan = Plan { args, maps, info, block, exit, init };
     if forks { plan.in_child() } else { Err(plan.in_place()) }
 }
 
@@ -148,6 +154,7 @@ impl Args {
             ),
             (self.ids.any(), Kind::User, "mapping IDs needs -U"),
             (self.init, Kind::Pid, "--init needs -p"),
+            (self.init_fd.is_some(), Kind::Pid, "--init-fd needs -p"),
         ] {
             if given && !new.has(kind) {
                 return Err(Error::usage(message));
@@ -164,6 +171,8 @@ struct Plan {
     info: Option<File>,
     block: Option<OwnedFd>,
     exit: Option<File>,
+    /// The pipe of `--init-fd`.
+    init: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Plan {
@@ -173,6 +182,10 @@ impl Plan {
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
         let (told, tell) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
+        let (told, inherited) = match self.init.take() {
+            Some((told, inherited)) => (Some(told), Some(inherited)),
+            None => (told.map(OwnedFd::from), None),
+        };
         // Who writes the maps, or lets --block-fd go, must not have to wait for the exec, and an --init
         // comes to none.
         let is_straight = tell.is_none() && self.block.is_none() && !self.args.writes_own_proc();
@@ -184,13 +197,13 @@ impl Plan {
             false => spawn(TOOL, flags, None, body),
         }
         .map_err(advise(flags))?;
-        drop((self.info.take(), self.block.take()));
+        drop((self.info.take(), self.block.take(), inherited));
         if let (Some(maps), Some((_, mut open))) = (outside, gate) {
             maps.write_for(child.proc_number()?)?;
             open.write_all(b"!").op("release the child")?;
         }
         let held: Vec<BorrowedFd<'_>> = self.exit.iter().map(AsFd::as_fd).collect();
-        let exit = child.wait_as(Waiter::Link(told.map(OwnedFd::from)), &held)?;
+        let exit = child.wait_as(Waiter::Link(told), &held)?;
         // A reader that has gone need not be told, and stderr is closed.
         let _: Option<Result<()>> = self.exit.as_ref().map(|fd| info::tell_end(fd, exit));
         Ok(exit.end())
@@ -271,7 +284,7 @@ impl Plan {
             return error;
         }
         match tell {
-            Some(tell) => init::run(TOOL, &self.args.program, tell),
+            Some(tell) => init::run(TOOL, tell, || exec::exec(&self.args.program)),
             None => exec::exec(&self.args.program),
         }
     }

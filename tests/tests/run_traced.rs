@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use jc_tests::roots::busybox_root;
-use jc_tests::{Running, Sandbox, sandbox_for, workspace_dir};
+use jc_tests::{Running, Sandbox, sandbox, sandbox_for, workspace_dir};
 use rustix::process::Signal;
 
 /// How many programs a test starts under attack; `JC_TESTS_STARTS` sets another number.
@@ -55,6 +55,51 @@ fn a_neighbour_of_default_capabilities_cannot_open_or_trace_the_links() {
         ] {
             let attacker = attack(s, options);
             assert_eq!(results(s, attacker, &line), ["traces a program"], "{options} {line}");
+        }
+    });
+}
+
+/// PID 1 of `--init`, seen by a payload that may trace it.
+#[test]
+fn an_init_has_nothing_that_the_payload_lacks() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        s.sh("echo precious >precious; ln -s busybox root/bin/tr").run().code(0);
+        for options in [
+            "--cap-add SYS_PTRACE",
+            "--cap-add SYS_PTRACE,SYS_ADMIN",
+            "--cap-add SYS_PTRACE -u web",
+        ] {
+            let inside = |script: &str| {
+                let line = format!("jc-run --init {options} --network none --rootfs root");
+                let cmd = s.cmd("sh").args(["-c", &format!("{line} -- sh -c \"$0\""), script]);
+                cmd.env("SECRET", "of the host").run()
+            };
+            let same =
+                "grep -E '^(Uid|Gid|Cap|NoNew|Seccomp:)' /proc/$P/status; readlink /proc/$P/root";
+            let view = format!("echo $$; for P in 1 $$; do {same}; done");
+            let out = inside(&view).code(0).out();
+            let (own, views) = out.split_once('\n').unwrap();
+            assert_eq!(own, "2");
+            if options.ends_with("web") {
+                continue;
+            }
+            let lines: Vec<&str> = views.lines().collect();
+            let (first, payload) = lines.split_at(lines.len() / 2);
+            assert_eq!(first, payload, "{options}");
+            assert!(lines.len() > 10, "{out}");
+            inside("cat /proc/1/root/srv/precious").code(1);
+            let written = inside("echo x >/proc/1/exe").code(1);
+            assert!(written.err().contains("Read-only file system"), "{written}");
+            let shown = inside(
+                "cat /proc/1/cmdline /proc/1/environ /proc/1/comm | tr '\\0' '\\n'
+                 for fd in /proc/1/fd/*; do readlink $fd; done",
+            );
+            let shown = shown.code(0).out();
+            assert!(shown.starts_with("jc-init\n") && shown.contains("\njc-init\n"), "{shown}");
+            for host in ["/run/jc", "of the host", "--rootfs", "started"] {
+                assert!(!shown.contains(host), "{host}: {shown}");
+            }
         }
     });
 }

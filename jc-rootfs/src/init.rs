@@ -1,0 +1,109 @@
+//! `--init-fd`: a PID 1 that reaps and forwards signals, in the container's root and with nothing that the
+//! payload lacks.
+//!
+//! When all else is done, this program executes itself once more as PID 1, from a read-only mount and under
+//! the name `jc-init`, with the payload's arguments, environment, credentials and filter. So the memory, the
+//! command line and the files of PID 1 show nothing of the host to a payload that may trace it.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use jc_unshare::exec::{find, replace};
+use jc_unshare::{Context, Error, Result, info};
+use nix::sys::prctl::set_name;
+use nix::unistd::getpid;
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use crate::environment::Environment;
+use crate::program::{read_only_self, strings};
+use crate::started::Started;
+use crate::{Args, TOOL, sys};
+
+/// The name that this program has as PID 1, followed by its descriptors and the payload's arguments.
+const NAME: &str = "jc-init";
+
+/// A PID 1 that is to be executed.
+pub struct Init {
+    program: OwnedFd,
+    /// The pipe to the link that waits outside.
+    tell: OwnedFd,
+}
+
+impl Init {
+    /// Finds out whether there is to be an init, while this program's file can be found, in a mount
+    /// namespace of its own. Usage error: this process is not PID 1, or the descriptor is not open.
+    pub fn new(args: &Args) -> Result<Option<Self>> {
+        let Some(number) = args.init_fd else { return Ok(None) };
+        if getpid().as_raw() != 1 {
+            return Err(Error::usage(format_args!(
+                "--init-fd {number}: needs a process that is PID 1"
+            ))
+            .hint(format_args!("jc-unshare -p --init-fd {number} starts it")));
+        }
+        let tell = info::take(number, "--init-fd")?;
+        Ok(Some(Self { program: read_only_self()?, tell }))
+    }
+
+    /// Becomes PID 1 with this payload. Returns only an error.
+    pub fn execute(
+        &self,
+        started: Option<&Started>,
+        payload: &[OsString],
+        environment: Environment,
+    ) -> Error {
+        let execute = || -> Result<Infallible> {
+            fcntl_setfd(&self.tell, FdFlags::empty()).op("F_SETFD")?;
+            let mut numbers = self.tell.as_raw_fd().to_string();
+            if let Some(started) = started {
+                fcntl_setfd(started.as_fd(), FdFlags::empty()).op("F_SETFD")?;
+                numbers = format!("{numbers},{}", started.as_fd().as_raw_fd());
+            }
+            let own = [NAME.into(), numbers.into()];
+            let arguments = strings(own.into_iter().chain(payload.iter().cloned()))?;
+            Err(sys::execute(self.program.as_fd(), &arguments, &environment.strings()?))
+                .op("execveat jc-init")
+        };
+        let Err(error) = execute();
+        error
+    }
+}
+
+/// Runs as PID 1 if this program was executed as that, to the end of the payload.
+pub fn started_as_init() -> Option<ExitCode> {
+    let mut arguments = env::args_os();
+    if arguments.next()? != NAME {
+        return None;
+    }
+    let numbers = arguments.next().unwrap_or_default();
+    let payload: Vec<OsString> = arguments.collect();
+    Some(match run(&numbers, &payload) {
+        Ok(error) | Err(error) => TOOL.fail(&error),
+    })
+}
+
+/// Returns only an error.
+fn run(numbers: &OsStr, payload: &[OsString]) -> Result<Error> {
+    let (name, rest) =
+        payload.split_first().ok_or_else(|| Error::usage("no program given to run"))?;
+    let numbers = numbers.to_str().unwrap_or_default().split(',');
+    let take = |number: &str| match number.parse() {
+        Ok(number) => info::take(number, NAME),
+        Err(_) => Err(Error::usage(format_args!("{NAME} {number}: not a descriptor"))),
+    };
+    let mut descriptors = numbers.map(take).collect::<Result<Vec<OwnedFd>>>()?.into_iter();
+    let tell = descriptors.next().ok_or_else(|| Error::usage(NAME))?;
+    let mut started = descriptors.next().map(Started::inherit);
+    set_name(c"jc-init").op("PR_SET_NAME")?;
+    Ok(jc_unshare::init::run(TOOL, tell, || {
+        let error = match find(name, env::var_os("PATH").as_deref()) {
+            Ok(path) => replace(Command::new(path).arg0(name).args(rest)),
+            Err(error) => error,
+        };
+        started.iter_mut().for_each(Started::take_back);
+        error
+    }))
+}
