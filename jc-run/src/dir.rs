@@ -5,14 +5,14 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::{fs, io};
 
 use jc_unshare::exec::tool;
+use jc_unshare::remove_tree;
 use jc_unshare::{Context, Error, Result};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat,
-    symlinkat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -97,11 +97,9 @@ impl Held {
             unlinkat(&**base, name, AtFlags::empty()).on("remove", base.path().join(name))?;
         }
         let path = directory.path();
-        match remove_files(directory).or_else(|_| fs::remove_dir_all(path)) {
+        match remove_tree(&**base, id.as_bytes()) {
             // Files of a user namespace, which only its root may remove.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() => {
-                remove_as_mapped(path)?;
-            }
+            Err(Errno::ACCESS | Errno::PERM) if !geteuid().is_root() => remove_as_mapped(path)?,
             removed => removed.on("remove", path)?,
         }
         base.remove_if_empty();
@@ -178,18 +176,6 @@ fn settle(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
         }
         _ => held.remove().map(|()| None),
     }
-}
-
-/// Removes all regular files of a state directory, and the directory: most have no others, and the
-/// general way takes a hundredth of a start longer.
-fn remove_files(directory: &StateDir) -> io::Result<()> {
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        if entry.file_type() != FileType::Directory {
-            unlinkat(directory, entry.file_name(), AtFlags::empty())?;
-        }
-    }
-    fs::remove_dir(directory.path())
 }
 
 /// Runs `rm -r` in the user namespace that the files were made in.
@@ -280,12 +266,23 @@ pub fn find_all<'a>(
 
 fn find_in(base: &Rc<Base>, word: &str) -> Result<Found> {
     let id = resolve(base, word)?;
-    let state = settle(base, &id)?.ok_or_else(|| none(word))?;
+    let state = match settle(base, &id) {
+        // No supervisor holds it, so it has ended, and jc-rm removes it.
+        Err(error) => Held::take(base, &id)?.map(|held| lost(&id, &held)).ok_or(error)?,
+        Ok(state) => state.ok_or_else(|| none(word))?,
+    };
     Ok(Found { state, base: Rc::clone(base) })
 }
 
 fn none(word: &str) -> Error {
     Error::new(format_args!("{word}: no such container")).hint("jc-list -a shows those there are")
+}
+
+/// The state of a container that has ended, where the recorded one cannot be read.
+fn lost(id: &str, held: &Held) -> State {
+    let mut state = State::new(id, held.directory.path());
+    state.stop();
+    state
 }
 
 /// The ID that a word means.

@@ -269,7 +269,8 @@ fn begin(state: &mut State, payload: Process, directory: &StateDir) -> Result<()
     state.pid = Some(payload.pid);
     state.set("process", payload);
     state.set("started", now());
-    let (addresses, ports) = network::told(&state.bundle.join(NETWORK)).unwrap_or_default();
+    let status: Value = directory.read_json(NETWORK)?.unwrap_or_default();
+    let (addresses, ports) = network::told(&status);
     for (key, value) in [("addresses", addresses), ("ports", ports)] {
         if !value.is_empty() {
             state.set(key, value);

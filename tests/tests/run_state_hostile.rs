@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jc_tests::roots::busybox_root;
 use jc_tests::{Cmd, Ran, Running, Sandbox, sandbox};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -273,5 +273,83 @@ fn a_container_of_another_boot_is_dead_and_its_numbers_mean_nothing() {
         assert!(!fs::exists("/run/jc").unwrap());
         process.signal(Signal::TERM);
         process.wait().killed_by(Signal::TERM);
+    });
+}
+
+#[test]
+fn a_state_that_cannot_be_read_hides_no_other_container_and_can_be_removed() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        s.sh("jc-run -d --name good --network none --rootfs root -- sleep 1000").run().code(0);
+        let large = "head -c 17000000 /dev/zero | tr '\\0' ' ' > state.json";
+        for make in [
+            "mkfifo state.json",
+            "ln -s /dev/zero state.json",
+            "ln -s /run/jc/good/state.json state.json",
+            "mkdir state.json",
+            "echo garbage > state.json",
+            "cp ../good/state.json .",
+            large,
+        ] {
+            let line = format!("mkdir -m 700 /run/jc/{ID}; cd /run/jc/{ID}; {make}; touch stdout");
+            s.sh(&line).run().code(0).stderr("");
+            let listed = s.sh("jc-list -a").run().code(1).fails_as("jc-list", "state.json");
+            assert_eq!(listed.out().lines().count(), 2, "{listed}");
+            assert!(listed.out().contains("good"), "{listed}");
+            s.sh(&format!("jc-stop -t 0 {ID}")).run().code(0).stderr("");
+            s.sh(&format!("jc-exec {ID} id")).run().code(125).fails_as("jc-exec", "has ended");
+            s.sh(&format!("jc-rm {ID}")).run().code(0).stderr("");
+            assert!(!fs::exists(format!("/run/jc/{ID}")).unwrap(), "{make}");
+            s.sh("jc-list -q").run().code(0).stderr("");
+        }
+        s.sh("jc-rm -f good").run().code(0).stderr("");
+    });
+}
+
+#[test]
+fn only_regular_files_of_a_running_container_are_read() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        s.sh("jc-run -d --name web --network none --rootfs root -- sleep 1000").run().code(0);
+        for (file, line) in [
+            ("exec.json", "jc-exec web id"),
+            ("stdout", "jc-logs web"),
+            ("stdout", "jc-logs -f web"),
+            ("hosts", "jc-run --network container:web --rootfs root -- true"),
+        ] {
+            for make in [format!("mkfifo {file}"), format!("ln -s /dev/zero {file}")] {
+                s.sh(&format!("cd /run/jc/web/; mv {file} kept; {make}")).run().code(0);
+                let ran = s.sh(line).run();
+                let tool = line.split(' ').next().unwrap();
+                let code = if tool == "jc-logs" { 1 } else { 125 };
+                ran.code(code).stdout("").fails_as(tool, file);
+                s.sh(&format!("cd /run/jc/web/; mv kept {file}")).run().code(0);
+            }
+        }
+        s.sh("jc-rm -f web").run().code(0).stderr("");
+    });
+}
+
+#[test]
+fn a_volume_that_is_deeper_than_any_path_is_removed_and_the_status_is_the_payloads() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let record = r#"{"jc":1,"layers":["/srv/root"],"config":{"Volumes":{"/data":{}}}}"#;
+        fs::write(s.path("record"), format!("{record}\n")).unwrap();
+        let payload = "echo up; while [ ! -e /data/end ]; do sleep 0.01; done; exit 7";
+        let run = s.jc("jc-run").args(["--network", "none", "--record", "record", "--"]);
+        let mut running = run.args(["sh", "-c", payload]).spawn();
+        running.wait_for("up\n");
+        let id = s.sh("jc-list -q").run().code(0).out();
+        let volume = format!("/run/jc/{}/volumes/0", id.trim());
+        let mut at = fs::File::open(&volume).unwrap();
+        for _ in 0..30_000 {
+            mkdirat(&at, "a", Mode::RWXU).unwrap();
+            at = openat(&at, "a", OFlags::DIRECTORY, Mode::empty()).unwrap().into();
+        }
+        drop(at);
+        fs::write(format!("{volume}/end"), "").unwrap();
+        running.wait().code(7).stderr("");
+        assert!(!fs::exists("/run/jc").unwrap());
     });
 }
