@@ -8,18 +8,18 @@ use rustix::io::{Errno, Result};
 
 use crate::sys;
 
-/// What is at a path.
+/// A name in a directory of merged layers.
 pub enum Seen {
-    /// Nothing, or something hides it.
+    /// The name is absent, or hidden.
     Nothing,
-    /// A directory, of that layer which decides about its owner and mode.
+    /// A directory, of the layer which decides about its owner and mode.
     Directory(OwnedFd),
-    /// Anything else, in the directory of that layer which shows it.
+    /// Anything else, in the directory of the layer which shows it.
     Other(OwnedFd, Stat),
 }
 
 impl Seen {
-    /// The text, if it is a symbolic link.
+    /// The text of a symbolic link.
     pub fn link_text(&self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Other(directory, stat) if sys::file_type(stat) == FileType::Symlink => {
@@ -31,72 +31,113 @@ impl Seen {
     }
 }
 
-/// Looks a path up in the layers, the nearest first. Its directories are taken as they are named:
-/// symbolic links among them have been followed before.
-pub fn see(layers: &[OwnedFd], path: &[u8]) -> Result<Seen> {
-    for layer in layers {
-        match look(layer, path)? {
-            Look::Seen(seen) => return Ok(seen),
-            Look::Hidden => return Ok(Seen::Nothing),
-            Look::Missing => {}
+/// A directory of merged layers. Each layer has one descriptor whatever the depth is, and a step
+/// down or up costs a system call for each layer that has the directory.
+pub struct Merged {
+    /// Each layer's deepest directory on the way to the current one, the uppermost layer first.
+    layers: Vec<Place>,
+    /// Levels between the root and the current directory.
+    level: usize,
+}
+
+struct Place {
+    directory: OwnedFd,
+    level: usize,
+}
+
+impl Merged {
+    /// Begins at the root of the layers, the uppermost first. An opaque root hides those after it.
+    pub fn new(layers: &[OwnedFd]) -> Result<Self> {
+        let mut merged = Self { layers: Vec::new(), level: 0 };
+        for layer in layers {
+            let directory = sys::open_dir(layer, b".")?;
+            let opaque = sys::is_opaque(&directory);
+            merged.layers.push(Place { directory, level: 0 });
+            if opaque {
+                break;
+            }
         }
+        Ok(merged)
     }
-    Ok(Seen::Nothing)
-}
 
-/// What one layer says of a path.
-enum Look {
-    Seen(Seen),
-    /// It says nothing: a lower layer decides.
-    Missing,
-    /// Something that is no directory, or an opaque one, is on the way.
-    Hidden,
-}
-
-/// The components of a path.
-pub fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|b| *b == b'/').filter(|c| !c.is_empty())
-}
-
-fn look(layer: &OwnedFd, path: &[u8]) -> Result<Look> {
-    let mut at = sys::open_dir(layer, b".")?;
-    let mut parts = parts(path).peekable();
-    let mut hidden = false;
-    while let Some(part) = parts.next() {
-        hidden |= sys::is_opaque(&at);
-        at = match sys::open_dir(&at, part) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) if hidden => return Ok(Look::Hidden),
-            Err(Errno::NOENT) => return Ok(Look::Missing),
-            Err(Errno::NOTDIR | Errno::LOOP) if parts.peek().is_none() => return other(at, part),
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Look::Hidden),
-            Err(e) => return Err(e),
-        };
+    /// Levels between the root and the current directory.
+    pub fn level(&self) -> usize {
+        self.level
     }
-    Ok(Look::Seen(Seen::Directory(at)))
-}
 
-fn other(directory: OwnedFd, name: &[u8]) -> Result<Look> {
-    let stat = sys::stat(&directory, name)?;
-    if sys::is_whiteout(&stat) {
-        return Ok(Look::Hidden);
+    /// The layers that are merged in the current directory, with their numbers.
+    pub fn directories(&self) -> impl Iterator<Item = (usize, &OwnedFd)> {
+        let here = |(_, place): &(usize, &Place)| place.level == self.level;
+        self.layers
+            .iter()
+            .enumerate()
+            .filter(here)
+            .map(|(number, place)| (number, &place.directory))
     }
-    Ok(Look::Seen(Seen::Other(directory, stat)))
-}
 
-/// Whether the directories on the way to `path` in `layer`, or that directory itself, hide what is
-/// beneath them.
-pub fn is_hidden(layer: &OwnedFd, path: &[u8]) -> Result<bool> {
-    let mut at = sys::open_dir(layer, b".")?;
-    for part in parts(path) {
-        if sys::is_opaque(&at) {
-            return Ok(true);
+    /// The directory of one of the merged layers, by number.
+    pub fn directory(&self, number: usize) -> Option<&OwnedFd> {
+        let place = self.layers.get(number).filter(|place| place.level == self.level);
+        place.map(|place| &place.directory)
+    }
+
+    /// The uppermost of the merged directories, which decides about owner and mode.
+    pub fn top(&self) -> Option<&OwnedFd> {
+        self.directories().next().map(|(_, directory)| directory)
+    }
+
+    /// Looks a name of the current directory up.
+    pub fn see(&self, name: &[u8]) -> Result<Seen> {
+        for (_, directory) in self.directories() {
+            match sys::open_dir(directory, name) {
+                Ok(found) => return Ok(Seen::Directory(found)),
+                Err(Errno::NOENT) => {}
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    let stat = sys::stat(directory, name)?;
+                    if sys::is_whiteout(&stat) {
+                        return Ok(Seen::Nothing);
+                    }
+                    return Ok(Seen::Other(sys::open_dir(directory, b".")?, stat));
+                }
+                Err(e) => return Err(e),
+            }
         }
-        at = sys::open_dir(&at, part)?;
+        Ok(Seen::Nothing)
     }
-    Ok(sys::is_opaque(&at))
-}
 
+    /// Makes a name of the current directory the current directory. No layer is merged there if no
+    /// layer shows a directory of that name.
+    pub fn descend(&mut self, name: &[u8]) -> Result<()> {
+        let level = self.level;
+        self.level += 1;
+        for place in self.layers.iter_mut().filter(|place| place.level == level) {
+            match sys::open_dir(&place.directory, name) {
+                Ok(directory) => {
+                    let opaque = sys::is_opaque(&directory);
+                    *place = Place { directory, level: level + 1 };
+                    if opaque {
+                        break;
+                    }
+                }
+                Err(Errno::NOENT) => {}
+                Err(Errno::NOTDIR | Errno::LOOP) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directory above the current one the current one.
+    pub fn ascend(&mut self) -> Result<()> {
+        let level = self.level;
+        self.level = level.saturating_sub(1);
+        for place in self.layers.iter_mut().filter(|place| place.level == level && level > 0) {
+            place.directory = sys::open_dir(&place.directory, b"..")?;
+            place.level = level - 1;
+        }
+        Ok(())
+    }
+}
 /// Makes `to` as `from` is: owner, mode, attributes and time.
 pub fn copy_metadata(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let (from, to) = (from.as_fd(), to.as_fd());

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 
+use crate::merge::{Other, Visitor, walk};
 use crate::store::{ImageEntry, Store};
 use crate::sums::{Known, Record};
 use crate::sys;
@@ -44,7 +45,7 @@ fn check_layer(store: &Store, name: &str) -> Result<()> {
     let root = store.layer(name)?.ok_or_else(|| Error::new("is missing"))?;
     let sums = store.sums(name)?.ok_or_else(|| Error::new("its sums are missing"))?;
     let mut record = Record::read(sums).op("read sums")?;
-    check_directory(&root, b"", &mut record)?;
+    walk(&[root], &mut record)?;
     match record.files.keys().next() {
         Some(path) => Err(fault(path, "is missing")),
         None => Ok(()),
@@ -56,34 +57,28 @@ fn fault(path: &[u8], why: &str) -> Error {
 }
 
 /// Takes out of the record what is there.
-fn check_directory(directory: &OwnedFd, path: &[u8], record: &mut Record) -> Result<()> {
-    let mut names = Vec::new();
-    let shown = String::from_utf8_lossy(path).into_owned();
-    sys::for_each_name(directory, |name| {
-        names.push(name.to_vec());
+impl Visitor for Record {
+    fn directory(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
         Ok(())
-    })
-    .on("read", &shown)?;
-    for name in names {
-        let below = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-        let shown = String::from_utf8_lossy(&below).into_owned();
-        let stat = sys::stat(directory, &name).on("stat", &shown)?;
-        match sys::file_type(&stat) {
-            FileType::Directory => {
-                let inner = sys::open_dir(directory, &name).on("open", &shown)?;
-                check_directory(&inner, &below, record)?;
-            }
-            FileType::RegularFile => match record.files.remove(&below) {
-                None => return Err(fault(&below, "is not of the layer")),
-                Some(None) => {}
-                Some(Some(known)) => check_file(directory, &name, &stat, &known)
-                    .on("read", &shown)?
-                    .map_or(Ok(()), |why| Err(fault(&below, why)))?,
-            },
-            _ => {}
+    }
+
+    fn other(&mut self, entry: &Other<'_>) -> Result<()> {
+        let Other { path, parent, name, stat, .. } = entry;
+        if sys::file_type(stat) != FileType::RegularFile {
+            return Ok(());
+        }
+        match self.files.remove(*path) {
+            None => Err(fault(path, "is not of the layer")),
+            Some(None) => Ok(()),
+            Some(Some(known)) => check_file(parent, name, stat, &known)
+                .on("read", String::from_utf8_lossy(path).as_ref())?
+                .map_or(Ok(()), |why| Err(fault(path, why))),
         }
     }
-    Ok(())
+
+    fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What is another than it was.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use jc_unshare::record::Record;
-use jc_unshare::{Context, Error, Result, print};
+use jc_unshare::{Context, Error, Result, Tool, print};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::beside::Beside;
@@ -29,7 +29,10 @@ use crate::registries::Registries;
 use crate::resolve::{Policy, Resolved, resolve};
 use crate::rootless;
 use crate::source::{Opener, Source};
-use crate::store::{self, Store};
+use crate::store::Store;
+
+/// The tool that pulls images.
+pub const TOOL: Tool = Tool::source("jc-pull");
 
 /// Fetch container images into a verified store and print what to run.
 ///
@@ -158,7 +161,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
         rootless::enter(args.ignore_chown)?;
     }
     let opener = opener(&args, registries, allowance)?;
-    let store = Store::open(&args.store.clone().map_or_else(store::default_path, Ok)?)?;
+    let store = Store::open_for(TOOL, args.store.as_deref())?;
     let style = if args.quiet { Style::None } else { args.progress };
     let policy = match args.policy {
         When::Always => Policy::Always,

@@ -10,13 +10,14 @@ use crate::beneath::{copy_metadata, copy_up};
 use crate::beside::Beside;
 use crate::merge::{Other, Visitor, walk};
 use crate::sys;
+use crate::way::Way;
 
 /// Writes the layers, the uppermost first, to `to`, which must not be there yet or be empty. It
 /// appears complete, by rename.
 pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
     let beside = Beside::directory(to)?;
     let root = beside.fd.try_clone().op("dup")?;
-    walk(layers, &mut Writer { way: Vec::new(), root })?;
+    walk(layers, &mut Writer { way: None, root })?;
     if !no_sync {
         sys::sync(&beside.fd).on("sync", to)?;
     }
@@ -25,9 +26,9 @@ pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
 
 /// Writes what it is shown.
 struct Writer {
+    /// The directory that is being written; none before the root.
+    way: Option<Way>,
     root: OwnedFd,
-    /// The directories that are being written, with the ones that they are copied from.
-    way: Vec<(OwnedFd, OwnedFd)>,
 }
 
 fn fault(operation: &str, path: &[u8], e: &std::io::Error) -> Error {
@@ -36,37 +37,37 @@ fn fault(operation: &str, path: &[u8], e: &std::io::Error) -> Error {
 }
 
 impl Visitor for Writer {
-    fn directory(&mut self, path: &[u8], from: &OwnedFd, _: &Stat) -> Result<()> {
-        let make = || -> std::io::Result<(OwnedFd, OwnedFd)> {
+    fn directory(&mut self, path: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
+        let enter = |way: &mut Way| {
             let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-            let directory = match self.way.last() {
-                None => self.root.try_clone()?,
-                Some((parent, _)) => {
-                    rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
-                    sys::open_dir(parent, name)?
-                }
-            };
-            Ok((directory, from.try_clone()?))
+            rustix::fs::mkdirat(way.fd(), name, Mode::RWXU)?;
+            way.push(sys::open_dir(way.fd(), name)?)
         };
-        self.way.push(make().map_err(|e| fault("mkdir", path, &e))?);
-        Ok(())
+        match &mut self.way {
+            Some(way) => enter(way).map_err(|e| fault("mkdir", path, &e.into())),
+            None => {
+                self.way = Some(Way::new(self.root.try_clone().op("dup")?));
+                Ok(())
+            }
+        }
     }
 
     fn other(&mut self, entry: &Other<'_>) -> Result<()> {
-        let Some((parent, _)) = self.way.last() else { return Ok(()) };
+        let Some(way) = &self.way else { return Ok(()) };
         let done = match entry.first {
             Some(first) => {
-                rustix::fs::linkat(&self.root, first, parent, entry.name, AtFlags::empty())
+                rustix::fs::linkat(&self.root, first, way.fd(), entry.name, AtFlags::empty())
                     .map_err(Into::into)
             }
-            None => copy_up(entry.parent, parent, entry.name, entry.stat),
+            None => copy_up(entry.parent, way.fd(), entry.name, entry.stat),
         };
         done.map_err(|e| fault("copy", entry.path, &e))
     }
 
     /// Its time last: writing into it changes that.
-    fn leave(&mut self, path: &[u8], _: &Stat) -> Result<()> {
-        let Some((to, from)) = self.way.pop() else { return Ok(()) };
-        copy_metadata(&from, &to).map_err(|e| fault("copy", path, &e.into()))
+    fn leave(&mut self, path: &[u8], from: &OwnedFd, _: &Stat) -> Result<()> {
+        let Some(way) = &mut self.way else { return Ok(()) };
+        let done = copy_metadata(from, way.fd()).and_then(|()| way.pop());
+        done.map_err(|e| fault("copy", path, &e.into()))
     }
 }

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use jc_pull::cli::{self, PullArgs};
-use jc_unshare::Tool;
 
 fn main() -> ExitCode {
-    Tool::source("jc-pull").main::<PullArgs>(cli::run)
+    cli::TOOL.main::<PullArgs>(cli::run)
 }

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use jc_unshare::{Error, Result, print};
+use jc_unshare::{Error, Result, Tool, print};
 use serde::Serialize;
 
 use crate::check::check;
 use crate::name::Name;
 use crate::progress::human;
 use crate::rootless;
-use crate::store::{self, ImageEntry, Store, Usage};
+use crate::store::{ImageEntry, Store, Usage};
 
 /// List the images in the store.
 ///
@@ -56,14 +56,15 @@ struct Listed<'a> {
     own: u64,
 }
 
-fn open(path: Option<PathBuf>) -> Result<Store> {
-    Store::open(&path.map_or_else(store::default_path, Ok)?)
-}
+/// The tool that lists images.
+pub const IMAGES: Tool = Tool::source("jc-images");
+/// The tool that removes images.
+pub const RMI: Tool = Tool::source("jc-rmi");
 
 /// `jc-images`.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     rootless::enter(true)?;
-    let store = open(args.store)?;
+    let store = Store::open_for(IMAGES, args.store.as_deref())?;
     let images = store.images()?;
     if args.check {
         return check(&store, &images).map(|()| ExitCode::SUCCESS);
@@ -111,7 +112,7 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
 /// `jc-rmi`.
 pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     rootless::enter(true)?;
-    let store = open(args.store)?;
+    let store = Store::open_for(RMI, args.store.as_deref())?;
     let mut text = String::new();
     let removed = if args.unused {
         store.remove_unused()?

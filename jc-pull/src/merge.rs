@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use jc_unshare::{Error, Result, strerror};
 use rustix::fs::{FileType, Stat};
 
+use crate::beneath::Merged;
 use crate::sys;
 
 /// Takes what is shown, parents before what is in them.
@@ -18,7 +19,7 @@ pub trait Visitor {
     fn other(&mut self, entry: &Other<'_>) -> Result<()>;
 
     /// All in the directory has been shown.
-    fn leave(&mut self, path: &[u8], stat: &Stat) -> Result<()>;
+    fn leave(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()>;
 }
 
 /// What is no directory.
@@ -35,18 +36,20 @@ pub struct Other<'a> {
     pub first: Option<&'a [u8]>,
 }
 
-/// Shows the merged `layers`, the uppermost first.
+/// Shows the merged `layers`, the uppermost first. Open descriptors are one a layer whatever the depth
+/// of the tree is.
 pub fn walk(layers: &[OwnedFd], visitor: &mut dyn Visitor) -> Result<()> {
-    let mut roots = Vec::new();
-    for (number, layer) in layers.iter().enumerate() {
-        let root = sys::open_dir(layer, b".").map_err(|e| fault(b"", e))?;
-        let opaque = sys::is_opaque(&root);
-        roots.push((number, root));
-        if opaque {
-            break;
+    let merged = Merged::new(layers).map_err(|e| fault(b"", e))?;
+    let mut walk =
+        Walk { visitor, merged, path: Vec::new(), way: Vec::new(), links: BTreeMap::new() };
+    walk.enter(0)?;
+    while let Some(frame) = walk.way.last_mut() {
+        match frame.names.pop() {
+            Some((name, layer)) => walk.entry(&name, layer)?,
+            None => walk.leave()?,
         }
     }
-    Walk { visitor, links: BTreeMap::new() }.directory(b"", &roots)
+    Ok(())
 }
 
 fn fault(path: &[u8], e: rustix::io::Errno) -> Error {
@@ -56,68 +59,71 @@ fn fault(path: &[u8], e: rustix::io::Errno) -> Error {
 
 struct Walk<'a> {
     visitor: &'a mut dyn Visitor,
+    merged: Merged,
+    /// The path of the current directory, and of the entry in it that is shown.
+    path: Vec<u8>,
+    /// The directories on the way to the current one, the root first.
+    way: Vec<Frame>,
     /// Files with several names, by layer and inode: where they were first.
     links: BTreeMap<(usize, u64), Vec<u8>>,
 }
 
-impl Walk<'_> {
-    fn directory(&mut self, path: &[u8], merged: &[(usize, OwnedFd)]) -> Result<()> {
-        let Some((_, top)) = merged.first() else { return Ok(()) };
-        let stat = rustix::fs::fstat(top).map_err(|e| fault(path, e))?;
-        self.visitor.directory(path, top, &stat)?;
-        // Each name, and the uppermost place that has it.
-        let mut names = BTreeMap::<Vec<u8>, usize>::new();
-        for (place, (_, directory)) in merged.iter().enumerate() {
-            sys::for_each_name(directory, |name| {
-                names.entry(name.to_vec()).or_insert(place);
-                Ok(())
-            })
-            .map_err(|e| fault(path, e))?;
-        }
-        for (name, place) in names {
-            let rest = merged.get(place..).unwrap_or_default();
-            let below = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            self.entry(&below, &name, rest)?;
-        }
-        self.visitor.leave(path, &stat)
-    }
-
-    fn entry(&mut self, path: &[u8], name: &[u8], places: &[(usize, OwnedFd)]) -> Result<()> {
-        let Some((layer, parent)) = places.first() else { return Ok(()) };
-        let stat = sys::stat(parent, name).map_err(|e| fault(path, e))?;
-        if sys::is_whiteout(&stat) {
-            return Ok(());
-        }
-        if sys::file_type(&stat) == FileType::Directory {
-            return self.directory(path, &merge(path, name, places)?);
-        }
-        let key = (*layer, stat.st_ino);
-        let first = self.links.get(&key).cloned();
-        if stat.st_nlink > 1 && first.is_none() {
-            self.links.insert(key, path.to_vec());
-        }
-        self.visitor.other(&Other { path, parent, name, stat: &stat, first: first.as_deref() })
-    }
+struct Frame {
+    stat: Stat,
+    /// Names that are still to be shown, the next one last, each with the uppermost layer that has it.
+    names: Vec<(Vec<u8>, usize)>,
+    /// The length of the path of the directory above.
+    above: usize,
 }
 
-/// The directories of that name which are shown as one: down to an opaque one, or to where there is
-/// something else.
-fn merge(path: &[u8], name: &[u8], places: &[(usize, OwnedFd)]) -> Result<Vec<(usize, OwnedFd)>> {
-    use rustix::io::Errno;
-    let mut merged = Vec::new();
-    for (layer, parent) in places {
-        match sys::open_dir(parent, name) {
-            Ok(directory) => {
-                let opaque = sys::is_opaque(&directory);
-                merged.push((*layer, directory));
-                if opaque {
-                    break;
-                }
-            }
-            Err(Errno::NOENT) => {}
-            Err(Errno::NOTDIR | Errno::LOOP) => break,
-            Err(e) => return Err(fault(path, e)),
+impl Walk<'_> {
+    /// Shows the directory that has become the current one.
+    fn enter(&mut self, above: usize) -> Result<()> {
+        let Some(top) = self.merged.top() else { return Ok(()) };
+        let stat = rustix::fs::fstat(top).map_err(|e| fault(&self.path, e))?;
+        self.visitor.directory(&self.path, top, &stat)?;
+        let mut names = BTreeMap::<Vec<u8>, usize>::new();
+        for (layer, directory) in self.merged.directories() {
+            sys::for_each_name(directory, |name| {
+                names.entry(name.to_vec()).or_insert(layer);
+                Ok(())
+            })
+            .map_err(|e| fault(&self.path, e))?;
         }
+        self.way.push(Frame { stat, names: names.into_iter().rev().collect(), above });
+        Ok(())
     }
-    Ok(merged)
+
+    fn leave(&mut self) -> Result<()> {
+        let (Some(frame), Some(top)) = (self.way.pop(), self.merged.top()) else { return Ok(()) };
+        self.visitor.leave(&self.path, top, &frame.stat)?;
+        self.merged.ascend().map_err(|e| fault(&self.path, e))?;
+        self.path.truncate(frame.above);
+        Ok(())
+    }
+
+    fn entry(&mut self, name: &[u8], layer: usize) -> Result<()> {
+        let above = self.path.len();
+        if above > 0 {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
+        let Some(parent) = self.merged.directory(layer) else { return Ok(()) };
+        let stat = sys::stat(parent, name).map_err(|e| fault(&self.path, e))?;
+        if sys::file_type(&stat) == FileType::Directory {
+            self.merged.descend(name).map_err(|e| fault(&self.path, e))?;
+            return self.enter(above);
+        }
+        if !sys::is_whiteout(&stat) {
+            let key = (layer, stat.st_ino);
+            let first = self.links.get(&key).cloned();
+            if stat.st_nlink > 1 && first.is_none() {
+                self.links.insert(key, self.path.clone());
+            }
+            let (path, first) = (self.path.as_slice(), first.as_deref());
+            self.visitor.other(&Other { path, parent, name, stat: &stat, first })?;
+        }
+        self.path.truncate(above);
+        Ok(())
+    }
 }

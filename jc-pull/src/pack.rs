@@ -46,7 +46,7 @@ impl<W: Write> Visitor for Packer<W> {
         self.write(other).map_err(|e| fault(other.path, &e))
     }
 
-    fn leave(&mut self, _: &[u8], _: &Stat) -> Result<()> {
+    fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
         Ok(())
     }
 }

@@ -1,31 +1,28 @@
-//! What a layer leaves to those beneath it: directories that it uses and does not list.
+//! Directories that a layer uses and does not list, made as the layers beneath have them.
 //!
 //! overlayfs shows a merged directory with owner, mode, times and attributes of the uppermost layer
 //! that has it, so there they must be what they were beneath.
 
-use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Error, Result, strerror};
 
-use crate::beneath::{Seen, copy_metadata, is_hidden, parts, see};
+use crate::beneath::{Merged, Seen, copy_metadata};
+use crate::implied::{Implied, Node};
 use crate::sys;
 use crate::tar::Time;
+use crate::way::Way;
 
 /// Makes each of the `implied` directories of `own` as the uppermost of the layers `beneath`
-/// (the nearest first) shows it. Not if one is a symbolic link there: then it gives `false`, and the
-/// layer must be unpacked again, following it.
-pub fn settle(own: &OwnedFd, implied: &BTreeSet<Vec<u8>>, beneath: &[OwnedFd]) -> Result<bool> {
-    for path in implied {
-        let settled = settle_one(own, path, beneath).map_err(|e| {
-            let path = String::from_utf8_lossy(path);
-            Error::new(format_args!("directory /{path}: {}", strerror(&e.into())))
-        })?;
-        if !settled {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// (the nearest first) shows it. `false` if one is a symbolic link there: the layer must be unpacked
+/// again, following it.
+pub fn settle(own: &OwnedFd, implied: &Implied, beneath: &[OwnedFd]) -> Result<bool> {
+    let mut settling = Settling { implied, path: Vec::new() };
+    settling.run(own, beneath).map_err(|e| {
+        let path = settling.path.iter().map(|name| String::from_utf8_lossy(name));
+        let path = path.collect::<Vec<_>>().join("/");
+        Error::new(format_args!("directory /{path}: {}", strerror(&e.into())))
+    })
 }
 
 /// Whether a root is as it is where no layer lists it.
@@ -38,24 +35,58 @@ pub fn is_plain(root: &OwnedFd) -> rustix::io::Result<bool> {
         && sys::mtime(&stat) == Time::default())
 }
 
-fn settle_one(own: &OwnedFd, path: &[u8], beneath: &[OwnedFd]) -> rustix::io::Result<bool> {
-    // An opaque directory here, or on the way here, hides what is beneath.
-    if is_hidden(own, path)? {
-        return Ok(true);
-    }
-    let seen = see(beneath, path)?;
-    let name = parts(path).last().unwrap_or_default();
-    if seen.link_text(name)?.is_some() {
-        return Ok(false);
-    }
-    match seen {
-        Seen::Directory(theirs) => {
-            let mut mine = sys::open_dir(own, b".")?;
-            for part in parts(path) {
-                mine = sys::open_dir(&mine, part)?;
-            }
-            copy_metadata(&theirs, &mine).map(|()| true)
+struct Settling<'a> {
+    implied: &'a Implied,
+    /// The names on the way to the current directory.
+    path: Vec<&'a [u8]>,
+}
+
+impl<'a> Settling<'a> {
+    fn run(&mut self, own: &OwnedFd, beneath: &[OwnedFd]) -> rustix::io::Result<bool> {
+        let mut way = Way::new(sys::open_dir(own, b".")?);
+        let mut merged = Merged::new(beneath)?;
+        if let Some(theirs) = merged.top()
+            && self.implied.contains(Implied::ROOT)
+            && !sys::is_opaque(own)
+        {
+            copy_metadata(theirs, own)?;
         }
-        Seen::Nothing | Seen::Other(..) => Ok(true),
+        let mut todo = vec![self.inside(Implied::ROOT, own)];
+        while let Some(here) = todo.last_mut() {
+            let Some((name, node)) = here.pop() else {
+                todo.pop();
+                self.path.pop();
+                way.pop()?;
+                merged.ascend()?;
+                continue;
+            };
+            self.path.push(name);
+            let mine = sys::open_dir(way.fd(), name)?;
+            let seen = if sys::is_opaque(&mine) { Seen::Nothing } else { merged.see(name)? };
+            let is_implied = self.implied.contains(node);
+            match seen {
+                Seen::Directory(theirs) => {
+                    if is_implied {
+                        copy_metadata(&theirs, &mine)?;
+                    }
+                    todo.push(self.inside(node, &mine));
+                    way.push(mine)?;
+                    merged.descend(name)?;
+                }
+                _ if is_implied && seen.link_text(name)?.is_some() => return Ok(false),
+                // Beneath there is nothing that the directories in this one could be like.
+                Seen::Nothing | Seen::Other(..) => drop(self.path.pop()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The directories to settle in one, which is open; none in one that hides those beneath.
+    fn inside(&self, node: Node, directory: &OwnedFd) -> Vec<(&'a [u8], Node)> {
+        if sys::is_opaque(directory) {
+            Vec::new()
+        } else {
+            self.implied.children(node).rev().collect()
+        }
     }
 }

@@ -6,12 +6,14 @@ mod remove;
 mod usage;
 mod work;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result, remove_tree};
+use jc_unshare::{Context, Error, Result, Tool, remove_tree};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -58,7 +60,18 @@ pub fn default_path() -> Result<PathBuf> {
 }
 
 impl Store {
-    /// Opens the store, making it where it is not there yet, and clears away what killed pulls left.
+    /// Opens the store that a tool is given, or the default one, and sweeps it. The work of dead pulls
+    /// that cannot be removed stops no tool.
+    pub fn open_for(tool: Tool, given: Option<&Path>) -> Result<Self> {
+        sys::allow_descriptors();
+        let store = Self::open(&given.map_or_else(default_path, |path| Ok(path.to_owned()))?)?;
+        if let Err(error) = store.sweep() {
+            tool.report(&error);
+        }
+        Ok(store)
+    }
+
+    /// Opens the store, making it where it is not there yet.
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::create_dir_all(path).on("mkdir", path)?;
         let path = std::fs::canonicalize(path).on("open", path)?;
@@ -74,28 +87,36 @@ impl Store {
         };
         let (layers, sums, blobs) = (part(LAYERS)?, part(SUMS)?, part(BLOBS)?);
         let (images, tmp) = (part(IMAGES)?, part(TMP)?);
-        let store = Self { path, layers, sums, blobs, images, tmp };
-        store.sweep()?;
-        Ok(store)
+        Ok(Self { path, layers, sums, blobs, images, tmp })
     }
 
-    /// Removes the work of pulls that are dead: nobody holds its lock.
-    fn sweep(&self) -> Result<()> {
-        let swept = sys::for_each_name(&self.tmp, |name| {
-            let work = match sys::open_dir(&self.tmp, name) {
-                Ok(work) => work,
-                Err(Errno::NOENT) => return Ok(()),
-                // A file that was to lose its name at once.
-                Err(Errno::NOTDIR) => return remove_tree(&self.tmp, name),
-                Err(e) => return Err(e),
-            };
-            match rustix::fs::flock(&work, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => remove_tree(&self.tmp, name),
-                Err(Errno::WOULDBLOCK) => Ok(()),
-                Err(e) => Err(e),
+    /// Removes the work of dead pulls, which hold no lock on it. An error is about one of them, and
+    /// the others are removed all the same.
+    pub fn sweep(&self) -> Result<()> {
+        let mut swept = Ok(());
+        let listed = sys::for_each_name(&self.tmp, |name| {
+            if let Err(e) = self.sweep_one(name) {
+                let path = self.path.join(TMP).join(OsStr::from_bytes(name));
+                swept = Err(e).on("sweep", path);
             }
+            Ok(())
         });
-        swept.on("sweep", self.path.join(TMP))
+        listed.on("sweep", self.path.join(TMP)).and(swept)
+    }
+
+    fn sweep_one(&self, name: &[u8]) -> rustix::io::Result<()> {
+        let work = match sys::open_dir(&self.tmp, name) {
+            Ok(work) => work,
+            Err(Errno::NOENT) => return Ok(()),
+            // A file that was to lose its name at once.
+            Err(Errno::NOTDIR | Errno::LOOP) => return remove_tree(&self.tmp, name),
+            Err(e) => return Err(e),
+        };
+        match rustix::fs::flock(&work, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => remove_tree(&self.tmp, name),
+            Err(Errno::WOULDBLOCK) => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Where files can be made that are not to stay.

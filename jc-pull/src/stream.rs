@@ -1,6 +1,5 @@
 //! A layer's bytes on their one way: source, digest and size, decompression, diff-id, tar, files.
 
-use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use jc_unshare::{Error, Result, strerror};
 use crate::cancel::Cancel;
 use crate::compress::Decoder;
 use crate::digest::{Digest, Verify, invalid};
+use crate::implied::Implied;
 use crate::limits::Allowance;
 use crate::manifest::Descriptor;
 use crate::pipe::Pipe;
@@ -39,8 +39,8 @@ pub struct Layer {
 pub struct Fetched {
     /// Its directory.
     pub root: OwnedFd,
-    /// The directories that it uses and does not list.
-    pub implied: BTreeSet<Vec<u8>>,
+    /// The directories that the layer uses and does not list.
+    pub implied: Implied,
     /// Whether it has taken something from the layers beneath.
     pub dependent: bool,
 }

@@ -117,8 +117,13 @@ impl Record {
         if let Some(path) = line.strip_prefix(b"other ") {
             self.files.insert(path.to_vec(), None);
         } else if let Some(path) = line.strip_prefix(b"gone ") {
-            let beneath = [path, b"/"].concat();
-            self.files.retain(|known, _| known != path && !known.starts_with(&beneath));
+            self.files.remove(path);
+            // All that begins with the path and a slash: a zero is the character behind it.
+            let beneath = [path, b"/"].concat()..[path, b"0"].concat();
+            let gone: Vec<_> = self.files.range(beneath).map(|(path, _)| path.clone()).collect();
+            for path in gone {
+                self.files.remove(&path);
+            }
         } else {
             let mut fields = line.strip_prefix(b"file ")?.splitn(8, |b| *b == b' ');
             let mut next = || std::str::from_utf8(fields.next()?).ok();

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
+use rustix::process::Rlimit;
 
 use crate::tar::Time;
 
@@ -39,6 +40,15 @@ pub fn sync(fd: &OwnedFd) -> Result<()> {
 pub fn sync(_: &OwnedFd) -> Result<()> {
     rustix::fs::sync();
     Ok(())
+}
+
+/// Allows this process as many descriptors as it may have: an image of many layers needs one for each,
+/// and more than the 1024 that are usual.
+pub fn allow_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where this is not allowed, images of fewer layers can still be opened.
+    let _: Result<()> = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Opens a directory in a directory, never through a symbolic link.
@@ -147,6 +157,14 @@ pub fn xattrs(fd: impl AsFd) -> Result<Xattrs> {
         |list| rustix::fs::flistxattr(fd, list),
         |key, to| rustix::fs::fgetxattr(fd, key, to),
     )
+}
+
+/// One of an open file's extended attributes, where the file has it.
+pub fn xattr(fd: impl AsFd, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    match fill(|room| rustix::fs::fgetxattr(fd.as_fd(), key, room)) {
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        other => other.map(Some),
+    }
 }
 
 /// The names of an open file's extended attributes, overlayfs' own too.

@@ -1,63 +1,87 @@
-//! A layer's directory while it is filled: where in it the unpacker stands.
+//! A layer's directory while it is filled, and the unpacker's position in it.
 //!
-//! The way from the root to the current directory is held as a stack of fds, each opened by one
-//! component beneath the one before, never following a symbolic link. So no name in an archive can
-//! lead out, and a run of entries in one directory opens it once.
+//! Each directory on the way from the root to the current one is opened by one component beneath the
+//! one before, and no symbolic link is followed by the kernel. So no name in an archive can lead out,
+//! and a run of entries in one directory opens it once.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Error, Result, remove_tree, strerror};
 use rustix::fs::{FileType, Mode, XattrFlags};
 use rustix::io::Errno;
 
-use crate::beneath::{Seen, parts, see};
+use crate::beneath::{Merged, Seen};
+use crate::implied::{Implied, Node};
+use crate::limits::Allowance;
 use crate::sys;
 use crate::tar::{Time, acl};
+use crate::way::Way;
 
 /// As many symbolic links as Linux follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// A directory that is open.
+/// A directory on the way to the current one, or the current one.
+#[derive(Default)]
 struct Frame {
     name: Vec<u8>,
-    fd: OwnedFd,
-    /// What its modification time must be once nothing more is made in it.
+    /// The modification time for the directory once nothing more is made in it.
     mtime: Time,
-    /// Whether what is made in it takes over its group.
+    /// Whether the directory hands its group on.
     setgid: bool,
+    /// Whether the directory, or one above it, hides the layers beneath.
+    hidden: bool,
+    /// The access control list that the directory hands on, once nothing more is made in it.
+    default_acl: Option<Vec<u8>>,
+    node: Option<Node>,
 }
 
 /// The layer's directory and the way to the current one.
-pub struct Tree<'a> {
+pub struct Tree {
     root: Frame,
     below: Vec<Frame>,
-    implied: BTreeSet<Vec<u8>>,
-    /// Lists that directories hand on to what is made in them: not while an archive makes it.
-    default_acls: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The layers beneath, the nearest first; empty too while they are not known.
-    beneath: &'a [OwnedFd],
+    way: Way,
+    /// What is left for the layer.
+    pub allowance: Allowance,
+    implied: Implied,
+    /// Whether a directory of the layer hands an access control list on.
+    has_default_acls: bool,
+    /// The layers beneath; none too while they are not known.
+    beneath: Option<Merged>,
 }
 
-impl<'a> Tree<'a> {
-    /// `root` is empty and belongs to nobody else.
-    pub fn new(root: OwnedFd, beneath: &'a [OwnedFd]) -> Self {
-        let root = Frame { name: Vec::new(), fd: root, mtime: Time::default(), setgid: false };
-        let (below, default_acls) = (Vec::new(), BTreeMap::new());
-        Self { root, below, implied: BTreeSet::from([Vec::new()]), default_acls, beneath }
+/// What a name in the current directory leads to.
+enum Step {
+    Entered,
+    Link(Vec<u8>),
+    Missing,
+}
+
+impl Tree {
+    /// `root` is empty and belongs to nobody else; `beneath` are the layers beneath, the nearest first.
+    pub fn new(root: OwnedFd, beneath: &[OwnedFd], allowance: Allowance) -> Result<Self> {
+        let merged = || Merged::new(beneath).map_err(|e| Error::new(strerror(&e.into())));
+        Ok(Self {
+            root: Frame { node: Some(Implied::ROOT), ..Frame::default() },
+            below: Vec::new(),
+            way: Way::new(root),
+            allowance,
+            implied: Implied::default(),
+            has_default_acls: false,
+            beneath: if beneath.is_empty() { None } else { Some(merged()?) },
+        })
     }
 
     /// The current directory.
     pub fn fd(&self) -> &OwnedFd {
-        &self.here().fd
+        self.way.fd()
     }
 
     /// The layer's root.
     pub fn root(&self) -> &OwnedFd {
-        &self.root.fd
+        self.way.root()
     }
 
-    /// Whether what is made in the current directory takes over its group.
+    /// Whether the current directory hands its group on.
     pub fn is_setgid(&self) -> bool {
         self.here().setgid
     }
@@ -66,9 +90,22 @@ impl<'a> Tree<'a> {
         self.below.last().unwrap_or(&self.root)
     }
 
-    /// Makes the current directory the one that the components lead to from the root. Those that
-    /// are not there are made; symbolic links are followed as they would be inside the root.
+    fn here_mut(&mut self) -> &mut Frame {
+        self.below.last_mut().unwrap_or(&mut self.root)
+    }
+
+    /// Makes the current directory the one that the components lead to from the root. Absent ones
+    /// are made; symbolic links are followed as they would be inside the root.
     pub fn enter(&mut self, components: &[&[u8]]) -> Result<()> {
+        self.walk(components, true).map(drop)
+    }
+
+    /// As [`enter`](Self::enter), but makes nothing: `false` if a component is absent.
+    pub fn find(&mut self, components: &[&[u8]]) -> Result<bool> {
+        self.walk(components, false)
+    }
+
+    fn walk(&mut self, components: &[&[u8]], make: bool) -> Result<bool> {
         let shared =
             self.below.iter().zip(components).take_while(|(frame, c)| frame.name == **c).count();
         self.leave(shared)?;
@@ -77,42 +114,49 @@ impl<'a> Tree<'a> {
         let mut links = 0;
         while let Some(name) = todo.pop() {
             match name.as_slice() {
-                b"" | b"." => {}
-                b".." => self.leave(self.below.len().saturating_sub(1))?,
-                _ => {
-                    if let Some(target) = self.descend(&name)? {
-                        links += 1;
-                        if links > MAX_LINKS {
-                            return Err(self.fault("open", &name, Errno::LOOP));
-                        }
-                        if target.starts_with(b"/") {
-                            self.leave(0)?;
-                        }
-                        todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
-                    }
+                b"" | b"." => continue,
+                b".." => {
+                    self.leave(self.below.len().saturating_sub(1))?;
+                    continue;
                 }
+                _ => {}
             }
+            let target = match self.descend(&name)? {
+                Step::Entered => continue,
+                Step::Link(target) => target,
+                Step::Missing if !make => return Ok(false),
+                Step::Missing => match self.link_beneath(&name)? {
+                    Some(target) => target,
+                    None => {
+                        self.imply(&name, false)?;
+                        continue;
+                    }
+                },
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(self.fault("open", &name, Errno::LOOP));
+            }
+            self.allowance.link(target.len())?;
+            if target.starts_with(b"/") {
+                self.leave(0)?;
+            }
+            todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Goes into the directory of that name, or gives the text of the symbolic link it is.
-    fn descend(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    /// Makes the directory of that name the current one, or gives the text of a symbolic link.
+    fn descend(&mut self, name: &[u8]) -> Result<Step> {
         match sys::open_dir(self.fd(), name) {
-            Ok(fd) => self.push_existing(name, fd).map(|()| None),
-            Err(Errno::NOENT) => {
-                let text = self.see(name)?.link_text(name);
-                match text.map_err(|e| self.fault("readlink", name, e))? {
-                    Some(text) => Ok(Some(text)),
-                    None => self.imply(name, false).map(|()| None),
-                }
-            }
+            Ok(fd) => self.push_existing(name, fd).map(|()| Step::Entered),
+            Err(Errno::NOENT) => Ok(Step::Missing),
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let stat = sys::stat(self.fd(), name).map_err(|e| self.fault("stat", name, e))?;
                 if sys::file_type(&stat) == FileType::Symlink {
                     let text = rustix::fs::readlinkat(self.fd(), name, Vec::new());
                     return text
-                        .map(|text| Some(text.into_bytes()))
+                        .map(|text| Step::Link(text.into_bytes()))
                         .map_err(|e| self.fault("readlink", name, e));
                 }
                 if !sys::is_whiteout(&stat) {
@@ -120,31 +164,58 @@ impl<'a> Tree<'a> {
                 }
                 // Gone, and here again with something in it: nothing from beneath shows.
                 self.remove(name)?;
-                self.imply(name, true).map(|()| None)
+                self.imply(name, true).map(|()| Step::Entered)
             }
             Err(e) => Err(self.fault("open", name, e)),
         }
     }
 
-    /// What the layers beneath show under a name of the current directory.
-    pub fn see(&self, name: &[u8]) -> Result<Seen> {
-        let frames = || std::iter::once(&self.root).chain(&self.below);
-        if self.beneath.is_empty() || frames().any(|frame| sys::is_opaque(&frame.fd)) {
-            return Ok(Seen::Nothing);
-        }
-        see(self.beneath, &self.path_of(name)).map_err(|e| self.fault("open", name, e))
+    fn link_beneath(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.see(name)?.link_text(name).map_err(|e| self.fault("readlink", name, e))
     }
 
-    /// Goes into a directory that was there before.
+    /// What the layers beneath show under a name of the current directory.
+    pub fn see(&mut self, name: &[u8]) -> Result<Seen> {
+        if self.here().hidden {
+            return Ok(Seen::Nothing);
+        }
+        let Some(merged) = &mut self.beneath else { return Ok(Seen::Nothing) };
+        let mut below = self.below.iter().skip(merged.level());
+        let descended = below.try_for_each(|frame| merged.descend(&frame.name));
+        let seen = descended.and_then(|()| merged.see(name));
+        seen.map_err(|e| self.fault("open", name, e))
+    }
+
+    /// Makes a directory that was there before the current one.
     pub fn push_existing(&mut self, name: &[u8], fd: OwnedFd) -> Result<()> {
         let stat = rustix::fs::fstat(&fd).map_err(|e| self.fault("stat", name, e))?;
         let setgid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
-        self.below.push(Frame { name: name.to_vec(), fd, mtime: sys::mtime(&stat), setgid });
+        let mut frame = Frame { mtime: sys::mtime(&stat), setgid, ..Frame::default() };
+        if self.has_default_acls {
+            let list = take_default_acl(&fd).map_err(|e| self.fault("removexattr", name, e))?;
+            frame.default_acl = list;
+        }
+        frame.node = self.here().node.and_then(|node| self.implied.child(node, name));
+        self.push(name, fd, frame)
+    }
+
+    fn push(&mut self, name: &[u8], fd: OwnedFd, frame: Frame) -> Result<()> {
+        let opaque = || self.beneath.is_some() && sys::is_opaque(&fd);
+        let hidden = self.here().hidden || opaque();
+        self.way.push(fd).map_err(|e| self.fault("stat", name, e))?;
+        self.below.push(Frame { name: name.to_vec(), hidden, ..frame });
         Ok(())
     }
 
-    /// Makes a directory that the archive uses and has not listed, and goes into it.
+    /// Hides what the layers beneath have in the current directory.
+    pub fn set_opaque(&mut self) -> rustix::io::Result<()> {
+        self.here_mut().hidden = true;
+        sys::set_opaque(self.fd())
+    }
+
+    /// Makes a directory that the archive uses and has not listed the current one.
     fn imply(&mut self, name: &[u8], opaque: bool) -> Result<()> {
+        self.allowance.entry()?;
         let fd = self.make_directory(name, Mode::from_raw_mode(0o755))?;
         if opaque {
             sys::set_opaque(&fd).map_err(|e| self.fault("setxattr", name, e))?;
@@ -153,9 +224,21 @@ impl<'a> Tree<'a> {
         if self.is_setgid() {
             sys::reset_owner(&fd).map_err(|e| self.fault("chown", name, e))?;
         }
-        self.below.push(Frame { name: name.to_vec(), fd, mtime: Time::default(), setgid: false });
-        self.implied.insert(self.path());
-        Ok(())
+        let node = self.make_node(name);
+        self.implied.set(node, true);
+        self.push(name, fd, Frame { node: Some(node), ..Frame::default() })
+    }
+
+    /// The node of a name in the current directory, with those of the directories above it.
+    fn make_node(&mut self, name: &[u8]) -> Node {
+        let known = self.below.iter().rposition(|frame| frame.node.is_some());
+        let first = known.map_or(0, |known| known + 1);
+        let mut node = known.and_then(|known| self.below.get(known)?.node).unwrap_or(Implied::ROOT);
+        for frame in self.below.iter_mut().skip(first) {
+            node = self.implied.make(node, &frame.name);
+            frame.node = Some(node);
+        }
+        self.implied.make(node, name)
     }
 
     /// mkdir(2) and open, in the current directory.
@@ -167,49 +250,39 @@ impl<'a> Tree<'a> {
     /// The archive lists the current directory: it is as `mtime` and `setgid` say, and has that list
     /// in the end.
     pub fn list(&mut self, mtime: Time, setgid: bool, default_acl: Option<Vec<u8>>) {
-        let path = self.path();
-        self.implied.remove(&path);
-        match default_acl {
-            Some(list) => drop(self.default_acls.insert(path, list)),
-            None => drop(self.default_acls.remove(&path)),
+        if let Some(node) = self.here().node {
+            self.implied.set(node, false);
         }
-        let here = self.below.last_mut().unwrap_or(&mut self.root);
-        (here.mtime, here.setgid) = (mtime, setgid);
+        self.has_default_acls |= default_acl.is_some();
+        let here = self.here_mut();
+        (here.mtime, here.setgid, here.default_acl) = (mtime, setgid, default_acl);
     }
 
     /// Removes a name from the current directory, with all beneath it.
     pub fn remove(&mut self, name: &[u8]) -> Result<()> {
         remove_tree(self.fd(), name).map_err(|e| self.fault("remove", name, e))?;
-        let gone = self.path_of(name);
-        let beneath = [gone.as_slice(), b"/"].concat();
-        let is_gone = |path: &Vec<u8>| *path == gone || path.starts_with(&beneath);
-        self.implied.retain(|path| !is_gone(path));
-        self.default_acls.retain(|path, _| !is_gone(path));
+        if let Some(node) = self.here().node {
+            self.implied.forget(node, name);
+        }
         Ok(())
     }
 
-    /// Leaves all directories; those that the archive used and did not list, `""` being the root.
-    pub fn finish(mut self) -> Result<BTreeSet<Vec<u8>>> {
+    /// Leaves all directories; those that the archive used and did not list.
+    pub fn finish(mut self) -> Result<Implied> {
         self.leave(0)?;
-        set_mtime(&self.root)?;
-        for (path, list) in &self.default_acls {
-            self.set_default_acl(path, list).map_err(|e| self.fault("setxattr", path, e))?;
-        }
+        finish(&self.root, self.way.fd()).map_err(|e| self.fault("utimens", b".", e))?;
         Ok(self.implied)
-    }
-
-    fn set_default_acl(&self, path: &[u8], list: &[u8]) -> rustix::io::Result<()> {
-        let root = sys::open_dir(&self.root.fd, b".")?;
-        let directory = parts(path).try_fold(root, |at, part| sys::open_dir(&at, part))?;
-        rustix::fs::fsetxattr(&directory, acl::DEFAULT, list, XattrFlags::empty())
     }
 
     /// Goes up until `depth` directories beneath the root are left.
     fn leave(&mut self, depth: usize) -> Result<()> {
         while self.below.len() > depth {
-            if let Some(frame) = self.below.pop() {
-                set_mtime(&frame)?;
-            }
+            let left = self.below.last().map_or(Ok(()), |frame| finish(frame, self.way.fd()));
+            left.and_then(|()| self.way.pop()).map_err(|e| self.fault("utimens", b".", e))?;
+            self.below.pop();
+        }
+        while let Some(merged) = self.beneath.as_mut().filter(|merged| merged.level() > depth) {
+            merged.ascend().map_err(|e| Error::new(strerror(&e.into())))?;
         }
         Ok(())
     }
@@ -227,7 +300,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// What a system call on a name in the current directory failed with.
+    /// The error of a system call on a name in the current directory.
     pub fn fault(&self, operation: &str, name: &[u8], errno: Errno) -> Error {
         let path = self.path_of(name);
         let path = String::from_utf8_lossy(&path);
@@ -244,9 +317,55 @@ impl<'a> Tree<'a> {
     }
 }
 
-fn set_mtime(frame: &Frame) -> Result<()> {
-    rustix::fs::futimens(&frame.fd, &sys::timestamps(frame.mtime)).map_err(|e| {
-        let name = String::from_utf8_lossy(&frame.name);
-        Error::new(format_args!("utimens {name}: {}", strerror(&e.into())))
-    })
+/// Gives a directory what it has once nothing more is made in it.
+fn finish(frame: &Frame, fd: &OwnedFd) -> rustix::io::Result<()> {
+    if let Some(list) = &frame.default_acl {
+        rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty())?;
+    }
+    rustix::fs::futimens(fd, &sys::timestamps(frame.mtime))
+}
+
+/// Takes away the access control list that a directory hands on: new entries must not get it.
+fn take_default_acl(fd: &OwnedFd) -> rustix::io::Result<Option<Vec<u8>>> {
+    let list = sys::xattr(fd, acl::DEFAULT)?;
+    if list.is_some() {
+        rustix::fs::fremovexattr(fd, acl::DEFAULT)?;
+    }
+    Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_count_whether_an_archive_lists_or_implies_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap().into();
+        let mut tree = Tree::new(root, &[], Allowance::new(0).of_entries(5)).unwrap();
+        tree.enter(&[b"a", b"b", b"c"]).unwrap();
+        tree.enter(&[b"a", b"b"]).unwrap();
+        tree.enter(&[b"d"]).unwrap();
+        let refused = tree.enter(&[b"a", b"b", b"e", b"f"]).unwrap_err().to_string();
+        assert_eq!(refused, "more than 4194304 entries");
+    }
+
+    #[test]
+    fn implied_directories_are_those_that_are_left_and_not_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap().into();
+        let mut tree = Tree::new(root, &[], Allowance::new(0)).unwrap();
+        tree.enter(&[b"a", b"b"]).unwrap();
+        tree.enter(&[b"a"]).unwrap();
+        tree.list(Time::default(), false, None);
+        tree.enter(&[b"c", b"d"]).unwrap();
+        tree.enter(&[]).unwrap();
+        tree.remove(b"c").unwrap();
+        let implied = tree.finish().unwrap();
+        assert!(implied.contains(Implied::ROOT));
+        let a = implied.child(Implied::ROOT, b"a").unwrap();
+        assert!(!implied.contains(a));
+        assert!(implied.contains(implied.child(a, b"b").unwrap()));
+        assert_eq!(implied.children(Implied::ROOT).count(), 1);
+    }
 }

@@ -1,7 +1,6 @@
 //! A layer's tar, entry by entry, into a directory in overlayfs' format (OCI image-spec layer.md;
 //! the kernel's overlayfs.rst).
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +9,7 @@ use jc_unshare::{Error, Result, strerror};
 use rustix::fs::{AtFlags, Dev, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use crate::implied::Implied;
 use crate::limits::Allowance;
 use crate::sums::Sums;
 use crate::sys;
@@ -28,9 +28,9 @@ const AUFS: [&[u8]; 3] = [b".wh..wh.aufs", b".wh..wh.orph", b".wh..wh.plnk"];
 pub enum Unpacked {
     /// It is all there.
     Whole {
-        /// The directories that it uses and does not list, `""` being the root: they should be as
-        /// the layers beneath have them.
-        implied: BTreeSet<Vec<u8>>,
+        /// The directories that the layer uses and does not list: they must be as the layers
+        /// beneath have them.
+        implied: Implied,
         /// Whether it has taken something from the layers beneath.
         dependent: bool,
     },
@@ -45,12 +45,12 @@ pub fn unpack<R: BufRead>(
     reader: &mut Reader<R>,
     root: OwnedFd,
     beneath: Option<&[OwnedFd]>,
-    mut allowance: Allowance,
+    allowance: Allowance,
     ignore_chown: bool,
     sums: Sums,
 ) -> Result<Unpacked> {
     let mut unpacker = Unpacker {
-        tree: Tree::new(root, beneath.unwrap_or_default()),
+        tree: Tree::new(root, beneath.unwrap_or_default(), allowance)?,
         sums,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         aufs: false,
@@ -62,6 +62,7 @@ pub fn unpack<R: BufRead>(
         if ignore_chown {
             (entry.uid, entry.gid) = (0, 0);
         }
+        let allowance = &mut unpacker.tree.allowance;
         let unpacked = allowance
             .entry()
             .and_then(|()| allowance.bytes(entry.size))
@@ -76,8 +77,8 @@ pub fn unpack<R: BufRead>(
     unpacker.finish()
 }
 
-struct Unpacker<'a> {
-    tree: Tree<'a>,
+struct Unpacker {
+    tree: Tree,
     sums: Sums,
     /// Who owns what is made, before any chown(2).
     owner: (u32, u32),
@@ -88,7 +89,7 @@ struct Unpacker<'a> {
     deferred: bool,
 }
 
-impl Unpacker<'_> {
+impl Unpacker {
     fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<()> {
         check_xattrs(entry)?;
         let components = components(&entry.path)?;
@@ -112,8 +113,7 @@ impl Unpacker<'_> {
         };
         self.tree.enter(parents)?;
         if *name == OPAQUE_MARK {
-            return sys::set_opaque(self.tree.fd())
-                .map_err(|e| self.tree.fault("setxattr", name, e));
+            return self.tree.set_opaque().map_err(|e| self.tree.fault("setxattr", name, e));
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT).filter(|_| is_whiteout) {
             return self.whiteout(hidden);

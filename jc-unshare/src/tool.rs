@@ -108,7 +108,7 @@ impl Tool {
     }
 
     /// Writes the error to stderr.
-    pub(crate) fn report(self, error: &Error) {
+    pub fn report(self, error: &Error) {
         if error.kind() != Kind::Quiet {
             // When stderr is gone too there is nobody left to tell.
             let _: io::Result<()> = io::stderr().write_all(error.report(self.name).as_bytes());

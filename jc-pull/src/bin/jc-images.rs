@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use jc_pull::manage;
-use jc_unshare::Tool;
 
 fn main() -> ExitCode {
-    Tool::source("jc-images").main(manage::images)
+    manage::IMAGES.main(manage::images)
 }

@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use jc_pull::manage;
-use jc_unshare::Tool;
 
 fn main() -> ExitCode {
-    Tool::source("jc-rmi").main(manage::rmi)
+    manage::RMI.main(manage::rmi)
 }

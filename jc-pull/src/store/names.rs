@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use jc_unshare::{Context, Result};
 
 use crate::digest::Digest;
+use crate::implied::Implied;
 use crate::settle;
 use crate::stream::Fetched;
 
@@ -38,8 +39,8 @@ impl LayerNames {
 
     /// The layer's own name, if what it does not list is at most a root that is plain beneath too.
     pub fn settled<'a>(&'a self, layer: &Fetched, beneath: Option<&OwnedFd>) -> Result<&'a str> {
-        let only_root = layer.implied.iter().all(Vec::is_empty);
-        let plain = layer.implied.is_empty() || only_root && plain_beneath(beneath)?;
+        let root = layer.implied.contains(Implied::ROOT);
+        let plain = !layer.implied.beneath_root() && (!root || plain_beneath(beneath)?);
         Ok(if plain && !layer.dependent { &self.alone } else { &self.chained })
     }
 

@@ -1,13 +1,13 @@
 //! How much of the disk layers take.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use jc_unshare::{Context, Result};
-use rustix::fs::FileType;
+use jc_unshare::Result;
+use rustix::fs::Stat;
 
 use super::{ImageEntry, Store};
-use crate::sys;
+use crate::merge::{Other, Visitor, walk};
 
 /// One image's share of the disk, in bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -28,13 +28,11 @@ impl Store {
         }
         let mut sizes = BTreeMap::new();
         for layer in users.keys() {
-            let size = match self.layer(layer)? {
-                Some(root) => {
-                    size(&root, &mut BTreeSet::new()).on("read", self.layer_path(layer))?
-                }
-                None => 0,
-            };
-            sizes.insert(*layer, size);
+            let mut size = Size::default();
+            if let Some(root) = self.layer(layer)? {
+                walk(&[root], &mut size).map_err(|e| e.context(format_args!("layer {layer}")))?;
+            }
+            sizes.insert(*layer, size.0);
         }
         let usage = |image: &ImageEntry| {
             let mut usage = Usage::default();
@@ -49,22 +47,30 @@ impl Store {
     }
 }
 
-/// What stat(2) says of all in a directory, files with several names once.
-fn size(directory: &OwnedFd, seen: &mut BTreeSet<u64>) -> rustix::io::Result<u64> {
-    let mut sum = 0;
-    let mut below = Vec::new();
-    sys::for_each_name(directory.as_fd(), |name| {
-        let stat = sys::stat(directory, name)?;
-        if stat.st_nlink == 1 || seen.insert(stat.st_ino) {
-            sum += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
-        }
-        if sys::file_type(&stat) == FileType::Directory {
-            below.push(name.to_vec());
+/// Adds what stat(2) says of all in a layer, files with several names once.
+#[derive(Default)]
+struct Size(u64);
+
+impl Size {
+    fn add(&mut self, stat: &Stat) {
+        self.0 += u64::try_from(stat.st_blocks).unwrap_or_default() * 512;
+    }
+}
+
+impl Visitor for Size {
+    fn directory(&mut self, _: &[u8], _: &OwnedFd, stat: &Stat) -> Result<()> {
+        self.add(stat);
+        Ok(())
+    }
+
+    fn other(&mut self, entry: &Other<'_>) -> Result<()> {
+        if entry.first.is_none() {
+            self.add(entry.stat);
         }
         Ok(())
-    })?;
-    for name in below {
-        sum += size(&sys::open_dir(directory, &name)?, seen)?;
     }
-    Ok(sum)
+
+    fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
+        Ok(())
+    }
 }

@@ -53,12 +53,11 @@ mod linux {
         Ok(())
     }
 
-    /// Opens a directory beneath `root`, only to refer to it. Symbolic links on the way lead where
-    /// they would if `root` were the root.
+    /// Opens a directory beneath `root`, only to refer to it. `ELOOP` if a symbolic link is on the way.
     pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
         let path = if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') };
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
     }
 
@@ -129,7 +128,7 @@ mod elsewhere {
         Ok(())
     }
 
-    /// Opens a directory beneath `root`. Symbolic links on the way are an error.
+    /// Opens a directory beneath `root`. `ELOOP` or `ENOTDIR` if a symbolic link is on the way.
     pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
         parts.iter().try_fold(open_dir(root, b".")?, |at, part| open_dir(&at, part))
     }

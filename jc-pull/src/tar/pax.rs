@@ -1,12 +1,13 @@
 //! pax extended headers: records `LENGTH KEY=VALUE\n` (POSIX.1-2001 pax, "Extended Header").
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::sparse::{self, Piece};
 use super::{Time, acl};
 use crate::digest::invalid;
 
-/// What the records say about the next entry, or from a global header about all that follow.
+/// What the records say about the next entry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Pax {
     pub path: Option<Vec<u8>>,
@@ -15,7 +16,7 @@ pub struct Pax {
     pub uid: Option<u64>,
     pub gid: Option<u64>,
     pub mtime: Option<Time>,
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub sparse: Sparse,
 }
 
@@ -63,7 +64,7 @@ impl Pax {
                     return self.sparse.set(key, value);
                 }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.set_xattr(name, value.to_vec());
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
                 }
                 // Other keys (atime, ctime, uname, comment) say nothing that a layer keeps.
             }
@@ -74,14 +75,9 @@ impl Pax {
     fn set_acl(&mut self, name: &[u8], text: &[u8]) -> Option<()> {
         let value = acl::encode(text)?;
         if !value.is_empty() {
-            self.set_xattr(name, value);
+            self.xattrs.insert(name.to_vec(), value);
         }
         Some(())
-    }
-
-    fn set_xattr(&mut self, name: &[u8], value: Vec<u8>) {
-        self.xattrs.retain(|(known, _)| known != name);
-        self.xattrs.push((name.to_vec(), value));
     }
 }
 
@@ -169,7 +165,7 @@ mod tests {
         assert_eq!(pax.path.as_deref(), Some(b"b\nc".as_slice()));
         assert_eq!(pax.size, Some(10));
         let pax = read(b"28 SCHILY.xattr.user.x=\0\n=\n\n14 comment=hi\n").unwrap();
-        assert_eq!(pax.xattrs, [(b"user.x".to_vec(), b"\0\n=\n".to_vec())]);
+        assert_eq!(pax.xattrs, BTreeMap::from([(b"user.x".to_vec(), b"\0\n=\n".to_vec())]));
         assert_eq!(read(b"10 path=a\n8 path=\n").unwrap().path, None);
         assert_eq!(
             read(b"10 path=a\n9 path=\n\n").unwrap().path.as_deref(),

@@ -63,27 +63,33 @@ pub fn read_pairs(text: &[u8], separator: u8) -> Option<Vec<Piece>> {
 pub fn read_leading(
     mut next_block: impl FnMut() -> io::Result<[u8; BLOCK]>,
 ) -> io::Result<Vec<Piece>> {
+    /// The digits of the largest number, and the end of the line.
+    const MAX_LINE: usize = 21;
     let malformed = || invalid("a malformed sparse map");
-    let mut text = Vec::new();
-    let mut wanted = None;
+    let (mut count, mut offset, mut pieces) = (None, None, Vec::new());
+    let mut line = Vec::new();
     loop {
-        let lines = text.iter().filter(|b| **b == b'\n').count();
-        if lines > 0 && wanted.is_none() {
-            let first = text.split(|b| *b == b'\n').next().unwrap_or_default();
-            let count = super::pax::decimal(first).and_then(|n| usize::try_from(n).ok());
-            let count = count.filter(|n| *n <= MAX_PIECES).ok_or_else(malformed)?;
-            wanted = Some(1 + 2 * count);
-        }
-        match wanted {
-            Some(wanted) if lines >= wanted => {
-                let used: Vec<&[u8]> = text.split(|b| *b == b'\n').take(wanted).skip(1).collect();
-                if used.is_empty() {
-                    return Ok(Vec::new());
+        for byte in next_block()? {
+            if byte != b'\n' {
+                line.push(byte);
+                if line.len() > MAX_LINE {
+                    return Err(malformed());
                 }
-                return read_pairs(&used.join(&b'\n'), b'\n').ok_or_else(malformed);
+                continue;
             }
-            None if !text.is_empty() => return Err(malformed()),
-            _ => text.extend_from_slice(&next_block()?),
+            let number = super::pax::decimal(&line).ok_or_else(malformed)?;
+            line.clear();
+            match (count, offset.take()) {
+                (None, _) => count = Some(number),
+                (_, None) => offset = Some(number),
+                (_, Some(offset)) => push(&mut pieces, Piece { offset, length: number })?,
+            }
+            if count == Some(pieces.len() as u64) {
+                return Ok(pieces);
+            }
+        }
+        if count.is_none_or(|count| count > MAX_PIECES as u64) {
+            return Err(malformed());
         }
     }
 }

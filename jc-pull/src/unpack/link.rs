@@ -10,7 +10,7 @@ use super::{Unpacker, WHITEOUT, components, is_aufs, unsaved};
 use crate::beneath::{Seen, copy_up};
 use crate::sys;
 
-impl Unpacker<'_> {
+impl Unpacker {
     /// The directory that holds a hard link's target, and the target's name in it.
     pub(super) fn target(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let text = String::from_utf8_lossy(path);
@@ -22,25 +22,38 @@ impl Unpacker<'_> {
         if components.iter().skip(is_aufs(&components).into()).any(|c| c.starts_with(WHITEOUT)) {
             return Err(context(Error::new("a whiteout")));
         }
-        match self.own_target(name, parents) {
-            Ok(directory) => Ok((directory, name.to_vec())),
-            Err(Errno::NOENT) if self.may_defer => {
+        match self.own_target(name, parents).map_err(context)? {
+            Some(directory) => Ok((directory, name.to_vec())),
+            None if self.may_defer => {
                 self.deferred = true;
                 Err(context(Error::new("not in this layer")))
             }
-            Err(Errno::NOENT) => self
+            None => self
                 .copy_target(name, parents)
                 .and_then(|()| Ok((self.tree.fd().try_clone().op("dup")?, name.to_vec())))
                 .map_err(context),
-            Err(e) => Err(context(Error::new(strerror(&e.into())))),
         }
     }
 
     /// The target's directory, if this layer has the target.
-    fn own_target(&self, name: &[u8], parents: &[&[u8]]) -> rustix::io::Result<OwnedFd> {
-        let directory = sys::open_beneath(self.tree.root(), parents)?;
-        let stat = sys::stat(&directory, name)?;
-        if sys::is_whiteout(&stat) { Err(Errno::NOENT) } else { Ok(directory) }
+    fn own_target(&mut self, name: &[u8], parents: &[&[u8]]) -> Result<Option<OwnedFd>> {
+        let directory = match sys::open_beneath(self.tree.root(), parents) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            // A symbolic link on the way. The tree follows links at a cost that has a bound.
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                if !self.tree.find(parents)? {
+                    return Ok(None);
+                }
+                self.tree.fd().try_clone().op("dup")?
+            }
+            Err(e) => return Err(Error::new(strerror(&e.into()))),
+        };
+        match sys::stat(&directory, name) {
+            Ok(stat) if !sys::is_whiteout(&stat) => Ok(Some(directory)),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(Error::new(strerror(&e.into()))),
+        }
     }
 
     /// Takes the target over from the layers beneath, as overlayfs does for link(2), into the

@@ -1,0 +1,97 @@
+//! The directories that a layer uses and does not list.
+
+use std::collections::BTreeMap;
+
+/// A directory of the layer in [`Implied`].
+pub type Node = u32;
+
+/// The tree of the directories that a layer uses and does not list, with the directories on the way to
+/// them. A path would cost its length for each directory on it.
+pub struct Implied {
+    /// Whether the directory is implied, by node; the root is node 0.
+    implied: Vec<bool>,
+    children: BTreeMap<(Node, Vec<u8>), Node>,
+}
+
+impl Default for Implied {
+    /// A layer that lists nothing.
+    fn default() -> Self {
+        Self { implied: vec![true], children: BTreeMap::new() }
+    }
+}
+
+impl Implied {
+    /// The root of a layer that lists nothing.
+    pub const ROOT: Node = 0;
+
+    /// The node of a name in a directory, if it has one.
+    pub fn child(&self, parent: Node, name: &[u8]) -> Option<Node> {
+        self.children.get(&(parent, name.to_vec())).copied()
+    }
+
+    /// The nodes in a directory, by name.
+    pub fn children(&self, parent: Node) -> impl DoubleEndedIterator<Item = (&[u8], Node)> {
+        let range = self.children.range((parent, Vec::new())..(parent + 1, Vec::new()));
+        range.map(|((_, name), node)| (name.as_slice(), *node))
+    }
+
+    /// The node of a name in a directory, made where it is absent.
+    pub fn make(&mut self, parent: Node, name: &[u8]) -> Node {
+        // A layer has less than 2^32 entries (MAX_ENTRIES).
+        let next = Node::try_from(self.implied.len()).unwrap_or(Node::MAX);
+        let node = *self.children.entry((parent, name.to_vec())).or_insert(next);
+        if node == next {
+            self.implied.push(false);
+        }
+        node
+    }
+
+    /// Says whether a directory is implied.
+    pub fn set(&mut self, node: Node, implied: bool) {
+        if let Some(known) = self.implied.get_mut(node as usize) {
+            *known = implied;
+        }
+    }
+
+    /// Whether a directory is implied.
+    pub fn contains(&self, node: Node) -> bool {
+        self.implied.get(node as usize) == Some(&true)
+    }
+
+    /// Whether a directory other than the root is implied.
+    pub fn beneath_root(&self) -> bool {
+        self.implied.iter().skip(1).any(|implied| *implied)
+    }
+
+    /// Forgets a name with all beneath it.
+    pub fn forget(&mut self, parent: Node, name: &[u8]) {
+        let mut gone: Vec<Node> =
+            self.children.remove(&(parent, name.to_vec())).into_iter().collect();
+        while let Some(node) = gone.pop() {
+            self.set(node, false);
+            let names: Vec<Vec<u8>> = self.children(node).map(|(name, _)| name.to_vec()).collect();
+            gone.extend(names.into_iter().filter_map(|name| self.children.remove(&(node, name))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_forgotten_with_all_beneath_it_and_nothing_else() {
+        let mut implied = Implied::default();
+        let a = implied.make(Implied::ROOT, b"a");
+        let b = implied.make(a, b"b");
+        let ab = implied.make(Implied::ROOT, b"ab");
+        assert_eq!(implied.make(a, b"b"), b);
+        assert!(!implied.beneath_root());
+        implied.set(b, true);
+        implied.set(ab, true);
+        implied.forget(Implied::ROOT, b"a");
+        assert_eq!((implied.contains(b), implied.contains(ab)), (false, true));
+        assert_eq!(implied.children(Implied::ROOT).collect::<Vec<_>>(), [(b"ab".as_slice(), ab)]);
+        assert_eq!(implied.child(a, b"b"), None);
+    }
+}

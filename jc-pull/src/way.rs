@@ -1,0 +1,113 @@
+//! A position in a directory tree whose depth is bounded by memory, not by RLIMIT_NOFILE.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::Stat;
+use rustix::io::{Errno, Result};
+
+use crate::sys;
+
+/// Directories above the current one whose descriptors stay open. A tree of an ordinary depth needs
+/// no `..`.
+const WINDOW: usize = 16;
+
+/// The way from a root to the current directory.
+pub struct Way {
+    current: OwnedFd,
+    /// The directories above the current one, the root first.
+    above: Vec<Above>,
+}
+
+enum Above {
+    Open(OwnedFd),
+    /// Device and inode of a directory that `..` opens again.
+    Closed(u64, u64),
+}
+
+impl Way {
+    /// Begins at a root.
+    pub fn new(root: OwnedFd) -> Self {
+        Self { current: root, above: Vec::new() }
+    }
+
+    /// The current directory.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.current
+    }
+
+    /// The root, whose descriptor stays open.
+    pub fn root(&self) -> &OwnedFd {
+        match self.above.first() {
+            Some(Above::Open(root)) => root,
+            _ => &self.current,
+        }
+    }
+
+    /// Makes a directory in the current one the current one.
+    pub fn push(&mut self, child: OwnedFd) -> Result<()> {
+        self.above.push(Above::Open(std::mem::replace(&mut self.current, child)));
+        let outside = self.above.len().saturating_sub(WINDOW);
+        match self.above.get_mut(outside) {
+            Some(above) if outside > 0 => above.close(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the directory above the current one the current one. At the root nothing happens.
+    /// `ESTALE` if somebody has moved the current directory elsewhere.
+    pub fn pop(&mut self) -> Result<()> {
+        self.current = match self.above.pop() {
+            Some(Above::Open(fd)) => fd,
+            Some(Above::Closed(device, inode)) => {
+                let fd = sys::open_dir(&self.current, b"..")?;
+                if identity(&rustix::fs::fstat(&fd)?) != (device, inode) {
+                    return Err(Errno::STALE);
+                }
+                fd
+            }
+            None => return Ok(()),
+        };
+        Ok(())
+    }
+}
+
+impl Above {
+    fn close(&mut self) -> Result<()> {
+        if let Self::Open(fd) = self {
+            let (device, inode) = identity(&rustix::fs::fstat(&*fd)?);
+            *self = Self::Closed(device, inode);
+        }
+        Ok(())
+    }
+}
+
+/// Device and inode, whose types differ between platforms.
+#[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_moved_away_leads_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = "d/".repeat(WINDOW * 2);
+        fs::create_dir_all(dir.path().join(&deep)).unwrap();
+        let mut way = Way::new(File::open(dir.path()).unwrap().into());
+        for _ in 0..WINDOW * 2 {
+            way.push(sys::open_dir(way.fd(), b"d").unwrap()).unwrap();
+        }
+        for _ in 0..WINDOW + 2 {
+            way.pop().unwrap();
+        }
+        // The directory above the current one is outside the window, and has another in its place.
+        let current = "d/".repeat(WINDOW - 2);
+        fs::rename(dir.path().join(current), dir.path().join("moved")).unwrap();
+        assert_eq!(way.pop().unwrap_err(), Errno::STALE);
+    }
+}
