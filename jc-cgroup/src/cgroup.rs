@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jc_unshare::hints::advise;
 use jc_unshare::namespaces::Kind;
+use jc_unshare::program::Program;
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Error, Result, exec, require_program};
 
@@ -70,7 +71,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     if args.exec {
         sweep(PATIENCE)?;
-        group.join(None)?;
+        group.join()?;
         return Err(exec::exec(&args.program));
     }
     let start = Instant::now();
@@ -97,11 +98,8 @@ fn supervise(
     sweep: impl FnOnce(Duration) -> Result<()>,
 ) -> Result<Exit> {
     let flags = if args.pid { Kind::Pid.flag() } else { 0 };
-    let child = spawn_program(TOOL, flags, group.v2(), |_| match group.join(Some(Version::V1)) {
-        Ok(()) => exec::exec(&args.program),
-        Err(error) => error,
-    })
-    .map_err(advise(flags))?;
+    let program = Program::new(&args.program)?.after(group.steps(Version::V1)?);
+    let child = spawn_program(TOOL, flags, group.v2(), program).map_err(advise(flags))?;
     // While the program starts. What others have left is no failure of this one, nor to keep it from
     // its signals for long.
     let _: Result<()> = sweep(Duration::from_millis(20));

@@ -8,12 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use jc_unshare::program::Step;
 use jc_unshare::{Context, Error, Kind, Result, id};
 use rustix::fs::{Access, FlockOperation, access, flock};
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enable, enter, inherit_cpuset, parent};
+use crate::place::{enable, enter, inherit_cpuset, parent, step_into};
 use crate::remove::{PATIENCE, children, clear, sweep_one};
 use crate::setting::Setting;
 
@@ -99,11 +100,15 @@ impl Group {
         Some(part.directory.as_fd())
     }
 
-    /// Moves the calling process into the directories of this version, and of all versions if none
-    /// is given.
-    pub fn join(&self, version: Option<Version>) -> Result<()> {
-        let of_version = |part: &&Part| version.is_none_or(|version| part.version == version);
-        self.parts.iter().filter(of_version).try_for_each(|part| enter(part.version, &part.path))
+    /// Moves the calling process into the group.
+    pub fn join(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|part| enter(part.version, &part.path))
+    }
+
+    /// The steps that move a child into the directories of this version.
+    pub fn steps(&self, version: Version) -> Result<Vec<Step>> {
+        let parts = self.parts.iter().filter(|part| part.version == version);
+        parts.map(|part| step_into(version, &part.path)).collect()
     }
 
     /// Kills what is left in the group and removes it, in all hierarchies even if one fails.

@@ -1,11 +1,12 @@
 //! Where in a hierarchy a group is made: below `--parent`, else the nearest ancestor of the caller's
 //! own group that was delegated to it, else at the top.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::program::Step;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{Access, access, getxattr};
 
@@ -129,14 +130,29 @@ fn make_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Moves this process, which must have one thread, into a group. In version 1 by that thread: to move a
-/// whole process the kernel may wait for an RCU grace period.
+/// Moves this process, which must have one thread, into a group.
 pub fn enter(version: Version, group: &Path) -> Result<()> {
-    let file = group.join(match version {
+    let file = members(version, group);
+    fs::write(&file, SELF).on("write", &file)
+}
+
+/// The same as a step of a child.
+pub fn step_into(version: Version, group: &Path) -> Result<Step> {
+    let path = members(version, group);
+    let file = File::options().write(true).open(&path).on("open", &path)?;
+    Ok(Step::write(file.into(), SELF, &path))
+}
+
+/// What stands for the process that writes it.
+const SELF: &str = "0";
+
+/// The file that takes new members. In version 1 the thread moves: to move a whole process the kernel may
+/// wait for an RCU grace period.
+fn members(version: Version, group: &Path) -> PathBuf {
+    group.join(match version {
         Version::V1 => "tasks",
         Version::V2 => "cgroup.procs",
-    });
-    fs::write(&file, "0").on("write", &file)
+    })
 }
 
 /// A new v1 cpuset takes no process before it has CPUs and memory: those of the group above.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use jc_unshare::namespaces::{loopback_up, unshare};
+use jc_unshare::program::Program;
 use jc_unshare::supervise::spawn_program;
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result, exec};
@@ -178,7 +179,7 @@ fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
     let Host { netfilter, route, lock, late, .. } = host;
     drop(lock);
     let late = late.map(|late| (late, route));
-    let child = spawn_program(TOOL, 0, None, |_| exec::exec(&args.program))?;
+    let child = spawn_program(TOOL, 0, None, Program::new(&args.program)?)?;
     let mut keep = vec![netfilter.as_fd()];
     keep.extend(late.iter().flat_map(|(late, route)| [late.as_fd(), route.as_fd()]));
     keep.extend(held.sockets.iter().map(AsFd::as_fd));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::process::{Process, ends_within};
+use jc_unshare::program::Program;
 use jc_unshare::supervise::{Exit, spawn_program};
-use jc_unshare::{Error, Kind, Result, Tool, exec, id};
+use jc_unshare::{Error, Result, Tool, id};
 
 use crate::chain::Chain;
 use crate::compose::PID;
@@ -86,9 +87,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
 }
 
 fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
-    let child = spawn_program(TOOL, 0, None, |_| {
-        Error::with_kind(Kind::Failed, exec::exec(&chain.argv()))
-    })?;
+    let child = spawn_program(TOOL, 0, None, Program::new(&chain.argv())?.required())?;
     let exit = child.wait()?;
     let payload = state.process("process").and_then(Process::open);
     let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));

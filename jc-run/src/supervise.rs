@@ -3,19 +3,19 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use jc_unshare::process::Process;
+use jc_unshare::program::Program;
 use jc_unshare::supervise::{Exit, spawn_program};
-use jc_unshare::{Context, Error, Kind, Result, exec, sys};
+use jc_unshare::{Context, Result};
+use nix::libc::{STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO};
 use rustix::fs::{Mode, OFlags, fchmod};
-use rustix::io::{FdFlags, dup2, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
 
 use crate::TOOL;
@@ -111,13 +111,10 @@ impl Container {
         let flags = OFlags::NONBLOCK.bits() as i32;
         let fifo = File::options().read(true).custom_flags(flags).open(&path).on("open", &path)?;
         let (outputs, pipes) = self.outputs(stdio)?;
-        let child = spawn_program(TOOL, 0, None, |_| match self.redirect(stdio, &pipes) {
-            // The payload was not even looked for yet.
-            Ok(()) => Error::with_kind(Kind::Failed, exec::exec(&self.plan.chain.argv())),
-            Err(error) => error,
-        })?;
-        // The pipes end when nobody in the container holds them any more.
-        drop(pipes);
+        // The chain belongs to this tool: the payload is not even looked for yet.
+        let mut chain = Program::new(&self.plan.chain.argv())?.required();
+        self.redirect(stdio, pipes, &mut chain)?;
+        let child = spawn_program(TOOL, 0, None, chain)?;
         // While the chain starts.
         if let Err(error) = self.settle() {
             // What came first is the one to tell.
@@ -195,13 +192,16 @@ impl Container {
         Ok((Outputs::new(read, console)?, written))
     }
 
-    /// Gives this process, which is to become the chain, the payload's stdin, stdout and stderr, and
-    /// the files that links write.
-    fn redirect(&self, stdio: Stdio, pipes: &[OwnedFd]) -> Result<()> {
+    /// Gives the chain the payload's stdin, stdout and stderr, and the files that links write. The pipes
+    /// then end when nobody in the container holds them any more.
+    fn redirect(&self, stdio: Stdio, pipes: Vec<OwnedFd>, chain: &mut Program) -> Result<()> {
         for (number, name) in &self.plan.handed {
-            hand_down(&self.path(name), *number)?;
+            let path = self.path(name);
+            let file = File::options().append(true).create(true).mode(0o600).open(&path);
+            chain.inherit(file.on("open", &path)?.into(), *number as RawFd);
         }
-        let Some((stderr, stdout)) = pipes.split_first() else { return Ok(()) };
+        let mut pipes = pipes.into_iter();
+        let Some(stderr) = pipes.next() else { return Ok(()) };
         let stdin = match stdio {
             Stdio::LogsAndFifo => self.path("stdin"),
             _ => "/dev/null".into(),
@@ -211,8 +211,14 @@ impl Container {
         }
         // For writing too, so that a FIFO never ends.
         let stdin = File::options().read(true).write(true).open(&stdin).on("open", &stdin)?;
-        dup2_stdout(stdout.first().map_or(stdin.as_fd(), AsFd::as_fd)).op("dup2")?;
-        dup2_stdin(stdin).and_then(|()| dup2_stderr(stderr)).op("dup2")
+        let stdout = match pipes.next() {
+            Some(pipe) => pipe,
+            None => stdin.try_clone().op("dup stdin")?.into(),
+        };
+        chain.inherit(stdin.into(), STDIN_FILENO);
+        chain.inherit(stdout, STDOUT_FILENO);
+        chain.inherit(stderr, STDERR_FILENO);
+        Ok(())
     }
 
     /// Notes how it ended, and says that as an event does.
@@ -246,21 +252,6 @@ impl Container {
         }
         json!({ "code": code, "signal": signal, "oom": oom.unwrap_or(false) })
     }
-}
-
-/// Opens a file as this descriptor, for the programs that this process becomes.
-fn hand_down(path: &Path, number: u32) -> Result<()> {
-    let file = File::options().append(true).create(true).mode(0o600).open(path).on("open", path)?;
-    // It may itself have the number. The exec closes it if not.
-    let file = ManuallyDrop::new(file);
-    // The lowest that is free from there on. If that is another one, this is open, and whose it was
-    // execs in a moment.
-    let copy = ManuallyDrop::new(fcntl_dupfd_cloexec(&*file, number as RawFd).op("F_DUPFD")?);
-    if copy.as_raw_fd() as u32 == number {
-        return fcntl_setfd(&*copy, FdFlags::empty()).op("F_SETFD");
-    }
-    let mut place = ManuallyDrop::new(sys::take_fd(number).on("take descriptor for", path)?);
-    dup2(&*copy, &mut place).op("dup2")
 }
 
 /// Notes that the payload runs.

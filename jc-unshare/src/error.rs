@@ -56,6 +56,12 @@ impl Error {
         Self::with_kind(Kind::Quiet, "")
     }
 
+    /// Changes which failure it is.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// Adds the line that says what would help. An earlier hint, nearer to the cause, stays.
     #[must_use]
     pub fn hint(mut self, hint: impl Display) -> Self {

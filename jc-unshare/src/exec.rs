@@ -50,7 +50,7 @@ fn try_replace(command: &mut Command) -> io::Error {
     command.exec()
 }
 
-fn failure(program: &OsStr, error: &io::Error) -> Error {
+pub(crate) fn failure(program: &OsStr, error: &io::Error) -> Error {
     let kind = match error.raw_os_error() {
         _ if error.kind() == ErrorKind::NotFound => Kind::NotFound,
         None => Kind::Usage, // a NUL byte in an argument
@@ -68,11 +68,7 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
         return Ok(name.into());
     }
     let mut refused = false;
-    for directory in env::split_paths(path.unwrap_or(OsStr::new(DEFAULT_PATH))) {
-        let candidate = match directory.as_os_str().is_empty() {
-            true => Path::new(".").join(name),
-            false => directory.join(name),
-        };
+    for candidate in candidates(name, path) {
         match executable(&candidate) {
             Some(true) => return Ok(candidate),
             Some(false) => refused = true,
@@ -81,6 +77,16 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
     }
     let errno = if refused { Errno::EACCES } else { Errno::ENOENT };
     Err(failure(name, &errno.into()))
+}
+
+/// The paths where execvp(3) looks for a program, in order.
+pub(crate) fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
+    let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
+    let candidate = |directory: PathBuf| match directory.as_os_str().is_empty() {
+        true => Path::new(".").join(name),
+        false => directory.join(name),
+    };
+    env::split_paths(path).map(candidate).collect()
 }
 
 /// Where another tool of jc is: beside this program, else where PATH finds it. Called by that, it need

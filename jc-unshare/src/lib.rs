@@ -26,6 +26,8 @@ pub mod namespaces;
 mod next;
 #[cfg(target_os = "linux")]
 pub mod process;
+#[cfg(target_os = "linux")]
+pub mod program;
 #[cfg(feature = "record")]
 pub mod record;
 mod remove_tree;
@@ -46,7 +48,7 @@ pub mod unshare;
 
 #[cfg(all(target_os = "linux", target_env = "musl"))]
 #[global_allocator]
-static HEAP: sys::Heap = sys::Heap::new();
+static HEAP: sys::heap::Heap = sys::heap::Heap::new();
 
 pub use error::{Absent, Context, Error, Kind, Result, exists, read_at_most, strerror};
 #[cfg(target_os = "linux")]

@@ -1,13 +1,13 @@
 //! Dying with one's parent, however early it dies.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::error::{Context, Error, Result};
-use crate::next::can_be_read;
+use crate::error::{Context, Result};
+use crate::program::Step;
+use crate::sys::vfork::Call;
 
 /// What ties a child to its parent: a pipe whose other end only the parent holds.
 pub struct Lifeline(OwnedFd);
@@ -21,13 +21,15 @@ impl Lifeline {
 
     /// Arms PR_SET_PDEATHSIG without its race: files are closed before children are told of a death
     /// (do_exit: exit_files, then exit_notify), so a parent that died too early for the signal has
-    /// already hung up the pipe. To be called again after a change of credentials, which disarms it.
+    /// already hung up the pipe. To be called again after a change of credentials, which disarms the
+    /// signal. Ends this process if the parent is dead.
     pub fn hold(&self, signal: Signal) -> Result<()> {
-        set_pdeathsig(signal).op("PR_SET_PDEATHSIG")?;
-        match can_be_read(self.0.as_fd())? {
-            false => Ok(()),
-            // Of what it failed it has told, and who killed it knows.
-            true => Err(Error::quiet()),
-        }
+        self.step(signal).make()
+    }
+
+    /// The same as a step of a child. It refers to the pipe by number.
+    pub(crate) fn step(&self, signal: Signal) -> Step {
+        let call = Call::DieWithParent(self.0.as_raw_fd(), signal as i32);
+        Step::new(call, "PR_SET_PDEATHSIG", "")
     }
 }

@@ -1,14 +1,18 @@
 //! The eight kinds of namespaces, and making new ones.
 
+use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use nix::libc;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::hints::advise;
+use crate::program::Step;
+use crate::sys::vfork::Call;
 use crate::sys::{self, clone};
 
 /// A kind of namespace (namespaces(7)).
@@ -189,44 +193,54 @@ pub enum Propagation {
     Unchanged,
 }
 
-/// Sets the propagation of all mounts of the mount namespace that the caller has made.
-pub fn set_propagation(propagation: Propagation) -> Result<()> {
-    let flags = match propagation {
-        Propagation::Private => MountPropagationFlags::PRIVATE,
-        Propagation::Slave => MountPropagationFlags::DOWNSTREAM,
-        Propagation::Shared => MountPropagationFlags::SHARED,
-        Propagation::Unchanged => return Ok(()),
-    };
-    mount_change("/", flags | MountPropagationFlags::REC).on("set propagation", "/")
-}
+/// Steps that set up new namespaces, by the process that is in them. Each names the namespace that it
+/// must be in: elsewhere it would change the host.
+pub mod steps {
+    use super::*;
 
-/// Mounts a procfs of the present PID namespace, in the mount namespace that the caller has made.
-pub fn mount_proc(target: &Path) -> Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", target, "proc", flags, None).on("mount proc on", target)
-}
+    /// Sets the propagation of all mounts of the mount namespace.
+    pub fn propagation(propagation: Propagation) -> Option<Step> {
+        let flags = match propagation {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Slave => libc::MS_SLAVE,
+            Propagation::Shared => libc::MS_SHARED,
+            Propagation::Unchanged => return None,
+        };
+        Some(Step::new(Call::Propagate(flags | libc::MS_REC), "set propagation", "/"))
+    }
 
-/// Brings loopback up, in the network namespace that the caller has made.
-pub fn loopback_up() -> Result<()> {
-    sys::loopback_up().op("set lo up")
+    /// Mounts a procfs of the PID namespace in the mount namespace.
+    pub fn mount_proc(target: &Path) -> Result<Step> {
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        let path = CString::new(target.as_os_str().as_bytes()).on("mount proc on", target)?;
+        Ok(Step::new(Call::Mount(c"proc".to_owned(), path, flags), "mount proc on", target))
+    }
+
+    /// Brings loopback up in the network namespace.
+    pub fn loopback_up() -> Step {
+        Step::new(Call::LoopbackUp, "set lo up", "")
+    }
+
+    /// Sets the host name in the UTS namespace.
+    pub fn host_name(name: &str) -> Step {
+        Step::new(Call::HostName(name.into()), "sethostname", name).hint(too_long(name))
+    }
+
+    /// Sets the NIS domain name in the UTS namespace.
+    pub fn domain_name(name: &str) -> Step {
+        Step::new(Call::DomainName(name.into()), "setdomainname", name).hint(too_long(name))
+    }
+
+    fn too_long(name: &str) -> Option<String> {
+        let is_too_long = name.len() > HOST_NAME_MAX;
+        is_too_long.then(|| format!("it has at most {HOST_NAME_MAX} bytes"))
+    }
 }
 
 /// gethostname(2): the longest name, in bytes; also for the domain name.
 const HOST_NAME_MAX: usize = 64;
 
-/// Sets the host name, in the UTS namespace that the caller has made.
-pub fn set_hostname(name: &str) -> Result<()> {
-    rustix::system::sethostname(name.as_bytes()).on("sethostname", name).map_err(too_long(name))
-}
-
-/// Sets the NIS domain name, in the UTS namespace that the caller has made.
-pub fn set_domainname(name: &str) -> Result<()> {
-    rustix::system::setdomainname(name.as_bytes()).on("setdomainname", name).map_err(too_long(name))
-}
-
-fn too_long(name: &str) -> impl Fn(Error) -> Error {
-    move |error| match name.len() > HOST_NAME_MAX {
-        true => error.hint(format_args!("it has at most {HOST_NAME_MAX} bytes")),
-        false => error,
-    }
+/// Brings loopback up, in the network namespace that the caller has made.
+pub fn loopback_up() -> Result<()> {
+    steps::loopback_up().make()
 }

@@ -9,7 +9,9 @@ use rustix::process::Pid;
 
 use crate::error::{Context, Error, Result};
 use crate::lifeline::Lifeline;
+use crate::program::{Program, calls, error};
 use crate::supervise::Child;
+use crate::sys::vfork::{Started, follow, vfork};
 use crate::sys::{self, Fork, clone};
 use crate::tool::Tool;
 
@@ -22,36 +24,43 @@ pub fn spawn(
     cgroup: Option<BorrowedFd<'_>>,
     body: impl FnOnce(&Lifeline) -> Error,
 ) -> Result<Child> {
-    Start::new()?.fork(tool, flags, cgroup, body)
+    let start = Start::new()?;
+    let child = |start: &Start| {
+        sys::close(start.alive.as_fd());
+        sys::close(start.signals.as_fd());
+        let ready = SigSet::empty().thread_set_mask().op("sigprocmask");
+        match ready.and_then(|()| start.life.hold(Signal::SIGKILL)) {
+            Ok(()) => body(&start.life),
+            Err(error) => error,
+        }
+    };
+    start.fork(tool, flags, cgroup, child)
 }
 
-/// Starts a child like [`spawn`], but without a copy of this process's memory, which is a third of
-/// what it takes: this process stands still until `body` has come to its exec. So it must go there
-/// straight, wait for nobody, and change nothing in memory that is needed afterwards.
+/// Starts a child like [`spawn`] that executes a program, but without a copy of the memory of this process,
+/// which is a third of what a start takes: this process stands still until the child has executed the
+/// program or ended. A failure of the child is reported here, and the child then has the exit code for it.
+/// Signals reach the child from its last step on; one that comes before is pending until then.
 pub fn spawn_program(
     tool: Tool,
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
-    body: impl FnOnce(&Lifeline) -> Error,
+    program: Program,
 ) -> Result<Child> {
     let start = Start::new()?;
-    let mut body = Some(body);
-    let child = || {
-        // Only here: this process has its own table of descriptors.
-        sys::close(start.alive.as_fd());
-        let error = body.take().map_or_else(Error::quiet, |body| start.become_program(body));
-        tool.report(&error);
-        tool.code(error.kind())
-    };
-    match sys::vfork(flags, cgroup, child) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {}
-        started => {
-            let (pid, pidfd) = started.op("clone3")?;
-            return Ok(start.child(flags, pid, pidfd));
+    let steps = program.into_steps(&start.life, &start.alive)?;
+    let calls = calls(&steps);
+    let Started { pid, pidfd, failure } = match vfork(flags, cgroup, tool, &calls) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            let body = |_: &Start| error(&steps, follow(&calls));
+            return start.fork(tool, flags, cgroup, body);
         }
+        started => started.op("clone3")?,
+    };
+    if let Some(failure) = failure {
+        tool.report(&error(&steps, failure));
     }
-    let body = body.ok_or_else(Error::quiet)?;
-    start.fork(tool, flags, cgroup, body)
+    Ok(start.child(flags, pid, pidfd))
 }
 
 /// What a child and its parent need before there is the child.
@@ -76,24 +85,11 @@ impl Start {
         tool: Tool,
         flags: u64,
         cgroup: Option<BorrowedFd<'_>>,
-        body: impl FnOnce(&Lifeline) -> Error,
+        body: impl FnOnce(&Self) -> Error,
     ) -> Result<Child> {
         match sys::fork(flags, cgroup).op("clone3")? {
-            Fork::Child => {
-                sys::close(self.alive.as_fd());
-                sys::close(self.signals.as_fd());
-                tool.exit(&self.become_program(body))
-            }
+            Fork::Child => tool.exit(&body(&self)),
             Fork::Parent { pid, pidfd } => Ok(self.child(flags, pid, pidfd)),
-        }
-    }
-
-    /// What the child does. Returns only an error.
-    fn become_program(&self, body: impl FnOnce(&Lifeline) -> Error) -> Error {
-        let ready = SigSet::empty().thread_set_mask().op("sigprocmask");
-        match ready.and_then(|()| self.life.hold(Signal::SIGKILL)) {
-            Ok(()) => body(&self.life),
-            Err(error) => error,
         }
     }
 

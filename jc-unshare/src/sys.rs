@@ -4,12 +4,15 @@
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use nix::sys::signal::SigSet;
 use rustix::process::Pid;
+
+#[cfg(any(target_env = "musl", test))]
+pub(crate) mod heap;
+pub mod vfork;
 
 /// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).
 pub mod clone {
@@ -91,86 +94,6 @@ fn clone_args(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut RawFd) -> 
     args
 }
 
-/// How much stack a child of [`vfork`] has.
-const STACK: usize = 1 << 18;
-
-/// clone3(2) as posix_spawn(3) uses it: the child has this process's memory, and a stack of its own,
-/// and this process waits until the child has executed a program or ended. It ends with the code that
-/// `child` returns. Flags and errors are those of [`fork`], but without clone3 it is always `ENOSYS`.
-/// What the child changes in memory is changed; descriptors and signal actions are its own.
-pub fn vfork(
-    flags: u64,
-    cgroup: Option<BorrowedFd<'_>>,
-    mut child: impl FnMut() -> u8,
-) -> io::Result<(Pid, OwnedFd)> {
-    extern "C" fn enter<F: FnMut() -> u8>(child: *mut F) -> ! {
-        // SAFETY: it lives in the caller's frame, and the caller waits.
-        let code = unsafe { (*child)() };
-        // SAFETY: unlike exit(3), which would run what this process has left for its own end.
-        unsafe { libc::_exit(code.into()) }
-    }
-    let mut pidfd: RawFd = -1;
-    let mut args = clone_args(flags, cgroup, &mut pidfd);
-    args.flags |= (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
-    let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
-    args.stack = stack.as_mut_ptr() as u64;
-    args.stack_size = STACK as u64;
-    let result = start_on(&args, &raw mut child, enter);
-    if result < 0 {
-        return Err(io::Error::from_raw_os_error(-result as i32));
-    }
-    let pid = Pid::from_raw(result as i32).ok_or(io::ErrorKind::Other)?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
-}
-
-/// clone3(2), whose child calls `enter` on the stack that `args` have. Returns what the kernel does.
-fn start_on<F>(args: &libc::clone_args, child: *mut F, enter: extern "C" fn(*mut F) -> !) -> i64 {
-    let result;
-    // SAFETY: the child returns from the system call too, with all registers but on the other stack, of
-    // which nobody else knows; it never comes back from `enter`. Registers that the kernel may change
-    // are named.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r12",
-            "call r13",
-            "ud2",
-            "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") std::ptr::from_ref(args),
-            in("rsi") size_of::<libc::clone_args>(),
-            in("r12") child,
-            in("r13") enter,
-            lateout("rcx") _,
-            lateout("r11") _,
-        );
-    }
-    // SAFETY: as above.
-    #[cfg(target_arch = "aarch64")]
-    unsafe {
-        std::arch::asm!(
-            "svc #0",
-            "cbnz x0, 2f",
-            "mov x29, xzr",
-            "mov x0, x20",
-            "blr x21",
-            "brk #1",
-            "2:",
-            inlateout("x0") std::ptr::from_ref(args) => result,
-            in("x1") size_of::<libc::clone_args>(),
-            in("x8") libc::SYS_clone3,
-            in("x20") child,
-            in("x21") enter,
-        );
-    }
-    result
-}
-
 /// Closes a descriptor whose owner lives on elsewhere, in the parent or in its part of the code.
 pub fn close(fd: BorrowedFd<'_>) {
     // SAFETY: only a child that shares no descriptors with its parent calls this, on its way to an exec.
@@ -187,23 +110,6 @@ pub fn unshare(flags: u64) -> io::Result<()> {
 pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     // SAFETY: setns(2) changes no memory of the caller.
     check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
-}
-
-/// Brings the loopback interface of the present network namespace up (netdevice(7)).
-pub fn loopback_up() -> io::Result<()> {
-    // Any socket will do; this kind has the least to set up.
-    let socket = UnixDatagram::unbound()?;
-    // SAFETY: ifreq is plain integers, an empty name and no flags.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, letter) in request.ifr_name.iter_mut().zip(b"lo") {
-        *place = *letter as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the kernel reads the name and the flags of the request, which outlives the call.
-    check(
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }
-            .into(),
-    )
 }
 
 /// Takes over a descriptor that the caller of this program has opened for it, and marks it
@@ -259,9 +165,14 @@ pub fn default_sigchld() {
     SIGCHLD_WAS_IGNORED.fetch_or(before == libc::SIG_IGN, Ordering::Relaxed);
 }
 
+/// Whether [`default_sigchld`] has found SIGCHLD ignored.
+pub fn was_sigchld_ignored() -> bool {
+    SIGCHLD_WAS_IGNORED.load(Ordering::Relaxed)
+}
+
 /// Ignores SIGCHLD again if [`default_sigchld`] has found it so.
 pub fn restore_sigchld() {
-    if SIGCHLD_WAS_IGNORED.load(Ordering::Relaxed) {
+    if was_sigchld_ignored() {
         // SAFETY: SIG_IGN installs no handler that could run.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
@@ -338,64 +249,6 @@ fn close_listed(keep: &[u32]) {
     for number in numbers.into_iter().filter(|number| !keep.contains(number)) {
         // SAFETY: as in close_range.
         unsafe { libc::close(number as RawFd) };
-    }
-}
-
-/// musl's own maps and unmaps memory for many of a program's first allocations: 80 µs for the few
-/// hundred that clap makes. Nor does this one take a mutex for each, which with the few threads that
-/// there are would be half of the work.
-#[cfg(target_env = "musl")]
-pub struct Heap {
-    busy: AtomicBool,
-    memory: std::cell::UnsafeCell<dlmalloc::Dlmalloc>,
-}
-
-// SAFETY: the memory is touched only by whoever has set `busy`.
-#[cfg(target_env = "musl")]
-unsafe impl Sync for Heap {}
-
-#[cfg(target_env = "musl")]
-impl Heap {
-    /// An empty one.
-    pub const fn new() -> Self {
-        Self {
-            busy: AtomicBool::new(false),
-            memory: std::cell::UnsafeCell::new(dlmalloc::Dlmalloc::new()),
-        }
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut dlmalloc::Dlmalloc) -> T) -> T {
-        while self.busy.swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
-        }
-        // SAFETY: nobody else has it; see above.
-        let done = act(unsafe { &mut *self.memory.get() });
-        self.busy.store(false, Ordering::Release);
-        done
-    }
-}
-
-// SAFETY: it is dlmalloc that hands out the memory; the callers' promises are those that it wants.
-#[cfg(target_env = "musl")]
-unsafe impl std::alloc::GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
-        // SAFETY: the layout is not empty.
-        self.with(|memory| unsafe { memory.malloc(layout.size(), layout.align()) })
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: std::alloc::Layout) -> *mut u8 {
-        // SAFETY: as above.
-        self.with(|memory| unsafe { memory.calloc(layout.size(), layout.align()) })
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: std::alloc::Layout) {
-        // SAFETY: the block is of this heap, and of that layout.
-        self.with(|memory| unsafe { memory.free(block, layout.size(), layout.align()) });
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: std::alloc::Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above.
-        self.with(|memory| unsafe { memory.realloc(block, layout.size(), layout.align(), size) })
     }
 }
 

@@ -15,8 +15,9 @@ use crate::error::{Context, Error, Result};
 use crate::hints::{advise, advise_inside};
 use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
-use crate::namespaces::{Clocks, Kind, New, Propagation};
+use crate::namespaces::{Clocks, Kind, New, Propagation, steps};
 use crate::process::deny_tracing;
+use crate::program::{Program, Step};
 use crate::supervise::{Exit, Lifeline, Waiter, spawn, spawn_program};
 use crate::{Tool, exec, info, init, namespaces, require_program, signals};
 
@@ -162,6 +163,19 @@ impl Args {
         }
         Ok(())
     }
+
+    /// The steps that set the new namespaces up from inside.
+    fn steps(&self) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        if self.new.has(Kind::Mount) {
+            steps.extend(steps::propagation(self.propagation.unwrap_or_default()));
+        }
+        steps.extend(self.loopback.then(steps::loopback_up));
+        steps.extend(self.mount_proc.as_deref().map(steps::mount_proc).transpose()?);
+        steps.extend(self.hostname.as_deref().map(steps::host_name));
+        steps.extend(self.domainname.as_deref().map(steps::domain_name));
+        Ok(steps)
+    }
 }
 
 /// What is to be done, all of it looked up before a namespace is entered.
@@ -186,15 +200,11 @@ impl Plan {
             Some((told, inherited)) => (Some(told), Some(inherited)),
             None => (told.map(OwnedFd::from), None),
         };
-        // Who writes the maps, or lets --block-fd go, must not have to wait for the exec, and an --init
-        // comes to none.
-        let is_straight = tell.is_none() && self.block.is_none() && !self.args.writes_own_proc();
-        let body = |life: &Lifeline| {
-            self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
-        };
-        let child = match is_straight {
-            true => spawn_program(TOOL, flags, None, body),
-            false => spawn(TOOL, flags, None, body),
+        let child = match self.is_straight() {
+            true => spawn_program(TOOL, flags, None, self.program()?),
+            false => spawn(TOOL, flags, None, |life| {
+                self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
+            }),
         }
         .map_err(advise(flags))?;
         drop((self.info.take(), self.block.take(), inherited));
@@ -207,6 +217,21 @@ impl Plan {
         // A reader that has gone need not be told, and stderr is closed.
         let _: Option<Result<()>> = self.exit.as_ref().map(|fd| info::tell_end(fd, exit));
         Ok(exit.end())
+    }
+
+    /// Whether the way to the program consists of steps. A new user or time namespace takes more, as does
+    /// --info-fd; --block-fd waits for somebody, and an --init stays.
+    fn is_straight(&self) -> bool {
+        !self.args.init
+            && self.info.is_none()
+            && self.block.is_none()
+            && !self.args.writes_own_proc()
+    }
+
+    /// The program, after the steps to it.
+    fn program(&self) -> Result<Program> {
+        let program = Program::new(&self.args.program)?.after(self.args.steps()?);
+        Ok(self.args.kill_child.into_iter().fold(program, Program::dying_by))
     }
 
     fn child(
@@ -268,15 +293,7 @@ impl Plan {
         }
         // Who reads it waits for the end before it lets --block-fd go.
         self.info.take().map_or(Ok(()), |info| info::tell(&info))?;
-        if args.new.has(Kind::Mount) {
-            namespaces::set_propagation(args.propagation.unwrap_or_default())?;
-        }
-        if args.loopback {
-            namespaces::loopback_up()?;
-        }
-        args.mount_proc.as_deref().map_or(Ok(()), namespaces::mount_proc)?;
-        args.hostname.as_deref().map_or(Ok(()), namespaces::set_hostname)?;
-        args.domainname.as_deref().map_or(Ok(()), namespaces::set_domainname)
+        args.steps()?.iter().try_for_each(Step::make)
     }
 
     fn become_program(&self, tell: Option<OwnedFd>) -> Error {

@@ -37,6 +37,7 @@ mod skip;
 pub mod time;
 pub mod tree;
 mod vm;
+pub mod volume;
 
 pub use command::{Cmd, Running};
 pub use diff::diff;
