@@ -1,16 +1,19 @@
 //! `jc-stop`, and the end of a container that `jc-rm -f` wants: a signal, and when that has had its
 //! time, SIGKILL; both through descriptors of the processes that are meant.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use jc_unshare::process::ends_until;
+use jc_unshare::exec::tool;
+use jc_unshare::process::{Process, ends_until, send};
 use jc_unshare::{Error, Result, Tool, signals};
-use nix::libc::SIGKILL;
+use nix::libc::{SIGCONT, SIGKILL};
 
 use crate::dir::Found;
+use crate::plan::EXEC;
 use crate::state::{State, Status};
 use crate::tools;
 
@@ -19,6 +22,9 @@ pub const TOOL: Tool = Tool::source("jc-stop");
 
 /// How long a container may take to end that has been killed.
 const KILLED: Duration = Duration::from_secs(10);
+
+/// How long a container may take to end before its control group is thawed.
+const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// The command line.
 pub fn command() -> Command {
@@ -53,55 +59,92 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
 
 /// A container that is to end.
 struct Ending<'a> {
-    state: &'a State,
-    /// Its supervisor: the container has ended when that has.
+    container: &'a Found,
+    /// The container has ended when its supervisor has.
     supervisor: OwnedFd,
+}
+
+impl Ending<'_> {
+    /// Sends the supervisor a signal, then SIGCONT: a supervisor or a link that is stopped takes signals
+    /// only when it continues.
+    fn signal(&self, signal: i32) -> Result<()> {
+        for signal in [signal, SIGCONT] {
+            send(&self.supervisor, signal)?;
+        }
+        Ok(())
+    }
+
+    /// Kills the payload, and if there is none yet, the supervisor, with which the chain ends.
+    fn kill(&self) -> Result<()> {
+        match self.container.state.process("process") {
+            Some(payload) => {
+                payload.signal(SIGKILL)?;
+                send(&self.supervisor, SIGCONT).map(drop)
+            }
+            None => send(&self.supervisor, SIGKILL).map(drop),
+        }
+    }
+
+    /// Thaws the container's control group: a frozen process takes no signal, and a frozen link reaps
+    /// nothing. Errors are passed over, as the wait that follows shows which containers have ended.
+    fn thaw(&self) {
+        let chain = self.container.open().and_then(|state| state.read_json(EXEC));
+        let chain: Vec<Vec<String>> = chain.ok().flatten().unwrap_or_default();
+        // The link of jc-exec that joins the group names it.
+        let Some((program, options)) = chain.first().and_then(|link| link.split_first()) else {
+            return;
+        };
+        if program != "jc-cgroup" {
+            return;
+        }
+        let Ok(program) = tool(program.as_ref()) else { return };
+        let mut command = std::process::Command::new(program);
+        command.args(options.iter().map(|word| if word == "--join" { "--thaw" } else { word }));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _: io::Result<_> = command.status();
+    }
 }
 
 /// Sends each its signal, and kills those that have not ended when the time is over.
 pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> {
-    let states: Vec<&State> = found.iter().map(|found| &found.state).collect();
-    let signals: Result<Vec<i32>> = states.iter().map(|state| stop_signal(state, asked)).collect();
-    let mut ending = Vec::new();
-    for (state, signal) in states.into_iter().zip(signals?) {
+    let signals: Result<Vec<i32>> =
+        found.iter().map(|container| stop_signal(&container.state, asked)).collect();
+    let (mut signalled, mut left) = (Vec::new(), Vec::new());
+    for (container, signal) in found.iter().zip(signals?) {
+        let state = &container.state;
         let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
-        let Some(supervisor) = supervisor else { continue };
-        if let Some(pidfd) = supervisor.open() {
+        let Some(supervisor) = supervisor.and_then(Process::open) else { continue };
+        let ending = Ending { container, supervisor };
+        if signal == SIGKILL {
+            left.push(ending);
+        } else {
             // The supervisor hands it on, and does its default action where a PID 1 would not.
-            if signal != SIGKILL {
-                supervisor.signal(signal)?;
-            }
-            ending.push(Ending { state, supervisor: pidfd });
+            ending.signal(signal)?;
+            signalled.push(ending);
         }
     }
-    let signalled = |ending: &Ending| asked_or_own(ending.state, asked) != Some(SIGKILL);
-    let deadline = Instant::now() + time;
-    let left =
-        await_end(ending, |ending| if signalled(ending) { deadline } else { Instant::now() })?;
-    for Ending { state, .. } in &left {
-        match state.process("process") {
-            Some(payload) => drop(payload.signal(SIGKILL)?),
-            // Not even begun: its chain goes with its supervisor.
-            None => drop(state.process("supervisor").map(|s| s.signal(SIGKILL)).transpose()?),
-        }
-    }
-    let deadline = Instant::now() + KILLED;
-    match await_end(left, |_| deadline)?.first() {
+    left.extend(await_end(signalled, Instant::now() + time)?);
+    left.iter().try_for_each(Ending::kill)?;
+    match await_end(left, Instant::now() + KILLED)?.first() {
         None => Ok(()),
         Some(still) => {
-            Err(Error::new(format_args!("{}: killed, and has not ended", still.state.id)))
+            Err(Error::new(format_args!("{}: killed, and has not ended", still.container.state.id)))
         }
     }
 }
 
-/// Waits for each until its deadline; gives those that have not ended.
-fn await_end<'a>(
-    ending: Vec<Ending<'a>>,
-    deadline: impl Fn(&Ending) -> Instant,
-) -> Result<Vec<Ending<'a>>> {
+/// Waits for each until the deadline, and thaws those that do not end at once. Returns those that have
+/// not ended.
+fn await_end(ending: Vec<Ending<'_>>, deadline: Instant) -> Result<Vec<Ending<'_>>> {
+    let left = await_until(ending, deadline.min(Instant::now() + AT_ONCE))?;
+    left.iter().for_each(Ending::thaw);
+    await_until(left, deadline)
+}
+
+fn await_until(ending: Vec<Ending<'_>>, deadline: Instant) -> Result<Vec<Ending<'_>>> {
     let mut left = Vec::new();
     for one in ending {
-        if !ends_until(&one.supervisor, deadline(&one))? {
+        if !ends_until(&one.supervisor, deadline)? {
             left.push(one);
         }
     }

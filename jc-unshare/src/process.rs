@@ -48,11 +48,15 @@ impl Process {
 
     /// Sends it a signal; says whether it was there.
     pub fn signal(self, signal: i32) -> Result<bool> {
-        let Some(pidfd) = self.open() else { return Ok(false) };
-        match sys::send_signal(pidfd.as_fd(), signal) {
-            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
-            sent => sent.op("pidfd_send_signal").map(|()| true),
-        }
+        self.open().map_or(Ok(false), |pidfd| send(&pidfd, signal))
+    }
+}
+
+/// Sends a signal to the process of a descriptor. Returns whether the process was there.
+pub fn send(pidfd: &OwnedFd, signal: i32) -> Result<bool> {
+    match sys::send_signal(pidfd.as_fd(), signal) {
+        Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
+        sent => sent.op("pidfd_send_signal").map(|()| true),
     }
 }
 

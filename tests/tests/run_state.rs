@@ -399,6 +399,64 @@ fn stopping_takes_the_signal_that_the_image_or_the_user_says() {
 }
 
 #[test]
+fn a_frozen_container_can_be_stopped_and_removed() {
+    sandbox(|s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        busybox_root(s, "root");
+        let script = "trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done";
+        for line in ["jc-stop", "jc-stop -t 0", "jc-rm -f"] {
+            let id = detached(s, &["-m", "64M", "--network", "none"], &["sh", "-c", script]);
+            wait_until("ready", || tool(s, &format!("jc-logs {id}")).out() == "ready\n");
+            let freeze = tool(s, &format!("jc-cgroup --freeze {id}"));
+            if freeze.err().contains("can freeze") {
+                tool(s, &format!("jc-rm -f {id}")).code(0);
+                skip!("no hierarchy of this host can freeze");
+            }
+            freeze.code(0);
+            tool(s, &format!("{line} {id}")).code(0).stderr("");
+            s.wait_for_no_process();
+            if line == "jc-stop" {
+                assert_eq!(state(s, &id)["annotations"]["jc.exit-code"], "5");
+            }
+            if line != "jc-rm -f" {
+                tool(s, &format!("jc-rm {id}")).code(0).stderr("");
+            }
+            assert!(!fs::exists("/run/jc").unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_container_of_stopped_processes_can_be_stopped_and_removed() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        for who in ["supervisor", "link", "payload"] {
+            for line in ["jc-stop", "jc-rm -f"] {
+                let id = detached(s, &["--init", "--network", "none"], &["sleep", "1000"]);
+                let recorded = state(s, &id);
+                let words = recorded["annotations"]["jc.supervisor"].as_str().unwrap();
+                let supervisor = words.split(' ').next().unwrap();
+                let pid = match who {
+                    "supervisor" => supervisor.to_owned(),
+                    "link" => tool(s, &format!("ps -o pid= --ppid {supervisor}")).out(),
+                    _ => recorded["pid"].to_string(),
+                };
+                tool(s, &format!("kill -STOP {pid}")).code(0);
+                tool(s, &format!("{line} {id}")).code(0).stderr("");
+                s.wait_for_no_process();
+                if line == "jc-stop" {
+                    assert_eq!(state(s, &id)["annotations"]["jc.signal"], "15", "{who}");
+                    tool(s, &format!("jc-rm {id}")).code(0).stderr("");
+                }
+                assert!(!fs::exists("/run/jc").unwrap(), "{who} {line}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_recycled_number_is_not_signalled() {
     sandbox(|s| {
         busybox_root(s, "root");
