@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use jc_unshare::{Error, Result, print};
-use rustix::fs::{FlockOperation, flock};
+use jc_unshare::{Absent, Context, Error, Result, exists, print};
 use serde_json::{Value, json};
 
 use crate::group::{groups, sweep_all, sweep_everywhere};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enter, parent};
-use crate::remove::{PATIENCE, clear, freeze, kill_all, members};
+use crate::place::{enter, find_parent};
+use crate::remove::{PATIENCE, clear, freeze, is_held, kill_all, members};
 use crate::usage::Meter;
 
 /// A group that was found, in all hierarchies that have it.
@@ -28,7 +27,7 @@ pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
     let hierarchies = hierarchy::all(true)?;
     sweep_all(&hierarchies, place, PATIENCE)?;
     for hierarchy in hierarchies {
-        let Ok(top) = parent(&hierarchy, place) else { continue };
+        let Some(top) = find_parent(&hierarchy, place)? else { continue };
         for (path, name, _) in groups(&top)? {
             let part = (hierarchy.clone(), path);
             match found.iter_mut().find(|group| group.name == name) {
@@ -55,7 +54,7 @@ pub fn list(place: Option<&std::path::Path>) -> Result<()> {
     }
     let mut lines = String::new();
     for group in all(place)? {
-        let usage = group.meter().read();
+        let usage = group.meter().read()?;
         let count = group.members()?.len();
         let memory = usage.get("memory_bytes").filter(|memory| !memory.is_null());
         let memory = memory.map_or_else(|| "-".to_owned(), Value::to_string);
@@ -79,15 +78,24 @@ impl Found {
         Ok(all)
     }
 
+    fn exists(&self) -> Result<bool> {
+        for (_, path) in &self.parts {
+            if exists(path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Prints what it uses, once or as a line every so often until it is gone.
     pub fn stat(&self, every: Option<Duration>) -> Result<()> {
         loop {
-            let mut usage = self.meter().read();
+            let mut usage = self.meter().read()?;
             usage.insert("name".into(), json!(self.name));
             print(format!("{}\n", json!(usage)))?;
             let Some(every) = every else { return Ok(()) };
             sleep(every);
-            if !self.parts.iter().any(|(_, path)| path.exists()) {
+            if !self.exists()? {
                 return Ok(());
             }
         }
@@ -139,9 +147,10 @@ impl Found {
     /// Removes it, which must not be held by a jc-cgroup that waits.
     pub fn remove(&self) -> Result<()> {
         for (_, path) in &self.parts {
-            let directory = std::fs::File::open(path);
-            let lock = FlockOperation::NonBlockingLockExclusive;
-            if directory.is_ok_and(|directory| flock(&directory, lock).is_err()) {
+            let directory = std::fs::File::open(path).on("open", path).absent()?;
+            if let Some(directory) = directory
+                && is_held(&directory, path)?
+            {
                 return Err(Error::new(format_args!("{}: in use", self.name))
                     .hint("--kill ends what runs in it, and with it the group"));
             }

@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let meter = Meter(directories.collect());
         if let Some(report) = &mut report {
             let mut bill = outcome(exit, start.elapsed());
-            bill.extend(meter.read());
+            bill.extend(meter.read()?);
             report.write(&bill)?;
         }
         explain(exit, &meter);
@@ -109,10 +109,15 @@ fn supervise(
 /// A process that is killed for want of memory says nothing, so this does.
 fn explain(exit: Exit, meter: &Meter<'_>) {
     const SIGKILL: u8 = 137;
-    if exit.code() != SIGKILL || meter.oom_kills().unwrap_or(0) == 0 {
+    // The payload's exit status matters more than an error here: without figures nothing is explained.
+    let is_out_of_memory = || matches!(meter.oom_kills(), Ok(Some(1..)));
+    if exit.code() != SIGKILL || !is_out_of_memory() {
         return;
     }
-    let bytes = |n: Option<u64>| n.map_or_else(|| "unknown".to_owned(), |n| format!("{n} bytes"));
+    let bytes = |figure: Result<Option<u64>>| match figure {
+        Ok(Some(n)) => format!("{n} bytes"),
+        _ => "unknown".to_owned(),
+    };
     let (limit, peak) = (bytes(meter.memory_limit()), bytes(meter.memory_peak()));
     tell(&format!(
         "{}: killed for want of memory: the limit is {limit}, the peak was {peak}",

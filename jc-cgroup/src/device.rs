@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result, size};
+use jc_unshare::{Context, Error, Result, exists, size};
 use rustix::fs::{major, minor};
 
 use crate::hierarchy::Version;
@@ -88,10 +88,10 @@ fn disk(device: &str) -> Result<(u32, u32)> {
     };
     let sys = format!("/sys/dev/block/{major}:{minor}");
     let path = Path::new(&sys);
-    if !path.exists() {
+    if !exists(path)? {
         return Err(Error::new(format_args!("limit {device}: {major}:{minor} is no block device")));
     }
-    if !path.join("partition").exists() {
+    if !exists(path.join("partition"))? {
         return Ok((major, minor));
     }
     let parent = path.join("../dev"); // the link's target lies in the disk's directory

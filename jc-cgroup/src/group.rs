@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jc_unshare::program::Step;
-use jc_unshare::{Context, Error, Kind, Result, id};
-use rustix::fs::{Access, FlockOperation, access, flock};
+use jc_unshare::{Absent, Context, Error, Kind, Result, id};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enable, enter, inherit_cpuset, parent, step_into};
+use crate::place::{enable, enter, find_parent, inherit_cpuset, may_write, parent, step_into};
 use crate::remove::{PATIENCE, children, clear, sweep_one};
 use crate::setting::Setting;
 
@@ -125,7 +126,7 @@ pub fn sweep_all(
     patience: Duration,
 ) -> Result<()> {
     for hierarchy in hierarchies {
-        let Ok(top) = parent(hierarchy, place) else { continue };
+        let Some(top) = find_parent(hierarchy, place)? else { continue };
         for (path, _, unattended) in groups(&top)? {
             sweep_one(hierarchy.version, &path, unattended, patience)?;
         }
@@ -143,10 +144,15 @@ pub fn sweep_everywhere(hierarchies: &[Hierarchy], patience: Duration) -> Result
     outcomes.into_iter().collect()
 }
 
+const EACCES: i32 = Errno::ACCESS.raw_os_error();
+
 fn sweep_below(version: Version, top: &Path, give_up: Instant) -> Result<()> {
-    // Who cannot look, or remove what is there, has left nothing.
-    let Ok(children) = children(top) else { return Ok(()) };
-    let can_remove = access(top, Access::WRITE_OK).is_ok();
+    let children = match children(top) {
+        // A group that this process may not read holds none of its own.
+        Err(error) if error.errno() == Some(EACCES) => return Ok(()),
+        found => found?,
+    };
+    let can_remove = may_write(top)?;
     let mut outcome = Ok(());
     for path in children {
         let patience = give_up.saturating_duration_since(Instant::now());
@@ -199,7 +205,10 @@ fn needed<'a>(
     let unified = all.iter().find(|hierarchy| hierarchy.version == Version::V2);
     let anyway = match unified {
         Some(unified) => unified,
-        None => hierarchy::with(all, "freezer").or_else(|_| hierarchy::with(all, "pids"))?,
+        None => match hierarchy::find(all, "freezer")? {
+            Some(freezer) => freezer,
+            None => hierarchy::with(all, "pids")?,
+        },
     };
     let mut needed = vec![(anyway, Vec::new())];
     let mut want = |hierarchy: &'a Hierarchy, controller: &str| {
@@ -214,7 +223,7 @@ fn needed<'a>(
         want(hierarchy, &setting.controller);
     }
     for meter in METERS.iter().filter(|_| measured) {
-        if let Ok(hierarchy) = hierarchy::with(all, meter) {
+        if let Some(hierarchy) = hierarchy::find(all, meter)? {
             want(hierarchy, meter);
         }
     }
@@ -267,15 +276,9 @@ impl Part {
 
 /// Opens and locks a group's directory; none when it was removed before the lock was had.
 fn lock(path: &Path) -> Result<Option<File>> {
-    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let directory = match File::open(path) {
-        Err(e) if gone(&e) => return Ok(None),
-        other => other.on("open", path)?,
-    };
+    let Some(directory) = File::open(path).on("open", path).absent()? else { return Ok(None) };
     flock(&directory, FlockOperation::LockExclusive).on("flock", path)?;
     let held = directory.metadata().on("stat", path)?.ino();
-    match fs::metadata(path) {
-        Err(e) if gone(&e) => Ok(None),
-        found => Ok((found.on("stat", path)?.ino() == held).then_some(directory)),
-    }
+    let found = fs::metadata(path).on("stat", path).absent()?;
+    Ok(found.filter(|found| found.ino() == held).map(|_| directory))
 }

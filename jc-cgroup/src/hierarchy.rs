@@ -6,8 +6,9 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::statfs;
+use rustix::io::Errno;
 
 /// The two interfaces of the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -124,14 +125,32 @@ fn read(path: &str) -> Result<String> {
     Ok(text)
 }
 
+/// Reads a file of a group. `None` where the group is removed meanwhile (ENOENT, or ENODEV once the file
+/// is open), or has no such value (EOPNOTSUPP: a threaded group, or pressure that is switched off).
+pub fn read_file(path: &Path) -> Result<Option<String>> {
+    let text = fs::read_to_string(path).on("read", path);
+    match text {
+        Err(error) if matches!(error.errno(), Some(ENODEV | EOPNOTSUPP)) => Ok(None),
+        read => read.absent(),
+    }
+}
+
+const ENODEV: i32 = Errno::NODEV.raw_os_error();
+const EOPNOTSUPP: i32 = Errno::OPNOTSUPP.raw_os_error();
+
 /// The hierarchy that has the controller.
 pub fn with<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<&'a Hierarchy> {
+    find(hierarchies, controller)?.ok_or_else(|| missing(controller))
+}
+
+/// The hierarchy that has the controller, if one has.
+pub fn find<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<Option<&'a Hierarchy>> {
     for hierarchy in hierarchies {
         if hierarchy.has(controller)? {
-            return Ok(hierarchy);
+            return Ok(Some(hierarchy));
         }
     }
-    Err(missing(controller))
+    Ok(None)
 }
 
 /// Says where a controller is that no mounted hierarchy has.

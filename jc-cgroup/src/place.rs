@@ -1,40 +1,54 @@
 //! Where in a hierarchy a group is made: below `--parent`, else the nearest ancestor of the caller's
 //! own group that was delegated to it, else at the top.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::program::Step;
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{Access, access, getxattr};
+use rustix::io::Errno;
 
 use crate::hierarchy::{Hierarchy, Version};
 
 /// The directory in which `jc` keeps its groups, in this hierarchy.
 pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = asked {
-        let path = hierarchy.mount.join(path.strip_prefix("/").unwrap_or(path));
+    find_parent(hierarchy, asked)?.ok_or_else(|| match asked {
         // Not made, as nobody would know later that it may be removed.
-        return match path.is_dir() {
-            true => Ok(path),
-            false => Err(Error::new(format_args!("--parent {}: no such cgroup", path.display()))
-                .hint("mkdir makes it, in each hierarchy that is used")),
-        };
+        Some(path) => {
+            let path = below(&hierarchy.mount, path);
+            Error::new(format_args!("--parent {}: no such cgroup", path.display()))
+                .hint("mkdir makes it, in each hierarchy that is used")
+        }
+        None => not_delegated(&hierarchy.own),
+    })
+}
+
+/// [`parent`], or `None` where the hierarchy has no such directory, or none that this process may change.
+pub fn find_parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Option<PathBuf>> {
+    if let Some(path) = asked {
+        let path = below(&hierarchy.mount, path);
+        let meta = fs::metadata(&path).on("stat", &path).absent()?;
+        return Ok(meta.filter(Metadata::is_dir).map(|_| path));
     }
-    let own = &hierarchy.own;
     let is_root = rustix::process::geteuid().is_root();
-    let ours = |path: &&Path| match is_root {
-        true => hierarchy.version == Version::V2 && is_marked(path),
-        false => is_writable(path, hierarchy.version),
-    };
-    let ancestors = own.ancestors().take_while(|path| path.starts_with(&hierarchy.mount));
-    match ancestors.into_iter().find(ours) {
-        Some(delegated) => Ok(delegated.to_path_buf()),
-        None if is_root => Ok(hierarchy.mount.clone()),
-        None => Err(not_delegated(own)),
+    let ancestors = hierarchy.own.ancestors();
+    for path in ancestors.take_while(|path| path.starts_with(&hierarchy.mount)) {
+        let is_delegated = match is_root {
+            true => hierarchy.version == Version::V2 && is_marked(path)?,
+            false => is_writable(path, hierarchy.version)?,
+        };
+        if is_delegated {
+            return Ok(Some(path.to_path_buf()));
+        }
     }
+    Ok(is_root.then(|| hierarchy.mount.clone()))
+}
+
+fn below(mount: &Path, path: &Path) -> PathBuf {
+    mount.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 fn not_delegated(own: &Path) -> Error {
@@ -43,19 +57,38 @@ fn not_delegated(own: &Path) -> Error {
 }
 
 /// Whether a manager has marked the group as delegated (systemd's "Delegate=", in version 2 only).
-fn is_marked(path: &Path) -> bool {
-    ["trusted.delegate", "user.delegate"].iter().any(|name| {
+fn is_marked(path: &Path) -> Result<bool> {
+    for name in ["trusted.delegate", "user.delegate"] {
         let mut value = [0; 8];
-        getxattr(path, *name, &mut value).is_ok_and(|n| value[..n] == *b"1")
-    })
+        match getxattr(path, name, &mut value) {
+            Ok(length) if value[..length] == *b"1" => return Ok(true),
+            // Another value, no such attribute, or a group that no longer exists.
+            Ok(_) | Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => {}
+            Err(error) => return Err(error).on("getxattr", path),
+        }
+    }
+    Ok(false)
 }
 
-fn is_writable(path: &Path, version: Version) -> bool {
+fn is_writable(path: &Path, version: Version) -> Result<bool> {
     let files: &[&str] = match version {
         Version::V2 => &[".", "cgroup.procs", "cgroup.subtree_control"],
         Version::V1 => &["."],
     };
-    files.iter().all(|file| access(path.join(file), Access::WRITE_OK).is_ok())
+    for file in files {
+        if !may_write(&path.join(file))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether this process may write to a file or directory of a hierarchy, if it exists.
+pub fn may_write(path: &Path) -> Result<bool> {
+    match access(path, Access::WRITE_OK) {
+        Err(Errno::ACCESS | Errno::ROFS) => Ok(false),
+        other => Ok(other.on("access", path).absent()?.is_some()),
+    }
 }
 
 /// Lets groups below `group` be limited by these controllers of a v2 hierarchy, from as far above as
@@ -115,7 +148,7 @@ fn make_room(group: &Path) -> Result<()> {
     let (from, to) = (group.join("cgroup.procs"), leaf.join("cgroup.procs"));
     for pid in fs::read_to_string(&from).on("read", &from)?.lines() {
         match fs::write(&to, pid) {
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
             moved => moved.on(&format!("move process {pid} to"), &leaf)?,
         }
     }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use jc_unshare::{Context, Result};
+use jc_unshare::{Absent, Context, Result, exists};
 use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::hierarchy::Version;
+use crate::hierarchy::{Version, read_file};
 
 /// How long removing a group may take; killed processes need a moment to go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,13 +28,24 @@ pub fn sweep_one(
     unattended: bool,
     patience: Duration,
 ) -> Result<bool> {
-    let Ok(directory) = File::open(path) else { return Ok(!path.exists()) };
-    if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err()
-        || unattended && !is_empty(path)?
-    {
+    let directory = match File::open(path) {
+        // A group of another user, who sweeps it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        opened => opened.on("open", path).absent()?,
+    };
+    let Some(directory) = directory else { return Ok(true) };
+    if is_held(&directory, path)? || unattended && !is_empty(path)? {
         return Ok(false);
     }
     clear(version, path, patience).map(|()| true)
+}
+
+/// Whether another process holds the lock of a group; if none does, this process takes it.
+pub fn is_held(directory: &File, path: &Path) -> Result<bool> {
+    match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        taken => taken.on("flock", path).map(|()| false),
+    }
 }
 
 /// The groups right below one.
@@ -43,14 +54,13 @@ pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
     if fs::metadata(group).is_ok_and(|meta| meta.nlink() == 2) {
         return Ok(Vec::new());
     }
-    let directory = match open(group, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(Vec::new()),
-        other => other.on("open", group)?,
-    };
+    let directory = open(group, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let Some(directory) = directory.on("open", group).absent()? else { return Ok(Vec::new()) };
     let mut children = Vec::new();
     // Each start looks into each hierarchy; read_dir would have memory mapped and unmapped each time.
     for entry in Dir::new(directory).on("read", group)? {
-        let entry = entry.on("read", group)?;
+        // The group itself is removed meanwhile.
+        let Some(entry) = entry.on("read", group).absent()? else { break };
         let name = entry.file_name().to_bytes();
         if entry.file_type() == FileType::Directory && ![&b"."[..], b".."].contains(&name) {
             children.push(group.join(OsStr::from_bytes(name)));
@@ -62,21 +72,14 @@ pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
 /// The processes of a group and of those below it.
 pub fn members(group: &Path) -> Result<Vec<i32>> {
     let procs = group.join("cgroup.procs");
-    let text = match fs::read_to_string(&procs) {
-        // Gone, or a v2 group of threads, whose processes are listed above.
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(ENOTSUP) => {
-            return Ok(Vec::new());
-        }
-        other => other.on("read", &procs)?,
-    };
+    // The processes of a v2 group of threads are listed above it.
+    let Some(text) = read_file(&procs)? else { return Ok(Vec::new()) };
     let mut members: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
     for child in children(group)? {
         members.extend(self::members(&child)?);
     }
     Ok(members)
 }
-
-const ENOTSUP: i32 = rustix::io::Errno::OPNOTSUPP.raw_os_error();
 
 fn is_empty(group: &Path) -> Result<bool> {
     members(group).map(|members| members.is_empty())
@@ -117,7 +120,7 @@ pub fn kill_all(version: Version, path: &Path) -> Result<()> {
         return Ok(());
     }
     let at_once = path.join("cgroup.kill");
-    if version == Version::V2 && at_once.exists() {
+    if version == Version::V2 && exists(&at_once)? {
         return fs::write(&at_once, "1").on("write", &at_once);
     }
     freeze(version, path, true)?;
@@ -137,7 +140,7 @@ pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
         (Version::V1, false) => ("freezer.state", "THAWED"),
     };
     let file = path.join(file);
-    if !file.exists() {
+    if !exists(&file)? {
         return Ok(false);
     }
     fs::write(&file, word).on("write", &file).map(|()| true)

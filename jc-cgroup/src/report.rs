@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jc_unshare::supervise::Exit;
-use jc_unshare::{Context, Error, Result, sys};
+use jc_unshare::{Absent, Context, Error, Result, sys};
 use rustix::fs::{Access, access};
 use serde_json::{Map, Value, json};
 
@@ -32,10 +32,12 @@ impl Target {
             }
             Err(_) => {
                 let path = PathBuf::from(word);
-                if path.is_dir() {
+                let meta = std::fs::metadata(&path).on("--report", &path).absent()?;
+                if meta.is_some_and(|meta| meta.is_dir()) {
                     return Err(Error::new(format_args!("--report {word}: Is a directory")));
                 }
-                if std::fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+                let own = std::fs::symlink_metadata(&path).on("--report", &path).absent()?;
+                if own.is_some_and(|meta| !meta.is_file()) {
                     let file = File::options().append(true).open(&path);
                     return file.on("--report", &path).map(Self::Open);
                 }

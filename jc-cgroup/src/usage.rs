@@ -1,108 +1,110 @@
 //! What a group has used, as one JSON object. A figure that the kernel does not count is null.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
+use jc_unshare::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use crate::hierarchy::Version;
+use crate::hierarchy::{Version, read_file};
 
 /// A group's directories to read from.
 pub struct Meter<'a>(pub Vec<(Version, &'a Path)>);
 
 impl Meter<'_> {
     /// Everything, by the names that `jc-cgroup(1)` gives them.
-    pub fn read(&self) -> Map<String, Value> {
-        let events = self.keyed("memory.events");
-        let cpu = self.keyed("cpu.stat");
-        let v1_ns = |file: &str| self.number(file).map(|ns| ns / 1000);
+    pub fn read(&self) -> Result<Map<String, Value>> {
+        let events = self.keyed("memory.events")?;
+        let cpu = self.keyed("cpu.stat")?;
+        let v1_usec = |file: &str| Ok::<_, Error>(self.number(file)?.map(|ns| ns / 1000));
+        let of_cpu = |key: &str| cpu.get(key).copied();
+        let (user, system) = (v1_usec("cpuacct.usage_user")?, v1_usec("cpuacct.usage_sys")?);
+        let throttled = of_cpu("throttled_time").map(|ns| ns / 1000);
         let mut usage = Map::new();
         let mut put = |name: &str, value: Value| usage.insert(name.to_owned(), value);
-        put("cpu_user_usec", json!(cpu.get("user_usec").copied().or(v1_ns("cpuacct.usage_user"))));
-        put(
-            "cpu_system_usec",
-            json!(cpu.get("system_usec").copied().or(v1_ns("cpuacct.usage_sys"))),
-        );
-        put("throttled_periods", json!(cpu.get("nr_throttled")));
-        let throttled = cpu.get("throttled_usec").copied();
-        put("throttled_usec", json!(throttled.or(cpu.get("throttled_time").map(|ns| ns / 1000))));
-        put("memory_bytes", json!(self.either("memory.current", "memory.usage_in_bytes")));
-        put("memory_peak_bytes", json!(self.memory_peak()));
-        put("swap_peak_bytes", json!(self.swap_peak()));
+        put("cpu_user_usec", json!(of_cpu("user_usec").or(user)));
+        put("cpu_system_usec", json!(of_cpu("system_usec").or(system)));
+        put("throttled_periods", json!(of_cpu("nr_throttled")));
+        put("throttled_usec", json!(of_cpu("throttled_usec").or(throttled)));
+        put("memory_bytes", json!(self.either("memory.current", "memory.usage_in_bytes")?));
+        put("memory_peak_bytes", json!(self.memory_peak()?));
+        // Version 1 counts memory and swap together, and has no peak of swap alone.
+        put("swap_peak_bytes", json!(self.number("memory.swap.peak")?));
         put("memory_events", if events.is_empty() { Value::Null } else { json!(events) });
-        put("oom_kills", json!(self.oom_kills()));
-        put("pids", json!(self.number("pids.current")));
-        put("pids_peak", json!(self.number("pids.peak")));
-        put("io", self.io());
-        put("pressure_usec", self.pressure());
-        usage
+        put("oom_kills", json!(self.oom_kills()?));
+        put("pids", json!(self.number("pids.current")?));
+        put("pids_peak", json!(self.number("pids.peak")?));
+        put("io", self.io()?);
+        put("pressure_usec", self.pressure()?);
+        Ok(usage)
     }
 
     /// How many processes of the group the kernel killed for want of memory.
-    pub fn oom_kills(&self) -> Option<u64> {
-        let v1 = self.keyed("memory.oom_control");
-        self.keyed("memory.events").get("oom_kill").or(v1.get("oom_kill")).copied()
+    pub fn oom_kills(&self) -> Result<Option<u64>> {
+        let v1 = self.keyed("memory.oom_control")?;
+        Ok(self.keyed("memory.events")?.get("oom_kill").or(v1.get("oom_kill")).copied())
     }
 
     /// The most memory that was used at once, in bytes.
-    pub fn memory_peak(&self) -> Option<u64> {
+    pub fn memory_peak(&self) -> Result<Option<u64>> {
         self.either("memory.peak", "memory.max_usage_in_bytes")
     }
 
     /// The limit of memory, in bytes, if there is one.
-    pub fn memory_limit(&self) -> Option<u64> {
+    pub fn memory_limit(&self) -> Result<Option<u64>> {
         self.either("memory.max", "memory.limit_in_bytes")
     }
 
-    fn swap_peak(&self) -> Option<u64> {
-        // Version 1 counts memory and swap together, and has no peak of swap alone.
-        self.number("memory.swap.peak")
-    }
-
-    fn either(&self, v2: &str, v1: &str) -> Option<u64> {
-        self.number(v2).or_else(|| self.number(v1))
+    fn either(&self, v2: &str, v1: &str) -> Result<Option<u64>> {
+        match self.number(v2)? {
+            Some(number) => Ok(Some(number)),
+            None => self.number(v1),
+        }
     }
 
     /// What the group's directories have in files of this name.
-    fn texts<'a>(&'a self, file: &'a str) -> impl Iterator<Item = String> + 'a {
-        let of_version = self.0.iter().filter(move |(version, _)| has(*version, file));
-        of_version.filter_map(move |(_, path)| fs::read_to_string(path.join(file)).ok())
+    fn texts(&self, file: &str) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        for (_, path) in self.0.iter().filter(|(version, _)| has(*version, file)) {
+            texts.extend(read_file(&path.join(file))?);
+        }
+        Ok(texts)
     }
 
-    fn text(&self, file: &str) -> Option<String> {
-        self.texts(file).next()
+    fn text(&self, file: &str) -> Result<Option<String>> {
+        Ok(self.texts(file)?.into_iter().next())
     }
 
-    fn number(&self, file: &str) -> Option<u64> {
-        self.text(file)?.trim().parse().ok()
+    /// A file of one number; the word `max` is none.
+    fn number(&self, file: &str) -> Result<Option<u64>> {
+        Ok(self.text(file)?.and_then(|text| text.trim().parse().ok()))
     }
 
     /// A file of lines `KEY NUMBER`, from all hierarchies that have one of this name.
-    fn keyed(&self, file: &str) -> BTreeMap<String, u64> {
-        self.texts(file).flat_map(|text| keyed(&text)).collect()
+    fn keyed(&self, file: &str) -> Result<BTreeMap<String, u64>> {
+        Ok(self.texts(file)?.iter().flat_map(|text| keyed(text)).collect())
     }
 
-    fn io(&self) -> Value {
-        if let Some(text) = self.text("io.stat") {
-            return json!(io_stat(&text));
+    fn io(&self) -> Result<Value> {
+        if let Some(text) = self.text("io.stat")? {
+            return Ok(json!(io_stat(&text)));
         }
-        let bytes = self.text("blkio.throttle.io_service_bytes");
-        let operations = self.text("blkio.throttle.io_serviced");
-        match (bytes, operations) {
+        let bytes = self.text("blkio.throttle.io_service_bytes")?;
+        let operations = self.text("blkio.throttle.io_serviced")?;
+        Ok(match (bytes, operations) {
             (Some(bytes), Some(operations)) => json!(blkio(&bytes, &operations)),
             _ => Value::Null,
-        }
+        })
     }
 
-    fn pressure(&self) -> Value {
+    fn pressure(&self) -> Result<Value> {
         let mut pressure = Map::new();
         for resource in ["cpu", "memory", "io"] {
-            if let Some(text) = self.text(&format!("{resource}.pressure")) {
+            if let Some(text) = self.text(&format!("{resource}.pressure"))? {
                 pressure.insert(resource.to_owned(), json!(totals(&text)));
             }
         }
-        if pressure.is_empty() { Value::Null } else { Value::Object(pressure) }
+        Ok(if pressure.is_empty() { Value::Null } else { Value::Object(pressure) })
     }
 }
 

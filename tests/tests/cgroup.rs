@@ -8,7 +8,7 @@ use std::path::Path;
 use jc_tests::cgroups::{Controller, can_limit};
 use jc_tests::contract::Chain;
 use jc_tests::memory::{own_copy, waits_in_less_than};
-use jc_tests::{Running, Sandbox, keeps_the_contract, sandbox, skip};
+use jc_tests::{Running, Sandbox, keeps_the_contract, require, sandbox, skip};
 use rustix::process::Signal;
 
 const TOOL: &str = "jc-cgroup";
@@ -264,5 +264,36 @@ fn a_host_that_cannot_is_an_error() {
             let ran = s.cmd("unshare").args(["-m", "sh", "-c", &script]).run();
             ran.code(125).stdout("").fails_as(TOOL, "");
         }
+    });
+}
+
+/// An error is neither a group that nobody holds nor a group that does not exist.
+#[test]
+fn a_failed_look_removes_no_group_that_is_held() {
+    sandbox(|s| {
+        require(s, "strace", "the package strace");
+        let (running, pid) = waiting(s, &["--name", "held"]);
+        let traced = |action: &str, options: &[&str]| {
+            let strace = s.cmd("strace").args(["--quiet=all"]).args(options);
+            strace.args([TOOL, action, "held"]).run()
+        };
+        for action in ["--remove", "--stat"] {
+            traced(action, &["-o", "trace"]);
+            let trace = fs::read_to_string(s.path("trace")).unwrap();
+            for call in ["open", "openat", "flock", "newfstatat", "stat", "statx", "statfs", "read"]
+            {
+                let count =
+                    trace.lines().filter(|line| line.starts_with(&format!("{call}("))).count();
+                for n in 1..=count {
+                    let inject = format!("inject={call}:error=EIO:when={n}");
+                    let ran = traced(action, &["-o", "/dev/null", "-e", &inject]);
+                    let code = ran.status().code();
+                    assert!(action == "--stat" || code != Some(0), "{inject}\n{ran}");
+                    assert!(fs::exists(format!("/proc/{pid}")).unwrap(), "{inject}\n{ran}");
+                    s.jc(TOOL).args(["--stat", "held"]).run().code(0);
+                }
+            }
+        }
+        end(running);
     });
 }
