@@ -81,6 +81,8 @@ install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 		'$(sharedir)'/zsh/$(zshdir) '$(sharedir)'/fish/vendor_completions.d
 	install -m 644 $(completions)/jc.bash '$(sharedir)'/bash-completion/completions/jc-run
 	install -m 644 $(completions)/_jc '$(sharedir)'/zsh/$(zshdir)
+	install -d '$(sharedir)'/jc
+	install -m 644 jc-net/jc-net-repair.service '$(sharedir)'/jc
 	@# bash and fish look for a file of the command's name.
 	@for name in '$(bin)'/*; do name=$${name##*/}; \
 		[ $$name = jc-run ] || \
@@ -94,7 +96,8 @@ uninstall:
 		rm -f '$(bindir)'/$$name '$(sharedir)'/bash-completion/completions/$$name \
 			'$(sharedir)'/fish/vendor_completions.d/$$name.fish || exit; \
 	done
-	rm -f '$(sharedir)'/zsh/$(zshdir)/_jc
+	rm -f '$(sharedir)'/zsh/$(zshdir)/_jc '$(sharedir)'/jc/jc-net-repair.service
+	rmdir '$(sharedir)'/jc 2>/dev/null || :
 	@for page in $(notdir $(pages)); do rm -f '$(mandir)'/man$${page##*.}/$$page || exit; done
 
 # A Debian package of what is built, in target/.

@@ -122,10 +122,9 @@ pub fn collect(host: &Host) -> Result<()> {
     let links = links(&host.route)?;
     let mut first = Ok(());
     let mut keep = Vec::new();
-    let ours = |link: &&Link| bridge::is_ours(link) || bridge::is_half_made(link);
-    for bridge in links.iter().filter(ours) {
+    for bridge in links.iter().filter(|link| bridge::is_ours(link)) {
         let outcome = match clear(&host.route, &links, bridge) {
-            Ok(None) => gone(link::remove(&host.route, bridge.index), &bridge.name),
+            Ok(None) => bridge::remove(host, bridge),
             alive => {
                 keep.push(&bridge.name);
                 alive.map(|_| ())
@@ -141,6 +140,17 @@ pub fn collect(host: &Host) -> Result<()> {
     first.and(lock::sweep())
 }
 
+/// `--repair`: makes the rules of each bridge that is up anew, for a firewall that has removed them.
+pub fn repair(host: &Host) -> Result<()> {
+    host.lock.change_bridges()?;
+    let links = links(&host.route)?;
+    let mut first = Ok(());
+    for bridge in links.iter().filter(|link| link.up && bridge::is_ours(link)) {
+        first = first.and(bridge::repair(host, bridge));
+    }
+    first
+}
+
 /// `--rm-bridge`: removes a bridge of ours and its rules. It is an error if something is plugged in.
 pub fn remove_bridge(host: &Host, name: &str) -> Result<()> {
     host.lock.change_bridges()?;
@@ -148,13 +158,12 @@ pub fn remove_bridge(host: &Host, name: &str) -> Result<()> {
     let Some(bridge) = links.iter().find(|link| link.name == name) else {
         return Err(Error::new(format_args!("remove {name}: No such device")));
     };
-    if !bridge::is_ours(bridge) && !bridge::is_half_made(bridge) {
+    if !bridge::is_ours(bridge) {
         return Err(Error::new(format_args!("remove {name}: not a bridge that jc-net has made")));
     }
     if let Some(port) = clear(&host.route, &links, bridge)? {
         let message = format!("remove {name}: {} is plugged in", port.name);
         return Err(Error::new(message).hint("jc-net --list shows who"));
     }
-    gone(link::remove(&host.route, bridge.index), name)?;
-    rules::remove(&host.netfilter, name)
+    bridge::remove(host, bridge)
 }

@@ -22,7 +22,7 @@ use crate::{bridge, lease, subnet};
     name = "jc-net",
     version,
     override_usage = "jc-net [options] [--] PROG [ARG...]\n       \
-                      jc-net --list [--json] | --gc | --rm-bridge NAME"
+                      jc-net --list [--json] | --gc | --repair | --rm-bridge NAME"
 )]
 pub struct Args {
     /// bridge (the default for root), none, host, pasta (the default for others), ns:PATH, join:PID
@@ -88,6 +88,9 @@ pub struct Args {
     /// Remove bridges that nobody is plugged into, and what ended programs have left
     #[arg(long, group = "action")]
     pub gc: bool,
+    /// Make the rules of all bridges anew, which a firewall may have removed
+    #[arg(long, group = "action")]
+    pub repair: bool,
     /// Remove a bridge that nobody is plugged into
     #[arg(long, value_name = "NAME", group = "action", value_parser = link_name)]
     pub rm_bridge: Option<String>,
@@ -117,7 +120,7 @@ fn domain(word: &str) -> std::result::Result<String, String> {
 impl Args {
     /// Whether no program is run.
     pub fn is_action(&self) -> bool {
-        self.list || self.gc || self.rm_bridge.is_some()
+        self.list || self.gc || self.repair || self.rm_bridge.is_some()
     }
 
     /// Refuses what an action has no use for.

@@ -1,12 +1,11 @@
 //! The bridge: made when it is first used, and then the only place where it is noted what it is like.
 
-use std::fs;
-
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::{Context, Error, Result};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use crate::forward::{self, Opened};
 use crate::host::Host;
 use crate::link::{self, Link, Mac};
 use crate::net::wait_until_local;
@@ -47,39 +46,54 @@ pub struct Bridge {
     pub policy: Policy,
 }
 
-/// How the hardware address of our bridges begins: one that is down and has no note yet can be told
-/// from somebody else's.
-const MAC_PREFIX: [u8; 3] = [0x02, 0x6a, 0x63];
-
-/// The first word of the note that our bridges have.
+/// The first word of the alias that our bridges have.
 const NOTE: &str = "jc";
 
-/// Whether a link is a bridge of ours.
-pub fn is_ours(link: &Link) -> bool {
-    link.kind == "bridge" && link.alias.split(' ').next() == Some(NOTE)
+/// What the alias of a bridge of ours records.
+#[derive(Clone, Debug, Default)]
+pub struct Note {
+    /// What the bridge does not let through.
+    pub policy: Policy,
+    /// Links of the host that forward since this bridge.
+    pub opened: Opened,
 }
 
-/// Whether a link is a bridge that somebody of ours has begun to make. Only so if nobody else is
-/// making one at the moment.
-pub fn is_half_made(link: &Link) -> bool {
-    let marked = link.mac.is_some_and(|mac| mac.0.starts_with(&MAC_PREFIX));
-    link.kind == "bridge" && !link.up && link.alias.is_empty() && marked
-}
-
-/// What a bridge's note says.
-pub fn policy(link: &Link) -> Policy {
-    let has = |word| link.alias.split(' ').any(|w| w == word);
-    Policy { internal: has("internal"), isolate: has("isolate") }
-}
-
-fn note(policy: Policy) -> String {
-    let mut note = NOTE.to_owned();
-    for (is, word) in [(policy.internal, " internal"), (policy.isolate, " isolate")] {
-        if is {
-            note.push_str(word);
-        }
+impl Note {
+    /// Reads an alias. Nothing if it has a word that jc-net does not write.
+    fn read(alias: &str) -> Option<Self> {
+        let mut note = Self::default();
+        let mut words = alias.split(' ');
+        let is_ours = words.next() == Some(NOTE);
+        let is_known = |word: &str| match word {
+            "internal" => !std::mem::replace(&mut note.policy.internal, true),
+            "isolate" => !std::mem::replace(&mut note.policy.isolate, true),
+            word => note.opened.read(word),
+        };
+        (is_ours && words.all(is_known)).then_some(note)
     }
-    note
+
+    /// The alias. An error if the kernel has no room for it (`IFALIASZ`).
+    fn write(&self) -> Result<String> {
+        const LONGEST: usize = 255;
+        let mut alias = NOTE.to_owned();
+        for (is, word) in [(self.policy.internal, " internal"), (self.policy.isolate, " isolate")] {
+            if is {
+                alias.push_str(word);
+            }
+        }
+        alias.push_str(&self.opened.to_string());
+        if alias.len() > LONGEST { Err(forward::too_many(&self.opened)) } else { Ok(alias) }
+    }
+}
+
+/// The note of a bridge of ours; of any other link nothing.
+fn note(link: &Link) -> Option<Note> {
+    if link.kind == "bridge" { Note::read(&link.alias) } else { None }
+}
+
+/// Whether a link is a bridge of ours. One that is down is not complete.
+pub fn is_ours(link: &Link) -> bool {
+    note(link).is_some()
 }
 
 /// Finds the bridge, or makes it. The bridge stays as it is until this process lets the lock go.
@@ -110,9 +124,7 @@ fn find(host: &Host, wanted: &Wanted<'_>) -> Result<Option<Bridge>> {
     let doing = || format!("look for {}", wanted.name);
     let link = link::by_name(&host.route, wanted.name).map_err(|r| r.during(doing()))?;
     let Some(link) = link.filter(|link| link.up) else { return Ok(None) };
-    if !is_ours(&link) {
-        return Err(taken(&link));
-    }
+    let Some(Note { policy, .. }) = note(&link) else { return Err(taken(&link)) };
     let addresses = route::addresses(&host.route, link.index).map_err(|r| r.during(doing()))?;
     let v4 = addresses.iter().find_map(|a| if let IpNetwork::V4(a) = a { Some(*a) } else { None });
     let v6 = addresses.iter().find_map(|a| if let IpNetwork::V6(a) = a { Some(*a) } else { None });
@@ -120,7 +132,6 @@ fn find(host: &Host, wanted: &Wanted<'_>) -> Result<Option<Bridge>> {
         return Err(Error::new(format_args!("{} has no IPv4 address any more", link.name))
             .hint(format_args!("jc-net --rm-bridge {} clears the way for a new one", link.name)));
     };
-    let policy = policy(&link);
     let bridge = Bridge { index: link.index, mtu: link.mtu, v4, v6, policy, name: link.name };
     let is_complete = rules::are_there(&host.netfilter, &bridge.name)?;
     Ok(Some(bridge).filter(|_| is_complete))
@@ -172,38 +183,52 @@ impl Wanted<'_> {
     }
 }
 
-/// Makes it, or completes what another could not. The last step is to note what it is and set it up.
+/// Makes it, or completes it if its rules are gone. The last step is to set the bridge up.
 fn make(host: &Host, wanted: &Wanted<'_>) -> Result<()> {
     let name = wanted.name;
     let doing = |step: &'static str| move |r: Refusal| r.during(format_args!("{step} {name}"));
-    let routes = route::routes(&host.route).map_err(|r| r.during("list routes"))?;
     if let Some(link) = link::by_name(&host.route, name).map_err(doing("look for"))? {
-        if is_ours(&link) && link.up {
-            return complete(host, &link);
+        match is_ours(&link) {
+            false => return Err(taken(&link)),
+            true if link.up => return repair(host, &link),
+            true => remove(host, &link)?,
         }
-        if !is_half_made(&link) && !is_ours(&link) {
-            return Err(taken(&link));
-        }
-        link::remove(&host.route, link.index).map_err(doing("remove"))?;
     }
+    let routes = route::routes(&host.route).map_err(|r| r.during("list routes"))?;
     let subnets = choose(host, wanted, &routes)?;
     let mtu = match wanted.mtu {
         Some(mtu) => mtu,
         None => uplink_mtu(host, &routes)?,
     };
-    let [a, b, c] = MAC_PREFIX;
-    let [d, e, f] = random()?;
-    link::add_bridge(&host.route, name, Mac([a, b, c, d, e, f]), mtu)
+    let opened = match wanted.policy.internal {
+        true => Opened::default(),
+        false => forward::find(host, &routes, subnets.iter().any(IpNetwork::is_ipv6))?,
+    };
+    let note = Note { policy: wanted.policy, opened };
+    let link = create(host, name, mtu, &note)?;
+    furnish(host, wanted, link.index, &subnets, &note).inspect_err(|_| {
+        // The first error is the one to be reported. `--gc` removes the bridge too.
+        drop(remove(host, &link));
+    })
+}
+
+/// Makes a bridge, down and with its note, under a name at random, so that no bridge without a note
+/// has the wanted name.
+fn create(host: &Host, name: &str, mtu: u32, note: &Note) -> Result<Link> {
+    let [a, b, c, d, e, f] = random()?;
+    let temporary = format!("jc-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}");
+    let mac = Mac([0x02, 0x6a, 0x63, d, e, f]);
+    link::add_bridge(&host.route, &temporary, mac, mtu, &note.write()?)
         .map_err(|refusal| unmade(refusal, name))?;
-    let made = link::by_name(&host.route, name).map_err(doing("look for"))?;
-    let index = made.ok_or_else(|| Error::new(format_args!("{name}: removed meanwhile")))?.index;
-    let outcome = furnish(host, wanted, index, &subnets);
-    if outcome.is_err() {
-        // The reason is the error to be told.
-        let _: Result<()> = rules::remove(&host.netfilter, name);
-        let _: Result<(), Refusal> = link::remove(&host.route, index);
+    let made = link::by_name(&host.route, &temporary);
+    let made = made.map_err(|r| r.during(format_args!("look for {temporary}")))?;
+    let link = made.ok_or_else(|| Error::new(format_args!("{temporary}: removed meanwhile")))?;
+    if let Err(refusal) = link::rename(&host.route, link.index, name) {
+        // The first error is the one to be reported. `--gc` removes the bridge too.
+        drop(link::remove(&host.route, link.index));
+        return Err(refusal.during(format_args!("name {name}")));
     }
-    outcome
+    Ok(Link { name: name.to_owned(), ..link })
 }
 
 fn unmade(refusal: Refusal, name: &str) -> Error {
@@ -213,7 +238,13 @@ fn unmade(refusal: Refusal, name: &str) -> Error {
 }
 
 /// Addresses, rules and settings of a bridge that is down yet.
-fn furnish(host: &Host, wanted: &Wanted<'_>, index: u32, subnets: &[IpNetwork]) -> Result<()> {
+fn furnish(
+    host: &Host,
+    wanted: &Wanted<'_>,
+    index: u32,
+    subnets: &[IpNetwork],
+    note: &Note,
+) -> Result<()> {
     let name = wanted.name;
     sysctl::quiet_ipv6(name)?;
     // A link with an MTU below 1280 has no IPv6, and no such setting.
@@ -228,12 +259,12 @@ fn furnish(host: &Host, wanted: &Wanted<'_>, index: u32, subnets: &[IpNetwork]) 
         }
         given.push(*subnet);
     }
+    rules::make(&host.netfilter, name, &given, note)?;
     if !wanted.policy.internal {
-        forward(host, given.iter().any(IpNetwork::is_ipv6))?;
+        forward::open(host, name, &note.opened)?;
     }
-    rules::make(&host.netfilter, name, &given, wanted.policy)?;
-    link::note_and_set_up(&host.route, index, &note(wanted.policy))
-        .map_err(|r| r.during(format_args!("set up {name}")))?;
+    let up = host.route.ask(link::set_up(index));
+    up.map_err(|r| r.during(format_args!("set up {name}")))?;
     host.say(format_args!("made bridge {name}"));
     let mut gateways = given.iter().filter_map(|subnet| subnet::gateway(*subnet));
     gateways.try_for_each(|gateway| wait_until_local(&host.route, gateway.ip()))
@@ -247,12 +278,63 @@ fn v6_hint() -> Result<&'static str> {
     })
 }
 
-/// Makes the rules of a complete bridge anew.
-fn complete(host: &Host, link: &Link) -> Result<()> {
-    let addresses = route::addresses(&host.route, link.index);
-    let addresses = addresses.map_err(|r| r.during(format_args!("look for {}", link.name)))?;
-    host.say(format_args!("the nft rules of {} were gone: made again", link.name));
-    rules::make(&host.netfilter, &link.name, &addresses, policy(link))
+/// Makes the rules of a bridge that is up anew, lets links forward to which routes have come since, and
+/// forgets links where the host has become a router.
+pub fn repair(host: &Host, link: &Link) -> Result<()> {
+    let name = &link.name;
+    let doing = |r: Refusal| r.during(format_args!("look for {name}"));
+    let addresses = route::addresses(&host.route, link.index).map_err(doing)?;
+    let mut note = note(link).ok_or_else(|| taken(link))?;
+    if !note.policy.internal {
+        let routes = route::routes(&host.route).map_err(|r| r.during("list routes"))?;
+        note.opened.forget_routers()?;
+        let v6 = addresses.iter().any(IpNetwork::is_ipv6);
+        note.opened.add(&forward::find(host, &routes, v6)?);
+        set_note(host, link, &note)?;
+    }
+    rules::make(&host.netfilter, name, &addresses, &note)?;
+    if !note.policy.internal {
+        forward::open(host, name, &note.opened)?;
+    }
+    host.say(format_args!("made the nft rules of {name} again"));
+    Ok(())
+}
+
+fn set_note(host: &Host, link: &Link, note: &Note) -> Result<()> {
+    let set = link::set_note(&host.route, link.index, &note.write()?);
+    set.map_err(|r| r.during(format_args!("set the alias of {}", link.name)))
+}
+
+/// Removes a bridge of ours with its rules. Another bridge takes over what is recorded of the host, or
+/// the host gets its settings back.
+pub fn remove(host: &Host, link: &Link) -> Result<()> {
+    let doing = |r: Refusal| r.during(format_args!("remove {}", link.name));
+    // Not as it was when somebody listed it: a bridge before may have handed on its record.
+    let Some(link) = link::by_index(&host.route, link.index).map_err(doing)? else { return Ok(()) };
+    let opened = note(&link).ok_or_else(|| taken(&link))?.opened;
+    if !opened.is_empty() {
+        match heir(host, &link)? {
+            Some((heir, mut note)) => {
+                note.opened.add(&opened);
+                set_note(host, &heir, &note)?;
+                repair(host, &Link { alias: note.write()?, ..heir })?;
+            }
+            None => forward::close(host, &opened)?,
+        }
+    }
+    match link::remove(&host.route, link.index) {
+        Err(refusal) if refusal.errno != Errno::NODEV => return Err(doing(refusal)),
+        _ => {}
+    }
+    rules::remove(&host.netfilter, &link.name)
+}
+
+/// Another bridge that forwards, and its note.
+fn heir(host: &Host, link: &Link) -> Result<Option<(Link, Note)>> {
+    let links = link::list(&host.route, None).map_err(|r| r.during("list links"))?;
+    let others = links.into_iter().filter(|other| other.up && other.index != link.index);
+    let mut bridges = others.filter_map(|other| Some((other.clone(), note(&other)?)));
+    Ok(bridges.find(|(_, note)| !note.policy.internal))
 }
 
 /// The subnets for a new bridge: those asked for, and the default of a family for which none is.
@@ -308,36 +390,4 @@ fn uplink_mtu(host: &Host, routes: &[Route]) -> Result<u32> {
     let Some(index) = uplink else { return Ok(ETHERNET) };
     let link = link::by_index(&host.route, index).map_err(|r| r.during("look for the uplink"))?;
     Ok(link.map_or(ETHERNET, |link| link.mtu))
-}
-
-/// Lets the host pass packets on.
-fn forward(host: &Host, v6: bool) -> Result<()> {
-    if sysctl::ensure("ipv4/ip_forward", "1")? {
-        host.say("set net.ipv4.ip_forward to 1");
-    }
-    if v6 && sysctl::get("ipv6/conf/all/forwarding")?.as_deref() == Some("0") {
-        keep_routers(host)?;
-        sysctl::set("ipv6/conf/all/forwarding", "1")?;
-        host.say("set net.ipv6.conf.all.forwarding to 1");
-    }
-    Ok(())
-}
-
-/// A host that passes packets on listens to routers no more unless it is told so: it would lose its
-/// own way out.
-fn keep_routers(host: &Host) -> Result<()> {
-    let dir = "/proc/sys/net/ipv6/conf";
-    for entry in fs::read_dir(dir).on("read", dir)?.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !["all", "default", "lo"].contains(name))
-        else {
-            continue;
-        };
-        let setting = format!("ipv6/conf/{name}/accept_ra");
-        if sysctl::get(&setting)?.as_deref() == Some("1") {
-            sysctl::set(&setting, "2")?;
-            host.say(format_args!("set net.ipv6.conf.{name}.accept_ra to 2"));
-        }
-    }
-    Ok(())
 }

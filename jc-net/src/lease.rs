@@ -319,7 +319,6 @@ mod tests {
             alias: String::new(),
             master: None,
             mtu: 0,
-            mac: None,
             up: true,
             ready: true,
             without_v6: false,

@@ -101,8 +101,6 @@ pub struct Link {
     pub master: Option<u32>,
     /// The longest packet, in bytes.
     pub mtu: u32,
-    /// Its hardware address.
-    pub mac: Option<Mac>,
     /// Whether it is set up.
     pub up: bool,
     /// Whether it is set up, has a carrier, and is ready to send.
@@ -126,7 +124,6 @@ impl Link {
             alias: all.string(IFLA_IFALIAS).unwrap_or_default(),
             master: all.number(IFLA_MASTER),
             mtu: all.number(IFLA_MTU)?,
-            mac: all.get(IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).map(Mac),
             up: number(8)? & IFF_UP != 0,
             ready: all.get(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
             without_v6: disables_v6(all).unwrap_or(false),
@@ -217,14 +214,24 @@ pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
     socket.ask(message)
 }
 
-/// Makes a bridge, down.
-pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32) -> Answer<()> {
-    let message = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
+/// Makes a bridge, down, with an alias. The kernel does both before a signal is delivered. No link may
+/// have the name, since that would get the alias.
+pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32, note: &str) -> Answer<()> {
+    let add = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, name)
         .bytes(IFLA_ADDRESS, &mac.0)
         .number(IFLA_MTU, mtu)
         .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
-    socket.ask(message)
+    let alias = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, 0, 0))
+        .string(IFLA_IFNAME, name)
+        .string(IFLA_IFALIAS, note);
+    socket.batch([add, alias])
+}
+
+/// Gives a link that is down another name in place of its own.
+pub fn rename(socket: &Socket, index: u32, name: &str) -> Answer<()> {
+    let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
+    socket.ask(message.string(IFLA_IFNAME, name))
 }
 
 /// Gives a link another name, which no other has.
@@ -251,11 +258,10 @@ pub fn make(socket: &Socket, index: u32, what: Trait) -> Answer<()> {
     socket.ask(message)
 }
 
-/// Sets a link up, and notes something about it.
-pub fn note_and_set_up(socket: &Socket, index: u32, note: &str) -> Answer<()> {
-    let message =
-        Message::new(RTM_NEWLINK, 0, &header(AF_UNSPEC, index, IFF_UP)).string(IFLA_IFALIAS, note);
-    socket.ask(message)
+/// Sets the alias of a link.
+pub fn set_note(socket: &Socket, index: u32, note: &str) -> Answer<()> {
+    let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
+    socket.ask(message.string(IFLA_IFALIAS, note))
 }
 
 /// The message that sets a link up.

@@ -54,13 +54,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// `--list`, `--gc`, `--rm-bridge`
+/// `--list`, `--gc`, `--repair`, `--rm-bridge`
 pub fn act(args: &Args) -> Result<ExitCode> {
     let host = Host::open(args.verbose)?;
     let outcome = if args.list {
         actions::list(&host, args.json)
     } else if args.gc {
         actions::collect(&host)
+    } else if args.repair {
+        actions::repair(&host)
     } else if let Some(name) = &args.rm_bridge {
         actions::remove_bridge(&host, name)
     } else {

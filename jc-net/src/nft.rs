@@ -37,12 +37,16 @@ const TABLE: u16 = 1;
 const LIST_ELEM: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_F_OWNER: u32 = 2;
+const TABLE_USERDATA: u16 = 6;
+/// The mark of tables and chains that jc-net makes: nft(8) shows `comment "jc-net"`. Type, length, text.
+const MARK: &[u8] = b"\0\x07jc-net\0";
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;
+const CHAIN_USERDATA: u16 = 12;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const SET_NAME: u16 = 2;
@@ -99,7 +103,8 @@ impl Batch {
 
     /// A table, which may be there already.
     pub fn table(&mut self, name: &str) {
-        self.0.push(message(NEWTABLE, CREATE, NFPROTO_INET).string(TABLE, name));
+        let new = message(NEWTABLE, CREATE, NFPROTO_INET).string(TABLE, name);
+        self.0.push(new.bytes(TABLE_USERDATA, MARK));
     }
 
     /// A table that lives as long as the socket from which the batch is sent.
@@ -119,7 +124,7 @@ impl Batch {
         let hooked = |m: Message| m.big(HOOK_NUMBER, number).big(HOOK_PRIORITY, priority as u32);
         let new = message(NEWCHAIN, CREATE, NFPROTO_INET).string(TABLE, table);
         let new = new.string(CHAIN_NAME, name).nest(CHAIN_HOOK, hooked).string(CHAIN_TYPE, kind);
-        self.0.push(new);
+        self.0.push(new.bytes(CHAIN_USERDATA, MARK));
         self.flush(table, name);
     }
 
@@ -365,10 +370,18 @@ pub fn has_table(socket: &Socket, name: &str) -> Answer<bool> {
     Ok(socket.get(question, |_| Some(()))?.is_some())
 }
 
-/// Whether a chain is there.
+/// Whether a table is there that jc-net has made.
+pub fn is_marked(socket: &Socket, table: &str) -> Answer<bool> {
+    let question = message(GETTABLE, 0, NFPROTO_INET).string(TABLE, table);
+    let marked = |body: &[u8]| Some(Attributes(body.get(4..)?).get(TABLE_USERDATA) == Some(MARK));
+    Ok(socket.get(question, marked)?.unwrap_or(false))
+}
+
+/// Whether a chain is there that jc-net has made.
 pub fn has_chain(socket: &Socket, table: &str, name: &str) -> Answer<bool> {
     let question = message(GETCHAIN, 0, NFPROTO_INET).string(TABLE, table);
-    Ok(socket.get(question.string(CHAIN_NAME, name), |_| Some(()))?.is_some())
+    let marked = |body: &[u8]| Some(Attributes(body.get(4..)?).get(CHAIN_USERDATA) == Some(MARK));
+    Ok(socket.get(question.string(CHAIN_NAME, name), marked)?.unwrap_or(false))
 }
 
 /// A chain that somebody has hooked where packets are passed on.
@@ -384,6 +397,15 @@ pub struct Chain {
     pub hook: Option<u32>,
     /// Whether what no rule decides is dropped.
     pub drops: bool,
+    /// Whether jc-net has made the chain.
+    pub is_marked: bool,
+}
+
+impl Chain {
+    /// Whether the chain is in a table of the family `inet`.
+    pub fn is_in(&self, table: &str) -> bool {
+        self.family == NFPROTO_INET && self.table == table
+    }
 }
 
 /// All chains of all tables.
@@ -398,6 +420,7 @@ pub fn chains(socket: &Socket) -> Answer<Vec<Chain>> {
                 name: all.string(CHAIN_NAME)?,
                 hook: all.get(CHAIN_HOOK).and_then(|hook| Attributes(hook).big(HOOK_NUMBER)),
                 drops: all.big(CHAIN_POLICY) == Some(0),
+                is_marked: all.get(CHAIN_USERDATA) == Some(MARK),
             })
         },
     )

@@ -4,8 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use jc_unshare::Result;
+use jc_unshare::{Error, Result};
 
+use crate::bridge::Note;
 use crate::netlink::Socket;
 use crate::nft::{self, Batch, Field, Hook, Map, Rule, explain, octets};
 use crate::ports::{Forward, Protocol};
@@ -32,8 +33,10 @@ fn chain_names(bridge: &str) -> [(String, Hook); 3] {
 }
 
 /// Makes a bridge's rules, or makes them anew.
-pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], policy: Policy) -> Result<()> {
+pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -> Result<()> {
+    let policy = note.policy;
     let [raw, forward, nat] = chain_names(bridge);
+    refuse_foreign(socket, &[&raw.0, &forward.0, &nat.0])?;
     let mut batch = Batch::new();
     batch.table(TABLE);
     for (name, hook) in [&raw, &forward, &nat] {
@@ -63,6 +66,15 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], policy: Policy
         // The ports' isolation stops frames; this stops packets that go by way of the host.
         batch.rule(TABLE, &forward.0, |r| r.input(true, bridge).output(true, bridge).drop());
     }
+    for (v4, links) in [(true, &note.opened.v4), (false, &note.opened.v6)] {
+        for link in links {
+            // The host was no router on this link, and becomes one only for its bridges.
+            batch.rule(TABLE, &forward.0, |r| {
+                let r = r.family(v4).input(true, link).output(false, link);
+                r.unasked_for().redirected(false).drop()
+            });
+        }
+    }
     for subnet in subnets.iter().filter(|_| !policy.internal) {
         batch.rule(TABLE, &nat.0, |r| {
             r.output(false, bridge).address(Field::Source, *subnet).masquerade()
@@ -89,6 +101,20 @@ fn from_elsewhere(rule: Rule, v4: bool, subnets: &[IpNetwork]) -> Rule {
     own.fold(rule.family(v4), |rule, network| rule.within(false, Field::Source, network))
 }
 
+/// Refuses chains that somebody else has made under these names.
+fn refuse_foreign(socket: &Socket, names: &[&String]) -> Result<()> {
+    let chains = explain(nft::chains(socket), "list nft chains")?;
+    let in_table = chains.iter().filter(|chain| chain.is_in(TABLE) && !chain.is_marked);
+    match in_table.into_iter().find(|chain| names.contains(&&chain.name)) {
+        Some(chain) => {
+            let name = &chain.name;
+            Err(Error::new(format_args!("nft chain inet {TABLE} {name}: not made by this jc-net"))
+                .hint(format_args!("nft delete table inet {TABLE} removes it")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Whether a bridge has its rules still: a firewall that starts anew may throw them away.
 pub fn are_there(socket: &Socket, bridge: &str) -> Result<bool> {
     let [.., (nat, _)] = chain_names(bridge);
@@ -99,19 +125,19 @@ pub fn are_there(socket: &Socket, bridge: &str) -> Result<bool> {
 pub fn remove(socket: &Socket, bridge: &str) -> Result<()> {
     let doing = format!("remove the nft rules of {bridge}");
     let chains = explain(nft::chains(socket), &doing)?;
-    let ours: Vec<String> =
-        chains.into_iter().filter(|chain| chain.table == TABLE).map(|chain| chain.name).collect();
     let names = chain_names(bridge).map(|(name, _)| name);
-    let mut batch = Batch::new();
-    if !ours.iter().any(|name| names.contains(name)) {
+    let (ours, others): (Vec<_>, Vec<_>) = chains
+        .into_iter()
+        .filter(|chain| chain.is_in(TABLE))
+        .partition(|chain| chain.is_marked && names.contains(&chain.name));
+    if ours.is_empty() {
         return Ok(());
     }
-    if ours.iter().all(|name| names.contains(name)) {
+    let mut batch = Batch::new();
+    if others.is_empty() && explain(nft::is_marked(socket, TABLE), &doing)? {
         batch.delete_table(TABLE);
     } else {
-        for name in names.iter().filter(|name| ours.contains(name)) {
-            batch.delete_chain(TABLE, name);
-        }
+        ours.iter().for_each(|chain| batch.delete_chain(TABLE, &chain.name));
     }
     explain(batch.commit(socket), &doing)
 }
@@ -119,7 +145,7 @@ pub fn remove(socket: &Socket, bridge: &str) -> Result<()> {
 /// The bridges that have rules.
 pub fn bridges(socket: &Socket) -> Result<Vec<String>> {
     let chains = explain(nft::chains(socket), "list nft chains")?;
-    let ours = chains.into_iter().filter(|chain| chain.table == TABLE);
+    let ours = chains.into_iter().filter(|chain| chain.is_in(TABLE) && chain.is_marked);
     Ok(ours.filter_map(|chain| chain.name.strip_suffix("-nat").map(str::to_owned)).collect())
 }
 
@@ -127,7 +153,7 @@ pub fn bridges(socket: &Socket) -> Result<Vec<String>> {
 pub fn who_drops_forwarded(socket: &Socket) -> Result<Vec<String>> {
     const FORWARD: Option<u32> = Some(2);
     let chains = explain(nft::chains(socket), "list nft chains")?;
-    let foreign = chains.iter().filter(|c| c.table != TABLE && c.hook == FORWARD);
+    let foreign = chains.iter().filter(|c| !c.is_marked && c.hook == FORWARD);
     // firewalld's chain has no policy, but a rule at its end that does the same.
     let dropping = foreign.filter(|c| c.drops || c.table == "firewalld");
     let family = |number| match number {

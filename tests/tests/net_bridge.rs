@@ -292,23 +292,24 @@ fn changes_of_the_host_are_told_to_who_asks() {
         let get = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();
         // A new network namespace has it from the host, where somebody may have run a container.
         s.sh("echo 0 >/proc/sys/net/ipv4/ip_forward").run().code(0);
+        let of_v6 = match fs::exists("/proc/sys/net/ipv6/conf/all/force_forwarding").unwrap() {
+            true => "jc-net: set net.ipv6.conf.up0.force_forwarding to 1\n",
+            false => "jc-net: set net.ipv6.conf.all.forwarding to 1\n",
+        };
         let first = s.jc(TOOL).args(["--verbose", "--", "true"]).run().code(0).stdout("");
-        for line in [
-            "jc-net: set net.ipv4.ip_forward to 1\n",
-            "jc-net: set net.ipv6.conf.all.forwarding to 1\n",
-            "jc-net: set net.ipv6.conf.up0.accept_ra to 2\n",
-            "jc-net: made bridge jc0\n",
-        ] {
+        for line in
+            ["jc-net: set net.ipv4.conf.up0.forwarding to 1\n", of_v6, "jc-net: made bridge jc0\n"]
+        {
             assert!(first.err().contains(line), "{first}");
         }
-        assert_eq!(get("ipv4/ip_forward"), "1\n");
+        assert_eq!(get("ipv4/ip_forward"), "0\n");
         assert_eq!(get("ipv6/conf/jc0/accept_ra"), "0\n");
         let again = s.jc(TOOL).args(["--verbose", "--", "true"]).run().code(0).stdout("");
         assert_eq!(again.err(), "", "nothing is changed twice");
         // A firewall that starts anew takes the rules away, and the next start brings them back.
         s.sh("nft flush ruleset").run().code(0);
         let again = s.jc(TOOL).args(["--verbose", "--", "true"]).run().code(0).stdout("");
-        assert!(again.err().contains("the nft rules of jc0 were gone"), "{again}");
+        assert!(again.err().contains("made the nft rules of jc0 again"), "{again}");
         s.sh("nft list chain inet jc jc0-nat | grep -c masquerade").run().stdout("5\n");
         // Docker's policy, and firewalld's table.
         let docker = "nft add table ip filter
