@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use jc_unshare::escape::{self, Escaped};
 use jc_unshare::{Error, Result, Tool, print};
 use serde::Serialize;
 
@@ -82,7 +83,7 @@ fn json(images: &[ImageEntry], usage: &[Usage]) -> Result<String> {
     for (entry, usage) in images.iter().zip(usage) {
         let listed = Listed { entry, size: usage.size, own: usage.own };
         let line = serde_json::to_string(&listed).map_err(|e| Error::new(format_args!("{e}")))?;
-        text.push_str(&line);
+        text.push_str(&escape::json(&line));
         text.push('\n');
     }
     Ok(text)
@@ -93,7 +94,9 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
     rows.extend(images.iter().zip(usage).map(|(image, usage)| {
         let digest = image.manifest.short().to_owned();
         let [size, own] = [usage.size, usage.own].map(human);
-        [image.reference.clone(), image.platform.clone(), digest, size, own]
+        let [reference, platform] =
+            [&image.reference, &image.platform].map(|text| Escaped(text).to_string());
+        [reference, platform, digest, size, own]
     }));
     let width = |column: usize| {
         rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
@@ -131,7 +134,7 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
         chosen.sort_by_key(ImageEntry::key);
         chosen.dedup();
         let removed = store.remove_images(&chosen)?;
-        chosen.iter().for_each(|image| text += &format!("{}\n", image.reference));
+        chosen.iter().for_each(|image| text += &format!("{}\n", Escaped(&image.reference)));
         removed
     };
     removed.layers.iter().for_each(|layer| text += &format!("{layer}\n"));

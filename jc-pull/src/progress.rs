@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jc_unshare::escape::Escaped;
 
 /// How progress is to be shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -62,6 +63,7 @@ impl Progress {
 
     /// Says something once.
     fn say(&self, text: &str) {
+        let text = &Escaped(text).to_string();
         match &self.screen {
             Screen::Nothing => {}
             // Progress that nobody can read is not worth failing for.

@@ -1,13 +1,15 @@
 //! `jc-exec`: one more program in a container. It too is a chain: the one that jc-run has recorded,
 //! with the payload's number in it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
+use std::{env, mem};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::process::{Process, ends_within};
-use jc_unshare::program::Program;
+use jc_unshare::program::{Program, Variable};
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Error, Result, Tool, id};
 
@@ -70,24 +72,28 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let container = dir::find(&Place::of(matches)?, &id.to_string_lossy())?;
     let state = &container.state;
     let console = state.bundle.join(format!("console.{}", id::random()?));
-    let chain = Chain::new(links(matches, &container, &console)?, program.to_vec()).locate()?;
+    let mut links = links(matches, &container, &console)?;
     if let Some(form) = matches.get_one::<String>("print") {
+        let chain = Chain::new(links, program.to_vec()).locate()?;
         return chain.print(form, || chain.to_shell());
     }
+    let variables = links.last_mut().map(take_values).unwrap_or_default();
+    let chain = Chain::new(links, program.to_vec()).locate()?;
+    let run = || run_chain(&chain, &variables, state);
     if matches.get_flag("tty") {
         let terminal = Terminal::open()?;
         let socket = Console::listen(&console)?;
-        let code =
-            terminal.attend(TOOL, (socket, &console), || run_chain(&chain, state).map(Exit::code));
+        let code = terminal.attend(TOOL, (socket, &console), || run().map(Exit::code));
         // jc-rootfs may have failed before it came to that.
         let _: std::io::Result<()> = std::fs::remove_file(&console);
         return code;
     }
-    run_chain(&chain, state).map(Exit::end)
+    run().map(Exit::end)
 }
 
-fn run_chain(chain: &Chain, state: &State) -> Result<Exit> {
-    let child = spawn_program(TOOL, 0, None, Program::new(&chain.argv())?.required())?;
+fn run_chain(chain: &Chain, variables: &[Variable], state: &State) -> Result<Exit> {
+    let program = Program::new(&chain.argv())?.required().with_variables(variables)?;
+    let child = spawn_program(TOOL, 0, None, program)?;
     let exit = child.wait()?;
     let payload = state.process("process").and_then(Process::open);
     let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));
@@ -140,6 +146,29 @@ fn links(
     Ok(links)
 }
 
+/// Takes the values of variables out of the options of jc-rootfs, which finds them in its environment:
+/// every user can read the command line of a process, and only its own user the environment
+/// (proc_pid_cmdline(5), proc_pid_environ(5)). Variables that the links use themselves stay.
+fn take_values(rootfs: &mut Vec<OsString>) -> Vec<Variable> {
+    let is_links = |name: &[u8]| name == b"PATH" || name.starts_with(b"JC_");
+    let (mut variables, mut is_variable) = (Vec::new(), false);
+    for word in rootfs {
+        if !mem::replace(&mut is_variable, word == "-e") {
+            continue;
+        }
+        let bytes = word.as_bytes();
+        let (name, value) = match bytes.iter().position(|b| *b == b'=') {
+            Some(end) if is_links(&bytes[..end]) => continue,
+            Some(end) => (&bytes[..end], Some(OsStr::from_bytes(&bytes[end + 1..]).to_owned())),
+            None => (bytes, env::var_os(&word)),
+        };
+        let name = OsStr::from_bytes(name).to_owned();
+        word.clone_from(&name);
+        variables.push((name, value));
+    }
+    variables
+}
+
 /// Removes an option with its value. A value never looks like an option.
 fn remove_option(words: &mut Vec<OsString>, spelling: &str) {
     let joined = |word: &OsString| word.to_string_lossy().starts_with(&format!("{spelling}-"));
@@ -147,5 +176,23 @@ fn remove_option(words: &mut Vec<OsString>, spelling: &str) {
         words.drain(at..at + 2);
     } else if let Some(at) = words.iter().position(joined) {
         words.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_variables_leave_the_command_line() {
+        let link = |line: &str| line.split('|').map(OsString::from).collect::<Vec<_>>();
+        let mut rootfs =
+            link("jc-rootfs|-e|A=1=2|-u|web|-e|PATH=/b|-e|JC_TESTS_NONE|-e|JC_X=3|-e|A=");
+        let variable = |name: &str, value: Option<&str>| (name.into(), value.map(Into::into));
+        let taken =
+            [variable("A", Some("1=2")), variable("JC_TESTS_NONE", None), variable("A", Some(""))];
+        assert_eq!(take_values(&mut rootfs), taken);
+        let left = "jc-rootfs|-e|A|-u|web|-e|PATH=/b|-e|JC_TESTS_NONE|-e|JC_X=3|-e|A";
+        assert_eq!(rootfs, link(left));
     }
 }

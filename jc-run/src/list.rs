@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use jc_unshare::escape::{self, Escaped};
 use jc_unshare::exec::tool;
 use jc_unshare::{Error, Result, Tool, print};
 
@@ -58,7 +59,7 @@ pub fn sweep_links() {
 
 fn json(states: &[State]) -> Result<String> {
     let line = |state: &State| match serde_json::to_string(state) {
-        Ok(line) => Ok(line + "\n"),
+        Ok(line) => Ok(escape::json(&line) + "\n"),
         Err(e) => Err(Error::new(format_args!("write JSON: {e}"))),
     };
     states.iter().map(line).collect()
@@ -88,7 +89,7 @@ fn row(state: &State, now: f64) -> [String; COLUMNS] {
     let word = |key| state.get(key).unwrap_or("-").to_owned();
     [
         state.id.clone(),
-        word("name"),
+        shown(&word("name"), 64),
         shown(&word("image"), 40),
         shown(&word("command"), 30),
         age(now - seconds(state, "created")),
@@ -128,7 +129,7 @@ fn age(seconds: f64) -> String {
 
 /// A text that can do nothing to a terminal, and is no longer than that.
 fn shown(text: &str, most: usize) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let text = Escaped(text).to_string();
     match text.chars().count() > most {
         true => text.chars().take(most - 3).chain("...".chars()).collect(),
         false => text,
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_image_cannot_write_to_the_terminal() {
-        assert_eq!(shown("a\x1b[2J\n", 9), "a?[2J?");
+        assert_eq!(shown("a\x1b[2J\n", 15), "a\\u{1b}[2J\\n");
         assert_eq!(shown("0123456789", 8), "01234...");
     }
 }

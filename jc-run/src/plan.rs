@@ -1,9 +1,8 @@
 //! What is going to be done: the files that are made in the state dir, and the chain that uses them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,7 @@ use jc_unshare::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::geteuid;
 
-use crate::chain::{Chain, quote};
+use crate::chain::{Chain, printf_format, spell};
 use crate::state::State;
 
 /// A container that is about to be.
@@ -102,7 +101,7 @@ impl Plan {
         let mut shell =
             [b"mkdir -p -m 700 ", quote_path(&self.state.bundle).as_slice(), b"\n"].concat();
         for (name, text) in &self.files {
-            let text = format!("printf {} >", printf(text));
+            let text = format!("printf {} >", printf_format(text.as_bytes()));
             shell.extend([text.as_bytes(), &path(name), b"\n"].concat());
         }
         shell.extend(b"chmod 644");
@@ -142,14 +141,7 @@ pub fn make_fifo(path: &Path) -> Result<()> {
 }
 
 fn quote_path(path: &Path) -> Vec<u8> {
-    quote(path.as_os_str())
-}
-
-/// One word for printf(1), on one line.
-fn printf(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('%', "%%").replace('\n', "\\n");
-    let word = quote(OsStr::from_bytes(escaped.replace('\t', "\\t").as_bytes()));
-    String::from_utf8_lossy(&word).into_owned()
+    spell(path.as_os_str())
 }
 
 /// Words of a command line.

@@ -5,6 +5,8 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::escape::Escaped;
+
 use nix::errno::Errno;
 
 /// What every fallible function of the workspace returns.
@@ -100,10 +102,10 @@ impl Error {
 
     /// What a user reads, the tool's name in front of each line: the message and the hint.
     pub fn report(&self, tool: &str) -> String {
-        let mut text = format!("{tool}: {}\n", OneLine(&self.message));
+        let mut text = format!("{tool}: {}\n", Escaped(&self.message));
         if let Some(hint) = &self.hint {
             // Writing to a String cannot fail.
-            let _: fmt::Result = writeln!(text, "{tool}: hint: {}", OneLine(hint));
+            let _: fmt::Result = writeln!(text, "{tool}: hint: {}", Escaped(hint));
         }
         text
     }
@@ -111,20 +113,7 @@ impl Error {
 
 impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneLine(&self.message).fmt(f)
-    }
-}
-
-/// Shows control characters escaped: a name out of a hostile image must neither break the line nor
-/// reach the terminal.
-struct OneLine<'a>(&'a str);
-
-impl Display for OneLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
-        }
-        Ok(())
+        Escaped(&self.message).fmt(f)
     }
 }
 
@@ -247,5 +236,7 @@ mod tests {
     #[test]
     fn control_characters_cannot_break_the_line() {
         assert_eq!(Error::new("a\nb\x1b[2J").to_string(), "a\\nb\\u{1b}[2J");
+        let report = Error::new("\u{202e}x").hint("\u{9b}y").report("t");
+        assert_eq!(report, "t: \\u{202e}x\nt: hint: \\u{9b}y\n");
     }
 }

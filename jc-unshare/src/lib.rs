@@ -3,6 +3,7 @@
 //! `jc-unshare` itself, which owns all namespaces but the mount and network ones.
 
 pub mod error;
+pub mod escape;
 pub mod exec;
 #[cfg(target_os = "linux")]
 mod exit;

@@ -1,6 +1,7 @@
 //! A program that a child executes, with the steps before: all prepared, as the child shares the memory of
 //! this process and only makes system calls.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, NulError, OsStr, OsString};
 use std::io;
@@ -69,6 +70,9 @@ impl Step {
     }
 }
 
+/// A variable and its value; none to remove it.
+pub type Variable = (OsString, Option<OsString>);
+
 /// A program to execute, after some steps.
 #[derive(Debug)]
 pub struct Program {
@@ -108,6 +112,25 @@ impl Program {
             program.is_required = true;
         }
         self
+    }
+
+    /// Changes the program's environment. Of several changes of one variable, the last counts.
+    pub fn with_variables(mut self, changes: &[Variable]) -> Result<Self> {
+        let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
+        for (name, value) in changes {
+            match value {
+                Some(value) => environment.insert(name.clone(), value.clone()),
+                None => environment.remove(name),
+            };
+        }
+        let text = |(name, value): (OsString, OsString)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+                .map_err(|_| Error::usage(format_args!("-e {}: a NUL byte", name.display())))
+        };
+        if let Call::Execute(program) = &mut self.execute.call {
+            program.set_environment(environment.into_iter().map(text).collect::<Result<_>>()?);
+        }
+        Ok(self)
     }
 
     /// Steps to take before, in this order.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Context, Error, Result};
+use crate::escape::json;
 
 /// The version of the format that this code writes and reads.
 pub const VERSION: u64 = 1;
@@ -96,10 +97,9 @@ impl Record {
 
     /// The record as its one line, with the newline.
     pub fn to_line(&self) -> Result<String> {
-        let mut line =
+        let line =
             serde_json::to_string(self).map_err(|e| Error::new(format_args!("record: {e}")))?;
-        line.push('\n');
-        Ok(line)
+        Ok(json(&line) + "\n")
     }
 }
 

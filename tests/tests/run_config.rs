@@ -169,6 +169,37 @@ fn print_shows_what_a_shell_runs_unchanged() {
 }
 
 #[test]
+fn print_does_nothing_to_a_terminal() {
+    sandbox(|s| {
+        let words =
+            ["\u{1b}]0;x\u{7}", "\u{9b}2J", "\u{202e}", "a\nb", "a\n", "\n\n", "\\n%s'-", "-\t'\r"];
+        let env: Vec<String> =
+            words.iter().enumerate().map(|(n, word)| format!("V{n}={word}")).collect();
+        let script = "for word; do printf '<%s>' \"$word\"; done; printf '[%s]' \"$V0\" \"$V1\" \"$V2\" \
+            \"$V3\" \"$V4\" \"$V5\" \"$V6\" \"$V7\"";
+        let cmd = [["sh", "-c", script, "0"].as_slice(), &words].concat();
+        let config = json!({"Env": env, "Cmd": cmd});
+        let options = ["--network", "none"];
+        let mut expected: String = words.iter().map(|word| format!("<{word}>")).collect();
+        expected.extend(words.iter().map(|word| format!("[{word}]")));
+        run(s, &config, &options).code(0).stdout(&expected);
+        let printed = run(s, &config, &[&options[..], &["--print"]].concat()).code(0).out();
+        let acts = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+        assert!(!printed.contains(acts), "{printed:?}");
+        // What is made, a line for the variable, and one for each link.
+        assert!(printed.lines().count() <= 9, "{printed}");
+        for shell in ["dash", "bash", "busybox sh"] {
+            let mut words = shell.split(' ');
+            let run = s.cmd(words.next().unwrap()).args(words).input(printed.clone());
+            run.run().code(0).stdout(&expected).stderr("");
+        }
+        let json = run(s, &config, &[&options[..], &["--print=json"]].concat()).code(0).out();
+        assert!(!json.contains(acts), "{json:?}");
+        s.jc("jc-list").args(["-a", "-q"]).run().code(0).stdout("");
+    });
+}
+
+#[test]
 fn print_shows_the_chain_of_links() {
     sandbox(|s| {
         busybox_root(s, "root");

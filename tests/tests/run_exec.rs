@@ -84,6 +84,26 @@ fn its_options_come_before_the_containers() {
     });
 }
 
+/// Every user can read the command line of a process (proc_pid_cmdline(5)).
+#[test]
+fn the_values_of_variables_are_on_no_command_line() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let line = "jc-run -d --rm --network none -e GIVEN -e TERM=own --rootfs root -- sleep 1000";
+        let id = s.sh(line).env("GIVEN", "s3cret\n=1").run().code(0).out();
+        let id = id.trim();
+        let script = "echo \"$GIVEN $MORE $TERM\"; echo ready; exec sleep 1000";
+        let exec = s.jc("jc-exec").args(["-e", "MORE", id, "sh", "-c", script]);
+        let mut running =
+            exec.env("MORE", "s3cret2").env("GIVEN", "other").env("TERM", "x").spawn();
+        running.wait_for("ready");
+        assert_eq!(running.stdout_so_far(), "s3cret\n=1 s3cret2 own\nready\n");
+        s.sh("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -c s3cre[t]").run().stdout("0\n");
+        s.sh(&format!("jc-rm -f {id}")).run().code(0);
+        running.wait();
+    });
+}
+
 #[test]
 fn what_it_runs_is_a_chain() {
     sandbox(|s| {

@@ -6,7 +6,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use jc_tests::roots::{busybox_root, names};
+use jc_tests::image::{Image, Layout};
+use jc_tests::roots::{busybox_layer, busybox_root, names};
 use jc_tests::{Ran, Sandbox, sandbox};
 use serde_json::{Value, json};
 
@@ -177,5 +178,24 @@ fn a_mount_of_the_command_line_replaces_a_file_in_etc() {
         let ran = s.jc("jc-run").args(options).args(["--", "sh", "-c", script]).run();
         ran.code(0).stdout("own\n").stderr("");
         assert_eq!(fs::read_to_string(s.path("own")).unwrap(), "own\nmore\n");
+    });
+}
+
+/// Characters with which an image could write to the terminal of whoever lists it.
+#[test]
+fn an_image_does_nothing_to_a_terminal() {
+    sandbox(|s| {
+        let name = "amd64\u{1b}[2J\u{9b}2J\u{202e}\nfake";
+        let image = Image::new().layer(busybox_layer()).architecture(name);
+        Layout::new(s.path("image")).image("x", &image);
+        let acts = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
+        for line in ["jc-pull -q oci:image", "jc-images --json", "jc-images | tail -n +2"] {
+            let out = s.sh(line).run().code(0).out();
+            assert!(out.lines().count() == 1 && !out.contains(acts), "{line}: {out:?}");
+        }
+        let record = json!({"jc": 1, "rootfs": "/none\u{202e}\u{9b}x"});
+        let run = s.jc("jc-run").args(["--network", "none", "--", "true"]);
+        let ran = run.input(format!("{record}\n")).run().code(125).fails_as("jc-rootfs", "/none");
+        assert!(!ran.err().contains(acts), "{:?}", ran.err());
     });
 }

@@ -63,8 +63,10 @@ pub struct Program {
     pub is_required: bool,
     /// The shell, then the program's argv, and a null pointer: without the first it is the program's.
     words: Vec<AtomicPtr<c_char>>,
-    /// Where the words point to.
-    _text: Vec<CString>,
+    /// Its environment and a null pointer, if that is not the environment of this process.
+    environment: Option<Vec<AtomicPtr<c_char>>>,
+    /// Where the pointers point to.
+    text: Vec<CString>,
 }
 
 /// The shell that runs scripts without `#!`.
@@ -76,11 +78,16 @@ pub const BY_SHELL: i32 = 1 << 16;
 impl Program {
     /// A program at the first of these paths that can be executed.
     pub fn new(candidates: Vec<CString>, is_searched: bool, argv: Vec<CString>) -> Self {
-        let pointer = |word: &CStr| AtomicPtr::new(word.as_ptr().cast_mut());
-        let mut words = vec![pointer(SHELL)];
-        words.extend(argv.iter().map(|word| pointer(word)));
-        words.push(AtomicPtr::default());
-        Self { candidates, is_searched, is_required: false, words, _text: argv }
+        let words = [SHELL].into_iter().chain(argv.iter().map(CString::as_c_str));
+        let (words, environment) = (pointers(words), None);
+        Self { candidates, is_searched, is_required: false, words, environment, text: argv }
+    }
+
+    /// Gives it this environment, `NAME=VALUE` each.
+    pub fn set_environment(&mut self, variables: Vec<CString>) {
+        self.environment = Some(pointers(variables.iter().map(CString::as_c_str)));
+        // A move of a CString leaves its text where it is.
+        self.text.extend(variables);
     }
 
     /// Executes the program. Returns why that failed.
@@ -88,14 +95,15 @@ impl Program {
         let (Some(argv), Some(name)) = (self.words.get(1..), self.words.get(1)) else {
             return libc::EINVAL;
         };
+        let environment = self.environment.as_deref();
         let mut errno = libc::ENOENT;
         for path in &self.candidates {
-            match execve(path, argv) {
+            match execve(path, argv, environment) {
                 libc::ENOENT | libc::ENOTDIR if self.is_searched => {}
                 libc::EACCES => errno = libc::EACCES,
                 libc::ENOEXEC => {
                     name.store(path.as_ptr().cast_mut(), Ordering::Relaxed);
-                    return execve(SHELL, &self.words) | BY_SHELL;
+                    return execve(SHELL, &self.words, environment) | BY_SHELL;
                 }
                 other => return other,
             }
@@ -104,14 +112,25 @@ impl Program {
     }
 }
 
-fn execve(path: &CStr, argv: &[AtomicPtr<c_char>]) -> i32 {
+/// Pointers to words, and a null pointer.
+fn pointers<'a>(words: impl Iterator<Item = &'a CStr>) -> Vec<AtomicPtr<c_char>> {
+    let pointers = words.map(|word| AtomicPtr::new(word.as_ptr().cast_mut()));
+    pointers.chain([AtomicPtr::default()]).collect()
+}
+
+fn execve(
+    path: &CStr,
+    argv: &[AtomicPtr<c_char>],
+    environment: Option<&[AtomicPtr<c_char>]>,
+) -> i32 {
     unsafe extern "C" {
         static environ: *const *const c_char;
     }
     // SAFETY: no program of the workspace changes its environment.
-    let environment = unsafe { environ };
+    let own = unsafe { environ } as usize;
+    let environment = environment.map_or(own, |variables| variables.as_ptr() as usize);
     // An atomic pointer is in memory as a pointer is.
-    let words = [path.as_ptr() as usize, argv.as_ptr() as usize, environment as usize, 0, 0];
+    let words = [path.as_ptr() as usize, argv.as_ptr() as usize, environment, 0, 0];
     call(libc::SYS_execve, words).err().unwrap_or_default()
 }
 

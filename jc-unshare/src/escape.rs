@@ -1,0 +1,73 @@
+//! Text from outside (images, registries, records, other users), made harmless to whoever reads it on a
+//! terminal.
+
+use std::fmt::{self, Display, Write};
+
+/// Whether a character acts on a terminal, or makes its reader see another text: control characters
+/// (ESC and C1 begin sequences, a newline begins a false row), separators of lines and paragraphs, and
+/// what is invisible or changes the direction of the text (Unicode Standard Annex 9).
+pub fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Shows a text with each such character as `\n` or `\u{1b}`.
+pub struct Escaped<'a>(pub &'a str);
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if is_unsafe(c) { write!(f, "{}", c.escape_default())? } else { f.write_char(c)? }
+        }
+        Ok(())
+    }
+}
+
+/// JSON of the same value that has no such character: in JSON, only strings can have one.
+pub fn json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !is_unsafe(c) {
+            safe.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _: fmt::Result = write!(safe, "\\u{unit:04x}");
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_harmless_characters_are_shown_as_they_are() {
+        for (text, shown) in [
+            ("plain, ü, 漢, e\u{301} and \\", "plain, ü, 漢, e\u{301} and \\"),
+            ("a\nb\r\t\u{7}", "a\\nb\\r\\t\\u{7}"),
+            ("\u{1b}[2J\u{7f}\u{9b}2J", "\\u{1b}[2J\\u{7f}\\u{9b}2J"),
+            ("\u{202e}\u{2066}\u{200f}\u{61c}", "\\u{202e}\\u{2066}\\u{200f}\\u{61c}"),
+            ("\u{2028}\u{feff}\u{e0041}", "\\u{2028}\\u{feff}\\u{e0041}"),
+        ] {
+            assert_eq!(Escaped(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        assert_eq!(
+            json("{\"a\":\"\u{9b}\u{202e}ü\u{e0041}\"}"),
+            r#"{"a":"\u009b\u202eü\udb40\udc41"}"#
+        );
+    }
+}
