@@ -78,6 +78,7 @@ pub fn started_as_init() -> Option<ExitCode> {
     if arguments.next()? != NAME {
         return None;
     }
+    TOOL.begin();
     let numbers = arguments.next().unwrap_or_default();
     let payload: Vec<OsString> = arguments.collect();
     Some(match run(&numbers, &payload) {

@@ -173,7 +173,7 @@ fn take_values(rootfs: &mut Vec<OsString>) -> Vec<Variable> {
 fn remove_option(words: &mut Vec<OsString>, spelling: &str) {
     let joined = |word: &OsString| word.to_string_lossy().starts_with(&format!("{spelling}-"));
     if let Some(at) = words.iter().position(|word| word == spelling) {
-        words.drain(at..at + 2);
+        words.drain(at..words.len().min(at + 2));
     } else if let Some(at) = words.iter().position(joined) {
         words.remove(at);
     }

@@ -49,7 +49,11 @@ pub mod unshare;
 
 #[cfg(all(target_os = "linux", target_env = "musl"))]
 #[global_allocator]
-static HEAP: sys::heap::Heap = sys::heap::Heap::new();
+static HEAP: sys::memory::Checked<sys::heap::Heap> = sys::memory::Checked(sys::heap::Heap::new());
+
+#[cfg(all(target_os = "linux", not(target_env = "musl")))]
+#[global_allocator]
+static HEAP: sys::memory::Checked<std::alloc::System> = sys::memory::Checked(std::alloc::System);
 
 pub use error::{Absent, Context, Error, Kind, Result, exists, read_at_most, strerror};
 #[cfg(target_os = "linux")]

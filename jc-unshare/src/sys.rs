@@ -12,6 +12,7 @@ use rustix::process::Pid;
 
 #[cfg(any(target_env = "musl", test))]
 pub(crate) mod heap;
+pub(crate) mod memory;
 pub mod vfork;
 
 /// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, Parser};
@@ -17,6 +18,15 @@ pub enum Family {
     Link,
     /// Prints a result or manages something: 0, 1 failed, 2 usage.
     Source,
+}
+
+/// The tool that this process is.
+static RUNNING: OnceLock<Tool> = OnceLock::new();
+
+/// The start of each error line, and the exit code for a failure, of the tool that this process is.
+#[cfg(target_os = "linux")]
+pub(crate) fn running() -> (&'static str, u8) {
+    RUNNING.get().map_or(("jc", 125), |tool| (tool.name, tool.code(Kind::Failed)))
 }
 
 /// A tool's name and contract.
@@ -53,6 +63,21 @@ impl Tool {
         }
     }
 
+    /// Says which tool this process is, for the errors of a tool that cannot go on: a panic, which is an
+    /// error of the program, and memory that cannot be allocated. Either ends the process with one line and
+    /// the code for a failure.
+    pub fn begin(self) {
+        // Already set: that tool goes on in this process.
+        let _: std::result::Result<(), Self> = RUNNING.set(self);
+        std::panic::set_hook(Box::new(move |info| {
+            let payload = info.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref().copied()).unwrap_or("no message");
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            self.exit(&Error::new(format_args!("internal error at {place}: {text}")))
+        }));
+    }
+
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
         self.parsed(A::command, |matches| {
@@ -74,6 +99,7 @@ impl Tool {
         command: impl FnOnce() -> Command,
         run: impl FnOnce(&mut ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
+        self.begin();
         #[cfg(target_os = "linux")]
         crate::sys::map_ahead();
         // A start is too short to tidy up in.
@@ -163,5 +189,24 @@ mod tests {
         assert_eq!(one_line(rendered), "unexpected argument '--x' found");
         let rendered = "error: the following required arguments were not provided:\n  <A>\n\nUsage";
         assert_eq!(one_line(rendered), "the following required arguments were not provided: <A>");
+    }
+    /// Is a test only in the process that the next test starts.
+    #[test]
+    fn a_tool_that_panics() {
+        if std::env::var_os("JC_PANIC").is_some() {
+            Tool::source("jc-x").begin();
+            Vec::<u8>::new()[std::env::args().len()] = 0;
+        }
+    }
+
+    #[test]
+    fn a_panic_is_one_line_and_the_code_for_a_failure() {
+        let this = std::env::current_exe().unwrap();
+        let mut again = std::process::Command::new(this);
+        again.args(["--exact", "tool::tests::a_tool_that_panics", "--nocapture"]);
+        let ran = again.env("JC_PANIC", "1").env("RUST_BACKTRACE", "1").output().unwrap();
+        let text = String::from_utf8(ran.stderr).unwrap();
+        assert!(text.starts_with("jc-x: internal error at jc-unshare/src/tool.rs:"), "{text}");
+        assert_eq!((text.lines().count(), ran.status.code()), (1, Some(1)), "{text}");
     }
 }

@@ -3,7 +3,10 @@
 //! musl's own heap maps and unmaps memory for many of a program's first allocations: 80 µs for the few
 //! hundred that clap makes. This heap takes no mutex either, which would be half of the work.
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::memory::end;
 
 /// Nobody uses the heap.
 const FREE: u8 = 0;
@@ -35,7 +38,7 @@ impl Heap {
             || self.state.compare_exchange(FREE, state, Ordering::Acquire, Ordering::Relaxed);
         while let Err(now) = take() {
             if now == CLOSED {
-                refuse();
+                end("a child allocates in the memory of its parent");
             }
             std::thread::yield_now();
         }
@@ -60,40 +63,24 @@ impl Heap {
     }
 }
 
-/// Ends a process that uses a closed heap. The process shares the memory of its parent, so that it has
-/// only system calls to do that.
-fn refuse() -> ! {
-    use nix::libc;
-    const LINE: &str = "jc: a child allocates in the memory of its parent\n";
-    // SAFETY: both system calls change no memory; nobody is left to be told of an error.
-    unsafe {
-        libc::syscall(libc::SYS_write, 2, LINE.as_ptr(), LINE.len());
-        libc::syscall(libc::SYS_exit_group, 125);
-    }
-    // The kernel does not come back from exit_group(2).
-    loop {
-        std::hint::spin_loop();
-    }
-}
-
 // SAFETY: it is dlmalloc that hands out the memory; the callers' promises are those that it wants.
-unsafe impl std::alloc::GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: std::alloc::Layout) -> *mut u8 {
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the layout is not empty.
         self.with(|memory| unsafe { memory.malloc(layout.size(), layout.align()) })
     }
 
-    unsafe fn alloc_zeroed(&self, layout: std::alloc::Layout) -> *mut u8 {
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
         self.with(|memory| unsafe { memory.calloc(layout.size(), layout.align()) })
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: std::alloc::Layout) {
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the block is of this heap, and of that layout.
         self.with(|memory| unsafe { memory.free(block, layout.size(), layout.align()) });
     }
 
-    unsafe fn realloc(&self, block: *mut u8, layout: std::alloc::Layout, size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as above.
         self.with(|memory| unsafe { memory.realloc(block, layout.size(), layout.align(), size) })
     }

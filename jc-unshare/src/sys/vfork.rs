@@ -313,7 +313,7 @@ pub fn vfork(
 /// musl have such a heap.
 fn with_heap_closed<T>(act: impl FnOnce() -> T) -> T {
     #[cfg(target_env = "musl")]
-    return crate::HEAP.closed(act);
+    return crate::HEAP.0.closed(act);
     #[cfg(not(target_env = "musl"))]
     act()
 }
