@@ -172,6 +172,12 @@ impl Args {
                 "ports are published with --network bridge or pasta, not {name}"
             )));
         }
+        if *network == Network::Bridge && self.publish.iter().any(Publish::is_at_v6_loopback) {
+            return Err(Error::usage(
+                "publish at ::1: the kernel takes no answers for ::1 from a bridge",
+            )
+            .hint("-p 127.0.0.1:HOST:CONT publishes at the loopback of IPv4"));
+        }
         if self.internal && self.publishes() {
             return Err(Error::usage("--internal: no port can be published there"));
         }

@@ -15,6 +15,8 @@ mod enter;
 #[cfg(target_os = "linux")]
 mod forward;
 #[cfg(target_os = "linux")]
+pub mod fuzz;
+#[cfg(target_os = "linux")]
 mod host;
 #[cfg(target_os = "linux")]
 mod lease;

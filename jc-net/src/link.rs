@@ -112,7 +112,8 @@ pub struct Link {
 }
 
 impl Link {
-    fn read(body: &[u8]) -> Option<Self> {
+    /// Reads an answer to `RTM_GETLINK`.
+    pub fn read(body: &[u8]) -> Option<Self> {
         let number = |at: usize| Some(u32::from_ne_bytes(body.get(at..at + 4)?.try_into().ok()?));
         let all = Attributes(body.get(16..)?);
         let others = all.nested(IFLA_PROP_LIST).all().filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);

@@ -274,13 +274,14 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// The messages of a datagram: type, sequence number and body.
-fn parts(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
+pub fn parts(datagram: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
     messages(datagram).filter_map(|message| {
         Some((u16_at(message, 4)?, u32_at(message, 8)?, message.get(HEADER..)?))
     })
 }
 
-fn parts_flags(datagram: &[u8]) -> impl Iterator<Item = u16> {
+/// The flags of the messages of a datagram.
+pub fn parts_flags(datagram: &[u8]) -> impl Iterator<Item = u16> {
     messages(datagram).filter_map(|message| u16_at(message, 6))
 }
 
@@ -295,15 +296,18 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Reads the body of an NLMSG_ERROR: 0 acknowledges, negative is an errno, and after the header of
 /// the message that it is about come attributes with the kernel's words.
-fn acknowledged(body: &[u8], index: usize) -> Answer<()> {
+pub fn acknowledged(body: &[u8], index: usize) -> Answer<()> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
+    /// MAX_ERRNO of the kernel.
+    const ERRNOS: std::ops::RangeInclusive<i32> = 1..=4095;
     let code = u32_at(body, 0).map_or(0, |code| code as i32);
     if code == 0 {
         return Ok(());
     }
     let words = Attributes(body.get(4 + HEADER..).unwrap_or_default()).string(NLMSGERR_ATTR_MSG);
     let words = words.map(|words| words.trim_end_matches('.').to_owned());
-    Err(Refusal { errno: Errno::from_raw_os_error(-code), words, index })
+    let errno = code.checked_neg().filter(|errno| ERRNOS.contains(errno));
+    Err(Refusal { errno: errno.map_or(Errno::IO, Errno::from_raw_os_error), words, index })
 }
 
 #[cfg(test)]

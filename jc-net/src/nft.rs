@@ -410,36 +410,42 @@ impl Chain {
 
 /// All chains of all tables.
 pub fn chains(socket: &Socket) -> Answer<Vec<Chain>> {
-    socket.dump(
-        || message(GETCHAIN, 0, NFPROTO_UNSPEC),
-        |body| {
-            let all = Attributes(body.get(4..)?);
-            Some(Chain {
-                family: *body.first()?,
-                table: all.string(TABLE)?,
-                name: all.string(CHAIN_NAME)?,
-                hook: all.get(CHAIN_HOOK).and_then(|hook| Attributes(hook).big(HOOK_NUMBER)),
-                drops: all.big(CHAIN_POLICY) == Some(0),
-                is_marked: all.get(CHAIN_USERDATA) == Some(MARK),
-            })
-        },
-    )
+    socket.dump(|| message(GETCHAIN, 0, NFPROTO_UNSPEC), read_chain)
 }
 
-/// What is in a map: keys and values. Nothing if it is not there.
-pub fn elements(socket: &Socket, table: &str, map: &str) -> Answer<Vec<(Vec<u8>, Vec<u8>)>> {
+/// Reads an answer to `NFT_MSG_GETCHAIN`.
+pub fn read_chain(body: &[u8]) -> Option<Chain> {
+    let all = Attributes(body.get(4..)?);
+    Some(Chain {
+        family: *body.first()?,
+        table: all.string(TABLE)?,
+        name: all.string(CHAIN_NAME)?,
+        hook: all.get(CHAIN_HOOK).and_then(|hook| Attributes(hook).big(HOOK_NUMBER)),
+        drops: all.big(CHAIN_POLICY) == Some(0),
+        is_marked: all.get(CHAIN_USERDATA) == Some(MARK),
+    })
+}
+
+/// An element of a map: key and value.
+pub type Element = (Vec<u8>, Vec<u8>);
+
+/// The elements of a map; none if there is no such map.
+pub fn elements(socket: &Socket, table: &str, map: &str) -> Answer<Vec<Element>> {
     let question =
         || message(GETSETELEM, 0, NFPROTO_INET).string(TABLE, table).string(SET_NAME, map);
-    let lists = socket.dump(question, |body| {
-        let list = Attributes(body.get(4..)?).nested(SET_ELEMENTS);
-        let elements = list.all().filter_map(|(_, element)| {
-            let element = Attributes(element);
-            let value = |kind| Some(element.nested(kind).get(DATA_VALUE)?.to_vec());
-            Some((value(ELEM_KEY)?, value(ELEM_DATA)?))
-        });
-        Some(elements.collect::<Vec<_>>())
-    })?;
+    let lists = socket.dump(question, read_elements)?;
     Ok(lists.into_iter().flatten().collect())
+}
+
+/// Reads an answer to `NFT_MSG_GETSETELEM`.
+pub fn read_elements(body: &[u8]) -> Option<Vec<Element>> {
+    let list = Attributes(body.get(4..)?).nested(SET_ELEMENTS);
+    let elements = list.all().filter_map(|(_, element)| {
+        let element = Attributes(element);
+        let value = |kind| Some(element.nested(kind).get(DATA_VALUE)?.to_vec());
+        Some((value(ELEM_KEY)?, value(ELEM_DATA)?))
+    });
+    Some(elements.collect())
 }
 
 /// A refusal of the kernel as an error, with a hint where the kernel lacks something.

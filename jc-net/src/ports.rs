@@ -84,6 +84,8 @@ pub struct Publish {
     protocol: Protocol,
 }
 
+const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+
 fn protocol(word: &str) -> Result<(&str, Protocol), String> {
     let Some((ports, name)) = word.rsplit_once('/') else { return Ok((word, Protocol::Tcp)) };
     let found = Protocol::ALL.into_iter().find(|protocol| protocol.name() == name);
@@ -108,6 +110,9 @@ impl FromStr for Publish {
                 let parsed = parsed.filter(|parsed| parsed.is_ipv6() == is_v6);
                 if parsed.is_none() && !address.is_empty() {
                     return Err(format!("{address:?} is not an address (IPv6 goes in brackets)"));
+                }
+                if parsed.is_some_and(|parsed| parsed.is_multicast() || parsed == BROADCAST) {
+                    return Err(format!("{address} is the address of many hosts"));
                 }
                 (parsed, if host.is_empty() { None } else { Some(Range::parse(host)?) })
             }
@@ -181,6 +186,11 @@ pub fn hold(wanted: &[Publish], has_v6: bool) -> Result<Held> {
 }
 
 impl Publish {
+    /// Whether only ::1 of the host is meant.
+    pub fn is_at_v6_loopback(&self) -> bool {
+        self.address == Some(Ipv6Addr::LOCALHOST.into())
+    }
+
     /// The host's addresses at which it is to be reached, of those families that there are.
     fn targets(&self, any: &[IpAddr]) -> Result<Vec<IpAddr>> {
         let Some(host) = self.address else { return Ok(any.to_vec()) };
@@ -347,6 +357,9 @@ mod tests {
             "80:80/TCP",
             "1.2.3:80:80",
             "80-:80",
+            "224.0.0.1:80:80",
+            "255.255.255.255::80",
+            "[ff02::1]:80:80",
             "-80",
         ] {
             assert!(wrong.parse::<Publish>().is_err(), "{wrong}");

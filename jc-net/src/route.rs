@@ -87,7 +87,8 @@ pub fn addresses(socket: &Socket, index: u32) -> Answer<Vec<IpNetwork>> {
     Ok(all)
 }
 
-fn read_address(body: &[u8], index: u32) -> Option<IpNetwork> {
+/// Reads an answer to `RTM_GETADDR`: an address of that link that is not only for the link.
+pub fn read_address(body: &[u8], index: u32) -> Option<IpNetwork> {
     let all = Attributes(body.get(8..)?);
     let its_index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
     let address = all.address(IFA_LOCAL).or_else(|| all.address(IFA_ADDRESS))?;
@@ -144,7 +145,8 @@ pub fn routes(socket: &Socket) -> Answer<Vec<Route>> {
     Ok(all)
 }
 
-fn read_route(body: &[u8]) -> Option<Route> {
+/// Reads an answer to `RTM_GETROUTE`: a route of the main table.
+pub fn read_route(body: &[u8]) -> Option<Route> {
     let all = Attributes(body.get(12..)?);
     let (prefix, table) = (*body.get(1)?, u32::from(*body.get(4)?));
     let in_main = all.number(RTA_TABLE).unwrap_or(table) == u32::from(RT_TABLE_MAIN);

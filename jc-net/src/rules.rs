@@ -239,7 +239,7 @@ fn element(forward: &Forward) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The reverse of [`element`].
-fn forward((key, value): &(Vec<u8>, Vec<u8>)) -> Option<Forward> {
+pub fn forward((key, value): &(Vec<u8>, Vec<u8>)) -> Option<Forward> {
     let port = |field: &[u8]| Some(u16::from_be_bytes(field.get(..2)?.try_into().ok()?));
     let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
     let (to, to_port) = value.split_at_checked(value.len().checked_sub(4)?)?;

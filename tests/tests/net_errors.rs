@@ -5,7 +5,7 @@
 use std::fs;
 
 use jc_tests::lab::{Net, addresses, all_end, contained};
-use jc_tests::{Sandbox, sandbox};
+use jc_tests::{Sandbox, require, sandbox};
 use rustix::process::Signal;
 
 const TOOL: &str = "jc-net";
@@ -48,7 +48,12 @@ fn command_lines_that_cannot_be_meant() {
             ("--network none --ip 10.88.0.2", "--network bridge, not none"),
             ("--network host --internal", "--network bridge, not host"),
             ("--network join:1 --mtu 1400", "--network bridge, not join"),
+            ("-p 224.0.0.1:80:80", "224.0.0.1 is the address of many hosts"),
+            ("-p 255.255.255.255:80:80", "255.255.255.255 is the address of many hosts"),
+            ("-p [ff02::1]:80:80", "[ff02::1] is the address of many hosts"),
+            ("-p [::1]:80:80", "publish at ::1: the kernel takes no answers for ::1"),
             ("--list", "an action runs no program"),
+            ("--repair", "an action runs no program"),
         ] {
             fails(s, options, why);
         }
@@ -140,7 +145,7 @@ fn without_ipv6() {
         let listed = s.jc(TOOL).arg("--list").run().code(0).out();
         assert!(listed.trim_end().ends_with("\t0.0.0.0:8080->80/tcp"), "{listed}");
         fails(s, "--ip6 fd00::5", "jc0 has no IPv6");
-        fails(s, "-p [::1]:80:80", "the container has no address of that family");
+        fails(s, "-p [2001:db8::1]:80:80", "the container has no address of that family");
         one.signal(Signal::KILL);
         one.wait();
         s.wait_for_no_process();
@@ -207,5 +212,36 @@ fn namespaces_that_are_there() {
         fails(s, "--network ns:/etc/passwd", "setns /etc/passwd: Invalid argument");
         one.signal(Signal::KILL);
         one.wait();
+    });
+}
+
+/// A call to the kernel that fails is an error, or the bridge is complete all the same.
+#[test]
+fn a_bridge_never_lacks_rules_for_an_address_that_it_has() {
+    sandbox(|s| {
+        require(s, "strace", "the package strace");
+        let complete = "[ $(ip -o addr show dev jc0 scope global | grep -c .) = 2 ] &&
+            nft list chain inet jc jc0-nat | grep -c masquerade";
+        for call in ["sendto", "recvfrom"] {
+            for n in 1..100 {
+                let line = format!(
+                    "strace -o log -e trace={call} -e inject={call}:error=ENOBUFS:when={n} \
+                     jc-net -- true"
+                );
+                let ran = s.sh(&line).run();
+                let was_injected = fs::read_to_string(s.path("log")).unwrap().contains("INJECTED");
+                if ran.status().success() {
+                    s.sh(complete).run().code(0).stdout("5\n");
+                } else {
+                    ran.code(125);
+                }
+                all_end(s);
+                s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
+                if !was_injected {
+                    break;
+                }
+            }
+        }
+        nothing_is_left(s);
     });
 }

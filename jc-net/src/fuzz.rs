@@ -1,0 +1,82 @@
+//! The readers of netlink answers, for fuzzing: no bytes make them panic, and each takes no more steps
+//! than the answer has bytes. `fuzz/` has the target and the seeds, which are answers of a kernel. A
+//! test here runs the readers on mutations of the seeds, the same in each run.
+
+use crate::conntrack::Entry;
+use crate::link::Link;
+use crate::message::{Attributes, address, text};
+use crate::netlink::{HEADER, acknowledged, parts, parts_flags};
+use crate::{nft, route, rules};
+
+/// Reads a datagram as an answer of each kind.
+pub fn netlink(datagram: &[u8]) {
+    assert!(parts_flags(datagram).count() <= datagram.len() / HEADER);
+    for (_, _, body) in parts(datagram) {
+        if let Err(refusal) = acknowledged(body, 0) {
+            drop(refusal.during("fuzz"));
+        }
+        let _ = (Link::read(body), nft::read_chain(body), Entry::read(body)); // only for panics
+        let _ = (route::read_route(body), route::read_address(body, 1)); // only for panics
+        let elements = nft::read_elements(body).unwrap_or_default();
+        assert!(elements.iter().filter_map(rules::forward).count() <= body.len());
+        attributes(Attributes(body));
+    }
+}
+
+fn attributes(all: Attributes<'_>) {
+    assert!(all.all().count() <= all.0.len() / 4);
+    for (kind, value) in all.all() {
+        let _ = (all.number(kind), all.big(kind), text(value), address(value)); // only for panics
+        assert!(all.nested(kind).all().count() <= value.len() / 4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// xorshift64.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % limit.max(1) as u64) as usize
+        }
+    }
+
+    fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+        const LENGTHS: [u8; 8] = [0, 1, 3, 4, 8, 16, 0x80, 0xff];
+        for _ in 0..=random.below(4) {
+            let at = random.below(bytes.len());
+            match random.below(4) {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, LENGTHS[random.below(LENGTHS.len())]),
+                2 if at < bytes.len() => bytes[at] = LENGTHS[random.below(LENGTHS.len())],
+                _ if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_of_answers_panic() {
+        let directory = format!("{}/fuzz/seeds/netlink", env!("CARGO_MANIFEST_DIR"));
+        let mut paths: Vec<_> =
+            std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        assert_eq!(paths.len(), 10);
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        for seed in paths.iter().map(|path| std::fs::read(path).unwrap()) {
+            assert!(parts(&seed).count() > 0);
+            netlink(&seed);
+            for _ in 0..1000 {
+                let mut bytes = seed.clone();
+                mutate(&mut bytes, &mut random);
+                netlink(&bytes);
+            }
+        }
+    }
+}
