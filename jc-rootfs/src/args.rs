@@ -104,6 +104,9 @@ pub struct Args {
     /// Write the payload's PID and start time to a FIFO, and close that when PROG has been executed
     #[arg(long, value_name = "FIFO")]
     pub(crate) started: Option<PathBuf>,
+    /// Start PROG in the PID namespace that process PID is in, entered when all else is done
+    #[arg(long, value_name = "PID", conflicts_with_all = ["join", "chroot", "init_fd"])]
+    pub(crate) join_pid: Option<u32>,
     /// Stay as PID 1, which only reaps and forwards signals, and write stops of PROG to descriptor N
     #[arg(long, value_name = "N", conflicts_with_all = ["join", "chroot"])]
     pub(crate) init_fd: Option<u32>,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::process::ExitCode;
 
 use jc_unshare::namespaces::unshare;
 use jc_unshare::sys::clone;
@@ -13,8 +14,10 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use crate::Args;
 use crate::bind::{detach, put};
+use crate::copy;
 use crate::dev::mount_dev;
 use crate::init::Init;
+use crate::join::{Target, run_from_read_only_here};
 use crate::mask::mask_paths;
 use crate::mounts::Mount;
 use crate::payload::{self, Host, Place};
@@ -25,15 +28,35 @@ use crate::sysfs::mount_sys;
 
 /// Enters the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
-    match prepare(args, root) {
+    let prepare = || {
+        let mut host = Host::look(args)?;
+        host.begin_session(args)?;
+        Ok((prepare(args, root, &mut host, None)?, host))
+    };
+    match prepare() {
         Ok((place, host)) => payload::run(args, program, place, host, None),
         Err(error) => error,
     }
 }
 
-fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
-    let mut host = Host::look(args)?;
-    host.begin_session(args)?;
+/// Enters the root and starts the program there, in the PID namespace of a process. Gives nothing if this
+/// process is in that PID namespace.
+pub fn enter_beside(
+    args: &Args,
+    root: &Root,
+    pid: u32,
+    program: &[OsString],
+) -> Result<Option<ExitCode>> {
+    let target = Target::open(pid)?;
+    let Some(pids) = target.other_pids()? else { return Ok(None) };
+    run_from_read_only_here(args)?;
+    let host = Host::look(args)?;
+    let proc = target.procfs(&pids)?;
+    let enter = |host: &mut Host| prepare(args, root, host, Some(proc));
+    copy::start(args, program, &pids, host, enter).map(Some)
+}
+
+fn prepare(args: &Args, root: &Root, host: &mut Host, proc: Option<OwnedFd>) -> Result<Place> {
     unshare(clone::NEWNS)?;
     // Sources are taken while "/" and its propagation are still the host's.
     let mounts = detached(args)?;
@@ -42,7 +65,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
     mount_change("/", private).on("make private", "/")?;
     host.init = Init::new(args)?;
     let directory = root.attach(args.read_only)?;
-    mount_proc(directory.as_fd(), args.proc)?;
+    mount_proc(directory.as_fd(), args.proc, proc)?;
     mount_dev(directory.as_fd(), args.dev, &args.shm_size)?;
     mount_sys(directory.as_fd(), args.sys)?;
     for (mount, fd) in &mounts {
@@ -55,7 +78,7 @@ fn prepare(args: &Args, root: &Root) -> Result<(Place, Host)> {
         make_read_only(&place.root.0)?;
     }
     pivot(&place.root.0)?;
-    Ok((place, host))
+    Ok(place)
 }
 
 /// What `--bind`, `--device` and `--tmpfs` ask for, outer targets first, mounted nowhere yet.

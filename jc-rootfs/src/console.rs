@@ -55,13 +55,18 @@ impl Console {
         Ok(Self(terminal))
     }
 
-    /// Makes it the controlling terminal of this session, and the standard input, output and error.
-    pub fn become_ours(&self, owner: Option<u32>) -> Result<()> {
+    /// Makes it the file of a user.
+    pub fn give_to(&self, owner: Option<u32>) -> Result<()> {
         if let Some(uid) = owner
             && fstat(&self.0).op("stat console")?.st_uid != uid
         {
             fchown(&self.0, Some(Uid::from_raw(uid)), None::<Gid>).op("chown console")?;
         }
+        Ok(())
+    }
+
+    /// Makes it the controlling terminal of this session, and the standard input, output and error.
+    pub fn become_ours(&self) -> Result<()> {
         ioctl_tiocsctty(&self.0).op("TIOCSCTTY")?;
         dup2_stdin(&self.0).op("dup2")?;
         dup2_stdout(&self.0).op("dup2")?;

@@ -1,6 +1,7 @@
 //! `--join`: the mount namespace, root and PID namespace of a running container, in place of new ones.
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,24 +14,29 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, open, openat, stat, sta
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
 
+use crate::copy;
 use crate::environment::Environment;
+use crate::fscontext::clone_mount;
 use crate::payload::{self, Host, Place};
+use crate::proc::is_procfs;
 use crate::program::{read_only_self, strings};
 use crate::resolve::Missing;
+use crate::root::open_dir;
 use crate::sys;
 use crate::{Args, TOOL};
 
-/// Enters the container of a process and starts the program there.
-///
-/// The PID namespace comes with the rest, and last: a process that those inside can see before it has
-/// left the host's root would let them look at the host through it, by /proc/PID/root and ptrace(2), if
-/// their capabilities are as many as its own (CVE-2016-9962). So the program is a child, which begins
-/// where nothing of the host is left.
+/// Enters the container of a process and starts the program there. If that is another PID namespace, the
+/// program begins as a [`copy`].
 pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Result<ExitCode> {
-    run_from_read_only()?;
+    run_from_read_only(args)?;
     let host = Host::look(args)?;
-    let (root, changes_pid) = enter_namespaces(pid)?;
-    if !changes_pid && !payload::needs_child_to_lead(args) {
+    let target = Target::open(pid)?;
+    let pids = target.other_pids()?;
+    let root = target.enter_root()?;
+    if let Some(pids) = pids {
+        return copy::start(args, program, &pids, host, |host| place(args, root, host));
+    }
+    if !payload::needs_child_to_lead(args) {
         return Err(start(args, program, root, host, None));
     }
     let child = spawn(TOOL, 0, None, |life| start(args, program, root, host, Some(life)))?;
@@ -45,65 +51,139 @@ fn start(
     mut host: Host,
     life: Option<&Lifeline>,
 ) -> Error {
-    let prepare = || {
-        host.begin_session(args)?;
-        host.open_console(root.as_fd(), false)?;
-        Place::new(args, root, Missing::MakeDir)
-    };
-    match prepare() {
+    match host.begin_session(args).and_then(|()| place(args, root, &mut host)) {
         Ok(place) => payload::run(args, program, place, host, life),
         Err(error) => error,
     }
 }
 
-/// Enters the mount namespace and the root of a process, and lets the next child begin in its PID
-/// namespace. Gives the root, and whether that is another PID namespace than this process's.
-fn enter_namespaces(pid: u32) -> Result<(OwnedFd, bool)> {
-    // All of it through one directory, so that it is of one process, however PIDs are reused. Not
-    // through a pidfd: the number is that of this procfs, and this process may have joined the
-    // container's PID namespace already, where it means another one or none.
-    let path = PathBuf::from(format!("/proc/{pid}"));
-    let process = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    let process = process.on("open", &path)?;
-    let part = |name: &str, flags| {
-        openat(&process, name, flags | OFlags::CLOEXEC, Mode::empty())
-            .on("open", path.join(name))
+/// Where the program starts in a root that this process has entered.
+fn place(args: &Args, root: OwnedFd, host: &mut Host) -> Result<Place> {
+    host.open_console(root.as_fd(), false)?;
+    Place::new(args, root, Missing::MakeDir)
+}
+
+/// A process of the container, by its directory in /proc, which stays that of one process however PIDs are
+/// reused. A pidfd would not do: the number is that of this procfs, and this process may be in the
+/// container's PID namespace, where the number means another process or none.
+pub struct Target {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Target {
+    /// Opens the directory. ENOENT: there is no such process.
+    pub fn open(pid: u32) -> Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&path, flags, Mode::empty()).on("open", &path)?;
+        Ok(Self { path, directory })
+    }
+
+    fn part(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+        openat(&self.directory, name, flags | OFlags::CLOEXEC, Mode::empty())
+            .on("open", self.path.join(name))
             .map_err(|e| {
                 e.hint("joining needs CAP_SYS_PTRACE and CAP_SYS_ADMIN over the container")
             })
-    };
-    let mounts: OwnedFd = part("ns/mnt", OFlags::RDONLY)?;
-    let root: OwnedFd = part("root", OFlags::PATH | OFlags::DIRECTORY)?;
-    let pids: OwnedFd = part("ns/pid", OFlags::RDONLY)?;
-    let own = "/proc/self/ns/pid";
-    let changes_pid =
-        fstat(&pids).on("stat", path.join("ns/pid"))?.st_ino != stat(own).on("stat", own)?.st_ino;
-    if changes_pid {
-        setns(pids.as_fd(), clone::NEWPID).on("setns", path.join("ns/pid"))?;
     }
-    setns(mounts.as_fd(), clone::NEWNS).on("setns", path.join("ns/mnt"))?;
-    fchdir(&root).on("chdir", path.join("root"))?;
-    chroot(".").on("chroot", path.join("root"))?;
-    Ok((root, changes_pid))
+
+    /// The PID namespace of the process, unless this process is in it.
+    pub fn other_pids(&self) -> Result<Option<OwnedFd>> {
+        let pids = self.part("ns/pid", OFlags::RDONLY)?;
+        let own = "/proc/self/ns/pid";
+        let is_own = inode(&pids)? == stat(own).on("stat", own)?.st_ino;
+        Ok((!is_own).then_some(pids))
+    }
+
+    /// Enters the mount namespace and the root of the process, and gives the root.
+    fn enter_root(&self) -> Result<OwnedFd> {
+        let mounts = self.part("ns/mnt", OFlags::RDONLY)?;
+        let root = self.part("root", OFlags::PATH | OFlags::DIRECTORY)?;
+        setns(mounts.as_fd(), clone::NEWNS).on("setns", self.path.join("ns/mnt"))?;
+        fchdir(&root).on("chdir", self.path.join("root"))?;
+        chroot(".").on("chroot", self.path.join("root"))?;
+        Ok(root)
+    }
+
+    /// A copy of the mount at /proc in the container, which must be a procfs of this PID namespace.
+    pub fn procfs(&self, pids: &OwnedFd) -> Result<OwnedFd> {
+        let path = Path::new("/proc");
+        let proc = away(|| {
+            self.enter_root()?;
+            clone_mount(path, false)
+        })?;
+        let is_it = || -> Result<bool> {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let first = openat(&proc, "1/ns/pid", flags, Mode::empty()).op("open 1/ns/pid")?;
+            Ok(is_procfs(proc.as_fd())? && inode(&first)? == inode(pids)?)
+        };
+        match is_it() {
+            Ok(true) => Ok(proc),
+            Ok(false) | Err(_) => {
+                Err(Error::new("/proc of the container: not a procfs of its PID namespace"))
+            }
+        }
+    }
 }
 
-/// Executes this program once more, from a read-only mount of its file that is nowhere to be seen.
-/// What is in the container already can see the new process, and open its /proc/PID/exe: it must not
-/// be able to write there (CVE-2019-5736). A file on a read-only mount needs no such thing.
-fn run_from_read_only() -> Result<()> {
-    let exe = Path::new("/proc/self/exe");
-    if statvfs(exe).on("statvfs", exe)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+fn inode(fd: &OwnedFd) -> Result<u64> {
+    Ok(fstat(fd).op("fstat")?.st_ino)
+}
+
+/// Does something in another mount namespace, which `act` enters, and comes back to this one.
+fn away<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+    let path = "/proc/self/ns/mnt";
+    let here: OwnedFd = fs::File::open(path).on("open", path)?.into();
+    let (root, directory) = (open_dir(Path::new("/"))?, open_dir(Path::new("."))?);
+    let done = act();
+    setns(here.as_fd(), clone::NEWNS).on("setns", path)?;
+    fchdir(&root).on("chdir", "/")?;
+    chroot(".").on("chroot", "/")?;
+    fchdir(&directory).op("fchdir")?;
+    done
+}
+
+/// Executes this program once more, from a read-only mount of its file that is nowhere to be seen, and with
+/// no variables but those that the program is to get. A process inside that sees the new one may look into
+/// its memory and open its /proc/PID/exe: the host's file must not be written to (CVE-2019-5736). This
+/// process stays in a mount namespace of its own, where it may copy mounts.
+fn run_from_read_only(args: &Args) -> Result<()> {
+    if is_read_only()? {
         return Ok(());
     }
-    // A mount namespace that this process may copy mounts of: its own.
+    private_mounts()?;
+    execute(&read_only_self()?, args)
+}
+
+/// The same, but in the mount namespace of the caller, which this process must own.
+pub fn run_from_read_only_here(args: &Args) -> Result<()> {
+    if is_read_only()? {
+        return Ok(());
+    }
+    let program = away(|| {
+        private_mounts()?;
+        read_only_self()
+    })?;
+    execute(&program, args)
+}
+
+fn is_read_only() -> Result<bool> {
+    let exe = Path::new("/proc/self/exe");
+    Ok(statvfs(exe).on("statvfs", exe)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+fn private_mounts() -> Result<()> {
     unshare(clone::NEWNS)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).on("make private", "/")?;
-    let copy = read_only_self()?;
-    let error = sys::execute(
-        copy.as_fd(),
-        &strings(std::env::args_os())?,
-        &Environment::default().strings()?,
-    );
-    Err(error).op("execveat jc-rootfs")
+    mount_change("/", private).on("make private", "/")
+}
+
+fn execute(program: &OwnedFd, args: &Args) -> Result<()> {
+    let environment = match args.clear_env {
+        true => Environment::new(args, &[]),
+        false => Environment::default(),
+    };
+    let arguments = strings(std::env::args_os())?;
+    Err(sys::execute(program.as_fd(), &arguments, &environment.strings()?)).op("execveat jc-rootfs")
 }

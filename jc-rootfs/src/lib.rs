@@ -16,6 +16,8 @@ mod chroot;
 #[cfg(target_os = "linux")]
 mod console;
 #[cfg(target_os = "linux")]
+mod copy;
+#[cfg(target_os = "linux")]
 mod dev;
 mod environment;
 #[cfg(target_os = "linux")]

@@ -64,7 +64,7 @@ pub struct Host {
     /// Where the console's master is to go.
     socket: Option<OwnedFd>,
     console: Option<Console>,
-    started: Option<Started>,
+    pub started: Option<Started>,
     /// What is to be PID 1 in place of the payload.
     pub init: Option<Init>,
 }
@@ -109,8 +109,8 @@ impl Host {
 
     /// Makes the console that is asked for, in a root that has its devpts.
     pub fn open_console(&mut self, root: BorrowedFd<'_>, bind: bool) -> Result<()> {
-        let Some(socket) = &self.socket else { return Ok(()) };
-        self.console = Some(Console::open(root, socket, bind)?);
+        let Some(socket) = self.socket.take() else { return Ok(()) };
+        self.console = Some(Console::open(root, &socket, bind)?);
         Ok(())
     }
 }
@@ -157,29 +157,68 @@ pub fn run(
     };
     let (mut started, init) = (host.started.take(), host.init.take());
     let told = started.as_mut().map_or(Ok(()), Started::tell);
-    let error = match told.and_then(|()| prepare(args, name, place, host, life)) {
-        Ok((_, environment)) if let Some(init) = &init => {
-            init.execute(started.as_ref(), program, environment)
-        }
-        Ok((path, environment)) => {
-            let mut command = Command::new(path);
-            command.arg0(name).args(rest);
-            environment.apply(&mut command);
-            replace(&mut command)
-        }
-        Err(error) => error,
+    let ready = told.and_then(|()| prepare(args, name, place, host, By::This(life)));
+    let error = match (ready, &init) {
+        (Ok(ready), Some(init)) => init.execute(started.as_ref(), program, ready.environment),
+        (Ok(ready), None) => ready.execute(name, rest),
+        (Err(error), _) => error,
     };
     started.iter_mut().for_each(Started::take_back);
     error
 }
 
-fn prepare(
-    args: &Args,
-    name: &OsStr,
-    place: Place,
-    host: Host,
-    life: Option<&Lifeline>,
-) -> Result<(PathBuf, Environment)> {
+/// Which process executes the program: this one, which may have a waiting link as its parent, or a copy of
+/// it that begins when all else is done.
+enum By<'a> {
+    This(Option<&'a Lifeline>),
+    Copy,
+}
+
+/// A payload that lacks only what its own process does.
+pub struct Ready {
+    path: PathBuf,
+    environment: Environment,
+    /// For a copy of this process.
+    leads: bool,
+    console: Option<Console>,
+    filter: Option<Filter>,
+}
+
+impl Ready {
+    /// Does everything for a copy of this process that this process can do. The filter of a profile in a file
+    /// may forbid what is left to do, and is the copy's last step where --no-new-privs lets it be.
+    pub fn for_copy(args: &Args, program: &[OsString], place: Place, host: Host) -> Result<Self> {
+        let name = program.first().ok_or_else(|| Error::usage("no program given to run"))?;
+        prepare(args, name, place, host, By::Copy)
+    }
+
+    /// Does the rest as that copy; `life` ties it to the waiting link. Returns only an error.
+    pub fn finish(self, program: &[OsString], life: &Lifeline) -> Error {
+        let settle = || {
+            if self.leads {
+                setsid().op("setsid")?;
+            }
+            self.console.as_ref().map_or(Ok(()), Console::become_ours)?;
+            life.hold(SIGKILL)?;
+            self.filter.iter().try_for_each(Filter::install)
+        };
+        match (settle(), program.split_first()) {
+            (Err(error), _) => error,
+            (Ok(()), Some((name, rest))) => self.execute(name, rest),
+            (Ok(()), None) => Error::usage("no program given to run"),
+        }
+    }
+
+    /// Returns only an error.
+    fn execute(self, name: &OsStr, rest: &[OsString]) -> Error {
+        let mut command = Command::new(self.path);
+        command.arg0(name).args(rest);
+        self.environment.apply(&mut command);
+        replace(&mut command)
+    }
+}
+
+fn prepare(args: &Args, name: &OsStr, place: Place, mut host: Host, by: By) -> Result<Ready> {
     let identity = args.user.as_deref().map(|user| user::find(user, &place.root)).transpose()?;
     let groups = match host.groups_stay && args.groups.is_empty() {
         true => None,
@@ -193,21 +232,24 @@ fn prepare(
     }
     start_in(&place)?;
     if let Some(console) = &host.console {
-        console.become_ours(identity.as_ref().map(|user| user.uid))?;
+        console.give_to(identity.as_ref().map(|user| user.uid))?;
+        if matches!(by, By::This(_)) {
+            console.become_ours()?;
+        }
     }
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
     // A filter needs a privilege, or the promise to gain none. The promise is better: this process
     // itself then needs no system call of it but the last ones.
     if !args.no_new_privs {
-        host.filter.iter().try_for_each(Filter::install)?;
+        host.filter.take().iter().try_for_each(Filter::install)?;
     }
     host.wanted.iter().try_for_each(Wanted::limit)?;
     become_user(identity.as_ref(), groups.as_deref())?;
     host.wanted.iter().try_for_each(Wanted::assume)?;
-    match (identity, life) {
-        (None, _) => {}
-        (Some(_), Some(life)) => life.hold(SIGKILL)?,
-        (Some(_), None) => host.parent.die_with()?,
+    match (identity, &by) {
+        (None, _) | (_, By::Copy) => {}
+        (Some(_), By::This(Some(life))) => life.hold(SIGKILL)?,
+        (Some(_), By::This(None)) => host.parent.die_with()?,
     }
     let path = find(name, environment.path())?;
     if let Some(own) = host.own {
@@ -216,9 +258,12 @@ fn prepare(
     sys::default_signals().op("rt_sigaction")?;
     if args.no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
-        host.filter.iter().try_for_each(Filter::install)?;
+        if matches!(by, By::This(_)) || args.seccomp == Seccomp::Default {
+            host.filter.take().iter().try_for_each(Filter::install)?;
+        }
     }
-    Ok((path, environment))
+    let (leads, console, filter) = (leads(args), host.console, host.filter);
+    Ok(Ready { path, environment, leads, console, filter })
 }
 
 /// Enters the working directory, and makes sure that it is one of this root: the kernel calls others

@@ -13,12 +13,18 @@ use crate::resolve::real_dir;
 use crate::spec::Proc;
 use crate::userns;
 
-/// Mounts procfs as it is asked for.
-pub fn mount_proc(root: BorrowedFd<'_>, how: Proc) -> Result<()> {
+/// Mounts procfs as it is asked for; `other` is a mount of the procfs of a PID namespace that this process is
+/// not in.
+pub fn mount_proc(root: BorrowedFd<'_>, how: Proc, other: Option<OwnedFd>) -> Result<()> {
     if how == Proc::None {
         return Ok(());
     }
     let target = real_dir(root, "proc")?;
+    let path = Path::new("/proc");
+    if let Some(proc) = other {
+        restrict_tree(proc.as_fd(), NOTHING_RUNS, path)?;
+        return attach(&proc, &target, path);
+    }
     let proc = match how {
         Proc::Bind => present()?,
         _ => match new_mount("proc", &[], NOTHING_RUNS) {
@@ -39,7 +45,7 @@ pub fn mount_proc(root: BorrowedFd<'_>, how: Proc) -> Result<()> {
             Ok(proc) => proc,
         },
     };
-    attach(&proc, &target, Path::new("/proc"))
+    attach(&proc, &target, path)
 }
 
 /// The procfs that is at /proc now.

@@ -22,7 +22,14 @@ impl Started {
     /// up (fifo(7): it is opened for reading too).
     pub fn open(path: &Path, payload: Process) -> Result<Self> {
         let file = fs::File::options().read(true).append(true).create(true).open(path);
-        Ok(Self { file: file.on("open", path)?, line: format!("{payload}\n") })
+        let mut started = Self { file: file.on("open", path)?, line: String::new() };
+        started.name(payload);
+        Ok(started)
+    }
+
+    /// Makes another process the payload, before its line is written.
+    pub fn name(&mut self, payload: Process) {
+        self.line = format!("{payload}\n");
     }
 
     /// The file.

@@ -7,6 +7,7 @@ use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
+use rustix::process::Pid;
 
 use crate::seccomp::Instruction;
 
@@ -134,6 +135,17 @@ pub fn new_session_keyring() -> io::Result<()> {
     let no_name = std::ptr::null::<libc::c_char>();
     // SAFETY: a null name is allowed and asks for an anonymous keyring.
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) })
+}
+
+/// clone(2) with CLONE_PARENT, as a fork: the new process is a child of this process's parent. Returns its
+/// PID, or none in the new process.
+pub fn fork_sibling() -> io::Result<Option<Pid>> {
+    let flags = libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: without CLONE_VM and with no stack given the new process runs on a copy of this memory, like
+    // a child of fork(2). There is one thread, so no lock stays held.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    check(pid.min(0))?;
+    Ok(Pid::from_raw(pid as i32))
 }
 
 /// execveat(2) of the file that `file` holds. Returns only an error.

@@ -39,6 +39,13 @@ fn start(args: &Args) -> Result<ExitCode> {
         jc_unshare::require_program(&args.operands)?;
         return join::enter(args, pid, &args.operands);
     }
+    if let Some(pid) = args.join_pid {
+        let (root, program) = operands(args)?;
+        jc_unshare::require_program(&program)?;
+        if let Some(code) = assemble::enter_beside(args, &root, pid, &program)? {
+            return Ok(code);
+        }
+    }
     if payload::needs_child_to_lead(args) {
         let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
         return child.wait().map(Into::into);

@@ -41,7 +41,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     }
     let mut end = Vec::new();
     let is_told = is_kept(matches) || matches.contains_id("status-fd");
-    if spaces.has_pids() && is_told {
+    if spaces.makes_pids && is_told {
         handed.push((exit_fd, EXIT));
         end = words(&["--exit-fd", &exit_fd.to_string()]);
     }
@@ -108,6 +108,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
             given(matches, Owner::Rootfs),
             supervised(matches, &state_dir),
             init,
+            spaces.rootfs.clone(),
             payload_options.clone(),
             upper,
         ],
@@ -146,13 +147,20 @@ fn link<const N: usize>(name: &str, options: [Vec<OsString>; N]) -> Vec<OsString
 struct Spaces {
     /// The options of jc-unshare, but for a PID namespace to be made.
     words: Vec<OsString>,
+    /// The options of jc-rootfs.
+    rootfs: Vec<OsString>,
     makes_pids: bool,
     own: Vec<&'static str>,
 }
 
 impl Spaces {
     fn of(matches: &ArgMatches, place: &Place) -> Result<Self> {
-        let mut spaces = Self { words: words(&["-C"]), makes_pids: false, own: vec!["cgroup"] };
+        let mut spaces = Self {
+            words: words(&["-C"]),
+            rootfs: Vec::new(),
+            makes_pids: false,
+            own: vec!["cgroup"],
+        };
         for (kind, letter) in [("pid", "-p"), ("uts", "-u"), ("ipc", "-i")] {
             let mode = matches.get_one::<String>(kind).map_or("private", String::as_str);
             match mode.split_once(':').unwrap_or((mode, "")) {
@@ -161,7 +169,11 @@ impl Spaces {
                 ("host", "") => continue,
                 ("container", word) => {
                     let pid = dir::find(place, word)?.state.payload()?.pid;
-                    spaces.words.extend(words(&["--join", &format!("{pid}:{kind}")]));
+                    // jc-rootfs enters a PID namespace last: see Spaces::kinds.
+                    match kind {
+                        "pid" => spaces.rootfs = words(&["--join-pid", &pid.to_string()]),
+                        _ => spaces.words.extend(words(&["--join", &format!("{pid}:{kind}")])),
+                    }
                 }
                 _ => {
                     let message = format!("--{kind} {mode}: not private, host or container:ID");
@@ -171,11 +183,6 @@ impl Spaces {
             spaces.own.push(kind);
         }
         Ok(spaces)
-    }
-
-    /// Whether jc-unshare makes or enters a PID namespace, and so waits.
-    fn has_pids(&self) -> bool {
-        self.own.contains(&"pid")
     }
 
     fn has_own_name(&self) -> bool {

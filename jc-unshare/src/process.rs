@@ -28,6 +28,14 @@ impl Process {
         Stat::open()?.read().map(|(this, _)| this)
     }
 
+    /// The process that has this number in the procfs on /proc.
+    pub fn numbered(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let stat = fs::read(&path).on("read", &path)?;
+        let found = Self::in_stat(&String::from_utf8_lossy(&stat));
+        found.ok_or_else(|| Error::new(format_args!("read {path}: too short")))
+    }
+
     fn in_stat(stat: &str) -> Option<Self> {
         in_stat(stat).map(|(process, _)| process)
     }

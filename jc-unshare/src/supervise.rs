@@ -11,7 +11,10 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::unistd::{self, getpgid, getpgrp, getpid, getsid};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, wait, waitid, waitpid};
+use rustix::process::{
+    Pid, PidfdFlags, WaitId, WaitIdOptions, WaitOptions, WaitStatus, pidfd_open, wait, waitid,
+    waitpid,
+};
 
 use crate::error::{Context, Error, Result};
 pub use crate::exit::Exit;
@@ -19,7 +22,7 @@ use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
 pub use crate::next::{Beside, are_ready, at_end, readable};
 use crate::next::{Word, can_be_read, last_words, tell_word, wait_for_word};
-use crate::process::deny_tracing;
+use crate::process::{deny_tracing, ends_within};
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
@@ -93,6 +96,16 @@ impl Child {
     /// when the child has ended.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         [self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()]
+    }
+
+    /// The process that this child, which has ended, has started as a child of this process (CLONE_PARENT in
+    /// clone(2)) to take its place. Error: that is no child of this process.
+    pub fn succeeded_by(self, pid: Pid) -> Result<Self> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), options).op("waitid")?;
+        // Nobody else reaps the process, so the number is not reused.
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).op("pidfd_open")?;
+        Ok(Self { pid, pidfd, ..self })
     }
 
     /// Ends a helper that would otherwise go on, and waits until it has.
@@ -174,9 +187,8 @@ impl Child {
         }
     }
 
-    /// Sees to changes of the child's state, and as PID 1 to the orphans that have ended. The wait is
-    /// rustix': to nix, real-time signals are errors.
-    fn look(&self, waiter: &Waiter, acted: &mut Acted) -> Result<Option<Exit>> {
+    /// The next change of the child's state, if there is one. A PID 1 reaps orphans meanwhile.
+    fn status(&self, waiter: &Waiter) -> Result<Option<WaitStatus>> {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
         // Not waitpid(None), which is about this process's group only.
         let next = || match waiter {
@@ -187,7 +199,23 @@ impl Child {
         while found.is_some_and(|(pid, _)| pid != self.pid) {
             found = next()?;
         }
-        let Some((_, status)) = found else { return Ok(None) };
+        Ok(found.map(|(_, status)| status))
+    }
+
+    /// Sees to changes of the child's state, and as PID 1 to the orphans that have ended. The wait is
+    /// rustix': to nix, real-time signals are errors.
+    fn look(&self, waiter: &Waiter, acted: &mut Acted) -> Result<Option<Exit>> {
+        let mut found = self.status(waiter)?;
+        if found.is_none() && acted.killed_for.is_some() && ends_within(&self.pidfd, HAND_ON_LIMIT)
+        {
+            found = self.status(waiter)?;
+            if found.is_none() {
+                // A process that traces the child reaps it first, when it likes (ptrace(2)).
+                let exit = Exit::Signal(libc::SIGKILL);
+                return Ok(Some(acted.seen_from_outside(exit, self.is_init)));
+            }
+        }
+        let Some(status) = found else { return Ok(None) };
         if let Some(signal) = status.stopping_signal() {
             // A SIGSTOP from elsewhere is not followed: who sent it will continue only the child.
             let followed = Some(signal).filter(|signal| stops_by_terminal(*signal));

@@ -103,3 +103,44 @@ fn an_init_has_nothing_that_the_payload_lacks() {
         }
     });
 }
+
+/// The lines about processes of jc that the attacker has stopped, each of which must be as the payload is:
+/// `caps`, no new privileges, a filter, the container's root.
+fn require_confined(results: &[String], caps: &str) {
+    for line in results {
+        let confined = format!("seizes jc-rootfs {caps} 1 2 container");
+        let allowed = [confined.as_str(), "traces a program", "opens jc-rootfs"];
+        assert!(allowed.contains(&line.as_str()), "{results:?}");
+    }
+}
+
+/// The eleven capabilities of the default and SYS_PTRACE (capabilities(7)).
+const WITH_PTRACE: &str = "00000000800c05fb";
+
+/// CVE-2016-9962: jc-exec, and a container that joins a PID namespace, in the sight of a payload that may
+/// trace every process which it sees.
+#[test]
+fn a_newcomer_to_a_pid_namespace_has_nothing_to_give_to_a_tracer() {
+    sandbox_for(LIMIT, |s| {
+        attackers_root(s);
+        let joins = "jc-run --cap-add SYS_PTRACE --network none --rootfs root --pid container:A";
+        for line in ["jc-exec A true", "jc-exec -w /tmp A true", &format!("{joins} -- true")] {
+            let attacker = attack(s, "--cap-add SYS_PTRACE");
+            require_confined(&results(s, attacker, line), WITH_PTRACE);
+        }
+    });
+}
+
+/// jc-exec runs the program of its own container with that container's capabilities, and so may be traced by
+/// equals from its change of credentials to execve(2).
+#[test]
+fn a_payload_of_default_capabilities_never_traces_jc_exec() {
+    sandbox_for(LIMIT, |s| {
+        attackers_root(s);
+        for line in ["jc-exec A true", "jc-exec A nothing; [ $? = 127 ]"] {
+            let attacker = attack(s, "");
+            let many = format!("{{ {line}; }} 2>/dev/null; jc-exec A true");
+            assert_eq!(results(s, attacker, &many), ["traces a program"], "{line}");
+        }
+    });
+}

@@ -40,6 +40,9 @@ static const char *name_of(const char *link)
 	if (length <= 0)
 		return 0;
 	path[length] = 0;
+	/* The root of a mount that is nowhere: only jc-rootfs executes such a file. */
+	if (!strcmp(path, "/"))
+		return "jc-rootfs";
 	char *slash = strrchr(path, '/');
 	return slash ? slash + 1 : path;
 }
@@ -92,18 +95,20 @@ static void open_exe(int pid)
 	close(fd);
 }
 
-static void seize(int pid)
+/* Whether a program other than jc's was stopped, of which nothing is to be learnt any more. */
+static int seize(int pid)
 {
 	char path[64], line[256], caps[32], privileges[32], seccomp[32];
 	int status;
 	if (ptrace(PTRACE_SEIZE, pid, 0, 0) < 0)
-		return;
+		return 0;
 	ptrace(PTRACE_INTERRUPT, pid, 0, 0);
 	if (waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status))
-		return;
+		return 0;
 	snprintf(path, sizeof path, "/proc/%d/exe", pid);
 	const char *name = name_of(path);
-	if (is_jc(name)) {
+	int is_other = !is_jc(name);
+	if (!is_other) {
 		field(pid, "CapEff:", caps);
 		field(pid, "NoNewPrivs:", privileges);
 		field(pid, "Seccomp:", seccomp);
@@ -115,6 +120,7 @@ static void seize(int pid)
 		say("traces a program");
 	}
 	ptrace(PTRACE_DETACH, pid, 0, 0);
+	return is_other;
 }
 
 int main(int argc, char **argv)
@@ -122,7 +128,7 @@ int main(int argc, char **argv)
 	canary = argc > 1 ? argv[1] : "/none";
 	puts("ready");
 	fflush(stdout);
-	int own = getpid(), first = 0, last = 0;
+	int own = getpid(), last = 0, stopped = 0;
 	for (;;) {
 		char text[128];
 		int fd = open("/proc/loadavg", O_RDONLY);
@@ -131,13 +137,14 @@ int main(int argc, char **argv)
 		text[length > 0 ? length : 0] = 0;
 		char *space = strrchr(text, ' ');
 		last = space ? atoi(space) : last;
-		/* The newest processes, and the number of the next one. */
-		first = last > 8 ? last - 8 : 1;
-		for (int pid = last + 1; pid >= first; pid--) {
-			if (pid == own)
+		/* The newest processes, and the numbers of the next ones. */
+		for (int pid = last + 2; pid > 1 && pid > last - 6; pid--) {
+			if (pid == own || pid == stopped)
 				continue;
-			open_exe(pid);
-			seize(pid);
+			if (seize(pid))
+				stopped = pid;
+			else
+				open_exe(pid);
 		}
 	}
 }
