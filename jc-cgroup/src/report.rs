@@ -1,23 +1,41 @@
 //! `--report`: the bill, at the end.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use jc_unshare::supervise::Exit;
-use jc_unshare::{Absent, Context, Error, Result, sys};
-use rustix::fs::{Access, access};
+use jc_unshare::{Context, Error, Result, id, sys};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fstat, openat, readlinkat,
+    renameat, unlinkat,
+};
+use rustix::io::Errno;
 use serde_json::{Map, Value, json};
+
+/// The longest wait for a reader of a FIFO.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the report goes.
 #[derive(Debug)]
 pub enum Target {
     /// A file that appears whole.
-    File(PathBuf),
-    /// What is open: a descriptor of the caller's, or a device, a FIFO or whatever a link leads to, which
-    /// must not be replaced: /dev/null and /dev/stderr are such.
+    File(Place),
+    /// A descriptor of the caller's, or a file that must not be replaced: a device, a FIFO or the
+    /// target of a link, such as /dev/null and /dev/stderr.
     Open(File),
+}
+
+/// A name in a directory that is held open.
+#[derive(Debug)]
+pub struct Place {
+    directory: OwnedFd,
+    name: OsString,
 }
 
 impl Target {
@@ -30,20 +48,7 @@ impl Target {
                 let fd = sys::take_fd(number).on("--report", word)?;
                 Ok(Self::Open(fd.into()))
             }
-            Err(_) => {
-                let path = PathBuf::from(word);
-                let meta = std::fs::metadata(&path).on("--report", &path).absent()?;
-                if meta.is_some_and(|meta| meta.is_dir()) {
-                    return Err(Error::new(format_args!("--report {word}: Is a directory")));
-                }
-                let own = std::fs::symlink_metadata(&path).on("--report", &path).absent()?;
-                if own.is_some_and(|meta| !meta.is_file()) {
-                    let file = File::options().append(true).open(&path);
-                    return file.on("--report", &path).map(Self::Open);
-                }
-                access(directory(&path), Access::WRITE_OK).on("--report", &path)?;
-                Ok(Self::File(path))
-            }
+            Err(_) => Place::find(Path::new(word))?.target(word),
         }
     }
 
@@ -52,9 +57,110 @@ impl Target {
         let line = format!("{}\n", json!(report));
         match self {
             Self::Open(file) => file.write_all(line.as_bytes()).op("write --report"),
-            Self::File(path) => replace(path, line.as_bytes()),
+            Self::File(place) => place.replace(line.as_bytes()),
         }
     }
+}
+
+impl Place {
+    fn find(path: &Path) -> Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty());
+        let name = path.file_name().filter(|_| !path.as_os_str().as_bytes().ends_with(b"/"));
+        let name = name.ok_or_else(|| is_directory(path))?.to_owned();
+        Ok(Self { directory: directory.on("--report", path)?, name })
+    }
+
+    fn target(self, word: &str) -> Result<Target> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match openat(&self.directory, &self.name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => None,
+            other => Some(other.on("--report", word)?),
+        };
+        let Some(found) = found else { return self.file(word) };
+        let stat = fstat(&found).on("--report", word)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => self.file(word),
+            FileType::Directory => Err(is_directory(Path::new(word))),
+            kind => {
+                let is_shared = self.refuse_planted(word, &stat)?;
+                let file = match kind {
+                    // A magic link of procfs has no path to read. It is in no shared directory.
+                    FileType::Symlink if !is_shared => self.open_to_append(&self.name, word),
+                    FileType::Symlink => {
+                        let to = readlinkat(&found, "", Vec::new()).on("--report", word)?;
+                        self.open_to_append(OsStr::from_bytes(to.as_bytes()), word)
+                    }
+                    _ => {
+                        let path = format!("/proc/self/fd/{}", found.as_raw_fd());
+                        self.open_to_append(OsStr::new(&path), word)
+                    }
+                };
+                file.map(Target::Open)
+            }
+        }
+    }
+
+    fn file(self, word: &str) -> Result<Target> {
+        accessat(&self.directory, ".", Access::WRITE_OK, AtFlags::empty()).on("--report", word)?;
+        Ok(Target::File(self))
+    }
+
+    /// Refuses what another user has put into a directory that others write to, and says whether the
+    /// directory is one. Root's files are everybody's.
+    fn refuse_planted(&self, word: &str, stat: &Stat) -> Result<bool> {
+        let caller = rustix::process::geteuid().as_raw();
+        let is_trusted = |owner: u32| owner == caller || owner == 0;
+        let directory = fstat(&self.directory).on("--report", word)?;
+        let is_shared = directory.st_mode & 0o022 != 0 || !is_trusted(directory.st_uid);
+        if is_shared && !is_trusted(stat.st_uid) {
+            let why = "another user has put it into a directory that others write to";
+            return Err(Error::new(format_args!("--report {word}: {why}")));
+        }
+        Ok(is_shared)
+    }
+
+    /// Opens a file that exists. A FIFO needs a reader, and gets some time for that.
+    fn open_to_append(&self, path: &OsStr, word: &str) -> Result<File> {
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match openat(&self.directory, path, flags, Mode::empty()) {
+                Err(Errno::NXIO) if Instant::now() < give_up => sleep(Duration::from_millis(1)),
+                Err(Errno::NXIO) => {
+                    let seconds = PATIENCE.as_secs();
+                    let why = format_args!("--report {word}: no reader in {seconds} seconds");
+                    return Err(Error::new(why));
+                }
+                other => return other.on("--report", word).map(File::from),
+            }
+        }
+    }
+
+    /// A file that others read appears by rename.
+    fn replace(&self, bytes: &[u8]) -> Result<()> {
+        let temporary = format!(".jc-report-{}", id::random()?);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o666);
+        let path = Path::new(&self.name);
+        let file = openat(&self.directory, &temporary, flags, mode).on("write", path)?;
+        let mut file = File::from(file);
+        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| {
+            renameat(&self.directory, &temporary, &self.directory, &self.name)?;
+            Ok(())
+        });
+        if written.is_err() {
+            // The first error is the one to report.
+            let _: rustix::io::Result<()> = unlinkat(&self.directory, &temporary, AtFlags::empty());
+        }
+        written.on("write", path)
+    }
+}
+
+fn is_directory(path: &Path) -> Error {
+    Error::new(format_args!("--report {}: Is a directory", path.display()))
 }
 
 /// What only the supervisor knows.
@@ -69,19 +175,4 @@ pub fn outcome(exit: Exit, wall: Duration) -> Map<String, Value> {
     report.insert("signal".into(), json!(signal));
     report.insert("wall_usec".into(), json!(wall));
     report
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A file that others read appears by rename.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let written = File::create_new(&temporary)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.on("write", path).inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }
