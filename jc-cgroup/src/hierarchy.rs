@@ -3,11 +3,12 @@
 use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Absent, Context, Error, Result};
-use rustix::fs::statfs;
+use rustix::fs::{StatFs, fstatfs, statfs};
 use rustix::io::Errno;
 
 /// The two interfaces of the kernel.
@@ -66,7 +67,16 @@ pub fn listed() -> Result<Vec<Hierarchy>> {
 
 fn in_table(groups: &str) -> Result<Vec<Hierarchy>> {
     let mountinfo = read("/proc/self/mountinfo")?;
-    Ok(mountinfo.lines().filter_map(|line| parse(line, groups)).collect())
+    let all = mountinfo.lines().filter_map(|line| parse(line, groups));
+    let (seen, covered): (Vec<Hierarchy>, Vec<Hierarchy>) =
+        all.partition(|hierarchy| is_mounted(&hierarchy.mount, hierarchy.version));
+    match covered.first() {
+        Some(first) if seen.is_empty() => Err(Error::new(format_args!(
+            "cgroup hierarchy {}: another mount covers it",
+            first.mount.display()
+        ))),
+        _ => Ok(seen),
+    }
 }
 
 /// The hierarchies, by `/proc/self/cgroup` (cgroups(7)), if each is as a whole where it is on nearly every
@@ -105,17 +115,30 @@ fn usual(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy>> {
     all.filter(|all| all.iter().any(is_enough))
 }
 
-/// Whether all of a hierarchy is mounted there, by the types of file systems (statfs(2)) and kernfs' number
-/// of a root.
+/// Whether all of a hierarchy is mounted there, by the type of its file system and kernfs' number of a
+/// root.
 fn is_whole(mount: &Path, version: Version) -> bool {
+    is_mounted(mount, version) && fs::metadata(mount).is_ok_and(|meta| meta.ino() == 1)
+}
+
+fn is_mounted(mount: &Path, version: Version) -> bool {
+    statfs(mount).is_ok_and(|found| is_type(&found, version))
+}
+
+/// Whether a directory that is open is a cgroup.
+pub fn is_cgroup(directory: impl AsFd, version: Version) -> bool {
+    fstatfs(directory).is_ok_and(|found| is_type(&found, version))
+}
+
+/// The types of file systems of statfs(2).
+fn is_type(found: &StatFs, version: Version) -> bool {
     const CGROUP_SUPER_MAGIC: u64 = 0x0027_E0EB;
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     let magic = match version {
         Version::V1 => CGROUP_SUPER_MAGIC,
         Version::V2 => CGROUP2_SUPER_MAGIC,
     };
-    statfs(mount).is_ok_and(|found| found.f_type as u64 == magic)
-        && fs::metadata(mount).is_ok_and(|meta| meta.ino() == 1)
+    found.f_type as u64 == magic
 }
 
 /// Reads a file of procfs, whose length nobody knows, at one go.

@@ -49,7 +49,7 @@ pub struct Args {
     #[command(flatten)]
     limits: limits::Limits,
     /// Make the group below this one, a path from the top of the hierarchy
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = place::below_top)]
     parent: Option<std::path::PathBuf>,
     /// Name the group
     #[arg(long, value_name = "NAME", value_parser = group::name)]

@@ -1,17 +1,28 @@
 //! Where in a hierarchy a group is made: below `--parent`, else the nearest ancestor of the caller's
 //! own group that was delegated to it, else at the top.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use jc_unshare::program::Step;
 use jc_unshare::{Absent, Context, Error, Result};
-use rustix::fs::{Access, access, getxattr};
+use rustix::fs::{Access, Mode, OFlags, access, getxattr, open};
 use rustix::io::Errno;
 
-use crate::hierarchy::{Hierarchy, Version};
+use crate::hierarchy::{Hierarchy, Version, is_cgroup};
+
+/// A path from the top of a hierarchy, which does not lead out of it again. The file system of cgroups
+/// has no symbolic links.
+pub fn below_top(word: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err("a path from the top of the hierarchy has no \"..\"".to_owned());
+    }
+    Ok(path)
+}
 
 /// The directory in which `jc` keeps its groups, in this hierarchy.
 pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
@@ -30,14 +41,20 @@ pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
 pub fn find_parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Option<PathBuf>> {
     if let Some(path) = asked {
         let path = below(&hierarchy.mount, path);
-        let meta = fs::metadata(&path).on("stat", &path).absent()?;
-        return Ok(meta.filter(Metadata::is_dir).map(|_| path));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&path, flags, Mode::empty()).on("open", &path).absent()?;
+        return match directory {
+            Some(directory) if !is_cgroup(&directory, hierarchy.version) => {
+                Err(Error::new(format_args!("--parent {}: not a cgroup", path.display())))
+            }
+            found => Ok(found.map(|_| path)),
+        };
     }
     let is_root = rustix::process::geteuid().is_root();
     let ancestors = hierarchy.own.ancestors();
     for path in ancestors.take_while(|path| path.starts_with(&hierarchy.mount)) {
         let is_delegated = match is_root {
-            true => hierarchy.version == Version::V2 && is_marked(path)?,
+            true => hierarchy.version == Version::V2 && is_roots(&hierarchy.mount, path)?,
             false => is_writable(path, hierarchy.version)?,
         };
         if is_delegated {
@@ -56,18 +73,42 @@ fn not_delegated(own: &Path) -> Error {
         .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... gives one")
 }
 
-/// Whether a manager has marked the group as delegated (systemd's "Delegate=", in version 2 only).
-fn is_marked(path: &Path) -> Result<bool> {
-    for name in ["trusted.delegate", "user.delegate"] {
-        let mut value = [0; 8];
-        match getxattr(path, name, &mut value) {
-            Ok(length) if value[..length] == *b"1" => return Ok(true),
-            // Another value, no such attribute, or a group that no longer exists.
-            Ok(_) | Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => {}
-            Err(error) => return Err(error).on("getxattr", path),
+/// Whether a manager has delegated the group to root (systemd's "Delegate=", in version 2 only). Only
+/// root sets trusted.delegate, and what another user owns is not delegated to root, nor is anything
+/// below: its owner can move and stop all that runs there. In a user namespace, trusted attributes do
+/// not show (xattr(7)), and its root owns what is delegated to it.
+fn is_roots(mount: &Path, group: &Path) -> Result<bool> {
+    if is_marked(group, "trusted.delegate")? {
+        for path in group.ancestors().take_while(|path| path.starts_with(mount)) {
+            if !is_owned_by_root(path)? {
+                return Ok(false);
+            }
         }
+        return Ok(true);
     }
-    Ok(false)
+    Ok(is_marked(group, "user.delegate")? && is_owned_by_root(group)? && is_in_user_namespace()?)
+}
+
+fn is_owned_by_root(path: &Path) -> Result<bool> {
+    Ok(fs::metadata(path).on("stat", path)?.uid() == 0)
+}
+
+fn is_marked(path: &Path, name: &str) -> Result<bool> {
+    let mut value = [0; 8];
+    match getxattr(path, name, &mut value) {
+        Ok(length) => Ok(value[..length] == *b"1"),
+        // A longer value, no such attribute, or a group that no longer exists.
+        Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(false),
+        Err(error) => Err(error).on("getxattr", path),
+    }
+}
+
+/// Whether some user of the machine has no number here (user_namespaces(7)).
+fn is_in_user_namespace() -> Result<bool> {
+    let path = Path::new("/proc/self/uid_map");
+    let map = fs::read_to_string(path).on("read", path)?;
+    let fields: Vec<&str> = map.split_whitespace().collect();
+    Ok(!matches!(fields[..], ["0", "0", "4294967295"]))
 }
 
 fn is_writable(path: &Path, version: Version) -> Result<bool> {
