@@ -50,6 +50,7 @@ test)
 	need perl perl-base
 	need readelf binutils
 	need script bsdutils
+	need flock util-linux
 	need setpriv util-linux
 	need strace strace
 	need bwrap bubblewrap

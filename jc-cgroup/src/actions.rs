@@ -1,18 +1,19 @@
 //! What can be done to a group that runs, by its name.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use jc_unshare::{Absent, Context, Error, Result, exists, print};
 use serde_json::{Value, json};
 
-use crate::group::{groups, sweep_all, sweep_everywhere};
+use crate::group::{groups, sweep_all};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
 use crate::place::{enter, find_parent};
 use crate::remove::{PATIENCE, clear, freeze, is_held, kill_all, members};
+use crate::sweep::sweep_everywhere;
 use crate::usage::Meter;
 
 /// A group that was found, in all hierarchies that have it.
@@ -21,11 +22,9 @@ pub struct Found {
     parts: Vec<(Hierarchy, PathBuf)>,
 }
 
-/// Finds the groups of this place, dead ones swept.
-pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
+/// Finds the groups of this place.
+fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
-    let hierarchies = hierarchy::all(true)?;
-    sweep_all(&hierarchies, place, PATIENCE)?;
     for hierarchy in hierarchies {
         let Some(top) = find_parent(&hierarchy, place)? else { continue };
         for (path, name, _) in groups(&top)? {
@@ -40,27 +39,32 @@ pub fn all(place: Option<&std::path::Path>) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// Finds the group of that name.
-pub fn named(name: &str, place: Option<&std::path::Path>) -> Result<Found> {
-    let found = all(place)?.into_iter().find(|group| group.name == name);
+/// Finds the group of that name, dead ones swept.
+pub fn named(name: &str, place: Option<&Path>) -> Result<Found> {
+    let hierarchies = hierarchy::all(true)?;
+    sweep_all(&hierarchies, place, PATIENCE)?;
+    let found = all(hierarchies, place)?.into_iter().find(|group| group.name == name);
     found.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
 }
 
 /// One line a group: name, processes, memory in bytes. Dead ones are swept, of all places if none is
 /// asked for.
-pub fn list(place: Option<&std::path::Path>) -> Result<()> {
-    if place.is_none() {
-        sweep_everywhere(&hierarchy::listed()?, PATIENCE)?;
-    }
+pub fn list(place: Option<&Path>) -> Result<()> {
+    let hierarchies = hierarchy::all(true)?;
+    let swept = match place {
+        None => sweep_everywhere(&hierarchy::listed()?),
+        Some(_) => sweep_all(&hierarchies, place, PATIENCE),
+    };
     let mut lines = String::new();
-    for group in all(place)? {
+    for group in all(hierarchies, place)? {
         let usage = group.meter().read()?;
         let count = group.members()?.len();
         let memory = usage.get("memory_bytes").filter(|memory| !memory.is_null());
         let memory = memory.map_or_else(|| "-".to_owned(), Value::to_string);
         lines.push_str(&format!("{}\t{count}\t{memory}\n", group.name));
     }
-    print(lines)
+    print(lines)?;
+    swept
 }
 
 impl Found {
@@ -151,8 +155,13 @@ impl Found {
             if let Some(directory) = directory
                 && is_held(&directory, path)?
             {
-                return Err(Error::new(format_args!("{}: in use", self.name))
-                    .hint("--kill ends what runs in it, and with it the group"));
+                let error = Error::new(format_args!("{}: in use", self.name));
+                if !members(path)?.is_empty() {
+                    return Err(error.hint("--kill ends what runs in it, and with it the group"));
+                }
+                let path = path.display();
+                let hint = "nothing runs in it, and a process has locked";
+                return Err(error.hint(format_args!("{hint} {path}: see lslocks(8)")));
             }
         }
         self.parts.iter().try_for_each(|(hierarchy, path)| clear(hierarchy.version, path, PATIENCE))

@@ -1,11 +1,12 @@
 //! One cgroup: a directory in every hierarchy that is needed. Its maker holds a lock on each
 //! (flock(2)); a group that nobody holds is what a SIGKILL left, and the next jc-cgroup removes it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jc_unshare::program::Step;
@@ -15,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enable, enter, find_parent, inherit_cpuset, may_write, parent, step_into};
+use crate::place::{enable, enter, find_parent, inherit_cpuset, parent, step_into};
 use crate::remove::{PATIENCE, children, clear, sweep_one};
 use crate::setting::Setting;
 
@@ -52,6 +53,10 @@ pub struct Part {
 /// What the directories of groups begin with, before the name: of those that are held, and of those that
 /// nobody holds because `--exec` made them. Nobody else's do: what begins so is taken for left over.
 const PREFIXES: [&str; 2] = ["jc+", "jc-exec+"];
+
+/// The mode of a group's directory: others open the files in it by their names, as a payload that is
+/// not root does for its limits, and they do not open the directory itself, so they cannot lock it.
+const MODE: u32 = 0o711;
 
 /// What measures, in either version.
 const METERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "io", "blkio"];
@@ -134,39 +139,6 @@ pub fn sweep_all(
     Ok(())
 }
 
-/// The same wherever a group may be: below `--parent`s that nobody remembers, and below what was delegated
-/// to other callers. What is in a group that somebody holds is that one's to remove. All of it has this
-/// much time together, and one that cannot be removed keeps no other: its user may see to that.
-pub fn sweep_everywhere(hierarchies: &[Hierarchy], patience: Duration) -> Result<()> {
-    let give_up = Instant::now() + patience;
-    let sweep = |hierarchy: &Hierarchy| sweep_below(hierarchy.version, &hierarchy.mount, give_up);
-    let outcomes: Vec<Result<()>> = hierarchies.iter().map(sweep).collect();
-    outcomes.into_iter().collect()
-}
-
-const EACCES: i32 = Errno::ACCESS.raw_os_error();
-
-fn sweep_below(version: Version, top: &Path, give_up: Instant) -> Result<()> {
-    let children = match children(top) {
-        // A group that this process may not read holds none of its own.
-        Err(error) if error.errno() == Some(EACCES) => return Ok(()),
-        found => found?,
-    };
-    let can_remove = may_write(top)?;
-    let mut outcome = Ok(());
-    for path in children {
-        let patience = give_up.saturating_duration_since(Instant::now());
-        outcome = outcome.and(match ours(&path) {
-            None => sweep_below(version, &path, give_up),
-            Some((_, unattended)) if can_remove => {
-                sweep_one(version, &path, unattended, patience).map(drop)
-            }
-            Some(_) => Ok(()),
-        });
-    }
-    outcome
-}
-
 /// A name that is one directory, and none of the kernel's files, which have a dot.
 pub fn name(word: &str) -> std::result::Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
@@ -186,7 +158,7 @@ pub fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
 }
 
 /// The name of a group, by its directory, and whether nobody has to hold it; none if it is not ours.
-fn ours(path: &Path) -> Option<(String, bool)> {
+pub fn ours(path: &Path) -> Option<(String, bool)> {
     let directory = path.file_name()?.to_str()?;
     let (name, unattended) = PREFIXES
         .into_iter()
@@ -243,10 +215,12 @@ impl Part {
         if hierarchy.version == Version::V2 && !controllers.is_empty() {
             enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
         }
+        let give_up = Instant::now() + PATIENCE;
         loop {
-            match fs::create_dir(&path) {
+            match DirBuilder::new().mode(MODE).create(&path) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    if sweep_one(hierarchy.version, &path, wish.unattended, PATIENCE)? {
+                    let is_gone = sweep_one(hierarchy.version, &path, wish.unattended, PATIENCE)?;
+                    if is_gone && Instant::now() < give_up {
                         continue;
                     }
                     let name = path.display();
@@ -259,7 +233,7 @@ impl Part {
                 other => other.on("mkdir", &path)?,
             }
             // Another jc-cgroup may have taken it for left over meanwhile.
-            if let Some(directory) = lock(&path)? {
+            if let Some(directory) = lock(&path, give_up)? {
                 if hierarchy.version == Version::V1 && hierarchy.has("cpuset")? {
                     inherit_cpuset(&top)?;
                     inherit_cpuset(&path)?;
@@ -274,11 +248,26 @@ impl Part {
     }
 }
 
-/// Opens and locks a group's directory; none when it was removed before the lock was had.
-fn lock(path: &Path) -> Result<Option<File>> {
+/// Opens and locks a group's directory; none when it was removed before the lock was had. A jc-cgroup
+/// that sweeps holds the lock for a moment, and the directory is gone then.
+fn lock(path: &Path, give_up: Instant) -> Result<Option<File>> {
     let Some(directory) = File::open(path).on("open", path).absent()? else { return Ok(None) };
-    flock(&directory, FlockOperation::LockExclusive).on("flock", path)?;
-    let held = directory.metadata().on("stat", path)?.ino();
-    let found = fs::metadata(path).on("stat", path).absent()?;
-    Ok(found.filter(|found| found.ino() == held).map(|_| directory))
+    loop {
+        let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive);
+        let own = directory.metadata().on("stat", path)?;
+        let found = fs::metadata(path).on("stat", path).absent()?;
+        if found.is_none_or(|found| found.ino() != own.ino()) {
+            return Ok(None);
+        }
+        if locked != Err(Errno::WOULDBLOCK) || Instant::now() >= give_up {
+            locked.on("flock", path)?;
+            // The caller's umask takes bits away.
+            if own.mode() & 0o7777 != MODE {
+                let mode = fs::Permissions::from_mode(MODE);
+                directory.set_permissions(mode).on("chmod", path)?;
+            }
+            return Ok(Some(directory));
+        }
+        sleep(Duration::from_millis(1));
+    }
 }

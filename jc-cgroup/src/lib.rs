@@ -29,6 +29,8 @@ mod report;
 #[cfg(target_os = "linux")]
 mod setting;
 #[cfg(target_os = "linux")]
+mod sweep;
+#[cfg(target_os = "linux")]
 mod usage;
 
 /// The tool's name and contract.

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use jc_unshare::{Absent, Context, Result, exists};
+use jc_unshare::{Absent, Context, Error, Result, exists};
 use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::hierarchy::{Version, read_file};
+use crate::hierarchy::Version;
 
 /// How long removing a group may take; killed processes need a moment to go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,16 +69,37 @@ pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
     Ok(children)
 }
 
-/// The processes of a group and of those below it.
+/// The processes of a group and of those below it. A threaded group (cgroups(7)) is an error: only
+/// the group above it lists its processes.
 pub fn members(group: &Path) -> Result<Vec<i32>> {
-    let procs = group.join("cgroup.procs");
-    // The processes of a v2 group of threads are listed above it.
-    let Some(text) = read_file(&procs)? else { return Ok(Vec::new()) };
-    let mut members: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
-    for child in children(group)? {
-        members.extend(self::members(&child)?);
-    }
+    let Some(mut members) = own_members(group)? else {
+        let why = "a threaded cgroup, whose processes belong to the cgroup above";
+        return Err(Error::new(format_args!("{}: {why}", group.display())));
+    };
+    add_members_below(group, &mut members)?;
     Ok(members)
+}
+
+fn add_members_below(group: &Path, members: &mut Vec<i32>) -> Result<()> {
+    for child in children(group)? {
+        // The processes of a threaded group are among those of the domain above.
+        members.extend(own_members(&child)?.unwrap_or_default());
+        add_members_below(&child, members)?;
+    }
+    Ok(())
+}
+
+/// The processes of one group; `None` if it is threaded. A group that is removed meanwhile has none.
+fn own_members(group: &Path) -> Result<Option<Vec<i32>>> {
+    let procs = group.join("cgroup.procs");
+    let text = match fs::read_to_string(&procs).on("read", &procs) {
+        Err(error) if error.errno() == Some(Errno::OPNOTSUPP.raw_os_error()) => return Ok(None),
+        // ENODEV: removed while the file is open.
+        Err(error) if error.errno() == Some(Errno::NODEV.raw_os_error()) => None,
+        read => read.absent()?,
+    };
+    let text = text.unwrap_or_default();
+    Ok(Some(text.lines().filter_map(|pid| pid.parse().ok()).collect()))
 }
 
 fn is_empty(group: &Path) -> Result<bool> {
@@ -124,11 +145,18 @@ pub fn kill_all(version: Version, path: &Path) -> Result<()> {
         return fs::write(&at_once, "1").on("write", &at_once);
     }
     freeze(version, path, true)?;
-    for pid in members(path)?.into_iter().filter_map(Pid::from_raw) {
+    let members = members(path)?;
+    for pid in members.iter().copied().filter_map(Pid::from_raw) {
         // It may be gone by now; whoever is left is found by the next round.
         let _: rustix::io::Result<()> = kill_process(pid, Signal::KILL);
     }
-    freeze(version, path, false).map(|_| ())
+    freeze(version, path, false)?;
+    // cgroup.procs has 0 for a process that has no number here.
+    if members.contains(&0) {
+        let why = "it has processes of another PID namespace, which cannot be killed from here";
+        return Err(Error::new(format_args!("{}: {why}", path.display())));
+    }
+    Ok(())
 }
 
 /// Stops or continues a group, where the hierarchy can do that.
