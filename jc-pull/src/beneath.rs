@@ -171,8 +171,7 @@ pub fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> std::i
         return rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(Into::into);
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let source = File::from(rustix::fs::openat(from, name, flags, Mode::empty())?);
+    let source = sys::open_file(from, name)?.ok_or(Errno::NOENT)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let target = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR)?);
     std::io::copy(&mut &source, &mut &target)?;

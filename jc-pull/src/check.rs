@@ -1,12 +1,11 @@
 //! Whether the store still is what was verified: `jc-images --check`.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 
 use crate::merge::{Other, Visitor, walk};
 use crate::store::{ImageEntry, Store};
@@ -98,8 +97,7 @@ fn check_file(
         return Ok(Some("has been written to"));
     }
     let Some(expected) = known.crc else { return Ok(None) };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?);
+    let mut file = sys::open_file(directory, name)?.ok_or(std::io::ErrorKind::NotFound)?;
     let mut crc = flate2::Crc::new();
     let mut buffer = vec![0; 128 << 10];
     loop {

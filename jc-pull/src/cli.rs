@@ -158,7 +158,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
         return Err(Error::usage("stdin can be one thing only"));
     }
     if !matches!(args.print, What::Manifest | What::Config) {
-        rootless::enter(args.ignore_chown)?;
+        rootless::enter(args.ignore_chown, args.store.as_deref())?;
     }
     let opener = opener(&args, registries, allowance)?;
     let store = Store::open_for(TOOL, args.store.as_deref())?;

@@ -64,7 +64,7 @@ pub const RMI: Tool = Tool::source("jc-rmi");
 
 /// `jc-images`.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
-    rootless::enter(true)?;
+    rootless::enter(true, args.store.as_deref())?;
     let store = Store::open_for(IMAGES, args.store.as_deref())?;
     let images = store.images()?;
     if args.check {
@@ -114,7 +114,7 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
 
 /// `jc-rmi`.
 pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
-    rootless::enter(true)?;
+    rootless::enter(true, args.store.as_deref())?;
     let store = Store::open_for(RMI, args.store.as_deref())?;
     let mut text = String::new();
     let removed = if args.unused {

@@ -1,11 +1,10 @@
 //! `--tar`: one archive of what an overlay of the layers shows.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Error, Result, strerror};
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 
 use crate::merge::{Other, Visitor, walk};
 use crate::sys;
@@ -61,10 +60,9 @@ impl<W: Write> Packer<W> {
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let kind = match sys::file_type(stat) {
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let fd = rustix::fs::openat(parent, *name, flags, Mode::empty())?;
-                let entry = entry(path.to_vec(), Kind::File, stat, sys::xattrs(&fd)?);
-                return self.writer.entry(&entry, &mut File::from(fd));
+                let mut file = sys::open_file(parent, name)?.ok_or(io::ErrorKind::NotFound)?;
+                let entry = entry(path.to_vec(), Kind::File, stat, sys::xattrs(&file)?);
+                return self.writer.entry(&entry, &mut file);
             }
             FileType::Symlink => {
                 Kind::Symlink(rustix::fs::readlinkat(parent, *name, Vec::new())?.into_bytes())

@@ -8,16 +8,18 @@ mod work;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::private_dir::{Owner, Purpose, WRITABLE, make, open_chain};
 use jc_unshare::{Context, Error, Result, Tool, remove_tree};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::digest::Digest;
+use crate::manifest::MAX_DOCUMENT;
 use crate::sys;
 
 pub use image::ImageEntry;
@@ -32,9 +34,16 @@ const IMAGES: &str = "images";
 const SUMS: &str = "sums";
 const TMP: &str = "tmp";
 
+const PURPOSE: Purpose =
+    Purpose { name: "store", hint: "--store DIR, or JC_STORE, names another directory" };
+
+/// The longest entry in `images/` that is read, in bytes.
+const MAX_ENTRY: u64 = 4 << 20;
+
 /// A store that is open.
 pub struct Store {
     path: PathBuf,
+    owner: Owner,
     layers: OwnedFd,
     sums: OwnedFd,
     blobs: OwnedFd,
@@ -60,34 +69,60 @@ pub fn default_path() -> Result<PathBuf> {
 }
 
 impl Store {
+    /// Checks the path of a store before this process enters a user namespace, which has no numbers for
+    /// most owners.
+    pub fn check_path(given: Option<&Path>) -> Result<()> {
+        let path = given.map_or_else(default_path, |path| Ok(path.to_owned()))?;
+        open_chain(&path, PURPOSE, false).map(drop)
+    }
+
     /// Opens the store that a tool is given, or the default one, and sweeps it. The work of dead pulls
     /// that cannot be removed stops no tool.
     pub fn open_for(tool: Tool, given: Option<&Path>) -> Result<Self> {
         sys::allow_descriptors();
         let store = Self::open(&given.map_or_else(default_path, |path| Ok(path.to_owned()))?)?;
-        if let Err(error) = store.sweep() {
+        if store.owner == Owner::Trusted
+            && let Err(error) = store.sweep()
+        {
             tool.report(&error);
         }
         Ok(store)
     }
 
-    /// Opens the store, making it where it is not there yet.
+    /// Opens the store, and makes it with mode 0700 if it is absent: only its owner may reach the setuid
+    /// programs of an image. A store that another user owns or can change is an error. The owner may be
+    /// unmapped in a user namespace; then nothing can be added to the store or removed.
     pub fn open(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path).on("mkdir", path)?;
+        let absent = || Error::new(format_args!("store {}: is absent", path.display()));
+        let held = open_chain(path, PURPOSE, true)?.ok_or_else(absent)?;
+        // Nobody else can make it another path now.
         let path = std::fs::canonicalize(path).on("open", path)?;
-        // Nobody but the store's owner may reach the setuid programs of an image.
+        let owner = check(&held, &path)?;
         let part = |name: &str| {
             let path = path.join(name);
-            match rustix::fs::mkdirat(CWD, &path, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(e).on("mkdir", &path),
-            }
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(CWD, &path, flags, Mode::empty()).on("open", &path)
+            let part = match sys::open_dir(&held, name.as_bytes()) {
+                Err(Errno::NOENT) => {
+                    make(&held, name).on("mkdir", &path)?;
+                    sys::open_dir(&held, name.as_bytes())
+                }
+                other => other,
+            };
+            let part = part.on("open", &path)?;
+            check(&part, &path)?;
+            Ok::<OwnedFd, Error>(part)
         };
         let (layers, sums, blobs) = (part(LAYERS)?, part(SUMS)?, part(BLOBS)?);
         let (images, tmp) = (part(IMAGES)?, part(TMP)?);
-        Ok(Self { path, layers, sums, blobs, images, tmp })
+        Ok(Self { path, owner, layers, sums, blobs, images, tmp })
+    }
+
+    /// An error if nothing can be added to the store or removed.
+    pub fn check_writable(&self) -> Result<()> {
+        if self.owner == Owner::Trusted {
+            return Ok(());
+        }
+        let why = "its owner has no number in this user namespace, so it can only be read";
+        Err(Error::new(format_args!("store {}: {why}", self.path.display())).hint(PURPOSE.hint))
     }
 
     /// Removes the work of dead pulls, which hold no lock on it. An error is about one of them, and
@@ -140,20 +175,35 @@ impl Store {
 
     /// Opens what is known of a layer's files, if anything is.
     pub fn sums(&self, name: &str) -> Result<Option<File>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&self.sums, name, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(File::from(fd))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e).on("open", self.path.join(SUMS).join(name)),
-        }
+        sys::open_file(&self.sums, name.as_bytes()).on("open", self.path.join(SUMS).join(name))
     }
 
     /// A manifest or configuration, if it is here and still what its name says.
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.blobs, digest.file_name(), flags, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
-        File::from(fd).read_to_end(&mut bytes).ok()?;
+        let bytes = read(&self.blobs, digest.file_name().as_bytes(), MAX_DOCUMENT).ok()??;
         digest.check(&bytes).is_ok().then_some(bytes)
     }
+}
+
+/// Checks a directory of the store: whose it is.
+fn check(directory: &OwnedFd, path: &Path) -> Result<Owner> {
+    let stat = rustix::fs::fstat(directory).on("stat", path)?;
+    let owner = Owner::of(&stat);
+    let why = match owner {
+        Owner::Foreign => "belongs to another user",
+        _ if stat.st_mode & WRITABLE != 0 => "is writable by other users",
+        _ => return Ok(owner),
+    };
+    Err(Error::new(format_args!("store {}: {why}", path.display())).hint(PURPOSE.hint))
+}
+
+/// Reads a regular file up to a limit in bytes; nothing if it is absent.
+fn read(directory: &OwnedFd, name: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = sys::open_file(directory, name)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("more than {limit} bytes")));
+    }
+    Ok(Some(bytes))
 }

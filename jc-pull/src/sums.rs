@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
 use rustix::fs::RawMode;
 
 use crate::digest::{Digest, invalid};
 use crate::manifest::Descriptor;
 use crate::tar::{Entry, Time};
+
+/// The longest record that is read, in bytes: the path of a layer's deepest file may be long.
+const MAX_LINE: u64 = 64 << 20;
 
 /// Writes the records of one layer.
 pub struct Sums {
@@ -92,7 +95,7 @@ impl Record {
         let mut reader = BufReader::new(file);
         let mut record = Self::read_blob(&mut reader)?;
         let mut line = Vec::new();
-        while reader.read_until(0, &mut line)? > 0 {
+        while reader.by_ref().take(MAX_LINE).read_until(0, &mut line)? > 0 {
             record.add(&line).ok_or_else(|| invalid("a malformed record"))?;
             line.clear();
         }
@@ -102,7 +105,7 @@ impl Record {
     /// Reads what the layer came as, and no more.
     pub fn read_blob(reader: &mut impl BufRead) -> io::Result<Self> {
         let mut line = Vec::new();
-        reader.read_until(0, &mut line)?;
+        reader.take(MAX_LINE).read_until(0, &mut line)?;
         let parse = || {
             let text = std::str::from_utf8(line.strip_suffix(b"\0")?).ok()?;
             let (digest, size) = text.strip_prefix("blob ")?.split_once(' ')?;

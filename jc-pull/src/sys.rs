@@ -3,6 +3,8 @@
 mod special;
 
 use std::ffi::CStr;
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
@@ -55,6 +57,23 @@ pub fn allow_descriptors() {
 pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// Opens a regular file in a directory for reading; nothing if the name is absent. Anything else is an
+/// error, and opening it waits for nobody: fifo(7).
+pub fn open_file(parent: impl AsFd, name: &[u8]) -> io::Result<Option<File>> {
+    let check = |stat: &Stat| match file_type(stat) {
+        FileType::RegularFile => Ok(()),
+        _ => Err(io::Error::other("not a regular file")),
+    };
+    match stat(parent.as_fd(), name) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => check(&other?)?,
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    check(&rustix::fs::fstat(&fd)?)?;
+    Ok(Some(File::from(fd)))
 }
 
 /// stat(2) of a name, not following it.

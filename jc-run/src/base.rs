@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::private_dir::WRITABLE;
 use jc_unshare::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, fchmod, fstat, mkdirat, readlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::files::StateDir;
-use crate::place::{Place, WRITABLE, hinted, open_chain};
+use crate::place::{Place, hinted, open_chain};
 
 /// The directory of all state directories. All that is in it is reached through its descriptor.
 #[derive(Debug)]

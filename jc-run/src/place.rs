@@ -1,23 +1,19 @@
 //! Where state directories are, and the check of the path to that place.
 
-use std::ffi::OsString;
-use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
+use jc_unshare::private_dir::{self, Purpose};
 use jc_unshare::{Context, Error, Result};
 use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, lstat, mkdirat, open, openat, readlinkat};
+use rustix::fs::{FileType, Stat, lstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Permission bits with which other users can change a directory.
-pub const WRITABLE: u32 = 0o022;
-
-/// The most symbolic links in one path, as in path_resolution(7).
-const LINKS: usize = 40;
+const PURPOSE: Purpose = Purpose {
+    name: "state directory",
+    hint: "--state-dir DIR, or JC_STATE_DIR, names another directory",
+};
 
 /// The directory that holds the state directories of one user.
 #[derive(Debug)]
@@ -69,81 +65,12 @@ fn default() -> Result<PathBuf> {
 
 /// Adds how the user names another place.
 pub fn hinted(error: Error) -> Error {
-    error.hint("--state-dir DIR, or JC_STATE_DIR, names another directory")
+    error.hint(PURPOSE.hint)
 }
 
-/// Opens a directory for path lookups beneath it, and checks that no other user can make the path lead
-/// elsewhere: each directory and each symbolic link on the way belongs to root or to the caller, and
-/// other users can write only to sticky directories. Missing directories are made if `makes`. The
-/// result is `None` if the directory is absent.
+/// Opens a directory on the way to a state directory, as [`private_dir::open_chain`] does.
 pub fn open_chain(path: &Path, makes: bool) -> Result<Option<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = || open("/", flags, Mode::empty()).on("open", "/");
-    let mut directory = top()?;
-    check_ancestor(&directory, path)?;
-    let (mut rest, mut links) = (reversed(path), 0);
-    while let Some(name) = rest.pop() {
-        let next = match openat(&directory, &name, flags, Mode::empty()) {
-            Err(Errno::NOENT) if makes => {
-                match mkdirat(&directory, &name, Mode::RWXU) {
-                    // Another process has made the same directory.
-                    Ok(()) | Err(Errno::EXIST) => rest.push(name),
-                    Err(e) => return Err(e).on("mkdir", path),
-                }
-                continue;
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) if !makes => return Ok(None),
-            other => other.on("open", path)?,
-        };
-        if check_ancestor(&next, path)? == FileType::Symlink {
-            links += 1;
-            if links > LINKS {
-                return Err(Errno::LOOP).on("open", path);
-            }
-            let target = readlinkat(&next, "", Vec::new()).on("readlink", path)?;
-            let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
-            if target.is_absolute() {
-                directory = top()?;
-            }
-            rest.extend(reversed(&target));
-        } else {
-            directory = next;
-        }
-    }
-    Ok(Some(directory))
-}
-
-/// The names of a path, the first at the end.
-fn reversed(path: &Path) -> Vec<OsString> {
-    let names = path.components().rev().filter(|part| *part != Component::RootDir);
-    names.map(|part| part.as_os_str().to_owned()).collect()
-}
-
-/// Checks one file on the way to a state directory, and gives its type.
-fn check_ancestor(file: &OwnedFd, path: &Path) -> Result<FileType> {
-    let stat = fstat(file).on("stat", path)?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    let refuse = |why: &str| {
-        let (path, file) = (path.display(), shown(file));
-        Err(hinted(Error::new(format_args!("state directory in {path}: {file} {why}"))))
-    };
-    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
-        return refuse("belongs to another user");
-    }
-    let is_sticky = stat.st_mode & Mode::SVTX.as_raw_mode() != 0;
-    match kind {
-        FileType::Directory if stat.st_mode & WRITABLE != 0 && !is_sticky => {
-            refuse("is writable by other users, and not sticky")
-        }
-        FileType::Directory | FileType::Symlink => Ok(kind),
-        _ => refuse("is not a directory"),
-    }
-}
-
-/// The path of an open file, for an error message.
-fn shown(file: &OwnedFd) -> String {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    fs::read_link(link).map_or("a directory".to_owned(), |path| path.display().to_string())
+    private_dir::open_chain(path, PURPOSE, makes)
 }
 
 /// Whether a file is a directory.

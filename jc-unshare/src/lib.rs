@@ -25,6 +25,7 @@ mod lifeline;
 pub mod namespaces;
 #[cfg(target_os = "linux")]
 mod next;
+pub mod private_dir;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(target_os = "linux")]

@@ -1,11 +1,6 @@
 //! `images/`: what names stand for, a line of JSON each.
 
-use std::fs::File;
-use std::io::Read;
-
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
@@ -49,13 +44,8 @@ impl Store {
     /// The entry in that file, if it is there.
     pub fn image(&self, key: &str) -> Result<Option<ImageEntry>> {
         let path = self.path.join(super::IMAGES).join(key);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.images, key, flags, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            other => other.on("open", &path)?,
-        };
-        let mut line = Vec::new();
-        File::from(fd).read_to_end(&mut line).on("read", &path)?;
+        let line = super::read(&self.images, key.as_bytes(), super::MAX_ENTRY).on("read", &path)?;
+        let Some(line) = line else { return Ok(None) };
         let entry = serde_json::from_slice(&line)
             .map_err(|e| Error::new(format_args!("{}: {e}", path.display())))?;
         Ok(Some(entry))

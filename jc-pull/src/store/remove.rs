@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::FlockOperation;
+use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
@@ -42,7 +42,8 @@ impl Store {
             }
             for image in images {
                 let path = self.path.join(IMAGES).join(image.key());
-                std::fs::remove_file(&path).on("remove", &path)?;
+                let removed = rustix::fs::unlinkat(&self.images, image.key(), AtFlags::empty());
+                removed.on("remove", &path)?;
             }
             self.take(Removed { layers, blobs, sums: Vec::new() })
         })
@@ -77,6 +78,7 @@ impl Store {
 
     /// While no pull makes an image visible: what nobody needs now, nobody comes to need.
     fn exclusively<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.check_writable()?;
         let lock = sys::open_dir(&self.images, b".").op("open images")?;
         rustix::fs::flock(&lock, FlockOperation::LockExclusive).op("flock images")?;
         work()

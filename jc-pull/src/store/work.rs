@@ -18,6 +18,7 @@ use crate::sys;
 impl Store {
     /// Begins a pull: a directory of its own, that is swept away if this process dies.
     pub fn work(&self) -> Result<Work<'_>> {
+        self.check_writable()?;
         loop {
             let name = format!("pull-{:016x}", sys::random());
             let path = self.path.join(TMP).join(&name);

@@ -1,0 +1,146 @@
+//! Directories that no other user can change or make a path to lead elsewhere.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::error::{Context, Error, Result};
+
+/// Permission bits with which other users can change a directory.
+pub const WRITABLE: RawMode = 0o022;
+
+/// The most symbolic links in one path, as in path_resolution(7).
+const LINKS: usize = 40;
+
+/// For path lookups only, where the platform has that.
+#[cfg(target_os = "linux")]
+const LOOKUP: OFlags = OFlags::PATH;
+#[cfg(not(target_os = "linux"))]
+const LOOKUP: OFlags = OFlags::RDONLY;
+
+/// The use of a directory, for error messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// The directory in the terms of the manual.
+    pub name: &'static str,
+    /// How the user names another directory.
+    pub hint: &'static str,
+}
+
+/// Whose a file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owner {
+    /// Root or the caller.
+    Trusted,
+    /// A user whom this user namespace has no number for.
+    Unmapped,
+    /// Another user.
+    Foreign,
+}
+
+impl Owner {
+    /// The owner of a file.
+    pub fn of(stat: &Stat) -> Self {
+        match stat.st_uid {
+            0 => Self::Trusted,
+            uid if uid == geteuid().as_raw() => Self::Trusted,
+            uid if is_overflow(uid) => Self::Unmapped,
+            _ => Self::Foreign,
+        }
+    }
+}
+
+/// Opens a directory for path lookups beneath it, and checks that no other user can make the path lead
+/// elsewhere: each directory and each symbolic link on the way belongs to root or to the caller, and
+/// other users can write only to sticky directories. In a user namespace the owner may be unmapped,
+/// which root of the host is. Missing directories are made with mode 0700 if `makes`. The result is
+/// `None` if the directory is absent.
+pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<OwnedFd>> {
+    let flags = LOOKUP | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let top = || rustix::fs::open("/", flags, Mode::empty()).on("open", "/");
+    let refuse = |at: &Path, why: &str| {
+        let message = format_args!("{} {}: {} {why}", purpose.name, path.display(), at.display());
+        Error::new(message).hint(purpose.hint)
+    };
+    let (mut directory, mut at, mut links) = (top()?, PathBuf::from("/"), 0);
+    let stat = rustix::fs::fstat(&directory).on("stat", "/")?;
+    check(&stat).map_err(|why| refuse(&at, why))?;
+    let absolute = std::path::absolute(path).on("find", path)?;
+    let mut rest = reversed(&absolute);
+    while let Some(name) = rest.pop() {
+        // A name that is checked stays: only root and the caller can change it in such a directory.
+        let stat = match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) if makes => {
+                make(&directory, &name).on("mkdir", at.join(&name))?;
+                rest.push(name);
+                continue;
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) if !makes => return Ok(None),
+            other => other.on("stat", at.join(&name))?,
+        };
+        let next = at.join(&name);
+        check(&stat).map_err(|why| refuse(&next, why))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            let opened = rustix::fs::openat(&directory, &name, flags, Mode::empty());
+            (directory, at) = (opened.on("open", &next)?, next);
+            continue;
+        }
+        links += 1;
+        if links > LINKS {
+            return Err(Errno::LOOP).on("open", path);
+        }
+        let target = rustix::fs::readlinkat(&directory, &name, Vec::new()).on("readlink", &next)?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            (directory, at) = (top()?, PathBuf::from("/"));
+        }
+        rest.extend(reversed(&target));
+    }
+    Ok(Some(directory))
+}
+
+/// Makes a directory with mode 0700, whatever the umask is. Another process may have made it.
+pub fn make(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<()> {
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) => rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty()),
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
+}
+
+/// The names of a path, the first at the end.
+fn reversed(path: &Path) -> Vec<OsString> {
+    let names = path.components().rev().filter(|part| *part != Component::RootDir);
+    names.map(|part| part.as_os_str().to_owned()).collect()
+}
+
+/// Checks one file on the way to a directory; the error is what is wrong with the file.
+fn check(stat: &Stat) -> std::result::Result<(), &'static str> {
+    if Owner::of(stat) == Owner::Foreign {
+        return Err("belongs to another user");
+    }
+    let is_sticky = Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory if stat.st_mode & WRITABLE != 0 && !is_sticky => {
+            Err("is writable by other users, and not sticky")
+        }
+        FileType::Directory | FileType::Symlink => Ok(()),
+        _ => Err("is not a directory"),
+    }
+}
+
+/// Whether a number stands for owners that this user namespace has none for (user_namespaces(7),
+/// "Unmapped user and group IDs").
+fn is_overflow(uid: u32) -> bool {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let is_host = || {
+        let map = read("/proc/self/uid_map");
+        map.is_empty() || map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    read("/proc/sys/kernel/overflowuid").trim().parse() == Ok(uid) && !is_host()
+}
