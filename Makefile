@@ -135,6 +135,7 @@ bench-start: all
 lint:
 	@tests/packages.sh lint
 	$(cargo) fmt --all --check
+	tests/lint-absence.sh
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	tests/macos.sh
 ifneq (,$(pages))

@@ -19,7 +19,7 @@ pub fn enter(alone: bool, store: Option<&Path>) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let map = match (has_ranges(), alone) {
+    let map = match (has_ranges()?, alone) {
         (true, _) => "--map-auto",
         (false, true) => "--map-root",
         (false, false) => return Ok(()),

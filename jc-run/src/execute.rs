@@ -95,7 +95,7 @@ fn run_chain(chain: &Chain, variables: &[Variable], state: &State) -> Result<Exi
     let program = Program::new(&chain.argv())?.required().with_variables(variables)?;
     let child = spawn_program(TOOL, 0, None, program)?;
     let exit = child.wait()?;
-    let payload = state.process("process").and_then(Process::open);
+    let payload = state.process("process").map(Process::open).transpose()?.flatten();
     let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));
     match exit {
         Exit::Code(125 | 137) | Exit::Signal(9) if has_ended() => {
@@ -113,7 +113,7 @@ fn links(
 ) -> Result<Vec<Vec<OsString>>> {
     let state = &container.state;
     let pid = match (state.status, state.process("process")) {
-        (Status::Running, Some(payload)) if payload.runs() => payload.pid.to_string(),
+        (Status::Running, Some(payload)) if payload.runs()? => payload.pid.to_string(),
         (Status::Creating, _) => {
             return Err(Error::new(format_args!("{}: has not begun yet", state.id)));
         }

@@ -213,7 +213,7 @@ fn follow(state: &State, outputs: &mut [Output<'_>]) -> Result<()> {
         Err(Errno::NOENT) => {}
         watched => drop(watched.on("watch", &state.bundle)?),
     }
-    let supervisor = state.process("supervisor").and_then(Process::open);
+    let supervisor = state.process("supervisor").map(Process::open).transpose()?.flatten();
     loop {
         let is_over = supervisor.as_ref().is_none_or(|pidfd| ends_within(pidfd, Duration::ZERO));
         outputs.iter_mut().try_for_each(Output::print)?;

@@ -81,8 +81,10 @@ impl State {
     /// The payload of a container that runs.
     pub fn payload(&self) -> Result<Process> {
         let running = |_: &Process| self.status == Status::Running;
-        let payload = self.process("process").filter(running).filter(|payload| payload.runs());
-        payload.ok_or_else(|| Error::new(format_args!("{}: does not run", self.id)))
+        match self.process("process").filter(running) {
+            Some(payload) if payload.runs()? => Ok(payload),
+            _ => Err(Error::new(format_args!("{}: does not run", self.id))),
+        }
     }
 
     /// Whether it stays recorded when it has ended.

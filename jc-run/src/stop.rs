@@ -113,7 +113,9 @@ pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> 
     for (container, signal) in found.iter().zip(signals?) {
         let state = &container.state;
         let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
-        let Some(supervisor) = supervisor.and_then(Process::open) else { continue };
+        let Some(supervisor) = supervisor.map(Process::open).transpose()?.flatten() else {
+            continue;
+        };
         let ending = Ending { container, supervisor };
         if signal == SIGKILL {
             left.push(ending);

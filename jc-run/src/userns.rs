@@ -28,7 +28,7 @@ pub fn options(matches: &ArgMatches) -> Result<Vec<OsString>> {
             let message = format!("--userns {mode}: not auto, keep-id or host");
             return Err(Error::usage(message));
         }
-        None if has_ranges() => words(&["-U", "--map-auto"]),
+        None if has_ranges()? => words(&["-U", "--map-auto"]),
         // One ID is enough for what needs no other.
         None => words(&["-U", "--map-root"]),
     })

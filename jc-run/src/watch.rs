@@ -155,7 +155,7 @@ impl<F: FnMut(News) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
         {
             (self.news)(News::Started(process))?;
             // None if it has ended already: then it is the chain's end that is waited for.
-            self.payload = process.open();
+            self.payload = process.open()?;
         }
         if payload.contains(&true) {
             self.payload = None;

@@ -9,13 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc;
+use nix::sys::stat::stat;
 use nix::unistd::{AccessFlags, faccessat};
 
-use crate::error::{Error, Kind, Result, strerror};
+use crate::error::{Context, Error, Kind, Result, strerror};
 
 /// Replaces this process by `argv`, found through PATH, with its environment. Returns only to say
 /// why that failed. SIGPIPE is set back to its default, SIGCHLD to what it was when this program
@@ -67,16 +68,20 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
     }
+    search(name, path).map_err(|errno| failure(name, &errno.into()))
+}
+
+/// [`find`] of a name without a slash. ENOENT and EACCES mean that no file of PATH can be executed.
+fn search(name: &OsStr, path: Option<&OsStr>) -> std::result::Result<PathBuf, Errno> {
     let mut refused = false;
     for candidate in candidates(name, path) {
-        match executable(&candidate) {
+        match executable(&candidate)? {
             Some(true) => return Ok(candidate),
             Some(false) => refused = true,
             None => {}
         }
     }
-    let errno = if refused { Errno::EACCES } else { Errno::ENOENT };
-    Err(failure(name, &errno.into()))
+    Err(if refused { Errno::EACCES } else { Errno::ENOENT })
 }
 
 /// The paths where execvp(3) looks for a program, in order.
@@ -92,14 +97,24 @@ pub(crate) fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
 /// Where another tool of jc is: beside this program, else where PATH finds it. Called by that, it need
 /// not be searched for again.
 pub fn tool(name: &OsStr) -> Result<PathBuf> {
-    static DIRECTORY: LazyLock<Option<PathBuf>> =
-        LazyLock::new(|| Some(env::current_exe().ok()?.parent()?.to_owned()));
-    let beside = DIRECTORY.as_ref().map(|directory| directory.join(name));
-    let beside = beside.filter(|path| executable(path) == Some(true));
-    let found = beside.or_else(|| find(name, Some(&env::var_os("PATH")?)).ok());
-    found.ok_or_else(|| {
-        let name = name.display();
-        Error::new(format_args!("{name}: not found beside this program or in PATH"))
+    let own = match env::current_exe() {
+        // The standard library's own error for a system without a procfs.
+        Err(error) if error.raw_os_error().is_none() => None,
+        found => Some(found.op("find this program")?),
+    };
+    let beside = own.and_then(|own| Some(own.parent()?.join(name)));
+    if let Some(beside) = beside
+        && executable(&beside).on("access", &beside)? == Some(true)
+    {
+        return Ok(beside);
+    }
+    let found = env::var_os("PATH").map_or(Err(Errno::ENOENT), |path| search(name, Some(&path)));
+    found.map_err(|errno| match errno {
+        Errno::ENOENT | Errno::EACCES => {
+            let name = name.display();
+            Error::new(format_args!("{name}: not found beside this program or in PATH"))
+        }
+        _ => failure(name, &errno.into()),
     })
 }
 
@@ -118,12 +133,18 @@ fn same(a: &Path, b: &Path) -> bool {
     identity(a) == identity(b)
 }
 
-/// Whether this user may execute the file, if it is there.
-fn executable(path: &Path) -> Option<bool> {
+/// Whether this user may execute the file, if it exists. The errno of a path that execvp(3) passes over
+/// is absence, every other one is an error.
+fn executable(path: &Path) -> std::result::Result<Option<bool>, Errno> {
     match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
-        Ok(()) => fs::metadata(path).ok().map(|meta| !meta.is_dir()),
-        Err(Errno::EACCES) => Some(false),
-        Err(_) => None,
+        Ok(()) => match stat(path) {
+            Ok(found) => Ok(Some(found.st_mode & libc::S_IFMT != libc::S_IFDIR)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(errno),
+        },
+        Err(Errno::EACCES) => Ok(Some(false)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -154,6 +175,7 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::create_dir_all(dir.path().join("a/z")).unwrap();
+        std::os::unix::fs::symlink("loop", dir.path().join("a/loop")).unwrap();
         let path = ["none", "a", "b"].map(|name| dir.path().join(name));
         let path = std::env::join_paths(path).unwrap();
         let found = |name: &str| find(name.as_ref(), Some(&path));
@@ -163,6 +185,7 @@ mod tests {
             ("y", Kind::NotExecutable, "exec y: Permission denied"),
             ("z", Kind::NotExecutable, "exec z: Permission denied"),
             ("w", Kind::NotFound, "exec w: No such file or directory"),
+            ("loop", Kind::NotExecutable, "exec loop: Too many levels of symbolic links"),
         ] {
             let error = found(name).unwrap_err();
             assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));

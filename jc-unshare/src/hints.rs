@@ -4,6 +4,7 @@ use std::fs;
 
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
+use rustix::thread::capabilities;
 
 use crate::error::Error;
 use crate::sys::clone;
@@ -30,10 +31,10 @@ const SWITCHES: [(&str, &str); 2] = [
     ("kernel.apparmor_restrict_unprivileged_userns", "1"),
 ];
 
-/// Whether this process has the capability in its user namespace.
+/// Whether this process has the capability in its user namespace. capget(2) of the calling process does
+/// not fail.
 pub fn capable(capability: u32) -> bool {
-    let effective = status("CapEff:").and_then(|set| u64::from_str_radix(&set, 16).ok());
-    effective.is_some_and(|set| set >> capability & 1 == 1)
+    capabilities(None).is_ok_and(|sets| sets.effective.bits() >> capability & 1 == 1)
 }
 
 /// Makes a failure to create the namespaces of `flags` say what would help.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use nix::unistd::{getegid, geteuid};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Absent, Context, Error, Result};
 use crate::hints::capable;
 
 /// A line of `/proc/PID/uid_map` or `gid_map`.
@@ -209,16 +209,16 @@ fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
 }
 
 /// Whether the caller has ranges of both kinds for `--map-auto`.
-pub fn has_ranges() -> bool {
-    let uid = geteuid().as_raw();
-    ["/etc/subuid", "/etc/subgid"].iter().all(|path| subordinate(path, uid).is_ok())
+pub fn has_ranges() -> Result<bool> {
+    let (uid, name) = (geteuid().as_raw(), user_name(geteuid().as_raw())?);
+    let has = |path| Ok(!ranges(&read(path)?, name.as_deref(), uid).is_empty());
+    Ok(has("/etc/subuid")? && has("/etc/subgid")?)
 }
 
 /// The ranges that a file like subuid(5) gives to a user, from ID 1 inside on.
 fn subordinate(path: &str, uid: u32) -> Result<Vec<Extent>> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let name = user_name(uid);
-    let extents = ranges(&text, name.as_deref(), uid);
+    let name = user_name(uid)?;
+    let extents = ranges(&read(path)?, name.as_deref(), uid);
     if extents.is_empty() {
         let name = name.unwrap_or_else(|| uid.to_string());
         return Err(Error::new(format_args!("{path}: no range for {name}"))
@@ -247,13 +247,18 @@ fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<Extent> {
 }
 
 /// The name of a user in /etc/passwd, without NSS.
-fn user_name(uid: u32) -> Option<String> {
-    let passwd = fs::read_to_string("/etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
+fn user_name(uid: u32) -> Result<Option<String>> {
+    let passwd = read("/etc/passwd")?;
+    Ok(passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
+    }))
+}
+
+/// A file of /etc. A file that does not exist is empty.
+fn read(path: &str) -> Result<String> {
+    Ok(fs::read_to_string(path).on("read", path).absent()?.unwrap_or_default())
 }
 
 #[cfg(test)]

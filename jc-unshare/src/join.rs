@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Absent, Context, Error, Result};
 use crate::namespaces::Kind;
 use crate::sys;
 
@@ -93,7 +93,7 @@ impl Joined {
         // A capability over them comes from the present user namespace, or from the one to enter.
         let left: Vec<&&Namespace> =
             others.iter().filter(|namespace| users.is_empty() || set(namespace).is_err()).collect();
-        let nobody = (!users.is_empty()).then(overflow_ids).flatten();
+        let nobody = if users.is_empty() { None } else { overflow_ids()? };
         let groups_dropped = !users.is_empty() && setgroups(&[]).is_ok();
         for namespace in users.iter().chain(left) {
             set(namespace).on("setns", &namespace.2).map_err(|e| {
@@ -112,7 +112,9 @@ impl Process {
         let directory = PathBuf::from(format!("/proc/{}", self.pid));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let process = openat(CWD, &directory, flags, Mode::empty())
-            .map_err(|_| Error::new(format_args!("join {}: no such process", self.pid)))?;
+            .on("open", &directory)
+            .absent()?
+            .ok_or_else(|| Error::new(format_args!("join {}: no such process", self.pid)))?;
         let kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
         let mut namespaces = Vec::new();
         for kind in kinds {
@@ -140,9 +142,13 @@ fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
 
 /// The user and group that a process is where the user namespace does not know it
 /// (user_namespaces(7)).
-fn overflow_ids() -> Option<(u32, u32)> {
-    let read = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
-    Some((read("/proc/sys/kernel/overflowuid")?, read("/proc/sys/kernel/overflowgid")?))
+fn overflow_ids() -> Result<Option<(u32, u32)>> {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path).on("read", path).absent()?;
+        Ok::<_, Error>(text.and_then(|text| text.trim().parse().ok()))
+    };
+    let ids = (read("/proc/sys/kernel/overflowuid")?, read("/proc/sys/kernel/overflowgid")?);
+    Ok(ids.0.zip(ids.1))
 }
 
 /// Becomes root of the user namespace, if it has one.

@@ -10,7 +10,7 @@ use nix::sys::prctl::set_dumpable;
 use rustix::io::{Errno, pread};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Absent, Context, Error, Result};
 use crate::next::{readable, wait};
 use crate::sys;
 
@@ -40,23 +40,32 @@ impl Process {
         in_stat(stat).map(|(process, _)| process)
     }
 
-    /// A descriptor of it, if it is still there: whoever has its number once that is open cannot be
-    /// another.
-    pub fn open(self) -> Option<OwnedFd> {
-        let pidfd =
-            pidfd_open(Pid::from_raw(self.pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        (Self::in_stat(&stat) == Some(self)).then_some(pidfd)
+    /// A descriptor of the process, or `None` if the process no longer exists. The number is read again
+    /// once the descriptor is open: it cannot be that of a later process by then.
+    pub fn open(self) -> Result<Option<OwnedFd>> {
+        let Some(pid) = self.pid.try_into().ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            // The number is free, or that of a thread.
+            Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
+            opened => opened.op("pidfd_open")?,
+        };
+        let path = format!("/proc/{}/stat", self.pid);
+        let stat = match fs::read_to_string(&path) {
+            // The process is reaped while the file is open.
+            Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => None,
+            read => read.on("read", &path).absent()?,
+        };
+        Ok(stat.filter(|stat| Self::in_stat(stat) == Some(self)).map(|_| pidfd))
     }
 
-    /// Whether it runs: one that has ended may still wait to be waited for.
-    pub fn runs(self) -> bool {
-        self.open().is_some_and(|pidfd| !ends_within(&pidfd, Duration::ZERO))
+    /// Whether the process runs: one that has ended may still wait to be reaped.
+    pub fn runs(self) -> Result<bool> {
+        Ok(self.open()?.is_some_and(|pidfd| !ends_within(&pidfd, Duration::ZERO)))
     }
 
-    /// Sends it a signal; says whether it was there.
+    /// Sends the process a signal. Returns whether the process existed.
     pub fn signal(self, signal: i32) -> Result<bool> {
-        self.open().map_or(Ok(false), |pidfd| send(&pidfd, signal))
+        self.open()?.map_or(Ok(false), |pidfd| send(&pidfd, signal))
     }
 }
 
@@ -141,8 +150,8 @@ mod tests {
     fn a_process_is_its_number_and_its_beginning() {
         let this = Process::this().unwrap();
         assert_eq!(this.to_string().parse(), Ok(this));
-        assert!(this.open().is_some());
-        assert!(Process { start: this.start + 1, ..this }.open().is_none());
+        assert!(this.open().unwrap().is_some());
+        assert!(Process { start: this.start + 1, ..this }.open().unwrap().is_none());
         assert_eq!("5".parse::<Process>(), Err(()));
     }
 
