@@ -23,6 +23,8 @@ mod environment;
 #[cfg(target_os = "linux")]
 mod fscontext;
 #[cfg(target_os = "linux")]
+pub mod fuzz;
+#[cfg(target_os = "linux")]
 pub mod init;
 #[cfg(target_os = "linux")]
 mod join;

@@ -203,6 +203,7 @@ mod tests {
             ("/tmp:size=", "not a size (a number and k, m, g or %): \"\""),
             ("/tmp:size=0", "not a size (a number and k, m, g or %): \"0\""),
             ("/tmp:mode=9", "not an octal mode: \"9\""),
+            ("/tmp:mode=+755", "not an octal mode: \"+755\""),
             ("/tmp:huge", "unknown option \"huge\""),
         ] {
             assert_eq!(tmpfs(word), Err(message.to_owned()), "{word}");

@@ -69,7 +69,7 @@ pub enum Sys {
 /// Checks the octal permissions of a directory.
 pub fn octal(value: &str) -> Result<String, String> {
     match u32::from_str_radix(value, 8) {
-        Ok(mode) if mode <= 0o7777 => Ok(value.to_owned()),
+        Ok(mode) if mode <= 0o7777 && !value.starts_with('+') => Ok(value.to_owned()),
         _ => Err(format!("not an octal mode: {value:?}")),
     }
 }

@@ -69,14 +69,17 @@ impl Seccomp {
                 let release = release.release().to_string_lossy();
                 let kernel =
                     kernel(&release).ok_or_else(|| Error::new(format_args!("uname: {release}")))?;
-                let context = |e: Error| e.context(format_args!("seccomp {}", path.display()));
-                let profile =
-                    Profile::parse(&text, &Machine { capabilities, kernel }).map_err(context)?;
-                let program = compile(&profile.rules()).map_err(context)?;
-                Some(Filter { program, flags: profile.flags })
+                let filter = parse(&text, capabilities, kernel);
+                Some(filter.map_err(|e| e.context(format_args!("seccomp {}", path.display())))?)
             }
         })
     }
+}
+
+/// Makes the filter of a profile in JSON, for a payload with these capabilities on this kernel.
+pub fn parse(text: &[u8], capabilities: u64, kernel: (u32, u32)) -> Result<Filter> {
+    let profile = Profile::parse(text, &Machine { capabilities, kernel })?;
+    Ok(Filter { program: compile(&profile.rules())?, flags: profile.flags })
 }
 
 impl Filter {

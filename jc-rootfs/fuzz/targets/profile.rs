@@ -1,0 +1,4 @@
+//! Seccomp profiles in JSON.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| jc_rootfs::fuzz::profile(bytes));

@@ -1,0 +1,88 @@
+//! Fuzz targets: the parsers of words and files that a caller may have from elsewhere. `fuzz/` has the
+//! binaries and the seeds; a test here runs the seeds and changes of one byte in each.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::path::Path;
+
+use jc_unshare::{Context, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use crate::mounts::{self, Mount, Source};
+use crate::seccomp;
+use crate::user::{self, Files};
+
+/// A seccomp profile is an error or becomes a filter.
+pub fn profile(bytes: &[u8]) {
+    for capabilities in [0, u64::MAX] {
+        // An error is right.
+        drop(seccomp::parse(bytes, capabilities, (6, 1)));
+    }
+}
+
+/// A mount has a source, and a target below the root.
+pub fn mount(bytes: &[u8]) {
+    let Ok(word) = std::str::from_utf8(bytes) else { return };
+    for parse in [mounts::bind, mounts::tmpfs, mounts::device] as [fn(&str) -> _; 3] {
+        let Ok(Mount { source, target, .. }) = parse(word) else { continue };
+        assert!(target.is_absolute() && target.components().count() > 1, "{word:?}");
+        match source {
+            Source::Bind(bind) => assert!(!bind.path.as_os_str().is_empty(), "{word:?}"),
+            Source::Device(path) => assert!(path.is_absolute(), "{word:?}"),
+            Source::Tmpfs { size, mode } => {
+                let plain =
+                    |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'%');
+                assert!(size.is_none_or(|size| plain(&size)) && plain(&mode), "{word:?}");
+            }
+        }
+    }
+}
+
+/// Only the words `0` and `root` are root, whatever names the root's files give to that number.
+pub fn user(bytes: &[u8]) {
+    let Ok(word) = std::str::from_utf8(bytes) else { return };
+    let Ok(found) = user::find(word, &Hostile) else { return };
+    let (user, group) = word.split_once(':').unwrap_or((word, "0"));
+    assert!(found.uid != 0 || ["0", "root"].contains(&user), "{word:?}");
+    assert!(found.gid != 0 || ["0", "root"].contains(&group), "{word:?}");
+}
+
+struct Hostile;
+
+impl Files for Hostile {
+    fn open(&self, path: &Path) -> Result<Option<File>> {
+        let text = match path.ends_with("passwd") {
+            true => "root:x:0:0::/:\nweb:x:33:34::/:\n:x:0:0::/:\n1000:x:0:0::/:\n",
+            false => "root:x:0:\nweb:x:34:web\n:x:0:\n1000:x:0:\n",
+        };
+        let mut file: File =
+            memfd_create("hostile", MemfdFlags::CLOEXEC).op("memfd_create")?.into();
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).op("write")?;
+        Ok(Some(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_change_of_a_byte_in_a_seed_breaks_a_promise() {
+        for (target, run) in [("profile", profile as fn(&[u8])), ("mount", mount), ("user", user)] {
+            let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+            for seed in std::fs::read_dir(directory).unwrap() {
+                let seed = std::fs::read(seed.unwrap().path()).unwrap();
+                run(&seed);
+                for at in 0..seed.len() {
+                    run(&seed[..at]);
+                    for byte in *b"\0 0+-:,=/\\.\n\"{}[]9z\xff" {
+                        let changed =
+                            |length: usize| [&seed[..at], &[byte], &seed[at + length..]].concat();
+                        run(&changed(0));
+                        run(&changed(1));
+                    }
+                }
+            }
+        }
+    }
+}
