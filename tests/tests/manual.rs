@@ -93,13 +93,19 @@ fn the_formats_and_the_contracts_have_pages() {
     }
 }
 
+/// The paths of all pages; the directory has a picture besides.
+fn pages() -> Vec<PathBuf> {
+    let entries = fs::read_dir(workspace_dir().join("man")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_none_or(|suffix| suffix != "svg")).collect()
+}
+
 #[test]
 fn mandoc_has_nothing_to_say() {
     if !fs::exists("/usr/bin/mandoc").unwrap() {
         skip!("no mandoc");
     }
-    for entry in fs::read_dir(workspace_dir().join("man")).unwrap() {
-        let path = entry.unwrap().path();
+    for path in pages() {
         let lint = Cmd::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&path);
         lint.run().code(0).stdout("").stderr("");
     }
@@ -108,8 +114,7 @@ fn mandoc_has_nothing_to_say() {
 /// What a page refers to is there.
 #[test]
 fn references_between_the_pages_lead_somewhere() {
-    for entry in fs::read_dir(workspace_dir().join("man")).unwrap() {
-        let path = entry.unwrap().path();
+    for path in pages() {
         let text = fs::read_to_string(&path).unwrap();
         for line in text.lines().filter_map(|line| line.strip_prefix(".Xr jc")) {
             let mut words = line.split(' ');
