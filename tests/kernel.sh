@@ -3,7 +3,7 @@
 # machine has: unpacked, not installed. Usage: tests/kernel.sh DIR
 set -euo pipefail
 [ "$(uname -m)" = x86_64 ] || { echo "${0##*/}: only for x86_64" >&2; exit 1; }
-[ ! -e "$1/vmlinuz" ] || [ ! -e "$1/net.list" ] || exit 0
+[ ! -e "$1/vmlinuz" ] || ! grep -qs nf_conntrack_netlink "$1/net.list" || exit 0
 mkdir -p "$1"
 dir=$(mktemp -d "${TMPDIR:-/tmp}/jc-kernel.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
@@ -28,7 +28,8 @@ add() {
 	list="$list $1"
 }
 out=$1
-for module in nfnetlink bridge nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib_inet veth; do
+for module in nfnetlink bridge nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib_inet veth \
+	nf_conntrack_netlink; do
 	add "$module"
 done
 echo "$list" >"$1/net.list"

@@ -32,7 +32,7 @@ insmod /brd.ko rd_nr=1 rd_size=65536
 mount -t tmpfs tmpfs /new
 cp -a /bin /etc /script.sh /new/
 mkdir /new/lib && cp /net/* /new/lib/
-mkdir /new/proc /new/sys /new/dev /new/tmp
+mkdir /new/proc /new/sys /new/dev /new/tmp /new/run
 for dir in proc sys dev; do mount --move /$dir /new/$dir; done
 exec switch_root /new /bin/sh -c '
     echo

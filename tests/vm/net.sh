@@ -8,14 +8,20 @@ ready() { i=0; while [ ! -s /tmp/up ] && [ $i -lt 100 ]; do sleep 0.1; i=$((i + 
 ip link set lo up
 
 is 'no netfilter' "$(said jc-net -- true | grep -c 'hint: the kernel may lack netfilter')" 1
-load 'nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet bridge veth'
+load 'nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet bridge veth nf_conntrack_netlink'
 # musl says Not supported, glibc Operation not supported.
 is 'no bridge' "$(said jc-net -- true | sed 's/Operation not/Not/')" 'jc-net: make bridge jc0: Not supported: Unknown device type;jc-net: hint: the kernel lacks bridges: modprobe bridge;'
-load 'nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet veth'
+load 'nf_tables nft_ct nft_chain_nat nft_nat nft_masq nft_fib nft_fib_ipv4 nft_fib_ipv6 nft_fib_inet veth nf_conntrack_netlink'
 is 'no nf_tables' "$(said jc-net -- true | grep -c 'hint: the kernel may lack nf_tables')" 1
-load veth
+load 'veth nf_conntrack_netlink'
 is 'no veth' "$(said jc-net -- true | grep -c 'hint: the kernel lacks veth: modprobe veth')" 1
+load nf_conntrack_netlink
+is 'no ctnetlink' "$(said jc-net -p 5353:53/udp -- true | grep -c 'hint: the kernel lacks ctnetlink')" 1
+is 'a start without ctnetlink' "$(jc-net --ip 10.88.0.9 -- echo ran)" ran
 load ''
+is 'a UDP port' "$(jc-net -p 5353:53/udp -- echo ran)" ran
+v6=/proc/sys/net/ipv6/conf
+is 'IPv6 is forwarded, and links listen to routers' "$(cat $v6/all/forwarding $v6/default/forwarding $v6/lo/accept_ra | tr '\n' ,)" 1,0,1,
 is 'a start' "$(jc-net -- sh -c 'ip -4 -o addr show dev eth0 | grep -c "inet 10.88."; ip route | grep -c "default via 10.88.0.1"' | tr '\n' ,)" 1,1,
 is 'no IPv6 address on trial' "$(jc-net -- ip -6 addr show dev eth0 | grep -c tentative)" 0
 is 'three addresses' "$(jc-net -- ip -6 -o addr show dev eth0 | grep -c inet6)" 2
@@ -54,3 +60,4 @@ i=0; while [ $i -lt 200 ]; do jc-net -- true || break; i=$((i + 1)); done
 is 'two hundred starts' $i 200
 sleep 1; jc-net --gc
 is 'nothing is left' "$(ip -o link | grep -c .)" 1
+is 'IPv6 is forwarded no more' "$(cat $v6/all/forwarding $v6/default/forwarding | tr '\n' ,)" 0,0,
