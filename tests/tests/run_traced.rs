@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+use std::fs;
 use std::time::Duration;
 
 use jc_tests::roots::busybox_root;
@@ -101,6 +102,26 @@ fn an_init_has_nothing_that_the_payload_lacks() {
                 assert!(!shown.contains(host), "{host}: {shown}");
             }
         }
+    });
+}
+
+/// A process that is stopped for ever, and which its tracer would have to reap. PID 1 of the test reaps orphans,
+/// as on every system.
+#[test]
+fn a_tracer_inside_cannot_hold_up_jc_exec() {
+    sandbox_for(LIMIT, |s| {
+        attackers_root(s);
+        let script = "
+            run='jc-run -d --rm --network none --rootfs root'
+            id=$($run --cap-add SYS_PTRACE -- attack /srv/precious hold)
+            code=0
+            while [ $code = 0 ]; do timeout -k 60 2 jc-exec $id true; code=$?; done
+            echo $code
+            jc-logs $id | grep -c seizes
+            jc-stop $id";
+        fs::write(s.path("script"), script).unwrap();
+        let init = ["-f", "-p", "--mount-proc", "sh", "-c", "timeout 120 sh script; true"];
+        s.cmd("unshare").args(init).timeout(LIMIT).run().code(0).stdout("124\n1\n").stderr("");
     });
 }
 

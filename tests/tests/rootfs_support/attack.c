@@ -6,7 +6,9 @@
  *   seizes NAME CAPS NO_NEW_PRIVS SECCOMP ROOT
  *                         ptrace(2) stops a program of jc; its capabilities, whether it may gain
  *                         privileges, its seccomp mode, and "host" if argv[1] exists in its root
- *   traces a program      ptrace(2) stops another program: the attack works */
+ *   traces a program      ptrace(2) stops another program: the attack works
+ *
+ * With "hold" as argv[2] the first program of jc that it stops stays so. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +20,7 @@
 #include <unistd.h>
 
 static const char *canary;
+static int holds;
 
 static void say(const char *line)
 {
@@ -116,6 +119,8 @@ static int seize(int pid)
 		const char *root = access(path, F_OK) ? "container" : "host";
 		snprintf(line, sizeof line, "seizes %s %s %s %s %s", name, caps, privileges, seccomp, root);
 		say(line);
+		for (;holds;)
+			pause();
 	} else {
 		say("traces a program");
 	}
@@ -126,6 +131,7 @@ static int seize(int pid)
 int main(int argc, char **argv)
 {
 	canary = argc > 1 ? argv[1] : "/none";
+	holds = argc > 2 && !strcmp(argv[2], "hold");
 	puts("ready");
 	fflush(stdout);
 	int own = getpid(), last = 0, stopped = 0;
