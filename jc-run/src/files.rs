@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat, renameat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
@@ -84,15 +84,22 @@ impl StateDir {
     /// Replaces a file, whole or not at all.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let new = format!("{name}.new");
-        let path = self.path.join(&new);
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.directory, &new, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(file.on("create", &path)?);
-        file.write_all(bytes).on("write", &path)?;
-        file.sync_data().on("fsync", &path)?;
+        self.write(&new, bytes).inspect_err(|_| {
+            // The error of the write is the one to report.
+            let _: rustix::io::Result<()> = unlinkat(&self.directory, &new, AtFlags::empty());
+        })?;
         let directory = &self.directory;
         renameat(directory, &new, directory, name).on("rename", self.path.join(name))
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.directory, name, flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(file.on("create", &path)?);
+        file.write_all(bytes).on("write", &path)?;
+        file.sync_data().on("fsync", &path)
     }
 }
 

@@ -29,12 +29,12 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let flag = |name| matches.get_flag(name);
     let has_terminal = flag("tty") && !flag("detach");
     let terminal = has_terminal.then(terminal::Terminal::open).transpose()?;
-    let container = Container::make(&place, plan, events)?;
+    let mut container = Container::make(&place, plan, events)?;
     match terminal {
         _ if flag("detach") => detach(container, stdio(flag("tty"), flag("interactive"))),
         Some(terminal) => {
             let path = container.path("console");
-            let console = Console::listen(&path)?;
+            let console = container.or_remove(Console::listen(&path))?;
             terminal.attend(TOOL, (console, &path), || {
                 container.run(Stdio::Callers, || Ok(())).map(|exit| exit.code())
             })

@@ -1,6 +1,7 @@
 //! The supervisor: the waiting jc-run, in the foreground or detached. It holds the state dir's lock,
 //! runs the chain, records what becomes of it, and leaves nothing that is not to be kept.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::{OwnedFd, RawFd};
@@ -11,8 +12,8 @@ use std::rc::Rc;
 use jc_unshare::process::Process;
 use jc_unshare::program::Program;
 use jc_unshare::supervise::{Exit, spawn_program};
-use jc_unshare::{Context, Result};
-use nix::libc::{STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO};
+use jc_unshare::{Context, Error, Result};
+use nix::libc::{SIGKILL, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO};
 use rustix::fs::{Mode, OFlags, fchmod};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
@@ -60,13 +61,17 @@ impl Container {
         let held = Held::make(place, &plan.state.id, plan.name())?;
         let directory = Rc::clone(held.directory());
         let mut container = Self { plan, directory, held: Some(held), events };
-        match container.plan.prepare() {
-            Ok(()) => Ok(container),
-            Err(error) => {
-                container.remove()?;
-                Err(error)
-            }
-        }
+        let prepared = container.plan.prepare();
+        container.or_remove(prepared)?;
+        Ok(container)
+    }
+
+    /// Removes the container if a step before its start has failed.
+    pub fn or_remove<T>(&mut self, step: Result<T>) -> Result<T> {
+        step.or_else(|error| {
+            self.remove()?;
+            Err(error)
+        })
     }
 
     /// Its state dir's path of that name.
@@ -92,8 +97,9 @@ impl Container {
             self.events.tell("exited", &id, end);
         }
         if has_begun && outcome.is_ok() && self.plan.state.is_kept() {
-            self.plan.state.write(&self.directory)?;
+            // First, as a full disk may need the room.
             remove_if_there(&self.path(STARTED))?;
+            self.plan.state.write(&self.directory)?;
         } else {
             self.remove()?;
             self.events.tell("removed", &id, json!({}));
@@ -117,20 +123,25 @@ impl Container {
         let child = spawn_program(TOOL, 0, None, chain)?;
         // While the chain starts.
         if let Err(error) = self.settle() {
-            // What came first is the one to tell.
-            let _: Result<()> = child.kill();
+            child.send(SIGKILL)?;
+            let ended = child.end();
             sweep_links();
-            return Err(error);
+            return Err(unless_reported(error, &ended));
         }
         let Self { plan, directory, held, events } = self;
         let (is_told, name) = (plan.is_told, plan.name().map(str::to_owned));
-        let state = &mut plan.state;
+        let (state, is_unknown) = (&mut plan.state, Cell::new(false));
         let news = |news| match news {
-            News::Started(payload) => {
-                begin(state, payload, directory)?;
-                events.tell("started", &state.id, json!({ "pid": payload.pid }));
-                ready()
-            }
+            News::Started(payload) => begin(state, payload, directory)
+                .and_then(|()| {
+                    events.tell("started", &state.id, json!({ "pid": payload.pid }));
+                    ready()
+                })
+                .inspect_err(|_| {
+                    is_unknown.set(true);
+                    // A payload that is not recorded must not run on. The links undo theirs at its end.
+                    let _: Result<bool> = payload.signal(SIGKILL);
+                }),
             News::LogLost(bytes) => {
                 state.set("log-lost", bytes);
                 // The disk that has no room for the log may have none for this: the end writes it again.
@@ -145,11 +156,14 @@ impl Container {
         };
         let mut watch = Watch::new(fifo, outputs, news, ended);
         let exit = child.wait_beside(&mut watch);
-        watch.finish().and(exit)
+        match watch.finish() {
+            Err(error) if is_unknown.get() => Err(unless_reported(error, &exit)),
+            outcome => outcome.and(exit),
+        }
     }
 
-    /// Records the container, and lets go of what is the payload's: whoever reads what that writes is to
-    /// see it closed when the payload closes it.
+    /// Records the container, and closes the payload's stdin and stdout here: who reads the payload's
+    /// output sees it closed when the payload closes it.
     fn settle(&mut self) -> Result<()> {
         self.plan.write_exec()?;
         let state = &mut self.plan.state;
@@ -252,6 +266,11 @@ impl Container {
         }
         json!({ "code": code, "signal": signal, "oom": oom.unwrap_or(false) })
     }
+}
+
+/// An error that ended a start, unless a link has failed as well: on a full disk one line is enough.
+fn unless_reported(error: Error, chain: &Result<Exit>) -> Error {
+    if matches!(chain, Ok(Exit::Code(125))) { Error::quiet() } else { error }
 }
 
 /// Notes that the payload runs.

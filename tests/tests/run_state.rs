@@ -76,6 +76,76 @@ fn what_cannot_be_recorded_does_not_run_on() {
     });
 }
 
+#[test]
+fn a_full_state_directory_ends_the_start_with_one_line_and_keeps_nothing() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let memory: &[&str] = if can_limit("memory") { &["-m", "64M"] } else { &[] };
+        let mut errors = 0;
+        let limits = (2..13).map(|n| format!("nr_inodes={n}"));
+        let limits: Vec<String> = limits.chain((1..9).map(|n| format!("size={n}p"))).collect();
+        for options in [["-d"].as_slice(), &["--keep"], &["-d", "-i"]] {
+            for limit in &limits {
+                s.sh(&format!("mkdir small; mount -t tmpfs -o {limit} none small")).run().code(0);
+                let place = ["--state-dir", "small/jc", "--network", "bridge"];
+                let ran = run(s, &[&place, options, memory].concat(), &["sleep", "0.1"]);
+                s.wait_for_no_process();
+                let err = ran.err();
+                if ran.status().code() != Some(0) {
+                    let tool = err.split(':').next().unwrap();
+                    ran.code(125).fails_as(tool, "No space left on device");
+                    errors += 1;
+                }
+                // A container that has run and is kept is there, and has ended.
+                if s.path("small/jc").exists() {
+                    let tool =
+                        |line| s.sh(&format!("export JC_STATE_DIR=/srv/small/jc; {line}")).run();
+                    tool("jc-list -q").code(0).stdout("");
+                    tool("jc-rm $(jc-list -aq)").code(0).stderr("");
+                    assert_eq!(fs::read_dir(s.path("small/jc")).unwrap().count(), 0, "{err}");
+                } else {
+                    assert_eq!(fs::read_dir(s.path("small")).unwrap().count(), 0, "{err}");
+                }
+                s.sh("umount small; rmdir small").run().code(0);
+            }
+        }
+        assert!(errors > 20, "{errors}");
+    });
+}
+
+#[test]
+fn a_container_that_ends_on_a_full_disk_has_ended_and_can_be_removed() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        s.sh("mkdir -m 700 small; mount -t tmpfs -o size=1m,mode=700 none small").run().code(0);
+        let tool = |line: &str| s.sh(&format!("JC_STATE_DIR=/srv/small {line}")).run();
+        let run = "jc-run -d --name n --network none --rootfs root -- sleep 1000";
+        tool(run).code(0).stderr("");
+        s.sh("cat /dev/zero > small/fill").run().code(1);
+        tool("jc-stop n").code(0).stderr("");
+        s.wait_for_no_process();
+        let listed = tool("jc-list -a").code(0).stderr("").out();
+        assert!(listed.contains("exited ("), "{listed}");
+        tool("jc-list -q").code(0).stdout("");
+        tool("jc-rm n").code(0).stderr("");
+        tool("jc-list -aq").code(0).stdout("");
+        s.sh("umount small").run().code(0);
+    });
+}
+
+#[test]
+fn a_detached_container_whose_id_cannot_be_printed_ends() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let script = "echo said >&2; echo said; sleep 1000";
+        let line = format!("jc-run -d --name n --rootfs root -- sh -c '{script}' >/dev/full");
+        tool(s, &line).code(125).fails_as("jc-run", "write stdout: No space left on device");
+        s.wait_for_no_process();
+        tool(s, "jc-list -aq").code(0).stdout("");
+        assert!(!fs::exists("/run/jc").unwrap());
+    });
+}
+
 /// The directory of all state dirs goes with the last of them, so at any moment.
 #[test]
 fn a_state_dir_is_made_though_another_takes_the_place_along() {
