@@ -53,6 +53,7 @@ test)
 	need flock util-linux
 	need setpriv util-linux
 	need strace strace
+	need mkfs.ext4 e2fsprogs
 	need bwrap bubblewrap
 	need runc runc
 	need crun crun

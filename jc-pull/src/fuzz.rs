@@ -58,6 +58,56 @@ pub fn registries(bytes: &[u8]) {
     }
 }
 
+/// Extended headers in front of an entry.
+pub fn pax(bytes: &[u8]) {
+    // Either is fine.
+    let _: io::Result<()> = read_all(&mut Reader::new(with_pax(bytes).as_slice()));
+}
+
+fn with_pax(bytes: &[u8]) -> Vec<u8> {
+    [member(b'x', bytes), member(b'0', b"content")].concat()
+}
+
+/// Maps of files with holes: in front of the data, in the extended header, and in the old header.
+pub fn sparse(bytes: &[u8]) {
+    for archive in with_maps(bytes) {
+        // Either is fine.
+        let _: io::Result<()> = read_all(&mut Reader::new(archive.as_slice()));
+    }
+}
+
+fn with_maps(bytes: &[u8]) -> [Vec<u8>; 3] {
+    let leading =
+        b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n34 GNU.sparse.realsize=4294967296\n";
+    let map = [b"GNU.sparse.map=", bytes, b"\n"].concat();
+    let length = (map.len()..).find(|n| n.to_string().len() + 1 + map.len() == *n);
+    let length = length.unwrap_or_default().to_string().into_bytes();
+    let in_header = [b"27 GNU.sparse.size=1000000\n", length.as_slice(), b" ", &map].concat();
+    [
+        [member(b'x', leading), member(b'0', bytes)].concat(),
+        [member(b'x', &in_header), member(b'0', bytes)].concat(),
+        member(b'S', bytes),
+    ]
+}
+
+/// A member of an archive. Of an old sparse file the bytes begin with the map in the header.
+fn member(kind: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::new(kind));
+    let in_header = if kind == b'S' { bytes.len().min(109) } else { 0 };
+    let (map, content) = bytes.split_at(in_header);
+    if let Some(field) = header.as_mut_bytes().get_mut(386..386 + map.len()) {
+        field.copy_from_slice(map);
+    }
+    // A block with more of the map, which the header announces, does not count.
+    let more = if map.get(96).is_some_and(|more| *more != 0) { 512 } else { 0 };
+    header.set_size((content.len() as u64).saturating_sub(more));
+    header.set_cksum();
+    let mut member = [header.as_bytes(), content].concat();
+    member.resize(member.len().next_multiple_of(512), 0);
+    member
+}
+
 /// Layers: the content of an entry lies inside of it.
 pub fn layer(bytes: &[u8]) {
     let Ok(decoder) = Decoder::new(bytes) else { return };
@@ -134,6 +184,26 @@ mod tests {
     }
 
     #[test]
+    fn seeds_of_headers_and_maps_are_archives() {
+        let is_read = |archive: &Vec<u8>| {
+            let mut reader = Reader::new(archive.as_slice());
+            let mut entries = 0;
+            while let Ok(Some(_)) = reader.entry() {
+                entries += 1;
+                while let Ok(piece @ [_, ..]) = reader.content() {
+                    let n = piece.len();
+                    reader.consume(n);
+                }
+            }
+            entries == 1
+        };
+        assert!(seeds("pax").iter().all(|seed| is_read(&with_pax(seed))));
+        for seed in seeds("sparse") {
+            assert!(with_maps(&seed).iter().any(is_read), "{}", String::from_utf8_lossy(&seed));
+        }
+    }
+
+    #[test]
     fn mutations_of_the_seeds_break_nothing() {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         for (target, rounds, run) in [
@@ -142,6 +212,8 @@ mod tests {
             ("auth", 1000, auth),
             ("registries", 1000, registries),
             ("layer", 400, layer),
+            ("pax", 2000, pax),
+            ("sparse", 1000, sparse),
         ] {
             for seed in seeds(target) {
                 run(&seed);
