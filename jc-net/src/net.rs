@@ -126,12 +126,7 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     let mut host = Host::open(args.verbose)?;
     let bridge = bridge::ensure(&host, &args.bridge())?;
     if args.verbose {
-        for chain in rules::who_drops_forwarded(&host.netfilter)? {
-            host.say(format_args!(
-                "hint: {chain} drops what it does not know: let {} through there",
-                bridge.name
-            ));
-        }
+        hint_at_foreign_rules(&host, &bridge)?;
     }
     // Ports are the host's, and so must be taken here.
     let mut held = ports::hold(&args.published(), bridge.v6.is_some())?;
@@ -173,6 +168,17 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
         status.tell(&tell(&bridge, &cable, &held))?;
     }
     if has_ports { hold(args, host, &held) } else { Err(exec::exec(&args.program)) }
+}
+
+/// Says which chains of others drop packets to and from the bridge.
+fn hint_at_foreign_rules(host: &Host, bridge: &Bridge) -> Result<()> {
+    for chain in rules::who_drops_forwarded(&host.netfilter)? {
+        let name = &bridge.name;
+        host.say(format_args!(
+            "hint: {chain} drops what it does not know: let {name} through there"
+        ));
+    }
+    Ok(())
 }
 
 /// Waits for the program with the ports in hand: the ports are free, and their rules gone, when this

@@ -7,6 +7,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::{Error, Result};
 
 use crate::bridge::Note;
+use crate::forward::Opened;
 use crate::netlink::Socket;
 use crate::nft::{self, Batch, Field, Hook, Map, Rule, explain, octets};
 use crate::ports::{Forward, Protocol};
@@ -66,15 +67,7 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -
         // The ports' isolation stops frames; this stops packets that go by way of the host.
         batch.rule(TABLE, &forward.0, |r| r.input(true, bridge).output(true, bridge).drop());
     }
-    for (v4, links) in [(true, &note.opened.v4), (false, &note.opened.v6)] {
-        for link in links {
-            // The host was no router on this link, and becomes one only for its bridges.
-            batch.rule(TABLE, &forward.0, |r| {
-                let r = r.family(v4).input(true, link).output(false, link);
-                r.unasked_for().redirected(false).drop()
-            });
-        }
-    }
+    drop_between_links(&mut batch, &forward.0, &note.opened);
     for subnet in subnets.iter().filter(|_| !policy.internal) {
         batch.rule(TABLE, &nat.0, |r| {
             r.output(false, bridge).address(Field::Source, *subnet).masquerade()
@@ -90,6 +83,19 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -
         r.output(true, bridge).address(Field::Source, loopback).masquerade()
     });
     explain(batch.commit(socket), &format!("make the nft rules of {bridge}"))
+}
+
+/// Drops new packets from links that were set to forward: the host was no router there, and becomes one
+/// only for its bridges.
+fn drop_between_links(batch: &mut Batch, chain: &str, opened: &Opened) {
+    for (v4, links) in [(true, &opened.v4), (false, &opened.v6)] {
+        for link in links {
+            batch.rule(TABLE, chain, |r| {
+                let r = r.family(v4).input(true, link).output(false, link);
+                r.unasked_for().redirected(false).drop()
+            });
+        }
+    }
 }
 
 /// Packets whose source is no address that a container of the bridge can have. A service of the host
