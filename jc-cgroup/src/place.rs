@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use jc_unshare::program::Step;
-use jc_unshare::{Absent, Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result, userns};
 use rustix::fs::{Access, Mode, OFlags, access, getxattr, open};
 use rustix::io::Errno;
 
@@ -86,7 +86,7 @@ fn is_roots(mount: &Path, group: &Path) -> Result<bool> {
         }
         return Ok(true);
     }
-    Ok(is_marked(group, "user.delegate")? && is_owned_by_root(group)? && is_in_user_namespace()?)
+    Ok(is_marked(group, "user.delegate")? && is_owned_by_root(group)? && !userns::is_initial()?)
 }
 
 fn is_owned_by_root(path: &Path) -> Result<bool> {
@@ -101,14 +101,6 @@ fn is_marked(path: &Path, name: &str) -> Result<bool> {
         Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(false),
         Err(error) => Err(error).on("getxattr", path),
     }
-}
-
-/// Whether some user of the machine has no number here (user_namespaces(7)).
-fn is_in_user_namespace() -> Result<bool> {
-    let path = Path::new("/proc/self/uid_map");
-    let map = fs::read_to_string(path).on("read", path)?;
-    let fields: Vec<&str> = map.split_whitespace().collect();
-    Ok(!matches!(fields[..], ["0", "0", "4294967295"]))
 }
 
 fn is_writable(path: &Path, version: Version) -> Result<bool> {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jc_unshare::hints::capable;
 use jc_unshare::sys::{clone, setns};
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, userns};
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
@@ -60,10 +60,7 @@ pub fn process(pid: u32) -> Result<()> {
     })
 }
 
-/// Whether this process is root of the initial user namespace, whose map is the identity.
+/// Whether this process is root of the initial user namespace.
 pub fn is_root_of_host() -> Result<bool> {
-    let path = "/proc/self/uid_map";
-    let map = fs::read_to_string(path).on("read", path)?;
-    let is_initial = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    Ok(is_initial && rustix::process::geteuid().is_root())
+    Ok(rustix::process::geteuid().is_root() && userns::is_initial()?)
 }

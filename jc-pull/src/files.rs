@@ -36,7 +36,7 @@ pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused("not a regular file".to_owned()));
     }
-    if !is_trusted(stat.st_uid) {
+    if !is_trusted(stat.st_uid)? {
         let why = format!("the file belongs to user {}, not to the caller or root", stat.st_uid);
         return Err(refused(why).hint("name the file by an option or a variable to use it anyway"));
     }
@@ -60,10 +60,12 @@ fn is_absence(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn is_trusted(owner: u32) -> bool {
+fn is_trusted(owner: u32) -> Result<bool> {
     let own = rustix::process::geteuid();
-    let in_namespace = own.is_root() && !sys::is_root();
-    owner == 0 || owner == own.as_raw() || (in_namespace && owner == OVERFLOW_USER)
+    if owner == 0 || owner == own.as_raw() {
+        return Ok(true);
+    }
+    Ok(own.is_root() && owner == OVERFLOW_USER && !sys::is_root()?)
 }
 
 fn read(file: &File, path: &Path) -> Result<Vec<u8>> {

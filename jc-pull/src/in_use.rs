@@ -2,10 +2,11 @@
 //! namespace that a process is in (proc_pid_mountinfo(5)).
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use jc_unshare::{Context, Result};
+use rustix::io::Errno;
 
 /// What is mounted somewhere.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -15,19 +16,22 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Asks the kernel. Processes that end meanwhile, and those that may not be looked at, are
-    /// passed over: these do not reach a store that is not theirs.
+    /// Reads /proc. A process that ends meanwhile is passed over, and so is a process that this user may
+    /// not inspect: another user's, which has no way into this store. Any other error is an error.
     pub fn now() -> Result<Self> {
         let mut mounted = Self::default();
         let mut namespaces = BTreeSet::new();
-        for entry in fs::read_dir("/proc").on("read", "/proc")?.flatten() {
+        for entry in fs::read_dir("/proc").on("read", "/proc")? {
+            let entry = entry.on("read", "/proc")?;
             let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
             let Some(pid) = pid else { continue };
-            let Ok(namespace) = fs::read_link(entry.path().join("ns/mnt")) else { continue };
+            let path = entry.path().join("ns/mnt");
+            let Some(namespace) = inspected(fs::read_link(&path), &path)? else { continue };
             if !namespaces.insert(namespace) {
                 continue;
             }
-            if let Ok(text) = fs::read(entry.path().join("mountinfo")) {
+            let path = entry.path().join("mountinfo");
+            if let Some(text) = inspected(fs::read(&path), &path)? {
                 mounted.read(&text, pid);
             }
         }
@@ -64,6 +68,21 @@ impl Mounted {
             path.starts_with("/proc") || path.is_relative() && path.components().count() == 1
         };
         self.lower.iter().find(|(path, _)| nameless(path)).map(|(_, pid)| *pid)
+    }
+}
+
+/// What a file of a process in /proc gave; `None` if the process has ended or may not be inspected. A
+/// process that ends has no namespaces any more: EINVAL from mountinfo, ESRCH or ENOENT.
+fn inspected<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>> {
+    const PASSED_OVER: [Errno; 5] =
+        [Errno::NOENT, Errno::SRCH, Errno::INVAL, Errno::ACCESS, Errno::PERM];
+    match result {
+        Err(e)
+            if PASSED_OVER.iter().any(|errno| e.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
+            Ok(None)
+        }
+        other => other.on("read", path).map(Some),
     }
 }
 

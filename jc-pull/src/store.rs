@@ -58,7 +58,7 @@ pub fn default_path() -> Result<PathBuf> {
     if let Some(path) = set("JC_STORE") {
         return Ok(path.into());
     }
-    if sys::is_root() {
+    if sys::is_root()? {
         return Ok("/var/lib/jc".into());
     }
     // The base directory specification: a path there that is not absolute counts as not set.
@@ -188,7 +188,7 @@ impl Store {
 /// Checks a directory of the store: whose it is.
 fn check(directory: &OwnedFd, path: &Path) -> Result<Owner> {
     let stat = rustix::fs::fstat(directory).on("stat", path)?;
-    let owner = Owner::of(&stat);
+    let owner = Owner::of(&stat)?;
     let why = match owner {
         Owner::Foreign => "belongs to another user",
         _ if stat.st_mode & WRITABLE != 0 => "is writable by other users",

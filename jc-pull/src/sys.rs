@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use jc_unshare::{Absent, userns};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
 use rustix::process::Rlimit;
@@ -134,12 +135,11 @@ pub fn reset_owner(directory: &OwnedFd) -> Result<()> {
     rustix::fs::fchmod(directory, Mode::from_raw_mode(0o755))
 }
 
-/// Whether this is root, and not only in a user namespace (user_namespaces(7)).
-pub fn is_root() -> bool {
-    // The machine's own maps all numbers to themselves.
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let fields: Vec<&str> = map.split_whitespace().collect();
-    rustix::process::geteuid().is_root() && matches!(fields[..], [] | ["0", "0", "4294967295"])
+/// Whether this process is root of the initial user namespace (user_namespaces(7)). Without procfs there
+/// is no sign of another one.
+pub fn is_root() -> jc_unshare::Result<bool> {
+    let is_initial = || Ok(userns::is_initial().absent()?.unwrap_or(true));
+    if rustix::process::geteuid().is_root() { is_initial() } else { Ok(false) }
 }
 
 /// Modification time only; the access time stays what it is.

@@ -1,5 +1,6 @@
 //! The namespaces of this process, as far as mounts depend on them.
 
+pub use jc_unshare::userns::is_initial;
 use jc_unshare::{Absent, Context, Result};
 use rustix::fs::stat;
 
@@ -7,18 +8,6 @@ use rustix::fs::stat;
 pub fn number(name: &str) -> Result<u64> {
     let path = format!("/proc/self/ns/{name}");
     Ok(stat(path.as_str()).on("stat", &path)?.st_ino)
-}
-
-/// Whether the user namespace of this process is the initial one.
-pub fn is_initial() -> Result<bool> {
-    /// PROC_USER_INIT_INO of Linux' proc_ns.h
-    const INITIAL: u64 = 0xEFFF_FFFD;
-    match number("user").absent()? {
-        Some(number) => Ok(number == INITIAL),
-        // A kernel without user namespaces lacks the file. The mount namespace's file is absent only
-        // without a procfs, which is an error.
-        None => number("mnt").map(|_| true),
-    }
 }
 
 /// Whether this user namespace denies setgroups(2), as after an unprivileged user has mapped one group

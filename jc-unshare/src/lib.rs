@@ -47,6 +47,7 @@ mod terminal;
 mod tool;
 #[cfg(target_os = "linux")]
 pub mod unshare;
+pub mod userns;
 
 #[cfg(all(target_os = "linux", target_env = "musl"))]
 #[global_allocator]

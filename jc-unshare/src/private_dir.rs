@@ -9,7 +9,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Absent, Context, Error, Result};
+use crate::userns;
 
 /// Permission bits with which other users can change a directory.
 pub const WRITABLE: RawMode = 0o022;
@@ -45,13 +46,13 @@ pub enum Owner {
 
 impl Owner {
     /// The owner of a file.
-    pub fn of(stat: &Stat) -> Self {
-        match stat.st_uid {
+    pub fn of(stat: &Stat) -> Result<Self> {
+        Ok(match stat.st_uid {
             0 => Self::Trusted,
             uid if uid == geteuid().as_raw() => Self::Trusted,
-            uid if is_overflow(uid) => Self::Unmapped,
+            uid if is_overflow(uid)? => Self::Unmapped,
             _ => Self::Foreign,
-        }
+        })
     }
 }
 
@@ -63,13 +64,14 @@ impl Owner {
 pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<OwnedFd>> {
     let flags = LOOKUP | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = || rustix::fs::open("/", flags, Mode::empty()).on("open", "/");
-    let refuse = |at: &Path, why: &str| {
-        let message = format_args!("{} {}: {} {why}", purpose.name, path.display(), at.display());
-        Error::new(message).hint(purpose.hint)
+    let check = |stat: &Stat, at: &Path| {
+        let Some(fault) = fault(stat)? else { return Ok(()) };
+        let message = format_args!("{} {}: {} {fault}", purpose.name, path.display(), at.display());
+        Err(Error::new(message).hint(purpose.hint))
     };
     let (mut directory, mut at, mut links) = (top()?, PathBuf::from("/"), 0);
     let stat = rustix::fs::fstat(&directory).on("stat", "/")?;
-    check(&stat).map_err(|why| refuse(&at, why))?;
+    check(&stat, &at)?;
     let absolute = std::path::absolute(path).on("find", path)?;
     let mut rest = reversed(&absolute);
     while let Some(name) = rest.pop() {
@@ -84,7 +86,7 @@ pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<O
             other => other.on("stat", at.join(&name))?,
         };
         let next = at.join(&name);
-        check(&stat).map_err(|why| refuse(&next, why))?;
+        check(&stat, &next)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
             let opened = rustix::fs::openat(&directory, &name, flags, Mode::empty());
             (directory, at) = (opened.on("open", &next)?, next);
@@ -119,28 +121,27 @@ fn reversed(path: &Path) -> Vec<OsString> {
     names.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// Checks one file on the way to a directory; the error is what is wrong with the file.
-fn check(stat: &Stat) -> std::result::Result<(), &'static str> {
-    if Owner::of(stat) == Owner::Foreign {
-        return Err("belongs to another user");
+/// The fault of one file on the way to a directory, if the file has one.
+fn fault(stat: &Stat) -> Result<Option<&'static str>> {
+    if Owner::of(stat)? == Owner::Foreign {
+        return Ok(Some("belongs to another user"));
     }
     let is_sticky = Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX);
-    match FileType::from_raw_mode(stat.st_mode) {
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory if stat.st_mode & WRITABLE != 0 && !is_sticky => {
-            Err("is writable by other users, and not sticky")
+            Some("is writable by other users, and not sticky")
         }
-        FileType::Directory | FileType::Symlink => Ok(()),
-        _ => Err("is not a directory"),
-    }
+        FileType::Directory | FileType::Symlink => None,
+        _ => Some("is not a directory"),
+    })
 }
 
 /// Whether a number stands for owners that this user namespace has none for (user_namespaces(7),
 /// "Unmapped user and group IDs").
-fn is_overflow(uid: u32) -> bool {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let is_host = || {
-        let map = read("/proc/self/uid_map");
-        map.is_empty() || map.split_whitespace().eq(["0", "0", "4294967295"])
-    };
-    read("/proc/sys/kernel/overflowuid").trim().parse() == Ok(uid) && !is_host()
+fn is_overflow(uid: u32) -> Result<bool> {
+    let path = "/proc/sys/kernel/overflowuid";
+    let text = std::fs::read_to_string(path).on("read", path).absent()?;
+    // Without procfs there is no sign of another user namespace.
+    let is_overflow = text.is_some_and(|text| text.trim().parse() == Ok(uid));
+    Ok(is_overflow && !userns::is_initial()?)
 }
