@@ -241,6 +241,11 @@ impl Found {
         open(&self.base, &self.state.id)?.ok_or_else(|| none(&self.state.id))
     }
 
+    /// Whether its state directory is absent.
+    pub fn is_gone(&self) -> Result<bool> {
+        open(&self.base, &self.state.id).map(|directory| directory.is_none())
+    }
+
     /// Its state directory, locked; `None` if it is absent or locked.
     pub fn take(&self) -> Result<Option<Held>> {
         Held::take(&self.base, &self.state.id)

@@ -1,16 +1,21 @@
 //! `jc-rm`: what is recorded of containers goes.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jc_unshare::{Error, Result, Tool};
 
+use crate::dir::Found;
 use crate::state::Status;
 use crate::{stop, tools};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-rm");
+
+/// How long a supervisor that has recorded the end may take to end itself.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// The command line.
 pub fn command() -> Command {
@@ -29,11 +34,26 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         return Err(Error::new(format_args!("{}: still runs", running.state.id))
             .hint("jc-stop ends it, jc-rm -f kills it"));
     }
-    for container in &found {
-        // A container that is not kept removes its own.
-        if let Some(held) = container.take()? {
-            held.remove()?;
-        }
-    }
+    found.iter().try_for_each(remove)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes a container that has ended, unless its supervisor has done that.
+fn remove(container: &Found) -> Result<()> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        if let Some(held) = container.take()? {
+            return held.remove();
+        }
+        if container.is_gone()? {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let id = &container.state.id;
+            return Err(Error::new(format_args!(
+                "{id}: another process holds its state directory"
+            )));
+        }
+        sleep(Duration::from_millis(5));
+    }
 }

@@ -267,6 +267,7 @@ fn a_container_of_another_boot_is_dead_and_its_numbers_mean_nothing() {
         s.sh("jc-exec web id").run().code(125).fails_as("jc-exec", "has ended");
         s.sh("jc-stop -t 0 web").run().code(0).stderr("");
         assert!(fs::exists(format!("/proc/{}/exe", process.pid())).unwrap());
+        s.sh("jc-rm web").run().code(1).fails_as("jc-rm", "another process holds");
         drop(lock);
         s.sh("jc-rm web").run().code(0).stderr("");
         assert!(fs::exists(format!("/proc/{}/exe", process.pid())).unwrap());
