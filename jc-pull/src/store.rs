@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{Owner, Purpose, WRITABLE, make, open_chain};
+use jc_unshare::store::default_path;
 use jc_unshare::{Context, Error, Result, Tool, remove_tree};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -49,23 +50,6 @@ pub struct Store {
     blobs: OwnedFd,
     images: OwnedFd,
     tmp: OwnedFd,
-}
-
-/// Where the store is if nothing says otherwise: `$JC_STORE`, `/var/lib/jc`, or for others than
-/// root `$XDG_DATA_HOME/jc` or `~/.local/share/jc`.
-pub fn default_path() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(path) = set("JC_STORE") {
-        return Ok(path.into());
-    }
-    if sys::is_root()? {
-        return Ok("/var/lib/jc".into());
-    }
-    // The base directory specification: a path there that is not absolute counts as not set.
-    let data = set("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
-    data.map(|data| data.join("jc"))
-        .ok_or_else(|| Error::new("no store: neither JC_STORE nor HOME is set").hint("use --store"))
 }
 
 impl Store {

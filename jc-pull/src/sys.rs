@@ -7,12 +7,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use jc_unshare::{Absent, userns};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
 use rustix::process::Rlimit;
 
 use crate::tar::Time;
+
+pub use jc_unshare::store::is_root;
 
 pub use special::{
     clear_acls, forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at,
@@ -133,13 +134,6 @@ pub fn reset_owner(directory: &OwnedFd) -> Result<()> {
     let (root, group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
     rustix::fs::fchown(directory, Some(root), Some(group))?;
     rustix::fs::fchmod(directory, Mode::from_raw_mode(0o755))
-}
-
-/// Whether this process is root of the initial user namespace (user_namespaces(7)). Without procfs there
-/// is no sign of another one.
-pub fn is_root() -> jc_unshare::Result<bool> {
-    let is_initial = || Ok(userns::is_initial().absent()?.unwrap_or(true));
-    if rustix::process::geteuid().is_root() { is_initial() } else { Ok(false) }
 }
 
 /// Modification time only; the access time stays what it is.

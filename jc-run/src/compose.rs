@@ -9,6 +9,7 @@ use jc_unshare::record::{Record, Root};
 use jc_unshare::{Error, Result, signals};
 use rustix::process::geteuid;
 
+use crate::anonymous::{self, VOLUMES};
 use crate::chain::{Chain, to_json, to_line};
 use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
@@ -126,7 +127,9 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     let chain = Chain::new(links, payload);
     let files = network.files(&hostname)?;
     let log_size = matches.get_one("log-size").copied().unwrap_or_default();
-    Ok(Plan { state, files, directories, exec, handed, chain, is_told, log_size, bill })
+    let has_volumes = directories.iter().any(|directory| directory.name.starts_with(VOLUMES));
+    let volumes = has_volumes.then(|| anonymous::path(id)).transpose()?;
+    Ok(Plan { state, files, volumes, directories, exec, handed, chain, is_told, log_size, bill })
 }
 
 /// The lowest number that a link's descriptor can have beside those that are taken.

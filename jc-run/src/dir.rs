@@ -17,6 +17,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::anonymous;
 use crate::base::Base;
 use crate::files::StateDir;
 use crate::place::Place;
@@ -97,6 +98,7 @@ impl Held {
             unlinkat(&**base, name, AtFlags::empty()).on("remove", base.path().join(name))?;
         }
         let path = directory.path();
+        anonymous::remove(directory, id)?;
         match remove_tree(&**base, id.as_bytes()) {
             // Files of a user namespace, which only its root may remove.
             Err(Errno::ACCESS | Errno::PERM) if !geteuid().is_root() => remove_as_mapped(path)?,
@@ -108,7 +110,7 @@ impl Held {
 }
 
 /// Whether a text is the ID of a container: 12 hexadecimal digits.
-fn is_id(text: &str) -> bool {
+pub fn is_id(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
@@ -179,7 +181,7 @@ fn settle(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
 }
 
 /// Runs `rm -r` in the user namespace that the files were made in.
-fn remove_as_mapped(path: &Path) -> Result<()> {
+pub fn remove_as_mapped(path: &Path) -> Result<()> {
     let status = Command::new(tool("jc-unshare".as_ref())?)
         .args(["-U", "--map-auto", "--", "rm", "-rf", "--"])
         .arg(path)

@@ -4,6 +4,8 @@
 use jc_unshare::Tool;
 
 #[cfg(target_os = "linux")]
+mod anonymous;
+#[cfg(target_os = "linux")]
 mod base;
 mod chain;
 #[cfg(target_os = "linux")]

@@ -11,7 +11,7 @@ use jc_unshare::{Error, Result, Tool, print};
 
 use crate::place::Place;
 use crate::state::{State, Status, now};
-use crate::{dir, tools};
+use crate::{anonymous, dir, tools};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-list");
@@ -29,7 +29,8 @@ pub fn command() -> Command {
 
 /// Sweeps, and prints. A state that cannot be read is reported, and the others are listed.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let (mut states, errors) = dir::all(&Place::of(matches)?)?;
+    let (mut states, mut errors) = dir::all(&Place::of(matches)?)?;
+    errors.extend(anonymous::sweep());
     sweep_links();
     states.sort_by_cached_key(|state| Reverse((seconds(state, "created") * 1000.0) as u64));
     states.retain(|state| matches.get_flag("all") || state.status != Status::Stopped);

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use jc_unshare::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::geteuid;
 
+use crate::anonymous::{self, STATE, VOLUMES};
 use crate::chain::{Chain, printf_format, spell};
 use crate::state::State;
 
@@ -22,6 +24,8 @@ pub struct Plan {
     pub files: Vec<(&'static str, String)>,
     /// The chain of jc-exec, which goes into a file too.
     pub exec: String,
+    /// The directory of the image's volumes, if it declares any.
+    pub volumes: Option<PathBuf>,
     /// Directories of the state dir.
     pub directories: Vec<Directory>,
     /// Files of the state dir that links write, each with the descriptor as which they get it.
@@ -70,11 +74,13 @@ impl Plan {
         self.state.bundle.join(name)
     }
 
-    /// Makes what the chain needs in the state dir.
-    pub fn prepare(&self) -> Result<()> {
+    /// Makes what the chain needs in the state dir. Gives the lock on the volumes, if there are any.
+    pub fn prepare(&self) -> Result<Option<OwnedFd>> {
         for (name, text) in &self.files {
             write_readable(&self.path(name), text)?;
         }
+        let make = |path: &PathBuf| anonymous::make(path, &self.state.bundle);
+        let lock = self.volumes.as_ref().map(make).transpose()?;
         for directory in &self.directories {
             let path = self.path(&directory.name);
             fs::create_dir_all(&path).on("mkdir", &path)?;
@@ -84,7 +90,8 @@ impl Plan {
                 chown(&path, Some(uid), Some(gid)).on("chown", &path)?;
             }
         }
-        make_fifo(&self.path(STARTED))
+        make_fifo(&self.path(STARTED))?;
+        Ok(lock)
     }
 
     /// Writes the chain of jc-exec.
@@ -109,6 +116,16 @@ impl Plan {
             shell.extend([b" ", path(name).as_slice()].concat());
         }
         shell.push(b'\n');
+        if let Some(volumes) = &self.volumes {
+            let (real, bundle) = (quote_path(volumes), quote_path(&self.state.bundle));
+            let (state, link) = (quote_path(&volumes.join(STATE)), path(VOLUMES));
+            let lines: [&[&[u8]]; 3] = [
+                &[b"mkdir -p -m 700 ", &real],
+                &[b"ln -s ", &bundle, b" ", &state],
+                &[b"ln -s ", &real, b" ", &link],
+            ];
+            lines.iter().for_each(|line| shell.extend([line.concat().as_slice(), b"\n"].concat()));
+        }
         for Directory { name, mode, owner } in &self.directories {
             let owner = owner.map_or(String::new(), |(uid, gid)| format!("-o {uid} -g {gid} "));
             let text = format!("install -d -m {mode:o} {owner}");

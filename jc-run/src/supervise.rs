@@ -52,6 +52,8 @@ pub struct Container {
     directory: Rc<StateDir>,
     /// Its state dir, until that is removed.
     held: Option<Held>,
+    /// The lock on its volumes, which jc-list does not sweep meanwhile.
+    volumes: Option<OwnedFd>,
     events: Events,
 }
 
@@ -60,9 +62,10 @@ impl Container {
     pub fn make(place: &Place, plan: Plan, events: Events) -> Result<Self> {
         let held = Held::make(place, &plan.state.id, plan.name())?;
         let directory = Rc::clone(held.directory());
-        let mut container = Self { plan, directory, held: Some(held), events };
+        let held = Some(held);
+        let mut container = Self { plan, directory, held, volumes: None, events };
         let prepared = container.plan.prepare();
-        container.or_remove(prepared)?;
+        container.volumes = container.or_remove(prepared)?;
         Ok(container)
     }
 
@@ -128,7 +131,7 @@ impl Container {
             sweep_links();
             return Err(unless_reported(error, &ended));
         }
-        let Self { plan, directory, held, events } = self;
+        let Self { plan, directory, held, events, .. } = self;
         let (is_told, name) = (plan.is_told, plan.name().map(str::to_owned));
         let (state, is_unknown) = (&mut plan.state, Cell::new(false));
         let news = |news| match news {

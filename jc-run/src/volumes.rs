@@ -1,4 +1,4 @@
-//! The volumes that an image declares: each a fresh directory of the state dir, as the image has it.
+//! The volumes that an image declares: each a fresh directory, as the image has it.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +8,7 @@ use jc_unshare::record::Root;
 use jc_unshare::{Error, Result};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 
+use crate::anonymous::VOLUMES;
 use crate::flags::{option, values};
 use crate::image::Config;
 use crate::plan::Directory;
@@ -23,7 +24,7 @@ pub fn volumes(
     let (mut options, mut directories) = (Vec::new(), Vec::new());
     config.volumes().try_for_each(check)?;
     for (number, path) in config.volumes().filter(|path| !is_taken(matches, path)).enumerate() {
-        let name = format!("volumes/{number}");
+        let name = format!("{VOLUMES}/{number}");
         let mut spec = OsString::from(state_dir.join(&name));
         spec.push(format!(":{path}"));
         options.extend(option("-v", &spec));

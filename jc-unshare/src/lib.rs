@@ -38,6 +38,7 @@ pub mod signals;
 pub mod size;
 #[cfg(target_os = "linux")]
 mod spawn;
+pub mod store;
 #[cfg(target_os = "linux")]
 pub mod supervise;
 #[cfg(target_os = "linux")]

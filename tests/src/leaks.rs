@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::command::signal_pid;
-use crate::sandbox::{store_tmp, watched};
+use crate::sandbox::{store_tmp, store_volumes, watched};
 
 /// How long the kernel may take to clear up after a kill.
 const GRACE: Duration = Duration::from_secs(2);
@@ -135,6 +135,7 @@ fn files() -> BTreeSet<PathBuf> {
         walk(Path::new(dir), &mut |path| files.insert(path.to_owned()));
     }
     files.extend(entries(&store_tmp()));
+    files.extend(entries(&store_volumes()));
     files
 }
 

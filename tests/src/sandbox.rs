@@ -280,6 +280,11 @@ pub(crate) fn watched() -> [&'static str; 3] {
     WATCHED
 }
 
+/// Where the volumes of containers are.
+pub(crate) fn store_volumes() -> PathBuf {
+    Path::new(SCRATCH).join("store/volumes")
+}
+
 /// Where the store's half-made things are.
 pub(crate) fn store_tmp() -> PathBuf {
     Path::new(SCRATCH).join("store/tmp")

@@ -199,3 +199,84 @@ fn an_image_does_nothing_to_a_terminal() {
         assert!(!ran.err().contains(acts), "{:?}", ran.err());
     });
 }
+
+/// The state directory is in memory on most hosts.
+#[test]
+fn a_volume_of_an_image_is_in_the_store() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        s.sh("mkdir small; mount -t tmpfs -o size=1m none small").run().code(0);
+        let config = json!({"Volumes": {"/data": {}}});
+        let script = "dd if=/dev/zero of=/data/file bs=1M count=5 2>/dev/null && echo written";
+        let state = ["--state-dir", "small"];
+        let ran = run(s, &config, &[&state[..], &["--", "sh", "-c", script]].concat());
+        ran.code(0).stdout("written\n").stderr("");
+        assert_eq!(names(&s.path("small")) + &names(&s.store().join("volumes")), "");
+        s.sh("umount small; rmdir small").run().code(0);
+        // What is kept stays until it is removed.
+        let script = "echo kept > /data/file";
+        run(s, &config, &["--keep", "--name", "n", "--", "sh", "-c", script]).code(0).stderr("");
+        s.jc("jc-list").run().code(0).stderr("");
+        assert_eq!(fs::read_to_string("/run/jc/n/volumes/0/file").unwrap(), "kept\n");
+        s.sh("stat -c %a store/volumes store/volumes/*").run().stdout("700\n700\n");
+        s.sh("jc-rm n").run().code(0).stderr("");
+        assert_eq!(names(&s.store().join("volumes")), "");
+    });
+}
+
+#[test]
+fn volumes_go_with_their_container_however_it_ends() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let config = json!({"Volumes": {"/data": {}}});
+        let volumes = s.store().join("volumes");
+        let start = || {
+            let sleep = ["-d", "--rm", "--name", "n", "--", "sleep", "1000"];
+            run(s, &config, &sleep).code(0).stderr("").out().trim().to_owned()
+        };
+        // The supervisor is killed.
+        start();
+        let kill = "kill -9 $(jq -r '.annotations[\"jc.supervisor\"]' /run/jc/n/state.json | cut -d' ' -f1)";
+        s.sh(kill).run().code(0);
+        s.wait_for_no_process();
+        assert_ne!(names(&volumes), "");
+        s.jc("jc-list").run().code(0).stderr("");
+        assert_eq!(names(&volumes), "");
+        // Another mount namespace has the state directory: a container that runs keeps its volumes.
+        let id = start();
+        s.sh("unshare -m sh -c 'mount -t tmpfs none /run && jc-list'").run().code(0).stderr("");
+        assert_eq!(names(&volumes), format!("{id}\n"));
+        s.sh("jc-rm -f n").run().code(0).stderr("");
+        assert_eq!(names(&volumes), "");
+        // The state directory is gone, as after a boot.
+        run(s, &config, &["--keep", "--", "true"]).code(0);
+        fs::remove_dir_all("/run/jc").unwrap();
+        s.jc("jc-list").run().code(0).stderr("");
+        assert_eq!(names(&volumes), "");
+    });
+}
+
+#[test]
+fn a_removal_of_volumes_follows_no_other_link() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let config = json!({"Volumes": {"/data": {}}});
+        let id = run(s, &config, &["-d", "--name", "n", "--", "true"]).code(0).out();
+        s.wait_for_no_process();
+        fs::create_dir_all(s.path("victim/volumes/file")).unwrap();
+        fs::remove_file("/run/jc/n/volumes").unwrap();
+        symlink("/srv/victim/volumes/file", "/run/jc/n/volumes").unwrap();
+        s.sh("jc-rm n").run().code(0).stderr("");
+        assert!(s.path("victim/volumes/file").exists());
+        // A directory of volumes that other users own is not the store's.
+        fs::create_dir(s.path("other")).unwrap();
+        s.sh("mkdir other/volumes; chown 5 other/volumes").run().code(0);
+        let line = "JC_STORE=/srv/other jc-run --record record --network none -- true";
+        let record = json!({"jc": 1, "rootfs": "/srv/root", "config": config});
+        fs::write(s.path("record"), format!("{record}\n")).unwrap();
+        s.sh(line).run().code(125).stdout("").fails_as("jc-run", "other/volumes");
+        assert_eq!(names(&s.store().join("volumes")), id);
+        s.jc("jc-list").run().code(0).stderr("");
+        assert_eq!(names(&s.store().join("volumes")), "");
+    });
+}

@@ -1,0 +1,32 @@
+//! Where the store is (jc-store(5)).
+
+use std::path::PathBuf;
+
+use rustix::process::geteuid;
+
+use crate::error::{Absent, Error, Result};
+use crate::userns;
+
+/// Whether this process is root of the initial user namespace (user_namespaces(7)). Without procfs there
+/// is no sign of another one.
+pub fn is_root() -> Result<bool> {
+    let is_initial = || Ok(userns::is_initial().absent()?.unwrap_or(true));
+    if geteuid().is_root() { is_initial() } else { Ok(false) }
+}
+
+/// The store that no option names: `$JC_STORE`, `/var/lib/jc`, or for other users than root
+/// `$XDG_DATA_HOME/jc` or `~/.local/share/jc`.
+pub fn default_path() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(path) = set("JC_STORE") {
+        return Ok(path.into());
+    }
+    if is_root()? {
+        return Ok("/var/lib/jc".into());
+    }
+    // The base directory specification: a path there that is not absolute counts as not set.
+    let data = set("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
+    data.map(|data| data.join("jc"))
+        .ok_or_else(|| Error::new("no store: neither JC_STORE nor HOME is set").hint("use --store"))
+}
