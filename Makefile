@@ -136,6 +136,7 @@ lint:
 	@tests/packages.sh lint
 	$(cargo) fmt --all --check
 	tests/lint-absence.sh
+	tests/lint-prose.sh
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	tests/macos.sh
 ifneq (,$(pages))
