@@ -133,7 +133,7 @@ impl Found {
         if can {
             return Ok(());
         }
-        Err(Error::new(format_args!("{}: no hierarchy that it is in can freeze", self.name)))
+        Err(Error::new(format_args!("{}: no hierarchy of this group can freeze", self.name)))
     }
 
     /// Moves this process into it.
@@ -157,7 +157,7 @@ impl Found {
             {
                 let error = Error::new(format_args!("{}: in use", self.name));
                 if !members(path)?.is_empty() {
-                    return Err(error.hint("--kill ends what runs in it, and with it the group"));
+                    return Err(error.hint("--kill ends its processes, and with them the group"));
                 }
                 let path = path.display();
                 let hint = "nothing runs in it, and a process has locked";

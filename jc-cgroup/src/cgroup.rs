@@ -120,7 +120,7 @@ fn explain(exit: Exit, meter: &Meter<'_>) {
     };
     let (limit, peak) = (bytes(meter.memory_limit()), bytes(meter.memory_peak()));
     tell(&format!(
-        "{}: killed for want of memory: the limit is {limit}, the peak was {peak}",
+        "{}: out of memory: killed at the limit of {limit}, the peak was {peak}",
         TOOL.name()
     ));
 }

@@ -185,9 +185,11 @@ fn missing(controller: &str) -> Error {
         (fields.first() == Some(&controller)).then(|| fields.last() == Some(&"1"))
     });
     match enabled {
-        Some(true) => error.hint("the kernel has it, but no hierarchy that is mounted here"),
-        Some(false) => error.hint("it is switched off by the kernel's command line"),
-        None => error.hint("this kernel is built without it"),
+        Some(true) => {
+            error.hint("the kernel has the controller, but no hierarchy with it is mounted here")
+        }
+        Some(false) => error.hint("the kernel's command line disables the controller"),
+        None => error.hint("this kernel is built without the controller"),
     }
 }
 

@@ -36,7 +36,7 @@ mod usage;
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-cgroup");
 
-/// Run PROG in a cgroup of its own, with limits and a bill at the end
+/// Run PROG in a cgroup of its own, with limits and a report of its usage
 #[cfg(target_os = "linux")]
 #[derive(Debug, Parser)]
 #[command(
@@ -56,31 +56,31 @@ pub struct Args {
     /// Name the group
     #[arg(long, value_name = "NAME", value_parser = group::name)]
     name: Option<String>,
-    /// Move processes that are in the way to a group beside (cgroup v2)
+    /// Move processes of the parent group to a group beside it (cgroup v2)
     #[arg(long)]
     evacuate: bool,
     /// Let PROG make groups below its own
     #[arg(long)]
     delegate: bool,
-    /// Write what was used to a file or descriptor, as JSON
+    /// Write the resource usage to a file or descriptor, as JSON
     #[arg(long, value_name = "FILE|FD", conflicts_with = "exec", allow_hyphen_values = true)]
     report: Option<String>,
-    /// What --report measures: all that can be, or only what has a limit anyway, which is quicker
+    /// Measure all resources, or only those with a limit, which is quicker (with --report)
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "report")]
     measure: Measure,
-    /// Make PROG PID 1 of a new PID namespace: jc-unshare -p, in the process that is made anyway
+    /// Make PROG PID 1 of a new PID namespace, as jc-unshare -p does
     #[arg(short = 'p', conflicts_with_all = ["exec", "join"])]
     pid: bool,
     /// Join and execute, without staying to clean up
     #[arg(long)]
     exec: bool,
-    /// Execute PROG in a group that runs
+    /// Execute PROG in a running group
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "report", "exec", "delegate", "Limits"])]
     join: Option<String>,
-    /// Print what a group uses, as JSON
+    /// Print the resource usage of a group, as JSON
     #[arg(long, value_name = "NAME", group = "action")]
     stat: Option<String>,
-    /// With --stat, print a line every so many seconds until the group is gone
+    /// With --stat, print a line every SECONDS until the group is gone
     #[arg(long, value_name = "SECONDS", requires = "stat", value_parser = seconds)]
     watch: Option<f64>,
     /// Change the limits of a group
@@ -95,10 +95,10 @@ pub struct Args {
     /// Kill all processes of a group
     #[arg(long, value_name = "NAME", group = "action")]
     kill: Option<String>,
-    /// Remove a group that --exec has left, with what is in it
+    /// Remove a group that --exec has left, with its processes
     #[arg(long, value_name = "NAME", group = "action")]
     remove: Option<String>,
-    /// Remove what dead groups have left, and print the others: name, processes, bytes of memory
+    /// Remove groups whose jc-cgroup is dead, and print the others: name, processes, bytes of memory
     #[arg(long, group = "action")]
     list: bool,
     /// The program and its arguments

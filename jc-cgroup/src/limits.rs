@@ -12,25 +12,25 @@ use crate::setting::{Held, Setting, numbers};
 /// Limits, with Docker's names and units.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 pub struct Limits {
-    /// Limit memory: bytes, or with a suffix k, m, g, t. Swap too, unless --memory-swap says otherwise
+    /// Limit memory: bytes, or with a suffix k, m, g, t; no swap unless --memory-swap allows it
     #[arg(short = 'm', long, value_name = "SIZE", value_parser = size::parse)]
     memory: Option<u64>,
     /// Limit memory and swap together: SIZE, or -1 for any amount of swap (with -m)
     #[arg(long, value_name = "SIZE", value_parser = swap, allow_hyphen_values = true, requires = "memory")]
     memory_swap: Option<Swap>,
-    /// Slow the group down above this much memory (cgroup v2)
+    /// Throttle the group above this much memory (cgroup v2)
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory_high: Option<u64>,
-    /// Spare the group up to this much memory when it gets scarce (cgroup v2)
+    /// Protect this much memory of the group from reclaim (cgroup v2)
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory_low: Option<u64>,
-    /// When memory runs out, kill all of the group (cgroup v2)
+    /// When memory runs out, kill all processes of the group (cgroup v2)
     #[arg(long)]
     oom_group: bool,
-    /// Limit CPU time: so many CPUs, such as 0.5
+    /// Limit CPU time to that of N CPUs, such as 0.5
     #[arg(long, value_name = "N", value_parser = cpus)]
     cpus: Option<u64>,
-    /// Share of CPU time among those who want it, 1 to 10000, 100 by default
+    /// Set the share of CPU time under contention, 1 to 10000 [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     cpu_weight: Option<u64>,
     /// Run on these CPUs only: a list such as 0-2,5

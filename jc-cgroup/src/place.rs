@@ -69,8 +69,8 @@ fn below(mount: &Path, path: &Path) -> PathBuf {
 }
 
 fn not_delegated(own: &Path) -> Error {
-    Error::new(format_args!("cgroup {}: neither it nor one above is ours to change", own.display()))
-        .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... gives one")
+    Error::new(format_args!("cgroup {}: not delegated to this user", own.display()))
+        .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... delegates one")
 }
 
 /// Whether a manager has delegated the group to root (systemd's "Delegate=", in version 2 only). Only
@@ -164,7 +164,7 @@ pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) 
 
 fn not_available(name: &str, group: &Path) -> Error {
     Error::new(format_args!("cgroup controller {name}: not available in {}", group.display()))
-        .hint("a manager above has not delegated it")
+        .hint("the manager of the parent group has not delegated it")
 }
 
 /// Those of the controllers that the file does not list.

@@ -163,7 +163,7 @@ pub fn remove_bridge(host: &Host, name: &str) -> Result<()> {
     }
     if let Some(port) = clear(&host.route, &links, bridge)? {
         let message = format!("remove {name}: {} is plugged in", port.name);
-        return Err(Error::new(message).hint("jc-net --list shows who"));
+        return Err(Error::new(message).hint("jc-net --list shows the containers"));
     }
     bridge::remove(host, bridge)
 }

@@ -31,43 +31,43 @@ pub struct Args {
     /// Publish a port: [[IP:]HOST:]CONT[/tcp|udp|sctp], ranges too (repeatable)
     #[arg(short, long, value_name = "PORT")]
     pub publish: Vec<Publish>,
-    /// Publish all exposed ports, each at a free port of the host
+    /// Publish all exposed ports on free ports of the host
     #[arg(short = 'P', long)]
     pub publish_all: bool,
-    /// A port that -P publishes: PORT[/tcp|udp|sctp] (repeatable)
+    /// Expose one more port for -P: PORT[/tcp|udp|sctp] (repeatable)
     #[arg(long, value_name = "PORT", requires = "publish_all")]
     pub expose: Vec<Expose>,
-    /// Take this IPv4 address
+    /// Use this IPv4 address
     #[arg(long, value_name = "ADDR")]
     pub ip: Option<Ipv4Addr>,
-    /// Take this IPv6 address
+    /// Use this IPv6 address
     #[arg(long, value_name = "ADDR")]
     pub ip6: Option<Ipv6Addr>,
-    /// Take this hardware address
+    /// Use this hardware address
     #[arg(long, value_name = "ADDR")]
     pub mac: Option<Mac>,
-    /// Plug into this bridge, which is made if it is not there
+    /// Use this bridge instead of jc0; it is made if it is missing
     #[arg(long, value_name = "NAME", value_parser = link_name)]
     pub bridge: Option<String>,
-    /// The bridge's subnet, one of each family (repeatable)
+    /// Set the bridge's subnet, one of each family (repeatable)
     #[arg(long, value_name = "SUBNET", value_parser = subnet::parse)]
     pub subnet: Vec<IpNetwork>,
-    /// The bridge's longest packet, in bytes, else that of the uplink
+    /// Set the bridge's MTU [default: that of the uplink]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
-    /// A bridge with no way out
+    /// Make a bridge without a route to the outside
     #[arg(long)]
     pub internal: bool,
-    /// A bridge whose containers cannot reach each other
+    /// Make a bridge whose containers cannot reach each other
     #[arg(long)]
     pub isolate: bool,
     /// Write name servers to FILE, in the form of /etc/resolv.conf
     #[arg(long, value_name = "FILE")]
     pub resolv_conf: Option<PathBuf>,
-    /// A name server for --resolv-conf, in place of the host's (repeatable)
+    /// Write this name server in place of the host's (with --resolv-conf, repeatable)
     #[arg(long, value_name = "ADDR", requires = "resolv_conf")]
     pub dns: Vec<IpAddr>,
-    /// A domain to search for --resolv-conf, in place of the host's; a dot for none (repeatable)
+    /// Write this search domain in place of the host's; a dot for none (with --resolv-conf, repeatable)
     #[arg(long, value_name = "DOMAIN", requires = "resolv_conf", value_parser = domain)]
     pub dns_search: Vec<String>,
     /// Append the program's addresses under NAME to FILE, in the form of /etc/hosts (repeatable)
@@ -76,22 +76,22 @@ pub struct Args {
     /// Write interfaces, addresses, gateways and ports to this descriptor, as JSON
     #[arg(long, value_name = "N")]
     pub status_fd: Option<u32>,
-    /// Say what is changed on the host, and what there stands in the way
+    /// Print changes on the host, and rules of others that drop forwarded packets
     #[arg(long)]
     pub verbose: bool,
-    /// List who is plugged in
+    /// List the containers on bridges
     #[arg(long, group = "action")]
     pub list: bool,
     /// With --list, write JSON
     #[arg(long, requires = "list")]
     pub json: bool,
-    /// Remove bridges that nobody is plugged into, and what ended programs have left
+    /// Remove bridges without containers, and what containers that ended have left
     #[arg(long, group = "action")]
     pub gc: bool,
-    /// Make the rules of all bridges anew, which a firewall may have removed
+    /// Restore the rules of all bridges, which a firewall may have removed
     #[arg(long, group = "action")]
     pub repair: bool,
-    /// Remove a bridge that nobody is plugged into
+    /// Remove a bridge without containers
     #[arg(long, value_name = "NAME", group = "action", value_parser = link_name)]
     pub rm_bridge: Option<String>,
     /// The program and its arguments

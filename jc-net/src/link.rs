@@ -77,8 +77,8 @@ impl FromStr for Mac {
         let bytes = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
         match bytes {
             None => Err("not six bytes as in 02:00:00:00:00:01".to_owned()),
-            Some([first, ..]) if first & 1 == 1 => Err("a group's address, not one's own".into()),
-            Some([0, 0, 0, 0, 0, 0]) => Err("the address of nobody".to_owned()),
+            Some([first, ..]) if first & 1 == 1 => Err("a multicast address".into()),
+            Some([0, 0, 0, 0, 0, 0]) => Err("the zero address".to_owned()),
             Some(bytes) => Ok(Self(bytes)),
         }
     }

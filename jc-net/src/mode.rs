@@ -51,7 +51,7 @@ impl FromStr for Network {
         match word.strip_prefix("join:").map(str::parse::<u32>) {
             Some(Ok(pid)) if pid > 0 => Ok(Self::Join(pid)),
             Some(_) => Err("join: needs the number of a process".to_owned()),
-            None => Err("none of bridge, none, host, pasta, ns:PATH, join:PID".to_owned()),
+            None => Err("not one of bridge, none, host, pasta, ns:PATH, join:PID".to_owned()),
         }
     }
 }

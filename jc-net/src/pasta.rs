@@ -53,8 +53,8 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
 /// pasta(1) gives up root's rights, and then may not enter a namespace that root has made.
 fn refuse_root_of_host() -> Result<()> {
     match is_root_of_host()? {
-        true => Err(Error::new("--network pasta: not for root of the host")
-            .hint("--network bridge is, and jc-unshare -U -r in front makes another root")),
+        true => Err(Error::new("--network pasta: not available to root of the host")
+            .hint("use --network bridge, or jc-unshare -U -r in front, which makes another root")),
         false => Ok(()),
     }
 }
@@ -62,7 +62,7 @@ fn refuse_root_of_host() -> Result<()> {
 fn find() -> Result<PathBuf> {
     exec::find("pasta".as_ref(), env::var_os("PATH").as_deref()).map_err(|_| {
         Error::new("pasta: not found in PATH")
-            .hint("Debian's package passt has it; --network none needs nothing")
+            .hint("Debian's package passt has pasta; --network none needs no program")
     })
 }
 
@@ -157,9 +157,7 @@ fn failed(mut log: File) -> Error {
     let last = last.filter(|_| read.is_ok()).unwrap_or("ended without a word");
     let error = Error::new(format_args!("pasta: {last}"));
     match last.contains("tun socket") {
-        true => {
-            error.hint("everybody must be allowed to open /dev/net/tun: chmod 666 /dev/net/tun")
-        }
+        true => error.hint("pasta needs access to /dev/net/tun: chmod 666 /dev/net/tun"),
         false => error,
     }
 }

@@ -112,7 +112,7 @@ impl FromStr for Publish {
                     return Err(format!("{address:?} is not an address (IPv6 goes in brackets)"));
                 }
                 if parsed.is_some_and(|parsed| parsed.is_multicast() || parsed == BROADCAST) {
-                    return Err(format!("{address} is the address of many hosts"));
+                    return Err(format!("{address} is a multicast or broadcast address"));
                 }
                 (parsed, if host.is_empty() { None } else { Some(Range::parse(host)?) })
             }

@@ -34,12 +34,12 @@ use crate::store::Store;
 /// The tool that pulls images.
 pub const TOOL: Tool = Tool::source("jc-pull");
 
-/// Fetch container images into a verified store and print what to run.
+/// Fetch container images into a verified store, and print a record for each.
 ///
-/// An IMAGE is a registry's reference (alpine, user/x, host:port/a/b:tag, x@sha256:...; docker.io
-/// and latest are the defaults), or oci:DIR[:TAG] or oci-archive:FILE[:TAG], an image in an OCI
-/// layout, or docker-archive:FILE[:REF], one that docker saved; FILE can be - for stdin. For each
-/// image one line of JSON goes to stdout, which jc-run takes.
+/// An IMAGE is a reference to a registry (alpine, user/x, host:port/a/b:tag, x@sha256:...; the defaults
+/// are docker.io and latest), or an image in an OCI layout (oci:DIR[:TAG], oci-archive:FILE[:TAG]), or an
+/// archive of `docker save` (docker-archive:FILE[:REF]). FILE can be - for stdin. jc-run reads the records
+/// on stdout, one line of JSON for each image.
 #[derive(Parser)]
 #[command(name = "jc-pull", version)]
 pub struct PullArgs {
@@ -49,16 +49,16 @@ pub struct PullArgs {
     /// Trust the certificate authorities in FILE (PEM) besides the system's
     #[arg(long, value_name = "FILE")]
     ca: Vec<PathBuf>,
-    /// Give all files to root, in a user namespace that has no other owners
+    /// Give all files to root, for a user namespace that maps no other users
     #[arg(long)]
     ignore_chown: bool,
-    /// Allow plain http to other hosts than this one, and unknown certificates
+    /// Allow plain HTTP and unverified certificates for remote registries
     #[arg(long)]
     insecure: bool,
-    /// Fetch so many layers at once
+    /// Fetch N layers at once
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
     jobs: usize,
-    /// The most that a layer may unpack to, in bytes; K, M, G, T are powers of 1024
+    /// Limit the unpacked size of a layer, in bytes; K, M, G, T are powers of 1024
     #[arg(long, value_name = "SIZE", default_value = limits::DEFAULT_SIZE)]
     max_size: String,
     /// Ask at URL first for images of the registry HOST
@@ -70,40 +70,40 @@ pub struct PullArgs {
     /// Read the password for --username from the first line of stdin
     #[arg(long, requires = "username")]
     password_stdin: bool,
-    /// The platform to pull for, os/arch[/variant] [default: this machine's]
+    /// Pull for this platform, os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
-    /// When to ask the registry: always, only for what is missing here, or never
+    /// Ask the registry always, only for images missing in the store, or never
     #[arg(long, value_name = "WHEN", default_value = "always")]
     policy: When,
-    /// What to print of each image
+    /// Print this of each image
     #[arg(long, value_name = "WHAT", default_value = "record")]
     print: What,
-    /// How to show progress
+    /// Show progress in this style
     #[arg(long, value_name = "STYLE", default_value = "auto")]
     progress: Style,
     /// Show no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Try again so many times what may go better then
+    /// Retry temporary failures N times
     #[arg(long, value_name = "N", default_value_t = 4)]
     retry: u32,
-    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
+    /// Keep layers in DIR [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Write what the layers show together to FILE, as a tar; - is stdout, which has only that then
+    /// Write the merged file system to FILE, as a tar; - is stdout, without a record
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "print"])]
     tar: Option<PathBuf>,
-    /// The longest wait for a connection, and for more bytes on one
+    /// Wait at most this long for a connection, and for more bytes
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds)]
     timeout: u64,
-    /// Write what the layers show together to DIR, which is the record's rootfs then
+    /// Write the merged file system to DIR, which becomes the record's rootfs
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Log in as USER
     #[arg(long, value_name = "USER", requires = "password_stdin")]
     username: Option<String>,
-    /// What to pull
+    /// The images to pull
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -117,7 +117,7 @@ enum When {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum What {
-    /// What jc-run takes
+    /// The record that jc-run reads
     Record,
     /// The manifest's digest
     Digest,
@@ -155,7 +155,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     }
     let readers = names.iter().filter(|name| name.is_stdin()).count();
     if readers + usize::from(args.password_stdin) > 1 {
-        return Err(Error::usage("stdin can be one thing only"));
+        return Err(Error::usage("only one of the images and the password can be read from stdin"));
     }
     if !matches!(args.print, What::Manifest | What::Config) {
         rootless::enter(args.ignore_chown, args.store.as_deref())?;

@@ -17,33 +17,33 @@ use crate::store::{ImageEntry, Store, Usage};
 
 /// List the images in the store.
 ///
-/// For each: its name, its platform, its manifest's digest, what it takes of the disk, and what of
-/// that no other image shares.
+/// The columns are the name, the platform, the manifest's digest, the disk space, and the bytes that only
+/// this image uses.
 #[derive(Parser)]
 #[command(name = "jc-images", version)]
 pub struct ImagesArgs {
-    /// Verify in place of listing: all documents by their digests, all files of all layers
+    /// Verify instead of listing: all documents by their digests, all files of all layers
     #[arg(long, conflicts_with = "json")]
     check: bool,
     /// Print an object of JSON for each image
     #[arg(long)]
     json: bool,
-    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
+    /// Keep layers in DIR [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
 }
 
-/// Remove images from the store, and the layers that no other image has.
+/// Remove images from the store, and the layers that no other image uses.
 #[derive(Parser)]
 #[command(name = "jc-rmi", version)]
 pub struct RmiArgs {
-    /// Where layers are kept [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
+    /// Keep layers in DIR [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Remove the layers that neither an image nor a running container has
+    /// Remove the layers that neither an image nor a running container uses
     #[arg(long, conflicts_with = "images")]
     unused: bool,
-    /// What to remove, for every platform
+    /// The images to remove, for every platform
     #[arg(required_unless_present = "unused", value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -128,7 +128,7 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
             chosen.extend(known.iter().filter(|image| image.reference == full).cloned());
             if chosen.len() == before {
                 return Err(Error::new(format_args!("{full}: no such image"))
-                    .hint("jc-images lists what there is"));
+                    .hint("jc-images lists the images of the store"));
             }
         }
         chosen.sort_by_key(ImageEntry::key);

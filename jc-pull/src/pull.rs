@@ -382,7 +382,9 @@ impl Batch<'_> {
     fn make_place(&mut self, blob: &Descriptor) -> Result<(usize, OwnedFd, Sums)> {
         // An ordinary user can neither give files away nor write where an image's modes forbid it.
         if !rustix::process::geteuid().is_root() {
-            return Err(Error::new("layers are unpacked by root").hint(sys::OWNERS_HINT));
+            return Err(
+                Error::new("cannot unpack layers as an ordinary user").hint(sys::OWNERS_HINT)
+            );
         }
         let place = self.places;
         self.places += 1;

@@ -126,7 +126,7 @@ fn mark(directory: impl AsFd, keys: [&str; 2], value: &[u8]) -> Result<()> {
 }
 
 /// What helps who may not give files away.
-pub const OWNERS_HINT: &str = "true owners need root, or a user namespace that maps them \
+pub const OWNERS_HINT: &str = "file owners need root, or a user namespace that maps them \
     (jc-unshare -U --map-auto -- jc-pull ...); in one that maps only root, --ignore-chown";
 
 /// Makes a new directory what it is where nothing else is said, whatever its parent hands on.

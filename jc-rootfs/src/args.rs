@@ -24,28 +24,28 @@ use crate::spec::{self, Dev, Proc, Sys, Upper};
                       jc-rootfs [options] --join PID [--] PROG [ARG...]"
 )]
 pub struct Args {
-    /// A layer of the root, lowest first, as an overlayfs directory (repeatable)
+    /// Add a layer to the root, lowest first, as an overlayfs directory (repeatable)
     #[arg(long = "layer", value_name = "DIR", conflicts_with = "record")]
     pub(crate) layers: Vec<PathBuf>,
     /// Take the root from a record, the line that jc-pull prints
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
-    /// Keep the root unchanged, and changes in DIR or in memory: DIR or tmpfs[:SIZE]
+    /// Leave the root unchanged, and keep changes in DIR or tmpfs[:SIZE]
     #[arg(long, value_name = "WHERE")]
     pub(crate) upper: Option<Upper>,
-    /// Let nothing be changed in the root
+    /// Make the root read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// What to mount at /proc
+    /// Mount this at /proc
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub(crate) proc: Proc,
-    /// What to mount at /dev
+    /// Mount this at /dev
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub(crate) dev: Dev,
-    /// What to mount at /sys
+    /// Mount this at /sys
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub(crate) sys: Sys,
-    /// The size of /dev/shm
+    /// Set the size of /dev/shm
     #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = spec::tmpfs_size)]
     pub(crate) shm_size: String,
     /// Show a device of the host: PATH[:DST] (repeatable)
@@ -57,10 +57,10 @@ pub struct Args {
     /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = mounts::tmpfs)]
     pub(crate) tmpfs: Vec<Mount>,
-    /// Hide a file or directory of the root; default: what containers hide of the kernel (repeatable)
+    /// Hide a file or directory of the root; default: the kernel files that containers hide (repeatable)
     #[arg(long = "mask", value_name = "PATH|default", value_parser = mask::mask)]
     pub(crate) masks: Vec<Mask>,
-    /// Let nothing be changed in a file or directory of the root (repeatable)
+    /// Make a file or directory of the root read-only (repeatable)
     #[arg(long = "ro-path", value_name = "PATH", value_parser = mask::path)]
     pub(crate) ro_paths: Vec<PathBuf>,
     /// Run as this user of the root: NAME|UID[:GROUP|GID]
@@ -71,10 +71,10 @@ pub struct Args {
     pub(crate) groups: Vec<String>,
     #[command(flatten)]
     pub(crate) caps: caps::Options,
-    /// Let no program raise its privileges, not even by set-user-ID
+    /// Set no_new_privs: no program raises its privileges, not even by set-user-ID
     #[arg(long)]
     pub(crate) no_new_privs: bool,
-    /// Let the payload make only the system calls of a profile: FILE, default, or unconfined
+    /// Filter system calls by a profile: FILE, default, or unconfined
     #[arg(long, value_name = "PROFILE", default_value = "unconfined")]
     pub(crate) seccomp: Seccomp,
     /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
@@ -83,7 +83,7 @@ pub struct Args {
     /// Start in this directory of the root, made if it is missing (not with --chroot)
     #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
     pub(crate) workdir: Option<PathBuf>,
-    /// Set a variable, or pass on the one that is set here: NAME[=VALUE] (repeatable)
+    /// Set a variable; without a value, pass on the caller's: NAME[=VALUE] (repeatable)
     #[arg(short = 'e', long, value_name = "NAME", value_parser = environment::variable)]
     pub(crate) env: Vec<Variable>,
     /// Set the variables of a file, a line each (repeatable)
@@ -92,37 +92,37 @@ pub struct Args {
     /// Start from an empty environment
     #[arg(long)]
     pub(crate) clear_env: bool,
-    /// Hand N descriptors from 3 on to PROG; all others above 2 are closed
+    /// Pass N descriptors from 3 on to PROG; all others above 2 are closed
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     pub(crate) preserve_fds: u32,
     /// Begin a new session, which has no controlling terminal
     #[arg(long)]
     pub(crate) new_session: bool,
-    /// Make a terminal of the container the payload's, and send its master to a socket
+    /// Give PROG a terminal of the container, and send the master side to a socket
     #[arg(long, value_name = "PATH")]
     pub(crate) console_socket: Option<PathBuf>,
     /// Write the payload's PID and start time to a FIFO, and close that when PROG has been executed
     #[arg(long, value_name = "FIFO")]
     pub(crate) started: Option<PathBuf>,
-    /// Start PROG in the PID namespace that process PID is in, entered when all else is done
+    /// Start PROG in the PID namespace of process PID, entered as the last step
     #[arg(long, value_name = "PID", conflicts_with_all = ["join", "chroot", "init_fd"])]
     pub(crate) join_pid: Option<u32>,
-    /// Stay as PID 1, which only reaps and forwards signals, and write stops of PROG to descriptor N
+    /// Stay as PID 1 that forwards signals and reaps orphans, and write stops of PROG to descriptor N
     #[arg(long, value_name = "N", conflicts_with_all = ["join", "chroot"])]
     pub(crate) init_fd: Option<u32>,
-    /// Enter the root of the container that process PID is in, instead of assembling one
+    /// Enter the root of the container of process PID, instead of assembling one
     #[arg(long, value_name = "PID", conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
         "devices", "masks", "ro_paths", "chroot",
     ])]
     pub(crate) join: Option<u32>,
-    /// Only chroot(2) into ROOT, in the caller's mount namespace: for systems without any
+    /// Only chroot(2) into ROOT, for systems without mount namespaces
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
         "devices", "masks", "ro_paths", "console_socket", "started",
     ])]
     pub(crate) chroot: bool,
-    /// The root, unless --layer or --record names it; the program and its arguments
+    /// The root, unless --layer or --record gives it; the program and its arguments
     #[arg(trailing_var_arg = true, value_name = "ROOT PROG")]
     pub(crate) operands: Vec<OsString>,
 }

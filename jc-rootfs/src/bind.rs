@@ -25,7 +25,12 @@ pub fn detach(mount: &Mount) -> Result<OwnedFd> {
             let tree = clone_mount(path, false)?;
             match FileType::from_raw_mode(fstat(&tree).on("stat", path)?.st_mode) {
                 FileType::CharacterDevice | FileType::BlockDevice => {}
-                _ => return Err(Error::new(format_args!("device {}: is none", path.display()))),
+                _ => {
+                    return Err(Error::new(format_args!(
+                        "device {}: not a device file",
+                        path.display()
+                    )));
+                }
             }
             require_without(&tree, attr::NODEV, "device", path)?;
             let set = mount_setattr(tree.as_fd(), mount.attributes, propagation::PRIVATE, false);

@@ -86,13 +86,13 @@ pub fn number(name: &str) -> Option<u32> {
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Let the payload have capabilities: names, or ALL for what there is (repeatable)
+    /// Give PROG capabilities: names, or ALL for those of jc-rootfs (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_add: Vec<Word>,
-    /// Take capabilities from the payload: names, or ALL (repeatable)
+    /// Take capabilities from PROG: names, or ALL (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_drop: Vec<Word>,
-    /// Hand capabilities to a payload that is not root (repeatable)
+    /// Pass capabilities to PROG even if it is not root (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_ambient: Vec<Word>,
 }
@@ -119,8 +119,10 @@ impl Options {
         let named = |words: &[Word]| words.iter().fold(0, |set, word| set | word.bits());
         let all = |words: &[Word]| words.contains(&Word::All);
         let missing = |set: u64| match (0..u64::BITS).find(|n| set & !held & 1 << n != 0) {
-            Some(n) => Err(Error::new(format_args!("capability {}: this has it not", name(n)))
-                .hint("a capability can only be handed on")),
+            Some(n) => {
+                Err(Error::new(format_args!("capability {}: not held by this process", name(n)))
+                    .hint("run as root, or drop the option"))
+            }
             None => Ok(()),
         };
         missing(named(&self.cap_add))?;
@@ -244,7 +246,7 @@ mod tests {
         }
         let missing = Options { cap_add: words("SYS_ADMIN"), ..Options::default() };
         let error = missing.of(held).unwrap_err().to_string();
-        assert_eq!(error, "capability SYS_ADMIN: this has it not");
+        assert_eq!(error, "capability SYS_ADMIN: not held by this process");
         let outside =
             Options { cap_drop: words("ALL"), cap_ambient: words("CHOWN"), cap_add: vec![] };
         let error = outside.of(held).unwrap_err().to_string();

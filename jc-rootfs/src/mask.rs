@@ -195,7 +195,7 @@ pub fn mask(word: &str) -> std::result::Result<Mask, String> {
 pub fn path(word: &str) -> std::result::Result<PathBuf, String> {
     match Path::new(word) {
         path if !path.is_absolute() => Err(format!("not an absolute path: {word:?}")),
-        path if path.components().count() < 2 => Err("that is the root itself".to_owned()),
+        path if path.components().count() < 2 => Err("this path is the root itself".to_owned()),
         path => Ok(path.to_owned()),
     }
 }
@@ -209,6 +209,6 @@ mod tests {
         assert_eq!(mask("default"), Ok(Mask::Default));
         assert_eq!(mask("/proc/x"), Ok(Mask::Path("/proc/x".into())));
         assert_eq!(mask("defaults"), Err("not an absolute path: \"defaults\"".to_owned()));
-        assert_eq!(mask("/"), Err("that is the root itself".to_owned()));
+        assert_eq!(mask("/"), Err("this path is the root itself".to_owned()));
     }
 }

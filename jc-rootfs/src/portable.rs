@@ -31,7 +31,7 @@ pub struct Args {
     /// Start in this directory of the root, which must exist
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// Set a variable, or pass on the one that is set here: NAME[=VALUE] (repeatable)
+    /// Set a variable; without a value, pass on the caller's: NAME[=VALUE] (repeatable)
     #[arg(short = 'e', long, value_name = "NAME", value_parser = environment::variable)]
     pub(crate) env: Vec<Variable>,
     /// Set the variables of a file, a line each (repeatable)
@@ -92,7 +92,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let args = Args::from_arg_matches(matches).map_err(|e| Error::usage(e.kind()))?;
     if !args.chroot {
         return Err(Error::new("mount namespaces: not supported on this platform")
-            .hint("--chroot is all that there is here"));
+            .hint("only --chroot is supported here"));
     }
     Err(enter(&args)?)
 }

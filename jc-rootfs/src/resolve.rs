@@ -79,7 +79,7 @@ fn refuse(path: &Path, why: &str) -> Error {
 
 /// The hint for what cannot be made.
 fn read_only(error: Error) -> Error {
-    error.hint("what the root lacks (a mount point, say) can be made with --upper tmpfs")
+    error.hint("--upper tmpfs makes missing mount points in memory")
 }
 
 struct Walk<'a> {
@@ -109,7 +109,7 @@ impl Walk<'_> {
                 FileType::Symlink if is_magic(here, &fd)? => {
                     let error = Err(Errno::LOOP).on("open", self.path);
                     return error
-                        .map_err(|e| e.hint("a link of procfs leads to where no path does"));
+                        .map_err(|e| e.hint("a magic link of procfs leads outside of all paths"));
                 }
                 FileType::Symlink => self.follow(&fd, &mut left)?,
                 FileType::Directory => self.dirs.push(fd),

@@ -31,7 +31,7 @@ impl FromStr for Upper {
 /// What is mounted at /proc.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Proc {
-    /// A new procfs; if the kernel refuses that, the present one, if it shows the same processes
+    /// A new procfs, or the present one if the kernel refuses that and it shows the same processes
     #[default]
     Auto,
     /// A new procfs, which shows the present PID namespace

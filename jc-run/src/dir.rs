@@ -126,7 +126,7 @@ fn claim(base: &Rc<Base>, name: &str, id: &str) -> Result<()> {
     match symlinkat(id, &**base, name) {
         Err(Errno::EXIST) => {
             Err(Error::usage(format_args!("--name {name}: another container has it"))
-                .hint("jc-list -a shows which, jc-rm removes it"))
+                .hint("jc-list -a shows the container, jc-rm removes it"))
         }
         made => made.on("link", base.path().join(name)),
     }
@@ -190,7 +190,10 @@ pub fn remove_as_mapped(path: &Path) -> Result<()> {
         .op("run jc-unshare")?;
     match status.success() {
         true => Ok(()),
-        false => Err(Error::new(format_args!("remove {}: not all of it could be", path.display()))),
+        false => Err(Error::new(format_args!(
+            "remove {}: rm -r in a user namespace failed",
+            path.display()
+        ))),
     }
 }
 
@@ -282,7 +285,7 @@ fn find_in(base: &Rc<Base>, word: &str) -> Result<Found> {
 }
 
 fn none(word: &str) -> Error {
-    Error::new(format_args!("{word}: no such container")).hint("jc-list -a shows those there are")
+    Error::new(format_args!("{word}: no such container")).hint("jc-list -a shows all containers")
 }
 
 /// The state of a container that has ended, where the recorded one cannot be read.
@@ -309,6 +312,9 @@ fn resolve(base: &Base, word: &str) -> Result<String> {
     match ids.as_slice() {
         [id] => Ok(id.clone()),
         [] => Err(none(word)),
-        more => Err(Error::new(format_args!("{word}: {} containers begin so", more.len()))),
+        more => Err(Error::new(format_args!(
+            "\"{word}\" is ambiguous: it matches {} containers",
+            more.len()
+        ))),
     }
 }

@@ -43,13 +43,24 @@ pub fn command() -> Command {
         "Execute a program in a running container",
         "jc-exec [options] ID [--] PROG [ARG...]",
     )
-    .arg(flag("interactive").short('i').help("Nothing: stdin is the program's anyway"))
-    .arg(flag("tty").short('t').help("Give it a terminal of its own"))
-    .arg(value("user", 'u', "USER").action(ArgAction::Set).help("Run as this user instead"))
     .arg(
-        value("workdir", 'w', "DIR").action(ArgAction::Set).help("Start in this directory instead"),
+        flag("interactive")
+            .short('i')
+            .help("Ignored, for compatibility: stdin is always connected"),
     )
-    .arg(value("env", 'e', "NAME[=VALUE]").help("Set one more variable"))
+    .arg(flag("tty").short('t').help("Give the program a terminal of its own"))
+    .arg(
+        value("user", 'u', "USER").action(ArgAction::Set).help("Run as this user of the container"),
+    )
+    .arg(
+        value("workdir", 'w', "DIR")
+            .action(ArgAction::Set)
+            .help("Start in this directory of the container"),
+    )
+    .arg(
+        value("env", 'e', "NAME[=VALUE]")
+            .help("Set one more variable; without a value, pass on the caller's"),
+    )
     .arg(own::print())
     .arg(
         Arg::new("operands")

@@ -45,49 +45,49 @@ type Row = (&'static str, &'static str, &'static str, Owner, &'static str, &'sta
 /// Docker's names, where they mean the same.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    ("m", "memory", "SIZE", Owner::Cgroup, "-m", "Limit memory, and swap unless --memory-swap says otherwise"),
-    ("", "memory-swap", "SIZE", Owner::Cgroup, "--memory-swap", "Limit memory and swap together; -1 is any swap"),
-    ("", "cpus", "N", Owner::Cgroup, "--cpus", "Limit CPU time to that of so many CPUs, such as 0.5"),
-    ("", "cpu-weight", "N", Owner::Cgroup, "--cpu-weight", "Share of CPU time, 1 to 10000; others have 100"),
+    ("m", "memory", "SIZE", Owner::Cgroup, "-m", "Limit memory; no swap unless --memory-swap allows it"),
+    ("", "memory-swap", "SIZE", Owner::Cgroup, "--memory-swap", "Limit memory and swap together; -1 allows any swap"),
+    ("", "cpus", "N", Owner::Cgroup, "--cpus", "Limit CPU time to that of N CPUs, such as 0.5"),
+    ("", "cpu-weight", "N", Owner::Cgroup, "--cpu-weight", "Set the share of CPU time under contention, 1 to 10000 [default: 100]"),
     ("", "cpuset-cpus", "LIST", Owner::Cgroup, "--cpuset-cpus", "Run on these CPUs only"),
     ("", "cpuset-mems", "LIST", Owner::Cgroup, "--cpuset-mems", "Use memory of these NUMA nodes only"),
     ("", "pids-limit", "N", Owner::Cgroup, "--pids", "Limit processes and threads"),
     ("", "io-max", "SPEC", Owner::Cgroup, "--io-max", "Limit a disk: DEV:rbps=SIZE,wbps=SIZE,..."),
     ("", "cgroup-parent", "PATH", Owner::Cgroup, "--parent", "Make the cgroup below this one"),
-    ("", "report", "FILE|FD", Owner::Cgroup, "--report", "Write what was used, as JSON"),
-    ("p", "publish", "[[IP:]HOST:]PORT[/PROTOCOL]", Owner::Net, "-p", "Let a port of the host lead to one of the container"),
-    ("P", "publish-all", "", Owner::Net, "-P", "Publish each port that is exposed at any free one"),
-    ("", "expose", "PORT[/PROTOCOL]", Owner::Net, "--expose", "One more port for -P"),
-    ("", "dns", "ADDRESS", Owner::Net, "--dns", "A name server in place of the host's"),
-    ("", "dns-search", "DOMAIN", Owner::Net, "--dns-search", "A domain to search in place of the host's"),
-    ("", "bridge", "NAME", Owner::Net, "--bridge", "Plug into this bridge instead of jc0"),
-    ("", "ip", "ADDRESS", Owner::Net, "--ip", "Take this IPv4 address"),
-    ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Take this IPv6 address"),
-    ("", "mac-address", "ADDRESS", Owner::Net, "--mac", "Take this hardware address"),
-    ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Host name, else the container's ID"),
+    ("", "report", "FILE|FD", Owner::Cgroup, "--report", "Write the resource usage, as JSON"),
+    ("p", "publish", "[[IP:]HOST:]PORT[/PROTOCOL]", Owner::Net, "-p", "Publish a port of the container on the host"),
+    ("P", "publish-all", "", Owner::Net, "-P", "Publish all exposed ports on free ports of the host"),
+    ("", "expose", "PORT[/PROTOCOL]", Owner::Net, "--expose", "Expose one more port for -P"),
+    ("", "dns", "ADDRESS", Owner::Net, "--dns", "Use this name server in place of the host's"),
+    ("", "dns-search", "DOMAIN", Owner::Net, "--dns-search", "Search this domain in place of the host's"),
+    ("", "bridge", "NAME", Owner::Net, "--bridge", "Use this bridge instead of jc0"),
+    ("", "ip", "ADDRESS", Owner::Net, "--ip", "Use this IPv4 address"),
+    ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Use this IPv6 address"),
+    ("", "mac-address", "ADDRESS", Owner::Net, "--mac", "Use this hardware address"),
+    ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Set the host name [default: the container's ID]"),
     ("", "uidmap", "IN:OUT:N", Owner::User, "--map-users", "Map user IDs of a new user namespace"),
-    ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map its group IDs"),
+    ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map group IDs of a new user namespace"),
     ("v", "volume", "SRC:DST[:OPTIONS]", Owner::Rootfs, "-v", "Show a file or directory of the host"),
     ("", "tmpfs", "DST[:OPTIONS]", Owner::Rootfs, "--tmpfs", "Mount an empty tmpfs"),
     ("", "device", "PATH[:DST]", Owner::Rootfs, "--device", "Show a device of the host"),
-    ("", "read-only", "", Owner::Rootfs, "--read-only", "Let nothing be changed in the root"),
-    ("", "shm-size", "SIZE", Owner::Rootfs, "--shm-size", "The size of /dev/shm"),
-    ("", "upper", "WHERE", Owner::Rootfs, "--upper", "Where changes to layers go: DIR or tmpfs[:SIZE]"),
-    ("e", "env", "NAME[=VALUE]", Owner::Payload, "-e", "Set a variable, or pass on the one that is set here"),
+    ("", "read-only", "", Owner::Rootfs, "--read-only", "Make the root read-only"),
+    ("", "shm-size", "SIZE", Owner::Rootfs, "--shm-size", "Set the size of /dev/shm"),
+    ("", "upper", "WHERE", Owner::Rootfs, "--upper", "Keep changes to the root in DIR or tmpfs[:SIZE]"),
+    ("e", "env", "NAME[=VALUE]", Owner::Payload, "-e", "Set a variable; without a value, pass on the caller's"),
     ("", "env-file", "FILE", Owner::Payload, "--env-file", "Set the variables of a file"),
     ("u", "user", "USER", Owner::Payload, "-u", "Run as this user of the root: NAME|UID[:GROUP|GID]"),
     ("", "group-add", "GROUP", Owner::Payload, "--group-add", "Add a group of the root"),
     ("w", "workdir", "DIR", Owner::Payload, "-w", "Start in this directory"),
     ("", "ulimit", "NAME=SOFT[:HARD]", Owner::Payload, "--ulimit", "Limit a resource"),
-    ("", "cap-add", "CAP,...", Owner::Payload, "--cap-add", "Let the payload have more capabilities, or ALL"),
-    ("", "cap-drop", "CAP,...", Owner::Payload, "--cap-drop", "Take capabilities, or ALL"),
+    ("", "cap-add", "CAP,...", Owner::Payload, "--cap-add", "Give the program more capabilities, or ALL"),
+    ("", "cap-drop", "CAP,...", Owner::Payload, "--cap-drop", "Take capabilities from the program, or ALL"),
 ];
 
 /// The command line.
 pub fn command() -> Command {
     Command::new("jc-run")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Run a container: the record on stdin, by a chain of the other tools")
+        .about("Run a container from the record on stdin, by a chain of the other programs")
         .override_usage(
             "jc-pull IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
              jc-run [options] --image REF | --rootfs DIR | --record FILE [--] [PROG] [ARG...]",
@@ -102,7 +102,7 @@ pub fn command() -> Command {
                 .num_args(0..)
                 .trailing_var_arg(true)
                 .value_parser(value_parser!(OsString))
-                .help("The program and its arguments, else the image's own"),
+                .help("The program and its arguments [default: the image's]"),
         )
 }
 

@@ -20,7 +20,7 @@ pub const TOOL: Tool = Tool::source("jc-list");
 pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     tools::command("jc-list", "List containers", "jc-list [options]")
-        .arg(flag("all").short('a').help("Those too that have ended"))
+        .arg(flag("all").short('a').help("List containers that have ended too"))
         .arg(flag("quiet").short('q').help("Print only IDs"))
         .arg(
             flag("json").conflicts_with("quiet").help("Print an object of JSON for each container"),

@@ -30,18 +30,18 @@ const CHUNK: usize = 64 << 10;
 /// The command line.
 pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
-    tools::command("jc-logs", "Print what detached containers have written", "jc-logs [options] ID")
-        .arg(flag("follow").short('f').help("Go on until the container ends"))
+    tools::command("jc-logs", "Print the output of a detached container", "jc-logs [options] ID")
+        .arg(flag("follow").short('f').help("Print new output until the container ends"))
         .arg(
             Arg::new("lines")
                 .short('n')
                 .long("lines")
                 .value_name("N")
                 .value_parser(value_parser!(usize))
-                .help("Begin with the last N lines of each output"),
+                .help("Start with the last N lines of each output"),
         )
-        .arg(flag("stdout").help("Only what it has written to stdout"))
-        .arg(flag("stderr").conflicts_with("stdout").help("Only what it has written to stderr"))
+        .arg(flag("stdout").help("Print only the payload's stdout"))
+        .arg(flag("stderr").conflicts_with("stdout").help("Print only the payload's stderr"))
         .arg(tools::ids().num_args(1))
 }
 
@@ -58,7 +58,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     }
     if outputs.is_empty() {
         return Err(Error::new(format_args!("{}: has no logs", state.id))
-            .hint("those of a container in the foreground are its caller's stdout and stderr"));
+            .hint("a container in the foreground writes to its caller's stdout and stderr"));
     }
     if let Some(lines) = matches.get_one::<usize>("lines") {
         outputs.iter_mut().try_for_each(|output| skip_to_last(&mut output.files, *lines))?;

@@ -12,40 +12,40 @@ pub fn args() -> Vec<Arg> {
         |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value);
     let path = |name, value| text(name, value).value_parser(value_parser!(PathBuf));
     vec![
-        path("record", "FILE").help("Take the record from FILE instead of stdin"),
-        text("image", "REF").help("Run this image: jc-pull gets its record"),
+        path("record", "FILE").help("Read the record from FILE instead of stdin"),
+        text("image", "REF").help("Run this image, which jc-pull fetches if needed"),
         text("pull", "WHEN")
             .value_parser(["always", "missing", "never"])
             .default_value("missing")
             .hide_possible_values(true)
-            .help("When --image asks the registry: always, missing or never"),
-        path("rootfs", "DIR").help("Run in this directory, which keeps the changes"),
+            .help("Ask the registry for --image: always, missing or never"),
+        path("rootfs", "DIR").help("Use this directory as the root; changes are written to it"),
         text("name", "NAME").value_parser(name).help("Name the container"),
         Arg::new("label")
             .long("label")
             .value_name("NAME[=VALUE]")
             .action(ArgAction::Append)
             .value_parser(label)
-            .help("Write an annotation into its state"),
+            .help("Write an annotation into the state"),
         text("entrypoint", "PROG")
             .value_parser(value_parser!(OsString))
-            .help("Instead of the image's entry point; empty for none"),
+            .help("Replace the image's entry point; empty for none"),
         text("stop-signal", "SIGNAL")
-            .help("What jc-stop sends, else what the image says, else TERM"),
+            .help("Signal that jc-stop sends [default: the image's, else TERM]"),
         flag("detach").short('d').help("Print the ID once the program runs, and leave it running"),
-        flag("interactive").short('i').help("Keep stdin open, with -d too"),
-        flag("tty").short('t').help("Give it a terminal of its own"),
-        flag("keep").help("Keep state and changes when it has ended"),
-        flag("rm").conflicts_with("keep").help("Keep nothing when it has ended, with -d too"),
+        flag("interactive").short('i').help("With -d, keep stdin open as a FIFO; else ignored"),
+        flag("tty").short('t').help("Give the program a terminal of its own"),
+        flag("keep").help("Keep state and changes after the end"),
+        flag("rm").conflicts_with("keep").help("Keep nothing after the end, with -d too"),
         text("log-size", "SIZE")
             .value_parser(crate::log::size)
             .default_value("64M")
             .requires("detach")
-            .help("The most that the logs of a detached container take"),
+            .help("Limit the log of a detached container"),
         print(),
         text("status-fd", "N")
             .value_parser(value_parser!(u32))
-            .help("Write what becomes of it to this descriptor, as JSON"),
+            .help("Write events to this descriptor, as lines of JSON"),
         state_dir(),
     ]
 }
@@ -62,7 +62,7 @@ pub fn mixed() -> Vec<Arg> {
             "bridge (root's default), pasta (others'), none, host, ns:PATH or container:ID",
         )
         .help_heading("Network, for jc-net"),
-        mode("userns", "auto (subordinate IDs), keep-id (one's own) or host"),
+        mode("userns", "auto (subordinate IDs), keep-id (the caller's own ID) or host"),
         mode("pid", "private, host or container:ID"),
         mode("ipc", "private, host or container:ID"),
         mode("uts", "private, host or container:ID"),
@@ -70,7 +70,7 @@ pub fn mixed() -> Vec<Arg> {
             .long("init")
             .action(ArgAction::SetTrue)
             .help_heading("The program, for jc-rootfs")
-            .help("Make PID 1 a process that only reaps and forwards signals"),
+            .help("Make PID 1 a process that only forwards signals and reaps orphans"),
         Arg::new("security-opt")
             .long("security-opt")
             .value_name("OPT")
@@ -84,7 +84,7 @@ pub fn mixed() -> Vec<Arg> {
             .long("privileged")
             .action(ArgAction::SetTrue)
             .help_heading("The program, for jc-rootfs")
-            .help("Undo the hardening: all capabilities and devices, nothing masked or filtered"),
+            .help("Remove all restrictions: all capabilities and devices, no masks, no filter"),
     ]
 }
 
@@ -107,7 +107,7 @@ pub fn state_dir() -> Arg {
         .long("state-dir")
         .value_name("DIR")
         .value_parser(value_parser!(PathBuf))
-        .help("Where containers are recorded [default: $JC_STATE_DIR, else as in jc-state(5)]")
+        .help("Directory of the state directories [default: $JC_STATE_DIR, else as in jc-state(5)]")
 }
 
 /// Docker's rule for names.
@@ -123,7 +123,7 @@ fn name(word: &str) -> Result<String, String> {
 fn label(word: &str) -> Result<(String, String), String> {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
     match name.is_empty() || name.starts_with("jc.") {
-        true => Err("not a name of one's own".to_owned()),
+        true => Err("not the name of a label: empty, or begins with jc.".to_owned()),
         false => Ok((name.to_owned(), value.to_owned())),
     }
 }

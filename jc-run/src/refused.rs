@@ -59,7 +59,7 @@ pub fn check(matches: &ArgMatches) -> Result<()> {
     let given = |long: &str| matches.try_contains_id(long).unwrap_or(false);
     match INSTEAD.iter().find(|(long, _)| given(long)) {
         Some((long, instead)) => {
-            Err(Error::usage(format_args!("--{long}: not an option of jc")).hint(instead))
+            Err(Error::usage(format_args!("--{long}: not an option of jc-run")).hint(instead))
         }
         None => Ok(()),
     }

@@ -21,7 +21,7 @@ const RELEASE: Duration = Duration::from_secs(2);
 pub fn command() -> Command {
     let force = Arg::new("force").short('f').long("force").action(ArgAction::SetTrue);
     tools::command("jc-rm", "Remove containers that have ended", "jc-rm [options] ID...")
-        .arg(force.help("Kill those that run"))
+        .arg(force.help("Kill containers that run"))
         .arg(tools::ids())
 }
 

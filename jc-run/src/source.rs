@@ -21,7 +21,7 @@ pub fn record(matches: &ArgMatches, pull: impl FnOnce(&str) -> Result<Record>) -
         (None, Some(image), None) => pull(image),
         (None, None, Some(rootfs)) => directory(rootfs),
         (None, None, None) => from_stdin(),
-        _ => Err(Error::usage("only one of --record, --image and --rootfs can be meant")),
+        _ => Err(Error::usage("--record, --image and --rootfs are mutually exclusive")),
     }
 }
 

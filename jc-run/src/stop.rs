@@ -36,14 +36,14 @@ pub fn command() -> Command {
                 .value_name("SECONDS")
                 .value_parser(value_parser!(u32))
                 .default_value("10")
-                .help("Kill what has not ended by then"),
+                .help("Kill after this many seconds"),
         )
         .arg(
             Arg::new("signal")
                 .short('s')
                 .long("signal")
                 .value_name("SIGNAL")
-                .help("Send this one first, instead of the container's stop signal"),
+                .help("Send this signal instead of the container's stop signal"),
         )
         .arg(tools::ids())
 }
@@ -129,9 +129,10 @@ pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> 
     left.iter().try_for_each(Ending::kill)?;
     match await_end(left, Instant::now() + KILLED)?.first() {
         None => Ok(()),
-        Some(still) => {
-            Err(Error::new(format_args!("{}: killed, and has not ended", still.container.state.id)))
-        }
+        Some(still) => Err(Error::new(format_args!(
+            "{}: still running 10 s after SIGKILL",
+            still.container.state.id
+        ))),
     }
 }
 

@@ -45,7 +45,7 @@ impl Terminal {
             false => {
                 let tty = File::options().read(true).write(true).open("/dev/tty");
                 tty.on("open", "/dev/tty")
-                    .map_err(|e| e.hint("-t needs a terminal to show it on"))?
+                    .map_err(|e| e.hint("-t needs a terminal of the caller"))?
                     .into()
             }
         };

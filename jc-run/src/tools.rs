@@ -19,7 +19,7 @@ pub fn command(name: &'static str, about: &'static str, usage: &'static str) -> 
 /// The operand that names containers, at least one.
 pub fn ids() -> Arg {
     let arg = Arg::new("id").value_name("ID").required(true).num_args(1..);
-    arg.help("A container's name, its ID, or the beginning of that")
+    arg.help("A container's name, its ID, or the beginning of exactly one ID")
 }
 
 /// The containers that are named; all must be there.

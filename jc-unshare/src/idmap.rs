@@ -49,7 +49,7 @@ impl Extent {
 pub enum Setgroups {
     /// The kernel's default.
     Allow,
-    /// Needed where an ordinary user maps groups: dropping a group could give access.
+    /// Required where an ordinary user maps groups, since dropping a group could give access
     Deny,
 }
 
@@ -71,7 +71,7 @@ pub struct Wanted {
     /// Map a range of groups: INSIDE:OUTSIDE:COUNT (with -U, repeatable)
     #[arg(long, value_name = "RANGE", value_parser = Extent::parse)]
     map_groups: Vec<Extent>,
-    /// Whether setgroups(2) works in the user namespace (with -U)
+    /// Allow or deny setgroups(2) in the user namespace (with -U)
     #[arg(long, value_name = "WHETHER")]
     setgroups: Option<Setgroups>,
 }
@@ -196,7 +196,7 @@ fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
         .output()
         .on("run", program)
         .map_err(|e| {
-            e.hint("mapping other IDs than one's own needs root, or the package uidmap")
+            e.hint("to map IDs other than the caller's needs root, or the package uidmap")
         })?;
     if output.status.success() {
         return Ok(());

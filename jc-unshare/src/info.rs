@@ -51,7 +51,9 @@ pub fn wait(fd: &OwnedFd) -> Result<()> {
 /// Takes a descriptor that was handed down by number; the program does not get it.
 pub fn take(number: u32, option: &str) -> Result<OwnedFd> {
     if number <= 2 {
-        return Err(Error::usage(format_args!("{option} {number}: that one is the program's")));
+        return Err(Error::usage(format_args!(
+            "{option} {number}: descriptors up to 2 belong to the program"
+        )));
     }
     crate::sys::take_fd(number)
         .map_err(|e| Error::usage(format_args!("{option} {number}: {}", crate::strerror(&e))))

@@ -15,7 +15,9 @@ use crate::{Tool, sys};
 /// has the number is closed. Usage error: the number is that of a standard stream.
 pub fn pipe_as(number: u32) -> Result<(OwnedFd, OwnedFd)> {
     if number <= 2 {
-        return Err(Error::usage(format_args!("--init-fd {number}: that one is the program's")));
+        return Err(Error::usage(format_args!(
+            "--init-fd {number}: descriptors up to 2 belong to the program"
+        )));
     }
     drop(sys::take_fd(number).ok());
     let (mut told, mut tell) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;

@@ -122,7 +122,7 @@ impl Process {
             let path = directory.join(&file);
             let fd = openat(&process, &file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .on("open", &path)
-                .map_err(|e| e.hint("one may look into processes of one's own user, or as root"))?;
+                .map_err(|e| e.hint("only root and the user of the process may inspect it"))?;
             if !is_own(kind, &fd)? {
                 namespaces.push((kind, fd, path));
             }

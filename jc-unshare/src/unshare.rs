@@ -41,7 +41,7 @@ pub struct Args {
     loopback: bool,
     #[command(flatten)]
     clocks: Clocks,
-    /// What the mount namespace and the host see of each other's mounts (with -m)
+    /// Set the propagation of mounts between the mount namespace and the host (with -m)
     #[arg(long, value_name = "HOW")]
     propagation: Option<Propagation>,
     /// Mount a new procfs at DIR (with -m)
@@ -52,16 +52,16 @@ pub struct Args {
     /// Enter the namespaces of a process: PID[:KIND,...], all of them or those named (repeatable)
     #[arg(long = "join", value_name = "PID", value_parser = join::Process::parse)]
     processes: Vec<join::Process>,
-    /// Enter the namespace that a file stands for: KIND=PATH (repeatable)
+    /// Enter the namespace of a file: KIND=PATH (repeatable)
     #[arg(long = "join-ns", value_name = "SPEC", value_parser = join::File::parse)]
     files: Vec<join::File>,
-    /// Make PID 1 a process that only reaps and forwards signals (with -p)
+    /// Make PID 1 a process that only forwards signals and reaps orphans (with -p)
     #[arg(long)]
     init: bool,
-    /// PROG leads to a PID 1 that only reaps and forwards signals, and writes to this descriptor (with -p)
+    /// Give PROG descriptor N, for a PID 1 like that of --init in a later link (with -p)
     #[arg(long, value_name = "N", conflicts_with = "init")]
     init_fd: Option<u32>,
-    /// What PROG gets when jc-unshare dies, in place of KILL (where it forks: -p, --join)
+    /// Send PROG this signal when jc-unshare dies, instead of KILL (with -p or --join)
     #[arg(long, value_name = "SIGNAL", value_parser = signal)]
     kill_child: Option<Signal>,
     /// Write the child's PID and namespaces to this descriptor, as JSON
@@ -70,7 +70,7 @@ pub struct Args {
     /// Wait until this descriptor can be read before running PROG
     #[arg(long, value_name = "N")]
     block_fd: Option<u32>,
-    /// Write to this descriptor how PROG has ended, as JSON (where it forks)
+    /// Write the exit code or signal of PROG to this descriptor, as JSON (with -p or --join)
     #[arg(long, value_name = "N")]
     exit_fd: Option<u32>,
     /// The program and its arguments

@@ -77,7 +77,7 @@ fn who_was_killed_for_want_of_memory_is_told() {
         let (ran, bill) = billed(s, &["-m", "64M"], script);
         let limit = 64 << 20;
         let told =
-            format!("{TOOL}: killed for want of memory: the limit is {limit} bytes, the peak was ");
+            format!("{TOOL}: out of memory: killed at the limit of {limit} bytes, the peak was ");
         assert!(ran.code(137).err().starts_with(&told), "{told}");
         assert_eq!(bill["oom_kills"], 1, "{bill}");
         // The limit holds to the page.

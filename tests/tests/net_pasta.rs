@@ -81,8 +81,8 @@ fn who_it_is_not_for() {
     sandbox(|s| {
         let lab = Lab::new();
         let ran = s.jc(TOOL).args(["--network", "pasta", "--", "echo", "ran"]).run().code(125);
-        assert!(ran.err().contains("hint: --network bridge is"), "{ran}");
-        ran.fails_as(TOOL, "not for root of the host");
+        assert!(ran.err().contains("hint: use --network bridge"), "{ran}");
+        ran.fails_as(TOOL, "not available to root of the host");
         let ran = user(s, "jc-net -- echo ran").run().code(125).stdout("");
         assert!(ran.err().contains("hint: ") && ran.err().contains("jc-unshare -U -r"), "{ran}");
         let tool = s.bin(TOOL).display().to_string();

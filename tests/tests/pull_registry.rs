@@ -170,9 +170,7 @@ fn a_real_registry_lets_nobody_in_who_may_not() {
             let place = format!("{directory}/{host}");
             s.sh(&format!("mkdir -p {place} && cp certs/client/* {place}")).run().code(0);
             let ran = pull(&[]).run().code(1);
-            assert!(
-                ran.err().contains("hint: the image does not exist, or may not be had anonymously")
-            );
+            assert!(ran.err().contains("hint: the image does not exist, or needs a login"));
             ran.fails_as(TOOL, "401 Unauthorized");
             pull(&login).input("wrong\n").run().code(1).fails_as(TOOL, "401 Unauthorized");
             let ran = pull(&login).input("wonder\n").run();

@@ -83,7 +83,7 @@ fn a_device_is_shown_where_it_is_asked_for() {
         in_layer(s, &["--device", "/srv/plain"], ":")
             .run()
             .code(125)
-            .stderr("jc-rootfs: device /srv/plain: is none\n");
+            .stderr("jc-rootfs: device /srv/plain: not a device file\n");
         in_layer(s, &["--device", "/dev/none"], ":")
             .run()
             .code(125)

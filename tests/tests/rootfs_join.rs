@@ -135,7 +135,7 @@ fn a_payload_starts_clean() {
         assert!(trace.starts_with("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) = "), "{trace}");
         // The same way around, with a file as a working directory, or one that is not below the root.
         let ran = in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run();
-        let hint = "\njc-rootfs: hint: a link of procfs leads to where no path does\n";
+        let hint = "\njc-rootfs: hint: a magic link of procfs leads outside of all paths\n";
         assert!(ran.err().ends_with(hint), "{ran}");
         ran.code(125).fails_as("jc-rootfs", "open /proc/self/cwd: ");
         in_layer(s, &["-w", "/etc/passwd"], ":")

@@ -69,7 +69,7 @@ fn capabilities_are_the_same_in_all_sets() {
         poor("--cap-drop=ALL").code(125).fails_as("jc-rootfs", "Operation not permitted");
         poor("--cap-add=NET_RAW")
             .code(125)
-            .fails_as("jc-rootfs", "capability NET_RAW: this has it not");
+            .fails_as("jc-rootfs", "capability NET_RAW: not held by this process");
     });
 }
 

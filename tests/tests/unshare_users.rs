@@ -242,7 +242,7 @@ fn missing_capabilities() {
         let ran = s.jc(TOOL).args(["-U", "--", TOOL, "-U", "true"]).run();
         says(ran, "Operation not permitted", "the caller itself is not mapped");
         let ran = ann(s, &[TOOL, "--join", "1", "true"]).run();
-        says(ran, "open /proc/1/ns/", "one's own user, or as root");
+        says(ran, "open /proc/1/ns/", "only root and the user of the process may inspect it");
         let ran = ann(s, &[TOOL, "--join-ns", "uts=/proc/self/ns/uts", "true"]).run();
         ran.code(0);
     });

@@ -48,10 +48,10 @@ pub fn refusal(
     let error = failed(method, &url, why);
     let error = match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if known => {
-            error.hint("the image does not exist, or this login may not have it")
+            error.hint("the image does not exist, or this login has no access to it")
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            error.hint("the image does not exist, or may not be had anonymously: see --authfile")
+            error.hint("the image does not exist, or needs a login: see --authfile")
         }
         StatusCode::NOT_FOUND => error.hint("no such image or tag"),
         StatusCode::TOO_MANY_REQUESTS => {

@@ -139,7 +139,7 @@ fn a_password_is_read_from_stdin_and_goes_to_the_named_registry_only() {
     assert!(mirror.take_seen().iter().all(|r| r.authorization.is_none()));
     let wrong = run(&[&login[..], &[&name]].concat(), "wrong\n");
     assert!(failure(&wrong, 1).contains("401 Unauthorized"));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("this login may not have it"));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("this login has no access to it"));
     assert_eq!(
         failure(&run(&[&login[..], &[&name]].concat(), ""), 2),
         "jc-pull: no password on stdin"

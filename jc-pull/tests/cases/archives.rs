@@ -118,7 +118,7 @@ fn what_docker_saved_is_pulled() {
     }
     assert_eq!(
         store.fail(2, &["oci-archive:-", "docker-archive:-"]),
-        "jc-pull: stdin can be one thing only"
+        "jc-pull: only one of the images and the password can be read from stdin"
     );
 }
 
