@@ -15,12 +15,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
     move_mount, open_tree,
 };
-use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setpriority_process,
+    setrlimit, umask,
+};
 
 use crate::command::Cmd;
 use crate::leaks::{Snapshot, running};
@@ -43,6 +46,11 @@ const FAILED: i32 = 95;
 
 /// The test's own directory, empty, on a tmpfs.
 const SCRATCH: &str = "/srv";
+
+/// The programs under test, mounted where every user can reach them: their own directory may lie below one
+/// that only root can enter.
+const PROGRAMS: &str = "/mnt";
+const BIN: &str = "/mnt/bin";
 
 /// Directories that are empty and private inside: what is left in them is the test's.
 const WATCHED: [&str; 3] = ["/tmp", "/run", "/var/tmp"];
@@ -132,9 +140,14 @@ fn run_inside(test: &str, timeout: Duration) -> (ExitStatus, String) {
         let _: Result<(), _> = sender.send(read.unwrap());
     });
     nix::sched::unshare(namespaces).unwrap();
-    let mut child = Command::new(env::current_exe().unwrap())
+    // A caller may ignore signals: a shell does for a job in the background, and nohup(1).
+    let mut child = Command::new("env")
+        .arg("--default-signal")
+        .arg(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
+        .env("TERM", "xterm")
+        .env_remove("LANG")
         // The place and the words say it all.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
@@ -158,17 +171,16 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
     // An interrupted test run must not leave this behind; as PID 1 it would not hear of SIGINT.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     assert_eq!(std::process::id(), 1, "not in a pid namespace of its own");
-    let bin = bin_dir().canonicalize().unwrap();
+    reset_attributes();
     private_directories(&[
         workspace_dir().canonicalize().unwrap(),
         target_dir(3).canonicalize().unwrap(),
-        bin.clone(),
     ]);
     nix::unistd::sethostname(HOSTNAME).unwrap();
     env::set_current_dir(SCRATCH).unwrap();
     Cmd::new("ip").args(["link", "set", "lo", "up"]).run().code(0);
 
-    let sandbox = Sandbox { bin };
+    let sandbox = Sandbox { bin: BIN.into() };
     let before = Snapshot::take();
     // Caught here: libtest would take the panic that a test expects of its sandbox for a success.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -186,11 +198,24 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
     std::process::exit(if outcome.is_ok() { PASSED } else { FAILED })
 }
 
+/// Gives this process the attributes that tests expect, whatever the caller has: priority, umask, and the
+/// usual soft limit of descriptors.
+fn reset_attributes() {
+    const DESCRIPTORS: u64 = 1024;
+    setpriority_process(None, 0).unwrap();
+    umask(Mode::from_raw_mode(0o022));
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).unwrap();
+}
+
 /// Empty tmpfses in place of the directories that a test uses or watches; what it needs of those
 /// that lie below one stays visible.
 fn private_directories(keep: &[PathBuf]) {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("proc", "/proc", "proc", MountFlags::empty(), None).unwrap();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let programs = open_tree(CWD, bin_dir(), flags).unwrap();
     let masked: Vec<&str> = WATCHED.into_iter().chain([SCRATCH]).collect();
     let kept: Vec<(&PathBuf, OwnedFd)> = keep
         .iter()
@@ -204,6 +229,9 @@ fn private_directories(keep: &[PathBuf]) {
         // Devices work on it: a test of nodev must not pass because of that.
         mount("tmpfs", dir, "tmpfs", MountFlags::empty(), Some(c"mode=1777")).unwrap();
     }
+    mount("tmpfs", PROGRAMS, "tmpfs", MountFlags::NODEV, Some(c"mode=755")).unwrap();
+    fs::create_dir(BIN).unwrap();
+    move_mount(programs, "", CWD, BIN, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
     // Where skopeo remembers what it has seen, for all users of the host.
     if Path::new(CONTAINERS).exists() {
         mount("tmpfs", CONTAINERS, "tmpfs", MountFlags::NODEV, None).unwrap();
