@@ -162,7 +162,7 @@ pub fn remove_bridge(host: &Host, name: &str) -> Result<()> {
         return Err(Error::new(format_args!("remove {name}: not a bridge that jc-net has made")));
     }
     if let Some(port) = clear(&host.route, &links, bridge)? {
-        let message = format!("remove {name}: {} is plugged in", port.name);
+        let message = format!("remove {name}: {} is connected to it", port.name);
         return Err(Error::new(message).hint("jc-net --list shows the containers"));
     }
     bridge::remove(host, bridge)

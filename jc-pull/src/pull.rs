@@ -362,7 +362,7 @@ impl Batch<'_> {
         if self.options.policy == Policy::Never {
             let digest = &layer.blob.digest;
             return Err(Error::new(format_args!("layer {digest} is not in the store"))
-                .hint("--policy missing fetches it"));
+                .hint("jc-pull --policy missing, or jc-run --pull missing, fetches it"));
         }
         Ok(())
     }

@@ -86,7 +86,8 @@ pub fn resolve(
 }
 
 fn not_here(what: &str) -> Error {
-    Error::new(format_args!("{what} is not in the store")).hint("--policy missing fetches it")
+    Error::new(format_args!("{what} is not in the store"))
+        .hint("jc-pull --policy missing, or jc-run --pull missing, fetches it")
 }
 
 struct Resolver<'a> {

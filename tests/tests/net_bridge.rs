@@ -229,7 +229,7 @@ fn addresses_that_are_asked_for() {
             let ran = s.jc(TOOL).args(options).args(["--", "echo", "ran"]).run();
             ran.code(125).stdout("").fails_as(TOOL, why);
         }
-        s.jc(TOOL).args(["--rm-bridge", "b0"]).run().code(125).fails_as(TOOL, "is plugged in");
+        s.jc(TOOL).args(["--rm-bridge", "b0"]).run().code(125).fails_as(TOOL, "is connected to it");
         drop(net);
         end(a);
         all_end(s);
