@@ -18,12 +18,12 @@ use crate::copy;
 use crate::environment::Environment;
 use crate::fscontext::clone_mount;
 use crate::payload::{self, Host, Place};
-use crate::proc::is_procfs;
 use crate::program::{read_only_self, strings};
 use crate::resolve::Missing;
 use crate::root::open_dir;
 use crate::sys;
 use crate::{Args, TOOL};
+use jc_unshare::procfs::is_procfs;
 
 /// Enters the container of a process and starts the program there. If that is another PID namespace, the
 /// program begins as a [`copy`].

@@ -10,11 +10,11 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open, openat};
 use crate::Args;
 use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{attach, clone_fd, new_mount, restrict_tree};
-use crate::proc::is_procfs;
 use crate::resolve::{Missing, resolve};
 use crate::spec::{Proc, Sys};
 use crate::sys::attr;
 use crate::sysfs::is_sysfs;
+use jc_unshare::procfs::is_procfs;
 
 /// What `--mask` names.
 #[derive(Clone, Debug, Eq, PartialEq)]

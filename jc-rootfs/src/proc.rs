@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::procfs::is_procfs;
+use jc_unshare::{Error, Result};
 use nix::libc;
-use rustix::fs::{PROC_SUPER_MAGIC, fstat, fstatfs};
 
 use crate::dev::NOTHING_RUNS;
 use crate::fscontext::{attach, clone_tree, new_mount, restrict_tree};
@@ -57,12 +57,4 @@ fn present() -> Result<OwnedFd> {
     }
     restrict_tree(proc.as_fd(), NOTHING_RUNS, path)?;
     Ok(proc)
-}
-
-/// Whether the descriptor holds the root of a procfs, and not what somebody put in its place.
-pub fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool> {
-    /// PROC_ROOT_INO of Linux' proc_fs.h
-    const ROOT: u64 = 1;
-    let kind = fstatfs(fd).on("fstatfs", "/proc")?.f_type;
-    Ok(kind == PROC_SUPER_MAGIC && fstat(fd).on("stat", "/proc")?.st_ino == ROOT)
 }

@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::proc::is_procfs;
+use jc_unshare::procfs::is_procfs;
 
 /// What to do about a path that is not there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

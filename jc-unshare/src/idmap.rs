@@ -7,6 +7,7 @@ use nix::unistd::{getegid, geteuid};
 
 use crate::error::{Absent, Context, Error, Result};
 use crate::hints::capable;
+use crate::procfs;
 
 /// A line of `/proc/PID/uid_map` or `gid_map`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -137,21 +138,21 @@ impl Maps {
     /// Writes the maps of the namespace that this process has just entered.
     pub fn write_own(&self) -> Result<()> {
         if !self.groups.is_empty() || self.setgroups == Some(Setgroups::Deny) {
-            write("/proc/self/setgroups", "deny")?;
+            procfs::write("self/setgroups", "deny")?;
         }
-        write_map("/proc/self/uid_map", &self.users)?;
-        write_map("/proc/self/gid_map", &self.groups)
+        write_map("self/uid_map", &self.users)?;
+        write_map("self/gid_map", &self.groups)
     }
 
     /// Writes the maps of the namespace that the process which /proc shows as `pid` has entered, from
     /// outside: directly where this process may, else through the set-user-ID programs of shadow-utils.
     pub fn write_for(&self, pid: u32) -> Result<()> {
         if self.setgroups == Some(Setgroups::Deny) {
-            write(&format!("/proc/{pid}/setgroups"), "deny")?;
+            procfs::write(&format!("{pid}/setgroups"), "deny")?;
         }
         if capable(CAP_SETUID) && capable(CAP_SETGID) {
-            write_map(&format!("/proc/{pid}/uid_map"), &self.users)?;
-            return write_map(&format!("/proc/{pid}/gid_map"), &self.groups);
+            write_map(&format!("{pid}/uid_map"), &self.users)?;
+            return write_map(&format!("{pid}/gid_map"), &self.groups);
         }
         run_mapper("newuidmap", pid, &self.users)?;
         run_mapper("newgidmap", pid, &self.groups)
@@ -177,11 +178,7 @@ fn write_map(path: &str, extents: &[Extent]) -> Result<()> {
         return Ok(());
     }
     let lines: String = extents.iter().map(|extent| extent.line()).collect();
-    write(path, &lines)
-}
-
-fn write(path: &str, text: &str) -> Result<()> {
-    fs::write(path, text).on("write", path)
+    procfs::write(path, &lines)
 }
 
 /// newuidmap(1), newgidmap(1)

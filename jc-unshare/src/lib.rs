@@ -29,6 +29,8 @@ pub mod private_dir;
 #[cfg(target_os = "linux")]
 pub mod process;
 #[cfg(target_os = "linux")]
+pub mod procfs;
+#[cfg(target_os = "linux")]
 pub mod program;
 #[cfg(feature = "record")]
 pub mod record;

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,6 +11,7 @@ use nix::libc;
 
 use crate::error::{Context, Result};
 use crate::hints::advise;
+use crate::procfs;
 use crate::program::Step;
 use crate::sys::vfork::Call;
 use crate::sys::{self, clone};
@@ -170,8 +171,7 @@ pub fn enter_time(clocks: Clocks) -> Result<()> {
         }
     }
     if !offsets.is_empty() {
-        let path = "/proc/self/timens_offsets";
-        fs::write(path, offsets).on("write", path)?;
+        procfs::write("self/timens_offsets", &offsets)?;
     }
     let path = "/proc/self/ns/time_for_children";
     let namespace = File::open(path).on("open", path)?;

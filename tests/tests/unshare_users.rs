@@ -247,3 +247,22 @@ fn missing_capabilities() {
         ran.code(0);
     });
 }
+
+/// CVE-2025-52881: text for a file of procfs went to a file that was mounted over it.
+#[test]
+fn maps_go_to_procfs_and_nowhere_else() {
+    sandbox(|s| {
+        fs::write(s.path("other"), "unchanged").unwrap();
+        for (place, mount, error) in [
+            ("/proc/$$/uid_map", "--bind other", "write /proc/self/uid_map: "),
+            ("/proc/$$/setgroups", "--bind other", "write /proc/self/setgroups: "),
+            ("/proc/$$", "-t tmpfs none", "write /proc/self/setgroups: "),
+            ("/proc", "-t tmpfs none", "open /proc: is not a procfs"),
+        ] {
+            let script = format!("mount {mount} {place}; exec jc-unshare -U --map-root -- true");
+            let ran = s.cmd("unshare").args(["-m", "sh", "-c", &script]).run();
+            ran.code(125).fails_as(TOOL, error);
+            assert_eq!(fs::read_to_string(s.path("other")).unwrap(), "unchanged", "{place}");
+        }
+    });
+}
