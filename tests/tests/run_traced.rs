@@ -9,6 +9,9 @@ use jc_tests::roots::busybox_root;
 use jc_tests::{Running, Sandbox, sandbox, sandbox_for, workspace_dir};
 use rustix::process::Signal;
 
+mod rootfs_support;
+use rootfs_support::Ann;
+
 /// How many programs a test starts under attack; `JC_TESTS_STARTS` sets another number.
 fn starts() -> usize {
     std::env::var("JC_TESTS_STARTS").ok().and_then(|word| word.parse().ok()).unwrap_or(100)
@@ -105,6 +108,26 @@ fn an_init_has_nothing_that_the_payload_lacks() {
     });
 }
 
+/// CVE-2026-41163: a payload without root, which has the same user as the links that it sees.
+#[test]
+fn a_payload_never_traces_the_links_of_its_user() {
+    sandbox_for(LIMIT, |s| {
+        let ann = Ann::new(s, false);
+        attackers_root(s);
+        s.sh("cp -a root ann/root && chown -R 4321:4321 ann").run().code(0);
+        // In the PID namespace of the links, and with all capabilities in a user namespace.
+        let line = "exec jc-unshare -U --map-root -- jc-unshare -uiC -- jc-rootfs root --";
+        let attacker = ann.sh(&format!("{line} attack /srv/precious")).timeout(LIMIT);
+        let mut attacker = attacker.spawn();
+        attacker.wait_for("ready");
+        let run = "jc-run --network none --rootfs root -- true";
+        let many = format!("for i in $(seq {}); do {run} || exit; done", starts());
+        ann.sh(&many).timeout(LIMIT).run().code(0).stderr("");
+        attacker.signal(Signal::TERM);
+        attacker.wait().killed_by(Signal::TERM).stdout("ready\n");
+    });
+}
+
 /// A process that is stopped for ever, and which its tracer would have to reap. PID 1 of the test reaps orphans,
 /// as on every system.
 #[test]
@@ -162,6 +185,23 @@ fn a_payload_of_default_capabilities_never_traces_jc_exec() {
             let attacker = attack(s, "");
             let many = format!("{{ {line}; }} 2>/dev/null; jc-exec A true");
             assert_eq!(results(s, attacker, &many), ["traces a program"], "{line}");
+        }
+    });
+}
+
+/// CVE-2025-46416: abstract sockets have no file, and so no permissions.
+#[test]
+fn abstract_sockets_are_those_of_the_network_namespace() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let name = rustix::net::SocketAddrUnix::new_abstract_name(b"jc-of-the-host").unwrap();
+        let kinds = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+        let socket = rustix::net::socket(kinds.0, kinds.1, None).unwrap();
+        rustix::net::bind(&socket, &name).unwrap();
+        for (network, count) in [("none", "0\n"), ("bridge", "0\n"), ("host", "1\n")] {
+            let line = format!("jc-run --network {network} --rootfs root -- sh -c");
+            let line = format!("{line} 'grep -c jc-of-the-host /proc/net/unix; true'");
+            s.sh(&line).run().code(0).stdout(count);
         }
     });
 }
