@@ -6,10 +6,8 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nix::libc;
+use nix::libc::{self, sock_filter, sock_fprog};
 use rustix::process::Pid;
-
-use crate::seccomp::Instruction;
 
 /// Attributes of a mount, as mount_setattr(2) and fsmount(2) take them.
 pub mod attr {
@@ -92,19 +90,12 @@ fn close_each_on_exec(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// seccomp(2) with SECCOMP_SET_MODE_FILTER: this thread, the only one, makes no system call from now on
-/// that the program refuses.
-pub fn seccomp_filter(program: &[Instruction], flags: u64) -> io::Result<()> {
-    /// `struct sock_fprog`
-    #[repr(C)]
-    struct Program {
-        length: libc::c_ushort,
-        instructions: *const Instruction,
-    }
-    let length = program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let program = Program { length, instructions: program.as_ptr() };
-    // SAFETY: the program and its instructions, which are laid out as `struct sock_filter`, outlive
-    // the call, and the kernel reads only as many as it is told.
+/// seccomp(2) with SECCOMP_SET_MODE_FILTER: the program decides about each later system call of this thread,
+/// the only one.
+pub fn seccomp_filter(program: &[sock_filter], flags: u64) -> io::Result<()> {
+    let len = program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let program = sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the program outlives the call. The kernel reads `len` instructions and writes none.
     check(unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
     })

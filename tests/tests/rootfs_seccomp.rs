@@ -16,10 +16,11 @@ fn probe(s: &Sandbox) {
     s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/probe"]).arg(source).run().code(0);
 }
 
-/// The default profile in the OCI's words, for a payload without capabilities.
-fn profile() -> Value {
+/// The default profile in the OCI's words, with the calls that the payload's capabilities allow.
+fn profile(allowed: &[&str]) -> Value {
     let table =
-        fs::read_to_string(workspace_dir().join("jc-rootfs/src/seccomp/default.tbl")).unwrap();
+        fs::read_to_string(workspace_dir().join("jc-rootfs/src/seccomp/compiler/default.tbl"))
+            .unwrap();
     let names: Vec<&str> =
         table.lines().filter(|l| !l.starts_with('#')).flat_map(str::split_whitespace).collect();
     let allow = |names: &[&str], args: Value| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});
@@ -29,6 +30,7 @@ fn profile() -> Value {
         json!({"names": ["socketcall"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}),
         allow(&names, json!([])),
         allow(&["arch_prctl", "modify_ldt"], json!([])),
+        allow(allowed, json!([])),
         allow(&["clone"], first("SCMP_CMP_MASKED_EQ", 0x7E02_0000)),
         json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}),
         allow(&["socket"], first("SCMP_CMP_LT", 12)),
@@ -88,36 +90,44 @@ fn the_default_profile_does_what_runc_does_with_it() {
         }
         root(s, "root");
         probe(s);
-        let (profile, calls) = (profile(), calls());
-        fs::write(s.path("profile"), profile.to_string()).unwrap();
+        let calls = calls();
         fs::write(s.path("root/calls"), &calls).unwrap();
-        let script = "probe </calls";
-        // Without capabilities, as none of the calls is to do anything.
-        let filter = format!(
-            ".process.capabilities = {{}} | .process.noNewPrivileges = true | .process.rlimits = [] |
-             .linux.seccomp = {profile} | .linux.namespaces += [{{type: \"cgroup\"}}]"
-        );
-        let theirs = by_runtime(s, "runc", &filter, script).run().code(0).out();
-        assert_eq!(theirs.lines().count(), calls.lines().count());
-        assert!(theirs.contains("x86_64 41 40 99 0: Operation not permitted"), "{theirs}");
-        assert!(theirs.contains("x86_64 41 1 99 0: Invalid argument"), "{theirs}");
-        let ours = |profile: &str| {
-            s.jc("jc-unshare")
-                .args(["-puiCn", "--", "jc-rootfs", "--seccomp", profile, "--cap-drop", "ALL"])
-                .args(["--no-new-privs", "--mask", "default", "root", "--", "sh", "-c", script])
-                .run()
-                .code(0)
-                .out()
-        };
-        for profile in ["default", "profile"] {
-            let differences = differences(&ours(profile), &theirs);
-            assert!(
-                differences.is_empty(),
-                "{profile}, ours and theirs:\n{}",
-                differences.join("\n")
-            );
-        }
+        // The filter for CAP_SYS_CHROOT, a default capability of jc-run, is compiled with the program.
+        compare(s, &calls, &profile(&["read"]), &["--cap-drop", "ALL"]);
+        let chroot = ["--cap-drop", "ALL", "--cap-add", "SYS_CHROOT"];
+        compare(s, &calls, &profile(&["chroot"]), &chroot);
     });
+}
+
+/// Compares the results of the calls under runc with those under jc-rootfs and these capabilities.
+fn compare(s: &Sandbox, calls: &str, profile: &Value, capabilities: &[&str]) {
+    fs::write(s.path("profile"), profile.to_string()).unwrap();
+    let script = "probe </calls";
+    // Without capabilities, as none of the calls is to do anything.
+    let filter = format!(
+        ".process.capabilities = {{}} | .process.noNewPrivileges = true | .process.rlimits = [] |
+         .linux.seccomp = {profile} | .linux.namespaces += [{{type: \"cgroup\"}}]"
+    );
+    let theirs = by_runtime(s, "runc", &filter, script).run().code(0).out();
+    assert_eq!(theirs.lines().count(), calls.lines().count());
+    assert!(theirs.contains("x86_64 41 40 99 0: Operation not permitted"), "{theirs}");
+    assert!(theirs.contains("x86_64 41 1 99 0: Invalid argument"), "{theirs}");
+    for profile in ["default", "profile"] {
+        let ours = s
+            .jc("jc-unshare")
+            .args(["-puiCn", "--", "jc-rootfs", "--seccomp", profile])
+            .args(capabilities)
+            .args(["--no-new-privs", "--mask", "default", "root", "--", "sh", "-c", script])
+            .run()
+            .code(0)
+            .out();
+        let differences = differences(&ours, &theirs);
+        assert!(
+            differences.is_empty(),
+            "{profile}, {capabilities:?}, ours and theirs:\n{}",
+            differences.join("\n")
+        );
+    }
 }
 
 /// The numbers of the x86 call socketcall(2), its operation SYS_SOCKET, and two address families.

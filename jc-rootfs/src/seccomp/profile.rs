@@ -1,12 +1,13 @@
-//! Profiles in JSON, as Docker has them, which is what the OCI has (runtime-spec config-linux.md,
-//! "Seccomp") and choices by capability, architecture and kernel besides.
+//! Profiles in Docker's JSON: the format of the OCI (runtime-spec config-linux.md, "Seccomp") with rules
+//! that depend on capability, architecture and kernel.
 
 use jc_unshare::{Error, Result};
 use serde::Deserialize;
 
-use super::abi::Abi;
-use super::rules::{Action, Condition, Operator, Rule, Rules};
-use super::syscalls::Index;
+use super::built::TABLE;
+use super::compiler::abi::Abi;
+use super::compiler::rules::{Action, Condition, Operator, Rule, Rules};
+use super::compiler::syscalls::find;
 use crate::caps;
 
 #[derive(Deserialize)]
@@ -14,7 +15,7 @@ use crate::caps;
 struct File {
     default_action: String,
     default_errno_ret: Option<u16>,
-    /// The number's name, beside the number.
+    /// The name of the number, which has no effect.
     default_errno: Option<String>,
     #[serde(default)]
     architectures: Option<Vec<String>>,
@@ -70,39 +71,28 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
-/// What a profile's choices depend on.
+/// The machine on which the rules of a profile apply or not.
 pub struct Machine {
-    /// The capabilities that the payload may have, a bit each.
+    /// The capabilities of the payload, a bit each.
     pub capabilities: u64,
     /// Version and patch level of the kernel.
     pub kernel: (u32, u32),
 }
 
-/// A profile, its choices made.
+/// A profile for one machine.
 #[derive(Debug)]
 pub struct Profile {
-    abis: Vec<Abi>,
-    default: Action,
-    rules: Vec<Owned>,
-    /// For seccomp(2).
+    /// The rules that apply on the machine.
+    pub rules: Rules<'static>,
+    /// The flags for seccomp(2).
     pub flags: u64,
 }
 
-#[derive(Debug)]
-struct Owned {
-    calls: Vec<Index>,
-    action: Action,
-    conditions: Vec<Condition>,
-}
-
-impl Owned {
-    fn as_rule(&self) -> Rule<'_> {
-        Rule { calls: &self.calls, action: self.action, conditions: &self.conditions }
-    }
-}
-
 impl Profile {
-    /// Reads a profile. What it asks for and cannot be had is an error.
+    /// Reads a profile.
+    ///
+    /// # Errors
+    /// The text is no profile, or a part of the profile is not supported.
     pub fn parse(text: &[u8], machine: &Machine) -> Result<Self> {
         let file: File = serde_json::from_slice(text).map_err(Error::new)?;
         require_number(file.default_errno.as_ref(), file.default_errno_ret)?;
@@ -116,22 +106,13 @@ impl Profile {
                 entry.rules(default, &mut rules)?;
             }
         }
-        Ok(Self { abis: file.abis()?, default, rules, flags: file.flags()? })
-    }
-
-    /// The same for the compiler.
-    pub fn rules(&self) -> Rules<'_> {
-        Rules {
-            abis: &self.abis,
-            foreign: Action::KILL_PROCESS,
-            default: self.default,
-            rules: self.rules.iter().map(Owned::as_rule).collect(),
-        }
+        let rules = Rules { abis: file.abis()?, foreign: Action::KILL_PROCESS, default, rules };
+        Ok(Self { rules, flags: file.flags()? })
     }
 }
 
 impl File {
-    /// The ABIs that it lets in: those it names, those that go with the native one, or only that.
+    /// The ABIs that the profile names or that its map lists for the native ABI, and the native ABI.
     fn abis(&self) -> Result<Vec<Abi>> {
         let native = Abi::native();
         let named = self.architectures.as_deref().unwrap_or_default();
@@ -144,7 +125,7 @@ impl File {
             let subs = entry.sub_architectures.as_deref().unwrap_or_default();
             abis.extend(subs.iter().filter_map(|name| Abi::by_name(name)));
         }
-        // A program of this machine could not even begin without its own.
+        // Without the native ABI the payload could not make its first call.
         abis.push(native);
         let mut unique = Vec::new();
         abis.into_iter().for_each(|abi| {
@@ -182,7 +163,7 @@ impl Entry {
             && excludes.kernel()?.is_none_or(|least| machine.kernel < least))
     }
 
-    fn rules(&self, default: Action, rules: &mut Vec<Owned>) -> Result<()> {
+    fn rules(&self, default: Action, rules: &mut Vec<Rule<'static>>) -> Result<()> {
         require_number(self.errno.as_ref(), self.errno_ret)?;
         let action = action(&self.action, self.errno_ret)?;
         let names = match (&self.name, &self.names) {
@@ -192,10 +173,10 @@ impl Entry {
         };
         let mut calls = Vec::with_capacity(names.len());
         for name in names {
-            match Index::find(name) {
-                Some(index) => calls.push(index),
-                // Other machines have it, or nobody. Where everything is allowed, that could be a
-                // call of a later kernel, which would stay allowed.
+            match find(&TABLE, name) {
+                Some(call) => calls.push(call),
+                // Another machine or a later kernel may have the call. A later kernel would allow the call
+                // by the default action.
                 None if default.is_permissive() => {
                     return Err(Error::new(format_args!("unknown system call {name}")));
                 }
@@ -209,11 +190,11 @@ impl Entry {
             conditions.iter().filter(|other| other.argument == c.argument).count() > 1
         };
         if conditions.iter().any(twice) {
-            // As runc and crun have it: with an argument that occurs twice, one condition is enough.
-            let each = |c: &Condition| Owned { calls: calls.clone(), action, conditions: vec![*c] };
+            // As in runc and crun, one condition is enough if an argument occurs twice.
+            let each = |c: &Condition| Rule { calls: calls.clone(), action, conditions: vec![*c] };
             rules.extend(conditions.iter().map(each));
         } else {
-            rules.push(Owned { calls, action, conditions });
+            rules.push(Rule { calls, action, conditions });
         }
         Ok(())
     }
@@ -247,7 +228,7 @@ impl Filter {
     }
 }
 
-/// The first two numbers of a kernel's release, as uname(2) has it.
+/// The first two numbers of a kernel release (uname(2)).
 pub fn kernel(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -275,7 +256,7 @@ fn action(name: &str, errno: Option<u16>) -> Result<Action> {
     })
 }
 
-/// An errno by name is for people; without the number it would be passed over.
+/// Refuses the name of an errno without its number: the name alone has no effect.
 fn require_number(name: Option<&String>, number: Option<u16>) -> Result<()> {
     match (name, number) {
         (Some(name), None) => Err(Error::new(format_args!("errno {name:?} without its number"))),
@@ -285,8 +266,8 @@ fn require_number(name: Option<&String>, number: Option<u16>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bpf::run;
-    use super::super::compile::compile;
+    use super::super::compiler::bpf::run;
+    use super::super::compiler::compile::compile;
     use super::*;
 
     const KERNEL: (u32, u32) = (6, 1);
@@ -296,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_are_made() {
+    fn a_rule_applies_by_capability_architecture_and_kernel() {
         let (native, sys_admin) = (Abi::native(), 1 << 21);
         for (choice, capabilities, applies) in [
             ("", 0, true),
@@ -319,15 +300,15 @@ mod tests {
                     {{"names":["read","s390_runtime_instr"],"action":"SCMP_ACT_ALLOW"{choice}}}]}}"#
             );
             let profile = parse(&json, capabilities).unwrap();
-            let program = compile(&profile.rules()).unwrap();
-            let number = Index::find("read").unwrap().number(native).unwrap();
+            let program = compile(&profile.rules);
+            let number = find(&TABLE, "read").unwrap().number(native).unwrap();
             let found = Action(run(&program, number, native.audit_arch(), [0; 6]));
             assert_eq!(found == Action::ALLOW, applies, "{choice}");
         }
     }
 
     #[test]
-    fn actions_operators_and_names() {
+    fn an_unknown_action_operator_name_or_flag_is_an_error() {
         let actions = [
             ("SCMP_ACT_KILL", 0),
             ("SCMP_ACT_KILL_THREAD", 0),
@@ -387,9 +368,9 @@ mod tests {
             {"names":["read"],"action":"SCMP_ACT_ALLOW","args":[
                 {"index":0,"value":1,"op":"SCMP_CMP_EQ"},{"index":0,"value":7,"op":"SCMP_CMP_EQ"}]}]}"#;
         let profile = parse(json, 0).unwrap();
-        let program = compile(&profile.rules()).unwrap();
+        let program = compile(&profile.rules);
         let native = Abi::native();
-        let number = Index::find("read").unwrap().number(native).unwrap();
+        let number = find(&TABLE, "read").unwrap().number(native).unwrap();
         for (value, expected) in [(1, Action::ALLOW), (7, Action::ALLOW), (2, Action::errno(9))] {
             let found = run(&program, number, native.audit_arch(), [value, 0, 0, 0, 0, 0]);
             assert_eq!(Action(found), expected);
@@ -397,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn kernels() {
+    fn a_kernel_release_begins_with_two_numbers() {
         assert_eq!(kernel("6.1.0-25-amd64"), Some((6, 1)));
         assert_eq!(kernel("4.8"), Some((4, 8)));
         assert_eq!(kernel("6"), None);

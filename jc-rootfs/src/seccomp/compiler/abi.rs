@@ -1,16 +1,16 @@
-//! The ways in which programs of this machine can call the kernel.
+//! System call ABIs.
 
-/// How many there are.
+/// How many ABIs there are.
 pub const ABIS: usize = 5;
 
-/// A system call ABI; its number is a column of the table of system calls.
+/// A system call ABI. Its number is a column of the table of system calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Abi {
     /// 64-bit programs of x86_64.
     X86_64,
     /// 32-bit programs of x86.
     X86,
-    /// Programs of x86_64 with 32-bit pointers, told apart by a bit of the number.
+    /// Programs of x86_64 with 32-bit pointers. Their numbers have [`X32_BIT`].
     X32,
     /// 64-bit programs of ARM.
     Aarch64,
@@ -19,12 +19,12 @@ pub enum Abi {
 }
 
 impl Abi {
-    /// That of this program.
+    /// The ABI of this program.
     pub const fn native() -> Self {
         if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 }
     }
 
-    /// By the name that libseccomp's constants have; nothing for those of other machines.
+    /// The ABI that a constant of libseccomp names. `None` for an ABI of other machines.
     pub fn by_name(name: &str) -> Option<Self> {
         Some(match name {
             "SCMP_ARCH_X86_64" => Self::X86_64,
@@ -36,12 +36,12 @@ impl Abi {
         })
     }
 
-    /// The name of the native one in `includes` and `excludes`.
+    /// The name of the native ABI in `includes` and `excludes`.
     pub const fn native_name() -> &'static str {
         if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
     }
 
-    /// AUDIT_ARCH of Linux' audit.h, which a filter sees.
+    /// AUDIT_ARCH of Linux' audit.h, as in `struct seccomp_data`.
     pub const fn audit_arch(self) -> u32 {
         match self {
             Self::X86_64 | Self::X32 => 0xC000_003E,
@@ -51,11 +51,11 @@ impl Abi {
         }
     }
 
-    /// Whether arguments have 64 bits. Of others the upper half means nothing.
+    /// Whether arguments have 64 bits. The upper half of a 32-bit argument has no meaning.
     pub const fn is_wide(self) -> bool {
         matches!(self, Self::X86_64 | Self::Aarch64)
     }
 }
 
-/// The bit that tells x32 from x86_64 (`__X32_SYSCALL_BIT`).
+/// The bit that numbers of x32 have and numbers of x86_64 lack (`__X32_SYSCALL_BIT`).
 pub const X32_BIT: u32 = 0x4000_0000;

@@ -1,15 +1,13 @@
-//! From rules to a program. A binary search over ranges of numbers with the same outcome finds that
-//! in some seven comparisons. The kernel takes a program in the sooner the shorter it is.
-
-use jc_unshare::{Error, Result};
+//! Compiles rules to a program: a binary search over ranges of numbers with the same outcome, of about seven
+//! comparisons. The kernel loads a shorter program sooner.
 
 use super::abi::{Abi, X32_BIT};
-use super::bpf::{ARCH, Instruction, MAX, NUMBER, Target, Test, Writer, and, high, load, low};
-use super::outcomes::{Conditions, Outcome, Outcomes, Place, Range};
+use super::bpf::{ARCH, Instruction, NUMBER, Target, Test, Writer, and, high, load, low};
+use super::outcomes::{Conditions, Index, Outcome, Outcomes, Range};
 use super::rules::{Action, Condition, Operator, Rules};
 
-/// Compiles rules. The architecture is looked at first, so that a number never counts for another ABI.
-pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
+/// Compiles rules. The program tests the architecture first, since a number means another call in another ABI.
+pub fn compile(rules: &Rules<'_>) -> Vec<Instruction> {
     let mut code = Writer::default();
     let foreign = Target::Return(rules.foreign.0);
     let (x32, others): (Vec<Abi>, Vec<Abi>) = rules.abis.iter().partition(|abi| **abi == Abi::X32);
@@ -22,35 +20,30 @@ pub fn compile(rules: &Rules<'_>) -> Result<Vec<Instruction>> {
     if others.contains(&Abi::X86_64) || !x32.is_empty() {
         let x32 = match x32.first() {
             Some(abi) => section(&mut code, rules, *abi),
-            // A tracer replaces a call by no call at all with the number -1.
+            // A tracer that cancels a call sets the number to -1.
             None => code.branch(Test::Equal, u32::MAX, Target::Return(rules.default.0), foreign),
         };
-        let own = match others.contains(&Abi::X86_64) {
-            true => section(&mut code, rules, Abi::X86_64),
-            false => foreign,
+        let wide = if others.contains(&Abi::X86_64) {
+            section(&mut code, rules, Abi::X86_64)
+        } else {
+            foreign
         };
-        let both = code.branch(Test::GreaterOrEqual, X32_BIT, x32, own);
+        let both = code.branch(Test::GreaterOrEqual, X32_BIT, x32, wide);
         let numbered = code.plain(load(NUMBER), both);
         first = code.branch(Test::Equal, Abi::X86_64.audit_arch(), numbered, first);
     }
     code.plain(load(ARCH), first);
-    let code = code.finish();
-    match code.len() {
-        ..=MAX => Ok(code),
-        length => Err(Error::new(format_args!(
-            "seccomp: the filter has {length} instructions, the kernel takes {MAX}"
-        ))),
-    }
+    code.finish()
 }
 
-/// Writes what is done for an ABI. The number is loaded.
+/// Writes the decisions for an ABI. The accumulator holds the number of the call.
 fn section(code: &mut Writer, rules: &Rules<'_>, abi: Abi) -> Target {
-    let outcomes = Outcomes::of(rules, abi);
+    let outcomes = Outcomes::new(rules, abi);
     let ranges = outcomes.ranges(if abi == Abi::X32 { X32_BIT } else { 0 }, abi);
     Leaves { outcomes, default: rules.default, abi }.search(code, &ranges)
 }
 
-/// What a search leads to.
+/// The leaves of the search tree.
 struct Leaves<'a> {
     outcomes: Outcomes<'a>,
     default: Action,
@@ -77,8 +70,8 @@ impl Leaves<'_> {
         }
     }
 
-    fn leaf(&self, code: &mut Writer, place: Place) -> Target {
-        let rules = match self.outcomes.get(place) {
+    fn leaf(&self, code: &mut Writer, outcome: Index) -> Target {
+        let rules = match self.outcomes.get(outcome) {
             Outcome::Always(action) => return Target::Return(action.0),
             Outcome::If(alternatives) => alternatives,
         };
@@ -87,7 +80,6 @@ impl Leaves<'_> {
         let default = Target::Return(self.default.0);
         groups.fold(default, |fails, group| match group.first().and_then(loaded) {
             Some(argument) => one_of(code, argument, group, self.abi, fails),
-            // By itself.
             None => group.iter().fold(fails, |fails, (conditions, action)| {
                 let conditions = conditions.as_slice().iter().rev();
                 conditions.fold(Target::Return(action.0), |holds, condition| {
@@ -98,7 +90,7 @@ impl Leaves<'_> {
     }
 }
 
-/// Compares an argument with the values of several rules, the upper half of which is the same.
+/// Compares an argument with the values of several rules, which have the same upper half.
 fn one_of(
     code: &mut Writer,
     (argument, upper): (u8, u32),
@@ -115,7 +107,8 @@ fn one_of(
     values.sort_by_key(|(value, _)| *value);
     values.dedup_by_key(|(value, _)| *value);
     let runs = values.chunk_by(|one, next| one.0 + 1 == next.0 && one.1 == next.1);
-    // The largest are looked for first, so that what comes later need not be told from them.
+    // The fold writes the code backwards: the program tests the highest run first, so the tests of lower
+    // runs need no upper bound against it.
     let tests = runs.fold(fails, |next, run| match run {
         [(first, action), _, .., (last, _)] => {
             let next = code.branch(Test::GreaterOrEqual, *first, Target::Return(*action), next);
@@ -133,7 +126,7 @@ fn one_of(
     code.plain(load(high(argument)), upper)
 }
 
-/// Compares an argument, its upper half first.
+/// Compares an argument with the value of a condition, the upper half first.
 fn compare(
     code: &mut Writer,
     condition: &Condition,
@@ -187,11 +180,12 @@ fn compare(
 mod tests {
     use super::super::bpf::run;
     use super::super::rules::{ENOSYS, Rule};
-    use super::super::syscalls::{ARM_BASE, Index};
+    use super::super::syscalls::{ARM_BASE, Call, find};
     use super::*;
+    use crate::seccomp::built::TABLE;
 
-    fn index(name: &str) -> Index {
-        Index::find(name).unwrap()
+    fn call(name: &str) -> &'static Call {
+        find(&TABLE, name).unwrap()
     }
 
     fn condition(argument: u8, operator: Operator, value: u64) -> Condition {
@@ -205,19 +199,23 @@ mod tests {
         let mask = 0xF_0000_000F;
         let operators =
             [Equal, NotEqual, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual(mask)];
-        let calls = [index("read")];
+        let calls = [call("read")];
         for operator in operators {
             for value in values {
                 let conditions = [condition(2, operator, value)];
-                let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &conditions };
+                let rule = Rule {
+                    calls: calls.to_vec(),
+                    action: Action::ALLOW,
+                    conditions: conditions.to_vec(),
+                };
                 let abis = [Abi::X86_64, Abi::X86];
                 let rules = Rules {
-                    abis: &abis,
+                    abis: abis.to_vec(),
                     foreign: Action::KILL_PROCESS,
                     default: Action::errno(1),
                     rules: vec![rule],
                 };
-                let program = compile(&rules).unwrap();
+                let program = compile(&rules);
                 for (abi, argument) in abis.into_iter().flat_map(|a| values.map(|v| (a, v))) {
                     let width = if abi.is_wide() { u64::MAX } else { u32::MAX.into() };
                     let (a, b) = (argument & width, value & width);
@@ -232,7 +230,7 @@ mod tests {
                     };
                     let expected = if holds { Action::ALLOW } else { Action::errno(1) };
                     let arguments = [7, 7, argument, 7, 7, 7];
-                    let number = index("read").number(abi).unwrap();
+                    let number = call("read").number(abi).unwrap();
                     let found = run(&program, number, abi.audit_arch(), arguments);
                     assert_eq!(
                         Action(found),
@@ -246,22 +244,23 @@ mod tests {
 
     #[test]
     fn all_conditions_of_a_rule_must_hold_and_the_first_rule_counts() {
-        let calls = [index("ioctl")];
+        let calls = [call("ioctl")];
         let both = [
             condition(0, Operator::Equal, 1),
             condition(1, Operator::Greater, 2),
             condition(5, Operator::NotEqual, 3),
         ];
         let other = [condition(0, Operator::LessOrEqual, 1)];
-        let rule = |action, conditions| Rule { calls: &calls, action, conditions };
-        let rules = vec![rule(Action::ALLOW, &both[..]), rule(Action::errno(9), &other[..])];
+        let rule = |action, conditions| Rule { calls: calls.to_vec(), action, conditions };
+        let rules =
+            vec![rule(Action::ALLOW, both.to_vec()), rule(Action::errno(9), other.to_vec())];
         let rules = Rules {
-            abis: &[Abi::X86_64],
+            abis: vec![Abi::X86_64],
             foreign: Action::KILL_PROCESS,
             default: Action::TRAP,
             rules,
         };
-        let program = compile(&rules).unwrap();
+        let program = compile(&rules);
         for (arguments, expected) in [
             ([1, 3, 0, 0, 0, 0], Action::ALLOW),
             ([1, 2, 0, 0, 0, 0], Action::errno(9)),
@@ -277,15 +276,19 @@ mod tests {
     fn neighbours_with_the_same_conditions_are_looked_at_together() {
         let conditions = [condition(0, Operator::Greater, 5), condition(1, Operator::Equal, 7)];
         let length = |names: &[&str]| {
-            let calls: Vec<Index> = names.iter().map(|name| index(name)).collect();
-            let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &conditions };
+            let calls: Vec<&Call> = names.iter().map(|name| call(name)).collect();
+            let rule = Rule {
+                calls: calls.to_vec(),
+                action: Action::ALLOW,
+                conditions: conditions.to_vec(),
+            };
             let rules = Rules {
-                abis: &[Abi::X86_64],
+                abis: vec![Abi::X86_64],
                 foreign: Action::KILL_PROCESS,
                 default: Action::TRAP,
                 rules: vec![rule],
             };
-            compile(&rules).unwrap().len()
+            compile(&rules).len()
         };
         assert_eq!(length(&["read", "write", "open", "close"]), length(&["read"]));
         assert!(length(&["read", "open"]) > length(&["read", "write"]));
@@ -294,20 +297,20 @@ mod tests {
     #[test]
     fn numbers_that_differ_from_their_neighbours_are_told_from_them() {
         let names = ["read", "open", "stat", "lstat", "lseek", "mprotect", "brk", "rt_sigprocmask"];
-        let calls = names.map(index);
+        let calls = names.map(call);
         let old = [condition(0, Operator::Less, 12)];
-        let ioctl = [index("ioctl")];
+        let ioctl = [call("ioctl")];
         let rules = vec![
-            Rule { calls: &calls, action: Action::ALLOW, conditions: &[] },
-            Rule { calls: &ioctl, action: Action::LOG, conditions: &old },
+            Rule { calls: calls.to_vec(), action: Action::ALLOW, conditions: vec![] },
+            Rule { calls: ioctl.to_vec(), action: Action::LOG, conditions: old.to_vec() },
         ];
         let rules = Rules {
-            abis: &[Abi::X86_64],
+            abis: vec![Abi::X86_64],
             foreign: Action::KILL_PROCESS,
             default: Action::errno(1),
             rules,
         };
-        let program = compile(&rules).unwrap();
+        let program = compile(&rules);
         for (number, first) in (0..=20).flat_map(|number| [(number, 11), (number, 12)]) {
             let expected = match number {
                 0 | 2 | 4 | 6 | 8 | 10 | 12 | 14 => Action::ALLOW,
@@ -323,16 +326,21 @@ mod tests {
     #[test]
     fn values_in_a_row_are_looked_at_together() {
         const LAST: u64 = u32::MAX as u64;
-        let calls = [index("ioctl")];
+        let calls = [call("ioctl")];
         let allowed = [9, 3, 4, 5, 6, 7, 11, 20, 21, 5, LAST - 2, LAST - 1, LAST];
         let compiled = |values: &[u64]| {
             let conditions: Vec<_> =
                 values.iter().map(|value| [condition(1, Operator::Equal, *value)]).collect();
-            let rule = |conditions| Rule { calls: &calls, action: Action::ALLOW, conditions };
-            let rules = conditions.iter().map(|conditions| rule(&conditions[..])).collect();
+            let rule =
+                |conditions| Rule { calls: calls.to_vec(), action: Action::ALLOW, conditions };
+            let rules = conditions.iter().map(|conditions| rule(conditions.to_vec())).collect();
             let default = Action::errno(1);
-            compile(&Rules { abis: &[Abi::X86_64], foreign: Action::KILL_PROCESS, default, rules })
-                .unwrap()
+            compile(&Rules {
+                abis: vec![Abi::X86_64],
+                foreign: Action::KILL_PROCESS,
+                default,
+                rules,
+            })
         };
         let program = compiled(&allowed);
         for value in (0..30).chain(LAST - 5..LAST + 10) {
@@ -346,7 +354,7 @@ mod tests {
 
     #[test]
     fn of_several_values_of_an_argument_each_has_its_action() {
-        let calls = [index("ioctl")];
+        let calls = [call("ioctl")];
         let values =
             [(0, 1), (0, 2), (0, 1 << 32), (0, 1 << 32 | 2), (0, 2), (1, 9), (1, 1), (0, 3)];
         let conditions =
@@ -354,19 +362,22 @@ mod tests {
         let rules: Vec<Rule<'_>> = conditions
             .iter()
             .zip(1..)
-            .map(|(c, errno)| Rule { calls: &calls, action: Action::errno(errno), conditions: c })
+            .map(|(c, errno)| Rule {
+                calls: calls.to_vec(),
+                action: Action::errno(errno),
+                conditions: c.to_vec(),
+            })
             .collect();
         let abis = [Abi::X86_64, Abi::X86];
         let program = compile(&Rules {
-            abis: &abis,
+            abis: abis.to_vec(),
             foreign: Action::KILL_PROCESS,
             default: Action::ALLOW,
             rules,
-        })
-        .unwrap();
+        });
         for abi in abis {
             let width = if abi.is_wide() { u64::MAX } else { u32::MAX.into() };
-            let number = index("ioctl").number(abi).unwrap();
+            let number = call("ioctl").number(abi).unwrap();
             for (first, second) in [0, 1, 2, 3, 1 << 32, 1 << 32 | 2, 1 << 32 | 3, 7 << 32 | 1]
                 .into_iter()
                 .flat_map(|first| [(first, 0), (first, 1), (first, 9), (first, 1 << 32 | 9)])
@@ -388,7 +399,7 @@ mod tests {
 
     #[test]
     fn other_abis_are_no_way_around() {
-        let calls = [index("read"), index("uretprobe")];
+        let calls = [call("read"), call("uretprobe")];
         let kill = Action::KILL_PROCESS;
         let deny = Action::errno(1);
         for (abis, default, arch, number, expected) in [
@@ -419,10 +430,13 @@ mod tests {
             (&[Abi::Aarch64, Abi::Arm], deny, Abi::Arm, ARM_BASE + 2, deny),
             (&[Abi::Aarch64, Abi::Arm], deny, Abi::X86_64, 0, kill),
         ] {
-            let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &[] };
-            let program =
-                compile(&Rules { abis, foreign: Action::KILL_PROCESS, default, rules: vec![rule] })
-                    .unwrap();
+            let rule = Rule { calls: calls.to_vec(), action: Action::ALLOW, conditions: vec![] };
+            let program = compile(&Rules {
+                abis: abis.to_vec(),
+                foreign: Action::KILL_PROCESS,
+                default,
+                rules: vec![rule],
+            });
             let found = Action(run(&program, number, arch.audit_arch(), [0; 6]));
             assert_eq!(found, expected, "{abis:?} {default:?} {arch:?} {number}");
         }
@@ -430,15 +444,15 @@ mod tests {
 
     #[test]
     fn calls_of_x86_that_others_carry_follow_their_rules() {
-        let calls = [index("socket"), index("shmget")];
-        let rule = Rule { calls: &calls, action: Action::ALLOW, conditions: &[] };
+        let calls = [call("socket"), call("shmget")];
+        let rule = Rule { calls: calls.to_vec(), action: Action::ALLOW, conditions: vec![] };
         let rules = Rules {
-            abis: &[Abi::X86],
+            abis: vec![Abi::X86],
             foreign: Action::KILL_PROCESS,
             default: Action::errno(1),
             rules: vec![rule],
         };
-        let program = compile(&rules).unwrap();
+        let program = compile(&rules);
         let (socketcall, ipc) = (102, 117);
         for (number, first, expected) in [
             (359, 0, Action::ALLOW),

@@ -1,19 +1,17 @@
-//! Programs of the classic Berkeley Packet Filter, as seccomp(2) runs them.
+//! Programs of the classic Berkeley Packet Filter, which seccomp(2) takes.
 
 /// An instruction (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(C)]
 pub struct Instruction {
-    code: u16,
-    /// How many instructions to pass over if the comparison holds.
-    jump_true: u8,
-    /// And if it does not.
-    jump_false: u8,
-    operand: u32,
+    /// The operation.
+    pub code: u16,
+    /// How many instructions to skip if the comparison holds.
+    pub jump_true: u8,
+    /// How many instructions to skip if the comparison fails.
+    pub jump_false: u8,
+    /// The operand.
+    pub operand: u32,
 }
-
-/// The longest program that the kernel takes (BPF_MAXINSNS).
-pub const MAX: usize = 4096;
 
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
@@ -32,17 +30,17 @@ pub enum Test {
     GreaterOrEqual = 0x35,
 }
 
-/// Offset of the number in `struct seccomp_data`.
+/// Offset of the number of the call in `struct seccomp_data`.
 pub const NUMBER: u32 = 0;
-/// Of the architecture.
+/// Offset of the architecture.
 pub const ARCH: u32 = 4;
 
-/// The offset of an argument's lower half, on the little-endian machines that this runs on.
+/// The offset of the lower half of an argument on little-endian machines, the only ones supported.
 pub const fn low(argument: u32) -> u32 {
     16 + 8 * argument
 }
 
-/// Of its upper half.
+/// The offset of the upper half of an argument.
 pub const fn high(argument: u32) -> u32 {
     low(argument) + 4
 }
@@ -52,12 +50,12 @@ pub const fn load(offset: u32) -> Instruction {
     Instruction { code: LOAD, jump_true: 0, jump_false: 0, operand: offset }
 }
 
-/// Keeps some bits of what was loaded.
+/// Keeps the bits of the accumulator that are in the mask.
 pub const fn and(mask: u32) -> Instruction {
     Instruction { code: AND, jump_true: 0, jump_false: 0, operand: mask }
 }
 
-/// Passes over instructions.
+/// Skips instructions.
 const fn jump(over: usize) -> Instruction {
     Instruction { code: JUMP, jump_true: 0, jump_false: 0, operand: over as u32 }
 }
@@ -67,69 +65,68 @@ const fn ret(result: u32) -> Instruction {
     Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: result }
 }
 
-/// Where a program goes on.
+/// Where a program continues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Target {
-    /// Nowhere: it ends with this result.
+    /// The end of the program, with this result.
     Return(u32),
-    /// At an instruction, by how many there are from it to the end.
+    /// An instruction, given by the number of instructions from there to the end.
     At(usize),
 }
 
-/// A program, written from its end to its beginning, as it only ever leads on. A result that several
-/// comparisons lead to is there once, within their reach: the shorter a program, the sooner the
-/// kernel has taken it in.
+/// A program, written from the end to the beginning, since jumps only lead forward. Comparisons share the
+/// instruction that returns a result, where they can reach it: the kernel loads a shorter program sooner.
 #[derive(Debug, Default)]
 pub struct Writer {
     /// The last instruction first.
     reversed: Vec<Instruction>,
-    /// Where each result was last returned.
+    /// For each result, the last instruction that returns it.
     returned: Vec<(u32, usize)>,
 }
 
-/// How many instructions a comparison can pass over.
+/// How many instructions a comparison can skip.
 const REACH: usize = u8::MAX as usize;
 
 impl Writer {
-    /// Does this, then goes on there.
+    /// Writes an instruction that continues at `next`.
     pub fn plain(&mut self, instruction: Instruction, next: Target) -> Target {
         if next != Target::At(self.reversed.len()) {
-            self.lead(next);
+            self.write_lead(next);
         }
-        self.put(instruction)
+        self.push(instruction)
     }
 
-    /// Goes on at the first if the comparison holds, else at the second.
+    /// Writes a comparison that continues at `yes` if it holds, else at `no`.
     pub fn branch(&mut self, test: Test, operand: u32, yes: Target, no: Target) -> Target {
-        // What the second needs may move the first away by one.
-        let yes = self.within(REACH - 1, yes);
-        let no = self.within(REACH, no);
+        // A jump to `no` may add one instruction between the comparison and `yes`.
+        let yes = self.reachable(REACH - 1, yes);
+        let no = self.reachable(REACH, no);
         let over = |at: usize| (self.reversed.len() - at) as u8;
         let (jump_true, jump_false) = (over(yes), over(no));
-        self.put(Instruction { code: test as u16, jump_true, jump_false, operand })
+        self.push(Instruction { code: test as u16, jump_true, jump_false, operand })
     }
 
-    /// The program, which begins with what was written last.
+    /// The program, first instruction first.
     pub fn finish(mut self) -> Vec<Instruction> {
         self.reversed.reverse();
         self.reversed
     }
 
-    /// Where one can go on there from the next instruction, which passes over at most so many.
-    fn within(&mut self, reach: usize, target: Target) -> usize {
+    /// The instruction that leads to `target` and is at most `reach` before the next one.
+    fn reachable(&mut self, reach: usize, target: Target) -> usize {
         let length = self.reversed.len();
-        let near = |at: &usize| length - at <= reach;
+        let is_near = |at: &usize| length - at <= reach;
         let known = match target {
             Target::At(at) => Some(at),
             Target::Return(result) => {
                 self.returned.iter().find(|(known, _)| *known == result).map(|(_, at)| *at)
             }
         };
-        known.filter(near).unwrap_or_else(|| self.lead(target))
+        known.filter(is_near).unwrap_or_else(|| self.write_lead(target))
     }
 
-    /// Writes what leads there from right behind the next instruction.
-    fn lead(&mut self, target: Target) -> usize {
+    /// Writes a jump or a return that leads to `target`.
+    fn write_lead(&mut self, target: Target) -> usize {
         match target {
             Target::At(at) => self.reversed.push(jump(self.reversed.len() - at)),
             Target::Return(result) => {
@@ -141,7 +138,7 @@ impl Writer {
         self.reversed.len()
     }
 
-    fn put(&mut self, instruction: Instruction) -> Target {
+    fn push(&mut self, instruction: Instruction) -> Target {
         self.reversed.push(instruction);
         Target::At(self.reversed.len())
     }

@@ -4,9 +4,9 @@
 
 use super::abi::Abi;
 use super::rules::{Action, Condition, ENOSYS, Operator, Rule, Rules};
-use super::syscalls::{Index, calls};
+use super::syscalls::{Call, find};
 
-/// capabilities(7), by number: those that bring system calls with them.
+/// Capabilities that allow system calls, by number (capabilities(7)).
 mod cap {
     pub const DAC_READ_SEARCH: u32 = 2;
     pub const SYS_MODULE: u32 = 16;
@@ -24,116 +24,136 @@ mod cap {
     pub const BPF: u32 = 39;
 }
 
-const ABIS: &[Abi] = match Abi::native() {
-    Abi::Aarch64 => &[Abi::Aarch64, Abi::Arm],
-    // x32 is off in nearly every kernel, and its calls have had holes of their own (CVE-2014-0038).
-    _ => &[Abi::X86_64, Abi::X86],
-};
+/// The default capabilities of jc-run that allow system calls: the filter is the same for every set that has
+/// this one of [`BY_CAPABILITY`] and no other.
+pub const CAPABILITIES: u64 = 1 << cap::SYS_CHROOT;
 
-const ALWAYS: &[Index] = calls!(include_str!("default.tbl"));
-
-/// What there is only on machines of one kind.
-const NATIVE: &[Index] = match Abi::native() {
-    Abi::Aarch64 => calls!(
-        "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls"
-    ),
-    _ => calls!("arch_prctl modify_ldt"),
-};
-
-/// What the capabilities bring, each with what it allows.
-const BY_CAPABILITY: [(u32, &[Index]); 14] = [
-    (cap::DAC_READ_SEARCH, calls!("open_by_handle_at")),
-    (
-        cap::SYS_ADMIN,
-        calls!(
-            "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie \
-             lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount \
-             open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog \
-             umount umount2 unshare"
-        ),
-    ),
-    (cap::SYS_BOOT, calls!("reboot")),
-    (cap::SYS_CHROOT, calls!("chroot")),
-    (cap::SYS_MODULE, calls!("delete_module init_module finit_module")),
-    (cap::SYS_PACCT, calls!("acct")),
-    (
-        cap::SYS_PTRACE,
-        calls!("kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
-    ),
-    (cap::SYS_RAWIO, calls!("iopl ioperm")),
-    (cap::SYS_TIME, calls!("settimeofday stime clock_settime clock_settime64")),
-    (cap::SYS_TTY_CONFIG, calls!("vhangup")),
-    (cap::SYS_NICE, calls!("get_mempolicy mbind set_mempolicy set_mempolicy_home_node")),
-    (cap::SYSLOG, calls!("syslog")),
-    (cap::BPF, calls!("bpf")),
-    (cap::PERFMON, calls!("perf_event_open")),
-];
-
-const CLONE: &[Index] = calls!("clone");
-const CLONE3: &[Index] = calls!("clone3");
-const PERSONALITY: &[Index] = calls!("personality");
-const SOCKET: &[Index] = calls!("socket");
-const SOCKETCALL: &[Index] = calls!("socketcall");
-
-/// clone(2) may not make namespaces: not one of its CLONE_NEW* flags, save that of time namespaces,
-/// which it does not know.
-const NO_NAMESPACES: [Condition; 1] =
-    [Condition { argument: 0, operator: Operator::MaskedEqual(0x7E02_0000), value: 0 }];
-
-/// The personalities of Linux and Linux32, with or without UNAME26, and the query.
-const PERSONALITIES: [Condition; 5] = first_is([0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF]);
-
-/// Address families before this one are allowed,
-const OLD_FAMILIES: [Condition; 1] =
-    [Condition { argument: 0, operator: Operator::Less, value: 12 }];
-
-/// and these of the later ones. AF_ALG and AF_VSOCK have been ways into the host, as Docker's profile
-/// has it; the other families that are missing here have hardware of the host behind them, or no kernel
-/// has them any more, or not yet.
-const FAMILIES: [Condition; 25] = first_is([
-    13, 14, 15, 16, 17, 18, 21, 22, 24, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36, 39, 41, 42, 43, 44,
-    45,
-]);
-
-const fn first_is<const N: usize>(values: [u64; N]) -> [Condition; N] {
-    let mut conditions = [Condition { argument: 0, operator: Operator::Equal, value: 0 }; N];
-    let mut n = 0;
-    while n < N {
-        conditions[n].value = values[n];
-        n += 1;
-    }
-    conditions
+/// The capabilities of this set that change the filter.
+pub fn relevant(capabilities: u64) -> u64 {
+    capabilities & BY_CAPABILITY.iter().fold(0, |set, (number, _)| set | 1 << number)
 }
 
-/// The rules for a payload that may have these capabilities, a bit each.
-pub fn rules(capabilities: u64) -> Rules<'static> {
-    let allow = |calls, conditions| Rule { calls, action: Action::ALLOW, conditions };
+/// Names of system calls, between white space. Lines that begin with "#" are comments.
+type Names = &'static str;
+
+const ALWAYS: Names = include_str!("default.tbl");
+
+/// Calls that only x86_64 or x86 has.
+const ALWAYS_ON_X86: Names = "arch_prctl modify_ldt";
+
+/// Calls that only ARM has.
+const ALWAYS_ON_ARM: Names =
+    "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls";
+
+/// The calls that each capability allows.
+const BY_CAPABILITY: [(u32, Names); 14] = [
+    (cap::DAC_READ_SEARCH, "open_by_handle_at"),
+    (
+        cap::SYS_ADMIN,
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie \
+         lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount \
+         open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog \
+         umount umount2 unshare",
+    ),
+    (cap::SYS_BOOT, "reboot"),
+    (cap::SYS_CHROOT, "chroot"),
+    (cap::SYS_MODULE, "delete_module init_module finit_module"),
+    (cap::SYS_PACCT, "acct"),
+    (cap::SYS_PTRACE, "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
+    (cap::SYS_RAWIO, "iopl ioperm"),
+    (cap::SYS_TIME, "settimeofday stime clock_settime clock_settime64"),
+    (cap::SYS_TTY_CONFIG, "vhangup"),
+    (cap::SYS_NICE, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
+    (cap::SYSLOG, "syslog"),
+    (cap::BPF, "bpf"),
+    (cap::PERFMON, "perf_event_open"),
+];
+
+fn split(names: Names) -> impl Iterator<Item = &'static str> {
+    let lines = names.lines().filter(|line| !line.starts_with('#'));
+    lines.flat_map(str::split_ascii_whitespace)
+}
+
+/// The CLONE_NEW* flags of clone(2), all but the one of time namespaces, which only clone3(2) has.
+const NAMESPACES: u64 = 0x7E02_0000;
+
+/// The personalities of Linux and Linux32, with or without UNAME26, and the query.
+const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
+
+/// Address families before this one are allowed.
+const FIRST_NEW_FAMILY: u64 = 12;
+
+/// Later address families that are allowed. AF_ALG and AF_VSOCK have been ways into the host, as Docker's
+/// profile says. The other families that the list lacks reach hardware of the host, or kernels have them no
+/// more or not yet.
+const NEW_FAMILIES: [u64; 25] = [
+    13, 14, 15, 16, 17, 18, 21, 22, 24, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36, 39, 41, 42, 43, 44,
+    45,
+];
+
+/// The rules on a machine with this native ABI for a payload with these capabilities, a bit each. `table` has
+/// all system calls.
+pub fn rules(table: &[Call], native: Abi, capabilities: u64) -> Rules<'_> {
     let has = |number: u32| capabilities >> number & 1 == 1;
-    let mut rules = vec![allow(ALWAYS, &[][..]), allow(NATIVE, &[])];
-    let brought = BY_CAPABILITY.into_iter().filter(|(number, _)| has(*number));
-    rules.extend(brought.map(|(_, calls)| allow(calls, &[])));
+    let rule = |names: Names, action, conditions: Option<Condition>| Rule {
+        calls: split(names).filter_map(|name| find(table, name)).collect(),
+        action,
+        conditions: conditions.into_iter().collect(),
+    };
+    let allow = |names: Names| rule(names, Action::ALLOW, None);
+    let allow_if = |names: Names, operator, value| {
+        rule(names, Action::ALLOW, Some(Condition { argument: 0, operator, value }))
+    };
+    let deny = |names: Names| rule(names, Action::errno(ENOSYS), None);
+    let (abis, always_here): (&[Abi], _) = match native {
+        Abi::Aarch64 => (&[Abi::Aarch64, Abi::Arm], ALWAYS_ON_ARM),
+        // x32 is off in nearly every kernel, and its calls have had holes of their own (CVE-2014-0038).
+        _ => (&[Abi::X86_64, Abi::X86], ALWAYS_ON_X86),
+    };
+
+    let mut rules = vec![allow(ALWAYS), allow(always_here)];
+    let allowed = BY_CAPABILITY.into_iter().filter(|(number, _)| has(*number));
+    rules.extend(allowed.map(|(_, names)| allow(names)));
     if !has(cap::SYS_ADMIN) {
-        rules.push(allow(CLONE, &NO_NAMESPACES));
-        // Its flags are in memory, where no filter can look. C libraries then use clone(2).
-        rules.push(Rule { calls: CLONE3, action: Action::errno(ENOSYS), conditions: &[] });
+        rules.push(allow_if("clone", Operator::MaskedEqual(NAMESPACES), 0));
+        // The flags of clone3(2) are in memory, which a filter cannot read. C libraries then use clone(2).
+        rules.push(deny("clone3"));
     }
-    // A filter cannot see the address family, which socketcall(2) of x86 reads from memory
-    // (CVE-2026-31431). Programs then make the calls themselves, which Linux 4.3 added to x86.
-    rules.push(Rule { calls: SOCKETCALL, action: Action::errno(ENOSYS), conditions: &[] });
-    rules.push(allow(SOCKET, &OLD_FAMILIES));
-    rules.extend(FAMILIES.chunks(1).map(|condition| allow(SOCKET, condition)));
-    rules.extend(PERSONALITIES.chunks(1).map(|condition| allow(PERSONALITY, condition)));
-    Rules { abis: ABIS, foreign: Action::errno(ENOSYS), default: Action::errno(1), rules }
+    // socketcall(2) of x86 reads the address family from memory, which a filter cannot read
+    // (CVE-2026-31431). Programs then make the separate calls, which Linux 4.3 added to x86.
+    rules.push(deny("socketcall"));
+    rules.push(allow_if("socket", Operator::Less, FIRST_NEW_FAMILY));
+    rules.extend(NEW_FAMILIES.map(|family| allow_if("socket", Operator::Equal, family)));
+    rules.extend(PERSONALITIES.map(|value| allow_if("personality", Operator::Equal, value)));
+    Rules { abis: abis.to_vec(), foreign: Action::errno(ENOSYS), default: Action::errno(1), rules }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::bpf::run;
-    use super::super::compile::compile;
+    use super::super::bpf::{Instruction, run};
+    use super::super::compile;
     use super::*;
+    use crate::seccomp::built::TABLE;
+
+    fn compiled(capabilities: u64) -> Vec<Instruction> {
+        compile::compile(&rules(&TABLE, Abi::native(), capabilities))
+    }
+
+    fn number(name: &str, abi: Abi) -> u32 {
+        find(&TABLE, name).unwrap().number(abi).unwrap()
+    }
 
     #[test]
-    fn capabilities_bring_their_calls() {
+    fn every_name_of_the_profile_is_a_system_call() {
+        let fixed = [ALWAYS, ALWAYS_ON_X86, ALWAYS_ON_ARM, "clone3 personality socketcall"];
+        let lists = fixed.into_iter().chain(BY_CAPABILITY.map(|(_, names)| names));
+        for name in lists.flat_map(super::split) {
+            assert!(find(&TABLE, name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_capability_allows_its_calls() {
         let native = Abi::native();
         for (name, first, capabilities, expected) in [
             ("read", 0, 0, Action::ALLOW),
@@ -155,23 +175,22 @@ mod tests {
             ("bpf", 0, 1 << cap::BPF, Action::ALLOW),
             ("ptrace", 0, 0, Action::ALLOW),
         ] {
-            let program = compile(&rules(capabilities)).unwrap();
-            let number = Index::find(name).unwrap().number(native).unwrap();
-            let found = run(&program, number, native.audit_arch(), [first, 0, 0, 0, 0, 0]);
+            let program = compiled(capabilities);
+            let found =
+                run(&program, number(name, native), native.audit_arch(), [first, 0, 0, 0, 0, 0]);
             assert_eq!(Action(found), expected, "{name} {first:#x} {capabilities:#x}");
         }
     }
 
-    /// What the filter does about a call with this first argument.
+    /// The action of the filter at a call with this first argument.
     fn outcome(capabilities: u64, abi: Abi, number: u32, first: u64) -> Action {
-        let program = compile(&rules(capabilities)).unwrap();
+        let program = compiled(capabilities);
         Action(run(&program, number, abi.audit_arch(), [first, 0, 0, 0, 0, 0]))
     }
 
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn no_abi_of_x86_has_a_socket_of_a_denied_family() {
-        let number = |name: &str, abi| Index::find(name).unwrap().number(abi).unwrap();
         for family in [12, 34, 37, 38, 40] {
             for abi in [Abi::X86_64, Abi::X86] {
                 let found = outcome(u64::MAX, abi, number("socket", abi), family);
@@ -228,10 +247,9 @@ mod tests {
     /// FNV-1a of the sorted names that a profile always allows: the names themselves are data of
     /// another project.
     fn digest(allows: Differences, lacks: Differences) -> u64 {
-        let ours = include_str!("default.tbl").lines().filter(|line| !line.starts_with('#'));
         let split = |list: Differences| list.iter().flat_map(|(calls, _)| calls.split_whitespace());
         let lacks: Vec<&str> = split(lacks).collect();
-        let ours: Vec<&str> = ours.flat_map(str::split_whitespace).collect();
+        let ours: Vec<&str> = super::split(ALWAYS).collect();
         assert!(lacks.iter().all(|name| ours.contains(name)));
         assert!(split(allows).all(|name| !ours.contains(&name)));
         let same = ours.into_iter().filter(|name| !lacks.contains(name));
@@ -253,7 +271,7 @@ mod tests {
     #[test]
     fn docker_allows_more_address_families() {
         let native = Abi::native();
-        let number = Index::find("socket").unwrap().number(native).unwrap();
+        let number = number("socket", native);
         let differs = |family: &u64| {
             let docker = !matches!(family, 38 | 40);
             docker != (outcome(0, native, number, *family) == Action::ALLOW)
@@ -264,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_program_is_short() {
-        let length = compile(&rules(0)).unwrap().len();
+        let length = compiled(0).len();
         assert!(length < 300, "{length}");
     }
 }

@@ -1,9 +1,9 @@
-//! What a filter is to do: a default, and rules for system calls.
+//! The input of the compiler: a default action, and rules for system calls.
 
 use super::abi::Abi;
-use super::syscalls::Index;
+use super::syscalls::Call;
 
-/// What the kernel does about a call: a return value of seccomp(2).
+/// The action of the kernel at a call: a return value of a filter (seccomp(2)).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Action(pub u32);
 
@@ -29,7 +29,7 @@ impl Action {
         Self(0x7FF0_0000 | message as u32)
     }
 
-    /// Whether the call takes place, by this filter alone.
+    /// Whether the kernel makes the call, unless another filter forbids that.
     pub fn is_permissive(self) -> bool {
         self.0 >= 0x7FF0_0000
     }
@@ -38,11 +38,11 @@ impl Action {
 /// A comparison of an argument.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Condition {
-    /// Which argument, from 0 to 5.
+    /// The index of the argument, from 0 to 5.
     pub argument: u8,
-    /// How.
+    /// The comparison.
     pub operator: Operator,
-    /// With what.
+    /// The value to compare with.
     pub value: u64,
 }
 
@@ -61,41 +61,41 @@ pub enum Operator {
     GreaterOrEqual,
     /// `>`
     Greater,
-    /// `==`, of the bits in this mask.
+    /// `==`, after a bitwise and of the argument with this mask.
     MaskedEqual(u64),
 }
 
-/// What to do about some calls.
+/// The action for some calls.
 #[derive(Clone, Debug)]
 pub struct Rule<'a> {
-    /// Which calls.
-    pub calls: &'a [Index],
-    /// What to do.
+    /// The calls.
+    pub calls: Vec<&'a Call>,
+    /// The action of the kernel.
     pub action: Action,
-    /// If all of these hold.
-    pub conditions: &'a [Condition],
+    /// The conditions, all of which must hold.
+    pub conditions: Vec<Condition>,
 }
 
-/// A whole filter.
+/// The rules of a whole filter.
 #[derive(Clone, Debug)]
 pub struct Rules<'a> {
     /// The ABIs whose calls the rules decide about.
-    pub abis: &'a [Abi],
-    /// What to do about calls of other ABIs.
+    pub abis: Vec<Abi>,
+    /// The action for calls of other ABIs.
     pub foreign: Action,
-    /// What to do about calls that no rule is for.
+    /// The action for calls without a rule.
     pub default: Action,
-    /// The rules. One without conditions makes those with conditions for the same call void; of
-    /// several with conditions the first that holds counts.
+    /// The rules. A rule without conditions voids the rules with conditions for the same call. Of several
+    /// rules with conditions, the first that holds counts.
     pub rules: Vec<Rule<'a>>,
 }
 
-/// ENOSYS, which C libraries take for an older kernel.
+/// ENOSYS: C libraries then behave as on an older kernel.
 pub const ENOSYS: u16 = 38;
 
 impl Rules<'_> {
-    /// Whether calls with numbers past those that the rules know give ENOSYS, as in runc: programs try
-    /// new calls and have a way without them, which EPERM would keep them from.
+    /// Whether calls with numbers past the known ones fail with ENOSYS, as in runc: programs try new calls
+    /// and fall back on ENOSYS, but not on EPERM.
     pub fn newer_is_enosys(&self) -> bool {
         !self.default.is_permissive() && self.default != Action::errno(ENOSYS)
     }
