@@ -135,11 +135,6 @@ pub fn printf_format(bytes: &[u8]) -> String {
     format
 }
 
-/// Words as a shell would take them.
-pub fn to_line(words: &[OsString]) -> Vec<u8> {
-    words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(&b' ')
-}
-
 /// Quotes a word for the shell where it needs that.
 pub fn quote(word: &OsStr) -> Vec<u8> {
     let bytes = word.as_bytes();

@@ -10,7 +10,7 @@ use jc_unshare::{Error, Result, signals};
 use rustix::process::geteuid;
 
 use crate::anonymous::{self, VOLUMES};
-use crate::chain::{Chain, to_json, to_line};
+use crate::chain::{Chain, quote, to_json};
 use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
 use crate::network::Network;
@@ -312,7 +312,7 @@ fn note(
         ("digest", record.digest.clone()),
         ("stop-signal", stop_signal(matches, config)?),
         ("keep", is_kept(matches).then(|| "true".to_owned())),
-        ("command", Some(String::from_utf8_lossy(&to_line(payload)).into_owned())),
+        ("command", Some(command(payload))),
     ] {
         if let Some(value) = value {
             state.set(key, value);
@@ -321,6 +321,12 @@ fn note(
     let labels = matches.get_many::<(String, String)>("label").into_iter().flatten();
     state.annotations.extend(labels.cloned());
     Ok(())
+}
+
+/// The words of a payload as a shell takes them.
+fn command(payload: &[OsString]) -> String {
+    let words: Vec<Vec<u8>> = payload.iter().map(|word| quote(word)).collect();
+    String::from_utf8_lossy(&words.join(&b' ')).into_owned()
 }
 
 /// The signal that jc-stop is to send. What an image has and is none must not keep it from stopping.
