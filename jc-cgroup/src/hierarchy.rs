@@ -297,6 +297,9 @@ mod tests {
     #[test]
     fn a_controller_that_no_kernel_has_is_said_so() {
         let error = with(&[], "nosuch").unwrap_err().report("t");
-        assert!(error.ends_with("t: hint: this kernel is built without it\n"), "{error}");
+        assert!(
+            error.ends_with("t: hint: this kernel is built without the controller\n"),
+            "{error}"
+        );
     }
 }
