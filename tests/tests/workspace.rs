@@ -130,12 +130,18 @@ fn the_top_level_is_closed() {
     }
     let allowed = [
         ".ci",
+        ".editorconfig",
+        ".github",
         ".gitignore",
+        "BENCHMARKS.md",
+        "CHANGELOG.md",
         "Cargo.lock",
         "Cargo.toml",
+        "HACKING.md",
         "LICENSE",
         "Makefile",
         "README.md",
+        "SECURITY.md",
         "clippy.toml",
         "deny.toml",
         "jc-cgroup",
