@@ -18,9 +18,7 @@ fn probe(s: &Sandbox) {
 
 /// The default profile in the OCI's words, with the calls that the payload's capabilities allow.
 fn profile(allowed: &[&str]) -> Value {
-    let table =
-        fs::read_to_string(workspace_dir().join("jc-rootfs/src/seccomp/compiler/default.tbl"))
-            .unwrap();
+    let table = fs::read_to_string(workspace_dir().join("jc-rootfs/build/default.tbl")).unwrap();
     let names: Vec<&str> =
         table.lines().filter(|l| !l.starts_with('#')).flat_map(str::split_whitespace).collect();
     let allow = |names: &[&str], args: Value| json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});

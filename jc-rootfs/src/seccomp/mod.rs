@@ -111,7 +111,7 @@ impl Filter {
 
     /// The filter of the default profile. The build script has compiled the one for the default capabilities.
     fn default_for(capabilities: u64) -> Result<Self> {
-        if default::relevant(capabilities) == default::CAPABILITIES {
+        if capabilities & built::RELEVANT == built::CAPABILITIES {
             return Ok(Self { program: Cow::Borrowed(&built::DEFAULT), flags: 0 });
         }
         Self::new(&default::rules(&built::TABLE, Abi::native(), capabilities), 0)
@@ -130,7 +130,7 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use super::built::{DEFAULT, TABLE};
+    use super::built::{CAPABILITIES, DEFAULT, TABLE};
     use super::compiler::abi::X32_BIT;
     use super::compiler::bpf::{Instruction, run};
     use super::compiler::rules::Action;
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn the_filter_of_the_build_decides_as_its_rules_and_as_a_filter_compiled_at_run_time() {
         let native = Abi::native();
-        let rules = default::rules(&TABLE, native, default::CAPABILITIES);
+        let rules = default::rules(&TABLE, native, CAPABILITIES);
         let (built, compiled) = (instructions(&DEFAULT), compile(&rules));
         assert_eq!(built, compiled);
         let bits = (0..64).map(|bit| 1 << bit);
@@ -224,7 +224,7 @@ mod tests {
         let program =
             |capabilities| instructions(&Filter::default_for(capabilities).unwrap().program);
         for number in 0..u64::BITS {
-            for set in [1 << number, default::CAPABILITIES ^ 1 << number, u64::MAX ^ 1 << number] {
+            for set in [1 << number, CAPABILITIES ^ 1 << number, u64::MAX ^ 1 << number] {
                 assert_eq!(program(set), rules(set), "{set:#x}");
             }
         }

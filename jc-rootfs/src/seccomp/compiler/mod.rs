@@ -5,7 +5,6 @@ pub mod abi;
 pub mod bpf;
 pub mod compile;
 pub mod default;
-mod mux;
 mod outcomes;
 pub mod rules;
 pub mod syscalls;

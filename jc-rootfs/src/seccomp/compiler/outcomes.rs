@@ -1,7 +1,6 @@
 //! The outcome of the rules for each system call of an ABI.
 
 use super::abi::Abi;
-use super::mux;
 use super::rules::{Action, Condition, ENOSYS, Operator, Rules};
 use super::syscalls::ARM_BASE;
 
@@ -101,8 +100,10 @@ impl<'a> Outcomes<'a> {
                 }
                 if abi == Abi::X86
                     && rule.conditions.is_empty()
-                    && let Some((carrier, condition)) = mux::carrier(call)
+                    && let Some((carrier, value)) = call.carrier
                 {
+                    let operator = Operator::Equal;
+                    let condition = Condition { argument: 0, operator, value };
                     outcomes.know(carrier);
                     outcomes.add(carrier, Conditions::Carried(condition), rule.action);
                 }

@@ -9,6 +9,10 @@ pub struct Call {
     pub name: &'static str,
     /// The number in each [`Abi`], without the bit of x32. [`NONE`] where the ABI lacks the call.
     pub numbers: [u32; ABIS],
+    /// The capabilities that allow the call in the default profile, a bit each.
+    pub allowed_by: u64,
+    /// The number of the call that carries this one on x86 (socketcall(2), ipc(2)), and the first argument.
+    pub carrier: Option<(u32, u64)>,
 }
 
 /// The number of a call that an ABI lacks.

@@ -1,9 +1,6 @@
 //! Calls of x86 that socketcall(2) and ipc(2) carry. A rule for such a call holds for the carrier as well,
 //! as in libseccomp.
 
-use super::rules::{Condition, Operator};
-use super::syscalls::Call;
-
 /// The number of socketcall(2).
 const SOCKETCALL: u32 = 102;
 /// The number of ipc(2).
@@ -49,14 +46,10 @@ const QUEUES: [(&str, u64); 12] = [
     ("shmctl", 24),
 ];
 
-/// The number of the call that carries this one on x86, and the condition on its first argument, the
-/// operation.
-pub fn carrier(call: &Call) -> Option<(u32, Condition)> {
-    let socket = || SOCKETS.iter().position(|name| *name == call.name);
-    let queue = || QUEUES.iter().find(|(name, _)| *name == call.name);
-    let (carrier, value) = match socket() {
-        Some(index) => (SOCKETCALL, index as u64 + 1),
-        None => (IPC, queue()?.1),
-    };
-    Some((carrier, Condition { argument: 0, operator: Operator::Equal, value }))
+/// The number of the call that carries this one on x86, and the operation, the first argument.
+pub fn carrier(name: &str) -> Option<(u32, u64)> {
+    match SOCKETS.iter().position(|socket| *socket == name) {
+        Some(index) => Some((SOCKETCALL, index as u64 + 1)),
+        None => QUEUES.iter().find(|(queue, _)| *queue == name).map(|(_, value)| (IPC, *value)),
+    }
 }
