@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test demo lint bench-pull bench-start clean
+.PHONY: all musl install uninstall deb dist test test-faults demo lint bench-pull bench-start clean
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
@@ -121,6 +121,12 @@ test demo:
 	@tests/packages.sh $@
 	@$(MAKE) --no-print-directory all
 	@tests/$@.sh '$(bin)'
+
+# A signal or an error at each system call of 16 command lines: 70,000 faults, which take about two hours. As
+# root. RELIABILITY.md has the results.
+test-faults: all
+	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --test faults -- --nocapture
+	JC_BIN_DIR='$(bin)' JC_TEST_VOLUME=40 $(cargo) test --locked -p jc-tests --test early_kills -- --nocapture
 
 # How fast jc-pull is, against every peer that is installed. Takes minutes and some gigabytes.
 bench-pull: all

@@ -74,7 +74,12 @@ impl Tool {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| payload.downcast_ref().copied()).unwrap_or("no message");
             let place = info.location().map(ToString::to_string).unwrap_or_default();
-            self.exit(&Error::new(format_args!("internal error at {place}: {text}")))
+            // std panics where the kernel refuses it something, and says what.
+            let text = text.split(" (os error").next().unwrap_or(text);
+            self.exit(&match place.starts_with("/rustc/") {
+                true => Error::new(text),
+                false => Error::new(format_args!("internal error at {place}: {text}")),
+            })
         }));
     }
 
@@ -195,7 +200,7 @@ mod tests {
     fn a_tool_that_panics() {
         if std::env::var_os("JC_PANIC").is_some() {
             Tool::source("jc-x").begin();
-            Vec::<u8>::new()[std::env::args().len()] = 0;
+            panic!("{} (os error 1)", std::env::args().len());
         }
     }
 

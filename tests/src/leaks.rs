@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const CGROUP_GRACE: Duration = Duration::from_secs(5);
 
 /// What there was at a test's start.
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     mounts: BTreeSet<String>,
     links: BTreeSet<String>,
     cgroups: BTreeSet<PathBuf>,
@@ -29,7 +29,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Looks around.
-    pub(crate) fn take() -> Self {
+    pub fn take() -> Self {
         Self {
             mounts: mounts(),
             links: links(),
@@ -40,7 +40,7 @@ impl Snapshot {
     }
 
     /// What has come since, in a line each; once the processes that remain have been killed.
-    pub(crate) fn leaks(&self) -> Vec<String> {
+    pub fn leaks(&self) -> Vec<String> {
         let mut leaks = processes();
         leaks.extend(mounts().difference(&self.mounts).map(|m| format!("mount {m}")));
         leaks.extend(links().difference(&self.links).map(|l| format!("network link {l}")));

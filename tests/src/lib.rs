@@ -13,15 +13,19 @@
 
 #![cfg(target_os = "linux")]
 
+#[cfg(target_arch = "x86_64")]
+pub mod campaign;
 pub mod cgroups;
 mod command;
 pub mod contract;
 mod diff;
+#[cfg(target_arch = "x86_64")]
+pub mod faults;
 pub mod http;
 pub mod image;
 pub mod lab;
 pub mod layer;
-mod leaks;
+pub mod leaks;
 pub mod memory;
 mod programs;
 pub mod pty;

@@ -6,35 +6,27 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use jc_tests::roots::busybox_root;
+use jc_tests::volume::{Random, volume};
 use jc_tests::{Running, Sandbox, sandbox_for};
 use rustix::process::Signal;
 
-/// How many times a chain is killed; and one that differs from another only in what makes its IDs.
+/// How many times a chain is killed, times `JC_TEST_VOLUME`; and one that differs from another only in what makes its IDs.
 const MANY: u32 = 300;
 const SOME: u32 = 100;
 
 /// How long a whole test may take.
-const LIMIT: Duration = Duration::from_secs(120);
+fn limit() -> Duration {
+    Duration::from_secs(120) * volume()
+}
 
 /// Background children that SIGTERM, SIGHUP and SIGINT do not end, one of them in another session.
 const PAYLOAD: &str =
     "trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000 & echo ready; sleep 1000; :";
 
-/// Numbers that look random and are the same in each run (Knuth's MMIX generator).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let fraction = (self.0 >> 32) as u128;
-        Duration::from_nanos(((limit.as_nanos() * fraction) >> 32) as u64)
-    }
-}
-
 /// Kills the first process of a chain at random moments: from before it has done anything until
 /// after the payload has all of its processes, and every tenth in the first 200 microseconds.
 fn survives_no_kill(s: &Sandbox, kills: u32, chain: &[&str]) {
+    let kills = kills * volume();
     let command = || s.cmd(chain[0]).args(&chain[1..]).args(["--", "sh", "-c", PAYLOAD]);
     let start = Instant::now();
     let mut running = command().spawn();
@@ -46,7 +38,7 @@ fn survives_no_kill(s: &Sandbox, kills: u32, chain: &[&str]) {
     let mut complete = 0;
     for kill in 0..kills {
         let limit = if kill % 10 == 0 { Duration::from_micros(200) } else { latest };
-        let delay = random.below(limit);
+        let delay = random.time_below(limit);
         let running = command().spawn();
         let start = Instant::now();
         while start.elapsed() < delay {
@@ -66,24 +58,24 @@ fn end(s: &Sandbox, running: Running) {
 
 #[test]
 fn with_a_pid_namespace() {
-    sandbox_for(LIMIT, |s| survives_no_kill(s, MANY, &["jc-unshare", "-p"]));
+    sandbox_for(limit(), |s| survives_no_kill(s, MANY, &["jc-unshare", "-p"]));
 }
 
 #[test]
 fn with_an_init() {
-    sandbox_for(LIMIT, |s| survives_no_kill(s, MANY, &["jc-unshare", "-p", "--init"]));
+    sandbox_for(limit(), |s| survives_no_kill(s, MANY, &["jc-unshare", "-p", "--init"]));
 }
 
 #[test]
 fn with_all_namespaces() {
-    sandbox_for(LIMIT, |s| survives_no_kill(s, SOME, &["jc-unshare", "--all", "-r"]));
+    sandbox_for(limit(), |s| survives_no_kill(s, SOME, &["jc-unshare", "--all", "-r"]));
 }
 
 /// An ordinary user's, who becomes root inside: the kernel forgets PR_SET_PDEATHSIG on the way.
 #[test]
 fn with_a_user_namespace_of_an_ordinary_user() {
     let user = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"];
-    sandbox_for(LIMIT, |s| {
+    sandbox_for(limit(), |s| {
         let chain = [&user[..], &["jc-unshare", "-pU", "-r"]].concat();
         survives_no_kill(s, SOME, &chain);
     });
@@ -93,7 +85,7 @@ fn with_a_user_namespace_of_an_ordinary_user() {
 #[test]
 fn with_a_user_namespace_mapped_from_outside() {
     let ranges = ["--map-users", "0:100000:1000", "--map-groups", "0:100000:1000"];
-    sandbox_for(LIMIT, |s| {
+    sandbox_for(limit(), |s| {
         let chain = [&["jc-unshare", "-pU"][..], &ranges].concat();
         survives_no_kill(s, SOME, &chain);
     });
@@ -101,7 +93,7 @@ fn with_a_user_namespace_mapped_from_outside() {
 
 #[test]
 fn with_a_root_and_another_user() {
-    sandbox_for(LIMIT, |s| {
+    sandbox_for(limit(), |s| {
         let root = busybox_root(s, "root");
         // It has no applet of that name.
         symlink("busybox", root.join("bin/setsid")).unwrap();
@@ -113,7 +105,7 @@ fn with_a_root_and_another_user() {
 /// The same in front of an init, which does not change its own user.
 #[test]
 fn with_an_init_a_root_and_another_user() {
-    sandbox_for(LIMIT, |s| {
+    sandbox_for(limit(), |s| {
         let root = busybox_root(s, "root");
         symlink("busybox", root.join("bin/setsid")).unwrap();
         let link = ["jc-unshare", "-p", "--init", "--"];

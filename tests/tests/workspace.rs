@@ -141,6 +141,7 @@ fn the_top_level_is_closed() {
         "LICENSE",
         "Makefile",
         "README.md",
+        "RELIABILITY.md",
         "SECURITY.md",
         "clippy.toml",
         "deny.toml",
