@@ -1,4 +1,4 @@
-//! Which faults a command line gets, and where the results go.
+//! The choice of faults for a command line, and the file of results.
 
 use std::env;
 use std::fs;
@@ -44,7 +44,7 @@ pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
     (0..wanted.parse().unwrap()).map(pick).collect()
 }
 
-/// What chance begins with: `JC_TEST_SEED`, or the time.
+/// The seed of the choice: `JC_TEST_SEED`, or the time.
 pub fn seed() -> u64 {
     let set = env::var("JC_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
     set.unwrap_or_else(|| {

@@ -23,7 +23,7 @@ use crate::Sandbox;
 /// In this time a command line ends, with or without a fault.
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// What meets a system call.
+/// A disturbance of one system call.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
     /// The process gets this signal as it begins the call.
@@ -76,21 +76,21 @@ pub fn can_fail(number: u64) -> bool {
     !INFALLIBLE.contains(&(number as i64))
 }
 
-/// What meets which system call.
+/// A disturbance, and the system call that it meets.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// The process, by the order in which the processes of the project's programs appear.
     pub process: usize,
     /// The call, by its order in the process.
     pub call: usize,
-    /// What meets it.
+    /// The disturbance of the call.
     pub act: Act,
 }
 
 /// A system call that a process has made.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Its number.
+    /// The number of the call.
     pub number: u64,
     /// Whether `main` has begun in the program: what is before belongs to libc and std.
     pub has_begun: bool,
@@ -101,9 +101,9 @@ pub struct Call {
 pub struct Ended {
     /// The exit code, or 128 and the signal.
     pub code: i32,
-    /// Standard output.
+    /// Bytes on the standard output.
     pub stdout: String,
-    /// Standard error.
+    /// Bytes on the standard error.
     pub stderr: String,
     /// The calls of the project's programs, by process.
     pub calls: Vec<Vec<Call>>,
@@ -118,7 +118,7 @@ pub struct Ended {
 /// A process of the command line.
 #[derive(Default)]
 struct Tracee {
-    /// Its place among the processes of the project's programs, once it is one.
+    /// The index among the processes that execute a program of the project; `None` for others.
     place: Option<usize>,
     has_begun: bool,
     /// The error of the call that it is in, if that is to fail.
@@ -267,7 +267,7 @@ impl Tracer {
             let tracee = self.tracees.entry(pid).or_default();
             if event == libc::PTRACE_EVENT_EXEC {
                 tracee.has_begun = false;
-                // What a program of the project has executed, and is none, is the payload.
+                // The payload: another program, executed by a program of the project.
                 if tracee.place.is_some() && !is_ours {
                     self.tracees.remove(&pid);
                     let _: nix::Result<()> = ptrace::detach(pid, None);

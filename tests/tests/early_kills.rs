@@ -28,7 +28,7 @@ const MOMENTS: Duration = Duration::from_micros(500);
 /// In this time a link has ended after a signal, however busy the machine is.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Whom a signal meets.
+/// The processes that a signal meets.
 #[derive(Clone, Copy)]
 enum Target {
     /// The first child alone.
@@ -101,7 +101,7 @@ fn survives(s: &Sandbox, chain: &[&str], signal: Signal, target: Target) {
     for _ in 0..KILLS * volume() {
         met += u32::from(meets(s, chain, signal, target, random.time_below(MOMENTS)));
         let since = Instant::now();
-        // As PID 1 of the sandbox: a container's PID namespace ends after its last process is reaped.
+        // PID 1 of the sandbox reaps orphans: a PID namespace ends after its last process is reaped.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         while s.processes().len() > idle {
             assert!(since.elapsed() < LIMIT, "{chain:?} leaves {:?}", s.processes());

@@ -37,7 +37,7 @@ struct Line<'a> {
     reports: bool,
 }
 
-/// What differs from one start to the next: IDs of containers, namespaces and mounts.
+/// A report without the words that differ between starts: IDs of containers, namespaces and mounts.
 fn normal(report: &str) -> String {
     let is_id = |word: &str| {
         let hex = word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
@@ -80,7 +80,7 @@ fn comparable(report: &str, fault: Fault) -> String {
     report.split_inclusive('\n').filter(is_shown).collect()
 }
 
-/// What is wrong after a fault.
+/// The faults of a start that a disturbance has met.
 fn faulty(line: &Line<'_>, good: &Ended, ended: &Ended, fault: Fault) -> Vec<String> {
     let mut wrong = Vec::new();
     if !ended.hung.is_empty() {
@@ -106,7 +106,7 @@ fn faulty(line: &Line<'_>, good: &Ended, ended: &Ended, fault: Fault) -> Vec<Str
     wrong
 }
 
-/// What is left after a sweep.
+/// The objects that remain after a sweep.
 fn left(s: &Sandbox, line: &Line<'_>, before: &Snapshot) -> Vec<String> {
     let list = s.jc("jc-list").arg("-aq").run();
     let after = s.sh(line.after).run();
@@ -336,7 +336,7 @@ fn image() -> Image {
     Image::new().layer(busybox_layer()).layer(more)
 }
 
-/// What a pull that a fault has met leaves is no obstacle to the next, and that is whole.
+/// A pull that a fault has met does not stop the next pull, which is whole.
 const PULLED: &str = "jc-pull -q IMAGE >/dev/null && jc-images --check && jc-rmi IMAGE &&
     rm -rf /srv/store";
 
