@@ -126,6 +126,8 @@ test demo:
 # root. RELIABILITY.md has the results.
 test-faults: all
 	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --test faults -- --nocapture
+	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --features peers \
+		--test faults_peers -- --nocapture
 	JC_BIN_DIR='$(bin)' JC_TEST_VOLUME=40 $(cargo) test --locked -p jc-tests --test early_kills -- --nocapture
 
 # How fast jc-pull is, against every peer that is installed. Takes minutes and some gigabytes.

@@ -1,8 +1,7 @@
-//! Other programs under the kills of `faults.rs`, for RELIABILITY.md.
+//! Other programs under the kills of `faults.rs`: figures for RELIABILITY.md, which `make test-faults` prints.
 
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", target_arch = "x86_64", feature = "peers"))]
 
-use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,15 +15,9 @@ use nix::sys::signal::Signal;
 /// How long all of them may take.
 const LONG: Duration = Duration::from_secs(8 * 3600);
 
-/// Other programs under the same kills, each at every call: how many end, and leave nothing after
-/// a sweep of theirs.
-/// RELIABILITY.md has the results, which
-/// need `JC_TEST_PEERS`.
+/// Other programs under the same kills: how many end, and leave nothing after a sweep of theirs.
 #[test]
 fn other_programs_under_kills() {
-    if env::var_os("JC_TEST_PEERS").is_none() {
-        return;
-    }
     sandbox_for(LONG, |s| {
         busybox_root(s, "root");
         let bundle = r#"mkdir bundle && cd bundle && runc spec && jq '.process.terminal = false
