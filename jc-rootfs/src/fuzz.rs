@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 
+use jc_unshare::record::{Record, Root};
 use jc_unshare::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -38,6 +39,20 @@ pub fn mount(bytes: &[u8]) {
     }
 }
 
+/// A record is an error, or has a root of absolute paths and is the same when its own line is read.
+pub fn record(bytes: &[u8]) {
+    let Ok(record) = Record::parse(bytes) else { return };
+    let paths = match record.root() {
+        Ok(Root::Layers(layers)) => layers,
+        Ok(Root::Directory(directory)) => vec![directory],
+        Err(error) => panic!("{error}"),
+    };
+    assert!(!paths.is_empty() && paths.iter().all(|path| path.is_absolute()), "{paths:?}");
+    let line = record.to_line().unwrap_or_default();
+    assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+    assert_eq!(Record::parse(line.as_bytes()).ok().as_ref(), Some(&record), "{line:?}");
+}
+
 /// Only the words `0` and `root` are root, whatever names the root's files give to that number.
 pub fn user(bytes: &[u8]) {
     let Ok(word) = std::str::from_utf8(bytes) else { return };
@@ -68,7 +83,9 @@ mod tests {
 
     #[test]
     fn no_change_of_a_byte_in_a_seed_breaks_a_promise() {
-        for (target, run) in [("profile", profile as fn(&[u8])), ("mount", mount), ("user", user)] {
+        let targets: [(&str, fn(&[u8])); 4] =
+            [("profile", profile), ("mount", mount), ("user", user), ("record", record)];
+        for (target, run) in targets {
             let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
             for seed in std::fs::read_dir(directory).unwrap() {
                 let seed = std::fs::read(seed.unwrap().path()).unwrap();
