@@ -122,8 +122,8 @@ test demo:
 	@$(MAKE) --no-print-directory all
 	@tests/$@.sh '$(bin)'
 
-# A signal or an error at each system call of 16 command lines: 70,000 faults, which take about two hours. As
-# root. RELIABILITY.md has the results.
+# A signal or an error at each system call of 16 command lines, which takes hours, and kills at random instants,
+# which take 15 minutes. As root. RELIABILITY.md has the results.
 test-faults: all
 	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --test faults -- --nocapture
 	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --features peers \

@@ -23,7 +23,7 @@ fn the_policy_says_when_the_registry_is_asked() {
     };
     let output = store.run(&["-q", "--policy", "never", name]);
     assert!(failure(&output, 1).ends_with("the image is not in the store"));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("hint: --policy missing"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("hint: jc-pull --policy missing"));
     assert_eq!(asked(&["--policy", "missing"]), (4, old.manifest.clone()));
     assert_eq!(asked(&[]), (1, old.manifest.clone()));
     registry.push("x", "latest", &new, MANIFEST);
