@@ -45,7 +45,8 @@ pub fn record(bytes: &[u8]) {
     let paths = match record.root() {
         Ok(Root::Layers(layers)) => layers,
         Ok(Root::Directory(directory)) => vec![directory],
-        Err(error) => panic!("{error}"),
+        // The assertion below fails.
+        Err(_) => Vec::new(),
     };
     assert!(!paths.is_empty() && paths.iter().all(|path| path.is_absolute()), "{paths:?}");
     let line = record.to_line().unwrap_or_default();
@@ -83,9 +84,12 @@ mod tests {
 
     #[test]
     fn no_change_of_a_byte_in_a_seed_breaks_a_promise() {
-        let targets: [(&str, fn(&[u8])); 4] =
-            [("profile", profile), ("mount", mount), ("user", user), ("record", record)];
-        for (target, run) in targets {
+        for (target, run) in [
+            ("profile", profile as fn(&[u8])),
+            ("mount", mount),
+            ("user", user),
+            ("record", record),
+        ] {
             let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
             for seed in std::fs::read_dir(directory).unwrap() {
                 let seed = std::fs::read(seed.unwrap().path()).unwrap();
