@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jc_tests::lab::{HOST, Lab, Net, Transport, addresses, all_end, contained};
 use jc_tests::{Running, Sandbox, sandbox};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 const TOOL: &str = "jc-net";
 
@@ -185,6 +185,9 @@ fn a_port_has_one_holder() {
 #[test]
 fn many_ports() {
     sandbox(|s| {
+        // A socket for each port and family is held.
+        let limit = Rlimit { current: Some(4096), ..getrlimit(Resource::Nofile) };
+        setrlimit(Resource::Nofile, limit).unwrap();
         let one =
             contained(s, &["-p", "20000-20399:20000-20399", "-p", "20000-20399:30000-30399/udp"]);
         let to = Net::of(&one);
