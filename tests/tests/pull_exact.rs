@@ -138,7 +138,7 @@ fn what_the_store_is_in_does_not_show() {
         }
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr("other", "system.posix_acl_default", &list, flags).unwrap();
-        s.sh("chgrp 5 other && chmod 2777 other").run().code(0);
+        s.sh("chgrp 5 other && chmod 2755 other").run().code(0);
         let ran = s.jc("jc-pull").args(["-q", "--store", "other/store", "oci:image"]).run();
         let there = tree::manifest(&layer_dirs(&jc_tests::pulled::record(&ran))[0]);
         assert_eq!(tree::changes(&plain, &there), "");
