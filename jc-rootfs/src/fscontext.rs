@@ -46,10 +46,10 @@ impl FsContext {
     }
 
     /// [`set_fd`](Self::set_fd), or `false` where this kernel takes no descriptor for the option
-    /// (EINVAL).
+    /// (EINVAL), or for any (EOPNOTSUPP: file systems that still know only mount(2)'s way).
     pub fn try_set_fd(&self, key: &str, fd: &OwnedFd) -> Result<bool> {
         match fsconfig_set_fd(&self.fd, key, fd) {
-            Err(Errno::INVAL) => {
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                 // The next error must not show this message of the kernel.
                 let _: String = self.messages();
                 Ok(false)
