@@ -96,6 +96,7 @@ fn make_install_puts_all_in_its_place_and_uninstall_takes_it_away() {
     }
     let share = root.join("opt/jc/share");
     expected.insert(share.join("zsh/site-functions/_jc"));
+    expected.insert(share.join("jc/jc-net-repair.service"));
     for name in programs() {
         expected.insert(share.join("bash-completion/completions").join(&name));
         expected.insert(share.join(format!("fish/vendor_completions.d/{name}.fish")));
@@ -110,7 +111,8 @@ fn make_install_puts_all_in_its_place_and_uninstall_takes_it_away() {
 
 fn pages() -> Vec<PathBuf> {
     let entries = fs::read_dir(workspace_dir().join("man")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|suffix| suffix != "svg")).collect()
 }
 
 fn files(dir: &Path) -> BTreeSet<PathBuf> {
