@@ -209,7 +209,7 @@ pub fn step_into(version: Version, group: &Path) -> Result<Step> {
     Ok(Step::write(file.into(), SELF, &path))
 }
 
-/// What stands for the process that writes it.
+/// The number that stands for the process that writes it.
 const SELF: &str = "0";
 
 /// The file that takes new members. In version 1 the thread moves: to move a whole process the kernel may

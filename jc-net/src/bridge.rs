@@ -49,10 +49,10 @@ pub struct Bridge {
 /// The first word of the alias that our bridges have.
 const NOTE: &str = "jc";
 
-/// What the alias of a bridge of ours records.
+/// The record in the alias of a bridge that jc-net made.
 #[derive(Clone, Debug, Default)]
 pub struct Note {
-    /// What the bridge does not let through.
+    /// The traffic that the bridge does not let through.
     pub policy: Policy,
     /// Links of the host that forward since this bridge.
     pub opened: Opened,

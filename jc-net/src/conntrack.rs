@@ -35,7 +35,7 @@ fn message(kind: u16, family: u8) -> Message {
     Message::new(SUBSYSTEM << 8 | kind, 0, &[family, 0, 0, 0])
 }
 
-/// One direction of an entry.
+/// A direction of an entry.
 #[derive(Debug, Eq, PartialEq)]
 struct Tuple {
     source: IpAddr,

@@ -1,4 +1,4 @@
-//! One lock for each network namespace. For that of PID 1, in which other users and payloads are, the
+//! A lock for each network namespace. For that of PID 1, in which other users and payloads are, the
 //! lock is on a file that only root can open. The name of the file is the inode number of the
 //! namespace (namespaces(7)), and the file stays as long as a bridge does. For other namespaces the
 //! lock is on the namespace itself, which ends with the last process.

@@ -25,7 +25,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// So many attempts after the first.
+    /// A number of attempts after the first.
     pub const fn new(times: u32) -> Self {
         Self { left: times, done: 0 }
     }

@@ -18,7 +18,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 pub enum Zone {
     /// Every address that is none of the others.
     Public,
-    /// Of a network behind a router (RFC 1918, RFC 4193, RFC 6598), or reserved.
+    /// An address of a network behind a router (RFC 1918, RFC 4193, RFC 6598), or a reserved one.
     Private,
     /// Of one link (RFC 3927, RFC 4291), where clouds have their metadata services.
     LinkLocal,
