@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::{env, fs};
 
-#[path = "../src/seccomp/compiler/mod.rs"]
+#[path = "../src/linux/seccomp/compiler/mod.rs"]
 #[allow(dead_code, reason = "the program uses more of the compiler")]
 mod compiler;
 
@@ -20,7 +20,7 @@ use compiler::syscalls::{Call, NONE, find};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
-    println!("cargo::rerun-if-changed=src/seccomp/compiler");
+    println!("cargo::rerun-if-changed=src/linux/seccomp/compiler");
     let native = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "aarch64" => Abi::Aarch64,
         _ => Abi::X86_64,

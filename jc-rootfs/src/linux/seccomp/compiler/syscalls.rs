@@ -37,7 +37,7 @@ pub fn find<'a>(table: &'a [Call], name: &str) -> Option<&'a Call> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seccomp::built::TABLE;
+    use crate::linux::seccomp::built::TABLE;
 
     #[test]
     fn the_table_has_the_numbers_of_this_machine() {

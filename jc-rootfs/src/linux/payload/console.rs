@@ -16,8 +16,8 @@ use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::fscontext::{attach, clone_fd};
-use crate::resolve::{Missing, resolve};
+use crate::linux::mount::fscontext::{attach, clone_fd};
+use crate::linux::mount::resolve::{Missing, resolve};
 
 /// Connects to the socket, while its path is still that of the host.
 pub fn connect_to(path: &Path) -> Result<OwnedFd> {

@@ -19,7 +19,7 @@ use compiler::default;
 use compiler::rules::Rules;
 use profile::{Machine, Profile, kernel};
 
-use crate::sys;
+use crate::linux::sys;
 
 /// The output of the build script.
 mod built {

@@ -69,7 +69,7 @@ mod tests {
     use super::super::bpf::{Instruction, run};
     use super::super::compile;
     use super::*;
-    use crate::seccomp::built::TABLE;
+    use crate::linux::seccomp::built::TABLE;
 
     const BPF: u32 = 39;
 
@@ -178,7 +178,7 @@ mod tests {
     fn digest(allows: Differences, lacks: Differences) -> u64 {
         let split = |list: Differences| list.iter().flat_map(|(calls, _)| calls.split_whitespace());
         let lacks: Vec<&str> = split(lacks).collect();
-        let ours = include_str!("../../../build/default.tbl").lines();
+        let ours = include_str!("../../../../build/default.tbl").lines();
         let ours = ours.filter(|line| !line.starts_with('#'));
         let ours: Vec<&str> = ours.flat_map(str::split_whitespace).collect();
         assert!(lacks.iter().all(|name| ours.contains(name)));

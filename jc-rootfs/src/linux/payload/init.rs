@@ -18,10 +18,12 @@ use nix::sys::prctl::set_name;
 use nix::unistd::getpid;
 use rustix::io::{FdFlags, fcntl_setfd};
 
+use super::program::{read_only_self, strings};
+use super::started::Started;
+use crate::TOOL;
 use crate::environment::Environment;
-use crate::program::{read_only_self, strings};
-use crate::started::Started;
-use crate::{Args, TOOL, sys};
+use crate::linux::args::Args;
+use crate::linux::sys;
 
 /// The name that this program has as PID 1, followed by its descriptors and the payload's arguments.
 const NAME: &str = "jc-init";

@@ -1,16 +1,19 @@
 //! The root itself: a directory, or an overlay of layers.
 
+mod layer;
+mod overlay;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Result};
 use rustix::fs::{Mode, OFlags, open};
 
-use crate::fscontext::{attach, clone_fd, restrict_tree};
-use crate::layer::Layer;
-use crate::overlay::overlay;
-use crate::spec::Upper;
-use crate::sys::{self, attr, propagation};
+use crate::linux::args::values::Upper;
+use crate::linux::mount::fscontext::{attach, clone_fd, restrict_tree};
+use crate::linux::sys::{self, attr, propagation};
+use layer::Layer;
+use overlay::overlay;
 
 /// What the root is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,7 +28,7 @@ impl Root {
     /// Mounts the root on top of "/" of the present mount namespace, from where [`pivot`] makes it the
     /// root, and returns its directory. Device files in it do not work.
     ///
-    /// [`pivot`]: crate::pivot
+    /// [`pivot`]: crate::linux::assemble
     pub fn attach(&self, read_only: bool) -> Result<OwnedFd> {
         let slash = open_dir(Path::new("/"))?;
         match self {

@@ -8,12 +8,12 @@ use jc_unshare::{Absent, Context, Error, Result, exists};
 use nix::libc;
 use rustix::fs::{Mode, OFlags, StatFs, fstatfs, openat, statfs};
 
-use crate::dev::NOTHING_RUNS;
-use crate::fscontext::{FsContext, attach, attach_below, clone_tree, new_mount, restrict_tree};
-use crate::resolve::real_dir;
-use crate::spec::Sys;
-use crate::sys::{attr, mount_setattr, propagation};
-use crate::userns;
+use super::dev::NOTHING_RUNS;
+use super::fscontext::{FsContext, attach, attach_below, clone_tree, new_mount, restrict_tree};
+use super::resolve::real_dir;
+use crate::linux::args::values::Sys;
+use crate::linux::sys::{attr, mount_setattr, propagation};
+use crate::linux::userns;
 
 /// Mounts sysfs and the cgroup hierarchies. The kernel refuses a new sysfs (EPERM) to a user namespace
 /// that does not own the network namespace: the payload then sees the host's.

@@ -21,9 +21,11 @@ use jc_unshare::{Context, Error, Result};
 use rustix::event::PollFd;
 use rustix::process::Pid;
 
-use crate::payload::{Host, Place, Ready};
-use crate::started::Started;
-use crate::{Args, TOOL, sys};
+use super::args::Args;
+use super::payload::started::Started;
+use super::payload::{Host, Place, Ready};
+use super::sys;
+use crate::TOOL;
 
 /// Starts the program in a PID namespace, and waits for it. `enter` is called in the child, and takes it
 /// into the root.

@@ -1,5 +1,18 @@
 //! The tool on Linux: which form of it the command line asks for.
 
+pub mod args;
+mod assemble;
+mod chroot;
+mod copy;
+pub mod fuzz;
+mod join;
+mod mount;
+pub mod payload;
+mod root;
+mod seccomp;
+mod sys;
+mod userns;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -9,9 +22,10 @@ use jc_unshare::supervise::spawn;
 use jc_unshare::{Error, Result};
 use nix::libc;
 
-use crate::root::Root;
-use crate::spec::Upper;
-use crate::{Args, TOOL, assemble, chroot, join, payload};
+use crate::TOOL;
+use args::Args;
+use args::values::Upper;
+use root::Root;
 
 /// Does what the command line says: this process becomes the payload, or where that is to lead a
 /// session and cannot, waits for a child that does.

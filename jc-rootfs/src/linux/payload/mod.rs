@@ -1,5 +1,12 @@
 //! What comes last: working directory, environment, user, descriptors, exec.
 
+pub mod caps;
+pub mod console;
+pub mod init;
+pub mod program;
+pub mod rlimit;
+pub mod started;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,17 +26,18 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-use crate::caps::{self, Wanted};
-use crate::console::{self, Console};
 use crate::environment::{self, Environment, Variable};
-use crate::init::Init;
-use crate::program::Own;
-use crate::resolve::{Missing, open_file, resolve};
-use crate::rlimit::Ulimit;
-use crate::seccomp::{Filter, Seccomp};
-use crate::started::Started;
+use crate::linux::args::Args;
+use crate::linux::mount::resolve::{Missing, open_file, resolve};
+use crate::linux::seccomp::{Filter, Seccomp};
+use crate::linux::{sys, userns};
 use crate::user::{self, Identity};
-use crate::{Args, sys, userns};
+use caps::Wanted;
+use console::Console;
+use init::Init;
+use program::Own;
+use rlimit::Ulimit;
+use started::Started;
 
 /// The root of the container as a directory to open things in.
 pub struct ContainerRoot(pub OwnedFd);

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::spec::{octal, tmpfs_size};
-use crate::sys::{attr, propagation};
+use super::values::{octal, tmpfs_size};
+use crate::linux::sys::{attr, propagation};
 
 /// Something to mount inside the root.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,7 +25,7 @@ pub enum Source {
     Device(PathBuf),
     /// A new, empty tmpfs.
     Tmpfs {
-        /// As for [`Upper::Tmpfs`](crate::spec::Upper::Tmpfs).
+        /// As for [`Upper::Tmpfs`](super::values::Upper::Tmpfs).
         size: Option<String>,
         /// Octal permissions of its root directory.
         mode: String,

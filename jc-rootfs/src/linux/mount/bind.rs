@@ -11,10 +11,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::fscontext::{attach, clone_mount, new_mount};
-use crate::mounts::{Bind, Mount, Source};
-use crate::resolve::{Missing, resolve};
-use crate::sys::{attr, mount_setattr, propagation};
+use super::fscontext::{attach, clone_mount, new_mount};
+use super::resolve::{Missing, resolve};
+use crate::linux::args::mounts::{Bind, Mount, Source};
+use crate::linux::sys::{attr, mount_setattr, propagation};
 
 /// Makes a mount that is nowhere yet. To be called while "/" is still the host's, and its mounts are
 /// still peers of the host's: a shared or slave bind is one because its source is.

@@ -9,8 +9,8 @@ use jc_unshare::record::{Record, Root};
 use jc_unshare::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::mounts::{self, Mount, Source};
-use crate::seccomp;
+use super::args::mounts::{self, Mount, Source};
+use super::seccomp;
 use crate::user::{self, Files};
 
 /// A seccomp profile is an error or becomes a filter.

@@ -8,9 +8,9 @@ use jc_unshare::{Context, Error, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use crate::Args;
-use crate::payload::{self, Host, Place};
-use crate::resolve::Missing;
+use super::args::Args;
+use super::mount::resolve::Missing;
+use super::payload::{self, Host, Place};
 
 /// Changes the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, directory: &Path, program: &[OsString]) -> Error {

@@ -12,19 +12,19 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
-use crate::Args;
-use crate::bind::{detach, put};
-use crate::copy;
-use crate::dev::mount_dev;
-use crate::init::Init;
-use crate::join::{Target, run_from_read_only_here};
-use crate::mask::mask_paths;
-use crate::mounts::Mount;
-use crate::payload::{self, Host, Place};
-use crate::proc::mount_proc;
-use crate::resolve::Missing;
-use crate::root::{Root, make_read_only};
-use crate::sysfs::mount_sys;
+use super::args::Args;
+use super::args::mounts::Mount;
+use super::copy;
+use super::join::{Target, run_from_read_only_here};
+use super::mount::bind::{detach, put};
+use super::mount::dev::mount_dev;
+use super::mount::mask::mask_paths;
+use super::mount::proc::mount_proc;
+use super::mount::resolve::Missing;
+use super::mount::sysfs::mount_sys;
+use super::payload::init::Init;
+use super::payload::{self, Host, Place};
+use super::root::{Root, make_read_only};
 
 /// Enters the root and starts the program there. Returns only an error.
 pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {

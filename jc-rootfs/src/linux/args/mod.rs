@@ -1,17 +1,20 @@
 //! The command line.
 
+pub mod mounts;
+pub mod values;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::caps;
 use crate::environment::{self, Variable};
-use crate::mask::{self, Mask};
-use crate::mounts::{self, Mount};
-use crate::rlimit::Ulimit;
-use crate::seccomp::Seccomp;
-use crate::spec::{self, Dev, Proc, Sys, Upper};
+use crate::linux::mount::mask::{self, Mask};
+use crate::linux::payload::caps;
+use crate::linux::payload::rlimit::Ulimit;
+use crate::linux::seccomp::Seccomp;
+use mounts::Mount;
+use values::{Dev, Proc, Sys, Upper};
 
 /// Assemble a root file system, make it "/", then run PROG in it
 #[derive(Debug, Parser)]
@@ -46,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     pub(crate) sys: Sys,
     /// Set the size of /dev/shm
-    #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = spec::tmpfs_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = values::tmpfs_size)]
     pub(crate) shm_size: String,
     /// Show a device of the host: PATH[:DST] (repeatable)
     #[arg(long = "device", value_name = "SPEC", value_parser = mounts::device)]

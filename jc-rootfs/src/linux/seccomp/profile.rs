@@ -8,7 +8,7 @@ use super::built::TABLE;
 use super::compiler::abi::Abi;
 use super::compiler::rules::{Action, Condition, Operator, Rule, Rules};
 use super::compiler::syscalls::find;
-use crate::caps;
+use crate::linux::payload::caps;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

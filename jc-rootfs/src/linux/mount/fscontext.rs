@@ -13,7 +13,7 @@ use rustix::mount::{
     move_mount, open_tree, unmount,
 };
 
-use crate::sys::{self, propagation};
+use crate::linux::sys::{self, propagation};
 
 /// A file system that is being configured.
 pub struct FsContext {

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open, openat};
 
-use crate::Args;
-use crate::dev::NOTHING_RUNS;
-use crate::fscontext::{attach, clone_fd, new_mount, restrict_tree};
-use crate::resolve::{Missing, resolve};
-use crate::spec::{Proc, Sys};
-use crate::sys::attr;
-use crate::sysfs::is_sysfs;
+use super::dev::NOTHING_RUNS;
+use super::fscontext::{attach, clone_fd, new_mount, restrict_tree};
+use super::resolve::{Missing, resolve};
+use super::sysfs::is_sysfs;
+use crate::linux::args::Args;
+use crate::linux::args::values::{Proc, Sys};
+use crate::linux::sys::attr;
 use jc_unshare::procfs::is_procfs;
 
 /// What `--mask` names.

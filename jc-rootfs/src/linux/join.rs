@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jc_unshare::namespaces::unshare;
+use jc_unshare::procfs::is_procfs;
 use jc_unshare::supervise::{Lifeline, spawn};
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
@@ -14,16 +15,16 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, open, openat, stat, sta
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
 
-use crate::copy;
+use super::args::Args;
+use super::copy;
+use super::mount::fscontext::clone_mount;
+use super::mount::resolve::Missing;
+use super::payload::program::{read_only_self, strings};
+use super::payload::{self, Host, Place};
+use super::root::open_dir;
+use super::sys;
+use crate::TOOL;
 use crate::environment::Environment;
-use crate::fscontext::clone_mount;
-use crate::payload::{self, Host, Place};
-use crate::program::{read_only_self, strings};
-use crate::resolve::Missing;
-use crate::root::open_dir;
-use crate::sys;
-use crate::{Args, TOOL};
-use jc_unshare::procfs::is_procfs;
 
 /// Enters the container of a process and starts the program there. If that is another PID namespace, the
 /// program begins as a [`copy`].

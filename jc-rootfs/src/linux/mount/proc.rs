@@ -7,11 +7,11 @@ use jc_unshare::procfs::is_procfs;
 use jc_unshare::{Error, Result};
 use nix::libc;
 
-use crate::dev::NOTHING_RUNS;
-use crate::fscontext::{attach, clone_tree, new_mount, restrict_tree};
-use crate::resolve::real_dir;
-use crate::spec::Proc;
-use crate::userns;
+use super::dev::NOTHING_RUNS;
+use super::fscontext::{attach, clone_tree, new_mount, restrict_tree};
+use super::resolve::real_dir;
+use crate::linux::args::values::Proc;
+use crate::linux::userns;
 
 /// Mounts procfs as it is asked for; `other` is a mount of the procfs of a PID namespace that this process is
 /// not in.

@@ -8,11 +8,11 @@ use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
-use crate::fscontext::{attach, attach_below, clone_tree, new_mount};
-use crate::resolve::real_dir;
-use crate::spec::Dev;
-use crate::sys::attr;
-use crate::userns;
+use super::fscontext::{attach, attach_below, clone_tree, new_mount};
+use super::resolve::real_dir;
+use crate::linux::args::values::Dev;
+use crate::linux::sys::attr;
+use crate::linux::userns;
 
 /// What holds for file systems that are no place for programs and devices.
 pub const NOTHING_RUNS: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;

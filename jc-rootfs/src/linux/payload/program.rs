@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use jc_unshare::{Absent, Context, Error, Kind, Result};
 use rustix::fs::{fstat, stat};
 
-use crate::fscontext::{clone_mount, restrict_tree};
-use crate::sys::attr;
+use crate::linux::mount::fscontext::{clone_mount, restrict_tree};
+use crate::linux::sys::attr;
 
 /// The file that this process executes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

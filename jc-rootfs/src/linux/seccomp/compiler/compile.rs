@@ -182,7 +182,7 @@ mod tests {
     use super::super::rules::{ENOSYS, Rule};
     use super::super::syscalls::{ARM_BASE, Call, find};
     use super::*;
-    use crate::seccomp::built::TABLE;
+    use crate::linux::seccomp::built::TABLE;
 
     fn call(name: &str) -> &'static Call {
         find(&TABLE, name).unwrap()

@@ -11,12 +11,14 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::fchdir;
 
-use crate::fscontext::{FsContext, attach, clone_fd, clone_tree, detach_top, new_mount};
-use crate::layer::{Layer, by_fd};
-use crate::root::open_dir;
-use crate::spec::Upper;
-use crate::sys::attr;
-use crate::userns;
+use super::layer::{Layer, by_fd};
+use super::open_dir;
+use crate::linux::args::values::Upper;
+use crate::linux::mount::fscontext::{
+    FsContext, attach, clone_fd, clone_tree, detach_top, new_mount,
+};
+use crate::linux::sys::attr;
+use crate::linux::userns;
 
 /// Makes an overlay that is mounted nowhere yet, of layers, the lowest first. `slash` is "/" of the
 /// present mount namespace, on which this mounts for a while what it needs.
