@@ -89,9 +89,11 @@ impl Held {
         self.remove_called(state.as_ref().and_then(|state| state.get("name")))
     }
 
-    /// Removes it with all that is in it, and its name.
+    /// Removes it with all that is in it, and its name. The recorded state goes first: jc-list removes
+    /// a directory without one, and names without a directory.
     pub fn remove_called(self, name: Option<&str>) -> Result<()> {
         let Self { base, id, directory } = &self;
+        State::remove(directory)?;
         if let Some(name) = name
             && base.link(name)?.as_ref() == Some(id)
         {

@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jc_unshare::process::Process;
 use jc_unshare::{Context, Error, Result};
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::files::StateDir;
@@ -110,6 +112,14 @@ impl State {
             serde_json::to_vec(self).map_err(|e| Error::new(format_args!("state: {e}")))?;
         json.push(b'\n');
         directory.replace(FILE, &json)
+    }
+
+    /// Removes it from its directory: any sweep then removes the directory.
+    pub fn remove(directory: &StateDir) -> Result<()> {
+        match unlinkat(directory, FILE, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed.on("remove", directory.path().join(FILE)),
+        }
     }
 
     /// Forgets the processes, which have ended.

@@ -158,7 +158,8 @@ impl Container {
             None => Ok(()),
         };
         let mut watch = Watch::new(fifo, outputs, news, ended);
-        let exit = child.wait_beside(&mut watch);
+        // Links that are killed undo nothing.
+        let exit = child.wait_beside(&mut watch).inspect_err(|_| sweep_links());
         match watch.finish() {
             Err(error) if is_unknown.get() => Err(unless_reported(error, &exit)),
             outcome => outcome.and(exit),

@@ -1,12 +1,14 @@
 //! The volumes that an image declares: each a fresh directory, as the image has it.
 
 use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use clap::ArgMatches;
 use jc_unshare::record::Root;
-use jc_unshare::{Error, Result};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::anonymous::VOLUMES;
 use crate::flags::{option, values};
@@ -28,8 +30,9 @@ pub fn volumes(
         let mut spec = OsString::from(state_dir.join(&name));
         spec.push(format!(":{path}"));
         options.extend(option("-v", &spec));
+        let found = like(root, path)?;
         let (mode, owner) =
-            like(root, path).map_or((0o755, None), |(mode, uid, gid)| (mode, Some((uid, gid))));
+            found.map_or((0o755, None), |(mode, uid, gid)| (mode, Some((uid, gid))));
         directories.push(Directory { name, mode, owner });
     }
     Ok((options, directories))
@@ -60,27 +63,57 @@ fn is_taken(matches: &ArgMatches, path: &str) -> bool {
     all.any(|target| Path::new(&target) == Path::new(path))
 }
 
-/// Permissions, user and group of a directory in the topmost layer that has it, no link followed: a
-/// layer is hostile.
-fn like(root: &Root, path: &str) -> Option<(u32, u32, u32)> {
+/// Permissions, user and group of a directory in the topmost layer that has the directory. The lookup
+/// follows no symbolic link, since a layer is hostile.
+fn like(root: &Root, path: &str) -> Result<Option<(u32, u32, u32)>> {
     let layers = match root {
         Root::Layers(layers) => layers.as_slice(),
         Root::Directory(directory) => std::slice::from_ref(directory),
     };
-    let below = PathBuf::from(path.trim_start_matches('/'));
+    let below = Path::new(path.trim_start_matches('/'));
+    for layer in layers.iter().rev() {
+        if let Some(stat) = stat_beneath(layer, below).on("open", layer.join(below))? {
+            return Ok(Some((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid)));
+        }
+    }
+    Ok(None)
+}
+
+/// The status of a directory in a layer; `None` if the layer has no such directory.
+fn stat_beneath(layer: &Path, below: &Path) -> rustix::io::Result<Option<Stat>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    layers.iter().rev().find_map(|layer| {
-        let layer = openat(CWD, layer, flags, Mode::empty()).ok()?;
-        let found = openat2(&layer, &below, flags, Mode::empty(), within).ok()?;
-        let stat = fstat(&found).ok()?;
-        Some((stat.st_mode & 0o7777, stat.st_uid, stat.st_gid))
-    })
+    let opened = openat(CWD, layer, flags, Mode::empty())
+        .and_then(|layer| openat2(&layer, below, flags, Mode::empty(), within));
+    match opened {
+        Ok(directory) => fstat(&directory).map(Some),
+        // The layer has a file, or a symbolic link, on the way.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+        // The directory above belongs to another user of a user namespace, and an ordinary user gives the
+        // volume no owner.
+        Err(Errno::ACCESS) if !geteuid().is_root() => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_lacks_a_volume_only_where_the_kernel_says_so() {
+        let layer = tempfile::tempdir().unwrap();
+        std::fs::create_dir(layer.path().join("data")).unwrap();
+        std::fs::write(layer.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("data", layer.path().join("link")).unwrap();
+        let root = Root::Layers(vec![layer.path().to_owned()]);
+        assert!(like(&root, "/data").unwrap().is_some());
+        for absent in ["/none", "/file", "/file/below", "/link"] {
+            assert_eq!(like(&root, absent).unwrap(), None, "{absent}");
+        }
+        let refused = like(&root, &format!("/{}", "n".repeat(300))).unwrap_err();
+        assert_eq!(refused.errno(), Some(Errno::NAMETOOLONG.raw_os_error()));
+    }
 
     #[test]
     fn a_path_with_syntax_in_it_is_no_volume() {

@@ -156,7 +156,16 @@ impl Child {
         sys::close_all_but(&keep);
     }
 
-    fn attend(
+    /// Waits until the child has ended. An error of the wait kills the child, since the caller undoes
+    /// what the child uses.
+    fn attend(&self, waiter: &mut Waiter, beside: Option<&mut (dyn Beside + '_)>) -> Result<Exit> {
+        self.follow(waiter, beside).inspect_err(|_| {
+            // The error of the wait is the one to report.
+            let _: Result<()> = self.kill();
+        })
+    }
+
+    fn follow(
         &self,
         waiter: &mut Waiter,
         mut beside: Option<&mut (dyn Beside + '_)>,

@@ -20,6 +20,8 @@ use jc_tests::leaks::Snapshot;
 use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::{Sandbox, sandbox_for};
 use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::Signal;
 
 /// The payload prints what it is allowed, and has.
 const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \
@@ -382,5 +384,48 @@ fn no_fault_breaks_the_removal_of_an_image() {
         let words = vec!["jc-rmi", "oci:/srv/layout:x"];
         let after = PULLED.replace("IMAGE", "oci:/srv/layout:x");
         survives(s, &Line { before, words, after: &after, reports: false });
+    });
+}
+
+/// The places of system calls with one of these numbers in the main of the first process.
+fn places(ended: &Ended, numbers: &[i64]) -> Vec<usize> {
+    let calls = ended.calls[0].iter().enumerate();
+    let named = calls.filter(|(_, call)| call.has_begun && numbers.contains(&(call.number as i64)));
+    named.map(|(place, _)| place).collect()
+}
+
+#[test]
+fn a_supervisor_that_cannot_wait_kills_its_chain_before_it_removes_the_state() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let line = ["jc-run", "--network", "none", "--rootfs", "/srv/root", "--", "sleep", "0.2"];
+        let call = places(&run(s, &line, None), &[libc::SYS_poll, libc::SYS_ppoll])[0];
+        let act = Act::Fail(Errno::ENOMEM);
+        let ended = run(s, &line, Some(Fault { process: 0, call, act }));
+        assert_eq!((ended.code, ended.has_fired), (125, true), "{}", ended.stderr);
+        let reaped = places(&ended, &[libc::SYS_wait4]);
+        let removed = places(&ended, &[libc::SYS_unlink, libc::SYS_unlinkat]);
+        assert!(reaped.iter().any(|reaped| call < *reaped && *reaped < removed[0]), "{reaped:?}");
+    });
+}
+
+#[test]
+fn a_removal_that_is_killed_leaves_a_container_with_its_name_or_nothing() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let start =
+            "jc-run --keep --name c --network none --rootfs /srv/root -- true; mkdir -p /run/jc";
+        s.sh(start).run().code(0);
+        let removals = places(&run(s, &["jc-rm", "c"], None), &[libc::SYS_unlinkat]);
+        assert!(removals.len() > 2);
+        for call in removals {
+            s.sh(start).run().code(0);
+            let act = Act::Send(Signal::SIGKILL);
+            let ended = run(s, &["jc-rm", "c"], Some(Fault { process: 0, call, act }));
+            assert!(ended.has_fired);
+            s.sh("test -z $(jc-list -aq) || jc-rm c").run().code(0);
+            assert_eq!(s.sh("ls -A /run/jc").run().out(), "", "{call}");
+        }
+        s.sh("rmdir /run/jc").run();
     });
 }
