@@ -60,6 +60,13 @@ impl Cmd {
         self
     }
 
+    /// Takes a variable out of its environment.
+    #[must_use]
+    pub fn env_remove(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// What it reads from stdin, a pipe.
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {

@@ -1,6 +1,7 @@
 //! Images made to order, in an OCI image layout (image-spec image-layout.md): good ones, and ones
 //! that lie.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,14 +9,29 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::layer::Layer;
 
 /// `sha256:` and the hex digest of these bytes.
 pub fn digest(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+/// `sha512:` and the hex digest of these bytes.
+pub fn digest512(bytes: &[u8]) -> String {
+    format!("sha512:{}", hex(&Sha512::digest(bytes)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// These bytes in one gzip member.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// The architecture of this machine, as image configs name it.
@@ -27,7 +43,7 @@ pub fn architecture() -> &'static str {
     }
 }
 
-/// Whose media types the manifest names.
+/// The family of media types that the manifest names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
     /// OCI image-spec.
@@ -39,13 +55,44 @@ pub enum Format {
 /// How a layer's blob is stored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Packing {
-    /// As it is.
+    /// The tar archive itself.
     Plain,
     /// By gzip.
     Gzip,
 }
 
-/// What the image says that is not so.
+/// A layer as an image has it: the blob, and what the manifest and the config say of it.
+#[derive(Clone)]
+pub struct Packed {
+    /// The bytes that the registry serves.
+    pub blob: Vec<u8>,
+    /// The entry of the config. A `sha512:` one makes the blob's digest one of SHA-512, too.
+    pub diff_id: String,
+    /// The size that the manifest gives.
+    pub size: usize,
+    /// The media type that the manifest gives.
+    pub media_type: String,
+}
+
+impl Packed {
+    /// A tar archive compressed by gzip.
+    pub fn gzip(tar: &[u8]) -> Self {
+        Self::wrapped(tar, gzip(tar), "+gzip")
+    }
+
+    /// A tar archive as it is.
+    pub fn plain(tar: &[u8]) -> Self {
+        Self::wrapped(tar, tar.to_vec(), "")
+    }
+
+    /// A blob that the test has made of a tar archive, under a suffix of the media type.
+    pub fn wrapped(tar: &[u8], blob: Vec<u8>, suffix: &str) -> Self {
+        let media_type = format!("application/vnd.oci.image.layer.v1.tar{suffix}");
+        Self { size: blob.len(), blob, diff_id: digest(tar), media_type }
+    }
+}
+
+/// A statement of the image that is false.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lie {
     /// The manifest gives the first layer this many bytes more than it has.
@@ -60,7 +107,7 @@ pub enum Lie {
 
 /// An image before it is written.
 pub struct Image {
-    layers: Vec<(Vec<u8>, Packing)>,
+    layers: Vec<Packed>,
     config: Value,
     format: Format,
     architecture: String,
@@ -93,26 +140,36 @@ impl Image {
 
     /// Puts a layer on top.
     #[must_use]
-    pub fn packed(mut self, layer: Layer, packing: Packing) -> Self {
-        self.layers.push((layer.into_tar(), packing));
+    pub fn packed(self, layer: Layer, packing: Packing) -> Self {
+        let tar = layer.into_tar();
+        self.described(match packing {
+            Packing::Plain => Packed::plain(&tar),
+            Packing::Gzip => Packed::gzip(&tar),
+        })
+    }
+
+    /// Puts a layer on top, of which the image says what the test wants.
+    #[must_use]
+    pub fn described(mut self, layer: Packed) -> Self {
+        self.layers.push(layer);
         self
     }
 
-    /// What the config's `config` object is.
+    /// Sets the config's `config` object.
     #[must_use]
     pub fn config(mut self, config: Value) -> Self {
         self.config = config;
         self
     }
 
-    /// Whose media types it has.
+    /// Sets the family of media types.
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
         self
     }
 
-    /// For another machine.
+    /// Sets the architecture in the config and in the descriptor.
     #[must_use]
     pub fn architecture(mut self, architecture: &str) -> Self {
         self.architecture = architecture.to_owned();
@@ -130,36 +187,38 @@ impl Image {
         self.lies.contains(&lie)
     }
 
-    fn media(&self, what: &str) -> String {
-        let (oci, docker) = match what {
-            "manifest" => ("image.manifest.v1+json", "distribution.manifest.v2+json"),
-            "config" => ("image.config.v1+json", "container.image.v1+json"),
-            "plain" => ("image.layer.v1.tar", "image.rootfs.diff.tar"),
-            _ => ("image.layer.v1.tar+gzip", "image.rootfs.diff.tar.gzip"),
+    /// A media type of this image's format.
+    fn media(&self, oci: &str) -> String {
+        let docker = match oci {
+            "application/vnd.oci.image.manifest.v1+json" => "distribution.manifest.v2+json",
+            "application/vnd.oci.image.config.v1+json" => "container.image.v1+json",
+            "application/vnd.oci.image.layer.v1.tar" => "image.rootfs.diff.tar",
+            "application/vnd.oci.image.layer.v1.tar+gzip" => "image.rootfs.diff.tar.gzip",
+            "application/vnd.oci.image.index.v1+json" => "distribution.manifest.list.v2+json",
+            other => return other.to_owned(),
         };
         match self.format {
-            Format::Oci => format!("application/vnd.oci.{oci}"),
+            Format::Oci => oci.to_owned(),
             Format::Docker => format!("application/vnd.docker.{docker}"),
         }
     }
 
-    /// Writes its blobs, and gives what of them a manifest or an index names.
-    fn write(&self, layout: &Layout) -> Written {
-        let mut layers = Vec::new();
-        let mut diff_ids = Vec::new();
-        for (tar, packing) in &self.layers {
-            diff_ids.push(digest(tar));
-            let (blob, media) = match packing {
-                Packing::Plain => (tar.clone(), self.media("plain")),
-                Packing::Gzip => (gzip(tar), self.media("gzip")),
-            };
-            layers.push(layout.blob(&blob, &media));
+    /// The image's documents and blobs.
+    pub fn build(&self) -> Built {
+        let mut built = Built::default();
+        let mut diff_ids: Vec<String> = self.layers.iter().map(|l| l.diff_id.clone()).collect();
+        for layer in &self.layers {
+            let is_sha512 = layer.diff_id.starts_with("sha512:");
+            let digest = if is_sha512 { digest512(&layer.blob) } else { digest(&layer.blob) };
+            let media = self.media(&layer.media_type);
+            built.layers.push(json!({"mediaType": media, "digest": digest, "size": layer.size}));
+            built.blobs.insert(digest, layer.blob.clone());
         }
         for lie in &self.lies {
             match lie {
                 Lie::LayerSize(more) => {
-                    let size = layers[0]["size"].as_i64().unwrap();
-                    layers[0]["size"] = json!(size + more);
+                    let size = built.layers[0]["size"].as_i64().unwrap();
+                    built.layers[0]["size"] = json!(size + more);
                 }
                 Lie::DiffId => diff_ids[0] = digest(b"something else"),
                 Lie::ExtraDiffId => diff_ids.push(digest(b"something else")),
@@ -172,24 +231,40 @@ impl Image {
             "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
-        let mut config = layout.blob(config.to_string().as_bytes(), &self.media("config"));
+        built.config = built.add(&config, &self.media("application/vnd.oci.image.config.v1+json"));
         if self.says(Lie::ConfigSize) {
-            config["size"] = json!(config["size"].as_i64().unwrap() + 1);
+            built.config["size"] = json!(built.config["size"].as_i64().unwrap() + 1);
         }
-        let media = self.media("manifest");
+        let media = self.media("application/vnd.oci.image.manifest.v1+json");
         let manifest = json!({
-            "schemaVersion": 2, "mediaType": media, "config": config, "layers": layers,
+            "schemaVersion": 2, "mediaType": media,
+            "config": built.config, "layers": built.layers,
         });
-        let mut descriptor = layout.blob(manifest.to_string().as_bytes(), &media);
-        descriptor["platform"] = json!({"architecture": self.architecture, "os": "linux"});
-        Written { descriptor, config, layers }
+        built.descriptor = built.add(&manifest, &media);
+        built.descriptor["platform"] = json!({"architecture": self.architecture, "os": "linux"});
+        built
+    }
+
+    /// An index of images for several platforms.
+    pub fn index(images: &[Self]) -> Built {
+        let docker = images.iter().find(|image| image.format == Format::Docker);
+        let media = docker.unwrap_or(&images[0]).media("application/vnd.oci.image.index.v1+json");
+        let mut index = Built::default();
+        let built: Vec<Built> = images.iter().map(Self::build).collect();
+        let manifests: Vec<&Value> = built.iter().map(|image| &image.descriptor).collect();
+        let document = json!({"schemaVersion": 2, "mediaType": media, "manifests": manifests});
+        index.descriptor = index.add(&document, &media);
+        index.blobs.extend(built.into_iter().flat_map(|image| image.blobs));
+        index
     }
 }
 
-/// Where an image's parts are.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// The descriptor of its manifest.
+/// An image in memory: its blobs by digest, and the descriptors that name them.
+#[derive(Clone, Debug, Default)]
+pub struct Built {
+    /// The documents and the layers, by digest.
+    pub blobs: BTreeMap<String, Vec<u8>>,
+    /// The descriptor of its manifest, or of its index.
     pub descriptor: Value,
     /// The descriptor of its config.
     pub config: Value,
@@ -197,10 +272,47 @@ pub struct Written {
     pub layers: Vec<Value>,
 }
 
-impl Written {
+impl Built {
+    /// An image of these layers.
+    pub fn of(layers: &[Packed]) -> Self {
+        layers.iter().cloned().fold(Image::new(), Image::described).build()
+    }
+
     /// The digest of its manifest.
     pub fn digest(&self) -> &str {
         self.descriptor["digest"].as_str().unwrap()
+    }
+
+    /// The digest of a layer, counted from the lowest.
+    pub fn layer(&self, n: usize) -> &str {
+        self.layers[n]["digest"].as_str().unwrap()
+    }
+
+    /// The bytes of its manifest.
+    pub fn manifest(&self) -> &[u8] {
+        &self.blobs[self.digest()]
+    }
+
+    /// Changes a blob, and no digest.
+    pub fn damage(&mut self, digest: &str, how: impl FnOnce(&mut Vec<u8>)) {
+        how(self.blobs.get_mut(digest).unwrap());
+    }
+
+    /// Changes the manifest, and its descriptor with it.
+    pub fn edit_manifest(&mut self, how: impl FnOnce(&mut Value)) {
+        let digest = self.digest().to_owned();
+        let old = self.blobs.remove(&digest).unwrap();
+        let mut manifest = serde_json::from_slice(&old).unwrap();
+        how(&mut manifest);
+        let media = self.descriptor["mediaType"].as_str().unwrap().to_owned();
+        self.descriptor = self.add(&manifest, &media);
+    }
+
+    fn add(&mut self, document: &Value, media: &str) -> Value {
+        let bytes = document.to_string().into_bytes();
+        let descriptor = json!({"mediaType": media, "digest": digest(&bytes), "size": bytes.len()});
+        self.blobs.insert(digest(&bytes), bytes);
+        descriptor
     }
 }
 
@@ -220,31 +332,32 @@ impl Layout {
         layout
     }
 
-    /// Where it is.
+    /// The layout's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Adds an image under a tag.
-    pub fn image(&self, tag: &str, image: &Image) -> Written {
-        let written = image.write(self);
-        self.tag(tag, written.descriptor.clone());
-        written
+    pub fn image(&self, tag: &str, image: &Image) -> Built {
+        let built = image.build();
+        self.put(tag, &built);
+        built
     }
 
     /// Adds an index of images for several platforms under a tag.
-    pub fn index(&self, tag: &str, images: &[Image]) -> Vec<Written> {
-        let docker = images.iter().any(|image| image.format == Format::Docker);
-        let media = if docker {
-            "application/vnd.docker.distribution.manifest.list.v2+json"
-        } else {
-            "application/vnd.oci.image.index.v1+json"
-        };
-        let written: Vec<Written> = images.iter().map(|image| image.write(self)).collect();
-        let manifests: Vec<&Value> = written.iter().map(|w| &w.descriptor).collect();
-        let index = json!({"schemaVersion": 2, "mediaType": media, "manifests": manifests});
-        self.tag(tag, self.blob(index.to_string().as_bytes(), media));
-        written
+    pub fn index(&self, tag: &str, images: &[Image]) -> Vec<Built> {
+        self.put(tag, &Image::index(images));
+        images.iter().map(Image::build).collect()
+    }
+
+    /// Adds what has been built under a tag.
+    pub fn put(&self, tag: &str, built: &Built) {
+        for (digest, bytes) in &built.blobs {
+            let path = self.blob_path(&json!({"digest": digest}));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        self.tag(tag, built.descriptor.clone());
     }
 
     fn tag(&self, tag: &str, mut descriptor: Value) {
@@ -257,13 +370,6 @@ impl Layout {
 
     fn write_index(&self, index: &Value) {
         fs::write(self.dir.join("index.json"), index.to_string()).unwrap();
-    }
-
-    fn blob(&self, bytes: &[u8], media: &str) -> Value {
-        let digest = digest(bytes);
-        let descriptor = json!({"mediaType": media, "digest": digest, "size": bytes.len()});
-        fs::write(self.blob_path(&descriptor), bytes).unwrap();
-        descriptor
     }
 
     /// Where the blob of a descriptor is.
@@ -281,10 +387,4 @@ impl Layout {
         assert!(bytes != before, "no damage done");
         fs::write(path, bytes).unwrap();
     }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }

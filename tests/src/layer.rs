@@ -46,7 +46,7 @@ impl Entry {
         Self { content: content.into(), ..Self::new(path, EntryType::Regular, 0o644) }
     }
 
-    /// A symbolic link.
+    /// A symbolic link to a target.
     pub fn symlink(path: &str, target: &str) -> Self {
         Self { link: target.to_owned(), ..Self::new(path, EntryType::Symlink, 0o777) }
     }
@@ -56,24 +56,29 @@ impl Entry {
         Self { link: target.to_owned(), ..Self::new(path, EntryType::Link, 0o644) }
     }
 
-    /// A character device.
+    /// A character device, mode 600.
     pub fn device(path: &str, major: u32, minor: u32) -> Self {
         Self { device: Some((major, minor)), ..Self::new(path, EntryType::Char, 0o600) }
     }
 
-    /// A named pipe.
+    /// A block device, mode 600.
+    pub fn block_device(path: &str, major: u32, minor: u32) -> Self {
+        Self { device: Some((major, minor)), ..Self::new(path, EntryType::Block, 0o600) }
+    }
+
+    /// A named pipe, mode 600.
     pub fn fifo(path: &str) -> Self {
         Self::new(path, EntryType::Fifo, 0o600)
     }
 
-    /// With another mode.
+    /// Sets the permission bits.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
 
-    /// With another owner and group.
+    /// Sets the owner and the group.
     #[must_use]
     pub fn owner(mut self, uid: u64, gid: u64) -> Self {
         self.owner = (uid, gid);
@@ -144,7 +149,38 @@ impl Layer {
         self
     }
 
-    /// Adds entries.
+    /// Adds a regular file, mode 644.
+    #[must_use]
+    pub fn file(self, path: &str, content: &str) -> Self {
+        self.entry(Entry::file(path, content))
+    }
+
+    /// Adds a directory of this mode.
+    #[must_use]
+    pub fn directory(self, path: &str, mode: u32) -> Self {
+        self.entry(Entry::dir(path).mode(mode))
+    }
+
+    /// Adds a symbolic link.
+    #[must_use]
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(Entry::symlink(path, target))
+    }
+
+    /// Adds another name of a file.
+    #[must_use]
+    pub fn hard_link(self, path: &str, target: &str) -> Self {
+        self.entry(Entry::hardlink(path, target))
+    }
+
+    /// Adds pax records for the next entry.
+    #[must_use]
+    pub fn pax(mut self, records: &[(&str, &[u8])]) -> Self {
+        self.builder.append_pax_extensions(records.iter().copied()).unwrap();
+        self
+    }
+
+    /// Adds several entries in order.
     #[must_use]
     pub fn extend(self, entries: impl IntoIterator<Item = Entry>) -> Self {
         entries.into_iter().fold(self, Self::entry)
@@ -155,7 +191,7 @@ impl Layer {
         Self { raw: Some(bytes), ..Self::default() }
     }
 
-    /// The archive.
+    /// The finished tar archive.
     pub fn into_tar(self) -> Vec<u8> {
         self.raw.unwrap_or_else(|| self.builder.into_inner().unwrap())
     }

@@ -1,13 +1,20 @@
-//! What `jc-pull` said and did: its record, and the store.
+//! Results of `jc-pull`: the record, and the store.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::command::Cmd;
+use crate::image::{Built, Layout};
 use crate::ran::Ran;
 use crate::sandbox::Sandbox;
+
+/// How long a pull may take: tests of bad networks let it wait.
+const TIMEOUT: Duration = Duration::from_secs(100);
 
 impl Sandbox {
     /// Pulls an image, and gives its record. Panics if that fails, or says anything else on stdout.
@@ -29,6 +36,106 @@ impl Sandbox {
         assert!(new.is_empty(), "new in the store: {new:?}\n{ran}");
         ran.code(1).stdout("").fails_as("jc-pull", "")
     }
+}
+
+/// A store, of which a test may have several, in a directory with its own configuration and layouts.
+pub struct Store<'a> {
+    sandbox: &'a Sandbox,
+    directory: PathBuf,
+}
+
+impl<'a> Store<'a> {
+    /// A store that does not exist yet.
+    pub fn new(sandbox: &'a Sandbox) -> Self {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("store-{}", MADE.fetch_add(1, Ordering::SeqCst));
+        let directory = sandbox.path(&name);
+        fs::create_dir(&directory).unwrap();
+        Self { sandbox, directory }
+    }
+
+    /// The path that `--store` gets.
+    pub fn path(&self) -> PathBuf {
+        self.beside("store")
+    }
+
+    /// A path beside the store.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Writes a file beside the store.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.beside(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Writes an image as a layout of its own beside the store, under the tag `t`, and gives its name.
+    pub fn layout(&self, name: &str, image: &Built) -> String {
+        let path = self.beside(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).unwrap();
+        }
+        Layout::new(&path).put("t", image);
+        format!("oci:{}", path.display())
+    }
+
+    /// A program of jc-pull's package on this store, with no configuration but what the test gives.
+    pub fn program(&self, name: &str, arguments: &[&str]) -> Cmd {
+        let mut cmd = self.sandbox.jc(name).arg("--store").arg(self.path()).args(arguments);
+        for name in ["JC_STORE", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
+            cmd = cmd.env_remove(name);
+        }
+        for name in ["DOCKER_CONFIG", "http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            cmd = cmd.env_remove(name).env_remove(&name.to_uppercase());
+        }
+        cmd = cmd.env("HOME", self.beside("home")).timeout(TIMEOUT);
+        cmd.env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
+    }
+
+    /// A command line of `jc-pull` on this store.
+    pub fn command(&self, arguments: &[&str]) -> Cmd {
+        self.program("jc-pull", arguments)
+    }
+
+    /// Runs `jc-pull` on this store.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.command(arguments).run()
+    }
+
+    /// Pulls, and gives the records. Panics if that fails.
+    #[track_caller]
+    pub fn pull(&self, arguments: &[&str]) -> Vec<Value> {
+        let ran = self.run(arguments).code(0);
+        ran.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Pulls, and gives the line of the error. Panics unless that fails with this code.
+    #[track_caller]
+    pub fn fail(&self, code: i32, arguments: &[&str]) -> String {
+        failure(&self.run(arguments), code)
+    }
+
+    /// Every path in the store.
+    pub fn listing(&self) -> BTreeSet<PathBuf> {
+        paths(&self.path())
+    }
+}
+
+/// The line of the error with which `jc-pull` has failed. Panics if it wrote more than this, a hint, and the
+/// layers that had come.
+#[track_caller]
+pub fn failure(ran: &Ran, code: i32) -> String {
+    let err = ran.err();
+    assert!(ran.status().code() == Some(code) && ran.out().is_empty(), "code {code}?\n{ran}");
+    let lines: Vec<&str> = err.lines().filter(|l| !l.ends_with(" done")).collect();
+    assert!(lines.iter().all(|l| l.starts_with("jc-pull: ")), "{ran}");
+    assert!(lines.len() == 1 || lines[1].starts_with("jc-pull: hint: "), "{ran}");
+    assert!(lines.len() <= 2, "{ran}");
+    lines[0].to_owned()
 }
 
 /// The record that a successful pull of one image has printed.

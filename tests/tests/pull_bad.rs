@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use jc_tests::image::{Image, Layout, Lie, Packing, Written};
+use jc_tests::image::{Built, Image, Layout, Lie, Packing};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{layer_dirs, paths};
 use jc_tests::roots::names;
@@ -51,7 +51,7 @@ fn image() -> Image {
 fn damaged(
     s: &Sandbox,
     packing: Packing,
-    part: fn(&Written) -> &Value,
+    part: fn(&Built) -> &Value,
     how: impl FnOnce(&mut Vec<u8>),
 ) {
     let layout = Layout::new(s.path(&format!("bad-{}", names(&s.path("")).len())));
@@ -60,7 +60,7 @@ fn damaged(
     refused(s, &format!("oci:{}", layout.dir().display()));
 }
 
-fn first_layer(written: &Written) -> &Value {
+fn first_layer(written: &Built) -> &Value {
     &written.layers[0]
 }
 
@@ -75,7 +75,7 @@ fn a_flipped_byte_anywhere() {
                 });
             }
         }
-        for part in [(|w| &w.config) as fn(&Written) -> &Value, |w| &w.descriptor] {
+        for part in [(|w| &w.config) as fn(&Built) -> &Value, |w| &w.descriptor] {
             damaged(s, Packing::Gzip, part, |bytes| bytes[100] ^= 1);
         }
     });

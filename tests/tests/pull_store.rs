@@ -284,9 +284,11 @@ fn an_unchanged_image_costs_one_request_and_next_to_no_time() {
             s.jc("jc-pull").args(["-q", &name]).run().code(0);
             costs.push(spent() - start);
         }
-        let requests: Vec<String> =
-            registry.requests()[before..].iter().map(|r| r.line.clone()).collect();
-        assert_eq!(requests, vec!["HEAD /v2/a/b/manifests/x".to_owned(); 15]);
+        let requests = registry.requests()[before..].to_vec();
+        assert!(
+            requests.len() == 15 && requests.iter().all(|r| r.method == "HEAD"),
+            "{requests:?}"
+        );
         costs.sort_unstable();
         println!("CPU time of a second pull in us: {costs:?}");
         assert!(costs[7] < 10_000, "{costs:?} us");

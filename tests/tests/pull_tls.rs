@@ -1,0 +1,295 @@
+//! A registry behind TLS, with a made authority.
+
+#![cfg(target_os = "linux")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+
+use jc_tests::http::{Answer, Registry};
+use jc_tests::image::{Built, Packed};
+use jc_tests::layer::Layer;
+use jc_tests::pulled::{Store, failure};
+use jc_tests::{Ran, Sandbox, sandbox};
+use serde_json::json;
+
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A certificate and its key, in PEM and in DER.
+struct Identity {
+    pem: String,
+    key_pem: String,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        Self { issuer }
+    }
+
+    fn issue(&self, name: &str) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            certificate: certificate.der().clone(),
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
+    }
+}
+
+/// Puts TLS in front of a registry; `host:port`. With `clients`, only those may come.
+fn front(registry: &Registry, server: Identity, clients: Option<&Authority>) -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(authority.issuer.der().clone()).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let config = Arc::new(builder.with_single_cert(vec![server.certificate], server.key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let behind = registry.host.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (config, behind) = (Arc::clone(&config), behind.clone());
+            std::thread::spawn(move || drop(forward(stream.unwrap(), config, &behind)));
+        }
+    });
+    address
+}
+
+/// Forwards one request after the other, and each answer to its end.
+fn forward(stream: TcpStream, config: Arc<ServerConfig>, to: &str) -> std::io::Result<()> {
+    let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            tls.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        let text = String::from_utf8(head).unwrap();
+        let close = text.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
+        let mut plain = TcpStream::connect(to)?;
+        plain.write_all(close.as_bytes())?;
+        plain.shutdown(std::net::Shutdown::Write)?;
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer)?;
+        tls.write_all(&answer)?;
+        tls.flush()?;
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+#[test]
+fn a_registry_is_trusted_by_ca_by_certs_d_or_not_at_all() {
+    sandbox(|s| {
+        let (registry, authority) = (Registry::start(), Authority::new("ours"));
+        let image = Built::of(&[Packed::gzip(&Layer::new().directory("./", 0o755).into_tar())]);
+        registry.push("x", "latest", &image);
+        let host = front(&registry, authority.issue("127.0.0.1"), None);
+        let name = format!("{host}/x");
+        let store = Store::new(s);
+        let ca = store.beside("ca.pem");
+        write(&ca, &authority.issuer.pem());
+        let ca = ca.to_str().unwrap();
+
+        // The system trusts another authority, or none.
+        let system = store.beside("system.pem");
+        write(&system, &Authority::new("theirs").issuer.pem());
+        let system_trusts = |file: &Path| {
+            let command = store.command(&["-q", "--retry", "0", &name]).env("SSL_CERT_FILE", file);
+            command.env("SSL_CERT_DIR", "/dev/null").run()
+        };
+        let nothing = system_trusts(Path::new("/dev/null"));
+        let message = failure(&nothing, 1);
+        assert!(message.contains("tls: the system's CA certificates: "), "{message}");
+        let output = system_trusts(&system);
+        let message = failure(&output, 1);
+        assert!(message.contains("https://") && message.contains("UnknownIssuer"), "{message}");
+        assert!(output.err().contains("hint: --ca or certs.d"));
+        store.pull(&["-q", "--ca", ca, &name]);
+        store.pull(&["-q", "--insecure", &name]);
+        let message = store.fail(1, &["-q", "--ca", "/no/ca", &name]);
+        assert!(message.contains("read /no/ca: No such file"), "{message}");
+        write(&store.beside("empty.pem"), "nothing\n");
+        let empty = store.beside("empty.pem");
+        let message = store.fail(1, &["-q", "--ca", empty.to_str().unwrap(), &name]);
+        assert!(message.ends_with("empty.pem: none in it"), "{message}");
+
+        // Another name than the certificate's, and another authority.
+        let other = front(&registry, authority.issue("other.example"), None);
+        let message = store.fail(1, &["-q", "--retry", "0", "--ca", ca, &format!("{other}/x")]);
+        assert!(message.contains("not valid for"), "{message}");
+
+        let certs = store.beside("home/.config/containers/certs.d").join(&host);
+        write(&certs.join("ca.crt"), &authority.issuer.pem());
+        store.pull(&["-q", &name]);
+        write(&certs.join("client.cert"), "");
+        let message = store.fail(1, &["-q", &name]);
+        assert!(message.ends_with("client.cert: no key beside it"), "{message}");
+    });
+}
+
+#[test]
+fn a_client_shows_its_certificate_where_certs_d_has_one() {
+    sandbox(|s| {
+        let (registry, authority) = (Registry::start(), Authority::new("ours"));
+        let image = Built::of(&[Packed::gzip(&Layer::new().directory("./", 0o755).into_tar())]);
+        registry.push("x", "latest", &image);
+        let host = front(&registry, authority.issue("127.0.0.1"), Some(&authority));
+        let name = format!("{host}/x");
+        let store = Store::new(s);
+        let certs = store.beside("home/.config/containers/certs.d").join(&host);
+        write(&certs.join("ca.crt"), &authority.issuer.pem());
+        let message = store.fail(1, &["-q", "--retry", "0", &name]);
+        assert!(message.contains("CertificateRequired"), "{message}");
+        let client = authority.issue("client");
+        write(&certs.join("client.cert"), &client.pem);
+        write(&certs.join("client.key"), &client.key_pem);
+        store.pull(&["-q", &name]);
+        write(&certs.join("client.key"), "");
+        let message = store.fail(1, &["-q", &name]);
+        assert!(message.ends_with("client.key: none in it"), "{message}");
+    });
+}
+
+/// A proxy that takes every host for the server at `to`.
+fn proxy(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let to = to.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut near, mut far) = (stream.unwrap(), TcpStream::connect(&to).unwrap());
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    near.read_exact(&mut byte).unwrap();
+                    head.push(byte[0]);
+                }
+                near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                let (mut from, mut into) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut into));
+                // Either side may hang up first.
+                drop(std::io::copy(&mut far, &mut near));
+            });
+        }
+    });
+    address
+}
+
+/// A public registry: its name is resolved by a proxy. `inner.example` is this machine.
+struct Public<'a> {
+    registry: Registry,
+    store: Store<'a>,
+    proxy: String,
+    elsewhere: Registry,
+}
+
+impl<'a> Public<'a> {
+    fn start(s: &'a Sandbox) -> Self {
+        let (registry, elsewhere) = (Registry::start(), Registry::start());
+        let (authority, store) = (Authority::new("ours"), Store::new(s));
+        let proxy = proxy(&front(&registry, authority.issue("far.example"), None));
+        write(&store.beside("ca.pem"), &authority.issuer.pem());
+        write(&store.beside("hosts"), "127.0.0.1 localhost inner.example\n");
+        s.cmd("mount").arg("--bind").arg(store.beside("hosts")).arg("/etc/hosts").run().code(0);
+        Self { registry, store, proxy, elsewhere }
+    }
+
+    /// Pulls `far.example/x` with a login.
+    fn pull(&self, options: &[&str]) -> Ran {
+        let path = |name: &str| self.store.beside(name).display().to_string();
+        write(&self.store.beside("auth.json"), r#"{"auths":{"far.example":{"auth":"YTpi"}}}"#);
+        let (ca, login) = (path("ca.pem"), path("auth.json"));
+        let own = ["-q", "--retry", "0", "--timeout", "5", "--ca", &ca, "--authfile", &login];
+        let command = self.store.command(&[&own, options, &["far.example/x"]].concat());
+        let command = command.env("https_proxy", format!("http://{}", self.proxy));
+        command.env("no_proxy", "inner.example").run()
+    }
+
+    /// Serves an image that needs a token from `realm`, if any, and whose layer has other `urls`.
+    fn push(&self, realm: &str, urls: &[String]) {
+        let tar = Layer::new().directory("./", 0o755).into_tar();
+        let mut layer = Packed::gzip(&tar);
+        layer.media_type =
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".to_owned();
+        let mut image = Built::of(&[layer]);
+        image.edit_manifest(|manifest| manifest["layers"][0]["urls"] = json!(urls));
+        let digest = image.layer(0).to_owned();
+        let blob = image.blobs.remove(&digest).unwrap();
+        self.elsewhere.set("/far", Answer::ok(&blob, ""));
+        let token = "/token?service=s&scope=repository%3Ax%3Apull";
+        self.elsewhere.set(token, Answer::ok(br#"{"token":"t"}"#, "application/json"));
+        self.registry.push("x", "latest", &image);
+        if !realm.is_empty() {
+            let challenge = format!(r#"Bearer realm="{realm}",service="s""#);
+            let needs = Some(("Bearer t".to_owned(), challenge));
+            self.registry.change("/v2/x/manifests/latest", |a| a.needs = needs);
+        }
+    }
+}
+
+#[test]
+fn a_public_registry_names_no_service_of_this_machine() {
+    sandbox(|s| {
+        let public = Public::start(s);
+        let port = public.elsewhere.host.split(':').next_back().unwrap().to_owned();
+        for host in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "inner.example"] {
+            for scheme in ["http", "https"] {
+                let there = format!("{scheme}://{host}:{port}");
+                public.push(&format!("{there}/token"), &[]);
+                let realm = failure(&public.pull(&[]), 1);
+                public.push("", &[format!("{there}/far")]);
+                let url = failure(&public.pull(&[]), 1);
+                public.push("", &[]);
+                let layer = public.registry.paths("/blobs/");
+                for path in &layer {
+                    public.registry.set(path, Answer::redirect(&format!("{there}/far")));
+                }
+                let redirect = failure(&public.pull(&[]), 1);
+                for found in [realm, url, redirect] {
+                    let refused = ["which this registry may not name", "plain http"];
+                    assert!(refused.iter().any(|r| found.contains(r)), "{there}: {found}");
+                }
+            }
+        }
+        assert_eq!(public.elsewhere.take_seen(), []);
+        // The caller may allow all of that.
+        public.push(
+            &format!("http://127.0.0.1:{port}/token"),
+            &[format!("http://inner.example:{port}/far")],
+        );
+        public.pull(&["--insecure"]).code(0);
+        s.sh("umount /etc/hosts").run().code(0);
+    });
+}
