@@ -1,9 +1,10 @@
 //! Settings of the network namespace in which this process is, below `/proc/sys/net`.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::io::{Read, Write};
 
-use jc_unshare::{Context, Result};
+use jc_unshare::procfs::open_net_setting;
+use jc_unshare::{Absent, Context, Result};
+use rustix::fs::OFlags;
 
 fn path(name: &str) -> String {
     format!("/proc/sys/net/{name}")
@@ -11,17 +12,16 @@ fn path(name: &str) -> String {
 
 /// A setting; `None` if the kernel, or the link, has no such setting.
 pub fn get(name: &str) -> Result<Option<String>> {
-    let path = path(name);
-    match fs::read_to_string(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-        value => value.on("read", &path).map(|value| Some(value.trim().to_owned())),
-    }
+    let Some(mut file) = open_net_setting(name, OFlags::RDONLY).absent()? else { return Ok(None) };
+    let mut value = String::new();
+    file.read_to_string(&mut value).on("read", path(name))?;
+    Ok(Some(value.trim().to_owned()))
 }
 
 /// Sets it.
 pub fn set(name: &str, value: &str) -> Result<()> {
-    let path = path(name);
-    fs::write(&path, value).on("write", &path)
+    let mut file = open_net_setting(name, OFlags::WRONLY)?;
+    file.write_all(value.as_bytes()).on("write", path(name))
 }
 
 /// Sets it if it has another value, and says whether that was so. A read-only procfs is no error where
@@ -35,11 +35,9 @@ pub fn ensure(name: &str, value: &str) -> Result<bool> {
 
 /// Sets it like [`ensure`] if there is such a setting: none of IPv6 is there in a kernel without IPv6.
 pub fn ensure_if_there(name: &str, value: &str) -> Result<()> {
-    let path = path(name);
-    match fs::write(&path, value) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+    match set(name, value).absent() {
         Err(_) if get(name)?.as_deref() == Some(value) => Ok(()),
-        outcome => outcome.on("write", &path),
+        outcome => outcome.map(drop),
     }
 }
 

@@ -7,8 +7,12 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use jc_tests::lab::{HOST, Lab, Net, PATIENCE, Transport, addresses, all_end, contained};
-use jc_tests::{Running, Sandbox, sandbox};
+use jc_tests::roots::busybox_root;
+use jc_tests::{Running, Sandbox, sandbox, workspace_dir};
 use rustix::process::Signal;
+
+mod rootfs_support;
+use rootfs_support::Ann;
 
 const TOOL: &str = "jc-net";
 /// A setpriv(1) line that becomes a user without privileges.
@@ -223,6 +227,104 @@ fn a_service_of_the_host_gets_nothing_from_addresses_that_are_not_the_bridges() 
         }
         drop(inside);
         end(one, Signal::KILL);
+        nothing_remains(s);
+    });
+}
+
+/// Makes a root with a payload that attacks links of other network namespaces by their numbers, and a link of the
+/// host for it.
+fn attackers_root(s: &Sandbox) {
+    busybox_root(s, "root");
+    let source = workspace_dir().join("tests/tests/net_support/nsid.c");
+    s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/nsid"]).arg(source).run().code(0);
+    s.sh("chmod 755 . root; ip link add victim type bridge").run().code(0);
+}
+
+/// The links of the host that no start makes or removes.
+const HOST_LINKS: &str = "ip -o link | grep -v ' jc0' | sed 's/master.*//'";
+
+/// A container in the user namespace of the host would list and change the links of the host.
+#[test]
+fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
+    sandbox(|s| {
+        attackers_root(s);
+        let before = s.sh(HOST_LINKS).run().code(0).out();
+        let run = |options: &str| {
+            let line = format!("jc-run --cap-add NET_ADMIN {options} --rootfs root -- nsid");
+            s.sh(&format!("{line} /host/net")).run().code(0).out()
+        };
+        for options in [
+            "--userns auto",
+            "--userns auto --network none",
+            "--userns auto --cap-add ALL --security-opt seccomp=unconfined",
+            "--userns auto --pid host",
+            "--userns auto -v /proc/1/ns:/host",
+        ] {
+            assert_eq!(run(options), "done\n", "{options}");
+            let ended = "i=0; while ip -o link show type veth | grep -q .; do
+                [ $((i += 1)) -lt 400 ] || exit; sleep 0.01; done";
+            s.sh(ended).run().code(0);
+            assert_eq!(s.sh(HOST_LINKS).run().code(0).out(), before, "{options}");
+        }
+        // The attack works, where the command line accepts this.
+        let accepted = run("--security-opt net-admin=host");
+        for start in ["lists victim", "makes planted", "deletes victim", "macvlan on"] {
+            assert!(accepted.lines().any(|line| line.starts_with(start)), "{start}: {accepted}");
+        }
+        s.sh("for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1); do ip link del $link; done")
+            .run();
+        nothing_remains(s);
+    });
+}
+
+#[test]
+fn a_payload_of_an_ordinary_user_controls_no_link_of_the_host() {
+    sandbox(|s| {
+        attackers_root(s);
+        let ann = Ann::new(s, false);
+        ann.sh("cp -a /srv/root own").run().code(0);
+        let before = s.sh("ip -o link").run().code(0).out();
+        let run = "jc-run --cap-add NET_ADMIN --network none --rootfs own";
+        // The chain shows the processes of the host.
+        let chain = "jc-unshare -U --map-root -- jc-net --network none -- jc-rootfs own";
+        for line in [run, &format!("{run} -v /proc/self/ns:/host"), chain] {
+            let ran = ann.sh(&format!("{line} -- nsid /host/net")).run();
+            assert_eq!(ran.code(0).out(), "done\n", "{line}");
+            assert_eq!(s.sh("ip -o link").run().code(0).out(), before, "{line}");
+        }
+        // The network of the host itself.
+        let ran = ann.sh("jc-run --network host --rootfs own -- nsid").run();
+        let own: Vec<String> = ran.code(0).out().lines().map(str::to_owned).collect();
+        let is_reading = |line: &String| line.starts_with("lists ") || line == "done";
+        assert!(own.iter().all(is_reading), "{own:?}");
+        assert_eq!(s.sh("ip -o link").run().code(0).out(), before);
+        s.sh("ip link del victim").run().code(0);
+    });
+}
+
+/// CVE-2025-52881: text for a setting goes to a file that is mounted over it.
+#[test]
+fn settings_go_to_procfs_and_nowhere_else() {
+    sandbox(|s| {
+        let lab = Lab::new();
+        let setting = "/proc/sys/net/ipv4/conf/up0/forwarding";
+        fs::write(s.path("other"), "0\n").unwrap();
+        for (mount, error) in [
+            (format!("--bind other {setting}"), setting),
+            (format!("--bind /proc/sys/kernel/core_pattern {setting}"), setting),
+            ("-t tmpfs none /proc/sys/net".to_owned(), "open /proc/sys/net: is not in a procfs"),
+        ] {
+            let script = format!("mount {mount}; exec jc-net -- echo ran");
+            let ran = s.cmd("unshare").args(["-m", "sh", "-c", &script]).run();
+            assert!(ran.err().contains(error), "{mount}: {ran}");
+            ran.code(125).stdout("");
+            assert_eq!(fs::read_to_string(s.path("other")).unwrap(), "0\n", "{mount}");
+        }
+        // As a sandbox has it that gives its payload a network.
+        let script = "mount --bind /proc/sys/net /proc/sys/net; exec jc-net -- echo ran";
+        s.cmd("unshare").args(["-m", "sh", "-c", script]).run().code(0).stdout("ran\n");
+        all_end(s);
+        lab.end();
         nothing_remains(s);
     });
 }
