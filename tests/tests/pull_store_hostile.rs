@@ -234,6 +234,64 @@ fn no_layer_reaches_the_working_directory_of_the_puller_or_what_its_links_name()
     });
 }
 
+/// Entries of an archive that lead to, replace, or change the mode of files beside the archive.
+fn leading_out_of_archives() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for target in ["/srv/work", "../work", "../../../../../../srv/work", "."] {
+        entries.push(Entry::symlink("blobs/out", target));
+        entries.push(Entry::file("blobs/out/victim", "changed").mode(0o4777));
+        entries.push(Entry::dir("blobs/out/").mode(0o777).owner(4321, 4321));
+        entries.push(Entry::hardlink("blobs/victim", &format!("{target}/victim")));
+        entries.push(Entry::file("blobs/victim", "changed").mode(0o4777));
+    }
+    for path in ["victim", "./victim", "../work/victim", "/srv/work/victim", "blobs/../victim"] {
+        entries.push(Entry::file(path, "changed").mode(0o4777));
+        entries.push(Entry::symlink(path, "/etc/passwd"));
+    }
+    entries.push(Entry::dir("./").mode(0o777).owner(4321, 4321));
+    entries.push(Entry::dir("../work/").mode(0o777).owner(4321, 4321));
+    entries
+}
+
+/// Files of a directory as entries.
+fn entries_of(directory: &Path) -> Vec<Entry> {
+    let files = paths(directory).into_iter().filter(|path| path.is_file());
+    let entry = |path: PathBuf| {
+        let name = path.strip_prefix(directory).unwrap().to_str().unwrap();
+        Entry::file(name, fs::read(&path).unwrap())
+    };
+    files.map(entry).collect()
+}
+
+/// An archive of an image is read where it is, and never unpacked.
+#[test]
+fn no_archive_of_an_image_changes_a_file_of_the_host() {
+    sandbox(|s| {
+        good(s);
+        fs::create_dir(s.path("work")).unwrap();
+        fs::write(s.path("work/victim"), "as it was").unwrap();
+        let before = tree::manifest(&s.path("work"));
+        let image = entries_of(&s.path("good"));
+        let hostile = leading_out_of_archives();
+        for (name, entries) in [
+            ("before", [hostile.clone(), image.clone()].concat()),
+            ("behind", [image, hostile].concat()),
+        ] {
+            let archive = Layer::new().extend(entries).into_tar();
+            fs::write(s.path("image.tar"), archive).unwrap();
+            for source in ["oci-archive:../image.tar", "oci-archive:-"] {
+                let pull = "cd work && exec \"$0\" -q \"$1\" <../image.tar";
+                let ran = s.sh(pull).arg(s.bin("jc-pull")).arg(source).run();
+                let changes = tree::changes(&before, &tree::manifest(&s.path("work")));
+                assert_eq!(changes, "", "{name} {source}: {ran}");
+                ran.code(0);
+                s.jc("jc-images").arg("--check").run().code(0);
+                s.sh("rm -rf store").run().code(0);
+            }
+        }
+    });
+}
+
 /// Layers that look alike under different names, and links that one of them would need in the other.
 fn one_of_two(which: usize) -> Image {
     let mut layer = Layer::new();
