@@ -23,25 +23,39 @@ const ERRORS: [Errno; 7] = [
     Errno::EINTR,
 ];
 
-/// The faults that `JC_TEST_FAULTS` asks for: a number of them, by chance, or `all`.
+/// The faults that `JC_TEST_FAULTS` asks for: a number of them, by chance; `all`; `KILL`, which is SIGKILL for
+/// each call; or `each`, which is one other fault for each call. The seed says which fault the first call gets,
+/// and the next call gets the next fault: nine seeds in a row and `KILL` are `all`.
 pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
     let mut all = Vec::new();
     for (process, calls) in calls.iter().enumerate() {
-        for (call, Call { number, has_begun }) in calls.iter().enumerate() {
-            let fault = |act| Fault { process, call, act };
-            all.extend(SIGNALS.map(Act::Send).map(fault));
-            if *has_begun && can_fail(*number) {
-                all.extend(ERRORS.map(Act::Fail).map(fault));
-            }
+        for (call, met) in calls.iter().enumerate() {
+            all.push(possible(*met).map(|act| Fault { process, call, act }).collect::<Vec<_>>());
         }
     }
     let wanted = env::var("JC_TEST_FAULTS").unwrap_or_else(|_| "25".to_owned());
-    if wanted == "all" {
-        return all;
+    match wanted.as_str() {
+        "all" => all.concat(),
+        "KILL" => all.iter().map(|faults| faults[0]).collect(),
+        "each" => {
+            let pick = |(turn, faults): (usize, &Vec<Fault>)| {
+                faults[1 + (turn + seed() as usize) % (faults.len() - 1)]
+            };
+            all.iter().enumerate().map(pick).collect()
+        }
+        number => {
+            let (all, mut random) = (all.concat(), Random(seed()));
+            let pick = |_| all[random.below(all.len() as u64) as usize];
+            (0..number.parse().unwrap()).map(pick).collect()
+        }
     }
-    let mut random = Random(seed());
-    let pick = |_| all[random.below(all.len() as u64) as usize];
-    (0..wanted.parse().unwrap()).map(pick).collect()
+}
+
+/// What may disturb a call. Before `main` begins, a call that fails is the business of libc.
+fn possible(call: Call) -> impl Iterator<Item = Act> {
+    let fails = call.has_begun && can_fail(call.number);
+    let errors = ERRORS.map(Act::Fail).into_iter().filter(move |_| fails);
+    SIGNALS.map(Act::Send).into_iter().chain(errors)
 }
 
 /// The seed of the choice: `JC_TEST_SEED`, or the time.

@@ -118,6 +118,11 @@ fn mounts() -> BTreeSet<String> {
     table.lines().map(|l| l.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
 }
 
+/// Whether the network namespace has a link of that name.
+pub fn has_link(name: &str) -> bool {
+    links().contains(name)
+}
+
 fn links() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/net/dev").unwrap();
     // Two lines of heading.

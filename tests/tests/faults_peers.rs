@@ -1,11 +1,16 @@
 //! Other programs under the kills of `faults.rs`: figures for RELIABILITY.md, which `make test-faults` prints.
+//!
+//! `JC_PEERS_ROOT` is the root directory of the system that the programs are from; without it they are the
+//! host's. A program with very many calls meets `MOST` kills, at evenly spaced calls.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", feature = "peers"))]
 
+use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jc_tests::campaign::{chosen, note};
+use jc_tests::campaign::note;
 use jc_tests::faults::{Act, Fault, reap, run_programs};
 use jc_tests::leaks::Snapshot;
 use jc_tests::roots::busybox_root;
@@ -15,57 +20,153 @@ use nix::sys::signal::Signal;
 /// How long all of them may take.
 const LONG: Duration = Duration::from_secs(8 * 3600);
 
+/// The most kills that a program meets.
+const MOST: usize = 1000;
+
+/// Executes a program in another root, with what this mount namespace has in /proc, /sys, /dev, /run, /srv
+/// and /tmp. Beside version 1 of the control groups crun takes no second hierarchy.
+const ENTER: &str = r#"#!/bin/sh
+set -e
+root=$1; shift
+if [ "$root" != / ]; then
+    mount --bind "$root" "$root"
+    for dir in proc sys dev run srv tmp; do mount --rbind /$dir "$root/$dir"; done
+    cd "$root" && pivot_root . mnt && cd / && umount -l /mnt
+    mount -t tmpfs tmpfs /var/tmp
+    mkdir -p /srv/containers && mount --bind /srv/containers /var/lib/containers
+fi
+umount /sys/fs/cgroup/unified 2>/dev/null || :
+exec "$@"
+"#;
+
+/// The control groups that the programs have made.
+const GROUPS: &str = "find /sys/fs/cgroup -depth -type d ( -name '*jcpeer*' -o -name 'libpod-*' )";
+
+struct Peer {
+    programs: &'static [&'static str],
+    line: &'static str,
+    /// What an engine, or an administrator, runs after a crash.
+    sweep: &'static str,
+}
+
+const PEERS: [Peer; 4] = [
+    Peer {
+        programs: &["bwrap"],
+        line: "bwrap --unshare-all --die-with-parent --bind /srv/root / --proc /proc --dev /dev -- true",
+        sweep: ":",
+    },
+    Peer {
+        programs: &["crun"],
+        line: "crun run -b /srv/bundle jcpeer",
+        sweep: "crun delete -f jcpeer",
+    },
+    Peer {
+        programs: &["runc"],
+        line: "runc run -b /srv/bundle jcpeer",
+        sweep: "runc delete -f jcpeer",
+    },
+    Peer {
+        programs: &["podman", "conmon", "crun"],
+        line: "podman --runtime crun run --rm --name jcpeer --network none --log-driver none \
+               --rootfs /srv/root true",
+        sweep: "podman rm -fa -t 0",
+    },
+];
+
+/// Where the programs are from.
+struct System(String);
+
+impl System {
+    fn words<'a>(&'a self, line: &'a str) -> Vec<&'a str> {
+        let enter = ["unshare", "-m", "sh", "/srv/enter", &self.0];
+        enter.into_iter().chain(line.split_whitespace()).collect()
+    }
+
+    fn shell(&self, s: &Sandbox, line: &str) -> String {
+        let line = format!("{line}; :");
+        let words = [&self.words("sh -c")[..], &[&line]].concat();
+        s.cmd(words[0]).args(&words[1..]).run().out()
+    }
+
+    fn program(&self, name: &str) -> Option<PathBuf> {
+        let places = ["usr/bin", "usr/sbin"];
+        places.iter().find_map(|place| fs::canonicalize(format!("{}/{place}/{name}", self.0)).ok())
+    }
+}
+
 /// Other programs under the same kills: how many end, and leave nothing after a sweep of theirs.
 #[test]
 fn other_programs_under_kills() {
     sandbox_for(LONG, |s| {
+        let system = System(env::var("JC_PEERS_ROOT").unwrap_or_else(|_| "/".to_owned()));
+        fs::write(s.path("enter"), ENTER).unwrap();
         busybox_root(s, "root");
-        let bundle = r#"mkdir bundle && cd bundle && runc spec && jq '.process.terminal = false
-            | .root.path = "/srv/root" | .process.args = ["true"]' config.json > c && mv c config.json"#;
-        s.sh(bundle).run().code(0);
-        let bwrap = "bwrap --unshare-all --die-with-parent --bind /srv/root / --proc /proc --dev /dev -- true";
-        let podman = "podman --runtime runc run --rm --network none --log-driver none \
-                      --rootfs /srv/root true";
-        for (programs, line, sweep) in [
-            (&["/usr/bin/bwrap"][..], bwrap, ":"),
-            (&["/usr/sbin/runc"], "runc run -b bundle c", "runc delete -f c 2>/dev/null; :"),
-            (&["/usr/bin/podman", "/usr/sbin/runc", "/usr/bin/conmon"], podman, "podman rm -fa"),
-        ] {
-            let found = s.sh(&format!("command -v {}", programs[0])).run().status().success();
-            if found {
-                peer(s, &programs.iter().map(PathBuf::from).collect::<Vec<_>>(), line, sweep);
+        let bundle = "cd /srv && mkdir bundle && cd bundle && (crun spec || runc spec)";
+        system.shell(s, bundle);
+        let config = "cd bundle && jq '.process.terminal = false | .root.path = \"/srv/root\"
+            | .process.args = [\"true\"]' config.json > c && mv c config.json";
+        s.sh(config).run().code(0);
+        for peer in &PEERS {
+            let programs: Option<Vec<_>> =
+                peer.programs.iter().map(|name| system.program(name)).collect();
+            if let Some(programs) = programs {
+                measure(s, &system, peer, &programs);
             }
         }
+        s.sh("rm -rf /run/* /tmp/*").run();
     });
 }
 
-fn peer(s: &Sandbox, programs: &[PathBuf], line: &str, sweep: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
+fn measure(s: &Sandbox, system: &System, peer: &Peer, programs: &[PathBuf]) {
+    let version = system.shell(s, &format!("{} --version | head -n 1", peer.programs[0]));
+    let words = system.words(peer.line);
+    // The first start makes directories and databases that stay.
     for _ in 0..2 {
-        s.sh(line).run();
-        s.sh(sweep).run();
+        run_programs(s, programs, &words, None);
+        system.shell(s, peer.sweep);
     }
+    let mut before = Snapshot::take();
     let good = run_programs(s, programs, &words, None);
-    note(&format!("{line}: {} {}", good.code, good.stderr));
+    system.shell(s, peer.sweep);
+    note(&format!("{version}{}: {} {}", peer.line, good.code, good.stderr));
+    note(&format!("    undisturbed: {}", left(s, &before).join("; ")));
     let calls: Vec<usize> = good.calls.iter().map(Vec::len).collect();
-    let kill = |fault: &Fault| matches!(fault.act, Act::Send(Signal::SIGKILL));
-    let faults: Vec<Fault> = chosen(&good.calls).into_iter().filter(kill).collect();
-    let before = Snapshot::take();
+    let act = Act::Send(Signal::SIGKILL);
+    let all = calls.iter().enumerate();
+    let all =
+        all.flat_map(|(process, calls)| (0..*calls).map(move |call| Fault { process, call, act }));
+    let step = calls.iter().sum::<usize>().div_ceil(MOST);
     let (mut hung, mut kept, mut fired) = (0, 0, 0);
-    for fault in &faults {
-        let ended = run_programs(s, programs, &words, Some(*fault));
+    for fault in all.step_by(step) {
+        let ended = run_programs(s, programs, &words, Some(fault));
         fired += u32::from(ended.has_fired);
         hung += u32::from(!ended.hung.is_empty());
-        s.sh(sweep).run();
+        system.shell(s, peer.sweep);
         reap();
-        let left = before.leaks();
-        if !left.is_empty() {
+        let found = left(s, &before);
+        if !found.is_empty() {
             kept += 1;
-            note(&format!("    {fault:?}: {}", left.join("; ")));
+            note(&format!("    {fault:?}: {}", found.join("; ")));
+            s.sh("rm -rf /run/* /tmp/* /srv/containers; mkdir /run/mount").run();
+            run_programs(s, programs, &words, None);
+            system.shell(s, peer.sweep);
+            left(s, &before);
+            before = Snapshot::take();
         }
-        s.sh("rm -rf /run/runc/*; for g in $(find /sys/fs/cgroup -depth -type d -name c); do rmdir $g; done").run();
-        reap();
     }
-    s.sh("rm -rf /run/runc /run/containers /run/libpod /run/lock /run/netns").run();
-    note(&format!("{line}: calls {calls:?}, {fired} kills, {hung} hung, {kept} left something"));
+    note(&format!(
+        "{}: calls {calls:?}, {fired} kills, {hung} hung, {kept} left something",
+        peer.line
+    ));
+}
+
+/// What the program has left, control groups included, which are removed.
+fn left(s: &Sandbox, before: &Snapshot) -> Vec<String> {
+    let mut left = before.leaks();
+    reap();
+    let find = GROUPS.replace('(', "\\(").replace(')', "\\)");
+    let groups = s.sh(&find).run().out();
+    left.extend(groups.lines().map(|group| format!("cgroup {group}")));
+    s.sh(&format!("{find} -exec rmdir {{}} +")).run();
+    left
 }
