@@ -26,6 +26,8 @@ pub mod image;
 pub mod lab;
 pub mod layer;
 pub mod leaks;
+#[cfg(target_arch = "x86_64")]
+pub mod line;
 pub mod memory;
 mod programs;
 pub mod pty;

@@ -7,202 +7,19 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jc_tests::campaign::{chosen, note, seed};
 use jc_tests::cgroups::can_limit;
-use jc_tests::faults::{Act, Ended, Fault, reap, run};
+use jc_tests::faults::{Act, Ended, Fault, run};
 use jc_tests::http::{FakeRegistry, Manners};
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
-use jc_tests::leaks::Snapshot;
+use jc_tests::line::{Line, REPORT, survives};
 use jc_tests::roots::{busybox_layer, busybox_root};
-use jc_tests::{Sandbox, sandbox_for};
+use jc_tests::sandbox_for;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
-
-/// The payload prints what it is allowed, and has.
-const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \
-    cat /proc/self/limits; cut -d' ' -f4- /proc/self/mountinfo; for kind in /proc/self/ns/*; do readlink $kind; done; ls -a / /dev; \
-    grep -qsx 67108864 /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max && echo memory limit; \
-    hostname; env | sort; echo complete";
-
-/// A command line that faults meet.
-struct Line<'a> {
-    /// Shell that comes before, undisturbed.
-    before: &'a str,
-    words: Vec<&'a str>,
-    /// Shell that comes after jc-list.
-    after: &'a str,
-    /// Whether the payload reports.
-    reports: bool,
-}
-
-/// A report without the words that differ between starts: IDs of containers, and the numbers of namespaces.
-fn normal(report: &str) -> String {
-    // A supervisor that fails removes files while the kernel kills the payload, and script(1) ends its input.
-    let report = ["//deleted", "\r", "^@", "^D\x08\x08"]
-        .iter()
-        .fold(report.to_owned(), |report, noise| report.replace(noise, ""));
-    report.split_inclusive('\n').map(normal_line).collect()
-}
-
-fn normal_line(line: &str) -> String {
-    let is_namespace = line.contains(":[");
-    let is_id = |word: &str| {
-        let hex = word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
-        hex || is_namespace && word.len() > 3 && word.bytes().all(|b| b.is_ascii_digit())
-    };
-    let mut text = String::new();
-    for part in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
-        let word = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
-        text += if is_id(word) { "ID" } else { word };
-        text += &part[word.len()..];
-    }
-    text
-}
-
-/// Whether the namespaces of a report are other than those of this process.
-fn own_namespaces(report: &str) -> BTreeSet<String> {
-    let links = report.lines().filter_map(|line| line.split_once(":["));
-    let is_own = |(kind, _): &(&str, &str)| {
-        let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
-        !report.contains(&host.display().to_string())
-    };
-    links.filter(is_own).map(|(kind, _)| kind.to_owned()).collect()
-}
-
-/// A report without what another test shows for a moment, a cgroup hierarchy, and without what jc-rootfs takes
-/// from the host or leaves out where the kernel says EPERM, as it does in a user namespace that does not own a
-/// cgroup, a device or a message queue.
-fn comparable(report: &str, fault: Fault, good: &Ended) -> String {
-    let host: &[&str] = match fault.act {
-        // The last process of a start becomes jc-rootfs, and shows the limit or the host's.
-        Act::Fail(Errno::EPERM) if fault.process + 1 == good.calls.len() => {
-            &[" /sys/fs/cgroup", " /dev/", "mqueue", "memory limit"]
-        }
-        Act::Fail(Errno::EPERM) => &[" /sys/fs/cgroup", " /dev/", "mqueue"],
-        _ => &["name=jc-tests"],
-    };
-    // At a terminal an error of a link is among the output.
-    let is_shown =
-        |line: &&str| !line.starts_with("jc-") && !host.iter().any(|host| line.contains(host));
-    report.split_inclusive('\n').filter(is_shown).collect()
-}
-
-/// The faults of a start that a disturbance has met.
-fn faulty(line: &Line<'_>, good: &Ended, ended: &Ended, fault: Fault) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if !ended.hung.is_empty() {
-        wrong.push(format!("hangs: {}", ended.hung.join(", ")));
-    }
-    wrong.extend(ended.crashed.iter().cloned());
-    for word in ["panicked", "internal error", "memory allocation"] {
-        if ended.stderr.contains(word) {
-            wrong.push(format!("says {:?}", ended.stderr));
-        }
-    }
-    if line.reports {
-        let report = |ended: &Ended| comparable(&normal(&ended.stdout), fault, good);
-        let (expected, found) = (report(good), report(ended));
-        let whole = ended.code == 0 && matches!(fault.act, Act::Fail(_));
-        let same = if whole { expected == found } else { expected.starts_with(&found) };
-        if !same {
-            wrong.push(jc_tests::diff(&expected, &found).to_string());
-        } else if whole && own_namespaces(&ended.stdout) != own_namespaces(&good.stdout) {
-            wrong.push(format!("has only {:?}", own_namespaces(&ended.stdout)));
-        }
-    }
-    wrong
-}
-
-/// The objects that remain after a sweep.
-fn left(s: &Sandbox, line: &Line<'_>, before: &Snapshot) -> Vec<String> {
-    let list = s.jc("jc-list").arg("-aq").run();
-    let after = s.sh(line.after).run();
-    reap();
-    let mut wrong = Vec::new();
-    for ran in [list, after] {
-        if !ran.status().success() {
-            wrong.push(ran.to_string());
-        }
-    }
-    // The kernel takes a network namespace apart in its own time, and the bridge is in use until then.
-    let start = Instant::now();
-    while jc_tests::leaks::has_link("jc0") && start.elapsed().as_secs() < 5 {
-        s.jc("jc-net").arg("--gc").run();
-    }
-    let rules = s.sh("nft list ruleset").run().out();
-    if !rules.is_empty() {
-        wrong.push(rules);
-        s.sh("nft flush ruleset").run();
-    }
-    wrong.extend(before.leaks());
-    reap();
-    wrong
-}
-
-/// Meets the line with faults, and panics with all that is wrong then.
-fn survives(s: &Sandbox, line: &Line<'_>) {
-    let clean = |s: &Sandbox| {
-        reap();
-        s.sh(line.after).run().code(0);
-        s.sh("jc-list -aq; jc-net --gc").run().code(0);
-    };
-    let start = || {
-        s.sh(line.before).run().code(0);
-        let ended = run(s, &line.words, None);
-        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
-        clean(s);
-        ended
-    };
-    let (good, again) = (start(), start());
-    let is_complete = normal(&good.stdout).ends_with("complete\n");
-    assert_eq!(line.reports, is_complete, "{}", good.stdout);
-    assert_eq!(normal(&good.stdout), normal(&again.stdout), "two starts differ");
-    // The programs make the directory of states, and remove it when it is empty.
-    s.sh("mkdir -p -m 700 /run/jc").run().code(0);
-    let before = Snapshot::take();
-    let faults = chosen(&good.calls);
-    let (mut fired, mut wrong) = (0, Vec::new());
-    let mut slowest = Duration::ZERO;
-    for fault in &faults {
-        s.sh(line.before).run().code(0);
-        let start = Instant::now();
-        let ended = run(s, &line.words, Some(*fault));
-        slowest = slowest.max(start.elapsed());
-        fired += u32::from(ended.has_fired);
-        let mut found = faulty(line, &good, &ended, *fault);
-        found.extend(left(s, line, &before));
-        if !found.is_empty() {
-            let calls = ended.calls.get(fault.process);
-            let call = calls.and_then(|calls| calls.get(fault.call)).map(|call| call.number);
-            wrong.push(format!(
-                "{fault:?}, call number {call:?}, code {}:\n{}",
-                ended.code,
-                found.join("\n")
-            ));
-        }
-    }
-    s.sh("rmdir /run/jc").run();
-    let calls: Vec<usize> = good.calls.iter().map(Vec::len).collect();
-    note(&format!(
-        "{}: calls {calls:?}, {} faults, {fired} fired, {} wrong, slowest {slowest:?}, seed {}",
-        line.words.join(" ").replace(REPORT, "REPORT"),
-        faults.len(),
-        wrong.len(),
-        seed()
-    ));
-    assert!(
-        wrong.is_empty(),
-        "{}\n{} in all",
-        wrong[..wrong.len().min(30)].join("\n"),
-        wrong.len()
-    );
-}
 
 /// How long a line may take.
 const LONG: Duration = Duration::from_secs(8 * 3600);
@@ -399,6 +216,153 @@ fn no_fault_breaks_the_removal_of_an_image() {
         let words = vec!["jc-rmi", "oci:/srv/layout:x"];
         let after = PULLED.replace("IMAGE", "oci:/srv/layout:x");
         survives(s, &Line { before, words, after: &after, reports: false });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_container_with_an_init_and_subordinate_ids() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let ids = "chown -R 100000:100000 root; echo root:100000:65536 > ids
+            for file in /etc/subuid /etc/subgid; do mount --bind ids $file; done";
+        s.sh(ids).run().code(0);
+        survives(s, &report(jc_run(&["--network", "none", "--init", "--userns", "auto"])));
+        s.sh("umount /etc/subuid /etc/subgid").run().code(0);
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_container_that_joins_another() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let words = jc_run(&["--network", "none", "--pid", "container:c", "--ipc", "container:c"]);
+        survives(s, &Line { before: RUNNING, words, after: REMOVED, reports: true });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_container_with_few_rights() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let options = [
+            &["--network", "none", "--read-only", "--cap-drop", "ALL", "--cap-add", "CHOWN"][..],
+            &["-u", "1000:1000", "--group-add", "7", "--ulimit", "nofile=100:200"],
+            &["--tmpfs", "/tmp:size=1M", "--device", "/dev/null:/dev/nothing"],
+        ]
+        .concat();
+        survives(s, &report(jc_run(&options)));
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_container_with_volumes_of_its_image() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let record =
+            r#"{"jc": 1, "rootfs": "/srv/root", "config": {"Volumes": {"/data": {}, "/etc": {}}}}"#;
+        std::fs::write(s.path("record"), record).unwrap();
+        let options = ["--network", "none", "--record", "/srv/record", "--", "sh", "-c", REPORT];
+        survives(s, &report([&["jc-run"], &options[..]].concat()));
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_report_of_usage() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let mut options = vec!["--network", "none", "--report", "/srv/usage.json"];
+        if can_limit("memory") {
+            options.extend(["-m", "64M", "--pids-limit", "50"]);
+        }
+        survives(s, &Line { after: "rm -f usage.json", ..report(jc_run(&options)) });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_chain_that_is_written_by_hand() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let limit: &[&str] = if can_limit("memory") { &["-m", "64M"] } else { &[] };
+        let words = [
+            &["jc-cgroup", "--report", "/srv/usage.json"][..],
+            limit,
+            &["--", "jc-net", "-p", "8081:81", "--", "jc-unshare", "-puiC", "--"],
+            &["jc-rootfs", "/srv/root", "--", "sh", "-c", REPORT],
+        ];
+        survives(s, &Line { after: "rm -f usage.json", ..report(words.concat()) });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_kept_container_with_a_terminal() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let line = "exec script -qec 'exec jc-run -t --keep --name c --network none \
+            --rootfs /srv/root -- sh -c \"$REPORT\"' /dev/null";
+        let variable = format!("REPORT={REPORT}");
+        let words = vec!["env", &variable, "sh", "-c", line];
+        survives(s, &Line { before: ":", words, after: REMOVED, reports: true });
+    });
+}
+
+#[test]
+fn no_fault_breaks_jc_exec_with_a_terminal() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let line = "exec script -qec 'exec jc-exec -t c sh -c \"$REPORT\"' /dev/null";
+        let variable = format!("REPORT={REPORT}");
+        let words = vec!["env", &variable, "sh", "-c", line];
+        survives(s, &Line { before: RUNNING, words, after: REMOVED, reports: true });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_detached_container_with_a_terminal() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let options = ["jc-run", "-dit", "--rm", "--name", "c", "--network", "none"];
+        let words = [&options[..], &["--rootfs", "/srv/root", "--", "true"]].concat();
+        survives(s, &Line { before: ":", words, after: ":", reports: false });
+    });
+}
+
+/// A log that ends while it is followed.
+#[test]
+fn no_fault_breaks_jc_logs() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let before = "jc-run -d --keep --name c --network none --rootfs /srv/root -- \
+            sh -c 'echo one; sleep 0.05; echo two' >/dev/null";
+        let words = vec!["jc-logs", "-f", "c"];
+        survives(s, &Line { before, words, after: REMOVED, reports: false });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_list_of_images_during_a_pull() {
+    sandbox_for(LONG, |s| {
+        let layout = Layout::new(s.path("layout"));
+        layout.image("x", &image());
+        layout.image("y", &Image::new().layer(Layer::new().entry(Entry::file("y", "y"))));
+        let before = "jc-pull -q oci:/srv/layout:y >/dev/null";
+        let line = "jc-pull -q oci:/srv/layout:x >/dev/null & jc-images >/dev/null; wait";
+        let after = PULLED.replace("IMAGE", "oci:/srv/layout:x");
+        let words = vec!["sh", "-c", line];
+        survives(s, &Line { before, words, after: &after, reports: false });
+    });
+}
+
+#[test]
+fn no_fault_breaks_the_stop_of_a_container_with_a_network() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let limits = if can_limit("memory") { "-m 64M" } else { "" };
+        let before = format!(
+            "jc-run -d --rm {limits} --name c -p 8080:80 --network bridge --rootfs /srv/root -- \
+             sleep 1000 >/dev/null"
+        );
+        let words = vec!["jc-rm", "-f", "c"];
+        survives(s, &Line { before: &before, words, after: REMOVED, reports: false });
     });
 }
 

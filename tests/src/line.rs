@@ -1,0 +1,201 @@
+//! A command line that a campaign of faults meets: the line runs undisturbed, then once for each fault, and all
+//! that is wrong then is one panic.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use crate::Sandbox;
+use crate::campaign::{chosen, note, seed};
+use crate::faults::{Act, Ended, Fault, reap, run};
+use crate::leaks::{Snapshot, has_link};
+
+/// The payload prints what it is allowed, and has.
+pub const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \
+    cat /proc/self/limits; cut -d' ' -f4- /proc/self/mountinfo; for kind in /proc/self/ns/*; do readlink $kind; done; ls -a / /dev; \
+    grep -qsx 67108864 /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max && echo memory limit; \
+    hostname; env | sort; echo complete";
+
+/// A command line that faults meet.
+pub struct Line<'a> {
+    /// Shell that comes before, undisturbed.
+    pub before: &'a str,
+    /// The command line.
+    pub words: Vec<&'a str>,
+    /// Shell that comes after jc-list.
+    pub after: &'a str,
+    /// Whether the payload reports.
+    pub reports: bool,
+}
+
+/// A report without the words that differ between starts: IDs of containers, and the numbers of namespaces.
+fn normal(report: &str) -> String {
+    // A supervisor that fails removes files while the kernel kills the payload, and script(1) ends its input.
+    let report = ["//deleted", "\r", "^@", "^D\x08\x08"]
+        .iter()
+        .fold(report.to_owned(), |report, noise| report.replace(noise, ""));
+    report.split_inclusive('\n').map(normal_line).collect()
+}
+
+fn normal_line(line: &str) -> String {
+    let is_namespace = line.contains(":[");
+    let is_id = |word: &str| {
+        let hex = word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        hex || is_namespace && word.len() > 3 && word.bytes().all(|b| b.is_ascii_digit())
+    };
+    let mut text = String::new();
+    for part in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let word = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        text += if is_id(word) { "ID" } else { word };
+        text += &part[word.len()..];
+    }
+    text
+}
+
+/// Whether the namespaces of a report are other than those of this process.
+fn own_namespaces(report: &str) -> BTreeSet<String> {
+    let links = report.lines().filter_map(|line| line.split_once(":["));
+    let is_own = |(kind, _): &(&str, &str)| {
+        let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
+        !report.contains(&host.display().to_string())
+    };
+    links.filter(is_own).map(|(kind, _)| kind.to_owned()).collect()
+}
+
+/// A report without what another test shows for a moment, a cgroup hierarchy, and without what jc-rootfs takes
+/// from the host or leaves out where the kernel says EPERM, as it does in a user namespace that does not own a
+/// cgroup, a device or a message queue.
+fn comparable(report: &str, fault: Fault, good: &Ended) -> String {
+    let host: &[&str] = match fault.act {
+        // The last process of a start becomes jc-rootfs, and shows the limit or the host's.
+        Act::Fail(Errno::EPERM) if fault.process + 1 == good.calls.len() => {
+            &[" /sys/fs/cgroup", " /dev/", "mqueue", "memory limit"]
+        }
+        Act::Fail(Errno::EPERM) => &[" /sys/fs/cgroup", " /dev/", "mqueue"],
+        _ => &["name=jc-tests"],
+    };
+    // At a terminal an error of a link is among the output.
+    let is_shown =
+        |line: &&str| !line.starts_with("jc-") && !host.iter().any(|host| line.contains(host));
+    report.split_inclusive('\n').filter(is_shown).collect()
+}
+
+/// The faults of a start that a disturbance has met.
+fn faulty(line: &Line<'_>, good: &Ended, ended: &Ended, fault: Fault) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !ended.hung.is_empty() {
+        wrong.push(format!("hangs: {}", ended.hung.join(", ")));
+    }
+    wrong.extend(ended.crashed.iter().cloned());
+    for word in ["panicked", "internal error", "memory allocation"] {
+        if ended.stderr.contains(word) {
+            wrong.push(format!("says {:?}", ended.stderr));
+        }
+    }
+    let has_failed = matches!(fault.act, Act::Fail(_));
+    if !line.reports && has_failed && ended.code == 0 {
+        let (expected, found) = (normal(&good.stdout), normal(&ended.stdout));
+        if expected != found {
+            wrong.push(crate::diff(&expected, &found).to_string());
+        }
+    }
+    if line.reports {
+        let report = |ended: &Ended| comparable(&normal(&ended.stdout), fault, good);
+        let (expected, found) = (report(good), report(ended));
+        let whole = ended.code == 0 && has_failed;
+        let same = if whole { expected == found } else { expected.starts_with(&found) };
+        if !same {
+            wrong.push(crate::diff(&expected, &found).to_string());
+        } else if whole && own_namespaces(&ended.stdout) != own_namespaces(&good.stdout) {
+            wrong.push(format!("has only {:?}", own_namespaces(&ended.stdout)));
+        }
+    }
+    wrong
+}
+
+/// The objects that remain after a sweep.
+fn left(s: &Sandbox, line: &Line<'_>, before: &Snapshot) -> Vec<String> {
+    let list = s.jc("jc-list").arg("-aq").run();
+    let after = s.sh(line.after).run();
+    reap();
+    let mut wrong = Vec::new();
+    for ran in [list, after] {
+        if !ran.status().success() {
+            wrong.push(ran.to_string());
+        }
+    }
+    // The kernel takes a network namespace apart in its own time, and the bridge is in use until then.
+    let start = Instant::now();
+    while has_link("jc0") && start.elapsed().as_secs() < 5 {
+        s.jc("jc-net").arg("--gc").run();
+    }
+    let rules = s.sh("nft list ruleset").run().out();
+    if !rules.is_empty() {
+        wrong.push(rules);
+        s.sh("nft flush ruleset").run();
+    }
+    wrong.extend(before.leaks());
+    reap();
+    wrong
+}
+
+/// Meets the line with faults, and panics with all that is wrong then.
+pub fn survives(s: &Sandbox, line: &Line<'_>) {
+    let clean = |s: &Sandbox| {
+        reap();
+        s.sh(line.after).run().code(0);
+        s.sh("jc-list -aq; jc-net --gc").run().code(0);
+    };
+    let start = || {
+        s.sh(line.before).run().code(0);
+        let ended = run(s, &line.words, None);
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
+        clean(s);
+        ended
+    };
+    let (good, again) = (start(), start());
+    let is_complete = normal(&good.stdout).ends_with("complete\n");
+    assert_eq!(line.reports, is_complete, "{}", good.stdout);
+    assert_eq!(normal(&good.stdout), normal(&again.stdout), "two starts differ");
+    // The programs make the directory of states, and remove it when it is empty.
+    s.sh("mkdir -p -m 700 /run/jc").run().code(0);
+    let before = Snapshot::take();
+    let faults = chosen(&good.calls);
+    let (mut fired, mut wrong) = (0, Vec::new());
+    let mut slowest = Duration::ZERO;
+    for fault in &faults {
+        s.sh(line.before).run().code(0);
+        let start = Instant::now();
+        let ended = run(s, &line.words, Some(*fault));
+        slowest = slowest.max(start.elapsed());
+        fired += u32::from(ended.has_fired);
+        let mut found = faulty(line, &good, &ended, *fault);
+        found.extend(left(s, line, &before));
+        if !found.is_empty() {
+            let calls = ended.calls.get(fault.process);
+            let call = calls.and_then(|calls| calls.get(fault.call)).map(|call| call.number);
+            wrong.push(format!(
+                "{fault:?}, call number {call:?}, code {}:\n{}",
+                ended.code,
+                found.join("\n")
+            ));
+        }
+    }
+    s.sh("rmdir /run/jc").run();
+    let calls: Vec<usize> = good.calls.iter().map(Vec::len).collect();
+    note(&format!(
+        "{}: calls {calls:?}, {} faults, {fired} fired, {} wrong, slowest {slowest:?}, seed {}",
+        line.words.join(" ").replace(REPORT, "REPORT"),
+        faults.len(),
+        wrong.len(),
+        seed()
+    ));
+    assert!(
+        wrong.is_empty(),
+        "{}\n{} in all",
+        wrong[..wrong.len().min(30)].join("\n"),
+        wrong.len()
+    );
+}
