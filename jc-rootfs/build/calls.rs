@@ -1,28 +1,11 @@
 //! The calls that the default profile allows.
 
+use crate::capability;
 use crate::compiler::abi::Abi;
 use crate::compiler::default::ALWAYS;
 
-/// Capabilities that allow system calls, by number (capabilities(7)).
-mod cap {
-    pub const DAC_READ_SEARCH: u32 = 2;
-    pub const SYS_MODULE: u32 = 16;
-    pub const SYS_RAWIO: u32 = 17;
-    pub const SYS_CHROOT: u32 = 18;
-    pub const SYS_PTRACE: u32 = 19;
-    pub const SYS_PACCT: u32 = 20;
-    pub const SYS_ADMIN: u32 = 21;
-    pub const SYS_BOOT: u32 = 22;
-    pub const SYS_NICE: u32 = 23;
-    pub const SYS_TIME: u32 = 25;
-    pub const SYS_TTY_CONFIG: u32 = 26;
-    pub const SYSLOG: u32 = 34;
-    pub const PERFMON: u32 = 38;
-    pub const BPF: u32 = 39;
-}
-
 /// The only default capability of jc-run that allows system calls.
-pub const CAPABILITIES: u64 = 1 << cap::SYS_CHROOT;
+pub const CAPABILITIES: u64 = 1 << capability::SYS_CHROOT;
 
 /// The capabilities that change the filter, a bit each.
 pub fn relevant() -> u64 {
@@ -44,26 +27,29 @@ const ON_ARM: Names =
 
 /// The calls that each capability allows.
 const BY_CAPABILITY: [(u32, Names); 14] = [
-    (cap::DAC_READ_SEARCH, "open_by_handle_at"),
+    (capability::DAC_READ_SEARCH, "open_by_handle_at"),
     (
-        cap::SYS_ADMIN,
+        capability::SYS_ADMIN,
         "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie \
          lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount \
          open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog \
          umount umount2 unshare",
     ),
-    (cap::SYS_BOOT, "reboot"),
-    (cap::SYS_CHROOT, "chroot"),
-    (cap::SYS_MODULE, "delete_module init_module finit_module"),
-    (cap::SYS_PACCT, "acct"),
-    (cap::SYS_PTRACE, "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
-    (cap::SYS_RAWIO, "iopl ioperm"),
-    (cap::SYS_TIME, "settimeofday stime clock_settime clock_settime64"),
-    (cap::SYS_TTY_CONFIG, "vhangup"),
-    (cap::SYS_NICE, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
-    (cap::SYSLOG, "syslog"),
-    (cap::BPF, "bpf"),
-    (cap::PERFMON, "perf_event_open"),
+    (capability::SYS_BOOT, "reboot"),
+    (capability::SYS_CHROOT, "chroot"),
+    (capability::SYS_MODULE, "delete_module init_module finit_module"),
+    (capability::SYS_PACCT, "acct"),
+    (
+        capability::SYS_PTRACE,
+        "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+    ),
+    (capability::SYS_RAWIO, "iopl ioperm"),
+    (capability::SYS_TIME, "settimeofday stime clock_settime clock_settime64"),
+    (capability::SYS_TTY_CONFIG, "vhangup"),
+    (capability::SYS_NICE, "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
+    (capability::SYSLOG, "syslog"),
+    (capability::BPF, "bpf"),
+    (capability::PERFMON, "perf_event_open"),
 ];
 
 /// Calls with conditions, which the rules name.

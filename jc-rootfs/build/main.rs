@@ -10,6 +10,10 @@ use std::{env, fs};
 #[allow(dead_code, reason = "the program uses more of the compiler")]
 mod compiler;
 
+#[path = "../../jc-unshare/src/capability.rs"]
+#[allow(dead_code, reason = "the script uses a few capabilities")]
+mod capability;
+
 mod calls;
 mod carriers;
 
@@ -21,6 +25,7 @@ use compiler::syscalls::{Call, NONE, find};
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/linux/seccomp/compiler");
+    println!("cargo::rerun-if-changed=../jc-unshare/src/capability.rs");
     let native = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
         "aarch64" => Abi::Aarch64,
         _ => Abi::X86_64,

@@ -1,10 +1,7 @@
-//! The payload's environment: what this process has, files, and single variables, in this order.
+//! The environment of the payload: the variables of this process, those of files, and single ones, in this order.
 
-#[cfg(target_os = "linux")]
 use std::collections::BTreeMap;
-#[cfg(target_os = "linux")]
-use std::ffi::CString;
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +9,27 @@ use std::process::Command;
 
 use jc_unshare::{Context, Error, Result, read_at_most};
 
-use crate::Args;
+/// The options of the command line.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct EnvironmentArgs {
+    /// Set a variable; without a value, pass on the caller's: NAME[=VALUE] (repeatable)
+    #[arg(short = 'e', long, value_name = "NAME", value_parser = variable)]
+    env: Vec<Variable>,
+    /// Set the variables of a file, a line each (repeatable)
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
+    /// Start from an empty environment
+    #[arg(long)]
+    clear_env: bool,
+}
 
-/// A variable and its value; none if it is to be absent.
+/// The name and value of a variable. `None` removes the variable.
 pub type Variable = (String, Option<OsString>);
 
-/// What jc's own variables begin with: settings of its tools, which are no business of a payload.
-const OWN: &[u8] = b"JC_";
+/// The prefix of variables that configure programs of jc. The payload does not inherit these.
+const JC_PREFIX: &[u8] = b"JC_";
 
-/// What becomes of this process's environment.
+/// Changes to the environment of this process.
 #[derive(Default)]
 pub struct Environment {
     clear: bool,
@@ -29,24 +38,39 @@ pub struct Environment {
     path: Option<OsString>,
 }
 
+impl EnvironmentArgs {
+    /// Reads the variables of the files, in the order of the files. A file that is no UTF-8, or has more than
+    /// [`MAX_FILE`] bytes, is an error.
+    pub fn read_files(&self) -> Result<Vec<Variable>> {
+        let files: Result<Vec<_>> = self.env_files.iter().map(|path| read(path)).collect();
+        Ok(files?.into_iter().flatten().collect())
+    }
+
+    /// The variables with which jc-rootfs executes itself once more, so that `NAME` on the command line has the
+    /// same value.
+    pub fn for_this_program(&self) -> Environment {
+        if self.clear_env { Environment::new(self, &[]) } else { Environment::default() }
+    }
+}
+
 impl Environment {
-    /// What the command line and the files say of it.
-    pub fn new(args: &Args, files: &[Variable]) -> Self {
-        let mut new = Self { clear: args.clear_env, ..Self::default() };
+    /// The environment of a command line and the variables of its files.
+    pub fn new(options: &EnvironmentArgs, files: &[Variable]) -> Self {
+        let mut new = Self { clear: options.clear_env, ..Self::default() };
         if !new.clear {
             new.home = std::env::var_os("HOME");
             new.path = std::env::var_os("PATH");
             let names = std::env::vars_os().map(|(name, _)| name);
-            let own = names.filter(|name| name.as_bytes().starts_with(OWN));
-            new.changes.extend(own.map(|name| (name, None)));
+            let of_jc = names.filter(|name| name.as_bytes().starts_with(JC_PREFIX));
+            new.changes.extend(of_jc.map(|name| (name, None)));
         }
-        for (name, value) in files.iter().chain(&args.env) {
+        for (name, value) in files.iter().chain(&options.env) {
             new.set(name, value.clone());
         }
         new
     }
 
-    /// Sets a variable, or takes it away.
+    /// Sets a variable. `None` removes the variable.
     pub fn set(&mut self, name: &str, value: Option<OsString>) {
         match name {
             "HOME" => self.home.clone_from(&value),
@@ -56,19 +80,17 @@ impl Environment {
         self.changes.push((name.into(), value));
     }
 
-    /// Whether there is a HOME.
+    /// Whether the payload has a HOME.
     pub fn has_home(&self) -> bool {
         self.home.is_some()
     }
 
-    /// The PATH that the payload will have.
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the full tool needs it"))]
+    /// The PATH of the payload.
     pub fn path(&self) -> Option<&OsStr> {
         self.path.as_deref()
     }
 
-    /// All variables, as execve(2) takes them. Usage error: a NUL byte.
-    #[cfg(target_os = "linux")]
+    /// The variables for execve(2). A NUL byte is a usage error.
     pub fn strings(self) -> Result<Vec<CString>> {
         let inherited = std::env::vars_os().filter(|_| !self.clear);
         let mut variables: BTreeMap<OsString, OsString> = inherited.collect();
@@ -85,7 +107,7 @@ impl Environment {
         strings.map_err(|_| Error::usage("a NUL byte in a variable"))
     }
 
-    /// Gives it to a command.
+    /// Applies the changes to a command.
     pub fn apply(self, command: &mut Command) {
         if self.clear {
             command.env_clear();
@@ -99,16 +121,10 @@ impl Environment {
     }
 }
 
-/// The variables of files, one file after the other.
-pub fn files(paths: &[PathBuf]) -> Result<Vec<Variable>> {
-    let files: Result<Vec<_>> = paths.iter().map(|path| read(path)).collect();
-    Ok(files?.into_iter().flatten().collect())
-}
-
-/// Longest file of variables that is read, in bytes.
+/// The size limit of a file of variables, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Reads a file of variables, as docker-run(1) does.
+/// Reads a file of variables in the format of docker-run(1).
 fn read(path: &Path) -> Result<Vec<Variable>> {
     let bytes = read_at_most(File::open(path).on("read", path)?, MAX_FILE, path)?;
     let text = String::from_utf8(bytes)
@@ -119,16 +135,16 @@ fn read(path: &Path) -> Result<Vec<Variable>> {
     let parse = |(number, line)| {
         let error = |why| Error::new(format_args!("{} line {number}: {why}", path.display()));
         let variable = variable(line).map_err(error)?;
-        match variable.0.contains(char::is_whitespace) {
-            true => Err(error("white space in a name".to_owned())),
-            false => Ok(variable),
+        if variable.0.contains(char::is_whitespace) {
+            return Err(error("white space in a name".to_owned()));
         }
+        Ok(variable)
     };
     lines.map(parse).collect()
 }
 
-/// Parses `NAME=VALUE`, or `NAME` for the value that this process has; absent, it stays absent.
-pub fn variable(word: &str) -> std::result::Result<Variable, String> {
+/// Parses `NAME=VALUE`, or `NAME` for the value of this process, if it has the variable.
+fn variable(word: &str) -> std::result::Result<Variable, String> {
     let (name, value) = match word.split_once('=') {
         Some((name, value)) => (name, Some(value.into())),
         None => (word, std::env::var_os(word)),
@@ -142,14 +158,14 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn variables() {
+    fn a_variable_without_a_value_has_that_of_this_process() {
         assert_eq!(variable("A=b=c"), Ok(("A".into(), Some("b=c".into()))));
         assert_eq!(variable("JC_NOT_SET_ANYWHERE"), Ok(("JC_NOT_SET_ANYWHERE".into(), None)));
         assert_eq!(variable("=x"), Err("no name".into()));
     }
 
     #[test]
-    fn files_of_variables() {
+    fn a_file_of_variables_has_one_on_a_line_and_comments() {
         let parse = |text: &[u8]| {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(text).unwrap();

@@ -1,14 +1,13 @@
-//! The `jc-rootfs` tool: the mount namespace, the root and everything in it, and what must come last
-//! before the payload.
+//! jc-rootfs: the mount namespace, the root with its mounts, and the last steps before the payload.
 
 use jc_unshare::Tool;
 
-mod environment;
+pub mod environment;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(target_os = "linux"))]
 mod portable;
-mod user;
+pub mod user;
 
 #[cfg(target_os = "linux")]
 pub use linux::args::Args;
@@ -19,5 +18,5 @@ pub use linux::{fuzz, run};
 #[cfg(not(target_os = "linux"))]
 pub use portable::{Args, command, run};
 
-/// The tool's name and contract.
+/// The name of the program and the family of its exit codes.
 pub const TOOL: Tool = Tool::link("jc-rootfs");

@@ -1,4 +1,4 @@
-//! `jc-rootfs`: assemble a root, pivot into it, then exec.
+//! jc-rootfs: assembles a root, makes it "/", and executes a program.
 
 use std::process::ExitCode;
 

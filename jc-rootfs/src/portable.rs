@@ -1,4 +1,4 @@
-//! The tool where there are no mount namespaces: `--chroot`, and every other form refused by name.
+//! jc-rootfs on platforms without mount namespaces: `--chroot` only. All other forms are errors.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use jc_unshare::exec::replace;
 use jc_unshare::{Context, Error, Result, require_program};
 
-use crate::environment::{self, Environment, Variable};
+use crate::environment::{self, Environment};
 use crate::user;
 
 /// Enter a root directory, then run PROG in it
@@ -31,21 +31,14 @@ pub struct Args {
     /// Start in this directory of the root, which must exist
     #[arg(short = 'w', long, value_name = "DIR")]
     workdir: Option<PathBuf>,
-    /// Set a variable; without a value, pass on the caller's: NAME[=VALUE] (repeatable)
-    #[arg(short = 'e', long, value_name = "NAME", value_parser = environment::variable)]
-    pub(crate) env: Vec<Variable>,
-    /// Set the variables of a file, a line each (repeatable)
-    #[arg(long = "env-file", value_name = "FILE")]
-    env_files: Vec<PathBuf>,
-    /// Start from an empty environment
-    #[arg(long)]
-    pub(crate) clear_env: bool,
+    #[command(flatten)]
+    environment: environment::EnvironmentArgs,
     /// The root; the program and its arguments
     #[arg(trailing_var_arg = true, value_name = "ROOT PROG")]
     operands: Vec<OsString>,
 }
 
-/// The options that only Linux has: those that take a value,
+/// Options of Linux with a value. The program refuses them by name.
 const WITH_VALUE: [&str; 21] = [
     "layer",
     "record",
@@ -69,10 +62,10 @@ const WITH_VALUE: [&str; 21] = [
     "console-socket",
     "preserve-fds",
 ];
-/// and those that take none.
+/// Options of Linux without a value.
 const WITHOUT_VALUE: [&str; 3] = ["read-only", "no-new-privs", "new-session"];
 
-/// The command line, with the options that are refused.
+/// The command line, including the options that this program refuses.
 pub fn command() -> clap::Command {
     let refused = |name: &'static str| Arg::new(name).long(name).hide(true);
     let valued = WITH_VALUE.map(|name| match name {
@@ -83,7 +76,7 @@ pub fn command() -> clap::Command {
     Args::command().args(valued).args(flags)
 }
 
-/// Does what the command line says: this process becomes the payload.
+/// Replaces this process by the payload.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
     if let Some(name) = WITH_VALUE.iter().chain(&WITHOUT_VALUE).find(|name| given(name)) {
@@ -97,14 +90,14 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     Err(enter(&args)?)
 }
 
-/// Returns only an error.
+/// Changes the root and executes the program. Returns only an error.
 fn enter(args: &Args) -> Result<Error> {
     let Some((root, program)) = args.operands.split_first() else {
         return Err(Error::usage("no root given: ROOT"));
     };
     let program = program.strip_prefix(&[OsString::from("--")][..]).unwrap_or(program);
     require_program(program)?;
-    let variables = environment::files(&args.env_files)?;
+    let variables = args.environment.read_files()?;
     nix::unistd::chdir(Path::new(root)).on("chdir", root)?;
     nix::unistd::chroot(".").on("chroot", root)?;
     let workdir = args.workdir.as_deref().unwrap_or(Path::new("/"));
@@ -113,7 +106,7 @@ fn enter(args: &Args) -> Result<Error> {
     let mut command = Command::new(name);
     command.args(rest.unwrap_or_default());
     let identity = args.user.as_deref().map(|user| user::find(user, &Root)).transpose()?;
-    let mut environment = Environment::new(args, &variables);
+    let mut environment = Environment::new(&args.environment, &variables);
     if !environment.has_home() {
         let uid = identity.as_ref().map_or_else(|| nix::unistd::getuid().as_raw(), |user| user.uid);
         environment.set("HOME", Some(user::home(uid, &Root)?.into()));
@@ -130,7 +123,7 @@ fn enter(args: &Args) -> Result<Error> {
     Ok(replace(&mut command))
 }
 
-/// The root, by now that of this process.
+/// The root, after chroot(2).
 struct Root;
 
 impl user::Files for Root {

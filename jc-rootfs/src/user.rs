@@ -1,17 +1,19 @@
-//! Whom the payload runs as: names from the root's own files, without NSS, which would load code.
+//! Users and groups of the payload, by /etc/passwd and /etc/group of the root. NSS is not used, since it would load
+//! libraries of the root.
 
 use std::fs::File;
 use std::path::Path;
 
 use jc_unshare::{Error, Result, read_at_most};
 
-/// Reads a file of the root. A file that is not there is empty.
+/// Access to the files of a root.
 pub trait Files {
-    /// Opens `path` as the payload would, without leaving the root.
+    /// Opens a file with the root as "/". `None`: the file does not exist, which has the same meaning as an empty
+    /// file.
     fn open(&self, path: &Path) -> Result<Option<File>>;
 }
 
-/// Who the payload is to be.
+/// The IDs of the payload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     /// The user ID.
@@ -22,13 +24,13 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// Largest passwd or group file that is read, in bytes.
+/// The size limit of /etc/passwd and of /etc/group, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Finds `NAME|UID[:GROUP|GID]` in the root's /etc/passwd and /etc/group, as the image config's
-/// `User` means it (OCI image-spec config.md): without a group the user's primary group and those
-/// that list the user; a number that is in no file has group 0. A number is never the name of a user:
-/// a file of the image could give root's ID to that name (CVE-2016-3697).
+/// Finds the IDs of `NAME|UID[:GROUP|GID]` (`User` in OCI image-spec config.md). Without a group, the user has the
+/// primary group of /etc/passwd and the groups that list the user as a member. A UID that /etc/passwd lacks has
+/// group 0. A word of digits is always an ID and never a name, because the image could give UID 0 to a user of that
+/// name (CVE-2016-3697). An unknown name is an error.
 pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
     let (user, group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -49,13 +51,12 @@ pub fn find(user: &str, files: &impl Files) -> Result<Identity> {
     }
     let gid = entry.as_ref().map_or(0, |entry| entry.gid);
     let name = entry.map(|entry| entry.name);
-    let listed =
-        groups.iter().filter(|group| name.is_some_and(|name| group.members.contains(&name)));
-    Ok(Identity { uid, gid, groups: listed.map(|group| group.gid).collect() })
+    let has_user = |group: &&Group<'_>| name.is_some_and(|name| group.members.contains(&name));
+    let groups = groups.iter().filter(has_user).map(|group| group.gid).collect();
+    Ok(Identity { uid, gid, groups })
 }
 
-/// The numbers of groups, `NAME|GID` each.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the full tool needs it"))]
+/// Finds the IDs of groups, `NAME|GID` each. An unknown name is an error.
 pub fn group_ids(names: &[String], files: &impl Files) -> Result<Vec<u32>> {
     if names.is_empty() {
         return Ok(Vec::new());
@@ -70,7 +71,7 @@ fn group_id(name: &str, groups: &[Group<'_>]) -> Result<u32> {
     gid.or(id(name)).ok_or_else(|| unknown("group", name, "/etc/group"))
 }
 
-/// The home directory of a user ID, "/" when the root does not know it.
+/// The home directory of a UID, or "/" if /etc/passwd has none.
 pub fn home(uid: u32, files: &impl Files) -> Result<String> {
     let passwd = read(files, "/etc/passwd")?;
     let entry = passwd.lines().filter_map(Passwd::parse).find(|entry| entry.uid == uid);
@@ -124,22 +125,22 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Whether a word of the command line means the entry with this name and ID.
-fn is(word: &str, name: &str, number: u32) -> bool {
-    match id(word) {
+/// Whether an operand is the ID of an entry, or else the name.
+fn is(operand: &str, name: &str, number: u32) -> bool {
+    match id(operand) {
         Some(id) => id == number,
-        None => !word.is_empty() && word == name,
+        None => !operand.is_empty() && operand == name,
     }
 }
 
-/// The ID that a word is: plain decimal digits. Words with a sign or leading zeros, such as `+0` and
-/// `00`, are names.
-fn id(word: &str) -> Option<u32> {
-    number(word).filter(|id| id.to_string() == word)
+/// The ID of an operand in plain decimal digits. Operands with a sign or leading zeros, such as `+0` and `00`, are
+/// names.
+fn id(operand: &str) -> Option<u32> {
+    number(operand).filter(|id| id.to_string() == operand)
 }
 
-/// The number in a field of passwd(5) or group(5), where leading zeros mean nothing. The largest number
-/// means "no change" to the kernel, and is no ID.
+/// The ID in a field of passwd(5) or group(5), where leading zeros have no effect. The largest number is no ID: to
+/// setresuid(2) it means "no change".
 fn number(field: &str) -> Option<u32> {
     let is_number = !field.is_empty() && field.bytes().all(|b| b.is_ascii_digit());
     field.parse().ok().filter(|number| is_number && *number != u32::MAX)
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_found_as_an_image_means_them() {
+    fn a_user_has_the_groups_that_the_files_of_the_root_give() {
         for (user, uid, gid, groups) in [
             ("root", 0, 0, vec![]),
             ("0", 0, 0, vec![]),
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_there_is_an_error() {
+    fn an_unknown_user_or_group_is_an_error() {
         for (user, message) in [
             ("nobody", "user \"nobody\": not in /etc/passwd of this root"),
             ("", "user \"\": not in /etc/passwd of this root"),
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn homes() {
+    fn the_home_directory_is_that_of_the_first_entry_with_the_uid() {
         for (uid, expected) in [(33, "/var/www"), (0, "/root"), (5, "/"), (99, "/")] {
             assert_eq!(home(uid, &Root).unwrap(), expected);
         }

@@ -6,11 +6,10 @@ use nix::libc;
 use nix::unistd::{getegid, geteuid};
 use rustix::thread::capabilities;
 
+use crate::capability::SYS_ADMIN;
 use crate::error::Error;
+use crate::procfs::status;
 use crate::sys::clone;
-
-/// capabilities(7)
-const CAP_SYS_ADMIN: u32 = 21;
 
 /// The namespaces with the names that sysctls give them.
 const KINDS: [(u64, &str); 8] = [
@@ -75,7 +74,7 @@ fn missing(flags: u64, errno: Option<i32>) -> Option<String> {
 /// Why the kernel may say EPERM, the likeliest first.
 fn refused(flags: u64) -> Option<String> {
     let is_user = flags & clone::NEWUSER != 0;
-    if !is_user && !capable(CAP_SYS_ADMIN) {
+    if !is_user && !capable(SYS_ADMIN) {
         let hint = "this needs CAP_SYS_ADMIN: run as root, or put jc-unshare -U -r in front";
         return Some(hint.to_owned());
     }
@@ -84,10 +83,9 @@ fn refused(flags: u64) -> Option<String> {
     {
         return Some("the caller itself is not mapped in its user namespace".to_owned());
     }
-    let switched_off = switched_off().filter(|_| !capable(CAP_SYS_ADMIN));
+    let switched_off = switched_off().filter(|_| !capable(SYS_ADMIN));
     switched_off.or_else(|| {
-        let filtered = status("Seccomp:").as_deref() == Some("2");
-        filtered.then(|| {
+        is_filtered().then(|| {
             "a seccomp filter is active and may forbid it, as that of a container does".to_owned()
         })
     })
@@ -111,10 +109,9 @@ fn is_mapped(map: &str, id: u32) -> bool {
     })
 }
 
-/// A field of `/proc/self/status` (proc(5)).
-fn status(name: &str) -> Option<String> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    status.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+/// Whether a seccomp filter is active in this process, as far as a procfs shows that.
+pub fn is_filtered() -> bool {
+    status("Seccomp").is_ok_and(|mode| mode.as_deref() == Some("2"))
 }
 
 fn sysctl(name: &str) -> Option<String> {

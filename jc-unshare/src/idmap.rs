@@ -5,6 +5,7 @@ use std::process::Command;
 
 use nix::unistd::{getegid, geteuid};
 
+use crate::capability::{SETGID, SETUID};
 use crate::error::{Absent, Context, Error, Result};
 use crate::hints::capable;
 use crate::procfs;
@@ -150,7 +151,7 @@ impl Maps {
         if self.setgroups == Some(Setgroups::Deny) {
             procfs::write(&format!("{pid}/setgroups"), "deny")?;
         }
-        if capable(CAP_SETUID) && capable(CAP_SETGID) {
+        if capable(SETUID) && capable(SETGID) {
             write_map(&format!("{pid}/uid_map"), &self.users)?;
             return write_map(&format!("{pid}/gid_map"), &self.groups);
         }
@@ -168,10 +169,6 @@ impl Maps {
         lost && root(&self.users) && root(&self.groups)
     }
 }
-
-/// capabilities(7)
-const CAP_SETGID: u32 = 6;
-const CAP_SETUID: u32 = 7;
 
 fn write_map(path: &str, extents: &[Extent]) -> Result<()> {
     if extents.is_empty() {

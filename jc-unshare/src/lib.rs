@@ -2,6 +2,9 @@
 //! the rest of the command line, and waiting for a child as if one were not there. And the tool
 //! `jc-unshare` itself, which owns all namespaces but the mount and network ones.
 
+pub mod capability;
+#[cfg(target_os = "linux")]
+pub mod descriptor;
 pub mod error;
 pub mod escape;
 pub mod exec;

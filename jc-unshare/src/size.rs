@@ -1,6 +1,6 @@
 //! Amounts of memory, as Docker's users write them.
 
-/// Parses a size in bytes: a decimal number, with a fraction if it comes out at whole bytes, and a
+/// Parses a size in bytes: a decimal number, with a fraction if the result is a number of whole bytes, and a
 /// suffix `b`, `k`, `m`, `g` or `t` (powers of 1024) in either case, which `b` or `ib` may follow.
 /// Zero, signs, exponents and what does not fit 63 bits are errors.
 pub fn parse(word: &str) -> Result<u64, String> {
@@ -18,7 +18,11 @@ fn exact(word: &str) -> Option<u64> {
         "t" | "tb" | "tib" => 1u128 << 40,
         _ => return None,
     };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let (whole, fraction) = match number.split_once('.') {
+        Some(("", fraction)) => ("0", fraction),
+        Some(parts) => parts,
+        None => (number, "0"),
+    };
     if whole.is_empty() || fraction.is_empty() || fraction.len() > 12 {
         return None;
     }
@@ -45,6 +49,9 @@ mod tests {
             ("1.5G", 3 << 29),
             ("1.5GiB", 3 << 29),
             ("0.5k", 512),
+            (".5k", 512),
+            ("100mb", 100 << 20),
+            ("1.5g", 3 << 29),
             ("2T", 2 << 40),
             ("9223372036854775807", i64::MAX as u64),
         ] {
@@ -63,7 +70,8 @@ mod tests {
             "1e9",
             "M",
             "1.M",
-            ".5M",
+            ".",
+            ".5",
             "1.2.3",
             "0.3b",
             "1x",

@@ -6,15 +6,15 @@ use crate::error::Result;
 /// ENOENT: there is no procfs on /proc.
 #[cfg(target_os = "linux")]
 pub fn is_initial() -> Result<bool> {
-    use crate::error::{Absent, Context};
+    use crate::error::Absent;
+    use crate::procfs::namespace;
 
     /// PROC_USER_INIT_INO of Linux' proc_ns.h
     const INITIAL: u64 = 0xEFFF_FFFD;
-    let number = |path| rustix::fs::stat(path).on("stat", path).map(|stat| stat.st_ino);
-    match number("/proc/self/ns/user").absent()? {
+    match namespace("user").absent()? {
         Some(number) => Ok(number == INITIAL),
         // A kernel without user namespaces lacks the file; every kernel has that of the mount namespace.
-        None => number("/proc/self/ns/mnt").map(|_| true),
+        None => namespace("mnt").map(|_| true),
     }
 }
 

@@ -160,7 +160,7 @@ fn mounts_propagate_only_as_asked_for() {
         in_layer(s, &["-v", "src:/x:shared"], ":")
             .run()
             .code(125)
-            .fails_as("jc-rootfs", "bind src: its mount shares nothing with others");
+            .fails_as("jc-rootfs", "bind src: its mount has no peer group");
         s.sh("mount --bind src src && mount --make-shared src && mkdir src/m").run().code(0);
         for (option, on_host) in [("private", false), ("slave", false), ("shared", true)] {
             let spec = format!("src:/x:{option}");

@@ -14,11 +14,12 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::args::Args;
 use super::args::mounts::Mount;
+use super::args::values::{Proc, Sys};
 use super::copy;
 use super::join::{Target, run_from_read_only_here};
-use super::mount::bind::{detach, put};
+use super::mount::bind;
 use super::mount::dev::mount_dev;
-use super::mount::mask::mask_paths;
+use super::mount::mask::Mounted;
 use super::mount::proc::mount_proc;
 use super::mount::resolve::Missing;
 use super::mount::sysfs::mount_sys;
@@ -69,10 +70,11 @@ fn prepare(args: &Args, root: &Root, host: &mut Host, proc: Option<OwnedFd>) -> 
     mount_dev(directory.as_fd(), args.dev, &args.shm_size)?;
     mount_sys(directory.as_fd(), args.sys)?;
     for (mount, fd) in &mounts {
-        put(directory.as_fd(), mount, fd)?;
+        bind::attach_at_target(directory.as_fd(), mount, fd)?;
     }
     host.open_console(directory.as_fd(), true)?;
-    mask_paths(directory.as_fd(), args)?;
+    let mounted = Mounted { proc: args.proc != Proc::None, sys: args.sys != Sys::None };
+    args.mask.apply(directory.as_fd(), mounted)?;
     let place = Place::new(args, directory, Missing::MakeDir)?;
     if args.read_only {
         make_read_only(&place.root.0)?;
@@ -86,7 +88,7 @@ fn detached(args: &Args) -> Result<Vec<(&Mount, OwnedFd)>> {
     let mut mounts: Vec<&Mount> =
         args.binds.iter().chain(&args.devices).chain(&args.tmpfs).collect();
     mounts.sort_by_key(|mount| mount.target.components().count());
-    mounts.into_iter().map(|mount| Ok((mount, detach(mount)?))).collect()
+    mounts.into_iter().map(|mount| Ok((mount, bind::create(mount)?))).collect()
 }
 
 /// Makes `root` the root, and takes the host's away. Both arguments of pivot_root(2) may be ".": the

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use jc_unshare::descriptor::open_dir;
 use jc_unshare::namespaces::unshare;
-use jc_unshare::procfs::is_procfs;
+use jc_unshare::procfs::{self, is_procfs};
 use jc_unshare::supervise::{Lifeline, spawn};
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, open, openat, stat, statvfs};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, openat, statvfs};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
 
@@ -21,10 +22,8 @@ use super::mount::fscontext::clone_mount;
 use super::mount::resolve::Missing;
 use super::payload::program::{read_only_self, strings};
 use super::payload::{self, Host, Place};
-use super::root::open_dir;
 use super::sys;
 use crate::TOOL;
-use crate::environment::Environment;
 
 /// Enters the container of a process and starts the program there. If that is another PID namespace, the
 /// program begins as a [`copy`].
@@ -76,8 +75,7 @@ impl Target {
     /// Opens the directory. ENOENT: there is no such process.
     pub fn open(pid: u32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}"));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = open(&path, flags, Mode::empty()).on("open", &path)?;
+        let directory = open_dir(&path)?;
         Ok(Self { path, directory })
     }
 
@@ -92,8 +90,7 @@ impl Target {
     /// The PID namespace of the process, unless this process is in it.
     pub fn other_pids(&self) -> Result<Option<OwnedFd>> {
         let pids = self.part("ns/pid", OFlags::RDONLY)?;
-        let own = "/proc/self/ns/pid";
-        let is_own = inode(&pids)? == stat(own).on("stat", own)?.st_ino;
+        let is_own = inode(&pids)? == procfs::namespace("pid")?;
         Ok((!is_own).then_some(pids))
     }
 
@@ -181,10 +178,7 @@ fn private_mounts() -> Result<()> {
 }
 
 fn execute(program: &OwnedFd, args: &Args) -> Result<()> {
-    let environment = match args.clear_env {
-        true => Environment::new(args, &[]),
-        false => Environment::default(),
-    };
+    let environment = args.environment.for_this_program();
     let arguments = strings(std::env::args_os())?;
     Err(sys::execute(program.as_fd(), &arguments, &environment.strings()?)).op("execveat jc-rootfs")
 }

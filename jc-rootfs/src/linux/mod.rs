@@ -11,11 +11,11 @@ pub mod payload;
 mod root;
 mod seccomp;
 mod sys;
-mod userns;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use jc_unshare::hints::is_filtered;
 use jc_unshare::process::deny_tracing;
 use jc_unshare::record::{self, Record};
 use jc_unshare::supervise::spawn;
@@ -37,12 +37,6 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         _ => error,
     })
-}
-
-/// Whether this process came under a filter of system calls, where a procfs is there to say so.
-fn is_filtered() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 fn start(args: &Args) -> Result<ExitCode> {

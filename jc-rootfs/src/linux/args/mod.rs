@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::environment::{self, Variable};
-use crate::linux::mount::mask::{self, Mask};
+use crate::environment;
+use crate::linux::mount::mask;
 use crate::linux::payload::caps;
 use crate::linux::payload::rlimit::Ulimit;
 use crate::linux::seccomp::Seccomp;
@@ -60,12 +60,8 @@ pub struct Args {
     /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = mounts::tmpfs)]
     pub(crate) tmpfs: Vec<Mount>,
-    /// Hide a file or directory of the root; default: the kernel files that containers hide (repeatable)
-    #[arg(long = "mask", value_name = "PATH|default", value_parser = mask::mask)]
-    pub(crate) masks: Vec<Mask>,
-    /// Make a file or directory of the root read-only (repeatable)
-    #[arg(long = "ro-path", value_name = "PATH", value_parser = mask::path)]
-    pub(crate) ro_paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) mask: mask::MaskArgs,
     /// Run as this user of the root: NAME|UID[:GROUP|GID]
     #[arg(short = 'u', long, value_name = "USER")]
     pub(crate) user: Option<String>,
@@ -73,7 +69,7 @@ pub struct Args {
     #[arg(long = "group-add", value_name = "GROUP")]
     pub(crate) groups: Vec<String>,
     #[command(flatten)]
-    pub(crate) caps: caps::Options,
+    pub(crate) caps: caps::CapabilityArgs,
     /// Set no_new_privs: no program raises its privileges, not even by set-user-ID
     #[arg(long)]
     pub(crate) no_new_privs: bool,
@@ -86,15 +82,8 @@ pub struct Args {
     /// Start in this directory of the root, made if it is missing (not with --chroot)
     #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
     pub(crate) workdir: Option<PathBuf>,
-    /// Set a variable; without a value, pass on the caller's: NAME[=VALUE] (repeatable)
-    #[arg(short = 'e', long, value_name = "NAME", value_parser = environment::variable)]
-    pub(crate) env: Vec<Variable>,
-    /// Set the variables of a file, a line each (repeatable)
-    #[arg(long = "env-file", value_name = "FILE")]
-    pub(crate) env_files: Vec<PathBuf>,
-    /// Start from an empty environment
-    #[arg(long)]
-    pub(crate) clear_env: bool,
+    #[command(flatten)]
+    pub(crate) environment: environment::EnvironmentArgs,
     /// Pass N descriptors from 3 on to PROG; all others above 2 are closed
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1 << 20))]
     pub(crate) preserve_fds: u32,

@@ -1,22 +1,22 @@
-//! The words of the command line that mount something: `--bind`, `--tmpfs`, `--device`.
+//! Values of `--bind`, `--tmpfs` and `--device`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::values::{octal, tmpfs_size};
+use super::values::{below_root, octal, tmpfs_size};
 use crate::linux::sys::{attr, propagation};
 
-/// Something to mount inside the root.
+/// A mount inside the root.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Mount {
-    /// What is mounted.
+    /// The file system or file.
     pub source: Source,
-    /// Where, as the payload will see it. Absolute.
+    /// The absolute path in the root.
     pub target: PathBuf,
-    /// Flags of [`attr`].
+    /// Flags of [`attr`] to set.
     pub attributes: u64,
 }
 
-/// What a [`Mount`] shows.
+/// The source of a [`Mount`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
     /// A file or directory of the host.
@@ -25,29 +25,29 @@ pub enum Source {
     Device(PathBuf),
     /// A new, empty tmpfs.
     Tmpfs {
-        /// As for [`Upper::Tmpfs`](super::values::Upper::Tmpfs).
+        /// The option `size` of tmpfs(5).
         size: Option<String>,
-        /// Octal permissions of its root directory.
+        /// The octal mode of the root directory.
         mode: String,
     },
 }
 
-/// A file or directory of the host, and how it is shown.
+/// A bind mount of a file or directory of the host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bind {
-    /// Where it is on the host.
+    /// The path on the host.
     pub path: PathBuf,
-    /// With what is mounted below it.
+    /// Whether mounts below the path are bound too.
     pub recursive: bool,
-    /// Made, as a directory, if it is missing.
+    /// Whether a missing directory is made on the host.
     pub create: bool,
-    /// One of [`propagation`]: what later mounts below it do on the other side.
+    /// One of [`propagation`].
     pub propagation: u64,
-    /// Flags of [`attr`] that it is asked by name not to have.
+    /// Flags of [`attr`] that an option forbids, such as NODEV for `dev`.
     pub without: u64,
 }
 
-/// Parses `SRC:DST[:OPTION,...]`; the options are mount(8)'s words.
+/// Parses `SRC:DST[:OPTION,...]` with options of mount(8).
 pub fn bind(word: &str) -> Result<Mount, String> {
     let mut parts = word.splitn(3, ':');
     let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
@@ -66,9 +66,10 @@ pub fn bind(word: &str) -> Result<Mount, String> {
     let mut attributes = attr::NODEV;
     for option in parts.next().map(|options| options.split(',')).into_iter().flatten() {
         if let Some((flag, set)) = flag(option) {
-            (attributes, bind.without) = match set {
-                true => (attributes | flag, bind.without & !flag),
-                false => (attributes & !flag, bind.without | flag),
+            (attributes, bind.without) = if set {
+                (attributes | flag, bind.without & !flag)
+            } else {
+                (attributes & !flag, bind.without | flag)
             };
             continue;
         }
@@ -82,10 +83,10 @@ pub fn bind(word: &str) -> Result<Mount, String> {
             _ => return Err(format!("unknown option {option:?}")),
         }
     }
-    Ok(Mount { source: Source::Bind(bind), target: absolute(target)?, attributes })
+    Ok(Mount { source: Source::Bind(bind), target: destination(target)?, attributes })
 }
 
-/// A word that sets or clears an attribute.
+/// The flag of [`attr`] for an option, and whether the option sets the flag.
 fn flag(option: &str) -> Option<(u64, bool)> {
     Some(match option {
         "ro" => (attr::RDONLY, true),
@@ -107,10 +108,10 @@ pub fn device(word: &str) -> Result<Mount, String> {
         return Err(format!("PATH is not an absolute path: {source:?}"));
     }
     let attributes = attr::NOSUID | attr::NOEXEC;
-    Ok(Mount { source: Source::Device(source.into()), target: absolute(target)?, attributes })
+    Ok(Mount { source: Source::Device(source.into()), target: destination(target)?, attributes })
 }
 
-/// Parses `DST[:OPTION,...]`, options `size=`, `mode=`, and the flags of a bind.
+/// Parses `DST[:OPTION,...]` with the options `size=`, `mode=` and those of [`flag`].
 pub fn tmpfs(word: &str) -> Result<Mount, String> {
     let (target, options) = word.split_once(':').unwrap_or((word, ""));
     let (mut size, mut mode) = (None, "1777".to_owned());
@@ -124,15 +125,11 @@ pub fn tmpfs(word: &str) -> Result<Mount, String> {
             _ => return Err(format!("unknown option {option:?}")),
         }
     }
-    Ok(Mount { source: Source::Tmpfs { size, mode }, target: absolute(target)?, attributes })
+    Ok(Mount { source: Source::Tmpfs { size, mode }, target: destination(target)?, attributes })
 }
 
-fn absolute(target: &str) -> Result<PathBuf, String> {
-    match Path::new(target) {
-        path if !path.is_absolute() => Err(format!("DST is not an absolute path: {target:?}")),
-        path if path.components().count() < 2 => Err("DST is the root itself".to_owned()),
-        path => Ok(path.to_owned()),
-    }
+fn destination(target: &str) -> Result<PathBuf, String> {
+    below_root(target).map_err(|error| format!("DST is {error}"))
 }
 
 #[cfg(test)]
@@ -145,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn binds() {
+    fn a_bind_has_the_attributes_that_its_options_name() {
         let [ro, nosuid, nodev, noexec] = [attr::RDONLY, attr::NOSUID, attr::NODEV, attr::NOEXEC];
         for (word, source, target, attributes) in [
             ("/a:/b", plain("/a"), "/b", nodev),
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn devices() {
+    fn a_device_is_an_absolute_path_of_the_host() {
         let attributes = attr::NOSUID | attr::NOEXEC;
         for (word, source, target) in [
             ("/dev/fuse", "/dev/fuse", "/dev/fuse"),
@@ -194,14 +191,17 @@ mod tests {
     }
 
     #[test]
-    fn tmpfses() {
+    fn a_tmpfs_has_a_size_a_mode_and_attributes() {
         let mount = tmpfs("/tmp:size=64m,mode=0755,noexec,ro").unwrap();
-        assert_eq!(mount.source, Source::Tmpfs { size: Some("64m".into()), mode: "0755".into() });
+        assert_eq!(
+            mount.source,
+            Source::Tmpfs { size: Some("67108864".into()), mode: "0755".into() }
+        );
         assert_eq!(mount.attributes, attr::NOSUID | attr::NODEV | attr::NOEXEC | attr::RDONLY);
         for (word, message) in [
             ("tmp", "DST is not an absolute path: \"tmp\""),
-            ("/tmp:size=", "not a size (a number and k, m, g or %): \"\""),
-            ("/tmp:size=0", "not a size (a number and k, m, g or %): \"0\""),
+            ("/tmp:size=", "not a size like 64m, 1.5G, 4096 or 50%: \"\""),
+            ("/tmp:size=0", "not a size like 64m, 1.5G, 4096 or 50%: \"0\""),
             ("/tmp:mode=9", "not an octal mode: \"9\""),
             ("/tmp:mode=+755", "not an octal mode: \"+755\""),
             ("/tmp:huge", "unknown option \"huge\""),

@@ -1,16 +1,18 @@
-//! The words of the command line: sizes, modes, the upper directory, the kernel's own directories.
+//! Values of single options.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where changes to an overlay go.
+use jc_unshare::size;
+
+/// The file system that takes the changes to an overlay.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Upper {
-    /// Into `upper` in this directory, which also holds overlayfs' own `work`.
+    /// A directory of the host, with `upper` and overlayfs' `work` in it.
     Directory(PathBuf),
-    /// Into memory, for as long as the container lives.
+    /// A tmpfs that the kernel frees with the last process of the container.
     Tmpfs {
-        /// As tmpfs(5) takes it: bytes, with a suffix `k`, `m`, `g` or `%`; half the memory without.
+        /// The option `size` of tmpfs(5). Without the option the limit is half of the memory.
         size: Option<String>,
     },
 }
@@ -28,45 +30,54 @@ impl FromStr for Upper {
     }
 }
 
-/// What is mounted at /proc.
+/// The mount at /proc.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Proc {
-    /// A new procfs, or the present one if the kernel refuses that and it shows the same processes
+    /// A new procfs, or if the kernel refuses that the one at /proc, which must show the same PID namespace
     #[default]
     Auto,
-    /// A new procfs, which shows the present PID namespace
+    /// A new procfs of this PID namespace
     New,
-    /// The present one, with what is mounted below it
+    /// The procfs at /proc, with all mounts below it
     Bind,
     /// Nothing
     None,
 }
 
-/// What is mounted at /dev.
+/// The mount at /dev.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Dev {
-    /// The devices that every container has, and its own terminals
+    /// The default devices of the OCI, and a new devpts, shm and mqueue
     #[default]
     Minimal,
-    /// The host's
+    /// The host's /dev, with all mounts below it
     Host,
     /// Nothing
     None,
 }
 
-/// What is mounted at /sys.
+/// The mount at /sys.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Sys {
-    /// Sysfs with the cgroup file systems, read-only
+    /// Sysfs and the cgroup file systems, read-only
     #[default]
     Ro,
-    /// The same, writable
+    /// Sysfs and the cgroup file systems, writable
     Rw,
     /// Nothing
     None,
 }
 
-/// Checks the octal permissions of a directory.
+/// Parses an absolute path that is not the root itself.
+pub fn below_root(word: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    if !path.is_absolute() {
+        return Err(format!("not an absolute path: {word:?}"));
+    }
+    if path.components().count() < 2 { Err("the root itself".to_owned()) } else { Ok(path) }
+}
+
+/// Checks the octal mode of a directory.
 pub fn octal(value: &str) -> Result<String, String> {
     match u32::from_str_radix(value, 8) {
         Ok(mode) if mode <= 0o7777 && !value.starts_with('+') => Ok(value.to_owned()),
@@ -74,13 +85,15 @@ pub fn octal(value: &str) -> Result<String, String> {
     }
 }
 
-/// Checks a size that the kernel would otherwise take for something else or for "no limit".
+/// Parses a [size](size::parse), or a whole percentage of the memory, into a value for the option `size` of
+/// tmpfs(5). The kernel would take 0 as no limit.
 pub fn tmpfs_size(value: &str) -> Result<String, String> {
-    let suffixes = ['k', 'K', 'm', 'M', 'g', 'G', '%'];
-    let number = value.strip_suffix(suffixes).unwrap_or(value);
-    match number.parse::<u64>() {
-        Ok(n) if n > 0 && !number.starts_with('+') => Ok(value.to_owned()),
-        _ => Err(format!("not a size (a number and k, m, g or %): {value:?}")),
+    let percent =
+        value.strip_suffix('%').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    match (percent.map(str::parse::<u64>), size::parse(value)) {
+        (Some(Ok(percent)), _) if percent > 0 => Ok(value.to_owned()),
+        (None, Ok(bytes)) => Ok(bytes.to_string()),
+        _ => Err(format!("not a size like 64m, 1.5G, 4096 or 50%: {value:?}")),
     }
 }
 
@@ -89,10 +102,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uppers() {
+    fn an_upper_directory_is_a_path_or_a_tmpfs() {
         assert_eq!("tmpfs".parse(), Ok(Upper::Tmpfs { size: None }));
-        assert_eq!("tmpfs:1g".parse(), Ok(Upper::Tmpfs { size: Some("1g".into()) }));
+        assert_eq!("tmpfs:1g".parse(), Ok(Upper::Tmpfs { size: Some("1073741824".into()) }));
         assert_eq!("/var/up:per".parse(), Ok(Upper::Directory("/var/up:per".into())));
         assert!("tmpfs:big".parse::<Upper>().is_err());
+    }
+
+    #[test]
+    fn the_size_of_a_tmpfs_is_a_size_or_a_percentage() {
+        for (word, value) in [
+            ("64m", Some("67108864")),
+            ("64MiB", Some("67108864")),
+            ("1.5g", Some("1610612736")),
+            (".5k", Some("512")),
+            ("4096", Some("4096")),
+            ("50%", Some("50%")),
+            ("0", None),
+            ("0%", None),
+            ("+1%", None),
+            ("1.5%", None),
+            ("%", None),
+            ("-1", None),
+            ("64x", None),
+            ("64m,mode=0", None),
+        ] {
+            assert_eq!(tmpfs_size(word).ok().as_deref(), value, "{word}");
+        }
     }
 }

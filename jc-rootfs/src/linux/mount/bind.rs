@@ -1,4 +1,4 @@
-//! Mounts that the command line asks for: made detached, put in their places later.
+//! Mounts of `--bind`, `--device` and `--tmpfs`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,27 +16,12 @@ use super::resolve::{Missing, resolve};
 use crate::linux::args::mounts::{Bind, Mount, Source};
 use crate::linux::sys::{attr, mount_setattr, propagation};
 
-/// Makes a mount that is nowhere yet. To be called while "/" is still the host's, and its mounts are
-/// still peers of the host's: a shared or slave bind is one because its source is.
-pub fn detach(mount: &Mount) -> Result<OwnedFd> {
+/// Creates a detached mount. "/" must be the host's, and its mounts must still be peers of the host's: a bind
+/// with propagation inherits the peer group of its source.
+pub fn create(mount: &Mount) -> Result<OwnedFd> {
     match &mount.source {
-        Source::Bind(bind) => detach_bind(bind, mount.attributes),
-        Source::Device(path) => {
-            let tree = clone_mount(path, false)?;
-            match FileType::from_raw_mode(fstat(&tree).on("stat", path)?.st_mode) {
-                FileType::CharacterDevice | FileType::BlockDevice => {}
-                _ => {
-                    return Err(Error::new(format_args!(
-                        "device {}: not a device file",
-                        path.display()
-                    )));
-                }
-            }
-            require_without(&tree, attr::NODEV, "device", path)?;
-            let set = mount_setattr(tree.as_fd(), mount.attributes, propagation::PRIVATE, false);
-            set.on("mount_setattr", path)?;
-            Ok(tree)
-        }
+        Source::Bind(bind) => create_bind(bind, mount.attributes),
+        Source::Device(path) => create_device(path, mount.attributes),
         Source::Tmpfs { size, mode } => {
             let mut options = vec![("mode", mode.as_str())];
             options.extend(size.as_deref().map(|size| ("size", size)));
@@ -45,7 +30,22 @@ pub fn detach(mount: &Mount) -> Result<OwnedFd> {
     }
 }
 
-fn detach_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
+fn create_device(path: &Path, attributes: u64) -> Result<OwnedFd> {
+    let mount = clone_mount(path, false)?;
+    match FileType::from_raw_mode(fstat(&mount).on("stat", path)?.st_mode) {
+        FileType::CharacterDevice | FileType::BlockDevice => {}
+        _ => {
+            let path = path.display();
+            return Err(Error::new(format_args!("device {path}: not a device file")));
+        }
+    }
+    require_without(&mount, attr::NODEV, "device", path)?;
+    mount_setattr(mount.as_fd(), attributes, propagation::PRIVATE, false)
+        .on("mount_setattr", path)?;
+    Ok(mount)
+}
+
+fn create_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
     let path = &bind.path;
     if bind.create {
         match mkdir(path, Mode::from_raw_mode(0o755)) {
@@ -70,24 +70,24 @@ fn detach_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Refuses to lift what the host's own mount of `path` forbids, whose copy `tree` still is.
-fn require_without(tree: &OwnedFd, flags: u64, operation: &str, path: &Path) -> Result<()> {
+/// Refuses to clear an attribute of the host's mount. `mount` is an unchanged copy of the mount at `path`.
+fn require_without(mount: &OwnedFd, flags: u64, operation: &str, path: &Path) -> Result<()> {
     const NAMES: [(u64, StatVfsMountFlags, &str, &str); 4] = [
         (attr::RDONLY, StatVfsMountFlags::RDONLY, "ro", "rw"),
         (attr::NOSUID, StatVfsMountFlags::NOSUID, "nosuid", "suid"),
         (attr::NODEV, StatVfsMountFlags::NODEV, "nodev", "dev"),
         (attr::NOEXEC, StatVfsMountFlags::NOEXEC, "noexec", "exec"),
     ];
-    let has = fstatvfs(tree).on("statvfs", path)?.f_flag;
-    let in_the_way = NAMES.iter().find(|(flag, it, ..)| flags & flag != 0 && has.contains(*it));
-    let Some((_, _, has, wanted)) = in_the_way else { return Ok(()) };
+    let has = fstatvfs(mount).on("statvfs", path)?.f_flag;
+    let forbidden = NAMES.iter().find(|(flag, it, ..)| flags & flag != 0 && has.contains(*it));
+    let Some((_, _, has, allows)) = forbidden else { return Ok(()) };
     let path = path.display();
     Err(Error::new(format_args!("{operation} {path}: its mount is {has}"))
-        .hint(format_args!("mount -o remount,bind,{wanted}, on the mount that {path} is in")))
+        .hint(format_args!("mount -o remount,bind,{allows}, on the mount that {path} is in")))
 }
 
-/// Refuses a propagation that would be with nobody: the mount of `path` must have one of the fields
-/// in mountinfo (proc(5)).
+/// Refuses a propagation that has no effect: the mount of `path` must have one of the optional fields of
+/// proc_pid_mountinfo(5).
 fn require_peer(path: &Path, fields: &[&str]) -> Result<()> {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).on("statx", path)?;
     let id = format!("{} ", stat.stx_mnt_id);
@@ -95,16 +95,16 @@ fn require_peer(path: &Path, fields: &[&str]) -> Result<()> {
     let mounts = fs::read_to_string(table).on("read", table)?;
     let line = mounts.lines().find(|line| line.starts_with(&id)).unwrap_or_default();
     let optional = line.split(" - ").next().unwrap_or_default().split(' ').skip(6);
-    if optional.into_iter().any(|field| fields.iter().any(|wanted| field.starts_with(wanted))) {
+    if optional.into_iter().any(|field| fields.iter().any(|known| field.starts_with(known))) {
         return Ok(());
     }
     let path = path.display();
-    Err(Error::new(format_args!("bind {path}: its mount shares nothing with others"))
-        .hint(format_args!("mount --make-shared, on the mount that {path} is in, would let it")))
+    Err(Error::new(format_args!("bind {path}: its mount has no peer group"))
+        .hint(format_args!("mount --make-shared, on the mount that {path} is in, makes one")))
 }
 
-/// Puts a detached mount in its place below `root`; what is missing of that is made.
-pub fn put(root: BorrowedFd<'_>, mount: &Mount, fd: &OwnedFd) -> Result<()> {
+/// Attaches a detached mount at its target below `root`. A missing target is made, with its parents.
+pub fn attach_at_target(root: BorrowedFd<'_>, mount: &Mount, fd: &OwnedFd) -> Result<()> {
     let mode = fstat(fd).on("stat", &mount.target)?.st_mode;
     let missing = match FileType::from_raw_mode(mode) {
         FileType::Directory => Missing::MakeDir,

@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Absent, Context, Result};
+use jc_unshare::{Absent, Context, Result, userns};
 use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
@@ -12,12 +12,8 @@ use super::fscontext::{attach, attach_below, clone_tree, new_mount};
 use super::resolve::real_dir;
 use crate::linux::args::values::Dev;
 use crate::linux::sys::attr;
-use crate::linux::userns;
 
-/// What holds for file systems that are no place for programs and devices.
-pub const NOTHING_RUNS: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
-
-/// The devices that every container has (OCI runtime-spec config-linux.md, "Default Devices").
+/// The default devices (OCI runtime-spec config-linux.md, "Default Devices").
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -27,7 +23,7 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-/// The links that every container has (the same, "/dev symbolic links").
+/// The default symbolic links (OCI runtime-spec runtime-linux.md, "Dev symbolic links").
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -36,43 +32,43 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mounts /dev as it is asked for; `shm_size` as tmpfs(5) takes it.
-pub fn mount_dev(root: BorrowedFd<'_>, how: Dev, shm_size: &str) -> Result<()> {
-    if how == Dev::None {
+/// Mounts /dev. `shm_size` is the option `size` of tmpfs(5) for /dev/shm.
+pub fn mount_dev(root: BorrowedFd<'_>, kind: Dev, shm_size: &str) -> Result<()> {
+    if kind == Dev::None {
         return Ok(());
     }
     let target = real_dir(root, "dev")?;
-    match how {
+    match kind {
         Dev::Host => attach(clone_tree(Path::new("/dev"))?, &target, Path::new("/dev")),
-        _ => mount_own(&target, shm_size),
+        _ => mount_minimal(&target, shm_size),
     }
 }
 
-/// A tmpfs with the default devices, its own pseudo-terminals, shared memory and message queues.
-fn mount_own(target: &OwnedFd, shm_size: &str) -> Result<()> {
+/// Mounts a tmpfs with the default devices, a devpts, shared memory and message queues.
+fn mount_minimal(target: &OwnedFd, shm_size: &str) -> Result<()> {
     let dev =
         new_mount("tmpfs", &[("mode", "0755"), ("size", "64k")], attr::NOSUID | attr::NOEXEC)?;
     attach(&dev, target, Path::new("/dev"))?;
     for (name, major, minor) in DEVICES {
-        device(&dev, name, makedev(major, minor))?;
+        make_device(&dev, name, makedev(major, minor))?;
     }
     for (name, link) in LINKS {
         symlinkat(link, &dev, name).on("symlink", Path::new("/dev").join(name))?;
     }
-    mount_below(&dev, "pts", &terminals()?)?;
-    let shm = new_mount("tmpfs", &[("mode", "1777"), ("size", shm_size)], NOTHING_RUNS)?;
-    mount_below(&dev, "shm", &shm)?;
-    match message_queues()? {
-        Some(queues) => mount_below(&dev, "mqueue", &queues),
-        None => Ok(()),
-    }
+    let attach_at =
+        |name: &str, mount| attach_below(mount, &dev, name, &Path::new("/dev").join(name));
+    attach_at("pts", new_devpts()?)?;
+    attach_at(
+        "shm",
+        new_mount("tmpfs", &[("mode", "1777"), ("size", shm_size)], attr::DATA_ONLY)?,
+    )?;
+    message_queues()?.map_or(Ok(()), |queues| attach_at("mqueue", queues))
 }
 
-/// The message queues of this IPC namespace. To a user namespace that does not own the IPC namespace
-/// the kernel refuses a mount of them (EPERM): the payload then sees the host's, if the host has
-/// mounted them.
+/// Mounts the message queues of this IPC namespace. The kernel refuses the mount (EPERM) to a user namespace
+/// that does not own the IPC namespace. The mount is then a copy of the host's, or `None` if the host has none.
 fn message_queues() -> Result<Option<OwnedFd>> {
-    match new_mount("mqueue", &[], NOTHING_RUNS) {
+    match new_mount("mqueue", &[], attr::DATA_ONLY) {
         Err(error) if error.errno() == Some(libc::EPERM) && !userns::is_initial()? => {
             clone_tree(Path::new("/dev/mqueue")).absent()
         }
@@ -80,12 +76,13 @@ fn message_queues() -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Pseudo-terminals of its own.
-fn terminals() -> Result<OwnedFd> {
+fn new_devpts() -> Result<OwnedFd> {
+    /// The number of the group `tty` in every distribution.
+    const TTY_GROUP: &str = "5";
     let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", TTY_GROUP)];
     let attributes = attr::NOSUID | attr::NOEXEC;
     match new_mount("devpts", &options, attributes) {
-        // EINVAL: this user namespace has no mapping for the group.
+        // EINVAL: the user namespace does not map the group.
         Err(error) if error.errno() == Some(libc::EINVAL) && !userns::is_initial()? => {
             new_mount("devpts", &options[..2], attributes)
         }
@@ -93,16 +90,9 @@ fn terminals() -> Result<OwnedFd> {
     }
 }
 
-/// The group of terminals, by number: the same in every distribution.
-const TTY_GROUP: &str = "5";
-
-fn mount_below(dev: &OwnedFd, name: &str, mount: &OwnedFd) -> Result<()> {
-    let shown = Path::new("/dev").join(name);
-    attach_below(mount, dev, name, &shown)
-}
-
-/// Makes a device node, or where that is not allowed (user namespaces) shows the host's.
-fn device(dev: &OwnedFd, name: &str, number: u64) -> Result<()> {
+/// Makes a device node. The kernel refuses that (EPERM) in a user namespace, which gets a bind mount of the
+/// host's node.
+fn make_device(dev: &OwnedFd, name: &str, number: u64) -> Result<()> {
     let shown = Path::new("/dev").join(name);
     let mode = Mode::from_raw_mode(0o666);
     match mknodat(dev, name, FileType::CharacterDevice, mode, number) {

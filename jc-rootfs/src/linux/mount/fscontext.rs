@@ -1,5 +1,4 @@
-//! Mounts that exist before they are anywhere: fsopen(2), fsconfig(2), fsmount(2), open_tree(2),
-//! move_mount(2).
+//! Detached mounts and where they are attached: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -15,42 +14,43 @@ use rustix::mount::{
 
 use crate::linux::sys::{self, propagation};
 
-/// A file system that is being configured.
+/// The configuration context of a new file system (fsopen(2)).
 pub struct FsContext {
     fd: OwnedFd,
     kind: &'static str,
 }
 
 impl FsContext {
-    /// fsopen(2) of a file system type.
+    /// Opens a context for a file system type. ENODEV: this kernel lacks the type. EPERM: this process has no
+    /// CAP_SYS_ADMIN in the user namespace that owns its mount namespace.
     pub fn open(kind: &'static str) -> Result<Self> {
         let fd = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).on("fsopen", kind)?;
         let context = Self { fd, kind };
-        context.set("source", kind)?; // what mountinfo shows
+        context.set("source", kind)?; // mountinfo shows the source
         Ok(context)
     }
 
-    /// Sets an option; the kernel takes at most 255 bytes of value.
+    /// Sets an option to a value of at most 255 bytes.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         self.try_set(key, value).map_err(|e| self.explain(&format!("set {key}={value}"), e))
     }
 
-    /// Sets an option, for callers that know what to do about a kernel without it.
+    /// Sets an option. EINVAL: this kernel lacks the option or refuses the value.
     pub fn try_set(&self, key: &str, value: &str) -> std::result::Result<(), Errno> {
         fsconfig_set_string(&self.fd, key, value)
     }
 
-    /// Sets an option that is a file or directory, to one that is open.
+    /// Sets an option to a file or directory that is open.
     pub fn set_fd(&self, key: &str, fd: &OwnedFd) -> Result<()> {
         fsconfig_set_fd(&self.fd, key, fd).map_err(|e| self.explain(&format!("set {key}"), e))
     }
 
-    /// [`set_fd`](Self::set_fd), or `false` where this kernel takes no descriptor for the option
-    /// (EINVAL), or for any (EOPNOTSUPP: file systems that still know only mount(2)'s way).
+    /// Calls [`set_fd`](Self::set_fd). `false`: this kernel takes no descriptor for the option (EINVAL), or
+    /// for no option of a file system that supports only mount(2) (EOPNOTSUPP).
     pub fn try_set_fd(&self, key: &str, fd: &OwnedFd) -> Result<bool> {
         match fsconfig_set_fd(&self.fd, key, fd) {
             Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                // The next error must not show this message of the kernel.
+                // The messages of this refusal must not appear in a later error.
                 let _: String = self.messages();
                 Ok(false)
             }
@@ -58,34 +58,34 @@ impl FsContext {
         }
     }
 
-    /// Sets an option that has no value.
+    /// Sets an option without a value.
     pub fn set_flag(&self, key: &str) -> Result<()> {
         fsconfig_set_flag(&self.fd, key).map_err(|e| self.explain(&format!("set {key}"), e))
     }
 
-    /// Makes the file system and a detached mount of it, with flags of [`sys::attr`].
+    /// Creates the file system and a detached mount with flags of [`sys::attr`].
     pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
         self.create().map_err(|refusal| refusal.error)?;
         self.fsmount(attributes)
     }
 
-    /// Makes the file system of what was set.
+    /// Creates the file system with the options that are set.
     pub fn create(&self) -> std::result::Result<(), Refusal> {
         fsconfig_create(&self.fd).map_err(|errno| {
             let messages = self.messages();
-            let without_a_word = errno == Errno::INVAL && messages.is_empty();
-            Refusal { error: self.error("create", errno, &messages), without_a_word }
+            let is_silent = errno == Errno::INVAL && messages.is_empty();
+            Refusal { error: self.error("create", errno, &messages), is_silent }
         })
     }
 
-    /// A detached mount of what [`create`](Self::create) has made.
+    /// Creates a detached mount of the file system, after [`create`](Self::create).
     pub fn fsmount(&self, attributes: u64) -> Result<OwnedFd> {
         let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
         fsmount(&self.fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .map_err(|e| self.explain("fsmount", e))
     }
 
-    /// The error with what the kernel has to say about it.
+    /// The error of an operation, with the kernel's messages.
     pub fn explain(&self, operation: &str, errno: Errno) -> Error {
         self.error(operation, errno, &self.messages())
     }
@@ -95,8 +95,7 @@ impl FsContext {
         error.unwrap_or_else(|| Error::new(operation)).detail(messages)
     }
 
-    /// What the kernel has written into the context, one message a read: "e ", "w " or "i ", then
-    /// the text.
+    /// The kernel's messages. Each read(2) returns one: "e ", "w " or "i ", and the text.
     fn messages(&self) -> String {
         let mut messages = String::new();
         let mut message = [0; 512];
@@ -108,15 +107,16 @@ impl FsContext {
     }
 }
 
-/// A file system that could not be made.
+/// A failure to create a file system.
 pub struct Refusal {
-    /// Why.
+    /// The error with the kernel's messages.
     pub error: Error,
-    /// EINVAL and no message, as from a file system that knows only mount(2)'s way.
-    pub without_a_word: bool,
+    /// Whether the errno is EINVAL and the kernel wrote no message, as with a file system that supports only
+    /// mount(2).
+    pub is_silent: bool,
 }
 
-/// A detached mount of a new file system with these options.
+/// Creates a file system and a detached mount with flags of [`sys::attr`].
 pub fn new_mount(kind: &'static str, options: &[(&str, &str)], attributes: u64) -> Result<OwnedFd> {
     let context = FsContext::open(kind)?;
     for (key, value) in options {
@@ -125,17 +125,17 @@ pub fn new_mount(kind: &'static str, options: &[(&str, &str)], attributes: u64) 
     context.mount(attributes)
 }
 
-/// A detached copy of the mount at `path` and with `recursive` those below it.
+/// Creates a detached copy of the mount at `path`, and if `recursive` of all mounts below.
 pub fn clone_mount(path: &Path, recursive: bool) -> Result<OwnedFd> {
     open_tree(CWD, path, clone_flags(recursive)).on("open_tree", path)
 }
 
-/// A detached copy of the mounts at `path` and below it.
+/// Creates a detached copy of the mounts at `path` and below.
 pub fn clone_tree(path: &Path) -> Result<OwnedFd> {
     clone_mount(path, true)
 }
 
-/// [`clone_mount`] of what a descriptor holds open; `shown` is for the error.
+/// Creates a detached copy of the mount of an open file. `shown` is the path in an error.
 pub fn clone_fd(fd: impl AsFd, recursive: bool, shown: &Path) -> Result<OwnedFd> {
     open_tree(fd, "", clone_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH).on("open_tree", shown)
 }
@@ -145,23 +145,23 @@ fn clone_flags(recursive: bool) -> OpenTreeFlags {
     if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
 }
 
-/// Adds attributes to a mount and all below it.
+/// Adds flags of [`sys::attr`] to a mount and all mounts below. `shown` is the path in an error.
 pub fn restrict_tree(mount: BorrowedFd<'_>, attributes: u64, shown: &Path) -> Result<()> {
     sys::mount_setattr(mount, attributes, propagation::KEEP, true).on("mount_setattr", shown)
 }
 
-/// Takes the mount that lies uppermost on "/" away again (umount2(2) goes to the top of a stack).
+/// Detaches the uppermost mount on "/", which is the one that umount2(2) finds.
 pub fn detach_top() -> Result<()> {
     unmount("/", UnmountFlags::DETACH).on("unmount", "/")
 }
 
-/// Puts a detached mount on the place that `target` holds open; `shown` is for the error.
+/// Attaches a detached mount on an open file or directory. `shown` is the path in an error.
 pub fn attach(mount: impl AsFd, target: impl AsFd, shown: &Path) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, "", target, "", flags).on("mount", shown)
 }
 
-/// Puts a detached mount on a new directory of a file system that is this process's alone so far.
+/// Attaches a detached mount on a new directory, of a file system that no other process can reach.
 pub fn attach_below(
     mount: impl AsFd,
     directory: impl AsFd,

@@ -1,31 +1,47 @@
-//! Paths that the payload must not see, or not write to.
+//! Paths of the root that are hidden from the payload or read-only (`--mask`, `--ro-path`).
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::open_at;
+use jc_unshare::procfs::is_procfs;
 use jc_unshare::{Absent, Context, Error, Result};
-use rustix::fs::{FileType, Mode, OFlags, fstat, major, minor, open, openat};
+use rustix::fs::{CWD, FileType, fstat, major, minor};
 
-use super::dev::NOTHING_RUNS;
 use super::fscontext::{attach, clone_fd, new_mount, restrict_tree};
 use super::resolve::{Missing, resolve};
 use super::sysfs::is_sysfs;
-use crate::linux::args::Args;
-use crate::linux::args::values::{Proc, Sys};
+use crate::linux::args::values::below_root;
 use crate::linux::sys::attr;
-use jc_unshare::procfs::is_procfs;
 
-/// What `--mask` names.
+/// The options of the command line.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct MaskArgs {
+    /// Hide a file or directory of the root; default: the kernel files that containers hide (repeatable)
+    #[arg(long = "mask", value_name = "PATH|default", value_parser = parse)]
+    masks: Vec<Mask>,
+    /// Make a file or directory of the root read-only (repeatable)
+    #[arg(long = "ro-path", value_name = "PATH", value_parser = below_root)]
+    ro_paths: Vec<PathBuf>,
+}
+
+/// A value of `--mask`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Mask {
-    /// The lists below.
+enum Mask {
+    /// The lists of this module.
     Default,
-    /// This file or directory of the root.
+    /// A file or directory of the root.
     Path(PathBuf),
 }
 
-/// What container runtimes hide of the kernel: it tells about the host, or lets it be attacked.
+/// Parses a value of `--mask`.
+fn parse(word: &str) -> std::result::Result<Mask, String> {
+    if word == "default" { Ok(Mask::Default) } else { below_root(word).map(Mask::Path) }
+}
+
+/// Paths that reveal the host or widen the attack surface of the kernel. All container runtimes hide these
+/// (the OCI's `maskedPaths`).
 const HIDDEN_IN_PROC: [&str; 10] = [
     "acpi",
     "asound",
@@ -40,34 +56,41 @@ const HIDDEN_IN_PROC: [&str; 10] = [
 ];
 const HIDDEN_IN_SYS: [&str; 2] = ["devices/virtual/powercap", "firmware"];
 
-/// What they let nobody write to.
+/// Paths that container runtimes mount read-only (the OCI's `readonlyPaths`).
 const READ_ONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// Hides what `--mask` names and makes read-only what `--ro-path` names, in a root that has all its
-/// mounts.
-pub fn mask_paths(root: BorrowedFd<'_>, args: &Args) -> Result<()> {
-    if args.masks.is_empty() && args.ro_paths.is_empty() {
-        return Ok(());
-    }
-    let mut cover = Cover::default();
-    for mask in &args.masks {
-        match mask {
-            Mask::Default => mask_kernel(root, args, &mut cover)?,
-            Mask::Path(path) => cover.hide(&resolve(root, path, Missing::Fail)?, path)?,
-        }
-    }
-    for path in &args.ro_paths {
-        make_read_only(&resolve(root, path, Missing::Fail)?, path)?;
-    }
-    Ok(())
+/// The directories on which jc-rootfs has mounted a file system of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Mounted {
+    /// /proc
+    pub proc: bool,
+    /// /sys
+    pub sys: bool,
 }
 
-/// Covers the paths of the lists above, in a procfs and a sysfs. A name that this kernel lacks needs no
-/// cover.
-fn mask_kernel(root: BorrowedFd<'_>, args: &Args, cover: &mut Cover) -> Result<()> {
-    if let Some(proc) = mounted(root, "/proc", args.proc != Proc::None, is_procfs)? {
+impl MaskArgs {
+    /// Hides paths and makes paths read-only, in a root that has all its mounts. ENOENT: the root lacks a path
+    /// that the command line names.
+    pub fn apply(&self, root: BorrowedFd<'_>, mounted: Mounted) -> Result<()> {
+        let mut covers = Covers::default();
+        for mask in &self.masks {
+            match mask {
+                Mask::Default => mask_kernel(root, mounted, &mut covers)?,
+                Mask::Path(path) => covers.hide(&resolve(root, path, Missing::Fail)?, path)?,
+            }
+        }
+        for path in &self.ro_paths {
+            make_read_only(&resolve(root, path, Missing::Fail)?, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Applies the lists of this module to a procfs and a sysfs. The kernel may lack some of the names.
+fn mask_kernel(root: BorrowedFd<'_>, mounted: Mounted, covers: &mut Covers) -> Result<()> {
+    if let Some(proc) = open_mount(root, "/proc", mounted.proc, is_procfs)? {
         for name in HIDDEN_IN_PROC {
-            cover.hide_below(&proc, name, Path::new("/proc"))?;
+            covers.hide_below(&proc, name, Path::new("/proc"))?;
         }
         for name in READ_ONLY_IN_PROC {
             if let Some(fd) = open_below(&proc, name, Path::new("/proc"))? {
@@ -75,19 +98,19 @@ fn mask_kernel(root: BorrowedFd<'_>, args: &Args, cover: &mut Cover) -> Result<(
             }
         }
     }
-    if let Some(sys) = mounted(root, "/sys", args.sys != Sys::None, is_sysfs)? {
+    if let Some(sys) = open_mount(root, "/sys", mounted.sys, is_sysfs)? {
         for name in HIDDEN_IN_SYS {
-            cover.hide_below(&sys, name, Path::new("/sys"))?;
+            covers.hide_below(&sys, name, Path::new("/sys"))?;
         }
-        hide_throttling(&sys, cover)?;
+        hide_throttling(&sys, covers)?;
     }
     Ok(())
 }
 
-/// The directory at `path`, if `has_type` finds the file system there to be the kernel's: a directory
-/// of the image shows no kernel. Only a root in which jc-rootfs has mounted nothing at `path` may lack
-/// the directory; every other failure is an error.
-fn mounted(
+/// Opens the directory at `path` if it is the root of a file system of the kernel, which `has_type` tests. Any
+/// other directory is the image's and hides nothing of the host. Only a root in which jc-rootfs has mounted
+/// nothing at `path` may lack the directory.
+fn open_mount(
     root: BorrowedFd<'_>,
     path: &str,
     must_exist: bool,
@@ -101,8 +124,9 @@ fn mounted(
     })
 }
 
-/// Counts of thermal events, a side channel, which processors of some kinds have each.
-fn hide_throttling(sys: &OwnedFd, cover: &mut Cover) -> Result<()> {
+/// Hides the counters of thermal events, which are a side channel. Processors of some models have a directory of
+/// these counters each.
+fn hide_throttling(sys: &OwnedFd, covers: &mut Covers) -> Result<()> {
     let name = |cpu: u32| format!("devices/system/cpu/cpu{cpu}/thermal_throttle");
     if open_below(sys, &name(0), Path::new("/sys"))?.is_none() {
         return Ok(());
@@ -111,13 +135,12 @@ fn hide_throttling(sys: &OwnedFd, cover: &mut Cover) -> Result<()> {
     let possible = fs::read_to_string(path).on("read", path)?;
     let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse().ok());
     let last: u32 = last.ok_or_else(|| Error::new(format_args!("read {path}: no number")))?;
-    (0..=last).try_for_each(|cpu| cover.hide_below(sys, &name(cpu), Path::new("/sys")))
+    (0..=last).try_for_each(|cpu| covers.hide_below(sys, &name(cpu), Path::new("/sys")))
 }
 
-/// Opens a path of a kernel's file system, if this kernel has the path.
+/// Opens a path of a file system of the kernel. `None`: this kernel lacks the path.
 fn open_below(dir: &OwnedFd, name: &str, shown: &Path) -> Result<Option<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::empty()).on("open", shown.join(name)).absent()
+    open_at(dir, name).on("open", shown.join(name)).absent()
 }
 
 fn make_read_only(fd: &OwnedFd, shown: &Path) -> Result<()> {
@@ -126,16 +149,16 @@ fn make_read_only(fd: &OwnedFd, shown: &Path) -> Result<()> {
     attach(&tree, fd, shown)
 }
 
-/// What is laid over a hidden path.
+/// The mounts that cover hidden paths, made at the first use.
 #[derive(Default)]
-struct Cover {
-    /// The host's null device, for files.
+struct Covers {
+    /// The host's null device, which covers files.
     null: Option<OwnedFd>,
-    /// An empty directory, already mounted somewhere.
+    /// An empty directory, which covers directories.
     empty: Option<OwnedFd>,
 }
 
-impl Cover {
+impl Covers {
     fn hide_below(&mut self, dir: &OwnedFd, name: &str, shown: &Path) -> Result<()> {
         match open_below(dir, name, shown)? {
             Some(fd) => self.hide(&fd, &shown.join(name)),
@@ -147,14 +170,14 @@ impl Cover {
         let mode = fstat(fd).on("stat", shown)?.st_mode;
         if FileType::from_raw_mode(mode) != FileType::Directory {
             let null = clone_fd(self.null()?, false, shown)?;
-            restrict_tree(null.as_fd(), NOTHING_RUNS & !attr::NODEV | attr::RDONLY, shown)?;
+            restrict_tree(null.as_fd(), attr::DATA_ONLY & !attr::NODEV | attr::RDONLY, shown)?;
             return attach(null, fd, shown);
         }
         match &self.empty {
             Some(empty) => attach(clone_fd(empty, false, shown)?, fd, shown),
             None => {
                 let options = [("mode", "0555"), ("nr_inodes", "1"), ("size", "4k")];
-                let empty = new_mount("tmpfs", &options, NOTHING_RUNS | attr::RDONLY)?;
+                let empty = new_mount("tmpfs", &options, attr::DATA_ONLY | attr::RDONLY)?;
                 attach(&empty, fd, shown)?;
                 self.empty = Some(empty);
                 Ok(())
@@ -162,14 +185,13 @@ impl Cover {
         }
     }
 
-    /// Opened where nothing of the root can be taken for it, and looked at.
+    /// Opens the null device of the host, not the one of the root, and checks its number.
     fn null(&mut self) -> Result<&OwnedFd> {
         let path = Path::new("/dev/null");
         let null = match self.null.take() {
             Some(null) => null,
             None => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let null = open(path, flags, Mode::empty()).on("open", path)?;
+                let null = open_at(CWD, path).on("open", path)?;
                 let stat = fstat(&null).on("stat", path)?;
                 let number = (major(stat.st_rdev), minor(stat.st_rdev));
                 let kind = FileType::from_raw_mode(stat.st_mode);
@@ -183,32 +205,15 @@ impl Cover {
     }
 }
 
-/// Parses the word of `--mask`.
-pub fn mask(word: &str) -> std::result::Result<Mask, String> {
-    match word {
-        "default" => Ok(Mask::Default),
-        _ => path(word).map(Mask::Path),
-    }
-}
-
-/// Parses a path that is to be covered.
-pub fn path(word: &str) -> std::result::Result<PathBuf, String> {
-    match Path::new(word) {
-        path if !path.is_absolute() => Err(format!("not an absolute path: {word:?}")),
-        path if path.components().count() < 2 => Err("this path is the root itself".to_owned()),
-        path => Ok(path.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn masks() {
-        assert_eq!(mask("default"), Ok(Mask::Default));
-        assert_eq!(mask("/proc/x"), Ok(Mask::Path("/proc/x".into())));
-        assert_eq!(mask("defaults"), Err("not an absolute path: \"defaults\"".to_owned()));
-        assert_eq!(mask("/"), Err("this path is the root itself".to_owned()));
+    fn a_mask_is_a_path_below_the_root_or_the_default_list() {
+        assert_eq!(parse("default"), Ok(Mask::Default));
+        assert_eq!(parse("/proc/x"), Ok(Mask::Path("/proc/x".into())));
+        assert_eq!(parse("defaults"), Err("not an absolute path: \"defaults\"".to_owned()));
+        assert_eq!(parse("/"), Err("the root itself".to_owned()));
     }
 }

@@ -1,67 +1,68 @@
-//! Paths inside a root that may be hostile. Every step is taken from a held directory descriptor
-//! and no link is followed by the kernel, so nothing that the root contains can lead out of it.
+//! Path resolution inside a hostile root. Each component is opened below a directory descriptor, and this module
+//! follows symbolic links itself, so no file of the root leads outside.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::open_at;
+use jc_unshare::procfs::is_procfs;
 use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{
     FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat, openat, readlinkat,
 };
 use rustix::io::Errno;
 
-use jc_unshare::procfs::is_procfs;
-
-/// What to do about a path that is not there.
+/// The treatment of a missing component.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Missing {
-    /// It is an error.
+    /// An error.
     Fail,
-    /// Make it a directory (0755), with its parents.
+    /// Directories (0755) are made for the last component and its parents.
     MakeDir,
-    /// Make it an empty file (0644), with its parents.
+    /// An empty file (0644) is made for the last component, and directories for its parents.
     MakeFile,
 }
 
-/// path_resolution(7) gives up after as many.
+/// The most symbolic links in one path (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
-/// Resolves `path` with `root` as "/", links included, and opens what it names with O_PATH.
+/// Resolves `path` with `root` as "/", also in symbolic links, and opens the file with O_PATH. ENOENT, ENOTDIR: the
+/// path does not exist. ELOOP: too many symbolic links, or a magic link of procfs.
 pub fn resolve(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
     let dirs = vec![root.try_clone_to_owned().on("open", path)?];
     Ok(Walk { path, dirs, links: 0 }.find(missing)?.0)
 }
 
-/// Opens a regular file for reading, as [`resolve`] finds it; nothing if it is not there. A fifo or a
-/// device in its place is not opened, so that none can hold this up.
+/// Opens a regular file of a root for reading. `None`: the path does not exist. A file of another type is an
+/// error and is never opened for reading, since opening a FIFO or a device can block.
 pub fn open_file(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     let dirs = vec![root.try_clone_to_owned().on("open", path)?];
     let mut walk = Walk { path, dirs, links: 0 };
     let Some((fd, name)) = walk.find(Missing::Fail).absent()? else { return Ok(None) };
-    let regular = |fd: &OwnedFd| Ok::<_, Error>(file_type(fd, path)? == FileType::RegularFile);
+    let is_regular = |fd: &OwnedFd| Ok::<_, Error>(file_type(fd, path)? == FileType::RegularFile);
     let not_regular = || Error::new(format_args!("open {}: not a regular file", path.display()));
-    if !regular(&fd)? {
+    if !is_regular(&fd)? {
         return Err(not_regular());
     }
-    // By name once more: what O_PATH gives cannot be read. It may be another file by now.
+    // An O_PATH descriptor cannot be read. The name may lead to another file now, so the type is checked again.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = openat(walk.here()?, &name, flags | OFlags::CLOEXEC, Mode::empty());
+    let file = openat(walk.current()?, &name, flags | OFlags::CLOEXEC, Mode::empty());
     let file = file.on("open", path)?;
-    if regular(&file)? { Ok(Some(file)) } else { Err(not_regular()) }
+    if is_regular(&file)? { Ok(Some(file)) } else { Err(not_regular()) }
 }
 
-/// Opens the directory `name` in `root`, made if it is missing. A link in its place is an error: what
-/// is mounted here must be where the payload will look for it.
+/// Opens the directory `name` of `root`, which is made if missing. A symbolic link is an error, since the payload
+/// must find the mount at this path and not at another one.
 pub fn real_dir(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let shown = Path::new("/").join(name);
-    let fd = match open_path(root, name.as_ref()) {
+    let fd = match open_at(root, name) {
         Err(Errno::NOENT) => {
             mkdirat(root, name, Mode::from_raw_mode(0o755))
                 .on("mkdir", &shown)
-                .map_err(read_only)?;
-            open_path(root, name.as_ref())
+                .map_err(advise_upper)?;
+            open_at(root, name)
         }
         other => other,
     }
@@ -77,20 +78,20 @@ fn refuse(path: &Path, why: &str) -> Error {
     Error::new(format_args!("mount {}: {why}", path.display()))
 }
 
-/// The hint for what cannot be made.
-fn read_only(error: Error) -> Error {
+fn advise_upper(error: Error) -> Error {
     error.hint("--upper tmpfs makes missing mount points in memory")
 }
 
+/// A resolution in progress.
 struct Walk<'a> {
     path: &'a Path,
-    /// The directories from the root down to the present one: ".." goes back, never up.
+    /// The directories from the root to the current one. ".." removes the last one, except the root.
     dirs: Vec<OwnedFd>,
     links: u32,
 }
 
 impl Walk<'_> {
-    /// Goes all the way. Of a file, this gives its name too, in the directory that is the last one.
+    /// Resolves all components. Returns the file, and unless the file is a directory its name in the last directory.
     fn find(&mut self, missing: Missing) -> Result<(OwnedFd, OsString)> {
         let mut left: Vec<OsString> = components(self.path);
         while let Some(name) = left.pop() {
@@ -100,9 +101,9 @@ impl Walk<'_> {
                 }
                 continue;
             }
-            let here = self.here()?;
-            let fd = match open_path(here, &name) {
-                Err(Errno::NOENT) => self.make(here, &name, left.is_empty(), missing)?,
+            let here = self.current()?;
+            let fd = match open_at(here, &name) {
+                Err(Errno::NOENT) => self.create(here, &name, left.is_empty(), missing)?,
                 other => other.on("open", self.path)?,
             };
             match file_type(&fd, self.path)? {
@@ -121,11 +122,11 @@ impl Walk<'_> {
         Ok((last, OsString::new()))
     }
 
-    fn here(&self) -> Result<BorrowedFd<'_>> {
+    fn current(&self) -> Result<BorrowedFd<'_>> {
         self.dirs.last().map(AsFd::as_fd).ok_or_else(|| Error::new("open: no root"))
     }
 
-    fn make(
+    fn create(
         &self,
         here: BorrowedFd<'_>,
         name: &OsStr,
@@ -137,16 +138,17 @@ impl Walk<'_> {
             Missing::MakeFile if is_last => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 let made = openat(here, name, flags, Mode::from_raw_mode(0o644));
-                made.on("create", self.path).map_err(read_only)?;
+                made.on("create", self.path).map_err(advise_upper)?;
             }
             Missing::MakeFile | Missing::MakeDir => {
                 let made = mkdirat(here, name, Mode::from_raw_mode(0o755));
-                made.on("mkdir", self.path).map_err(read_only)?;
+                made.on("mkdir", self.path).map_err(advise_upper)?;
             }
         }
-        open_path(here, name).on("open", self.path)
+        open_at(here, name).on("open", self.path)
     }
 
+    /// Puts the components of a symbolic link in front of those that are left.
     fn follow(&mut self, link: &OwnedFd, left: &mut Vec<OsString>) -> Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -162,20 +164,15 @@ impl Walk<'_> {
     }
 }
 
-/// The components that matter, last first.
+/// The components except ".", the last one first.
 fn components(path: &Path) -> Vec<OsString> {
     let bytes = path.as_os_str().as_bytes();
     let names = bytes.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".");
     names.rev().map(|name| OsStr::from_bytes(name).to_owned()).collect()
 }
 
-fn open_path(dir: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<OwnedFd, Errno> {
-    openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Whether a link of the directory `dir` is one of those that lead anywhere, such as
-/// /proc/self/fd/N (`RESOLVE_NO_MAGICLINKS` in openat2(2)). Those of procfs are in the directories of
-/// processes; what its root has are plain ones.
+/// Whether a link of the directory `dir` is a magic link such as /proc/self/fd/N (RESOLVE_NO_MAGICLINKS in
+/// openat2(2)). In a procfs all links are magic except those of the root directory.
 fn is_magic(dir: BorrowedFd<'_>, link: &OwnedFd) -> Result<bool> {
     let kind = fstatfs(link).op("fstatfs")?.f_type;
     Ok(kind == PROC_SUPER_MAGIC && !is_procfs(dir)?)
@@ -191,7 +188,7 @@ mod tests {
     use std::fs::{self, File};
     use std::os::unix::fs::{MetadataExt, symlink};
 
-    /// A root full of traps, in a directory whose own "outside" must never be reached.
+    /// A hostile root, beside a directory "outside" that no path may reach.
     fn hostile_root() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");
@@ -237,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_made_inside() {
+    fn a_missing_component_is_made_inside_the_root() {
         let (dir, root) = hostile_root();
         let fd = open_root(&root);
         for (path, missing, made) in [
@@ -256,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn an_error_names_the_path_and_the_cause() {
         let (_dir, root) = hostile_root();
         let fd = open_root(&root);
         for (path, message) in [

@@ -1,27 +1,26 @@
-//! /sys of a container, and the cgroup file systems in it, by which programs learn their limits.
+//! /sys of a container, with the cgroup file systems, in which programs read their limits.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Absent, Context, Error, Result, exists};
+use jc_unshare::descriptor::open_dir_at;
+use jc_unshare::{Absent, Context, Error, Result, exists, procfs};
 use nix::libc;
-use rustix::fs::{Mode, OFlags, StatFs, fstatfs, openat, statfs};
+use rustix::fs::{StatFs, fstatfs, statfs};
 
-use super::dev::NOTHING_RUNS;
 use super::fscontext::{FsContext, attach, attach_below, clone_tree, new_mount, restrict_tree};
 use super::resolve::real_dir;
 use crate::linux::args::values::Sys;
 use crate::linux::sys::{attr, mount_setattr, propagation};
-use crate::linux::userns;
 
-/// Mounts sysfs and the cgroup hierarchies. The kernel refuses a new sysfs (EPERM) to a user namespace
-/// that does not own the network namespace: the payload then sees the host's.
-pub fn mount_sys(root: BorrowedFd<'_>, how: Sys) -> Result<()> {
-    let attributes = match how {
+/// Mounts sysfs and the cgroup hierarchies. The kernel refuses a new sysfs (EPERM) to a user namespace that does
+/// not own the network namespace. The mount is then a copy of the host's.
+pub fn mount_sys(root: BorrowedFd<'_>, kind: Sys) -> Result<()> {
+    let attributes = match kind {
         Sys::None => return Ok(()),
-        Sys::Rw => NOTHING_RUNS,
-        Sys::Ro => NOTHING_RUNS | attr::RDONLY,
+        Sys::Rw => attr::DATA_ONLY,
+        Sys::Ro => attr::DATA_ONLY | attr::RDONLY,
     };
     let target = real_dir(root, "sys")?;
     let path = Path::new("/sys");
@@ -45,52 +44,57 @@ pub fn is_sysfs(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(magic(&fstatfs(fd).on("fstatfs", "/sys")?) == SYSFS_MAGIC)
 }
 
-/// Where the host has the hierarchies, and so will the container.
+/// The mount point of the hierarchies, on the host and in the container.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Mounts on a new sysfs what the host has at the same place: one hierarchy, or one of version 1 a
-/// directory. Each shows what the cgroup namespace shows.
+/// Mounts the hierarchies of the host on a new sysfs: cgroup v2, or a directory for each hierarchy of v1. The
+/// mounts begin at the root of the cgroup namespace (cgroup_namespaces(7)).
 fn mount_cgroups(sys: &OwnedFd, attributes: u64) -> Result<()> {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     let Some(host) = statfs(CGROUPS).on("statfs", CGROUPS).absent()? else { return Ok(()) };
     let hierarchies = match magic(&host) {
-        CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_initial_namespace()? => present(attributes)?,
+        CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_initial_namespace()? => clone_cgroups(attributes)?,
         CGROUP2_SUPER_MAGIC => match new_mount("cgroup2", &[], attributes) {
-            Err(error) if is_refusal(&error) => present(attributes)?,
+            Err(error) if is_refusal(&error) => clone_cgroups(attributes)?,
             made => made?,
         },
-        TMPFS_MAGIC => return mount_version_1(&on(sys, "fs/cgroup")?, attributes),
+        TMPFS_MAGIC => return mount_version_1(&open_cgroups(sys)?, attributes),
         _ => return Ok(()),
     };
-    attach(&hierarchies, on(sys, "fs/cgroup")?, Path::new(CGROUPS))
+    attach(&hierarchies, open_cgroups(sys)?, Path::new(CGROUPS))
 }
 
-/// Whether this is the initial cgroup namespace. A new mount of cgroup2 in that namespace would set
-/// the options of all others, such as the host's nsdelegate (Documentation/admin-guide/cgroup-v2.rst).
+/// Opens the directory of a new sysfs on which the hierarchies are mounted.
+fn open_cgroups(sys: &OwnedFd) -> Result<OwnedFd> {
+    open_dir_at(sys, "fs/cgroup").on("open", CGROUPS)
+}
+
+/// Whether this process is in the initial cgroup namespace. A new mount of cgroup2 in that namespace would
+/// change the options of the host's mount, such as nsdelegate (Linux' admin-guide/cgroup-v2.rst).
 fn in_initial_namespace() -> Result<bool> {
     /// PROC_CGROUP_INIT_INO of Linux' proc_ns.h
     const INITIAL: u64 = 0xEFFF_FFFB;
-    Ok(userns::number("cgroup")? == INITIAL)
+    Ok(procfs::namespace("cgroup")? == INITIAL)
 }
 
-/// Whether the kernel has refused a mount to a process whose user namespace does not own the namespace
-/// that the mount shows (EPERM). The host's own mount is then the only one that this process can show.
+/// Whether the kernel refuses a mount because the user namespace does not own the namespace that the mount would
+/// show (EPERM).
 fn is_refusal(error: &Error) -> bool {
     error.errno() == Some(libc::EPERM)
 }
 
-fn present(attributes: u64) -> Result<OwnedFd> {
+fn clone_cgroups(attributes: u64) -> Result<OwnedFd> {
     let tree = clone_tree(Path::new(CGROUPS))?;
     restrict_tree(tree.as_fd(), attributes, Path::new(CGROUPS))?;
     Ok(tree)
 }
 
-/// A tmpfs with a directory for each hierarchy, as cgroups(7) describes it.
+/// Mounts a tmpfs with a directory for each hierarchy (cgroups(7), "Mounting v1 controllers").
 fn mount_version_1(target: &OwnedFd, attributes: u64) -> Result<()> {
     let path = Path::new("/proc/self/cgroup");
     let table = fs::read_to_string(path).on("read", path)?;
-    // All hierarchies are mounted before any is attached: a refusal concerns all of them.
+    // A refusal concerns all hierarchies, so none is attached before the kernel has made all mounts.
     let mut mounts = Vec::new();
     for hierarchy in table.lines().filter_map(Hierarchy::parse) {
         let (kind, directory) = (hierarchy.kind, hierarchy.directory);
@@ -99,7 +103,7 @@ fn mount_version_1(target: &OwnedFd, attributes: u64) -> Result<()> {
         }
         match hierarchy.mount(attributes) {
             Err(error) if is_refusal(&error) => {
-                return attach(present(attributes)?, target, Path::new(CGROUPS));
+                return attach(clone_cgroups(attributes)?, target, Path::new(CGROUPS));
             }
             made => mounts.push((directory, made?)),
         }
@@ -145,12 +149,6 @@ impl<'a> Hierarchy<'a> {
     }
 }
 
-/// The directory of a file system that the kernel or this process has just filled.
-fn on(mount: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(mount, name, flags, Mode::empty()).on("open", Path::new(CGROUPS).join(name))
-}
-
 fn magic(stat: &StatFs) -> u64 {
     stat.f_type as u64
 }
@@ -160,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hierarchies() {
+    fn a_hierarchy_of_version_1_has_the_directory_of_its_controllers_or_name() {
         for (line, kind, directory, controllers) in [
             ("12:cpu,cpuacct:/a:b", "cgroup", "cpu,cpuacct", "cpu,cpuacct"),
             ("1:name=systemd:/", "cgroup", "systemd", "name=systemd"),

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use jc_unshare::capability::{NAMES, name, number};
 use jc_unshare::{Context, Error, Result};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -10,51 +11,6 @@ use rustix::thread::{
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
     set_keep_capabilities,
 };
-
-/// The names, each at its number.
-const NAMES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// What `--cap-add`, `--cap-drop` and `--cap-ambient` name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -77,15 +33,9 @@ impl FromStr for Word {
     }
 }
 
-/// The number of a capability, by its name in capitals with or without `CAP_`.
-pub fn number(name: &str) -> Option<u32> {
-    let name = name.strip_prefix("CAP_").unwrap_or(name);
-    NAMES.iter().position(|known| *known == name).map(|position| position as u32)
-}
-
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Options {
+pub struct CapabilityArgs {
     /// Give PROG capabilities: names, or ALL for those of jc-rootfs (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_add: Vec<Word>,
@@ -106,7 +56,7 @@ pub struct Wanted {
     ambient: u64,
 }
 
-impl Options {
+impl CapabilityArgs {
     /// What is to be, of what this process has; nothing if nothing is asked for.
     pub fn wanted(&self) -> Result<Option<Wanted>> {
         if self.cap_add.is_empty() && self.cap_drop.is_empty() && self.cap_ambient.is_empty() {
@@ -146,10 +96,6 @@ impl Word {
             Self::One(number) => 1 << number,
         }
     }
-}
-
-fn name(number: u32) -> String {
-    NAMES.get(number as usize).map_or_else(|| number.to_string(), |name| (*name).to_owned())
 }
 
 /// The permitted set of this process.
@@ -239,16 +185,19 @@ mod tests {
             ("CHOWN FOWNER", "ALL", "ALL", 0b1001, 0b1001),
             ("", "", "CHOWN", 0b1111, 1),
         ] {
-            let options =
-                Options { cap_add: words(add), cap_drop: words(drop), cap_ambient: words(ambient) };
+            let options = CapabilityArgs {
+                cap_add: words(add),
+                cap_drop: words(drop),
+                cap_ambient: words(ambient),
+            };
             let expected = Wanted { bounding, ambient: ambient_set };
             assert_eq!(options.of(held).unwrap(), expected, "+{add} -{drop} ^{ambient}");
         }
-        let missing = Options { cap_add: words("SYS_ADMIN"), ..Options::default() };
+        let missing = CapabilityArgs { cap_add: words("SYS_ADMIN"), ..CapabilityArgs::default() };
         let error = missing.of(held).unwrap_err().to_string();
         assert_eq!(error, "capability SYS_ADMIN: not held by this process");
         let outside =
-            Options { cap_drop: words("ALL"), cap_ambient: words("CHOWN"), cap_add: vec![] };
+            CapabilityArgs { cap_drop: words("ALL"), cap_ambient: words("CHOWN"), cap_add: vec![] };
         let error = outside.of(held).unwrap_err().to_string();
         assert_eq!(error, "--cap-ambient CHOWN: is not to be had at all");
     }

@@ -17,7 +17,7 @@ use std::process::Command;
 use jc_unshare::exec::{find, replace};
 use jc_unshare::process::{Process, Stat};
 use jc_unshare::supervise::Lifeline;
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use nix::libc;
 use nix::sys::signal::SIGKILL;
 use nix::unistd::{Gid, Uid, getgroups, getpgrp, getpid, setgroups, setresgid, setresuid};
@@ -26,11 +26,11 @@ use rustix::process::{
 };
 use rustix::thread::set_no_new_privs;
 
-use crate::environment::{self, Environment, Variable};
+use crate::environment::{Environment, Variable};
 use crate::linux::args::Args;
 use crate::linux::mount::resolve::{Missing, open_file, resolve};
 use crate::linux::seccomp::{Filter, Seccomp};
-use crate::linux::{sys, userns};
+use crate::linux::sys;
 use crate::user::{self, Identity};
 use caps::Wanted;
 use console::Console;
@@ -86,7 +86,7 @@ impl Host {
         let started = args.started.as_deref().zip(this);
         let started = started.map(|(path, this)| Started::open(path, this)).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
-        let variables = environment::files(&args.env_files)?;
+        let variables = args.environment.read_files()?;
         let wanted = args.caps.wanted()?;
         let filter = match (&args.seccomp, wanted) {
             (Seccomp::Unconfined, _) => None,
@@ -94,7 +94,7 @@ impl Host {
             (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
         };
         let own = Own::look()?;
-        let groups_stay = args.user.is_some() && userns::denies_groups()?;
+        let groups_stay = args.user.is_some() && denies_setgroups()?;
         let (console, init) = (None, None);
         Ok(Self {
             parent,
@@ -121,6 +121,14 @@ impl Host {
         self.console = Some(Console::open(root, &socket, bind)?);
         Ok(())
     }
+}
+
+/// Whether this user namespace denies setgroups(2), as after an unprivileged user has mapped one group
+/// (user_namespaces(7)). A kernel without user namespaces lacks the file.
+fn denies_setgroups() -> Result<bool> {
+    let path = "/proc/self/setgroups";
+    let text = std::fs::read(path).on("read", path).absent()?;
+    Ok(text.is_some_and(|text| text.starts_with(b"deny")))
 }
 
 /// Leaves the session keyring of the caller, whose keys are no business of the payload.
@@ -232,7 +240,7 @@ fn prepare(args: &Args, name: &OsStr, place: Place, mut host: Host, by: By) -> R
         true => None,
         false => groups(args, identity.as_ref(), &place.root)?,
     };
-    let mut environment = Environment::new(args, &host.variables);
+    let mut environment = Environment::new(&args.environment, &host.variables);
     if !environment.has_home() {
         // The user's, when nothing else says what it is, as in every container runtime.
         let uid = identity.as_ref().map_or_else(|| Uid::current().as_raw(), |user| user.uid);

@@ -1,4 +1,4 @@
-//! The root itself: a directory, or an overlay of layers.
+//! The root: a directory, or an overlay of layers.
 
 mod layer;
 mod overlay;
@@ -6,8 +6,8 @@ mod overlay;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::open_dir;
 use jc_unshare::{Context, Result};
-use rustix::fs::{Mode, OFlags, open};
 
 use crate::linux::args::values::Upper;
 use crate::linux::mount::fscontext::{attach, clone_fd, restrict_tree};
@@ -15,20 +15,18 @@ use crate::linux::sys::{self, attr, propagation};
 use layer::Layer;
 use overlay::overlay;
 
-/// What the root is made of.
+/// The source of the root.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Root {
-    /// This directory, with what is mounted below it.
+    /// A directory, with all mounts below it.
     Directory(PathBuf),
-    /// An overlay: layers, lowest first, and where changes go.
+    /// An overlay of layers, the lowest first.
     Overlay(Vec<PathBuf>, Upper),
 }
 
 impl Root {
-    /// Mounts the root on top of "/" of the present mount namespace, from where [`pivot`] makes it the
-    /// root, and returns its directory. Device files in it do not work.
-    ///
-    /// [`pivot`]: crate::linux::assemble
+    /// Mounts the root over "/" of this mount namespace, for pivot_root(2), and returns its directory. The mount
+    /// has the attribute `nodev`.
     pub fn attach(&self, read_only: bool) -> Result<OwnedFd> {
         let slash = open_dir(Path::new("/"))?;
         match self {
@@ -43,21 +41,15 @@ impl Root {
                 let layers = Layer::open_all(layers)?;
                 let mount = overlay(&layers, upper, &slash)?;
                 attach(&mount, &slash, Path::new("overlay"))?;
-                // From here on the kernel lists them, so the locks may go.
-                layers.iter().try_for_each(Layer::require_name)?;
+                // mountinfo lists the layers from here on, so their locks may end.
+                layers.iter().try_for_each(Layer::require_path)?;
                 Ok(mount)
             }
         }
     }
 }
 
-/// Opens a directory to mount from or on.
-pub fn open_dir(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    open(path, flags, Mode::empty()).on("open", path)
-}
-
-/// Makes the root read-only, once everything that is needed has been made in it.
+/// Makes the mount of the root read-only, after all mount points in it are made.
 pub fn make_read_only(root: &OwnedFd) -> Result<()> {
     sys::mount_setattr(root.as_fd(), attr::RDONLY, propagation::KEEP, false).op("mount_setattr /")
 }

@@ -1,108 +1,112 @@
-//! An overlay of layers (Linux' Documentation/filesystems/overlayfs.rst).
+//! An overlay of layers (Linux' filesystems/overlayfs.rst).
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::descriptor::{open_dir, open_dir_at};
+use jc_unshare::{Context, Error, Result, userns};
 use nix::libc;
-use rustix::fs::{Mode, OFlags, fchmod, fchown, fstat, mkdirat, openat};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::fchdir;
 
-use super::layer::{Layer, by_fd};
-use super::open_dir;
+use super::layer::{Layer, path_of_fd};
 use crate::linux::args::values::Upper;
 use crate::linux::mount::fscontext::{
     FsContext, attach, clone_fd, clone_tree, detach_top, new_mount,
 };
 use crate::linux::sys::attr;
-use crate::linux::userns;
 
-/// Makes an overlay that is mounted nowhere yet, of layers, the lowest first. `slash` is "/" of the
-/// present mount namespace, on which this mounts for a while what it needs.
+/// Creates a detached mount of an overlay of layers, the lowest first. `slash` is "/" of this mount namespace,
+/// which gets temporary mounts.
 pub fn overlay(layers: &[Layer], upper: &Upper, slash: &OwnedFd) -> Result<OwnedFd> {
-    let writable = writable(upper, layers, slash)?;
-    let overlay = Overlay { layers, writable: &writable, user: !userns::is_initial()? };
+    let writable = Writable::create(upper, layers, slash)?;
+    let overlay = Overlay { layers, writable: &writable, in_userns: !userns::is_initial()? };
     let mount = match overlay.mount() {
         Ok(Some(mount)) => Ok(mount),
         Ok(None) => overlay.mount_at_once(slash),
         Err(error) => Err(error),
     };
     if writable.on_slash {
-        detach_top()?; // overlayfs holds it by now
+        detach_top()?; // the overlay has a reference to the tmpfs
     }
     mount.map_err(|error| match error.errno() {
-        Some(libc::EPERM) if overlay.user => error.hint(ROOTLESS),
+        Some(libc::EPERM) if overlay.in_userns => {
+            error.hint("a user namespace can mount overlayfs from Linux 5.11 on")
+        }
         _ => error,
     })
 }
 
-/// The hint for what a kernel does not do in a user namespace.
-const ROOTLESS: &str = "this kernel may not let a user namespace have an overlay (Linux 5.11 does)";
-
-/// The two directories that overlayfs writes to.
+/// The upper and the work directory of overlayfs.
 struct Writable {
     upper: OwnedFd,
     work: OwnedFd,
-    /// They are in a tmpfs that is mounted over "/".
+    /// Whether the directories are in a tmpfs that is mounted over "/".
     on_slash: bool,
 }
 
-/// Makes `upper` and `work` where changes are to go. A tmpfs for them is mounted over "/", since
-/// before Linux 6.15 overlayfs takes no directory of a detached mount.
-fn writable(upper: &Upper, layers: &[Layer], slash: &OwnedFd) -> Result<Writable> {
-    let (base, shown, on_slash) = match upper {
-        Upper::Directory(path) => (open_dir(path)?, path.as_path(), false),
-        Upper::Tmpfs { size } => {
-            let mut options = vec![("mode", "0700")];
-            options.extend(size.as_deref().map(|size| ("size", size)));
-            let tmpfs = new_mount("tmpfs", &options, attr::NODEV)?;
-            attach(&tmpfs, slash, Path::new("tmpfs"))?;
-            (tmpfs, Path::new("tmpfs"), true)
-        }
-    };
-    let make = |name: &str| -> Result<(OwnedFd, bool)> {
-        let path = shown.join(name);
-        let made = match mkdirat(&base, name, Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => false,
-            other => other.on("mkdir", &path).map(|()| true)?,
+impl Writable {
+    /// Makes the directories `upper` and `work`. A tmpfs for them is mounted over "/", since before Linux 6.15
+    /// overlayfs takes no directory of a detached mount.
+    fn create(upper: &Upper, layers: &[Layer], slash: &OwnedFd) -> Result<Self> {
+        let (base, shown, on_slash) = match upper {
+            Upper::Directory(path) => (open_dir(path)?, path.as_path(), false),
+            Upper::Tmpfs { size } => {
+                let mut options = vec![("mode", "0700")];
+                options.extend(size.as_deref().map(|size| ("size", size)));
+                let tmpfs = new_mount("tmpfs", &options, attr::NODEV)?;
+                attach(&tmpfs, slash, Path::new("tmpfs"))?;
+                (tmpfs, Path::new("tmpfs"), true)
+            }
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok((openat(&base, name, flags, Mode::empty()).on("open", &path)?, made))
-    };
-    let (work, _) = make("work")?;
-    let (upper, fresh) = make("upper")?;
-    if fresh && let Some(top) = layers.last() {
-        // The root directory of an overlay is the upper one: give it the image's owner and mode.
-        let stat = fstat(&top.fd).op("stat top layer")?;
-        let owner = rustix::fs::Uid::from_raw(stat.st_uid);
-        let group = rustix::fs::Gid::from_raw(stat.st_gid);
-        match fchown(&upper, Some(owner), Some(group)) {
-            // An owner without a number in this user namespace: nobody here can be that.
-            Err(Errno::INVAL) => {}
-            other => other.op("chown upper")?,
+        let (work, _) = open_or_make(&base, "work", shown)?;
+        let (upper, is_new) = open_or_make(&base, "upper", shown)?;
+        if is_new && let Some(top) = layers.last() {
+            copy_owner_and_mode(&top.fd, &upper)?;
         }
-        fchmod(&upper, Mode::from_raw_mode(stat.st_mode)).op("chmod upper")?;
+        Ok(Self { upper, work, on_slash })
     }
-    Ok(Writable { upper, work, on_slash })
 }
 
-/// What a hostile layer could say by xattrs about other directories is not followed.
+/// Opens a directory, and returns whether this call has made it.
+fn open_or_make(base: &OwnedFd, name: &str, shown: &Path) -> Result<(OwnedFd, bool)> {
+    let path = shown.join(name);
+    let is_new = match mkdirat(base, name, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => false,
+        made => made.on("mkdir", &path).map(|()| true)?,
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok((openat(base, name, flags, Mode::empty()).on("open", &path)?, is_new))
+}
+
+/// Gives a new upper directory, which is the root directory of the overlay, the attributes of the top layer.
+fn copy_owner_and_mode(layer: &OwnedFd, upper: &OwnedFd) -> Result<()> {
+    let stat = fstat(layer).op("stat top layer")?;
+    match fchown(upper, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))) {
+        // EINVAL: the user namespace does not map the owner.
+        Err(Errno::INVAL) => {}
+        changed => changed.op("chown upper")?,
+    }
+    fchmod(upper, Mode::from_raw_mode(stat.st_mode)).op("chmod upper")
+}
+
+/// Options against the extended attributes of a hostile layer, which could redirect to other directories.
 const SAFE: [(&str, &str); 2] = [("redirect_dir", "nofollow"), ("metacopy", "off")];
 
 struct Overlay<'a> {
     layers: &'a [Layer],
     writable: &'a Writable,
-    /// In a user namespace, where only xattrs called `user.overlay` can be read and written.
-    user: bool,
+    /// Whether this process is in a user namespace other than the initial one. overlayfs then uses extended
+    /// attributes named `user.overlay.*`.
+    in_userns: bool,
 }
 
 impl Overlay<'_> {
-    /// With a layer added at a time, by descriptor, so that it is the directory that was opened and
-    /// the kernel shows its path; or before 6.13 by name. Nothing if this kernel, before 6.7, takes
-    /// them only all at once.
+    /// Mounts by fsconfig(2) with one option a layer: a descriptor from Linux 6.13 on, a path from 6.7 on. `None`:
+    /// this kernel is older and takes all layers in one option.
     fn mount(&self) -> Result<Option<OwnedFd>> {
         let context = FsContext::open("overlay")?;
         let (upper, work) = (&self.writable.upper, &self.writable.work);
@@ -110,15 +114,15 @@ impl Overlay<'_> {
         if takes_fds {
             context.set_fd("workdir", work)?;
         } else {
-            context.set("upperdir", &by_fd(upper))?;
-            context.set("workdir", &by_fd(work))?;
+            context.set("upperdir", &path_of_fd(upper))?;
+            context.set("workdir", &path_of_fd(work))?;
         }
         for (number, layer) in self.layers.iter().rev().enumerate() {
             if takes_fds {
                 context.set_fd("lowerdir+", &layer.fd)?;
                 continue;
             }
-            match context.try_set("lowerdir+", &layer.name()?) {
+            match context.try_set("lowerdir+", &layer.option()?) {
                 Err(Errno::INVAL) if number == 0 => return Ok(None),
                 other => other.map_err(|e| context.explain("set lowerdir+", e))?,
             }
@@ -126,81 +130,80 @@ impl Overlay<'_> {
         for (key, value) in SAFE {
             context.set(key, value)?;
         }
-        if self.user {
+        if self.in_userns {
             context.set_flag("userxattr")?;
         }
         match context.create() {
-            // Before 6.5 anything can be set, and is refused only now.
-            Err(refusal) if refusal.without_a_word => Ok(None),
+            // Before Linux 6.5 the kernel checks the options only here.
+            Err(refusal) if refusal.is_silent => Ok(None),
             Err(refusal) => Err(refusal.error),
             Ok(()) => context.fsmount(attr::NODEV).map(Some),
         }
     }
 
-    /// By mount(2), which takes one page of options.
+    /// Mounts by mount(2), which takes one page of options.
     fn mount_at_once(&self, slash: &OwnedFd) -> Result<OwnedFd> {
         let layers = || self.layers.iter().rev();
-        let ways = [
-            layers().map(|layer| Ok(escape(&layer.name()?))).collect::<Result<Vec<String>>>()?,
-            layers().map(|layer| by_fd(&layer.fd)).collect(),
+        let lists = [
+            layers().map(|layer| Ok(escape(&layer.option()?))).collect::<Result<Vec<String>>>()?,
+            layers().map(|layer| path_of_fd(&layer.fd)).collect(),
         ];
-        for names in ways {
-            let options = self.options(&names)?;
+        for lower in lists {
+            let options = self.options(&lower)?;
             if options.as_bytes_with_nul().len() <= rustix::param::page_size() {
                 return mount_on(slash, &options);
             }
         }
-        // Short names, of places on a scratch tmpfs: a page holds those of all layers that the
-        // kernel can stack.
+        // Relative paths in a scratch tmpfs are short: one page has room for as many layers as overlayfs takes.
         let scratch = new_mount("tmpfs", &[("mode", "0700")], attr::NODEV)?;
         attach(&scratch, slash, Path::new("tmpfs"))?;
-        let here = open_dir(Path::new("."))?;
-        let mounted = self.short_names(&scratch).and_then(|names| {
+        let workdir = open_dir(Path::new("."))?;
+        let mounted = self.attach_layers(&scratch).and_then(|lower| {
             fchdir(&scratch).op("fchdir")?;
-            mount_on(slash, &self.options(&names)?)
+            mount_on(slash, &self.options(&lower)?)
         });
-        fchdir(&here).op("fchdir")?;
+        fchdir(&workdir).op("fchdir")?;
         detach_top()?;
         mounted
     }
 
     fn options(&self, lower: &[String]) -> Result<CString> {
-        let (upper, work) = (by_fd(&self.writable.upper), by_fd(&self.writable.work));
+        let (upper, work) = (path_of_fd(&self.writable.upper), path_of_fd(&self.writable.work));
         let mut options = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
         for (key, value) in SAFE {
             options = format!("{options},{key}={value}");
         }
-        if self.user {
+        if self.in_userns {
             options.push_str(",userxattr");
         }
         CString::new(options).map_err(|_| Error::new("mount overlay: NUL in an option"))
     }
 
-    /// Attaches every layer below `scratch`, and gives their names there, the uppermost first.
-    fn short_names(&self, scratch: &OwnedFd) -> Result<Vec<String>> {
+    /// Attaches every layer to a new directory in `scratch`. Returns the names of the directories, the uppermost
+    /// layer first.
+    fn attach_layers(&self, scratch: &OwnedFd) -> Result<Vec<String>> {
         let attach_layer = |(number, layer): (usize, &Layer)| {
             let name = format!("{number:x}");
             mkdirat(scratch, &name, Mode::from_raw_mode(0o755)).on("mkdir", &name)?;
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let place = openat(scratch, &name, flags, Mode::empty()).on("open", &name)?;
-            attach(clone_fd(&layer.fd, false, Path::new("layer"))?, &place, Path::new("layer"))?;
+            let target = open_dir_at(scratch, &name).on("open", &name)?;
+            attach(clone_fd(&layer.fd, false, Path::new("layer"))?, &target, Path::new("layer"))?;
             Ok(name)
         };
         self.layers.iter().rev().enumerate().map(attach_layer).collect()
     }
 }
 
-/// Mounts an overlay over "/" and takes it from there.
+/// Mounts an overlay over "/", and moves it into a detached copy.
 fn mount_on(slash: &OwnedFd, options: &CString) -> Result<OwnedFd> {
-    mount("overlay", by_fd(slash), "overlay", MountFlags::NODEV, options.as_c_str())
+    mount("overlay", path_of_fd(slash), "overlay", MountFlags::NODEV, options.as_c_str())
         .op("mount overlay")?;
-    // "/" names what is below; ".." of it, the uppermost mount there.
+    // "/" is the root mount itself. The kernel follows the mounts over the root only after "..".
     let mount = clone_tree(Path::new("/.."))?;
     detach_top()?;
     Ok(mount)
 }
 
-/// What separates layers, and options, does so no more.
+/// Escapes the separators of layers and of options, and the escape character.
 fn escape(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for c in path.chars() {
@@ -217,7 +220,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// The way of older kernels, on this one: in a thread with a mount namespace of its own.
+    /// Tests the mount of older kernels in a thread with a mount namespace of its own.
     #[test]
     fn hundreds_of_layers_fit_into_a_page_of_options() {
         if !rustix::process::geteuid().is_root() {
@@ -248,11 +251,11 @@ mod tests {
         };
         let layers: Vec<Layer> = (0..count).map(layer).collect();
         let slash = open_dir(Path::new("/")).unwrap();
-        let writable = writable(&Upper::Tmpfs { size: None }, &layers, &slash).unwrap();
-        let overlay = Overlay { layers: &layers, writable: &writable, user: false };
+        let writable = Writable::create(&Upper::Tmpfs { size: None }, &layers, &slash).unwrap();
+        let overlay = Overlay { layers: &layers, writable: &writable, in_userns: false };
         let mount = overlay.mount_at_once(&slash).unwrap();
         detach_top().unwrap();
-        let root = by_fd(&mount);
+        let root = path_of_fd(&mount);
         let names = fs::read_dir(&root).unwrap().map(|e| e.unwrap().file_name());
         let mut names: Vec<String> = names.map(|n| n.into_string().unwrap()).collect();
         names.retain(|name| name != "same");

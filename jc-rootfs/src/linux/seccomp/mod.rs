@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use jc_unshare::{Context, Error, Result, read_at_most};
-
 use nix::libc::{BPF_MAXINSNS, sock_filter};
 
+mod built;
 mod compiler;
 mod profile;
 
@@ -21,25 +21,17 @@ use profile::{Machine, Profile, kernel};
 
 use crate::linux::sys;
 
-/// The output of the build script.
-mod built {
-    use super::compiler::syscalls::Call;
-    use super::sock_filter;
-
-    include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
-}
-
-/// The size limit of a profile in bytes: Docker's has 16,000.
+/// The size limit of a profile in bytes. Docker's profile has 16,000.
 const MAX_FILE: u64 = 1 << 20;
 
 /// The value of `--seccomp`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Seccomp {
-    /// No filter.
+    /// The payload has no filter.
     Unconfined,
-    /// The built-in profile.
+    /// The profile of this program.
     Default,
-    /// A profile in JSON.
+    /// The path of a profile in JSON.
     File(PathBuf),
 }
 
@@ -62,10 +54,8 @@ pub struct Filter {
 }
 
 impl Seccomp {
-    /// Makes the filter for a payload with these capabilities, a bit each. `None` for no filter.
-    ///
-    /// # Errors
-    /// The file is absent, too long, or no profile that this program can apply in full.
+    /// The filter for a payload with these capabilities, a bit each. `None`: no filter. A profile that is too
+    /// long, and one that this program cannot apply in full, are errors.
     pub fn filter(&self, capabilities: u64) -> Result<Option<Filter>> {
         let path = match self {
             Self::Unconfined => return Ok(None),
@@ -82,10 +72,8 @@ impl Seccomp {
     }
 }
 
-/// Makes the filter of a profile in JSON, for a payload with these capabilities on this kernel.
-///
-/// # Errors
-/// The text is no profile, or asks for something that this program or the kernel lacks.
+/// Compiles the filter of a profile in JSON, for a payload with these capabilities and a version and patch level
+/// of the kernel. Malformed text, and names that this program or the kernel lacks, are errors.
 pub fn parse(text: &[u8], capabilities: u64, kernel: (u32, u32)) -> Result<Filter> {
     let profile = Profile::parse(text, &Machine { capabilities, kernel })?;
     Filter::new(&profile.rules, profile.flags)
@@ -117,10 +105,7 @@ impl Filter {
         Self::new(&default::rules(&built::TABLE, Abi::native(), capabilities), 0)
     }
 
-    /// Applies the filter to this process, for good.
-    ///
-    /// # Errors
-    /// EACCES: neither CAP_SYS_ADMIN nor no_new_privs.
+    /// Applies the filter to this process. EACCES: this process has neither CAP_SYS_ADMIN nor no_new_privs.
     pub fn install(&self) -> Result<()> {
         sys::seccomp_filter(&self.program, self.flags)
             .op("seccomp")

@@ -1,14 +1,13 @@
 //! Profiles in Docker's JSON: the format of the OCI (runtime-spec config-linux.md, "Seccomp") with rules
 //! that depend on capability, architecture and kernel.
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, capability};
 use serde::Deserialize;
 
 use super::built::TABLE;
 use super::compiler::abi::Abi;
 use super::compiler::rules::{Action, Condition, Operator, Rule, Rules};
 use super::compiler::syscalls::find;
-use crate::linux::payload::caps;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -151,8 +150,9 @@ impl Entry {
         let none = Filter::default();
         let includes = self.includes.as_ref().unwrap_or(&none);
         let excludes = self.excludes.as_ref().unwrap_or(&none);
-        let has =
-            |name: &String| caps::number(name).is_some_and(|n| machine.capabilities >> n & 1 == 1);
+        let has = |name: &String| {
+            capability::number(name).is_some_and(|n| machine.capabilities >> n & 1 == 1)
+        };
         let here = |name: &String| name == Abi::native_name();
         let arches = includes.arches.as_deref().unwrap_or_default();
         Ok(includes.caps.iter().flatten().all(has)

@@ -6,9 +6,6 @@ use super::abi::Abi;
 use super::rules::{Action, Condition, ENOSYS, Operator, Rule, Rules};
 use super::syscalls::{Call, find};
 
-/// The number of CAP_SYS_ADMIN (capabilities(7)).
-const SYS_ADMIN: u32 = 21;
-
 /// The bit of [`Call::allowed_by`] for a call that needs no capability.
 pub const ALWAYS: u64 = 1 << 63;
 
@@ -48,9 +45,9 @@ pub fn rules(table: &[Call], native: Abi, capabilities: u64) -> Rules<'_> {
         _ => vec![Abi::X86_64, Abi::X86],
     };
 
-    let allowed = table.iter().filter(|call| call.allowed_by & (capabilities | ALWAYS) != 0);
-    let mut rules = vec![rule(allowed.collect(), Action::ALLOW, None)];
-    if capabilities >> SYS_ADMIN & 1 == 0 {
+    let is_allowed = |call: &&Call| call.allowed_by & (capabilities | ALWAYS) != 0;
+    let mut rules = vec![rule(table.iter().filter(is_allowed).collect(), Action::ALLOW, None)];
+    if find(table, "clone").is_none_or(|call| !is_allowed(&call)) {
         rules.push(allow_if("clone", Operator::MaskedEqual(NAMESPACES), 0));
         // The flags of clone3(2) are in memory, which a filter cannot read. C libraries then use clone(2).
         rules.push(deny("clone3"));
@@ -70,8 +67,7 @@ mod tests {
     use super::super::compile;
     use super::*;
     use crate::linux::seccomp::built::TABLE;
-
-    const BPF: u32 = 39;
+    use jc_unshare::capability::{BPF, SYS_ADMIN};
 
     fn compiled(capabilities: u64) -> Vec<Instruction> {
         compile::compile(&rules(&TABLE, Abi::native(), capabilities))
