@@ -1,13 +1,16 @@
 //! What the tool does on Linux.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
 use jc_unshare::namespaces::Kind;
 use jc_unshare::program::Program;
-use jc_unshare::supervise::{Exit, spawn_program};
-use jc_unshare::{Error, Result, exec, require_program};
+use jc_unshare::supervise::{Child, Exit, spawn_program};
+use jc_unshare::{Error, Result, require_program};
+use serde_json::json;
 
 use crate::actions::{self, named, tell};
 use crate::group::{Group, Wish, sweep_all};
@@ -51,17 +54,20 @@ pub fn act(args: &Args) -> Result<Option<ExitCode>> {
 /// Makes the group and runs the program in it.
 pub fn run(args: &Args) -> Result<ExitCode> {
     require_program(&args.program)?;
+    // First: a descriptor that the caller has not opened must not turn out to be one of this process.
+    let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     if let Some(name) = &args.join {
         named(name, args.parent.as_deref())?.join()?;
-        return Err(exec::exec(&args.program));
+        return Err(exec_reporting(status, &args.program));
     }
     let mut report = args.report.as_deref().map(Target::open).transpose()?;
+    let has_report = report.is_some() || status.is_some();
     let wish = Wish {
         parent: args.parent.clone(),
         name: args.name.clone(),
         evacuate: args.evacuate,
         unattended: args.exec,
-        measured: report.is_some() && args.measure == Measure::All,
+        measured: has_report && args.measure == Measure::All,
     };
     let hierarchies = hierarchy::all(wish.measured || args.limits.any())?;
     let group = Group::make(&hierarchies, &args.limits, &wish)?;
@@ -72,17 +78,23 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if args.exec {
         sweep(PATIENCE)?;
         group.join()?;
-        return Err(exec::exec(&args.program));
+        return Err(exec_reporting(status, &args.program));
     }
     let start = Instant::now();
-    let exit = supervise(&group, args, sweep);
+    let exit = start_program(&group, args, status).and_then(|child| {
+        // While the program starts. A group that others left is no failure of this process, and must not
+        // keep signals from the program for long.
+        let _: Result<()> = sweep(Duration::from_millis(20));
+        child.wait_holding(&held(&group, report.as_ref()))
+    });
     let end = exit.and_then(|exit| {
         let directories = group.parts().iter().map(|part| (part.version, part.path.as_path()));
         let meter = Meter(directories.collect());
-        if let Some(report) = &mut report {
-            let mut bill = outcome(exit, start.elapsed());
-            bill.extend(meter.read()?);
-            report.write(&bill)?;
+        if has_report {
+            let mut usage = outcome(exit, start.elapsed());
+            usage.extend(meter.read()?);
+            report.as_mut().map_or(Ok(()), |report| report.write(&usage))?;
+            status.map_or(Ok(()), |status| status.report("usage", &json!(usage).to_string()))?;
         }
         explain(exit, &meter);
         Ok(exit)
@@ -92,18 +104,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     removed.map(|()| exit.end())
 }
 
-fn supervise(
-    group: &Group,
-    args: &Args,
-    sweep: impl FnOnce(Duration) -> Result<()>,
-) -> Result<Exit> {
+fn start_program(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<Child> {
     let flags = if args.pid { Kind::Pid.flag() } else { 0 };
     let program = Program::new(&args.program)?.after(group.steps(Version::V1)?);
-    let child = spawn_program(TOOL, flags, group.v2(), program).map_err(advise(flags))?;
-    // While the program starts. What others have left is no failure of this one, nor to keep it from
-    // its signals for long.
-    let _: Result<()> = sweep(Duration::from_millis(20));
-    child.wait()
+    spawn_program(TOOL, flags, group.v2(), program.reporting(status)).map_err(advise(flags))
+}
+
+/// The descriptors that stay open while the program runs: a pipe of the caller is at its end when the program
+/// has closed it.
+fn held<'a>(group: &'a Group, report: Option<&'a Target>) -> Vec<BorrowedFd<'a>> {
+    group.locks().chain(report.map(AsFd::as_fd)).chain([rustix::stdio::stderr()]).collect()
 }
 
 /// A process that is killed for want of memory says nothing, so this does.

@@ -106,6 +106,11 @@ impl Group {
         Some(part.directory.as_fd())
     }
 
+    /// The descriptors that lock the group.
+    pub fn locks(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.parts.iter().map(|part| part.directory.as_fd())
+    }
+
     /// Moves the calling process into the group.
     pub fn join(&self) -> Result<()> {
         self.parts.iter().try_for_each(|part| enter(part.version, &part.path))

@@ -42,6 +42,7 @@ pub const TOOL: Tool = Tool::link("jc-cgroup");
 #[command(
     name = "jc-cgroup",
     version,
+    group(clap::ArgGroup::new("reports").args(["report", "status_fd"]).multiple(true)),
     override_usage = "jc-cgroup [options] [--] PROG [ARG...]\n       \
                       jc-cgroup --join NAME [--] PROG [ARG...]\n       \
                       jc-cgroup --stat NAME | --update NAME LIMITS | --freeze NAME | --thaw NAME | \
@@ -65,8 +66,11 @@ pub struct Args {
     /// Write the resource usage to a file or descriptor, as JSON
     #[arg(long, value_name = "FILE|FD", conflicts_with = "exec", allow_hyphen_values = true)]
     report: Option<String>,
-    /// Measure all resources, or only those with a limit, which is quicker (with --report)
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "report")]
+    /// Write events to this descriptor, as lines of JSON
+    #[arg(long, value_name = "N")]
+    status_fd: Option<u32>,
+    /// Measure all resources, or only those with a limit, which is quicker (with --report or --status-fd)
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "reports")]
     measure: Measure,
     /// Make PROG PID 1 of a new PID namespace, as jc-unshare -p does
     #[arg(short = 'p', conflicts_with_all = ["exec", "join"])]

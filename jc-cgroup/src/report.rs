@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread::sleep;
@@ -58,6 +58,15 @@ impl Target {
         match self {
             Self::Open(file) => file.write_all(line.as_bytes()).op("write --report"),
             Self::File(place) => place.replace(line.as_bytes()),
+        }
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::File(place) => place.directory.as_fd(),
+            Self::Open(file) => file.as_fd(),
         }
     }
 }

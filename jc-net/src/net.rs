@@ -7,11 +7,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::namespaces::{loopback_up, unshare};
 use jc_unshare::program::Program;
 use jc_unshare::supervise::spawn_program;
 use jc_unshare::sys::clone;
-use jc_unshare::{Error, Result, exec};
+use jc_unshare::{Error, Result};
 use rustix::process::getpid;
 use rustix::thread::sched_yield;
 use serde_json::{Value, json};
@@ -24,14 +25,13 @@ use crate::link::{self, LOOPBACK};
 use crate::netlink::{Refusal, Socket};
 use crate::ports::{self, Held};
 use crate::rules;
-use crate::status::StatusFd;
 use crate::{Args, Network, TOOL, actions, conntrack, enter, route, status, sysctl};
 
 /// Does what the command line says. Returns the payload's code where this process has to hold
 /// something; else it becomes the payload.
 pub fn run(args: &Args) -> Result<ExitCode> {
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
-    let status = args.status_fd.map(StatusFd::take).transpose()?;
+    let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
     args.check(&network)?;
     match &network {
@@ -87,9 +87,10 @@ fn become_program(
     write_files(args, reach, &addresses)?;
     if let Some(status) = status {
         let addresses = status::networks(networks.into_iter());
-        status.tell(&json!({"network": network.name(), "addresses": addresses}))?;
+        let network = json!({"network": network.name(), "addresses": addresses});
+        status.report("network", &network.to_string())?;
     }
-    Err(exec::exec(&args.program))
+    Err(exec_reporting(status, &args.program))
 }
 
 /// The addresses in the present network namespace: those that others can reach, else loopback.
@@ -165,9 +166,12 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     };
     write_files(args, reach, &addresses)?;
     if let Some(status) = status {
-        status.tell(&tell(&bridge, &cable, &held))?;
+        status.report("network", &tell(&bridge, &cable, &held).to_string())?;
     }
-    if has_ports { hold(args, host, &held) } else { Err(exec::exec(&args.program)) }
+    match has_ports {
+        true => hold(args, host, &held, status),
+        false => Err(exec_reporting(status, &args.program)),
+    }
 }
 
 /// Says which chains of others drop packets to and from the bridge.
@@ -183,11 +187,12 @@ fn hint_at_foreign_rules(host: &Host, bridge: &Bridge) -> Result<()> {
 
 /// Waits for the program with the ports in hand: the ports are free, and their rules gone, when this
 /// process ends, even by SIGKILL.
-fn hold(args: &Args, host: Host, held: &Held) -> Result<ExitCode> {
+fn hold(args: &Args, host: Host, held: &Held, status: Option<StatusFd>) -> Result<ExitCode> {
     let Host { netfilter, route, lock, late, .. } = host;
     drop(lock);
     let late = late.map(|late| (late, route));
-    let child = spawn_program(TOOL, 0, None, Program::new(&args.program)?)?;
+    let program = Program::new(&args.program)?.reporting(status);
+    let child = spawn_program(TOOL, 0, None, program)?;
     let mut keep = vec![netfilter.as_fd()];
     keep.extend(late.iter().flat_map(|(late, route)| [late.as_fd(), route.as_fd()]));
     keep.extend(held.sockets.iter().map(AsFd::as_fd));

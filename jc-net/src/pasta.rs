@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
+use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
+use jc_unshare::process::Process;
 use jc_unshare::supervise::{Child, spawn};
-use jc_unshare::sys::clone;
+use jc_unshare::sys::{clone, close_all_but};
 use jc_unshare::{Context, Error, Result, exec};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use serde_json::json;
 
 use crate::dns::Reach;
@@ -27,7 +29,6 @@ use crate::link::{self, LOOPBACK};
 use crate::net::{present_addresses, write_files};
 use crate::netlink::Socket;
 use crate::ports::{self, Forward, Protocol};
-use crate::status::StatusFd;
 use crate::{Args, TOOL, status};
 
 /// Runs the program behind pasta, and ends pasta with it.
@@ -36,12 +37,12 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     let pasta = find()?;
     let forwards = forwards(args)?;
     let (mut gate, mut open) = pipe().op("pipe")?;
-    let mut status = status;
     let child = spawn(TOOL, clone::NEWNET, None, |_| {
-        inside(args, &mut gate, status.take(), &forwards).err().unwrap_or_else(Error::quiet)
+        inside(args, &mut gate, status, &forwards).unwrap_or_else(|error| error)
     })
-    .map_err(advise(clone::NEWNET))?;
-    drop((gate, status));
+    .map_err(advise(clone::NEWNET))?
+    .reporting(status);
+    drop(gate);
     let helper = start(&pasta, &child, &forwards)?;
     open.write_all(b"!").op("release the program")?;
     drop(open);
@@ -139,6 +140,9 @@ fn start(pasta: &Path, child: &Child, forwards: &[Forward]) -> Result<Child> {
 
 /// Takes away the program's descriptors, and keeps those that pasta is to have.
 fn become_helper(namespace: &File, told: &PipeWriter, log: &OwnedFd) -> Result<()> {
+    // The program's pipes are at their end when the program closes them.
+    let [stdin, stdout, stderr] = [stdin(), stdout(), stderr()];
+    close_all_but(&[stdin, stdout, stderr, namespace.as_fd(), told.as_fd(), log.as_fd()]);
     for fd in [namespace.as_fd(), told.as_fd()] {
         fcntl_setfd(fd, FdFlags::empty()).op("fcntl")?;
     }
@@ -162,13 +166,13 @@ fn failed(mut log: File) -> Error {
     }
 }
 
-/// What is done in the new namespace once pasta is there; becomes the program.
+/// Prepares the new namespace once pasta is there, and executes the program. Returns only an error.
 fn inside(
     args: &Args,
     gate: &mut PipeReader,
     status: Option<StatusFd>,
     forwards: &[Forward],
-) -> Result<()> {
+) -> Result<Error> {
     // The other side has said why, or is dead.
     gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
     let socket = Socket::route()?;
@@ -179,12 +183,14 @@ fn inside(
     let v6 = networks.iter().any(IpNetwork::is_ipv6);
     write_files(args, Reach::Outside { v6 }, &addresses)?;
     if let Some(status) = status {
-        status.tell(&json!({
+        let network = json!({
             "network": "pasta",
             "interface": INSIDE,
             "addresses": status::networks(networks.into_iter()),
             "ports": status::ports(forwards),
-        }))?;
+        });
+        status.report("network", &network.to_string())?;
+        status.started(Process::this()?)?;
     }
-    Err(exec::exec(&args.program))
+    Ok(exec_reporting(status, &args.program))
 }

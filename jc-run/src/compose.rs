@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stdin};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::ArgMatches;
 use jc_unshare::record::{Record, Root};
@@ -15,7 +15,7 @@ use crate::flags::{Owner, given, option, values};
 use crate::image::Config;
 use crate::network::Network;
 use crate::place::Place;
-use crate::plan::{EXIT, NETWORK, Plan, words};
+use crate::plan::{Plan, StatusFds, words};
 use crate::state::State;
 use crate::volumes::volumes;
 use crate::{dir, harden, network, userns};
@@ -35,17 +35,14 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
 
     let reports = values(matches, "report").filter_map(|word| word.to_str()?.parse().ok());
     let mut taken: Vec<u32> = reports.collect();
-    let (status_fd, exit_fd) = (free_descriptor(&mut taken), free_descriptor(&mut taken));
-    let mut handed = Vec::new();
-    if network.is_made() {
-        handed.push((status_fd, NETWORK));
-    }
-    let mut end = Vec::new();
+    let (others, last) = (free_descriptor(&mut taken), free_descriptor(&mut taken));
+    let status_fds = StatusFds { last, others };
     let is_told = is_kept(matches) || matches.contains_id("status-fd");
-    if spaces.makes_pids && is_told {
-        handed.push((exit_fd, EXIT));
-        end = words(&["--exit-fd", &exit_fd.to_string()]);
-    }
+    let reports = |is_needed| match is_needed {
+        true => words(&["--status-fd", &others.to_string()]),
+        false => Vec::new(),
+    };
+    let end = reports(spaces.makes_pids && is_told);
 
     let init = match matches.get_flag("init") {
         true => words(&["--init-fd", &free_descriptor(&mut taken).to_string()]),
@@ -53,11 +50,15 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     };
 
     let limits = given(matches, Owner::Cgroup);
-    let (bill, report) = bill(matches, &state_dir, is_told);
+    let measures = is_told && (matches.contains_id("memory") || !spaces.makes_pids);
+    let mut report = reports(measures);
+    if measures && !matches.contains_id("report") {
+        report.extend(words(&["--measure", "limited"]));
+    }
     let has_cgroup = !limits.is_empty() || !spaces.makes_pids;
     let user = userns::options(matches)?;
     harden::check_net_admin(matches, !user.is_empty())?;
-    let cable = network.options(matches, &config, &hostname, &state_dir, status_fd);
+    let cable = network.options(matches, &config, &hostname, &state_dir, others);
     let has_cable = cable != words(&["--network", "none"]);
     // One process that waits is enough, where jc-unshare itself need not see how PID 1 ends, be it, or map
     // IDs for it, and jc-net does not wait in between.
@@ -107,7 +108,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
             binds,
             harden::root(matches)?,
             given(matches, Owner::Rootfs),
-            supervised(matches, &state_dir),
+            supervised(matches, &state_dir, last),
             init,
             spaces.rootfs.clone(),
             payload_options.clone(),
@@ -129,7 +130,7 @@ pub fn compose(matches: &ArgMatches, record: &Record, id: &str, place: &Place) -
     let log_size = matches.get_one("log-size").copied().unwrap_or_default();
     let has_volumes = directories.iter().any(|directory| directory.name.starts_with(VOLUMES));
     let volumes = has_volumes.then(|| anonymous::path(id)).transpose()?;
-    Ok(Plan { state, files, volumes, directories, exec, handed, chain, is_told, log_size, bill })
+    Ok(Plan { state, files, volumes, directories, exec, status_fds, chain, is_told, log_size })
 }
 
 /// The lowest number that a link's descriptor can have beside those that are taken.
@@ -217,21 +218,6 @@ fn is_kept(matches: &ArgMatches) -> bool {
     matches.get_flag("keep") || matches.get_flag("detach") && !matches.get_flag("rm")
 }
 
-/// Where the bill of jc-cgroup is, which tells whether memory ran out, if it is in a file; and the
-/// options that put it there, if the user's do not.
-fn bill(matches: &ArgMatches, state_dir: &Path, is_told: bool) -> (Option<PathBuf>, Vec<OsString>) {
-    if let Some(word) = values(matches, "report").last() {
-        let is_number = word.to_str().is_some_and(|word| word.parse::<u32>().is_ok());
-        return ((!is_number).then(|| word.into()), Vec::new());
-    }
-    if !is_told || !matches.contains_id("memory") {
-        return (None, Vec::new());
-    }
-    let own = state_dir.join("usage.json");
-    let options = [option("--report", own.as_os_str()), words(&["--measure", "limited"])].concat();
-    (Some(own), options)
-}
-
 fn parent(matches: &ArgMatches) -> Vec<OsString> {
     values(matches, "cgroup-parent").flat_map(|parent| option("--parent", parent)).collect()
 }
@@ -258,8 +244,8 @@ fn defaults(config: &Config, matches: &ArgMatches) -> Vec<OsString> {
 }
 
 /// How the supervisor hears of the payload, and speaks with it.
-fn supervised(matches: &ArgMatches, state_dir: &Path) -> Vec<OsString> {
-    let mut options = option("--started", state_dir.join(crate::plan::STARTED).as_os_str());
+fn supervised(matches: &ArgMatches, state_dir: &Path, status_fd: u32) -> Vec<OsString> {
+    let mut options = words(&["--status-fd", &status_fd.to_string()]);
     if matches.get_flag("tty") {
         options.extend(option("--console-socket", state_dir.join("console").as_os_str()));
     }

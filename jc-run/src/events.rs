@@ -1,30 +1,30 @@
-//! `--status-fd`: a line of JSON for each thing that happens to a container.
+//! `--status-fd`: the events of a container (jc(7)).
 
-use std::fs::File;
-use std::io::{self, Write};
-
-use jc_unshare::{Result, info};
+use jc_unshare::Result;
+use jc_unshare::events::StatusFd;
 use serde_json::{Value, json};
 
-/// Who is told.
+use crate::TOOL;
+
+/// The descriptor that the events of a container go to, if the caller asks for them.
 #[derive(Debug, Default)]
-pub struct Events(Option<File>);
+pub struct Events(Option<StatusFd>);
 
 impl Events {
-    /// Takes over the descriptor of that number.
+    /// Uses the descriptor of that number. The chain does not inherit it.
     pub fn open(number: Option<u32>) -> Result<Self> {
-        let fd = number.map(|number| info::take(number, "--status-fd")).transpose()?;
-        Ok(Self(fd.map(File::from)))
+        let open = |number| StatusFd::open(TOOL, number)?.close_on_exec();
+        number.map(open).transpose().map(Self)
     }
 
-    /// Tells what a container has become, and more about that.
-    pub fn tell(&mut self, status: &str, id: &str, more: Value) {
-        let Some(file) = &mut self.0 else { return };
-        let mut event = json!({ "status": status, "id": id });
-        if let (Some(event), Some(more)) = (event.as_object_mut(), more.as_object()) {
-            event.extend(more.clone());
+    /// Writes an event with more members.
+    pub fn report(&self, event: &str, id: &str, more: Value) {
+        let Some(status) = self.0 else { return };
+        let mut object = json!({ "id": id });
+        if let (Some(object), Some(more)) = (object.as_object_mut(), more.as_object()) {
+            object.extend(more.clone());
         }
-        // Who has stopped listening need not be told.
-        let _: io::Result<()> = writeln!(file, "{event}");
+        // The container matters more than a reader of its events.
+        let _: Result<()> = status.write(event, &object.to_string());
     }
 }

@@ -55,6 +55,8 @@ mod refused;
 #[cfg(target_os = "linux")]
 pub mod remove;
 #[cfg(target_os = "linux")]
+mod reports;
+#[cfg(target_os = "linux")]
 mod run;
 mod source;
 #[cfg(target_os = "linux")]

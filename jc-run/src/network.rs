@@ -139,9 +139,9 @@ fn read(path: &Path) -> Result<String> {
     }
 }
 
-/// The addresses and the published ports, as `ADDRESS:PORT->PORT/PROTOCOL`, in the status of jc-net.
-pub fn told(status: &Value) -> (String, String) {
-    let list = |key: &str| status.get(key).and_then(Value::as_array).into_iter().flatten();
+/// The addresses and the published ports, as `ADDRESS:PORT->PORT/PROTOCOL`, in the event of jc-net.
+pub fn summary(network: &Value) -> (String, String) {
+    let list = |key: &str| network.get(key).and_then(Value::as_array).into_iter().flatten();
     let addresses: Vec<&str> = list("addresses").filter_map(Value::as_str).collect();
     let port = |port: &Value| {
         let (address, protocol) = (port["host-address"].as_str()?, port["protocol"].as_str()?);
@@ -158,11 +158,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_jc_net_tells_is_shown_in_short() {
+    fn addresses_and_ports_are_shown_in_short() {
         let status = r#"{"network":"bridge","addresses":["10.88.0.5/16","fd00::5/64"],"ports":[
             {"protocol":"tcp","host-address":"0.0.0.0","host-port":8080,"port":80},
             {"protocol":"udp","host-address":"::","host-port":53,"port":53}]}"#;
-        let (addresses, ports) = told(&serde_json::from_str(status).unwrap());
+        let (addresses, ports) = summary(&serde_json::from_str(status).unwrap());
         assert_eq!(addresses, "10.88.0.5/16 fd00::5/64");
         assert_eq!(ports, "0.0.0.0:8080->80/tcp [::]:53->53/udp");
     }

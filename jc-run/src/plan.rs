@@ -28,16 +28,24 @@ pub struct Plan {
     pub volumes: Option<PathBuf>,
     /// Directories of the state dir.
     pub directories: Vec<Directory>,
-    /// Files of the state dir that links write, each with the descriptor as which they get it.
-    pub handed: Vec<(u32, &'static str)>,
+    /// The descriptors to which links write events.
+    pub status_fds: StatusFds,
     /// What is run.
     pub chain: Chain,
     /// Whether anybody is told how it has ended: else none of the links has to find out.
     pub is_told: bool,
     /// The most that the logs of a detached container take, in bytes.
     pub log_size: u64,
-    /// The file in which jc-cgroup then tells what was used, if there is one.
-    pub bill: Option<PathBuf>,
+}
+
+/// The descriptors to which links write events. The last link has one of its own: links that wait hold theirs
+/// to their end, and the end of that of the last link shows that the payload has been executed.
+#[derive(Clone, Copy, Debug)]
+pub struct StatusFds {
+    /// For jc-rootfs.
+    pub last: u32,
+    /// For all other links.
+    pub others: u32,
 }
 
 /// A directory to be made in the state dir.
@@ -51,17 +59,8 @@ pub struct Directory {
     pub owner: Option<(u32, u32)>,
 }
 
-/// What jc-net tells of the network.
-pub const NETWORK: &str = "network.json";
-
-/// What jc-unshare tells of the payload's end.
-pub const EXIT: &str = "exit.json";
-
 /// The chain of jc-exec.
 pub const EXEC: &str = "exec.json";
-
-/// The FIFO through which jc-rootfs tells that the payload has been executed.
-pub const STARTED: &str = "started";
 
 impl Plan {
     /// The container's name, if it has one.
@@ -90,7 +89,6 @@ impl Plan {
                 chown(&path, Some(uid), Some(gid)).on("chown", &path)?;
             }
         }
-        make_fifo(&self.path(STARTED))?;
         Ok(lock)
     }
 
@@ -101,8 +99,7 @@ impl Plan {
         file.write_all(self.exec.as_bytes()).on("write", &path)
     }
 
-    /// The same for a shell to paste: what is made, then the chain, one link a line. No FIFO, as
-    /// nobody would read it.
+    /// The same for a shell to paste: the files, then the chain, one link a line. The events go to a file.
     pub fn to_shell(&self) -> Vec<u8> {
         let path = |name: &str| quote_path(&self.path(name));
         let mut shell =
@@ -133,10 +130,10 @@ impl Plan {
         }
         shell.extend(self.chain.to_shell());
         shell.pop();
-        for (number, name) in &self.handed {
-            shell.extend([format!(" {number}>").as_bytes(), &path(name)].concat());
-        }
-        shell.push(b'\n');
+        let StatusFds { last, others } = self.status_fds;
+        let events = path("events");
+        shell.extend([format!(" {others}>").as_bytes(), &events].concat());
+        shell.extend(format!(" {last}>&{others}\n").bytes());
         shell
     }
 }

@@ -2,11 +2,9 @@
 //! runs the chain, records what becomes of it, and leaves nothing that is not to be kept.
 
 use std::cell::Cell;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use jc_unshare::process::Process;
@@ -14,7 +12,7 @@ use jc_unshare::program::Program;
 use jc_unshare::supervise::{Exit, spawn_program};
 use jc_unshare::{Context, Error, Result};
 use nix::libc::{SIGKILL, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO};
-use rustix::fs::{Mode, OFlags, fchmod};
+use rustix::fs::{Mode, fchmod};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::stdio::{dup2_stdin, dup2_stdout};
 use serde_json::{Value, json};
@@ -28,9 +26,10 @@ use crate::list::sweep_links;
 use crate::log::Log;
 use crate::network;
 use crate::place::Place;
-use crate::plan::{EXIT, NETWORK, Plan, STARTED, make_fifo};
+use crate::plan::{Plan, StatusFds, make_fifo};
+use crate::reports::Reports;
 use crate::state::{State, Status, boot_id, now};
-use crate::watch::{News, Outputs, Watch};
+use crate::watch::{Channels, News, Outputs, Watch};
 
 /// What the payload reads and writes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,22 +91,20 @@ impl Container {
         let id = self.id();
         let outcome = self.supervise(stdio, ready);
         let has_begun = self.plan.state.status == Status::Running;
-        if let Ok(exit) = &outcome
+        if let Ok((exit, reports)) = &outcome
             && has_begun
             && self.plan.is_told
         {
-            let end = self.note_end(*exit);
-            self.events.tell("exited", &id, end);
+            let end = self.note_end(*exit, reports);
+            self.events.report("exited", &id, end);
         }
         if has_begun && outcome.is_ok() && self.plan.state.is_kept() {
-            // First, as a full disk may need the room.
-            remove_if_there(&self.path(STARTED))?;
             self.plan.state.write(&self.directory)?;
         } else {
             self.remove()?;
-            self.events.tell("removed", &id, json!({}));
+            self.events.report("removed", &id, json!({}));
         }
-        outcome
+        outcome.map(|(exit, _)| exit)
     }
 
     /// Removes the state dir, if that has not been done yet.
@@ -115,14 +112,17 @@ impl Container {
         self.held.take().map_or(Ok(()), |held| held.remove_called(self.plan.name()))
     }
 
-    fn supervise(&mut self, stdio: Stdio, mut ready: impl FnMut() -> Result<()>) -> Result<Exit> {
-        let path = self.plan.path(STARTED);
-        let flags = OFlags::NONBLOCK.bits() as i32;
-        let fifo = File::options().read(true).custom_flags(flags).open(&path).on("open", &path)?;
+    /// Starts the chain and waits for its end. Gives the events that links reported.
+    fn supervise(
+        &mut self,
+        stdio: Stdio,
+        mut ready: impl FnMut() -> Result<()>,
+    ) -> Result<(Exit, Reports)> {
         let (outputs, pipes) = self.outputs(stdio)?;
         // The chain belongs to this tool: the payload is not even looked for yet.
         let mut chain = Program::new(&self.plan.chain.argv())?.required();
         self.redirect(stdio, pipes, &mut chain)?;
+        let channels = self.channels(&mut chain)?;
         let child = spawn_program(TOOL, 0, None, chain)?;
         // While the chain starts.
         if let Err(error) = self.settle() {
@@ -134,10 +134,10 @@ impl Container {
         let Self { plan, directory, held, events, .. } = self;
         let (is_told, name) = (plan.is_told, plan.name().map(str::to_owned));
         let (state, is_unknown) = (&mut plan.state, Cell::new(false));
-        let news = |news| match news {
-            News::Started(payload) => begin(state, payload, directory)
+        let news = |news: News<'_>| match news {
+            News::Started(payload, reports) => begin(state, payload, reports, directory)
                 .and_then(|()| {
-                    events.tell("started", &state.id, json!({ "pid": payload.pid }));
+                    events.report("started", &state.id, json!({ "pid": payload.pid }));
                     ready()
                 })
                 .inspect_err(|_| {
@@ -157,13 +157,22 @@ impl Container {
             Some(held) => held.remove_called(name.as_deref()),
             None => Ok(()),
         };
-        let mut watch = Watch::new(fifo, outputs, news, ended);
+        let mut watch = Watch::new(channels, outputs, news, ended);
         // Links that are killed undo nothing.
         let exit = child.wait_beside(&mut watch).inspect_err(|_| sweep_links());
         match watch.finish() {
             Err(error) if is_unknown.get() => Err(unless_reported(error, &exit)),
-            outcome => outcome.and(exit),
+            reports => reports.and_then(|reports| Ok((exit?, reports))),
         }
+    }
+
+    /// Makes the pipes by which links report, and gives the chain the ends to write to.
+    fn channels(&self, chain: &mut Program) -> Result<Channels> {
+        let ((last, to_last), (others, to_others)) = (Reports::pipe()?, Reports::pipe()?);
+        let StatusFds { last: last_number, others: others_number } = self.plan.status_fds;
+        chain.inherit(to_last, last_number as RawFd);
+        chain.inherit(to_others, others_number as RawFd);
+        Ok(Channels { last, others })
     }
 
     /// Records the container, and closes the payload's stdin and stdout here: who reads the payload's
@@ -174,7 +183,7 @@ impl Container {
         state.set("supervisor", Process::this()?);
         state.set("boot", boot_id()?);
         state.write(&self.directory)?;
-        self.events.tell("created", &state.id, json!({}));
+        self.events.report("created", &state.id, json!({}));
         let null =
             File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
         dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).op("dup2")
@@ -210,14 +219,9 @@ impl Container {
         Ok((Outputs::new(read, console)?, written))
     }
 
-    /// Gives the chain the payload's stdin, stdout and stderr, and the files that links write. The pipes
-    /// then end when nobody in the container holds them any more.
+    /// Gives the chain the payload's stdin, stdout and stderr. The pipes then end when nobody in the
+    /// container holds them any more.
     fn redirect(&self, stdio: Stdio, pipes: Vec<OwnedFd>, chain: &mut Program) -> Result<()> {
-        for (number, name) in &self.plan.handed {
-            let path = self.path(name);
-            let file = File::options().append(true).create(true).mode(0o600).open(&path);
-            chain.inherit(file.on("open", &path)?.into(), *number as RawFd);
-        }
         let mut pipes = pipes.into_iter();
         let Some(stderr) = pipes.next() else { return Ok(()) };
         let stdin = match stdio {
@@ -239,24 +243,13 @@ impl Container {
         Ok(())
     }
 
-    /// Notes how it ended, and says that as an event does.
-    fn note_end(&mut self, exit: Exit) -> Value {
+    /// Records how the payload ended, and gives the members of the event.
+    fn note_end(&mut self, exit: Exit, reports: &Reports) -> Value {
         let code = exit.code();
-        // A bill can go to what is no file, where there is nothing to read, or nobody who writes.
-        let told = |path: &Path| {
-            fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-            serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok()
-        };
-        let signal = match told(&self.path(EXIT)) {
-            Some(end) => end.get("signal").and_then(Value::as_u64),
-            // Where no jc-unshare waits there is only the code; above 128 it stands for a signal.
-            None => code.checked_sub(128).filter(|n| (1..=64).contains(n)).map(u64::from),
-        };
-        let oom = self
-            .plan
-            .bill
-            .as_deref()
-            .and_then(|bill| Some(told(bill)?.get("oom_kills")?.as_u64()? > 0));
+        // The link that is nearest to the payload ends first, and reports a signal that others see as a code.
+        let signal = reports.find("exited", None).and_then(|end| end["signal"].as_u64());
+        let usage = reports.find("usage", Some("jc-cgroup"));
+        let oom = usage.and_then(|usage| Some(usage["oom_kills"].as_u64()? > 0));
         let state = &mut self.plan.state;
         (state.status, state.pid) = (Status::Stopped, None);
         state.annotations.remove("jc.process");
@@ -277,25 +270,23 @@ fn unless_reported(error: Error, chain: &Result<Exit>) -> Error {
     if matches!(chain, Ok(Exit::Code(125))) { Error::quiet() } else { error }
 }
 
-/// Notes that the payload runs.
-fn begin(state: &mut State, payload: Process, directory: &StateDir) -> Result<()> {
+/// Records that the payload runs.
+fn begin(
+    state: &mut State,
+    payload: Process,
+    reports: &Reports,
+    directory: &StateDir,
+) -> Result<()> {
     state.status = Status::Running;
     state.pid = Some(payload.pid);
     state.set("process", payload);
     state.set("started", now());
-    let status: Value = directory.read_json(NETWORK)?.unwrap_or_default();
-    let (addresses, ports) = network::told(&status);
+    let network = reports.find("network", Some("jc-net")).unwrap_or_default();
+    let (addresses, ports) = network::summary(&network);
     for (key, value) in [("addresses", addresses), ("ports", ports)] {
         if !value.is_empty() {
             state.set(key, value);
         }
     }
     state.write(directory)
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.on("remove", path),
-    }
 }

@@ -1,8 +1,6 @@
-//! What the supervisor watches besides its child: the FIFO that tells when the payload begins, then the
-//! payload itself, and the outputs of a detached payload.
+//! The descriptors that the supervisor watches besides its child: the events of links, the payload, and the
+//! outputs of a detached payload.
 
-use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -15,6 +13,7 @@ use rustix::io::{Errno, ioctl_fionread};
 
 use crate::console::Console;
 use crate::log::Log;
+use crate::reports::Reports;
 
 /// How many bytes are read at once; a pipe holds as many by default (pipe(7)).
 const CHUNK: usize = 64 << 10;
@@ -23,27 +22,45 @@ const CHUNK: usize = 64 << 10;
 /// (pipe-max-size in proc_sys_fs(5)); more than a terminal does.
 const PIPE: u64 = 1 << 20;
 
-/// What the supervisor is told of.
-pub enum News {
-    /// The payload has been executed.
-    Started(Process),
-    /// So many bytes of its output are not in the log.
+/// News for the supervisor.
+pub enum News<'a> {
+    /// The payload has been executed, after these events of the links.
+    Started(Process, &'a Reports),
+    /// So many bytes of the payload's output are not in the log.
     LogLost(u64),
 }
 
-/// What is watched, and what is done about it.
+/// The pipes by which links report.
+#[derive(Debug)]
+pub struct Channels {
+    /// For the last link, which closes it when the payload is executed.
+    pub last: Reports,
+    /// For the other links. Those that wait hold it to their end.
+    pub others: Reports,
+}
+
+/// The watched descriptors, and the functions that handle them.
 pub struct Watch<F, G> {
-    /// The FIFO, not blocking, until all has been told.
-    fifo: Option<File>,
-    /// Called with what has happened.
+    channels: Channels,
+    /// Called with the news.
     news: F,
     /// The payload's descriptor while it runs.
     payload: Option<OwnedFd>,
-    /// Called when the payload has ended, while the chain still undoes what it has made.
+    /// Called when the payload has ended, while the chain still undoes its work.
     ended: G,
     outputs: Outputs,
-    /// Whether all that was to be done has been. After the first failure nothing more is.
+    /// The first failure, after which only the outputs are watched.
     outcome: Result<()>,
+}
+
+/// The kinds of watched descriptors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Source {
+    LastLink,
+    OtherLinks,
+    Payload,
+    Console,
+    Output(usize),
 }
 
 /// The outputs of a detached payload; of one in the foreground there are none.
@@ -115,66 +132,94 @@ impl Output {
     }
 }
 
-impl<F: FnMut(News) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
+impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     /// Watches these.
-    pub fn new(fifo: File, outputs: Outputs, news: F, ended: G) -> Self {
-        Self { fifo: Some(fifo), news, payload: None, ended, outputs, outcome: Ok(()) }
+    pub fn new(channels: Channels, outputs: Outputs, news: F, ended: G) -> Self {
+        Self { channels, news, payload: None, ended, outputs, outcome: Ok(()) }
     }
 
-    /// Sees to what is left when the chain has ended.
-    pub fn finish(mut self) -> Result<()> {
+    /// Handles the rest when the chain has ended, and gives the events of the links.
+    pub fn finish(mut self) -> Result<Reports> {
         while self.outcome.is_ok() {
-            let ready = are_ready(self.others())?;
+            let (sources, fds): (Vec<_>, Vec<_>) = self.polled(false).into_iter().unzip();
+            let ready = are_ready(fds)?;
             if !ready.contains(&true) {
                 break;
             }
-            self.outcome = self.see(&ready);
+            self.handle_ready(&sources, &ready);
         }
         self.outputs.logged.iter_mut().for_each(Output::finish);
-        match self.outputs.lost() {
-            0 => self.outcome,
-            bytes => self.outcome.and((self.news)(News::LogLost(bytes))),
+        if let lost @ 1.. = self.outputs.lost() {
+            self.outcome = self.outcome.and_then(|()| (self.news)(News::LogLost(lost)));
+        }
+        self.outcome.map(|()| self.channels.others)
+    }
+
+    /// The descriptors to poll, with the outputs or without.
+    fn polled(&self, with_outputs: bool) -> Vec<(Source, PollFd<'_>)> {
+        let mut polled = Vec::new();
+        if self.outcome.is_ok() {
+            polled.extend(self.channels.last.as_fd().map(|fd| (Source::LastLink, at_end(fd))));
+            let others = self.channels.others.as_fd();
+            polled.extend(others.map(|fd| (Source::OtherLinks, readable(fd))));
+            let payload = self.payload.as_ref().map(|fd| (Source::Payload, readable(fd.as_fd())));
+            polled.extend(payload);
+            let console = self.outputs.console.as_ref();
+            polled.extend(console.map(|(fd, ..)| (Source::Console, readable(fd.as_fd()))));
+        }
+        let outputs = self.outputs.logged.iter().enumerate().filter(|_| with_outputs);
+        polled.extend(outputs.filter_map(|(index, output)| {
+            Some((Source::Output(index), readable(output.source.as_ref()?.as_fd())))
+        }));
+        polled
+    }
+
+    /// Handles the descriptors that are ready. The outputs come first: a terminal that comes now was not
+    /// polled. After a failure the outputs are still read, so that the payload never waits for a reader.
+    fn handle_ready(&mut self, sources: &[Source], ready: &[bool]) {
+        let ready: Vec<Source> =
+            sources.iter().zip(ready).filter(|(_, ready)| **ready).map(|(s, _)| *s).collect();
+        let logged = self.copy_outputs(&ready);
+        self.outcome = std::mem::replace(&mut self.outcome, Ok(())).and(logged);
+        for source in ready {
+            if self.outcome.is_ok() {
+                self.outcome = self.handle(source);
+            }
         }
     }
 
-    /// What is awaited besides the outputs.
-    fn others(&self) -> Vec<PollFd<'_>> {
-        let fifo = self.fifo.as_ref().map(|fifo| at_end(fifo.as_fd()));
-        let payload = self.payload.as_ref().map(AsFd::as_fd);
-        let console = self.outputs.console.as_ref().map(|(console, ..)| console.as_fd());
-        fifo.into_iter().chain(payload.into_iter().chain(console).map(readable)).collect()
-    }
-
-    /// Sees to what is ready of the others.
-    fn see(&mut self, ready: &[bool]) -> Result<()> {
-        let (fifo, rest) = ready.split_at(usize::from(self.fifo.is_some()));
-        let (payload, console) = rest.split_at(usize::from(self.payload.is_some()));
-        if fifo.contains(&true)
-            && let Some(fifo) = self.fifo.take()
-            && let Some(process) = told(&io::read_to_string(fifo).op("read --started")?)
-        {
-            (self.news)(News::Started(process))?;
-            // None if it has ended already: then it is the chain's end that is waited for.
-            self.payload = process.open()?;
-        }
-        if payload.contains(&true) {
-            self.payload = None;
-            (self.ended)()?;
-        }
-        if console.contains(&true)
-            && let Some((console, path, log)) = self.outputs.console.take()
-        {
-            self.outputs.logged.push(Output::new(console.take(&path)?, log)?);
+    fn handle(&mut self, source: Source) -> Result<()> {
+        match source {
+            Source::LastLink => {
+                self.channels.last.read()?;
+                self.channels.others.read()?;
+                let Some(payload) = self.channels.last.payload() else { return Ok(()) };
+                (self.news)(News::Started(payload, &self.channels.others))?;
+                // None if the payload has ended already: the end of the chain follows.
+                self.payload = payload.open()?;
+            }
+            Source::OtherLinks => self.channels.others.read()?,
+            Source::Payload => {
+                self.payload = None;
+                (self.ended)()?;
+            }
+            Source::Console => {
+                if let Some((console, path, log)) = self.outputs.console.take() {
+                    self.outputs.logged.push(Output::new(console.take(&path)?, log)?);
+                }
+            }
+            Source::Output(_) => {}
         }
         Ok(())
     }
 
-    /// Copies the outputs that are ready, and tells once while the payload runs if some of that is lost.
-    fn log(&mut self, ready: &[bool]) -> Result<()> {
+    /// Copies the outputs that are ready, and reports once while the payload runs that some of it is lost.
+    fn copy_outputs(&mut self, ready: &[Source]) -> Result<()> {
         let lost_before = self.outputs.lost() > 0;
-        let open = self.outputs.logged.iter_mut().filter(|output| output.source.is_some());
-        for (output, _) in open.zip(ready).filter(|(_, ready)| **ready) {
-            output.copy();
+        for (index, output) in self.outputs.logged.iter_mut().enumerate() {
+            if ready.contains(&Source::Output(index)) {
+                output.copy();
+            }
         }
         match self.outputs.lost() {
             bytes if bytes > 0 && !lost_before => (self.news)(News::LogLost(bytes)),
@@ -183,39 +228,14 @@ impl<F: FnMut(News) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     }
 }
 
-impl<F: FnMut(News) -> Result<()>, G: FnMut() -> Result<()>> Beside for Watch<F, G> {
+impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Beside for Watch<F, G> {
     fn awaited(&self) -> Vec<PollFd<'_>> {
-        let open = self.outputs.logged.iter().filter_map(|output| output.source.as_ref());
-        self.others().into_iter().chain(open.map(|source| readable(source.as_fd()))).collect()
+        self.polled(true).into_iter().map(|(_, fd)| fd).collect()
     }
 
     fn attend(&mut self, ready: &[bool]) {
-        let (others, outputs) = ready.split_at(self.others().len());
-        // The outputs first: a terminal that comes now was not waited for.
-        let logged = self.log(outputs);
-        if let Err(error) = logged.and_then(|()| self.see(others)) {
-            // The outputs stay: a payload must not wait for somebody who reads them.
-            (self.fifo, self.payload, self.outputs.console) = (None, None, None);
-            self.outcome = Err(error);
-        }
-    }
-}
-
-/// The payload, if it has been executed: one line, and none after it.
-fn told(text: &str) -> Option<Process> {
-    let (line, rest) = text.split_once('\n')?;
-    rest.is_empty().then(|| line.parse().ok()).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_payload_is_one_line_and_nothing_taken_back() {
-        assert_eq!(told("7 99\n"), "7 99".parse().ok());
-        for text in ["", "7 99", "7 99\nfailed\n", "x\n"] {
-            assert_eq!(told(text), None, "{text:?}");
-        }
+        let sources: Vec<Source> =
+            self.polled(true).into_iter().map(|(source, _)| source).collect();
+        self.handle_ready(&sources, ready);
     }
 }

@@ -75,6 +75,14 @@ impl Exit {
         }
     }
 
+    /// The signal that killed it, if one did.
+    pub fn signal(self) -> Option<i32> {
+        match self {
+            Self::Code(_) => None,
+            Self::Signal(signal) | Self::Key(signal) => Some(signal),
+        }
+    }
+
     /// The code to end with; or the end, by the signal that a key sent: a shell goes on with its
     /// script after a program that has exited, and not after one that Ctrl-C has killed.
     pub fn end(self) -> ExitCode {

@@ -1,5 +1,4 @@
-//! `--info-fd`, `--block-fd` and `--exit-fd`: telling a manager who the program will be and how it has
-//! ended, and waiting for its word, as bwrap(1) does.
+//! `--info-fd` and `--block-fd`, as in bwrap(1): the namespaces of the program, and a wait before it.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -10,7 +9,6 @@ use std::os::unix::fs::MetadataExt;
 use rustix::io::read;
 
 use crate::error::{Context, Error, Result};
-use crate::exit::Exit;
 use crate::namespaces::Kind;
 
 /// Writes one JSON object about this process, which is to become the program: its PID and the numbers
@@ -25,15 +23,6 @@ pub fn tell(mut file: &File) -> Result<()> {
     }
     json.push_str("}\n");
     file.write_all(json.as_bytes()).op("write --info-fd")
-}
-
-/// Writes one JSON object about how the program has ended: its code, or the signal that killed it.
-pub fn tell_end(mut file: &File, exit: Exit) -> Result<()> {
-    let json = match exit {
-        Exit::Code(code) => format!("{{\"code\":{code}}}\n"),
-        Exit::Signal(signal) | Exit::Key(signal) => format!("{{\"signal\":{signal}}}\n"),
-    };
-    file.write_all(json.as_bytes()).op("write --exit-fd")
 }
 
 /// This process's number in the procfs on /proc, which need not be that of its PID namespace.

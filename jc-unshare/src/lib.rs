@@ -7,6 +7,8 @@ pub mod capability;
 pub mod descriptor;
 pub mod error;
 pub mod escape;
+#[cfg(target_os = "linux")]
+pub mod events;
 pub mod exec;
 #[cfg(target_os = "linux")]
 mod exit;

@@ -19,7 +19,8 @@ use crate::sys;
 pub struct Process {
     /// Its number in the procfs on /proc.
     pub pid: u32,
-    start: u64,
+    /// When it began, in ticks since boot.
+    pub start: u64,
 }
 
 impl Process {

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use rustix::io::fcntl_dupfd_cloexec;
 
 use crate::error::{Context, Error, Result};
+use crate::events::StatusFd;
 use crate::exec::{candidates, failure};
 use crate::lifeline::Lifeline;
 use crate::sys;
@@ -79,6 +80,7 @@ pub struct Program {
     steps: Vec<Step>,
     inherited: Vec<(OwnedFd, RawFd)>,
     death: Signal,
+    status: Option<StatusFd>,
     execute: Step,
 }
 
@@ -102,7 +104,8 @@ impl Program {
             .filter_map(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
         let program = vfork::Program::new(paths.collect(), is_searched, words);
         let execute = Step::new(Call::Execute(program), "exec", name);
-        Ok(Self { steps: Vec::new(), inherited: Vec::new(), death: Signal::SIGKILL, execute })
+        let (steps, inherited) = (Vec::new(), Vec::new());
+        Ok(Self { steps, inherited, death: Signal::SIGKILL, status: None, execute })
     }
 
     /// The program belongs to the tool: its absence is the tool's failure, not that of a payload.
@@ -131,6 +134,17 @@ impl Program {
             program.set_environment(environment.into_iter().map(text).collect::<Result<_>>()?);
         }
         Ok(self)
+    }
+
+    /// Writes the start of the program, or that its execution failed, and its end to a descriptor.
+    #[must_use]
+    pub fn reporting(self, status: Option<StatusFd>) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The descriptor for events.
+    pub(crate) fn status(&self) -> Option<StatusFd> {
+        self.status
     }
 
     /// Steps to take before, in this order.

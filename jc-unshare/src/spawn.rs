@@ -48,19 +48,31 @@ pub fn spawn_program(
     program: Program,
 ) -> Result<Child> {
     let start = Start::new()?;
+    let status = program.status();
     let steps = program.into_steps(&start.life, &start.alive)?;
     let calls = calls(&steps);
-    let Started { pid, pidfd, failure } = match vfork(flags, cgroup, tool, &calls) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-            let body = |_: &Start| error(&steps, follow(&calls));
-            return start.fork(tool, flags, cgroup, body);
+    let failed = |failure| {
+        let error = error(&steps, failure);
+        if let Some(status) = status {
+            status.exec_failed(&error);
         }
-        started => started.op("clone3")?,
+        error
     };
-    if let Some(failure) = failure {
-        tool.report(&error(&steps, failure));
+    let (child, failure) = match vfork(flags, cgroup, tool, &calls) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
+            (start.fork(tool, flags, cgroup, |_| failed(follow(&calls)))?, None)
+        }
+        started => {
+            let Started { pid, pidfd, failure } = started.op("clone3")?;
+            (start.child(flags, pid, pidfd), failure)
+        }
+    };
+    match (failure, status) {
+        (Some(failure), _) => tool.report(&failed(failure)),
+        (None, Some(status)) => child.report_start(status)?,
+        (None, None) => {}
     }
-    Ok(start.child(flags, pid, pidfd))
+    Ok(child.reporting(status))
 }
 
 /// What a child and its parent need before there is the child.
@@ -95,6 +107,6 @@ impl Start {
 
     fn child(self, flags: u64, pid: Pid, pidfd: OwnedFd) -> Child {
         let is_init = flags & clone::NEWPID != 0;
-        Child { pid, pidfd, is_init, alive: self.alive, signals: self.signals }
+        Child { pid, pidfd, is_init, alive: self.alive, signals: self.signals, status: None }
     }
 }

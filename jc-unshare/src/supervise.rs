@@ -17,12 +17,13 @@ use rustix::process::{
 };
 
 use crate::error::{Context, Error, Result};
+use crate::events::StatusFd;
 pub use crate::exit::Exit;
 use crate::exit::{Acted, ended};
 pub use crate::lifeline::Lifeline;
 pub use crate::next::{Beside, are_ready, at_end, readable};
 use crate::next::{Word, can_be_read, last_words, tell_word, wait_for_word};
-use crate::process::{deny_tracing, ends_within};
+use crate::process::{Process, deny_tracing, ends_within};
 use crate::signals::{
     Action, default_action, goes_to_group, is_default, is_ignored, stops_by_terminal,
 };
@@ -49,6 +50,8 @@ pub struct Child {
     /// All that this process gets, from before the child began: a program that has said it is ready
     /// must not find that nobody forwards to it yet.
     pub(crate) signals: SignalFd,
+    /// The descriptor to which this process writes how the child ended.
+    pub(crate) status: Option<StatusFd>,
 }
 
 /// Who waits. Either holds no descriptors meanwhile but those that it needs: a pipe must see its
@@ -75,6 +78,23 @@ impl Child {
             Error::new("the child is not in /proc")
                 .hint("the procfs on /proc is that of another PID namespace")
         })
+    }
+
+    /// Writes the end of the child to a descriptor. A child that has not written its start itself is a
+    /// [`Program`](crate::program::Program).
+    #[must_use]
+    pub fn reporting(self, status: Option<StatusFd>) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Writes that the child executes its program. An error ends the child.
+    pub(crate) fn report_start(&self, status: StatusFd) -> Result<()> {
+        let process = self.proc_number().and_then(Process::numbered);
+        let written = process.and_then(|process| status.started(process));
+        if written.is_err() {
+            self.kill()?;
+        }
+        written
     }
 
     /// Only waits until the child has ended, and lets signals have their effect again: for a helper
@@ -152,6 +172,7 @@ impl Child {
     fn close_all_but(&self, held: &[BorrowedFd<'_>], pipe: Option<&OwnedFd>) {
         let mut keep = self.descriptors().to_vec();
         keep.extend(pipe.map(AsFd::as_fd));
+        keep.extend(self.status.as_ref().map(AsFd::as_fd));
         keep.extend(held);
         sys::close_all_but(&keep);
     }
@@ -170,12 +191,14 @@ impl Child {
         waiter: &mut Waiter,
         mut beside: Option<&mut (dyn Beside + '_)>,
     ) -> Result<Exit> {
-        sys::forget_program();
         deny_tracing()?;
         let mut acted = Acted::default();
         loop {
             // The child first: it may have ended before its SIGCHLD could reach the signalfd.
             if let Some(exit) = self.look(waiter, &mut acted)? {
+                if let Some(status) = self.status {
+                    status.exited(exit);
+                }
                 return Ok(exit);
             }
             if let Waiter::Link(told) = waiter

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use rustix::process::Pid;
 
 #[cfg(any(target_env = "musl", test))]
@@ -123,6 +123,30 @@ pub fn take_fd(number: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A descriptor that the caller of this program has opened for it. Descriptors of the caller stay open as long
+/// as this process lives, so the borrow has no end. `EBADF` if the descriptor is not open for writing.
+pub fn writable_fd(number: u32) -> io::Result<BorrowedFd<'static>> {
+    let bad = || io::Error::from_raw_os_error(libc::EBADF);
+    let number = RawFd::try_from(number).map_err(|_| bad())?;
+    // SAFETY: fcntl(2) with F_GETFL touches no memory, and fails if the descriptor is not open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    check(flags.into())?;
+    if flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(bad());
+    }
+    // SAFETY: it is open, and belongs to the caller.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Discards the SIGPIPE of a write(2) that failed with EPIPE. A blocked signal stays pending even if it is
+/// ignored, and a waiting link would forward it.
+pub fn discard_sigpipe() {
+    let (pipe, now) = (SigSet::from(Signal::SIGPIPE), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: sigtimedwait(2) reads both arguments, and with a null pointer writes nothing. It fails if no
+    // signal is pending.
+    unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
+}
+
 /// pidfd_send_signal(2), by number so that real-time signals go through too.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
@@ -177,34 +201,6 @@ pub fn restore_sigchld() {
         // SAFETY: SIG_IGN installs no handler that could run.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
-}
-
-/// Lets go of the pages of this program that it has read so far. The kernel maps again what is still
-/// needed, from its page cache: a fraction of what a start takes.
-pub fn forget_program() {
-    extern "C" fn forget(
-        info: *mut libc::dl_phdr_info,
-        _: libc::size_t,
-        _: *mut libc::c_void,
-    ) -> libc::c_int {
-        // SAFETY: the headers that dl_iterate_phdr(3) hands out are those of the running program.
-        let (base, headers) = unsafe {
-            let info = &*info;
-            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
-        };
-        for header in headers {
-            if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0 {
-                let start = (base + header.p_vaddr) & !(rustix::param::page_size() as u64 - 1);
-                let length = base + header.p_vaddr + header.p_memsz - start;
-                // SAFETY: nobody can write to these pages, so they are what the file has. If it fails,
-                // they stay.
-                unsafe { libc::madvise(start as _, length as _, libc::MADV_DONTNEED) };
-            }
-        }
-        0
-    }
-    // SAFETY: the callback keeps nothing of what it is given.
-    unsafe { libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut()) };
 }
 
 /// Has the kernel map what a start touches of heap and stack at one go (MADV_POPULATE_WRITE, Linux

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{PipeReader, Read, Write, pipe};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,14 +12,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 use crate::error::{Context, Error, Result};
+use crate::events::{StatusFd, exec_reporting};
 use crate::hints::{advise, advise_inside};
 use crate::idmap::{Maps, Wanted};
 use crate::join::{self, Joined};
 use crate::namespaces::{Clocks, Kind, New, Propagation, steps};
-use crate::process::deny_tracing;
+use crate::process::{Process, deny_tracing};
 use crate::program::{Program, Step};
 use crate::supervise::{Exit, Lifeline, Waiter, spawn, spawn_program};
-use crate::{Tool, exec, info, init, namespaces, require_program, signals};
+use crate::{Tool, info, init, namespaces, require_program, signals};
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-unshare");
@@ -70,9 +71,9 @@ pub struct Args {
     /// Wait until this descriptor can be read before running PROG
     #[arg(long, value_name = "N")]
     block_fd: Option<u32>,
-    /// Write the exit code or signal of PROG to this descriptor, as JSON (with -p or --join)
+    /// Write events to this descriptor, as lines of JSON
     #[arg(long, value_name = "N")]
-    exit_fd: Option<u32>,
+    status_fd: Option<u32>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROG")]
     program: Vec<OsString>,
@@ -89,25 +90,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
     // First: a descriptor that the caller has not opened must not turn out to be one of ours.
-    let descriptors = [args.info_fd, args.block_fd, args.exit_fd, args.init_fd];
-    if (1..4).any(|n| descriptors[n].is_some() && descriptors[..n].contains(&descriptors[n])) {
-        return Err(Error::usage(
-            "--info-fd, --block-fd, --exit-fd and --init-fd: two are the same",
-        ));
-    }
+    args.check_descriptors()?;
+    let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let info = take(args.info_fd, "--info-fd")?.map(File::from);
     let block = take(args.block_fd, "--block-fd")?;
-    let exit = take(args.exit_fd, "--exit-fd")?.map(File::from);
     let init = args.init_fd.map(init::pipe_as).transpose()?;
     let joined = Joined::open(&args.processes, &args.files)?;
     let forks = args.new.has(Kind::Pid) || joined.has_pid();
-    for (given, option) in
-        [(args.kill_child.is_some(), "--kill-child"), (exit.is_some(), "--exit-fd")]
-    {
-        if given && !forks {
-            let message = format_args!("{option} needs -p, or a PID namespace to join");
-            return Err(Error::usage(message));
-        }
+    if args.kill_child.is_some() && !forks {
+        return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
     }
     let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
     // A payload that has CAP_SYS_PTRACE in a user namespace may trace a process from the moment that the
@@ -116,7 +107,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         deny_tracing()?;
     }
     joined.enter()?;
-    let mut plan = Plan { args, maps, info, block, exit, init };
+    let mut plan = Plan { args, maps, info, block, init, status };
     if forks { plan.in_child() } else { Err(plan.in_place()) }
 }
 
@@ -128,6 +119,17 @@ impl Args {
     /// Whether this process, or its child, writes to its own files in /proc.
     fn writes_own_proc(&self) -> bool {
         self.new.has(Kind::User) || self.new.has(Kind::Time)
+    }
+
+    /// Refuses two options that name one descriptor: each has its own use of it.
+    fn check_descriptors(&self) -> Result<()> {
+        let all = [self.info_fd, self.block_fd, self.init_fd, self.status_fd];
+        if (1..all.len()).any(|n| all[n].is_some() && all[..n].contains(&all[n])) {
+            return Err(Error::usage(
+                "--info-fd, --block-fd, --init-fd and --status-fd: two are the same",
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses options that mean nothing without others: they would change the host.
@@ -184,9 +186,9 @@ struct Plan {
     maps: Option<Maps>,
     info: Option<File>,
     block: Option<OwnedFd>,
-    exit: Option<File>,
     /// The pipe of `--init-fd`.
     init: Option<(OwnedFd, OwnedFd)>,
+    status: Option<StatusFd>,
 }
 
 impl Plan {
@@ -206,17 +208,14 @@ impl Plan {
                 self.child(life, gate.as_mut().map(|g| &mut g.0), tell.map(OwnedFd::from))
             }),
         }
-        .map_err(advise(flags))?;
+        .map_err(advise(flags))?
+        .reporting(self.status);
         drop((self.info.take(), self.block.take(), inherited));
         if let (Some(maps), Some((_, mut open))) = (outside, gate) {
             maps.write_for(child.proc_number()?)?;
             open.write_all(b"!").op("release the child")?;
         }
-        let held: Vec<BorrowedFd<'_>> = self.exit.iter().map(AsFd::as_fd).collect();
-        let exit = child.wait_as(Waiter::Link(told), &held)?;
-        // A reader that has gone need not be told, and stderr is closed.
-        let _: Option<Result<()>> = self.exit.as_ref().map(|fd| info::tell_end(fd, exit));
-        Ok(exit.end())
+        Ok(child.wait_as(Waiter::Link(told), &[])?.end())
     }
 
     /// Whether the way to the program consists of steps. A new user or time namespace takes more, as does
@@ -230,7 +229,8 @@ impl Plan {
 
     /// The program, after the steps to it.
     fn program(&self) -> Result<Program> {
-        let program = Program::new(&self.args.program)?.after(self.args.steps()?);
+        let program = Program::new(&self.args.program)?;
+        let program = program.after(self.args.steps()?).reporting(self.status);
         Ok(self.args.kill_child.into_iter().fold(program, Program::dying_by))
     }
 
@@ -241,15 +241,21 @@ impl Plan {
         tell: Option<OwnedFd>,
     ) -> Error {
         let prepare = |plan: &mut Self| {
+            // Before another procfs is mounted on /proc.
+            let process = plan.status.map(|_| Process::this()).transpose()?;
             if let Some(gate) = gate {
                 // The other side has said why, or is dead.
                 gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
             }
             plan.settle()?;
             // Becoming another user has disarmed it.
-            life.hold(plan.args.kill_child.unwrap_or(Signal::SIGKILL))
+            life.hold(plan.args.kill_child.unwrap_or(Signal::SIGKILL))?;
+            Ok(process)
         };
-        prepare(self).err().unwrap_or_else(|| self.become_program(tell))
+        match prepare(self) {
+            Ok(process) => self.become_program(process, tell),
+            Err(error) => error,
+        }
     }
 
     /// Without a PID namespace this process itself moves.
@@ -262,7 +268,7 @@ impl Plan {
             }
             plan.settle()
         };
-        enter(self).err().unwrap_or_else(|| self.become_program(None))
+        enter(self).err().unwrap_or_else(|| self.become_program(None, None))
     }
 
     /// The maps, if they take a process outside of the namespace to write.
@@ -296,13 +302,21 @@ impl Plan {
         args.steps()?.iter().try_for_each(Step::make)
     }
 
-    fn become_program(&self, tell: Option<OwnedFd>) -> Error {
+    /// Executes the program. `process` is this process, if it is a child whose start is an event.
+    fn become_program(&self, process: Option<Process>, tell: Option<OwnedFd>) -> Error {
         if let Some(Err(error)) = self.block.as_ref().map(info::wait) {
             return error;
         }
+        let execute = || {
+            let started = self.status.zip(process).map(|(status, process)| status.started(process));
+            match started {
+                Some(Err(error)) => error,
+                _ => exec_reporting(self.status, &self.args.program),
+            }
+        };
         match tell {
-            Some(tell) => init::run(TOOL, tell, || exec::exec(&self.args.program)),
-            None => exec::exec(&self.args.program),
+            Some(tell) => init::run(TOOL, tell, execute),
+            None => execute(),
         }
     }
 }

@@ -56,7 +56,8 @@ fn published_ports_and_their_end() {
         let mut holder = user(s, script).spawn();
         holder.wait_for("ready");
         let status = fs::read_to_string("/tmp/status").unwrap();
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let status: serde_json::Value =
+            serde_json::from_str(status.lines().next().unwrap()).unwrap();
         assert_eq!((&status["network"], &status["interface"]), (&"pasta".into(), &"eth0".into()));
         assert_eq!(status["ports"].as_array().unwrap().len(), 3, "{status}");
         // A server that waits for a question: this pasta (0.0~git20230309) loses the words of one that

@@ -126,7 +126,8 @@ fn ranges_addresses_and_any_free_port() {
         let mut any = s.sh(show).spawn();
         any.wait_for("ready");
         let status = fs::read_to_string(s.path("status")).unwrap();
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let status: serde_json::Value =
+            serde_json::from_str(status.lines().next().unwrap()).unwrap();
         let ports = status["ports"].as_array().unwrap();
         assert_eq!(ports.len(), 5, "{status}");
         let number = |inside: u64| {

@@ -69,7 +69,7 @@ fn what_cannot_be_recorded_does_not_run_on() {
             Some(error)
         });
         let errors: Vec<String> = outcomes.flatten().collect();
-        for what in ["hostname", "started", "exec.json", "state.json"] {
+        for what in ["hostname", "exec.json", "state.json"] {
             assert!(errors.iter().any(|error| error.contains(what)), "{what}: {errors:?}");
         }
         assert!(errors.len() < 9, "{errors:?}");
@@ -259,7 +259,7 @@ fn the_status_leaves_no_doubt() {
             lines.collect()
         };
         let words = |events: &[Value]| -> Vec<String> {
-            events.iter().map(|e| e["status"].as_str().unwrap().to_owned()).collect()
+            events.iter().map(|e| e["event"].as_str().unwrap().to_owned()).collect()
         };
         let line = "jc-run --status-fd 3 --rootfs root --";
         let ended = events(&format!("{line} sh -c 'exit 125'"));

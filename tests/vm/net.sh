@@ -32,8 +32,8 @@ chmod +x /bin/hello
 jc-net --status-fd 3 -p 8080:7 -- sh -c 'echo up >/tmp/up; exec nc -ll -p 7 -e hello' 3>/tmp/status &
 server=$!
 ready; sleep 0.5
-four=$(sed 's/.*"addresses":\["\([0-9.]*\).*/\1/' /tmp/status)
-six=$(sed 's/.*,"\(fd[0-9a-f:]*\)\/64.*/\1/' /tmp/status)
+four=$(sed -n 's/.*"addresses":\["\([0-9.]*\).*/\1/p' /tmp/status)
+six=$(sed -n 's/.*,"\(fd[0-9a-f:]*\)\/64.*/\1/p' /tmp/status)
 host6=$(ip -6 -o addr show dev jc0 scope global | sed 's/.*inet6 \([^/]*\).*/\1/' | grep ^fd)
 ask() { nc -w 3 "$@" </dev/null 2>/dev/null; }
 from() { jc-net "$1" -- nc -w 3 $2 $3 </dev/null 2>/dev/null | grep -c hello; }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use jc_unshare::process::Process;
 use jc_unshare::supervise::{Beside, Exit, Lifeline, readable, spawn};
 use jc_unshare::sys::{clone, close, setns};
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Kind, Result};
 use rustix::event::PollFd;
 use rustix::process::Pid;
 
@@ -26,6 +26,9 @@ use super::payload::started::Started;
 use super::payload::{Host, Place, Ready};
 use super::sys;
 use crate::TOOL;
+
+/// The most bytes of an error that the waiting link reads.
+const LONGEST_ERROR: u64 = 4096;
 
 /// Starts the program in a PID namespace, and waits for it. `enter` is called in the child, and takes it
 /// into the root.
@@ -63,7 +66,7 @@ pub fn start(
         Pid::from_raw(i32::from_ne_bytes(number)).ok_or_else(|| Error::new("read a PID: 0"))?;
     let copy = child.succeeded_by(pid)?;
     let mut watch = Watch { failed: Some(failed), started };
-    watch.tell(pid)?;
+    watch.report(pid)?;
     let exit = copy.wait_beside(&mut watch);
     watch.finish();
     exit.map(Into::into)
@@ -84,36 +87,50 @@ fn begin(
         },
         Ok(None) => {
             let error = ready.finish(program, life);
-            // The error itself matters more than who else hears of it.
-            let _: std::io::Result<()> = failure.write_all(b"f");
+            // The error goes to stderr too, and matters more than an error of this write.
+            let text = [&[TOOL.code(error.kind())], error.to_string().as_bytes()].concat();
+            let _: std::io::Result<()> = failure.write_all(&text);
             error
         }
         Err(error) => error,
     }
 }
 
-/// What waits for the execution of the program: the pipe from the copy, which then ends, after a byte if the
-/// execution has failed.
+/// Waits for the execution of the program: the pipe from the copy is at its end then, after an exit code and the
+/// text of an error if the execution failed.
 struct Watch {
     failed: Option<PipeReader>,
     started: Option<Started>,
 }
 
 impl Watch {
-    fn tell(&mut self, pid: Pid) -> Result<()> {
+    /// Writes which process is the payload.
+    fn report(&mut self, pid: Pid) -> Result<()> {
         let Some(started) = &mut self.started else { return Ok(()) };
-        started.name(Process::numbered(pid.as_raw_nonzero().get() as u32)?);
-        started.tell()
+        started.set_payload(Process::numbered(pid.as_raw_nonzero().get() as u32)?);
+        started.report()
     }
 
-    /// Reads what is left when the copy has ended.
+    /// Reads the pipe to its end.
     fn finish(&mut self) {
-        let Some(mut failed) = self.failed.take() else { return };
-        if !matches!(failed.read(&mut [0]), Ok(0)) {
-            self.started.iter_mut().for_each(Started::take_back);
+        let Some(failed) = self.failed.take() else { return };
+        let Some(started) = self.started.take() else { return };
+        let mut text = Vec::new();
+        // An unreadable pipe is a failure too.
+        let read = failed.take(LONGEST_ERROR).read_to_end(&mut text);
+        if read.is_err() || !text.is_empty() {
+            started.report_failure(&received(&text));
         }
-        self.started = None;
+        started.close();
     }
+}
+
+/// The error that a copy has written.
+fn received(text: &[u8]) -> Error {
+    let (code, text) = text.split_first().unwrap_or((&0, text));
+    let kinds = [Kind::NotExecutable, Kind::NotFound];
+    let kind = kinds.into_iter().find(|kind| TOOL.code(*kind) == *code).unwrap_or(Kind::Failed);
+    Error::with_kind(kind, String::from_utf8_lossy(text))
 }
 
 impl Beside for Watch {

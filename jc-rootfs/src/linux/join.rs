@@ -40,7 +40,7 @@ pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Result<ExitCode> {
         return Err(start(args, program, root, host, None));
     }
     let child = spawn(TOOL, 0, None, |life| start(args, program, root, host, Some(life)))?;
-    child.wait().map(Into::into)
+    child.wait_holding(&[]).map(Into::into)
 }
 
 /// Returns only an error.

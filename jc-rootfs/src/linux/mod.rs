@@ -56,7 +56,7 @@ fn start(args: &Args) -> Result<ExitCode> {
     }
     if payload::needs_child_to_lead(args) {
         let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
-        return child.wait().map(Into::into);
+        return child.wait_holding(&[]).map(Into::into);
     }
     Err(become_payload(args)?)
 }

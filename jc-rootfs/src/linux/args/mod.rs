@@ -93,9 +93,9 @@ pub struct Args {
     /// Give PROG a terminal of the container, and send the master side to a socket
     #[arg(long, value_name = "PATH")]
     pub(crate) console_socket: Option<PathBuf>,
-    /// Write the payload's PID and start time to a FIFO, and close that when PROG has been executed
-    #[arg(long, value_name = "FIFO")]
-    pub(crate) started: Option<PathBuf>,
+    /// Write events to this descriptor, as lines of JSON; PROG does not get it
+    #[arg(long, value_name = "N")]
+    pub(crate) status_fd: Option<u32>,
     /// Start PROG in the PID namespace of process PID, entered as the last step
     #[arg(long, value_name = "PID", conflicts_with_all = ["join", "chroot", "init_fd"])]
     pub(crate) join_pid: Option<u32>,
@@ -111,7 +111,7 @@ pub struct Args {
     /// Only chroot(2) into ROOT, for systems without mount namespaces
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
-        "devices", "masks", "ro_paths", "console_socket", "started",
+        "devices", "masks", "ro_paths", "console_socket", "status_fd",
     ])]
     pub(crate) chroot: bool,
     /// The root, unless --layer or --record gives it; the program and its arguments

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+use jc_unshare::events::StatusFd;
 use jc_unshare::exec::{find, replace};
 use jc_unshare::{Context, Error, Result, info};
 use nix::sys::prctl::set_name;
@@ -61,7 +62,7 @@ impl Init {
             fcntl_setfd(&self.tell, FdFlags::empty()).op("F_SETFD")?;
             let mut numbers = self.tell.as_raw_fd().to_string();
             if let Some(started) = started {
-                fcntl_setfd(started.as_fd(), FdFlags::empty()).op("F_SETFD")?;
+                fcntl_setfd(started, FdFlags::empty()).op("F_SETFD")?;
                 numbers = format!("{numbers},{}", started.as_fd().as_raw_fd());
             }
             let own = [NAME.into(), numbers.into()];
@@ -93,20 +94,21 @@ fn run(numbers: &OsStr, payload: &[OsString]) -> Result<Error> {
     let (name, rest) =
         payload.split_first().ok_or_else(|| Error::usage("no program given to run"))?;
     let numbers = numbers.to_str().unwrap_or_default().split(',');
-    let take = |number: &str| match number.parse() {
-        Ok(number) => info::take(number, NAME),
-        Err(_) => Err(Error::usage(format_args!("{NAME} {number}: not a descriptor"))),
+    let parse = |number: &str| {
+        let parsed = number.parse::<u32>();
+        parsed.map_err(|_| Error::usage(format_args!("{NAME} {number}: not a descriptor")))
     };
-    let mut descriptors = numbers.map(take).collect::<Result<Vec<OwnedFd>>>()?.into_iter();
-    let tell = descriptors.next().ok_or_else(|| Error::usage(NAME))?;
-    let mut started = descriptors.next().map(Started::inherit);
+    let mut numbers = numbers.map(parse).collect::<Result<Vec<u32>>>()?.into_iter();
+    let tell = info::take(numbers.next().ok_or_else(|| Error::usage(NAME))?, NAME)?;
+    let status = numbers.next().map(|number| StatusFd::open(TOOL, number)?.close_on_exec());
+    let status = status.transpose()?;
     set_name(c"jc-init").op("PR_SET_NAME")?;
     Ok(jc_unshare::init::run(TOOL, tell, || {
         let error = match find(name, env::var_os("PATH").as_deref()) {
             Ok(path) => replace(Command::new(path).arg0(name).args(rest)),
             Err(error) => error,
         };
-        started.iter_mut().for_each(Started::take_back);
+        status.iter().for_each(|status| status.exec_failed(&error));
         error
     }))
 }

@@ -82,9 +82,9 @@ impl Host {
     pub fn look(args: &Args) -> Result<Self> {
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         own_keyring()?;
-        let (parent, this) = Parent::note(args.started.is_some())?;
-        let started = args.started.as_deref().zip(this);
-        let started = started.map(|(path, this)| Started::open(path, this)).transpose()?;
+        let (parent, this) = Parent::note(args.status_fd.is_some())?;
+        let started = args.status_fd.zip(this);
+        let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
         let variables = args.environment.read_files()?;
         let wanted = args.caps.wanted()?;
@@ -171,15 +171,16 @@ pub fn run(
     let Some((name, rest)) = program.split_first() else {
         return Error::usage("no program given to run");
     };
-    let (mut started, init) = (host.started.take(), host.init.take());
-    let told = started.as_mut().map_or(Ok(()), Started::tell);
-    let ready = told.and_then(|()| prepare(args, name, place, host, By::This(life)));
+    let (started, init) = (host.started.take(), host.init.take());
+    // Before a filter forbids it.
+    let reported = started.as_ref().map_or(Ok(()), Started::report);
+    let ready = reported.and_then(|()| prepare(args, name, place, host, By::This(life)));
     let error = match (ready, &init) {
         (Ok(ready), Some(init)) => init.execute(started.as_ref(), program, ready.environment),
         (Ok(ready), None) => ready.execute(name, rest),
         (Err(error), _) => error,
     };
-    started.iter_mut().for_each(Started::take_back);
+    started.iter().for_each(|started| started.report_failure(&error));
     error
 }
 

@@ -1,55 +1,51 @@
-//! `--started`: telling whoever runs the container which process the payload is, and when it has
-//! begun to be that.
+//! `--status-fd`: the start of the payload, which the caller of the chain learns from this last link.
 
-use std::fs;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use jc_unshare::events::StatusFd;
 use jc_unshare::process::Process;
-use jc_unshare::{Context, Result};
+use jc_unshare::{Error, Result, sys};
 
-/// A file, mostly a FIFO, that is open until the payload is executed. Its reader sees the payload's
-/// line and then the end, or before the end that it was not executed after all.
+use crate::TOOL;
+
+/// The descriptor, open until the payload is executed. The payload does not inherit the descriptor: events of
+/// a container do not come from its payload.
 pub struct Started {
-    file: fs::File,
-    /// `PID STARTTIME`, as the procfs of the host has them.
-    line: String,
+    status: StatusFd,
+    payload: Process,
 }
 
 impl Started {
-    /// Opens the file while its path is still that of the host. A FIFO that nobody reads holds nobody
-    /// up (fifo(7): it is opened for reading too).
-    pub fn open(path: &Path, payload: Process) -> Result<Self> {
-        let file = fs::File::options().read(true).append(true).create(true).open(path);
-        let mut started = Self { file: file.on("open", path)?, line: String::new() };
-        started.name(payload);
-        Ok(started)
+    /// Uses a descriptor of the caller for the events of a payload. Usage errors: see [`StatusFd::open`].
+    pub fn open(number: u32, payload: Process) -> Result<Self> {
+        let status = StatusFd::open(TOOL, number)?.close_on_exec()?;
+        Ok(Self { status, payload })
     }
 
-    /// Makes another process the payload, before its line is written.
-    pub fn name(&mut self, payload: Process) {
-        self.line = format!("{payload}\n");
+    /// Makes another process the payload, before the event is written.
+    pub fn set_payload(&mut self, payload: Process) {
+        self.payload = payload;
     }
 
-    /// The file.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// Writes which process is the payload.
+    pub fn report(&self) -> Result<()> {
+        self.status.started(self.payload)
     }
 
-    /// Writes who the payload is.
-    pub fn tell(&mut self) -> Result<()> {
-        self.file.write_all(self.line.as_bytes()).op("write --started")
+    /// Writes that the payload was not executed.
+    pub fn report_failure(&self, error: &Error) {
+        self.status.exec_failed(error);
     }
 
-    /// Takes over the file from the program that this process was before, after its line.
-    pub fn inherit(fd: OwnedFd) -> Self {
-        Self { file: fd.into(), line: String::new() }
+    /// Closes the descriptor in a process that waits for the payload: the end of a pipe then shows the
+    /// execution of the payload.
+    pub fn close(self) {
+        sys::close(self.status.as_fd());
     }
+}
 
-    /// Writes that there is no payload.
-    pub fn take_back(&mut self) {
-        // The error that is being reported matters more.
-        let _: std::io::Result<()> = self.file.write_all(b"failed\n");
+impl AsFd for Started {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.status.as_fd()
     }
 }
