@@ -232,6 +232,8 @@ pub fn all(place: &Place) -> Result<(Vec<State>, Vec<Error>)> {
             Err(error) => errors.push(error),
         }
     }
+    // A start that was killed before it had a state, or whose name was swept last, leaves the base empty.
+    base.remove_if_empty();
     Ok((states, errors))
 }
 

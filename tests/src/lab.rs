@@ -234,6 +234,21 @@ impl Default for Lab {
     }
 }
 
+/// Waits until `jc-net --list` lists so many links, and gives the list.
+#[track_caller]
+pub fn wait_until_listed(s: &Sandbox, count: usize) -> String {
+    let start = Instant::now();
+    loop {
+        let listed = s.jc("jc-net").arg("--list").run().code(0).out();
+        let found = listed.lines().count();
+        if found == count {
+            return listed;
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "{found} of {count}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Waits until the kernel has taken the cables down of those that have ended, which takes it some
 /// milliseconds. Panics if it takes more than a moment.
 #[track_caller]

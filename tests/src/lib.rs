@@ -40,6 +40,7 @@ mod sandbox;
 pub mod screen;
 pub mod seccomp;
 mod skip;
+pub mod state;
 pub mod time;
 pub mod tree;
 mod vm;

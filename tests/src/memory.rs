@@ -1,4 +1,4 @@
-//! How much memory a waiting link takes.
+//! Memory of a waiting link.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,22 +13,33 @@ pub fn own_copy(s: &Sandbox, program: &str) -> PathBuf {
     copy
 }
 
-/// Panics unless the process, which has said that its payload runs, soon has less private memory than
-/// this many KiB: what it has written, and the pages of its program that nobody else has mapped.
+/// Panics unless the process, whose payload runs, soon has less private memory than this many KiB: anonymous pages,
+/// and pages of its program that no other process maps.
 pub fn waits_in_less_than(running: &Running, limit: u64) {
-    let private = || -> u64 {
+    soon_less_than(running, &["Private_Clean", "Private_Dirty"], limit);
+}
+
+/// Panics unless the process, whose payload runs, soon has less anonymous memory than this many KiB. The size of its
+/// program, which depends on how that was built, does not count.
+pub fn has_written_less_than(running: &Running, limit: u64) {
+    soon_less_than(running, &["Anonymous"], limit);
+}
+
+fn soon_less_than(running: &Running, fields: &[&str], limit: u64) {
+    let taken = || -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", running.pid())).unwrap();
-        let lines = rollup.lines().filter(|line| line.starts_with("Private_"));
-        lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+        let lines = rollup.lines().filter_map(|line| line.split_once(':'));
+        let lines = lines.filter(|(name, _)| fields.contains(name));
+        lines.map(|(_, value)| value.trim_end_matches("kB").trim().parse::<u64>().unwrap()).sum()
     };
-    // The payload may be there sooner than the link has begun to wait.
-    for _ in 0..100 {
-        if private() < limit {
+    // The payload may run before the link waits.
+    for _ in 0..500 {
+        if taken() < limit {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let private = private();
-    eprintln!("{private} KiB");
-    assert!(private < limit, "{private} KiB");
+    let taken = taken();
+    println!("{taken} KiB");
+    assert!(taken < limit, "{taken} KiB of {fields:?}");
 }

@@ -198,10 +198,16 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
     std::process::exit(if outcome.is_ok() { PASSED } else { FAILED })
 }
 
-/// Gives this process the attributes that tests expect, whatever the caller has: priority, umask, and the
-/// usual soft limit of descriptors.
+/// Gives this process the attributes that tests expect, whatever the caller has: priority, umask, no descriptors
+/// but the standard ones, and their usual soft limit.
 fn reset_attributes() {
     const DESCRIPTORS: u64 = 1024;
+    let numbers = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for number in numbers.filter(|number: &i32| *number > 2).collect::<Vec<_>>() {
+        // The directory itself is closed already.
+        let _: nix::Result<()> = nix::unistd::close(number);
+    }
     setpriority_process(None, 0).unwrap();
     umask(Mode::from_raw_mode(0o022));
     let limit = getrlimit(Resource::Nofile);

@@ -1,14 +1,35 @@
-//! How long commands take from fork to wait, on a machine that others use too.
+//! Times of commands, on a machine that others use too.
 
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 
 /// Holds up the other tests of the same file that call it, for as long as the guard is kept.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     // Another's failure is not this one's.
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The value in the middle.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The CPU time of the processes that this function starts and waits for.
+pub fn cpu_time_of_children(run: impl FnOnce()) -> Duration {
+    let spent = || {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        Duration::from_micros(micros as u64)
+    };
+    let before = spent();
+    run();
+    spent() - before
 }
 
 /// The time that nine of ten runs of each command take at least, the commands taking turns: whoever

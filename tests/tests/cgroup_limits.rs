@@ -86,7 +86,7 @@ fn who_was_killed_for_want_of_memory_is_told() {
 }
 
 #[test]
-fn a_set_of_cpus_pins() {
+fn a_set_of_cpus_pins_the_program() {
     sandbox(|s| {
         if !can_limit("cpuset") {
             skip!("this host has no cpuset controller");
@@ -274,7 +274,7 @@ fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
 }
 
 #[test]
-fn what_cannot_be_held_is_an_error() {
+fn a_limit_that_cannot_be_held_is_an_error() {
     sandbox(|s| {
         let refused = |words: &[&str], message: &str| {
             let ran = s.jc(TOOL).args(words).args(["--", "echo", "ran"]).run().code(125).stdout("");
@@ -295,7 +295,7 @@ fn what_cannot_be_held_is_an_error() {
 
 /// A directory that cannot be removed is told, and keeps none of the others. The next one sweeps it.
 #[test]
-fn removed_wherever_it_can_be() {
+fn a_directory_that_cannot_be_removed_keeps_none_of_the_others() {
     sandbox(|s| {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let directory = |controller: &str| {

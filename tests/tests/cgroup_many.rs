@@ -1,32 +1,19 @@
-//! Many runs of `jc-cgroup`, many at once, and many that are killed: nothing remains. And how long one
-//! of many takes. One at a time: what one test has in the machine's hierarchies looks to another like
-//! something left behind.
+//! Many runs of `jc-cgroup`, many at once, and many that are killed: nothing remains. The tests run one at a time:
+//! a group of one test looks to another like something left behind.
 
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::{Place, can_limit};
-use jc_tests::time::{alone, start_times};
+use jc_tests::time::alone;
+use jc_tests::volume::{Random, volume};
 use jc_tests::{Cmd, Running, Sandbox, sandbox, sandbox_for, skip};
 use rustix::process::Signal;
 
 const TOOL: &str = "jc-cgroup";
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// Numbers that look random and are the same in each run (Knuth's MMIX generator).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let fraction = u128::from(self.0 >> 32);
-        Duration::from_nanos(((limit.as_nanos() * fraction) >> 32) as u64)
-    }
-}
+const LIMIT: Duration = Duration::from_secs(1200);
 
 fn jc(s: &Sandbox, place: &Place) -> Cmd {
     s.jc(TOOL).args(["--parent", place.name()])
@@ -55,7 +42,7 @@ fn kill_at(running: &Running, start: Instant, delay: Duration) {
 }
 
 #[test]
-fn five_hundred_one_after_another_half_of_them_killed() {
+fn nothing_remains_of_many_runs_of_which_half_are_killed() {
     let _one = alone();
     sandbox_for(LIMIT, |s| {
         if !can_limit("memory") || !can_limit("pids") {
@@ -63,11 +50,11 @@ fn five_hundred_one_after_another_half_of_them_killed() {
         }
         let place = Place::make("tests-jc-series");
         let mut random = Random(6);
-        for run in 0..500 {
+        for run in 0..100 * volume() {
             let running = start(s, &place);
             if run % 2 == 0 {
-                kill_at(&running, Instant::now(), random.below(Duration::from_millis(8)));
-                running.wait().killed_by(Signal::KILL);
+                kill_at(&running, Instant::now(), random.time_below(Duration::from_millis(8)));
+                running.wait(); // killed, or ended before on a machine with other load
             } else {
                 running.wait().code(0);
             }
@@ -77,7 +64,7 @@ fn five_hundred_one_after_another_half_of_them_killed() {
 }
 
 #[test]
-fn fifty_at_once_half_of_them_killed() {
+fn nothing_remains_of_fifty_at_once_of_which_half_are_killed() {
     let _one = alone();
     sandbox_for(LIMIT, |s| {
         if !can_limit("memory") || !can_limit("pids") {
@@ -88,7 +75,7 @@ fn fifty_at_once_half_of_them_killed() {
         let crowd: Vec<(Running, bool)> = (0..50).map(|n| (start(s, &place), n % 2 == 0)).collect();
         let begin = Instant::now();
         for (running, _) in crowd.iter().filter(|(_, killed)| *killed) {
-            kill_at(running, begin, begin.elapsed() + random.below(Duration::from_millis(4)));
+            kill_at(running, begin, begin.elapsed() + random.time_below(Duration::from_millis(4)));
         }
         let (killed, others): (Vec<_>, Vec<_>) = crowd.into_iter().partition(|(_, killed)| *killed);
         for (running, _) in others {
@@ -102,48 +89,26 @@ fn fifty_at_once_half_of_them_killed() {
 }
 
 #[test]
-fn the_first_instruction_is_inside_in_a_thousand_starts() {
+fn the_first_instruction_is_inside_in_every_start() {
     let _one = alone();
     sandbox_for(LIMIT, |s| {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
         let place = Place::make("tests-jc-starts");
-        let script = "i=0; while [ $i -lt 1000 ]; do i=$((i + 1))
-            jc-cgroup --parent tests-jc-starts -m 64M --pids 9 -- cat /proc/self/cgroup || exit; done";
-        let ran = s.sh(script).timeout(LIMIT).run().code(0);
+        let starts = 100 * volume() as usize;
+        let script = format!(
+            "for i in $(seq {starts}); do
+            jc-cgroup --parent tests-jc-starts -m 64M --pids 9 -- cat /proc/self/cgroup || exit; done"
+        );
+        let ran = s.sh(&script).timeout(LIMIT).run().code(0);
         let inside = |line: &&str| line.contains(":/tests-jc-starts/jc+");
         // Version 1 has a line for each controller, version 2 one for all.
         let lines = ran.out().lines().filter(inside).count();
-        assert!(lines >= 1000 && lines % 1000 == 0, "{lines} lines");
+        assert!(lines >= starts && lines % starts == 0, "{lines} lines");
         let memory = ran.out().lines().filter(|l| l.contains("memory:")).filter(inside).count();
-        assert!(memory == 1000 || !ran.out().contains("memory:"), "{memory} of memory");
+        assert!(memory == starts || !ran.out().contains("memory:"), "{memory} of memory");
         is_empty(s, place);
-    });
-}
-
-#[test]
-fn less_than_a_millisecond_more() {
-    let _one = alone();
-    sandbox_for(LIMIT, |s| {
-        if std::env::var_os("JC_BIN_DIR").is_none() {
-            skip!("this is about the programs as `make` builds them");
-        }
-        if !fs::read_to_string("/proc/self/mounts").unwrap().contains(" cgroup2 ") {
-            skip!("this host has no cgroup version 2");
-        }
-        let commands = || {
-            let mut linked = Command::new(s.bin(TOOL));
-            linked.args(["--", "/bin/true"]);
-            [linked, Command::new("/bin/true")]
-        };
-        // Whatever else runs, such as the end of groups that others had, only adds to it.
-        let is_less = (0..4).any(|_| {
-            let [linked, alone] = start_times(commands(), 300);
-            eprintln!("{linked:?}, without {alone:?}");
-            linked < alone + Duration::from_millis(1)
-        });
-        assert!(is_less, "a millisecond or more is added");
     });
 }
 

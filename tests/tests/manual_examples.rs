@@ -65,7 +65,7 @@ fn shows(ran: Ran, expected: &[&str]) {
 }
 
 #[test]
-fn examples_of_jc_run() {
+fn the_examples_of_jc_run_work() {
     sandbox(|s| {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
@@ -78,7 +78,7 @@ fn examples_of_jc_run() {
 }
 
 #[test]
-fn examples_of_jc_pull_and_the_store() {
+fn the_examples_of_jc_pull_and_the_store_work() {
     sandbox(|s| {
         shows(run(s, "jc-pull.1", ""), &["root:x:0:0", "uid=0", "etc\n"]);
         assert!(fs::read_to_string(s.path("work/names")).unwrap().contains("bin/busybox"));
@@ -88,7 +88,7 @@ fn examples_of_jc_pull_and_the_store() {
 }
 
 #[test]
-fn examples_of_jc_rootfs() {
+fn the_examples_of_jc_rootfs_work() {
     sandbox(|s| {
         for root in ["debian", "base", "tools"] {
             busybox_root(s, root);
@@ -102,7 +102,7 @@ fn examples_of_jc_rootfs() {
 }
 
 #[test]
-fn examples_of_jc_unshare() {
+fn the_examples_of_jc_unshare_work() {
     sandbox(|s| {
         // Subordinate IDs, which an ordinary user has from adduser(8).
         let ids = "echo root:100000:65536 | tee /etc/subuid > /etc/subgid";
@@ -112,7 +112,7 @@ fn examples_of_jc_unshare() {
 }
 
 #[test]
-fn examples_of_jc_cgroup() {
+fn the_examples_of_jc_cgroup_work() {
     sandbox(|s| {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
@@ -125,7 +125,7 @@ fn examples_of_jc_cgroup() {
 }
 
 #[test]
-fn examples_of_jc_net() {
+fn the_examples_of_jc_net_work() {
     sandbox(|s| {
         busybox_root(s, "debian");
         let nc = r#"nc() { busybox nc "$@"; }"#;
@@ -135,7 +135,7 @@ fn examples_of_jc_net() {
 }
 
 #[test]
-fn examples_about_containers() {
+fn the_examples_of_programs_for_containers_work() {
     sandbox(|s| {
         shows(run(s, "jc-exec.1", &web("sleep 1000")), &["sleep 1000"]);
         shows(s.sh("jc-exec web ls /tmp; jc-rm -f web").run(), &["src\n"]);

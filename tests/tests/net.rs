@@ -45,7 +45,7 @@ fn loopback_is_all_there_is_and_it_is_up() {
 }
 
 #[test]
-fn loopback_carries() {
+fn loopback_carries_packets() {
     sandbox(|s| {
         let has_v6 = fs::exists("/proc/sys/net/ipv6").unwrap();
         for address in ["127.0.0.1", "::1"].into_iter().take(1 + usize::from(has_v6)) {

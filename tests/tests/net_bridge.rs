@@ -180,7 +180,7 @@ fn the_longest_packet_is_the_uplinks() {
 }
 
 #[test]
-fn addresses_that_are_asked_for() {
+fn a_container_gets_the_addresses_that_are_asked_for() {
     sandbox(|s| {
         let options = [
             "--bridge",
@@ -328,7 +328,7 @@ fn changes_of_the_host_are_told_to_who_asks() {
 }
 
 #[test]
-fn names_and_servers_for_the_next_links() {
+fn the_next_links_get_files_with_names_and_servers() {
     sandbox(|s| {
         fs::write(s.path("hosts"), "127.0.0.1 localhost\n").unwrap();
         let options = "--dns 192.0.2.7 --dns fd00::7 --dns-search a.example --dns-search b";
@@ -353,7 +353,7 @@ fn names_and_servers_for_the_next_links() {
 
 /// The stub of systemd-resolved cannot be reached from inside; those behind it can.
 #[test]
-fn the_hosts_own_servers() {
+fn a_container_gets_servers_that_it_can_reach() {
     sandbox(|s| {
         let fake = "mkdir -p /run/systemd/resolve
             echo 'nameserver 192.0.2.53' >/run/systemd/resolve/resolv.conf

@@ -23,7 +23,7 @@ fn fails(s: &Sandbox, options: &str, why: &str) -> String {
 }
 
 #[test]
-fn command_lines_that_cannot_be_meant() {
+fn a_command_line_that_cannot_be_meant_is_refused() {
     sandbox(|s| {
         for (options, why) in [
             ("--network nonsense", "not one of bridge, none, host, pasta, ns:PATH, join:PID"),
@@ -66,7 +66,7 @@ fn command_lines_that_cannot_be_meant() {
 }
 
 #[test]
-fn a_name_that_is_taken() {
+fn a_name_that_is_taken_is_an_error() {
     sandbox(|s| {
         s.sh("ip link add jc0 type veth peer name x0; ip link add br0 type bridge; ip link set br0 up")
             .run()
@@ -83,7 +83,7 @@ fn a_name_that_is_taken() {
 
 /// What a SIGKILL has left of a bridge is made anew.
 #[test]
-fn a_bridge_that_was_begun() {
+fn a_bridge_that_a_kill_left_half_made_is_made_anew() {
     sandbox(|s| {
         let begin = "ip link add jc0 type bridge; ip link set jc0 alias jc
             ip addr add 10.88.0.1/16 dev jc0";
@@ -99,7 +99,7 @@ fn a_bridge_that_was_begun() {
 }
 
 #[test]
-fn subnets_mtus_and_addresses_that_cannot_be() {
+fn subnets_mtus_and_addresses_that_cannot_be_are_errors() {
     sandbox(|s| {
         s.sh("ip link add up0 type veth peer name up1; ip link set up1 up; ip addr add 10.0.0.5/8 dev up0; ip link set up0 up")
             .run();
@@ -124,7 +124,7 @@ fn subnets_mtus_and_addresses_that_cannot_be() {
 
 /// Without a word about it, unless it was asked for.
 #[test]
-fn without_ipv6() {
+fn ipv6_where_the_host_has_it_off_is_an_error_with_a_hint() {
     sandbox(|s| {
         let disable = |value: &str| {
             for which in ["all", "default"] {
@@ -159,7 +159,7 @@ fn without_ipv6() {
 
 /// nf_tables is spoken to directly: nft(8) need not be there, nor ip(8).
 #[test]
-fn without_other_programs() {
+fn ports_are_published_without_another_program() {
     sandbox(|s| {
         let tool = s.bin(TOOL).display().to_string();
         let ran = s.cmd("/usr/bin/env").args(["-i", "PATH=/nowhere", &tool, "-p", "80:80", "--"]);
@@ -170,7 +170,7 @@ fn without_other_programs() {
 }
 
 #[test]
-fn without_privileges() {
+fn a_missing_capability_is_named() {
     sandbox(|s| {
         for (capability, mode) in
             [("sys_admin", "none"), ("sys_admin", "bridge"), ("net_admin", "bridge")]
@@ -196,7 +196,7 @@ fn without_privileges() {
 }
 
 #[test]
-fn namespaces_that_are_there() {
+fn a_network_namespace_that_exists_can_be_joined() {
     sandbox(|s| {
         let one = contained(s, &["--network", "none"]);
         let path = format!("/proc/{}/ns/net", one.pid());

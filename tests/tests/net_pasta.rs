@@ -24,7 +24,7 @@ fn end(s: &Sandbox) {
 }
 
 #[test]
-fn the_world_and_back() {
+fn pasta_carries_packets_to_the_world_and_back() {
     sandbox(|s| {
         let lab = Lab::new();
         let servers = [Transport::Tcp, Transport::Udp].map(|t| lab.world.serve(t, 7));
@@ -46,7 +46,7 @@ fn the_world_and_back() {
 }
 
 #[test]
-fn published_ports_and_their_end() {
+fn pasta_publishes_ports_until_the_program_ends() {
     sandbox(|s| {
         let lab = Lab::new();
         let script = "exec jc-unshare -U -r -- jc-net -p 8080:80 -p 127.0.0.1:8053:53/udp \
@@ -78,7 +78,7 @@ fn published_ports_and_their_end() {
 }
 
 #[test]
-fn who_it_is_not_for() {
+fn pasta_is_refused_where_a_bridge_is_the_way() {
     sandbox(|s| {
         let lab = Lab::new();
         let ran = s.jc(TOOL).args(["--network", "pasta", "--", "echo", "ran"]).run().code(125);

@@ -28,7 +28,7 @@ fn nothing_remains<const N: usize>(s: &Sandbox, running: [Running; N]) {
 }
 
 #[test]
-fn from_outside_from_the_host_and_from_containers() {
+fn a_port_is_reached_from_outside_from_the_host_and_from_containers() {
     sandbox(|s| {
         let lab = Lab::new();
         let ports = ["-p", "8080:80", "-p", "8053:53/udp"];
@@ -90,7 +90,7 @@ fn from_outside_from_the_host_and_from_containers() {
 }
 
 #[test]
-fn ranges_addresses_and_any_free_port() {
+fn ports_may_be_ranges_have_addresses_and_be_any_free_one() {
     sandbox(|s| {
         let lab = Lab::new();
         let ports = [
@@ -184,7 +184,7 @@ fn a_port_has_one_holder() {
 }
 
 #[test]
-fn many_ports() {
+fn hundreds_of_ports_are_published() {
     sandbox(|s| {
         // A socket for each port and family is held.
         let limit = Rlimit { current: Some(4096), ..getrlimit(Resource::Nofile) };
@@ -205,7 +205,7 @@ fn many_ports() {
 
 /// Nothing is waited for without ports: the program takes the link's place.
 #[test]
-fn waits_only_with_ports() {
+fn jc_net_waits_only_if_it_holds_ports() {
     sandbox(|s| {
         let plain = contained(s, &[]);
         assert_eq!(fs::read_to_string(format!("/proc/{}/comm", plain.pid())).unwrap(), "sleep\n");

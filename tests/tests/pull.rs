@@ -304,7 +304,7 @@ fn progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere() {
 }
 
 #[test]
-fn a_command_line_that_cannot_be_meant() {
+fn a_command_line_that_cannot_be_meant_is_a_usage_error() {
     sandbox(|s| {
         for args in [&[][..], &["--nonsense"], &["--store"], &["--platform", "x", "oci:image"]] {
             s.jc(TOOL).args(args).run().code(2).stdout("").fails_as(TOOL, "");

@@ -65,7 +65,7 @@ fn first_layer(written: &Built) -> &Value {
 }
 
 #[test]
-fn a_flipped_byte_anywhere() {
+fn a_flipped_byte_anywhere_is_refused() {
     sandbox(|s| {
         for packing in [Packing::Gzip, Packing::Plain] {
             for at in [|_| 5, |n| n / 2, |n| n - 1, |n| n - 6] as [fn(usize) -> usize; 4] {
@@ -82,7 +82,7 @@ fn a_flipped_byte_anywhere() {
 }
 
 #[test]
-fn a_truncated_or_padded_layer() {
+fn a_truncated_or_padded_layer_is_refused() {
     sandbox(|s| {
         for packing in [Packing::Gzip, Packing::Plain] {
             damaged(s, packing, first_layer, |bytes| bytes.truncate(bytes.len() / 2));
@@ -95,7 +95,7 @@ fn a_truncated_or_padded_layer() {
 }
 
 #[test]
-fn a_size_or_a_diff_id_that_is_not_so() {
+fn a_wrong_size_or_diff_id_is_refused() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         for (tag, lie) in [
@@ -118,7 +118,7 @@ fn a_size_or_a_diff_id_that_is_not_so() {
 
 /// Not a fault in transit: sizes and digests are right, the archive itself is broken.
 #[test]
-fn an_archive_that_breaks_off() {
+fn an_archive_that_breaks_off_is_refused() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         let tar = layer().into_tar();
@@ -151,7 +151,7 @@ fn an_archive_that_breaks_off() {
 }
 
 #[test]
-fn a_blob_that_is_missing_and_a_layout_that_is_none() {
+fn a_missing_blob_and_a_missing_layout_are_errors() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         for tag in ["layer", "config", "manifest"] {
@@ -213,7 +213,7 @@ fn contained(s: &Sandbox, name: &str, layer: Layer) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_name_that_leads_out() {
+fn a_name_that_leads_out_is_refused() {
     sandbox(|s| {
         for (i, name) in [
             "../../x",
@@ -244,7 +244,7 @@ fn a_name_that_leads_out() {
 }
 
 #[test]
-fn a_link_that_leads_out() {
+fn a_link_that_leads_out_is_not_followed() {
     sandbox(|s| {
         for (i, target) in ["/srv/victim", "../../../victim", "/tmp/out", "/proc/1/root/srv/victim"]
             .into_iter()
@@ -273,7 +273,7 @@ fn a_link_that_leads_out() {
 }
 
 #[test]
-fn a_hard_link_to_what_is_not_of_the_layer() {
+fn a_hard_link_to_a_file_outside_the_layer_is_refused() {
     sandbox(|s| {
         for (i, target) in
             ["/srv/victim/passwd", "../../../victim/passwd", "../../../../../srv/victim/passwd"]

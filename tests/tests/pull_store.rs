@@ -14,8 +14,6 @@ use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{layer_dirs, paths};
 use jc_tests::roots::{busybox_layer, names};
 use jc_tests::{Cmd, Sandbox, require, sandbox, sandbox_for, tree};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 use serde_json::Value;
 
 /// Three layers, the uppermost of which takes something from those beneath.
@@ -266,7 +264,7 @@ fn only_what_a_container_has_is_kept() {
 }
 
 #[test]
-fn an_unchanged_image_costs_one_request_and_next_to_no_time() {
+fn an_unchanged_image_costs_one_request() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         layout.image("x", &image("x"));
@@ -274,23 +272,8 @@ fn an_unchanged_image_costs_one_request_and_next_to_no_time() {
         let name = registry.image("x");
         s.pull(&name);
         let before = registry.requests().len();
-        let spent = || {
-            let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-            usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
-        };
-        let mut costs = Vec::new();
-        for _ in 0..15 {
-            let start = spent();
-            s.jc("jc-pull").args(["-q", &name]).run().code(0);
-            costs.push(spent() - start);
-        }
+        s.jc("jc-pull").args(["-q", &name]).run().code(0);
         let requests = registry.requests()[before..].to_vec();
-        assert!(
-            requests.len() == 15 && requests.iter().all(|r| r.method == "HEAD"),
-            "{requests:?}"
-        );
-        costs.sort_unstable();
-        println!("CPU time of a second pull in us: {costs:?}");
-        assert!(costs[7] < 10_000, "{costs:?} us");
+        assert!(requests.len() == 1 && requests[0].method == "HEAD", "{requests:?}");
     });
 }

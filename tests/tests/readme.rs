@@ -34,7 +34,7 @@ fn result(s: &Sandbox) -> String {
 }
 
 #[test]
-fn a_step_of_github_actions() {
+fn the_step_for_github_actions_works() {
     sandbox(|s| {
         sources(s);
         let block = block("**GitHub Actions**");
@@ -49,7 +49,7 @@ fn a_step_of_github_actions() {
 }
 
 #[test]
-fn a_job_of_gitlab() {
+fn the_job_for_gitlab_works() {
     sandbox(|s| {
         sources(s);
         let block = block("**GitLab**");
@@ -67,7 +67,7 @@ fn a_job_of_gitlab() {
 }
 
 #[test]
-fn a_makefile() {
+fn the_makefile_works() {
     sandbox(|s| {
         sources(s);
         fs::write(s.path("tree/Makefile"), block("**A Makefile**")).unwrap();
@@ -79,7 +79,7 @@ fn a_makefile() {
 }
 
 #[test]
-fn the_walk_and_a_containers_life() {
+fn the_walk_and_the_life_of_a_container_work() {
     sandbox(|s| {
         let text = fs::read_to_string(workspace_dir().join("README.md")).unwrap();
         let start = text.find("## A walk through the chain").unwrap();

@@ -206,7 +206,7 @@ fn files_are_bound_over_files_and_the_image_stays_as_it_is() {
 }
 
 #[test]
-fn hundreds_of_layers() {
+fn hundreds_of_layers_are_mounted() {
     sandbox(|s| {
         root(s, "root");
         s.sh("for n in $(seq 300); do mkdir -p l/$n; echo $n >l/$n/same; echo >l/$n/f$n; done")

@@ -61,27 +61,27 @@ fn works_without(s: &Sandbox, calls: &[c_long], errno: i32) {
 }
 
 #[test]
-fn with_all_of_them() {
+fn a_root_is_made_without_clone3() {
     sandbox(|s| works_without(s, &[libc::SYS_clone3], ENOSYS));
 }
 
 #[test]
-fn without_openat2() {
+fn a_root_is_made_without_openat2() {
     sandbox(|s| works_without(s, &[libc::SYS_openat2], ENOSYS));
 }
 
 #[test]
-fn without_close_range() {
+fn a_root_is_made_without_close_range() {
     sandbox(|s| works_without(s, &[libc::SYS_close_range], ENOSYS));
 }
 
 #[test]
-fn with_close_range_refused() {
+fn a_root_is_made_where_close_range_is_refused() {
     sandbox(|s| works_without(s, &[libc::SYS_close_range], EPERM));
 }
 
 #[test]
-fn without_what_is_not_needed() {
+fn a_root_is_made_without_calls_that_are_not_needed() {
     sandbox(|s| {
         let calls = [libc::SYS_statx, libc::SYS_faccessat2, libc::SYS_pidfd_open, libc::SYS_keyctl];
         works_without(s, &calls, ENOSYS);
@@ -90,7 +90,7 @@ fn without_what_is_not_needed() {
 
 /// There is no other safe way to mount into a hostile root.
 #[test]
-fn without_the_calls_that_mount() {
+fn no_root_is_made_without_the_calls_that_mount() {
     sandbox(|s| {
         prepare(s);
         for (call, error) in [
@@ -118,7 +118,7 @@ fn without_the_calls_that_mount() {
 
 /// FSCONFIG_SET_FD of overlayfs, before Linux 6.13: layers go by name.
 #[test]
-fn without_layers_by_descriptor() {
+fn layers_are_mounted_by_path_where_descriptors_are_refused() {
     const FSCONFIG_SET_FD: u64 = 5;
     sandbox(|s| {
         prepare(s);
@@ -144,7 +144,7 @@ fn without_layers_by_descriptor() {
 
 /// Joining, where execveat(2) is what makes it safe.
 #[test]
-fn without_execveat() {
+fn no_container_is_entered_without_execveat() {
     sandbox(|s| {
         prepare(s);
         let command = s.jc("jc-rootfs").args(["--join", "1", "--", "true"]);

@@ -14,7 +14,7 @@ use rustix::process::Signal;
 mod rootfs_support;
 use rootfs_support::{in_layer, root};
 
-/// What is put in the place of a path; `%` stands for the path, `$r` for the root.
+/// Traps in the place of a path; `%` stands for the path, `$r` for the root.
 const TRAPS: [(&str, &str); 13] = [
     ("a link to the host's", "ln -s /../../../../..% $r%"),
     ("an absolute link", "ln -s /srv/outside $r%"),
@@ -120,10 +120,24 @@ fn precious(s: &Sandbox) {
         .code(0);
 }
 
-/// A share of the places each, so that the tests run side by side.
+/// A `/dev` with nodes of the test's own: other tests use the host's at the same time.
+fn with_own_dev(s: &Sandbox, test: impl FnOnce()) {
+    let make = "mkdir d; mount -nt tmpfs -o mode=755 dev d; mkdir d/pts d/shm; cd /dev
+        cp -a null zero full random urandom tty console ptmx /srv/d
+        mount -n --rbind pts /srv/d/pts; mount -nt tmpfs shm /srv/d/shm; mount -n --move /srv/d /dev; rmdir /srv/d";
+    s.cmd("sh").args(["-ec", make]).run().code(0);
+    test();
+    s.sh("umount -nl /dev").run().code(0);
+}
+
+/// Tries a share of the places, so that the tests run side by side.
 fn try_places(s: &Sandbox, share: usize) {
     precious(s);
-    // Nobody takes the terminals; that they are sent is enough.
+    with_own_dev(s, || try_share(s, share));
+}
+
+fn try_share(s: &Sandbox, share: usize) {
+    // The test only needs that terminals are sent to the socket.
     let _listener = UnixListener::bind(s.path("socket")).unwrap();
     for (n, (place, options, probe)) in PLACES.iter().enumerate() {
         if n % 3 == share {
@@ -137,20 +151,19 @@ fn try_places(s: &Sandbox, share: usize) {
 
 const LONG: Duration = Duration::from_secs(180);
 
-#[test]
-fn no_image_reaches_out_of_its_root() {
-    sandbox_for(LONG, |s| try_places(s, 0));
+/// A test of each share of the places.
+macro_rules! shares {
+    ($($name:ident $share:expr),+) => {
+        mod no_image_reaches_out_of_its_root {
+            $(#[test]
+            fn $name() {
+                jc_tests::sandbox_for(super::LONG, |s| super::try_places(s, $share));
+            })+
+        }
+    };
 }
 
-#[test]
-fn no_image_reaches_out_of_its_root_either() {
-    sandbox_for(LONG, |s| try_places(s, 1));
-}
-
-#[test]
-fn no_image_reaches_out_of_its_root_at_all() {
-    sandbox_for(LONG, |s| try_places(s, 2));
-}
+shares!(share_0 0, share_1 1, share_2 2);
 
 /// A working directory that the kernel would find outside (CVE-2024-21626), and a program.
 #[test]
@@ -230,44 +243,48 @@ fn no_layer_shows_what_is_not_its_own() {
 fn no_race_leads_out() {
     sandbox_for(LONG, |s| {
         precious(s);
-        let swap = |at: &str| {
-            let script = format!(
+        with_own_dev(s, || race(s));
+    });
+}
+
+fn race(s: &Sandbox) {
+    let swap = |at: &str| {
+        let script = format!(
                 "while :; do mv -T {at} {at}.dir; ln -s /srv/outside {at}; rm {at}; mv -T {at}.dir {at}
                 mv -T {at} {at}.dir; ln -s ../../../../../srv/outside {at}; rm {at}; mv -T {at}.dir {at}; done"
             );
-            s.sh(&script).spawn()
-        };
-        s.sh("mkdir -p vol/x/y own/dev own/proc own/sys && cp -a root/. own && cp -a own up")
-            .run()
-            .code(0);
-        let before = outside(s);
-        let mut started = 0;
-        for (at, options) in [
-            ("vol/x", "-v vol:/v -v file:/v/x/y/f --layer root"),
-            ("vol/x", "-v vol:/v --tmpfs /v/x/new/t --layer root"),
-            ("vol/x", "-v vol:/v -w /v/x/new/w --layer root"),
-            ("own/dev", "-v file:/dev/shm/f own"),
-            ("own/proc", "--mask default own"),
-            ("own/sys", "--mask default own"),
-            ("own/etc", "-u root -v file:/etc/resolv.conf --mask /etc/group own"),
-        ] {
-            let swaps = swap(at);
-            for _ in 0..60 {
-                let line = format!("exec jc-rootfs {options} -- /bin/true");
-                let ran = s.sh(&line).run();
-                match ran.status().code() {
-                    Some(0) => started += 1,
-                    Some(125) => {}
-                    _ => panic!("{options}: neither right nor refused\n{ran}"),
-                }
+        s.sh(&script).spawn()
+    };
+    s.sh("mkdir -p vol/x/y own/dev own/proc own/sys && cp -a root/. own && cp -a own up")
+        .run()
+        .code(0);
+    let before = outside(s);
+    let mut started = 0;
+    for (at, options) in [
+        ("vol/x", "-v vol:/v -v file:/v/x/y/f --layer root"),
+        ("vol/x", "-v vol:/v --tmpfs /v/x/new/t --layer root"),
+        ("vol/x", "-v vol:/v -w /v/x/new/w --layer root"),
+        ("own/dev", "-v file:/dev/shm/f own"),
+        ("own/proc", "--mask default own"),
+        ("own/sys", "--mask default own"),
+        ("own/etc", "-u root -v file:/etc/resolv.conf --mask /etc/group own"),
+    ] {
+        let swaps = swap(at);
+        for _ in 0..60 {
+            let line = format!("exec jc-rootfs {options} -- /bin/true");
+            let ran = s.sh(&line).run();
+            match ran.status().code() {
+                Some(0) => started += 1,
+                Some(125) => {}
+                _ => panic!("{options}: neither right nor refused\n{ran}"),
             }
-            swaps.signal(Signal::KILL);
-            drop(swaps.wait());
-            s.sh(&format!("[ -e {at}.dir ] && {{ rm -f {at}; mv -T {at}.dir {at}; }}; :")).run();
-            assert_eq!(outside(s), before, "{options}: something outside has changed");
         }
-        assert!(started > 60, "only {started} have started");
-    });
+        swaps.signal(Signal::KILL);
+        drop(swaps.wait());
+        s.sh(&format!("[ -e {at}.dir ] && {{ rm -f {at}; mv -T {at}.dir {at}; }}; :")).run();
+        assert_eq!(outside(s), before, "{options}: something outside has changed");
+    }
+    assert!(started > 60, "only {started} have started");
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
 }
 
 #[test]
-fn with_a_range() {
+fn an_ordinary_user_with_a_range_of_ids_gets_a_root() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
         let ann = Ann::new(s, true);
@@ -110,7 +110,7 @@ fn with_a_range() {
 }
 
 #[test]
-fn with_a_single_id() {
+fn an_ordinary_user_with_one_id_gets_a_root() {
     sandbox(|s| {
         let ann = Ann::new(s, false);
         works(s, &ann, SINGLE);

@@ -48,7 +48,7 @@ fn image(s: &Sandbox) {
 }
 
 #[test]
-fn a_debian_from_a_registry() {
+fn a_debian_from_a_registry_runs() {
     sandbox_for(Duration::from_secs(120), |s| {
         let registry = Registry::prepared(s);
         let debian = format!("{}/debian", registry.address());
@@ -89,7 +89,7 @@ fn exit_codes_are_the_payloads() {
 }
 
 #[test]
-fn killed_from_outside() {
+fn a_payload_that_is_killed_from_outside_gives_137() {
     sandbox(|s| {
         let root = busybox_root(s, "root");
         for options in [&[][..], &["--init"]] {
@@ -289,7 +289,7 @@ fn an_image_is_not_changed_by_what_runs_in_it() {
 }
 
 #[test]
-fn volumes_and_tmpfses() {
+fn volumes_and_tmpfses_are_mounted() {
     sandbox(|s| {
         image(s);
         fs::create_dir(s.path("data")).unwrap();

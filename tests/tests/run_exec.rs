@@ -61,7 +61,7 @@ fn a_program_in_a_container_is_like_its_first() {
 }
 
 #[test]
-fn its_options_come_before_the_containers() {
+fn options_of_jc_exec_come_before_the_container() {
     sandbox(|s| {
         busybox_root(s, "root");
         let id = start(s, "-u web -w /tmp -e A=1 -e B=2");
@@ -105,7 +105,7 @@ fn the_values_of_variables_are_on_no_command_line() {
 }
 
 #[test]
-fn what_it_runs_is_a_chain() {
+fn jc_exec_runs_a_chain() {
     sandbox(|s| {
         busybox_root(s, "root");
         let id = start(s, "");
@@ -143,7 +143,7 @@ fn a_container_that_ends_meanwhile_is_an_error_that_says_so() {
 /// whose parent was outside of its PID namespace is that one's to take, and until then the container
 /// cannot end.
 #[test]
-fn when_it_is_killed_so_is_its_program() {
+fn a_kill_of_jc_exec_kills_its_program() {
     sandbox(|s| {
         busybox_root(s, "root");
         let script = "id=$(jc-run -d --rm --rootfs root -- sleep 1000)

@@ -112,7 +112,7 @@ fn for_jc(line: &Line) -> String {
 }
 
 #[test]
-fn lines_that_end() {
+fn lines_of_docker_give_the_same_with_jc() {
     sandbox(|s| {
         image(s);
         s.sh("jc-pull -q oci:/srv/image").run().code(0);
@@ -133,7 +133,7 @@ fn lines_that_end() {
 
 /// `docker run -d --name web -p 8080:8000 IMAGE httpd`, and its life.
 #[test]
-fn a_web_server_with_a_published_port() {
+fn a_web_server_answers_on_a_published_port() {
     sandbox(|s| {
         image(s);
         let serve =
@@ -169,7 +169,7 @@ fn a_web_server_with_a_published_port() {
 
 /// `docker run -d --name db -v /srv/db:/var/lib/db IMAGE database`: the data outlives it.
 #[test]
-fn a_database_with_a_volume() {
+fn a_database_keeps_its_data_in_a_volume() {
     sandbox(|s| {
         image(s);
         let line = "jc-run -d --name db -v /srv/db:/var/lib/db:create --image oci:/srv/image -- \

@@ -165,8 +165,20 @@ fn a_state_dir_is_made_though_another_takes_the_place_along() {
 }
 
 /// The session that this project began with.
+/// A SIGKILL may come before a start has recorded a state, or even before it has a directory.
 #[test]
-fn a_container_and_its_life() {
+fn a_list_removes_the_base_that_a_killed_start_has_left() {
+    sandbox(|s| {
+        for left in ["mkdir 0123456789ab; ln -s 0123456789ab k", "ln -s 0123456789ab k", ":"] {
+            s.sh(&format!("umask 077; mkdir /run/jc; cd /run/jc; {left}")).run().code(0);
+            s.sh("jc-list -aq").run().code(0).stdout("").stderr("");
+            assert!(!fs::exists("/run/jc").unwrap(), "{left}");
+        }
+    });
+}
+
+#[test]
+fn a_container_is_listed_entered_logged_stopped_and_removed() {
     sandbox(|s| {
         busybox_root(s, "root");
         let ran =

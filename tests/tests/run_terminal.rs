@@ -31,7 +31,7 @@ fn modes(screen: &Screen) -> String {
 }
 
 #[test]
-fn a_session_at_a_shell() {
+fn a_shell_on_a_terminal_controls_its_jobs() {
     sandbox(|s| {
         root(s);
         let screen = Screen::new(s);
@@ -242,7 +242,7 @@ fn a_payload_cannot_type_into_the_callers_terminal() {
 }
 
 #[test]
-fn when_it_is_killed_so_is_the_container() {
+fn a_kill_of_jc_run_kills_the_container() {
     sandbox(|s| {
         root(s);
         let line =

@@ -146,7 +146,7 @@ fn closed_standard_descriptors_are_opened() {
 
 /// A signal from within its own namespace cannot kill PID 1 (pid_namespaces(7)).
 #[test]
-fn a_payload_that_kills_itself() {
+fn the_code_of_a_payload_that_kills_itself_is_that_of_the_signal() {
     sandbox(|s| {
         let run = |options: &[&str]| {
             s.jc(TOOL).args(options).args(["--", "sh", "-c", "kill -9 $$; exit 5"]).run()
@@ -158,7 +158,7 @@ fn a_payload_that_kills_itself() {
 }
 
 #[test]
-fn a_payload_that_is_killed_from_outside() {
+fn the_code_of_a_payload_that_is_killed_from_outside_is_that_of_the_signal() {
     sandbox(|s| {
         for options in [&["-p"][..], &["-p", "--init"]] {
             let payload = ["--", "sh", "-c", "echo ready; exec sleep 1000"];
@@ -211,12 +211,12 @@ fn stops(s: &Sandbox, options: &str, when_ready: impl FnOnce()) {
 }
 
 #[test]
-fn a_stop_without_a_fork() {
+fn a_stop_without_a_fork_stops_the_program() {
     sandbox(|s| stops(s, "-u", || {}));
 }
 
 #[test]
-fn a_stop_of_a_waiting_link() {
+fn a_stop_of_a_waiting_link_stops_its_payload() {
     sandbox(|s| stops(s, "-p", || {}));
 }
 
@@ -242,7 +242,7 @@ fn a_program_can_end_right_after_a_stop() {
 }
 
 #[test]
-fn a_stop_with_an_init() {
+fn a_stop_of_a_link_with_an_init_stops_the_payload() {
     sandbox(|s| stops(s, "-p --init", || {}));
 }
 

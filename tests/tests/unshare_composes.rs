@@ -40,7 +40,7 @@ fn seen(ran: &Ran) -> (Option<i32>, String, String) {
 const SLEEP: &str = "sh -c 'read -r x; echo $x; exec sleep 1000'";
 
 #[test]
-fn timeout() {
+fn timeout_composes() {
     sandbox(|s| {
         composes(s, "timeout 0.2", SLEEP);
         composes(s, "timeout 20", "sh -c 'cat; exit 3'");
@@ -53,7 +53,7 @@ fn timeout() {
 }
 
 #[test]
-fn timeout_in_front_or_hard() {
+fn timeout_composes_if_it_kills_or_stays_in_the_foreground() {
     sandbox(|s| {
         composes(s, "timeout -s KILL 0.2", SLEEP);
         composes(s, "timeout --foreground 0.2", SLEEP);
@@ -61,12 +61,12 @@ fn timeout_in_front_or_hard() {
 }
 
 #[test]
-fn nice() {
+fn nice_composes() {
     sandbox(|s| composes(s, "nice -n 7", "sh -c 'nice; cat'"));
 }
 
 #[test]
-fn setsid() {
+fn setsid_composes() {
     sandbox(|s| {
         // Where there is no controlling terminal, it cannot be opened.
         composes(
@@ -78,7 +78,7 @@ fn setsid() {
 }
 
 #[test]
-fn nohup() {
+fn nohup_composes() {
     sandbox(|s| {
         composes(
             s,
@@ -100,12 +100,12 @@ fn nohup() {
 }
 
 #[test]
-fn taskset() {
+fn taskset_composes() {
     sandbox(|s| composes(s, "taskset 1", "sh -c 'cat; grep Cpus_allowed: /proc/self/status'"));
 }
 
 #[test]
-fn env() {
+fn env_composes() {
     sandbox(|s| {
         // What a shell adds by itself is not asked for.
         let path = std::env::var("PATH").unwrap();
@@ -120,7 +120,7 @@ fn env() {
 }
 
 #[test]
-fn prlimit() {
+fn prlimit_composes() {
     sandbox(|s| {
         composes(
             s,
@@ -131,12 +131,12 @@ fn prlimit() {
 }
 
 #[test]
-fn choom() {
+fn choom_composes() {
     sandbox(|s| composes(s, "choom -n 321 --", "sh -c 'cat; cat /proc/self/oom_score_adj'"));
 }
 
 #[test]
-fn strace() {
+fn strace_composes() {
     sandbox(|s| {
         require(s, "strace", "strace");
         composes(

@@ -50,27 +50,27 @@ const NEWER: [c_long; 4] =
     [libc::SYS_clone3, libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal, libc::SYS_close_range];
 
 #[test]
-fn without_clone3() {
+fn chains_wait_and_forward_without_clone3() {
     sandbox(|s| behaves(s, &NEWER[..1]));
 }
 
 #[test]
-fn without_pidfd_open() {
+fn chains_wait_and_forward_without_pidfd_open() {
     sandbox(|s| behaves(s, &NEWER[1..2]));
 }
 
 #[test]
-fn without_pidfd_send_signal() {
+fn chains_wait_and_forward_without_pidfd_send_signal() {
     sandbox(|s| behaves(s, &NEWER[2..3]));
 }
 
 #[test]
-fn without_close_range() {
+fn chains_wait_and_forward_without_close_range() {
     sandbox(|s| behaves(s, &NEWER[3..]));
 }
 
 #[test]
-fn without_any_of_them() {
+fn chains_wait_and_forward_without_any_newer_call() {
     sandbox(|s| behaves(s, &NEWER));
 }
 

@@ -58,7 +58,7 @@ fn shell(s: &Sandbox, chain: &str) -> String {
 }
 
 #[test]
-fn a_shell() {
+fn a_shell_in_a_chain_controls_jobs_as_a_plain_one_does() {
     sandbox(|s| {
         let plain = shell(s, "");
         assert!(plain.contains("Terminated") && plain.contains("\n45 100\n"), "{plain}");
@@ -133,7 +133,7 @@ fn jobs(s: &Sandbox, chain: &str) -> String {
 }
 
 #[test]
-fn programs_as_jobs() {
+fn chains_are_jobs_as_plain_programs_are() {
     sandbox(|s| {
         let plain = jobs(s, "");
         assert!(plain.contains("code 130") && plain.contains("\n40 110\n"), "{plain}");
@@ -189,7 +189,7 @@ fn editor(s: &Sandbox, chain: &str) -> String {
 }
 
 #[test]
-fn an_editor() {
+fn an_editor_in_a_chain_is_suspended_and_continued() {
     sandbox(|s| {
         require(s, "vi", "vim-tiny");
         for chain in ["", CHAINS[0], CHAINS[1], CHAINS[2]] {
@@ -202,7 +202,7 @@ fn an_editor() {
 /// A program that is stopped and continued is so once, however many links the shell's signals also
 /// reach.
 #[test]
-fn one_stop_and_one_continuation() {
+fn a_key_makes_one_stop_and_one_continuation() {
     sandbox(|s| {
         require(s, "perl", "perl-base");
         let script = "$| = 1; $SIG{CONT} = sub { print qq(on\n) }; print qq(up\n); sleep 1 while 1";

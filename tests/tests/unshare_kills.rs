@@ -10,9 +10,9 @@ use jc_tests::volume::{Random, volume};
 use jc_tests::{Running, Sandbox, sandbox_for};
 use rustix::process::Signal;
 
-/// How many times a chain is killed, times `JC_TEST_VOLUME`; and one that differs from another only in what makes its IDs.
-const MANY: u32 = 300;
-const SOME: u32 = 100;
+/// Kills of a chain at a volume of 1, and of a chain that differs from another only in the source of its IDs.
+const MANY: u32 = 60;
+const SOME: u32 = 20;
 
 /// How long a whole test may take.
 fn limit() -> Duration {
@@ -57,23 +57,23 @@ fn end(s: &Sandbox, running: Running) {
 }
 
 #[test]
-fn with_a_pid_namespace() {
+fn no_kill_leaves_a_process_of_a_pid_namespace() {
     sandbox_for(limit(), |s| survives_no_kill(s, MANY, &["jc-unshare", "-p"]));
 }
 
 #[test]
-fn with_an_init() {
+fn no_kill_leaves_a_process_of_an_init() {
     sandbox_for(limit(), |s| survives_no_kill(s, MANY, &["jc-unshare", "-p", "--init"]));
 }
 
 #[test]
-fn with_all_namespaces() {
+fn no_kill_leaves_a_process_of_a_chain_with_all_namespaces() {
     sandbox_for(limit(), |s| survives_no_kill(s, SOME, &["jc-unshare", "--all", "-r"]));
 }
 
 /// An ordinary user's, who becomes root inside: the kernel forgets PR_SET_PDEATHSIG on the way.
 #[test]
-fn with_a_user_namespace_of_an_ordinary_user() {
+fn no_kill_leaves_a_process_of_an_ordinary_users_namespace() {
     let user = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"];
     sandbox_for(limit(), |s| {
         let chain = [&user[..], &["jc-unshare", "-pU", "-r"]].concat();
@@ -83,7 +83,7 @@ fn with_a_user_namespace_of_an_ordinary_user() {
 
 /// Maps that are written from outside, and a caller that is not in them.
 #[test]
-fn with_a_user_namespace_mapped_from_outside() {
+fn no_kill_leaves_a_process_of_a_namespace_mapped_from_outside() {
     let ranges = ["--map-users", "0:100000:1000", "--map-groups", "0:100000:1000"];
     sandbox_for(limit(), |s| {
         let chain = [&["jc-unshare", "-pU"][..], &ranges].concat();
@@ -92,7 +92,7 @@ fn with_a_user_namespace_mapped_from_outside() {
 }
 
 #[test]
-fn with_a_root_and_another_user() {
+fn no_kill_leaves_a_process_of_another_user_in_a_root() {
     sandbox_for(limit(), |s| {
         let root = busybox_root(s, "root");
         // It has no applet of that name.
@@ -104,7 +104,7 @@ fn with_a_root_and_another_user() {
 
 /// The same in front of an init, which does not change its own user.
 #[test]
-fn with_an_init_a_root_and_another_user() {
+fn no_kill_leaves_a_process_of_another_user_behind_an_init() {
     sandbox_for(limit(), |s| {
         let root = busybox_root(s, "root");
         symlink("busybox", root.join("bin/setsid")).unwrap();

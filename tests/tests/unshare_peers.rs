@@ -67,7 +67,7 @@ const SAME: [(&str, &str); 24] = [
 ];
 
 #[test]
-fn as_unshare_does() {
+fn options_do_as_those_of_unshare_1() {
     sandbox(|s| {
         for (ours, theirs) in SAME {
             let here = shown(s, &[&[TOOL], &words(ours)[..], &["--"]].concat());
@@ -82,7 +82,7 @@ const PROPAGATION: &str =
     "cut -d' ' -f5,7- /proc/self/mountinfo | sed 's/ - .*//; s/:[0-9]*//g' | grep ^/srv";
 
 #[test]
-fn propagation() {
+fn mounts_propagate_as_with_unshare_1() {
     sandbox(|s| {
         let tree = "mkdir base shared slave private
             mount -t tmpfs base base; mount --make-shared base
@@ -118,7 +118,7 @@ fn propagation() {
 
 /// What the members of some namespaces see of each other.
 #[test]
-fn joining_as_nsenter_does() {
+fn namespaces_are_joined_as_by_nsenter_1() {
     sandbox(|s| {
         let options = ["-puinCTm", "--mount-proc", "--hostname", "there", "--boottime", "1000"];
         for user in [
@@ -172,7 +172,7 @@ fn joining_as_nsenter_does() {
 
 /// Its own namespaces, and a namespace that holds no more processes.
 #[test]
-fn joining_what_is_special() {
+fn namespaces_of_the_caller_and_without_processes_are_joined() {
     sandbox(|s| {
         s.sh("exec jc-unshare --join $$ -- sh -c 'echo $PPID $0'").run().code(0).stdout("1 sh\n");
         let own = "exec jc-unshare --join-ns user=/proc/self/ns/user -- true";
@@ -194,7 +194,7 @@ fn joining_what_is_special() {
 
 /// The numbers that bwrap tells of the namespaces it makes are those that the program is in.
 #[test]
-fn telling_a_manager_as_bwrap_does() {
+fn a_manager_is_told_as_by_bwrap() {
     sandbox(|s| {
         require(s, "bwrap", "bubblewrap");
         require(s, "jq", "jq");

@@ -24,7 +24,7 @@ fn codes(s: &Sandbox, chain: &str) -> String {
 }
 
 #[test]
-fn from_the_program_itself() {
+fn signals_of_a_program_to_itself_end_a_chain_as_they_end_the_program() {
     sandbox(|s| {
         require(s, "bwrap", "bubblewrap");
         let plain = codes(s, "");
@@ -62,7 +62,7 @@ fn codes_from_outside(s: &Sandbox, chain: &str) -> String {
 }
 
 #[test]
-fn from_outside() {
+fn signals_from_outside_end_a_chain_as_they_end_the_program() {
     sandbox_for(Duration::from_secs(120), |s| {
         let plain = codes_from_outside(s, "");
         assert!(plain.contains("\n15 143\n16 144\n17 143\n"), "{plain}");
@@ -75,7 +75,7 @@ fn from_outside() {
 /// A program that stops its group, as editors do, gets that signal once, as they make two stops of
 /// two; and after that another from outside.
 #[test]
-fn a_stop_of_the_group() {
+fn a_stop_of_the_group_is_one_stop() {
     sandbox(|s| {
         let script = "trap 'echo stop' TSTP; trap 'echo on' CONT; kill -TSTP 0
             for n in 1 2 3 4 5 6 7 8 9; do sleep 0.02; done

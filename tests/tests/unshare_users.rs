@@ -90,7 +90,7 @@ const OTHERS: [(&str, &str); 2] = [
 ];
 
 #[test]
-fn without_ranges() {
+fn maps_without_ranges_are_those_of_unshare_1() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
         let _etc = Etc::new(s, "root:100000:65536\n", "root:100000:65536\n");
@@ -109,7 +109,7 @@ fn without_ranges() {
 }
 
 #[test]
-fn with_ranges() {
+fn maps_with_ranges_are_those_of_unshare_1() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
         let _etc = Etc::new(s, "bob:1:1\nann:200000:1000\n", "4321:300000:1000\n");
@@ -156,7 +156,7 @@ fn says(ran: Ran, why: &str, hint: &str) {
 }
 
 #[test]
-fn a_count_of_none() {
+fn a_limit_of_no_namespaces_is_named_in_the_hint() {
     sandbox(|s| {
         for (option, kind) in [
             ("-U", "user"),
@@ -195,7 +195,7 @@ fn a_count_of_none() {
 }
 
 #[test]
-fn nesting() {
+fn namespaces_nest_32_levels_deep() {
     sandbox(|s| {
         for options in ["-U -r", "-p"] {
             let script =
@@ -210,7 +210,7 @@ fn nesting() {
 
 /// A kernel with a distribution's switch, off; the refusal itself is a chroot's.
 #[test]
-fn switches_of_distributions() {
+fn a_switch_of_the_distribution_is_named_in_the_hint() {
     sandbox(|s| {
         for (name, off) in
             [("unprivileged_userns_clone", "0"), ("apparmor_restrict_unprivileged_userns", "1")]
@@ -232,7 +232,7 @@ fn switches_of_distributions() {
 }
 
 #[test]
-fn missing_capabilities() {
+fn a_missing_capability_is_named_in_the_hint() {
     sandbox(|s| {
         for option in ["-p", "-u", "-i", "-n", "-C", "-T", "-m"] {
             let ran = ann(s, &[TOOL, option, "true"]).run();
