@@ -16,11 +16,11 @@ pub trait Files {
 /// The IDs of the payload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
-    /// The user ID.
+    /// The user ID of the process.
     pub uid: u32,
     /// The primary group ID.
     pub gid: u32,
-    /// Supplementary group IDs.
+    /// The supplementary group IDs.
     pub groups: Vec<u32>,
 }
 

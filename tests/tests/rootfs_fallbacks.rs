@@ -108,9 +108,9 @@ fn no_root_is_made_without_the_calls_that_mount() {
                     .stdout("")
                     .stderr(&format!("jc-rootfs: {error}: {reason}\njc-rootfs: hint: {hint}\n"));
             };
-            let hint = "this needs Linux 5.15, and no seccomp filter against it";
+            let hint = "jc-rootfs needs Linux 5.15, and no seccomp filter that denies its calls";
             fails(ENOSYS, "Function not implemented", hint);
-            let hint = "a seccomp filter is active, as in containers, which may be why";
+            let hint = "a seccomp filter is active, as in a container, and may deny the call";
             fails(EPERM, "Operation not permitted", hint);
         }
     });

@@ -45,7 +45,7 @@ fn capabilities_are_the_same_in_all_sets() {
             (&["--cap-drop", "KILL,"], "--cap-drop"),
             (
                 &["--cap-drop", "ALL", "--cap-ambient", "KILL"],
-                "--cap-ambient KILL: is not to be had at all",
+                "--cap-ambient KILL: not in the bounding set of the payload",
             ),
         ] {
             in_layer(s, options, ":").run().code(125).fails_as("jc-rootfs", error);

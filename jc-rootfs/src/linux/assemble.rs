@@ -1,4 +1,4 @@
-//! The recipe on Linux: a mount namespace, the root with all that belongs in it, pivot, payload.
+//! The assembly of a root: a mount namespace, the root, its mounts, pivot_root(2), and the payload.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +27,7 @@ use super::payload::init::Init;
 use super::payload::{self, Host, Place};
 use super::root::{Root, make_read_only};
 
-/// Enters the root and starts the program there. Returns only an error.
+/// Assembles the root and executes the program. Returns only an error.
 pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
     let prepare = || {
         let mut host = Host::look(args)?;
@@ -40,9 +40,9 @@ pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
     }
 }
 
-/// Enters the root and starts the program there, in the PID namespace of a process. Gives nothing if this
-/// process is in that PID namespace.
-pub fn enter_beside(
+/// Assembles the root and starts the program in the PID namespace of a process. `None`: this process is in that
+/// PID namespace.
+pub fn enter_joined(
     args: &Args,
     root: &Root,
     pid: u32,
@@ -59,9 +59,9 @@ pub fn enter_beside(
 
 fn prepare(args: &Args, root: &Root, host: &mut Host, proc: Option<OwnedFd>) -> Result<Place> {
     unshare(clone::NEWNS)?;
-    // Sources are taken while "/" and its propagation are still the host's.
-    let mounts = detached(args)?;
-    // Nothing that is mounted from here on may appear on the host.
+    // The sources are paths of the host, and propagation to the host needs its peer groups.
+    let mounts = create_mounts(args)?;
+    // Later mounts must not propagate to the host.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).on("make private", "/")?;
     host.init = Init::new(args)?;
@@ -83,16 +83,16 @@ fn prepare(args: &Args, root: &Root, host: &mut Host, proc: Option<OwnedFd>) -> 
     Ok(place)
 }
 
-/// What `--bind`, `--device` and `--tmpfs` ask for, outer targets first, mounted nowhere yet.
-fn detached(args: &Args) -> Result<Vec<(&Mount, OwnedFd)>> {
+/// Creates detached mounts for `--bind`, `--device` and `--tmpfs`. An outer target comes before the targets below.
+fn create_mounts(args: &Args) -> Result<Vec<(&Mount, OwnedFd)>> {
     let mut mounts: Vec<&Mount> =
         args.binds.iter().chain(&args.devices).chain(&args.tmpfs).collect();
     mounts.sort_by_key(|mount| mount.target.components().count());
     mounts.into_iter().map(|mount| Ok((mount, bind::create(mount)?))).collect()
 }
 
-/// Makes `root` the root, and takes the host's away. Both arguments of pivot_root(2) may be ".": the
-/// old root then lies on top of the new one, so no directory for it is needed.
+/// Makes `root` the root and detaches the host's. If both arguments of pivot_root(2) are ".", the old root is
+/// mounted over the new one, and the new root needs no directory for the old one (pivot_root(2), NOTES).
 fn pivot(root: &OwnedFd) -> Result<()> {
     fchdir(root).op("fchdir")?;
     pivot_root(".", ".").map_err(|errno| {

@@ -1,4 +1,4 @@
-//! `--chroot`: chroot(2) and nothing else. No sandbox: a privileged payload can leave.
+//! `--chroot`: chroot(2) without other isolation. A payload with CAP_SYS_CHROOT can leave the root.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;

@@ -1,5 +1,5 @@
-//! Fuzz targets: the parsers of words and files that a caller may have from elsewhere. `fuzz/` has the
-//! binaries and the seeds; a test here runs the seeds and changes of one byte in each.
+//! Fuzz targets: the parsers of options and files from other sources than the caller. `fuzz/` has the binaries and
+//! the seeds. A unit test runs each seed with changes of one byte.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -13,15 +13,15 @@ use super::args::mounts::{self, Mount, Source};
 use super::seccomp;
 use crate::user::{self, Files};
 
-/// A seccomp profile is an error or becomes a filter.
+/// Parses a seccomp profile. The result is an error or a filter.
 pub fn profile(bytes: &[u8]) {
     for capabilities in [0, u64::MAX] {
-        // An error is right.
+        // Both results are correct.
         drop(seccomp::parse(bytes, capabilities, (6, 1)));
     }
 }
 
-/// A mount has a source, and a target below the root.
+/// Parses a mount, which has a source, and a target below the root.
 pub fn mount(bytes: &[u8]) {
     let Ok(word) = std::str::from_utf8(bytes) else { return };
     for parse in [mounts::bind, mounts::tmpfs, mounts::device] as [fn(&str) -> _; 3] {
@@ -39,7 +39,7 @@ pub fn mount(bytes: &[u8]) {
     }
 }
 
-/// A record is an error, or has a root of absolute paths and is the same when its own line is read.
+/// Parses a record, which has a root of absolute paths, and whose line gives the same record.
 pub fn record(bytes: &[u8]) {
     let Ok(record) = Record::parse(bytes) else { return };
     let paths = match record.root() {
@@ -54,7 +54,7 @@ pub fn record(bytes: &[u8]) {
     assert_eq!(Record::parse(line.as_bytes()).ok().as_ref(), Some(&record), "{line:?}");
 }
 
-/// Only the words `0` and `root` are root, whatever names the root's files give to that number.
+/// Finds a user. Only `0` and `root` have UID 0, whatever names the files of the root give to UID 0.
 pub fn user(bytes: &[u8]) {
     let Ok(word) = std::str::from_utf8(bytes) else { return };
     let Ok(found) = user::find(word, &Hostile) else { return };

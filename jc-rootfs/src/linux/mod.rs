@@ -1,4 +1,4 @@
-//! The tool on Linux: which form of it the command line asks for.
+//! jc-rootfs on Linux: the choice between its forms.
 
 pub mod args;
 mod assemble;
@@ -27,21 +27,23 @@ use args::Args;
 use args::values::Upper;
 use root::Root;
 
-/// Does what the command line says: this process becomes the payload, or where that is to lead a
-/// session and cannot, waits for a child that does.
+/// Replaces this process by the payload. With another PID namespace, or if this process leads a process group and
+/// so cannot lead a session (setsid(2)), the payload is a child, and the result is its exit code.
 pub fn run(args: Args) -> Result<ExitCode> {
     start(&args).map_err(|error| match error.errno() {
-        Some(libc::ENOSYS) => error.hint("this needs Linux 5.15, and no seccomp filter against it"),
+        Some(libc::ENOSYS) => {
+            error.hint("jc-rootfs needs Linux 5.15, and no seccomp filter that denies its calls")
+        }
         Some(libc::EPERM) if is_filtered() => {
-            error.hint("a seccomp filter is active, as in containers, which may be why")
+            error.hint("a seccomp filter is active, as in a container, and may deny the call")
         }
         _ => error,
     })
 }
 
 fn start(args: &Args) -> Result<ExitCode> {
-    // From the change of its capabilities to execve(2) this process has the payload's, the host's root at
-    // first, and the host's file as its program (CVE-2019-5736, CVE-2016-9962).
+    // Before execve(2) this process has the capabilities of the payload, but the host's file as its program, and
+    // for a while the host's root (CVE-2019-5736, CVE-2016-9962).
     deny_tracing()?;
     if let Some(pid) = args.join {
         jc_unshare::require_program(&args.operands)?;
@@ -50,7 +52,7 @@ fn start(args: &Args) -> Result<ExitCode> {
     if let Some(pid) = args.join_pid {
         let (root, program) = operands(args)?;
         jc_unshare::require_program(&program)?;
-        if let Some(code) = assemble::enter_beside(args, &root, pid, &program)? {
+        if let Some(code) = assemble::enter_joined(args, &root, pid, &program)? {
             return Ok(code);
         }
     }
@@ -71,7 +73,7 @@ fn become_payload(args: &Args) -> Result<Error> {
     })
 }
 
-/// Splits the operands into ROOT, where none of the options names one, and the program.
+/// Splits the operands into ROOT, unless an option gives the root, and the program.
 fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
     let (root, program) = match (&args.record, args.layers.is_empty()) {
         (Some(file), _) => (Record::read(file)?.root()?, args.operands.as_slice()),
@@ -93,7 +95,8 @@ fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
     Ok((root, program.to_vec()))
 }
 
-/// The program follows ROOT, with or without "--"; an option there would be taken for the program.
+/// The program behind ROOT and an optional "--". An option behind ROOT is a usage error, since it would be the name
+/// of the program.
 fn after_root(program: &[OsString]) -> Result<&[OsString]> {
     match program.split_first() {
         Some((dashes, program)) if dashes == "--" => Ok(program),

@@ -41,7 +41,7 @@ pub struct Bind {
     pub recursive: bool,
     /// Whether a missing directory is made on the host.
     pub create: bool,
-    /// One of [`propagation`].
+    /// The propagation type, a constant of [`propagation`].
     pub propagation: u64,
     /// Flags of [`attr`] that an option forbids, such as NODEV for `dev`.
     pub without: u64,
@@ -101,7 +101,7 @@ fn flag(option: &str) -> Option<(u64, bool)> {
     })
 }
 
-/// Parses `PATH[:DST]`.
+/// Parses `PATH[:DST]` with two absolute paths.
 pub fn device(word: &str) -> Result<Mount, String> {
     let (source, target) = word.split_once(':').unwrap_or((word, word));
     if !source.starts_with('/') {

@@ -62,9 +62,9 @@ const READ_ONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"
 /// The directories on which jc-rootfs has mounted a file system of the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct Mounted {
-    /// /proc
+    /// Whether /proc has a procfs.
     pub proc: bool,
-    /// /sys
+    /// Whether /sys has a sysfs.
     pub sys: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Capabilities (capabilities(7)): which ones the payload may have, in all five sets.
+//! The five capability sets of the payload (capabilities(7)).
 
 use std::str::FromStr;
 
@@ -12,16 +12,16 @@ use rustix::thread::{
     set_keep_capabilities,
 };
 
-/// What `--cap-add`, `--cap-drop` and `--cap-ambient` name.
+/// A value of `--cap-add`, `--cap-drop` or `--cap-ambient`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Word {
+enum Capability {
     /// `ALL`: every capability that this process has.
     All,
-    /// One, by its number.
-    One(u32),
+    /// The number of a single capability.
+    Number(u32),
 }
 
-impl FromStr for Word {
+impl FromStr for Capability {
     type Err = String;
 
     fn from_str(word: &str) -> std::result::Result<Self, String> {
@@ -29,83 +29,82 @@ impl FromStr for Word {
         if upper == "ALL" {
             return Ok(Self::All);
         }
-        number(&upper).map(Self::One).ok_or_else(|| "no such capability".to_owned())
+        number(&upper).map(Self::Number).ok_or_else(|| "no such capability".to_owned())
     }
 }
 
-/// What the command line asks for.
+/// The options of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct CapabilityArgs {
     /// Give PROG capabilities: names, or ALL for those of jc-rootfs (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
-    cap_add: Vec<Word>,
+    cap_add: Vec<Capability>,
     /// Take capabilities from PROG: names, or ALL (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
-    cap_drop: Vec<Word>,
+    cap_drop: Vec<Capability>,
     /// Pass capabilities to PROG even if it is not root (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
-    cap_ambient: Vec<Word>,
+    cap_ambient: Vec<Capability>,
 }
 
-/// The capabilities that the payload may have, a bit each.
+/// The sets of the payload, a bit for each capability.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Wanted {
-    /// The bounding set; also the permitted and effective one of root.
+pub struct PayloadSets {
+    /// The bounding set. For root, this is also the permitted and the effective set.
     pub bounding: u64,
-    /// The ambient set; also the inheritable, permitted and effective one of other users.
+    /// The ambient and the inheritable set. For other users, this is also the permitted and the effective set.
     ambient: u64,
 }
 
 impl CapabilityArgs {
-    /// What is to be, of what this process has; nothing if nothing is asked for.
-    pub fn wanted(&self) -> Result<Option<Wanted>> {
+    /// The sets for a payload of this process. `None`: the command line has none of the options. A capability that
+    /// this process does not have is an error.
+    pub fn sets(&self) -> Result<Option<PayloadSets>> {
         if self.cap_add.is_empty() && self.cap_drop.is_empty() && self.cap_ambient.is_empty() {
             return Ok(None);
         }
-        self.of(held()?.bits()).map(Some)
+        self.sets_of(permitted()?.bits()).map(Some)
     }
 
-    fn of(&self, held: u64) -> Result<Wanted> {
-        let named = |words: &[Word]| words.iter().fold(0, |set, word| set | word.bits());
-        let all = |words: &[Word]| words.contains(&Word::All);
-        let missing = |set: u64| match (0..u64::BITS).find(|n| set & !held & 1 << n != 0) {
-            Some(n) => {
-                Err(Error::new(format_args!("capability {}: not held by this process", name(n)))
-                    .hint("run as root, or drop the option"))
-            }
-            None => Ok(()),
-        };
-        missing(named(&self.cap_add))?;
-        let base = if all(&self.cap_drop) && !all(&self.cap_add) { 0 } else { held };
-        let bounding = (base | named(&self.cap_add)) & !named(&self.cap_drop);
-        let ambient = if all(&self.cap_ambient) { bounding } else { named(&self.cap_ambient) };
-        if let Some(n) = (0..u64::BITS).find(|n| ambient & !bounding & 1 << n != 0) {
-            let name = name(n);
-            return Err(Error::usage(format_args!(
-                "--cap-ambient {name}: is not to be had at all"
-            )));
+    fn sets_of(&self, permitted: u64) -> Result<PayloadSets> {
+        let set_of = |list: &[Capability]| list.iter().fold(0, |set, one| set | one.bits());
+        let has_all = |list: &[Capability]| list.contains(&Capability::All);
+        let lowest = |set: u64| (0..u64::BITS).find(|n| set & 1 << n != 0).map(name);
+        if let Some(name) = lowest(set_of(&self.cap_add) & !permitted) {
+            return Err(Error::new(format_args!("capability {name}: not held by this process"))
+                .hint("run as root, or drop the option"));
         }
-        Ok(Wanted { bounding, ambient })
+        let base = if has_all(&self.cap_drop) && !has_all(&self.cap_add) { 0 } else { permitted };
+        let bounding = (base | set_of(&self.cap_add)) & !set_of(&self.cap_drop);
+        let ambient = if has_all(&self.cap_ambient) { bounding } else { set_of(&self.cap_ambient) };
+        match lowest(ambient & !bounding) {
+            Some(name) => Err(Error::usage(format_args!(
+                "--cap-ambient {name}: not in the bounding set of the payload"
+            ))),
+            None => Ok(PayloadSets { bounding, ambient }),
+        }
     }
 }
 
-impl Word {
+impl Capability {
+    /// The bit of the capability in a set. `ALL` has no bit.
     fn bits(self) -> u64 {
         match self {
             Self::All => 0,
-            Self::One(number) => 1 << number,
+            Self::Number(number) => 1 << number,
         }
     }
 }
 
 /// The permitted set of this process.
-pub fn held() -> Result<CapabilitySet> {
+pub fn permitted() -> Result<CapabilitySet> {
     Ok(capabilities(None).op("capget")?.permitted)
 }
 
-impl Wanted {
-    /// Before the user changes: what no program shall get back, and what the change shall not take.
-    pub fn limit(&self) -> Result<()> {
+impl PayloadSets {
+    /// Drops capabilities from the bounding set, and keeps the permitted set through a change of the user
+    /// (PR_SET_KEEPCAPS). This step comes before the change. EPERM: this process has no CAP_SETPCAP.
+    pub fn drop_bounding(&self) -> Result<()> {
         for number in 0..u64::BITS {
             let one = CapabilitySet::from_bits_retain(1 << number);
             if self.bounding & one.bits() != 0 {
@@ -113,8 +112,7 @@ impl Wanted {
             }
             match remove_capability_from_bounding_set(one) {
                 Ok(()) => {}
-                // Past the last capability of this kernel: every supported kernel has all that
-                // NAMES lists.
+                // The number is past the last capability of this kernel, which has all of NAMES.
                 Err(Errno::INVAL) if number as usize >= NAMES.len() => break,
                 Err(_) if capability_is_in_bounding_set(one) == Ok(false) => {}
                 failed => failed
@@ -128,15 +126,16 @@ impl Wanted {
         Ok(())
     }
 
-    /// After the user has changed: the sets of the process. Root gets its own by executing a program,
-    /// as much as the bounding set lets it; others get the ambient ones.
-    pub fn assume(&self) -> Result<()> {
+    /// Sets the other sets of this process, after the change of the user. At execve(2) the kernel gives root all
+    /// capabilities of the bounding set, and other users those of the ambient set.
+    pub fn set_others(&self) -> Result<()> {
         let ambient = CapabilitySet::from_bits_retain(self.ambient);
-        let own = match geteuid().is_root() {
-            true => CapabilitySet::from_bits_retain(self.bounding),
-            false => ambient,
+        let permitted = if geteuid().is_root() {
+            CapabilitySet::from_bits_retain(self.bounding)
+        } else {
+            ambient
         };
-        let sets = CapabilitySets { effective: own, permitted: own, inheritable: ambient };
+        let sets = CapabilitySets { effective: permitted, permitted, inheritable: ambient };
         set_capabilities(None, sets).op("capset")?;
         for number in (0..u64::BITS).filter(|n| self.ambient & 1 << n != 0) {
             let one = CapabilitySet::from_bits_retain(1 << number);
@@ -152,14 +151,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn a_capability_has_a_name_in_either_case_with_or_without_a_prefix() {
         for (word, expected) in [
-            ("ALL", Ok(Word::All)),
-            ("all", Ok(Word::All)),
-            ("CHOWN", Ok(Word::One(0))),
-            ("CAP_CHOWN", Ok(Word::One(0))),
-            ("cap_sys_admin", Ok(Word::One(21))),
-            ("CHECKPOINT_RESTORE", Ok(Word::One(40))),
+            ("ALL", Ok(Capability::All)),
+            ("all", Ok(Capability::All)),
+            ("CHOWN", Ok(Capability::Number(0))),
+            ("CAP_CHOWN", Ok(Capability::Number(0))),
+            ("cap_sys_admin", Ok(Capability::Number(21))),
+            ("CHECKPOINT_RESTORE", Ok(Capability::Number(40))),
             ("CAP_ALL", Err("no such capability".to_owned())),
             ("", Err("no such capability".to_owned())),
         ] {
@@ -168,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_and_dropped() {
-        let held = 0b1111;
+    fn the_bounding_set_is_what_this_process_has_plus_added_minus_dropped_capabilities() {
+        let permitted = 0b1111;
         let words = |words: &str| {
             words.split(' ').filter(|w| !w.is_empty()).map(|w| w.parse().unwrap()).collect()
         };
@@ -190,15 +189,15 @@ mod tests {
                 cap_drop: words(drop),
                 cap_ambient: words(ambient),
             };
-            let expected = Wanted { bounding, ambient: ambient_set };
-            assert_eq!(options.of(held).unwrap(), expected, "+{add} -{drop} ^{ambient}");
+            let expected = PayloadSets { bounding, ambient: ambient_set };
+            assert_eq!(options.sets_of(permitted).unwrap(), expected, "+{add} -{drop} ^{ambient}");
         }
         let missing = CapabilityArgs { cap_add: words("SYS_ADMIN"), ..CapabilityArgs::default() };
-        let error = missing.of(held).unwrap_err().to_string();
+        let error = missing.sets_of(permitted).unwrap_err().to_string();
         assert_eq!(error, "capability SYS_ADMIN: not held by this process");
         let outside =
             CapabilityArgs { cap_drop: words("ALL"), cap_ambient: words("CHOWN"), cap_add: vec![] };
-        let error = outside.of(held).unwrap_err().to_string();
-        assert_eq!(error, "--cap-ambient CHOWN: is not to be had at all");
+        let error = outside.sets_of(permitted).unwrap_err().to_string();
+        assert_eq!(error, "--cap-ambient CHOWN: not in the bounding set of the payload");
     }
 }

@@ -1,5 +1,5 @@
-//! `--console-socket`: a pseudo-terminal of the container as its console, whose master goes to whoever
-//! asked for it (the OCI runtime's option; runc's docs/terminals.md).
+//! `--console-socket`: a pseudo-terminal of the container as the console of the payload. The caller receives the
+//! master side through a socket (runc's docs/terminals.md).
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -19,7 +19,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use crate::linux::mount::fscontext::{attach, clone_fd};
 use crate::linux::mount::resolve::{Missing, resolve};
 
-/// Connects to the socket, while its path is still that of the host.
+/// Connects to the socket of the caller, by its path on the host.
 pub fn connect_to(path: &Path) -> Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let socket = socket.op("socket")?;
@@ -28,12 +28,12 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The container's side of a pseudo-terminal.
+/// The slave side of a pseudo-terminal.
 pub struct Console(OwnedFd);
 
 impl Console {
-    /// Makes a pseudo-terminal in the devpts of this root, sends its master to the socket, and with
-    /// `bind` shows the other side as /dev/console.
+    /// Opens a pseudo-terminal in the devpts of a root, sends the master side to the socket, and if `bind` mounts
+    /// the slave side on /dev/console. A root without a devpts on /dev/pts is an error.
     pub fn open(root: BorrowedFd<'_>, socket: &OwnedFd, bind: bool) -> Result<Self> {
         const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
         let path = Path::new("/dev/pts");
@@ -55,8 +55,8 @@ impl Console {
         Ok(Self(terminal))
     }
 
-    /// Makes it the file of a user.
-    pub fn give_to(&self, owner: Option<u32>) -> Result<()> {
+    /// Changes the owner of the slave side to the user of the payload.
+    pub fn set_owner(&self, owner: Option<u32>) -> Result<()> {
         if let Some(uid) = owner
             && fstat(&self.0).op("stat console")?.st_uid != uid
         {
@@ -65,8 +65,9 @@ impl Console {
         Ok(())
     }
 
-    /// Makes it the controlling terminal of this session, and the standard input, output and error.
-    pub fn become_ours(&self) -> Result<()> {
+    /// Makes the slave side the controlling terminal of this session, and standard input, output and error. EPERM:
+    /// this process leads no session.
+    pub fn set_controlling(&self) -> Result<()> {
         ioctl_tiocsctty(&self.0).op("TIOCSCTTY")?;
         dup2_stdin(&self.0).op("dup2")?;
         dup2_stdout(&self.0).op("dup2")?;
@@ -74,7 +75,7 @@ impl Console {
     }
 }
 
-/// One message, with the descriptor and the name that it goes by.
+/// Sends one message with the descriptor and the name `/dev/ptmx`.
 fn send(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);

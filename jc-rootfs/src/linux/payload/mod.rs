@@ -32,10 +32,10 @@ use crate::linux::mount::resolve::{Missing, open_file, resolve};
 use crate::linux::seccomp::{Filter, Seccomp};
 use crate::linux::sys;
 use crate::user::{self, Identity};
-use caps::Wanted;
+use caps::PayloadSets;
 use console::Console;
 use init::Init;
-use program::Own;
+use program::SelfExe;
 use rlimit::Ulimit;
 use started::Started;
 
@@ -64,9 +64,9 @@ pub struct Host {
     parent: Parent,
     /// Those of `--env-file`.
     variables: Vec<Variable>,
-    wanted: Option<Wanted>,
+    sets: Option<PayloadSets>,
     filter: Option<Filter>,
-    own: Option<Own>,
+    exe: Option<SelfExe>,
     /// This user namespace lets nobody change the supplementary groups.
     groups_stay: bool,
     /// Where the console's master is to go.
@@ -87,21 +87,21 @@ impl Host {
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
         let variables = args.environment.read_files()?;
-        let wanted = args.caps.wanted()?;
-        let filter = match (&args.seccomp, wanted) {
+        let sets = args.caps.sets()?;
+        let filter = match (&args.seccomp, sets) {
             (Seccomp::Unconfined, _) => None,
-            (seccomp, Some(wanted)) => seccomp.filter(wanted.bounding)?,
-            (seccomp, None) => seccomp.filter(caps::held()?.bits())?,
+            (seccomp, Some(sets)) => seccomp.filter(sets.bounding)?,
+            (seccomp, None) => seccomp.filter(caps::permitted()?.bits())?,
         };
-        let own = Own::look()?;
+        let exe = SelfExe::find()?;
         let groups_stay = args.user.is_some() && denies_setgroups()?;
         let (console, init) = (None, None);
         Ok(Self {
             parent,
             variables,
-            wanted,
+            sets,
             filter,
-            own,
+            exe,
             groups_stay,
             socket,
             console,
@@ -215,7 +215,7 @@ impl Ready {
             if self.leads {
                 setsid().op("setsid")?;
             }
-            self.console.as_ref().map_or(Ok(()), Console::become_ours)?;
+            self.console.as_ref().map_or(Ok(()), Console::set_controlling)?;
             life.hold(SIGKILL)?;
             self.filter.iter().try_for_each(Filter::install)
         };
@@ -249,9 +249,9 @@ fn prepare(args: &Args, name: &OsStr, place: Place, mut host: Host, by: By) -> R
     }
     start_in(&place)?;
     if let Some(console) = &host.console {
-        console.give_to(identity.as_ref().map(|user| user.uid))?;
+        console.set_owner(identity.as_ref().map(|user| user.uid))?;
         if matches!(by, By::This(_)) {
-            console.become_ours()?;
+            console.set_controlling()?;
         }
     }
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
@@ -260,17 +260,17 @@ fn prepare(args: &Args, name: &OsStr, place: Place, mut host: Host, by: By) -> R
     if !args.no_new_privs {
         host.filter.take().iter().try_for_each(Filter::install)?;
     }
-    host.wanted.iter().try_for_each(Wanted::limit)?;
+    host.sets.iter().try_for_each(PayloadSets::drop_bounding)?;
     become_user(identity.as_ref(), groups.as_deref())?;
-    host.wanted.iter().try_for_each(Wanted::assume)?;
+    host.sets.iter().try_for_each(PayloadSets::set_others)?;
     match (identity, &by) {
         (None, _) | (_, By::Copy) => {}
         (Some(_), By::This(Some(life))) => life.hold(SIGKILL)?,
         (Some(_), By::This(None)) => host.parent.die_with()?,
     }
     let path = find(name, environment.path())?;
-    if let Some(own) = host.own {
-        own.refuse(&path)?;
+    if let Some(exe) = host.exe {
+        exe.refuse(&path)?;
     }
     sys::default_signals().op("rt_sigaction")?;
     if args.no_new_privs {

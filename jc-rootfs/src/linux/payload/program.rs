@@ -1,4 +1,4 @@
-//! The program that the payload begins as: where it is, and that it is not jc-rootfs.
+//! The file of jc-rootfs: the payload must not execute it, and a second execution uses a read-only mount.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
@@ -8,43 +8,43 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::is_same;
 use jc_unshare::{Absent, Context, Error, Kind, Result};
 use rustix::fs::{fstat, stat};
 
 use crate::linux::mount::fscontext::{clone_mount, restrict_tree};
 use crate::linux::sys::attr;
 
-/// The file that this process executes.
+/// The identity of the file that this process executes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Own {
+pub struct SelfExe {
     device: u64,
     inode: u64,
 }
 
-/// How deep scripts may interpret scripts (BINPRM recursion in Linux' exec.c).
-const DEPTH: u32 = 5;
+/// The most interpreters in a row (exec_binprm in Linux' fs/exec.c).
+const MAX_INTERPRETERS: u32 = 5;
 
-/// How much of a file the kernel looks at for an interpreter (BINPRM_BUF_SIZE).
+/// The bytes of a file in which the kernel looks for an interpreter (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
 
-impl Own {
-    /// Finds the file by the host's procfs; `None` on a host without one.
-    pub fn look() -> Result<Option<Self>> {
+impl SelfExe {
+    /// Finds the file by /proc/self/exe. `None`: no procfs is mounted at /proc.
+    pub fn find() -> Result<Option<Self>> {
         let path = "/proc/self/exe";
         let meta = fs::metadata(path).on("stat", path).absent()?;
         Ok(meta.map(|meta| Self { device: meta.dev(), inode: meta.ino() }))
     }
 
-    /// Refuses a program that leads to this one. An image could name /proc/self/exe, as its program
-    /// or the interpreter of it: jc-rootfs would then run once more, inside, where the payload could
-    /// open it and write to the host's file (CVE-2019-5736). Nobody else is in the root by now who
-    /// could change the file after this.
+    /// Refuses a program that is this file, or whose interpreter is. An image could name /proc/self/exe: the
+    /// payload could then open the running program and write to the host's file (CVE-2019-5736). No other process
+    /// is in the root yet, so the program stays the same until execve(2).
     pub fn refuse(&self, program: &Path) -> Result<()> {
         let mut path = program.to_owned();
-        for _ in 0..=DEPTH {
+        for _ in 0..=MAX_INTERPRETERS {
             let meta = match fs::metadata(&path) {
-                // execve(2) fails for the same reason, and reports it.
-                Err(error) if is_of_path(&error) => return Ok(()),
+                // execve(2) fails with the same errno.
+                Err(error) if is_path_error(&error) => return Ok(()),
                 found => found.on("stat", &path)?,
             };
             if (meta.dev(), meta.ino()) == (self.device, self.inode) {
@@ -63,22 +63,20 @@ impl Own {
     }
 }
 
-/// Whether the path itself is at fault: it does not exist, this user may not follow it, or it does not
-/// end.
-fn is_of_path(error: &io::Error) -> bool {
+/// Whether a path does not exist, is forbidden to this user, is too long, or has too many symbolic links.
+fn is_path_error(error: &io::Error) -> bool {
     use nix::libc::{EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR};
     matches!(error.raw_os_error(), Some(EACCES | ELOOP | ENAMETOOLONG | ENOENT | ENOTDIR) | None)
 }
 
-/// A mount of this program's file that is read-only and has no place in the mount namespace, which must be
-/// this process's own. A process that executes the file from there gives nobody a way to write to it:
-/// /proc/PID/exe leads to the read-only mount.
+/// Creates a detached read-only mount of this program's file. The mount namespace must be this process's own. The
+/// link /proc/PID/exe of a process that executes the file from this mount gives no write access to the file.
 pub fn read_only_self() -> Result<OwnedFd> {
     let exe = Path::new("/proc/self/exe");
     let path = fs::read_link(exe).on("readlink", exe)?;
     let mount = clone_mount(&path, false)?;
-    let (found, own) = (fstat(&mount).on("stat", &path)?, stat(exe).on("stat", exe)?);
-    if (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino) {
+    let (found, running) = (fstat(&mount).on("stat", &path)?, stat(exe).on("stat", exe)?);
+    if !is_same(&found, &running) {
         let path = path.display();
         return Err(Error::new(format_args!("{path}: is not the program that runs")));
     }
@@ -86,15 +84,15 @@ pub fn read_only_self() -> Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Words as execve(2) takes them. Usage error: a NUL byte.
+/// The arguments of execve(2). A NUL byte is a usage error.
 pub fn strings(words: impl IntoIterator<Item = OsString>) -> Result<Vec<CString>> {
     let strings = words.into_iter().map(|word| CString::new(word.into_vec()));
     let strings: std::result::Result<_, _> = strings.collect();
     strings.map_err(|_| Error::usage("a NUL byte in an argument"))
 }
 
-/// The interpreter of a script. `None` for a file that this user may not read: the file that it leads
-/// to stays out of the payload's reach as well.
+/// The interpreter of a script. `None`: the file is no script, or this user may not read it. The kernel denies a
+/// process that executes an unreadable file the access to /proc/PID/exe (would_dump in Linux' fs/exec.c).
 fn interpreter(path: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
     if meta.file_type().is_fifo() || !meta.is_file() {
         return Ok(None);
@@ -102,18 +100,18 @@ fn interpreter(path: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
     let mut options = File::options();
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
     let file = match options.read(true).custom_flags(flags).open(path) {
-        Err(error) if is_of_path(&error) => return Ok(None),
+        Err(error) if is_path_error(&error) => return Ok(None),
         opened => opened.on("open", path)?,
     };
     let mut head = Vec::with_capacity(HEAD);
     file.take(HEAD as u64).read_to_end(&mut head).on("read", path)?;
-    // glibc's execvp(3) has the shell run what the kernel does not know.
+    // execvp(3) of glibc lets the shell run a file of an unknown format.
     let by_shell = || (!head.starts_with(b"\x7fELF")).then(|| "/bin/sh".into());
-    Ok(named_in(&head).map(PathBuf::from).or_else(by_shell))
+    Ok(shebang(&head).map(PathBuf::from).or_else(by_shell))
 }
 
-/// The word after `#!`.
-fn named_in(head: &[u8]) -> Option<OsString> {
+/// The path after `#!` at the start of a file.
+fn shebang(head: &[u8]) -> Option<OsString> {
     let line = head.strip_prefix(b"#!")?.split(|b| matches!(b, b'\n' | 0)).next()?;
     let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
     words.next().map(|word| OsStr::from_bytes(word).to_owned())
@@ -125,7 +123,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn interpreters() {
+    fn an_interpreter_is_the_first_word_after_the_shebang() {
         for (head, expected) in [
             ("#!/bin/sh\n", Some("/bin/sh")),
             ("#! /bin/sh -e\n", Some("/bin/sh")),
@@ -134,7 +132,7 @@ mod tests {
             ("#!", None),
             ("\x7fELF", None),
         ] {
-            assert_eq!(named_in(head.as_bytes()), expected.map(OsString::from), "{head:?}");
+            assert_eq!(shebang(head.as_bytes()), expected.map(OsString::from), "{head:?}");
         }
     }
 
@@ -146,10 +144,10 @@ mod tests {
         fs::write(at("script"), format!("#!{}\n", at("link").display())).unwrap();
         fs::write(at("twice"), format!("#! {} x\n", at("script").display())).unwrap();
         fs::write(at("other"), "#!/bin/sh\n").unwrap();
-        let own = Own::look().unwrap().unwrap();
+        let exe = SelfExe::find().unwrap().unwrap();
         for (name, refused) in [("link", true), ("script", true), ("twice", true), ("other", false)]
         {
-            assert_eq!(own.refuse(&at(name)).is_err(), refused, "{name}");
+            assert_eq!(exe.refuse(&at(name)).is_err(), refused, "{name}");
         }
     }
 }

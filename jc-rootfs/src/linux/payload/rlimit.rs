@@ -5,17 +5,17 @@ use std::str::FromStr;
 use jc_unshare::{Context, Result};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// `NAME=SOFT[:HARD]`.
+/// A resource limit, `NAME=SOFT[:HARD]` on the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Ulimit {
     name: &'static str,
     resource: Resource,
-    /// In the resource's own unit; nothing is no limit.
+    /// The limits are in the unit of the resource. `None` is no limit (RLIM_INFINITY).
     soft: Option<u64>,
     hard: Option<u64>,
 }
 
-/// The names that the kernel has them under, without `RLIMIT_`.
+/// The names of getrlimit(2) in lower case, without `RLIMIT_`.
 const RESOURCES: [(&str, Resource); 16] = [
     ("as", Resource::As),
     ("core", Resource::Core),
@@ -55,7 +55,7 @@ fn value(word: &str) -> std::result::Result<Option<u64>, String> {
     match word {
         "unlimited" | "-1" => Ok(None),
         _ if word.starts_with('+') => Err(format!("not a number: {word:?}")),
-        // The largest number means no limit to the kernel: it is only to be had by name.
+        // The largest number is RLIM_INFINITY, which has a name.
         _ => match word.parse() {
             Ok(u64::MAX) | Err(_) => Err(format!("not a number: {word:?}")),
             Ok(number) => Ok(Some(number)),
@@ -64,7 +64,7 @@ fn value(word: &str) -> std::result::Result<Option<u64>, String> {
 }
 
 impl Ulimit {
-    /// Sets it for this process.
+    /// Sets the limit of this process. EPERM: the hard limit rises, and this process has no CAP_SYS_RESOURCE.
     pub fn apply(&self) -> Result<()> {
         let limit = Rlimit { current: self.soft, maximum: self.hard };
         setrlimit(self.resource, limit)
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ulimits() {
+    fn a_limit_has_a_resource_and_one_or_two_numbers() {
         for (word, resource, soft, hard) in [
             ("nofile=10:20", Resource::Nofile, Some(10), Some(20)),
             ("core=0", Resource::Core, Some(0), Some(0)),

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 /// A directory in the format of overlayfs, with a shared lock.
 pub struct Layer {
-    /// The directory.
+    /// The directory, opened for reading.
     pub fd: OwnedFd,
     path: PathBuf,
 }

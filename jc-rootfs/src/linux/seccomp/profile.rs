@@ -1,5 +1,5 @@
-//! Profiles in Docker's JSON: the format of the OCI (runtime-spec config-linux.md, "Seccomp") with rules
-//! that depend on capability, architecture and kernel.
+//! Profiles in Docker's JSON: the format of the OCI (runtime-spec config-linux.md, "Seccomp"), with rules that
+//! depend on capabilities, architecture and kernel.
 
 use jc_unshare::{Error, Result, capability};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use super::compiler::syscalls::find;
 struct File {
     default_action: String,
     default_errno_ret: Option<u16>,
-    /// The name of the number, which has no effect.
+    /// The name of `default_errno_ret`. The name has no effect.
     default_errno: Option<String>,
     #[serde(default)]
     architectures: Option<Vec<String>>,
@@ -70,11 +70,11 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
-/// The machine on which the rules of a profile apply or not.
+/// The properties of a machine on which rules depend.
 pub struct Machine {
     /// The capabilities of the payload, a bit each.
     pub capabilities: u64,
-    /// Version and patch level of the kernel.
+    /// The version and patch level of the kernel.
     pub kernel: (u32, u32),
 }
 
@@ -88,10 +88,7 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Reads a profile.
-    ///
-    /// # Errors
-    /// The text is no profile, or a part of the profile is not supported.
+    /// Parses a profile. Malformed text and features that this program lacks are errors.
     pub fn parse(text: &[u8], machine: &Machine) -> Result<Self> {
         let file: File = serde_json::from_slice(text).map_err(Error::new)?;
         require_number(file.default_errno.as_ref(), file.default_errno_ret)?;
@@ -175,8 +172,8 @@ impl Entry {
         for name in names {
             match find(&TABLE, name) {
                 Some(call) => calls.push(call),
-                // Another machine or a later kernel may have the call. A later kernel would allow the call
-                // by the default action.
+                // Another machine or a later kernel may have the call. If the default action allows calls, a
+                // later kernel would allow this one.
                 None if default.is_permissive() => {
                     return Err(Error::new(format_args!("unknown system call {name}")));
                 }
@@ -190,7 +187,7 @@ impl Entry {
             conditions.iter().filter(|other| other.argument == c.argument).count() > 1
         };
         if conditions.iter().any(twice) {
-            // As in runc and crun, one condition is enough if an argument occurs twice.
+            // If an argument occurs twice, one condition is enough, as in runc and crun.
             let each = |c: &Condition| Rule { calls: calls.clone(), action, conditions: vec![*c] };
             rules.extend(conditions.iter().map(each));
         } else {
@@ -220,7 +217,7 @@ impl Argument {
 }
 
 impl Filter {
-    /// Version and patch level.
+    /// The version and patch level of `minKernel`.
     fn kernel(&self) -> Result<Option<(u32, u32)>> {
         let Some(text) = &self.min_kernel else { return Ok(None) };
         let wrong = || Error::new(format_args!("minKernel {text:?}: not VERSION.PATCHLEVEL"));

@@ -1,16 +1,16 @@
 //! System call ABIs.
 
-/// How many ABIs there are.
+/// The number of ABIs.
 pub const ABIS: usize = 5;
 
-/// A system call ABI. Its number is a column of the table of system calls.
+/// A system call ABI. The discriminant is the column in the table of system calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Abi {
     /// 64-bit programs of x86_64.
     X86_64,
     /// 32-bit programs of x86.
     X86,
-    /// Programs of x86_64 with 32-bit pointers. Their numbers have [`X32_BIT`].
+    /// Programs of x86_64 with 32-bit pointers. The numbers of their calls have [`X32_BIT`].
     X32,
     /// 64-bit programs of ARM.
     Aarch64,

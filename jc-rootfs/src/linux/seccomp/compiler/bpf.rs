@@ -3,13 +3,13 @@
 /// An instruction (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Instruction {
-    /// The operation.
+    /// The operation, a sum of BPF_* constants.
     pub code: u16,
-    /// How many instructions to skip if the comparison holds.
+    /// The number of instructions to skip if the comparison holds.
     pub jump_true: u8,
-    /// How many instructions to skip if the comparison fails.
+    /// The number of instructions to skip if the comparison fails.
     pub jump_false: u8,
-    /// The operand.
+    /// The constant that the operation uses.
     pub operand: u32,
 }
 
@@ -30,9 +30,9 @@ pub enum Test {
     GreaterOrEqual = 0x35,
 }
 
-/// Offset of the number of the call in `struct seccomp_data`.
+/// The offset of the number of the call in `struct seccomp_data`.
 pub const NUMBER: u32 = 0;
-/// Offset of the architecture.
+/// The offset of the architecture in `struct seccomp_data`.
 pub const ARCH: u32 = 4;
 
 /// The offset of the lower half of an argument on little-endian machines, the only ones supported.
@@ -50,22 +50,22 @@ pub const fn load(offset: u32) -> Instruction {
     Instruction { code: LOAD, jump_true: 0, jump_false: 0, operand: offset }
 }
 
-/// Keeps the bits of the accumulator that are in the mask.
+/// Clears the bits of the accumulator that the mask lacks.
 pub const fn and(mask: u32) -> Instruction {
     Instruction { code: AND, jump_true: 0, jump_false: 0, operand: mask }
 }
 
-/// Skips instructions.
+/// Skips a number of instructions.
 const fn jump(over: usize) -> Instruction {
     Instruction { code: JUMP, jump_true: 0, jump_false: 0, operand: over as u32 }
 }
 
-/// Ends the program.
+/// Ends the program with a result.
 const fn ret(result: u32) -> Instruction {
     Instruction { code: RETURN, jump_true: 0, jump_false: 0, operand: result }
 }
 
-/// Where a program continues.
+/// The continuation of a program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Target {
     /// The end of the program, with this result.
@@ -84,7 +84,7 @@ pub struct Writer {
     returned: Vec<(u32, usize)>,
 }
 
-/// How many instructions a comparison can skip.
+/// The most instructions that a comparison can skip.
 const REACH: usize = u8::MAX as usize;
 
 impl Writer {
@@ -112,7 +112,7 @@ impl Writer {
         self.reversed
     }
 
-    /// The instruction that leads to `target` and is at most `reach` before the next one.
+    /// The position of an instruction that leads to `target`, at most `reach` instructions behind the next one.
     fn reachable(&mut self, reach: usize, target: Target) -> usize {
         let length = self.reversed.len();
         let is_near = |at: &usize| length - at <= reach;

@@ -1,5 +1,5 @@
-//! Compiles rules to a program: a binary search over ranges of numbers with the same outcome, of about seven
-//! comparisons. The kernel loads a shorter program sooner.
+//! Compiles rules to a program: a binary search over ranges of numbers with the same outcome. A search needs about
+//! seven comparisons. The kernel loads a shorter program sooner.
 
 use super::abi::{Abi, X32_BIT};
 use super::bpf::{ARCH, Instruction, NUMBER, Target, Test, Writer, and, high, load, low};

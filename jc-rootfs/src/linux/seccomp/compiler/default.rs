@@ -18,9 +18,8 @@ const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 /// Address families before this one are allowed.
 const FIRST_NEW_FAMILY: u64 = 12;
 
-/// Later address families that are allowed. AF_ALG and AF_VSOCK have been ways into the host, as Docker's
-/// profile says. The other families that the list lacks reach hardware of the host, or kernels have them no
-/// more or not yet.
+/// Later address families that are allowed. The list lacks AF_ALG and AF_VSOCK, which Docker's profile denies as
+/// ways into the host, families of the host's hardware, and families that kernels do not have.
 const NEW_FAMILIES: [u64; 25] = [
     13, 14, 15, 16, 17, 18, 21, 22, 24, 26, 27, 28, 29, 30, 31, 32, 33, 35, 36, 39, 41, 42, 43, 44,
     45,

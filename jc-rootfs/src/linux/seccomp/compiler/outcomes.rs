@@ -51,9 +51,9 @@ const DEFAULT: Index = 0;
 /// Numbers with the same outcome, up to the start of the next range.
 #[derive(Debug)]
 pub struct Range {
-    /// The first number.
+    /// The first number of the range.
     pub start: u32,
-    /// Their outcome.
+    /// The outcome of the numbers.
     pub outcome: Index,
     /// Single numbers inside the range with another outcome. The program compares with one after the other,
     /// so there are few.

@@ -8,23 +8,23 @@ use super::syscalls::Call;
 pub struct Action(pub u32);
 
 impl Action {
-    /// SECCOMP_RET_KILL_THREAD
+    /// SECCOMP_RET_KILL_THREAD: SIGSYS kills the thread.
     pub const KILL_THREAD: Self = Self(0);
-    /// SECCOMP_RET_KILL_PROCESS
+    /// SECCOMP_RET_KILL_PROCESS: SIGSYS kills the process.
     pub const KILL_PROCESS: Self = Self(0x8000_0000);
-    /// SECCOMP_RET_TRAP
+    /// SECCOMP_RET_TRAP: the thread gets SIGSYS.
     pub const TRAP: Self = Self(0x0003_0000);
-    /// SECCOMP_RET_LOG
+    /// SECCOMP_RET_LOG: the kernel logs and makes the call.
     pub const LOG: Self = Self(0x7FFC_0000);
-    /// SECCOMP_RET_ALLOW
+    /// SECCOMP_RET_ALLOW: the kernel makes the call.
     pub const ALLOW: Self = Self(0x7FFF_0000);
 
-    /// SECCOMP_RET_ERRNO
+    /// SECCOMP_RET_ERRNO: the call fails with this errno.
     pub const fn errno(errno: u16) -> Self {
         Self(0x0005_0000 | errno as u32)
     }
 
-    /// SECCOMP_RET_TRACE
+    /// SECCOMP_RET_TRACE: a tracer gets the message.
     pub const fn trace(message: u16) -> Self {
         Self(0x7FF0_0000 | message as u32)
     }
@@ -40,13 +40,13 @@ impl Action {
 pub struct Condition {
     /// The index of the argument, from 0 to 5.
     pub argument: u8,
-    /// The comparison.
+    /// The comparison of argument and value.
     pub operator: Operator,
     /// The value to compare with.
     pub value: u64,
 }
 
-/// SCMP_CMP of seccomp_rule_add(3).
+/// A comparison, one of SCMP_CMP of seccomp_rule_add(3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Operator {
     /// `!=`
@@ -68,7 +68,7 @@ pub enum Operator {
 /// The action for some calls.
 #[derive(Clone, Debug)]
 pub struct Rule<'a> {
-    /// The calls.
+    /// The calls of all ABIs.
     pub calls: Vec<&'a Call>,
     /// The action of the kernel.
     pub action: Action,

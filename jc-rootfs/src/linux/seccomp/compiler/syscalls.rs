@@ -2,7 +2,7 @@
 
 use super::abi::{ABIS, Abi};
 
-/// A system call.
+/// A system call with its numbers.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Call {
     /// The name, as in syscalls(2).
