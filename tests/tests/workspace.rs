@@ -124,6 +124,25 @@ fn files(dir: &Path) -> BTreeSet<PathBuf> {
     all
 }
 
+/// A page names a test as `file::test`.
+#[test]
+fn every_test_that_a_page_names_exists() {
+    for page in ["SECURITY.md", "RELIABILITY.md", "HACKING.md"] {
+        let text = fs::read_to_string(workspace_dir().join(page)).unwrap();
+        let names = text.split('`').filter_map(|word| word.split_once("::"));
+        for (file, test) in names {
+            let path = workspace_dir().join("tests/tests").join(format!("{file}.rs"));
+            let Ok(source) = fs::read_to_string(path) else { continue };
+            let exists = ["fn", "mod"].iter().any(|kind| {
+                [format!("{kind} {test}("), format!("{kind} {test} ")]
+                    .iter()
+                    .any(|d| source.contains(d))
+            });
+            assert!(exists, "{page} names {file}::{test}");
+        }
+    }
+}
+
 #[test]
 fn the_top_level_is_closed() {
     let tracked = Cmd::new("git").arg("-C").arg(workspace_dir()).args(["ls-files"]).run();
