@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test test-faults demo lint bench-pull bench-start clean
+.PHONY: all musl install uninstall deb dist test test-faults demo session lint bench-limits bench-pull bench-start clean
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
@@ -60,7 +60,7 @@ all: musl
 	sed -n 's/.*"kind":\["bin"\].*"name":"\([^"]*\)".*/\1/p' | while read -r name; do \
 		built='$(target)/$(chain)/release/'"$$name"; \
 		[ -e "$$built" ] || built='$(target)/$(triple)/release/'"$$name"; \
-		cp "$$built" '$(bin)/' || exit; \
+		install -m 755 "$$built" '$(bin)/' || exit; \
 	done
 
 musl:
@@ -117,6 +117,10 @@ dist: all deb
 	cp '$(target)'/jc_$(release)_*.deb '$(target)/dist/'
 	cd '$(target)/dist' && sha256sum -- * >SHA256SUMS
 
+# The terminal session of README.md, recorded anew. As root.
+session: all
+	tests/session.sh '$(bin)'
+
 test demo:
 	@tests/packages.sh $@
 	@$(MAKE) --no-print-directory all
@@ -130,6 +134,10 @@ test-faults: all
 		--test faults_peers -- --nocapture
 	JC_BIN_DIR='$(bin)' JC_TEST_VOLUME=40 $(cargo) test --locked -p jc-tests --test early_kills -- --nocapture
 
+# Limits of time and memory that the design promises. As root, on a machine with nothing else to do.
+bench-limits: all
+	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --features bench --test bench -- --nocapture --test-threads=1
+
 # How fast jc-pull is, against every peer that is installed. Takes minutes and some gigabytes.
 bench-pull: all
 	tests/bench-pull.sh '$(bin)'
@@ -140,12 +148,14 @@ bench-start: all
 	tests/bench-start.sh '$(bin)'
 	tests/bench-run.sh '$(bin)'
 
+# CI lints while it builds the tests.
+clippy = cargo clippy --locked --workspace --all-targets --features jc-tests/bench,jc-tests/peers -- -D warnings
 lint:
 	@tests/packages.sh lint
 	$(cargo) fmt --all --check
 	tests/lint-absence.sh
 	tests/lint-prose.sh
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(clippy)
 	tests/macos.sh
 ifneq (,$(pages))
 	mandoc -T lint -W warning $(pages)

@@ -3,6 +3,7 @@
 # of a real registry. Usage: tests/fixtures.sh DIR
 set -euo pipefail
 export LC_ALL=C
+umask 022
 self=$(realpath "$0")
 made_by=$(sha256sum <"$self")
 

@@ -1,17 +1,12 @@
 #!/bin/sh
-# Checks the types of what is to work on macOS, with Debian's compiler, which has the standard library
-# as source. Nothing is linked, so what packages bring in C need not be compiled.
+# Checks the types for macOS with rustup's standard library of that system. Nothing is linked, so C code of
+# dependencies is not compiled.
 set -eu
 cd "$(dirname "$0")/.."
+target=aarch64-apple-darwin
 
-rustc=/usr/bin/rustc
-cargo=/usr/share/cargo/bin/cargo
-needed=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
-version=$("$rustc" --version 2>/dev/null | cut -d' ' -f2) || version=
-library=$("$rustc" --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library
-if [ -z "$version" ] || [ ! -x "$cargo" ] || [ ! -d "$library" ] ||
-	! printf '%s\n' "$needed" "$version" | sort -C -V; then
-	echo "${0##*/}: needs Debian's rustc-web, cargo-web and rust-web-src, $needed or newer" >&2
+if ! rustup --quiet target add "$target"; then
+	echo "${0##*/}: rustup has no standard library for $target" >&2
 	[ "${JC_MUST_RUN-}" != 1 ]
 	exit
 fi
@@ -27,8 +22,10 @@ done
 END
 chmod +x "$dir/cc"
 
-RUSTC_BOOTSTRAP=1 RUSTC=$rustc RUSTFLAGS='-D warnings' \
-	CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/macos \
-	CC_aarch64_apple_darwin=$dir/cc AR_aarch64_apple_darwin=true \
-	"$cargo" check --quiet --locked --workspace \
-	-Zbuild-std=std,panic_abort --target aarch64-apple-darwin
+# Without RUSTFLAGS, so that programs of the build are shared with those of other checks.
+CC_aarch64_apple_darwin=$dir/cc AR_aarch64_apple_darwin=true \
+	cargo check --quiet --locked --workspace --target "$target" 2>"$dir/said" || { cat "$dir/said" >&2; exit 1; }
+if [ -s "$dir/said" ]; then
+	cat "$dir/said" >&2
+	exit 1
+fi

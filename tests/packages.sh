@@ -33,12 +33,6 @@ demo)
 	;;
 lint)
 	need mandoc mandoc
-	# rustup's programs, of the same names, come without the source of the standard library.
-	if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release 2>/dev/null; then
-		for package in rustc-web cargo-web rust-web-src; do
-			dpkg-query -W "$package" >/dev/null 2>&1 || missing="$missing $package"
-		done
-	fi
 	;;
 test)
 	need_busybox

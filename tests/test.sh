@@ -1,17 +1,24 @@
 #!/bin/bash
 # Runs every test of the workspace, the end-to-end ones against the programs in BIN_DIR, and counts.
-# Usage: tests/test.sh BIN_DIR
+# Usage: tests/test.sh BIN_DIR [FILE...], for the tests of these files only
+# JC_LINT=1 lints with clippy in the same build. JC_TEST_HOSTILE=1 starts the tests in hostile surroundings, and a
+# sample of them in plain ones, too.
 set -euo pipefail
-JC_BIN_DIR=$(realpath "$1")
 cd "$(dirname "$0")/.."
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/jc-test.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
+# A copy for every user: a test installs the programs anew, while other tests run.
+JC_BIN_DIR=$dir/bin
+mkdir -m 755 "$JC_BIN_DIR"
+install -m 755 "$1"/* "$JC_BIN_DIR"
 # libtest cannot count a test that could not run, so each leaves a line here.
 JC_SKIP_LOG=$dir/skipped
 : >"$JC_SKIP_LOG"
 JC_FIXTURES=${CARGO_TARGET_DIR:-$PWD/target}/fixtures
-export JC_BIN_DIR JC_SKIP_LOG JC_FIXTURES
+# Two tests of each file and more files than CPUs at a time, since many tests wait.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
+export JC_BIN_DIR JC_SKIP_LOG JC_FIXTURES RUST_TEST_THREADS dir
 
 if [ "$(id -u)" -eq 0 ] && ! tests/fixtures.sh "$JC_FIXTURES"; then
 	echo "${0##*/}: no Debian image could be made: what needs it will be skipped" >&2
@@ -21,17 +28,70 @@ if ! tests/kernel.sh "$JC_FIXTURES/kernel"; then
 	echo "${0##*/}: no kernel for a virtual machine: what needs it will be skipped" >&2
 fi
 
-status=0
-cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$dir/log" || status=$?
+# clippy-driver is a compiler that lints: a build of its own would take a minute.
+tests=(env)
+if [ "${JC_LINT-}" = 1 ]; then
+	tests+=(RUSTC_WORKSPACE_WRAPPER=clippy-driver
+		CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__)
+fi
+tests+=(cargo test --locked --workspace)
+"${tests[@]}" --no-run --message-format=json-render-diagnostics >"$dir/messages"
+jq -r 'select(.executable and .profile.test) | [.target.name, .manifest_path, .executable] | @tsv' \
+	"$dir/messages" >"$dir/all"
+if [ $# -gt 1 ]; then
+	only=${*:2}
+	grep -E "^(${only// /|})	" "$dir/all" >"$dir/programs"
+else
+	mv "$dir/all" "$dir/programs"
+fi
+
+# start HOW NAME MANIFEST PROGRAM: runs the tests of a file, and shows their output in one piece.
+start() (
+	out=$dir/out.$1.$2.${4##*-}
+	cd "${3%/*}"
+	run=()
+	if [ "$1" = hostile ]; then
+		umask 077
+		ulimit -Sn 1024
+		unset TERM LANG LC_ALL
+		trap '' INT QUIT HUP XFSZ USR1
+		run=(setsid --wait nice -n 5)
+		exec <&-
+	fi
+	"${run[@]}" "$4" >"$out" 2>&1 || echo "$2" >>"$dir/failed"
+	flock "$dir" printf '\n     Running %s\n%s\n' "$2" "$(<"$out")"
+)
+export -f start
+
+# Files that take long come first.
+long='cgroup_v2|net_vm|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
+# A group of one test looks to these like something left behind, so each of them runs alone.
+alone='cgroup|cgroup_hostile|cgroup_limits|cgroup_many'
+sample='harness|unshare|unshare_jobs|run_exec|run_terminal|pull|rootfs'
+hostile=plain
+[ "${JC_TEST_HOSTILE-}" != 1 ] || hostile=hostile
+
+# listed HOW PATTERN [grep's options]: lines for `start`.
+listed() {
+	grep -E "${@:3}" "^($2)	" "$dir/programs" | sed "s/^/$1	/" || true
+}
+{
+	listed "$hostile" "$long"
+	listed "$hostile" "$long|$alone" -v
+	[ "$hostile" = plain ] || listed plain "$sample"
+} | xargs -r -d '\n' -P "$(($(nproc) + 1))" -I{} bash -c 'IFS=$'"'\t'"'; start $1' _ {}
+listed "$hostile" "$alone" | xargs -r -d '\n' -I{} bash -c 'IFS=$'"'\t'"'; start $1' _ {}
+"${tests[@]}" --doc >"$dir/out.doc" 2>&1 || echo doc >>"$dir/failed"
+cat "$dir/out.doc"
 
 if [ -s "$JC_SKIP_LOG" ]; then
 	printf 'skipped:\n'
 	sort "$JC_SKIP_LOG" | sed 's/^/    /'
 fi
-awk -v skips="$(wc -l <"$JC_SKIP_LOG")" '
+cat "$dir"/out.* | awk -v skips="$(wc -l <"$JC_SKIP_LOG")" '
 	/^test result: / { passed += $4; failed += $6; ignored += $8 }
-	END {
-		printf "%d passed, %d failed, %d skipped\n", passed - skips, failed, ignored + skips
-		exit failed > 0
-	}' "$dir/log" || status=1
-exit "$status"
+	END { printf "%d passed, %d failed, %d skipped\n", passed - skips, failed, ignored + skips }'
+if [ -s "$dir/failed" ]; then
+	echo "failed: $(sort -u "$dir/failed" | tr '\n' ' ')" >&2
+	exit 1
+fi
