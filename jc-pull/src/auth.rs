@@ -1,79 +1,55 @@
-//! What a registry asks for before it answers: `WWW-Authenticate` (RFC 9110) and the token service
-//! of the distribution project's auth documents.
+//! Replies to the challenges of registries: `WWW-Authenticate` (RFC 9110), and the token service of the
+//! distribution project's auth documents.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http_auth::parser::ChallengeParser;
 use jc_unshare::Error;
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::cancel::Cancel;
 use crate::credentials::Login;
-use crate::http::{Fault, Request, Transport, failed, read_body, retry_after};
+use crate::http::{Fault, Request, Response, Transport, failed, read_body, retry_after};
 
-/// The most bytes that the answer of a token service may have.
+/// The most bytes in an answer of a token service.
 const MAX_TOKEN: usize = 1 << 20;
 
-/// A challenge: its scheme in lower case and its parameters.
+/// A challenge that this program can reply to.
 #[derive(Debug, Eq, PartialEq)]
-pub struct Challenge {
-    /// `bearer`, `basic`.
-    pub scheme: String,
-    parameters: Vec<(String, String)>,
+pub enum Challenge {
+    /// A token of a service, at the URL `realm`.
+    Bearer { realm: Option<String>, service: Option<String> },
+    /// User and password (RFC 7617).
+    Basic,
 }
 
 impl Challenge {
-    /// Reads a `WWW-Authenticate` value: one or several challenges.
-    pub fn parse(text: &str) -> Vec<Self> {
-        let mut challenges: Vec<Self> = Vec::new();
-        let mut rest = text.trim_start();
-        while !rest.is_empty() {
-            let end = rest.find([' ', ',', '=']).unwrap_or(rest.len());
-            let (word, after) = rest.split_at(end);
-            let after = after.trim_start_matches(' ');
-            if let Some(value) = after.strip_prefix('=') {
-                let (value, left) = read_value(value.trim_start_matches(' '));
-                if let Some(last) = challenges.last_mut() {
-                    last.parameters.push((word.to_ascii_lowercase(), value));
-                }
-                rest = left;
-            } else {
-                if !word.is_empty() {
-                    let scheme = word.to_ascii_lowercase();
-                    challenges.push(Self { scheme, parameters: Vec::new() });
-                }
-                rest = after;
+    /// Selects from the values of `WWW-Authenticate`: a token before a password, and a password only where
+    /// there is one. Of a value that breaks the grammar, the challenges before the fault count.
+    pub fn select<'a>(
+        values: impl IntoIterator<Item = &'a str>,
+        has_password: bool,
+    ) -> Option<Self> {
+        let mut is_basic = false;
+        for challenge in
+            values.into_iter().flat_map(|v| ChallengeParser::new(v).map_while(Result::ok))
+        {
+            if challenge.scheme.eq_ignore_ascii_case("bearer") {
+                let get = |name: &str| {
+                    let mut values = challenge.params.iter();
+                    let (_, value) = values.find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                    Some(value.to_unescaped())
+                };
+                return Some(Self::Bearer { realm: get("realm"), service: get("service") });
             }
-            rest = rest.trim_start_matches([' ', ',', '\t']);
+            is_basic |= challenge.scheme.eq_ignore_ascii_case("basic");
         }
-        challenges
-    }
-
-    /// The parameter of that name.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        (is_basic && has_password).then_some(Self::Basic)
     }
 }
 
-/// A token or a quoted string, and what follows it.
-fn read_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let (value, rest) = text.split_at(text.find([',', ' ']).unwrap_or(text.len()));
-        return (value.to_owned(), rest);
-    };
-    let mut value = String::new();
-    let mut chars = quoted.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return (value, quoted.get(at + 1..).unwrap_or_default()),
-            '\\' => value.extend(chars.next().map(|(_, c)| c)),
-            c => value.push(c),
-        }
-    }
-    (value, "")
-}
-
-/// The token service's answer; old services have only `token`, OAuth ones only `access_token`.
+/// The answer of a token service. Old services have only `token`, OAuth services only `access_token`.
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
@@ -85,80 +61,81 @@ pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// Where a token comes from, and what it is for.
+/// A question to a token service.
 pub struct TokenRequest<'a> {
-    /// The challenge that names the service.
-    pub challenge: &'a Challenge,
-    /// The access that is asked for; the scope of the challenge is not.
+    pub realm: Option<&'a str>,
+    pub service: Option<&'a str>,
+    /// The access to ask for. The scope in the challenge may be larger.
     pub scope: &'a str,
-    /// The login at the registry; without one the token is anonymous.
+    /// The login at the registry. A token without a login is anonymous.
     pub login: Option<&'a Login>,
     /// The request that the registry refused.
     pub refused: &'a Request<'a>,
 }
 
-/// Asks a token service for a token; the `Authorization` to send. A fault is transient where the
-/// service may answer the next time.
-pub fn bearer(
-    http: &Transport,
-    wanted: &TokenRequest<'_>,
-    cancel: &Cancel,
-) -> Result<String, Fault> {
-    let lasting = |text: String| Fault::lasting(Error::new(text));
-    let realm = wanted.challenge.get("realm");
-    let realm = realm
-        .ok_or_else(|| lasting("the registry's challenge names no token service".to_owned()))?;
-    let mut url = Url::parse(realm)
-        .map_err(|e| lasting(format!("the registry's token service {realm:?}: {e}")))?;
-    let mut query: Vec<(&str, &str)> = Vec::new();
-    query.extend(wanted.challenge.get("service").map(|service| ("service", service)));
-    query.push(("scope", wanted.scope));
-    let basic = match wanted.login {
-        Some(Login::Password { user, password }) => Some(basic(user, password)),
-        _ => None,
-    };
-    let Request { insecure, until, .. } = *wanted.refused;
-    let mut request = Request::get(url.clone(), "application/json", insecure, until);
-    request.named_by = Some(http.zone(&wanted.refused.url));
-    match wanted.login {
-        // OAuth 2 (RFC 6749, 6), as the distribution project's auth/oauth.md has it.
-        Some(Login::Identity(token)) => {
-            query.extend([
-                ("grant_type", "refresh_token"),
-                ("client_id", "jc-pull"),
-                ("refresh_token", token.as_str()),
-            ]);
-            request.method = Method::POST;
-            request.form = Some(form(&query));
+impl TokenRequest<'_> {
+    /// Asks for a token, and returns the `Authorization` with the token. A fault is transient if the
+    /// service may answer the next request.
+    pub fn send(&self, http: &Transport, cancel: &Cancel) -> Result<String, Fault> {
+        let lasting = |text: String| Fault::lasting(Error::new(text));
+        let no_realm = || lasting("the registry's challenge names no token service".to_owned());
+        let realm = self.realm.ok_or_else(no_realm)?;
+        let url = Url::parse(realm)
+            .map_err(|e| lasting(format!("the registry's token service {realm:?}: {e}")))?;
+        let basic = match self.login {
+            Some(Login::Password { user, password }) => Some(basic(user, password)),
+            _ => None,
+        };
+        let mut request = self.request(url.clone());
+        request.authorization = basic.as_deref();
+        request.named_by = Some(http.zone(&self.refused.url));
+        let mut response = http.send(&request)?;
+        if !response.status().is_success() {
+            return Err(self.refusal(&request, &response));
         }
-        _ => {
-            url.query_pairs_mut().extend_pairs(&query);
-            request.url = url.clone();
-            request.authorization = basic.as_deref();
+        let body = read_body(&mut response, MAX_TOKEN, request.until, cancel)?;
+        let bad = |why: &str| Fault::lasting(failed(&request.method, &url, why));
+        let token: Token = serde_json::from_slice(&body).map_err(|_| bad("not a token"))?;
+        match token.token.or(token.access_token).filter(|t| !t.is_empty()) {
+            Some(token) => Ok(format!("Bearer {token}")),
+            None => Err(bad("no token in the answer")),
         }
     }
-    let mut response = http.send(&request)?;
-    let (method, status) = (request.method, response.status());
-    if !status.is_success() {
-        let error = failed(&method, &url, status);
-        let error = match (status, wanted.login) {
+
+    /// The request without its `Authorization`.
+    fn request(&self, mut url: Url) -> Request<'static> {
+        let Request { insecure, until, .. } = *self.refused;
+        let mut query: Vec<(&str, &str)> = Vec::new();
+        query.extend(self.service.map(|service| ("service", service)));
+        query.push(("scope", self.scope));
+        let Some(Login::Identity(token)) = self.login else {
+            url.query_pairs_mut().extend_pairs(&query);
+            return Request::get(url, "application/json", insecure, until);
+        };
+        // OAuth 2 (RFC 6749, 6), as in the distribution project's auth/oauth.md.
+        query.extend([
+            ("grant_type", "refresh_token"),
+            ("client_id", "jc-pull"),
+            ("refresh_token", token.as_str()),
+        ]);
+        let request = Request::get(url, "application/json", insecure, until);
+        Request { method: Method::POST, form: Some(form(&query)), ..request }
+    }
+
+    fn refusal(&self, request: &Request<'_>, response: &Response) -> Fault {
+        let status = response.status();
+        let error = failed(&request.method, &request.url, status);
+        let error = match (status, self.login) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Some(_)) => {
                 error.hint("user and password, or token, are not accepted")
             }
             _ => error,
         };
-        return Err(Fault::refused(error, status, retry_after(&response)));
-    }
-    let body = read_body(&mut response, MAX_TOKEN, until, cancel)?;
-    let bad = |why: &str| Fault::lasting(failed(&method, &url, why));
-    let token: Token = serde_json::from_slice(&body).map_err(|_| bad("not a token"))?;
-    match token.token.or(token.access_token).filter(|t| !t.is_empty()) {
-        Some(token) => Ok(format!("Bearer {token}")),
-        None => Err(bad("no token in the answer")),
+        Fault::refused(error, status, retry_after(response))
     }
 }
 
-/// `application/x-www-form-urlencoded`, as a URL's query is.
+/// `application/x-www-form-urlencoded`, the encoding of a URL's query.
 fn form(pairs: &[(&str, &str)]) -> String {
     let Ok(mut url) = Url::parse("http://form/") else { return String::new() };
     url.query_pairs_mut().extend_pairs(pairs);
@@ -171,26 +148,27 @@ mod tests {
 
     #[test]
     fn challenges_are_read_as_registries_write_them() {
-        let bearer = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull,push""#;
-        let found = Challenge::parse(bearer);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].scheme, "bearer");
-        assert_eq!(found[0].get("realm"), Some("https://auth.docker.io/token"));
-        assert_eq!(found[0].get("scope"), Some("repository:library/alpine:pull,push"));
-        for (text, schemes) in [
-            (r#"Basic realm="x""#, vec!["basic"]),
-            (
-                r#"Negotiate, Basic realm="a, b", Bearer realm=c"#,
-                vec!["negotiate", "basic", "bearer"],
-            ),
-            ("", vec![]),
-            (r#"Bearer realm="unclosed"#, vec!["bearer"]),
-            ("= , =,", vec![]),
+        let bearer = |realm: &str, service: Option<&str>| Challenge::Bearer {
+            realm: Some(realm.to_owned()),
+            service: service.map(str::to_owned),
+        };
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/alpine:pull,push""#;
+        for (value, has_password, challenge) in [
+            (hub, false, Some(bearer("https://auth.docker.io/token", Some("registry.docker.io")))),
+            (r#"Basic realm="x""#, true, Some(Challenge::Basic)),
+            (r#"BASIC realm="x""#, true, Some(Challenge::Basic)),
+            (r#"Basic realm="x""#, false, None),
+            (r#"Negotiate, Basic realm="a, b", Bearer realm=c"#, true, Some(bearer("c", None))),
+            (r#"Bearer realm="a \"b\"""#, true, Some(bearer(r#"a "b""#, None))),
+            (r#"Basic realm="x", Bearer realm="unclosed"#, true, Some(Challenge::Basic)),
+            (r#"Bearer realm="unclosed"#, true, None),
+            ("= , =,", true, None),
+            ("", true, None),
         ] {
-            let found: Vec<String> = Challenge::parse(text).into_iter().map(|c| c.scheme).collect();
-            assert_eq!(found, schemes, "{text}");
+            assert_eq!(Challenge::select([value], has_password), challenge, "{value}");
         }
-        assert_eq!(Challenge::parse(r#"Basic realm="a \"b\"""#)[0].get("realm"), Some(r#"a "b""#));
+        let both = Challenge::select(["Negotiate", r#"Bearer realm="r""#], false);
+        assert_eq!(both, Some(bearer("r", None)));
     }
 
     #[test]

@@ -3,18 +3,18 @@
 
 mod body;
 mod fault;
+mod pool;
 mod retry;
 mod tls;
 mod zone;
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jc_unshare::{Error, Result};
-use reqwest::blocking::{Client, Response};
+use reqwest::blocking::Client;
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
@@ -24,7 +24,10 @@ use crate::name::is_loopback;
 
 pub use body::read_body;
 pub use fault::{Fault, failed, root_cause};
+pub use pool::Response;
+use pool::{Kind, Lease, Pool, Session};
 pub use retry::{Retry, retry_after};
+use rustls::ClientConfig;
 use tls::HostCerts;
 pub use zone::Zone;
 use zone::{Resolver, Withheld, Zones};
@@ -62,22 +65,8 @@ impl Options {
 /// Makes requests. Certificates are loaded with the first one that needs them.
 pub struct Transport {
     options: Options,
-    clients: Mutex<HashMap<Kind, (Client, Resolver)>>,
+    pool: Pool,
     zones: Arc<Zones>,
-}
-
-/// Requests of one kind share their connections.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Kind {
-    tls: bool,
-    /// Not through a proxy: a proxy's loopback is another machine's.
-    direct: bool,
-    /// Whether the other side has to prove who it is.
-    verified: bool,
-    /// A host that `certs.d` has something for.
-    host: Option<String>,
-    /// The addresses that the hosts may have.
-    limit: Option<Zone>,
 }
 
 /// What to ask for.
@@ -115,7 +104,7 @@ impl<'a> Request<'a> {
 impl Transport {
     /// No connection is made yet.
     pub fn new(options: Options) -> Self {
-        Self { options, clients: Mutex::default(), zones: Arc::default() }
+        Self { options, pool: Pool::default(), zones: Arc::default() }
     }
 
     /// How requests are made.
@@ -172,15 +161,18 @@ impl Transport {
             return Err(Fault::withheld(failed(method, &url, Withheld(zone))));
         }
         let headers = headers(request, authorization).map_err(Fault::lasting)?;
-        let client = self.client(&url, request.insecure, limit).map_err(Fault::lasting)?;
-        let mut builder = client.request(method.clone(), url.clone()).headers(headers);
+        let lease = self.lease(&url, request.insecure, limit).map_err(Fault::lasting)?;
+        let mut builder =
+            lease.session.client.request(method.clone(), url.clone()).headers(headers);
         if let Some(form) = &request.form {
             builder = builder.body(form.clone());
         }
-        builder.send().map_err(|e| Fault::of(method, &url, &e))
+        let answer = builder.send().map_err(|e| Fault::of(method, &url, &e))?;
+        Ok(Response::new(answer, lease))
     }
 
-    fn client(&self, url: &Url, insecure: bool, limit: Option<Zone>) -> Result<Client> {
+    /// A client for one request to `url`.
+    fn lease(&self, url: &Url, insecure: bool, limit: Option<Zone>) -> Result<Lease> {
         let direct = is_loopback(url.host_str().unwrap_or_default());
         let kind = match url.scheme() {
             "https" => {
@@ -197,23 +189,23 @@ impl Transport {
             }
             _ => return Err(failed(&Method::GET, url, "neither http nor https")),
         };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((client, resolver)) = clients.get(&kind) {
-            resolver.limit(url);
-            return Ok(client.clone());
-        }
-        let resolver = Resolver::new(limit, Arc::clone(&self.zones));
-        resolver.limit(url);
-        let client = self.build(&kind, resolver.clone())?;
-        clients.insert(kind, (client.clone(), resolver));
-        Ok(client)
+        let lease = self.pool.lease(
+            kind,
+            |kind| {
+                let host = kind.host.as_deref().map(HostCerts::find).transpose()?.flatten();
+                // reqwest wants a TLS configuration even where there will be no TLS.
+                let extra = if kind.tls { self.options.authorities.as_slice() } else { &[] };
+                tls::config(kind.tls, extra, host.as_ref(), kind.verified)
+            },
+            |kind, tls| self.connect(kind, tls),
+        )?;
+        lease.session.resolver.limit(url);
+        Ok(lease)
     }
 
-    fn build(&self, kind: &Kind, resolver: Resolver) -> Result<Client> {
-        let host = kind.host.as_deref().map(HostCerts::find).transpose()?.flatten();
-        // reqwest wants a TLS configuration even where there will be no TLS.
-        let extra = if kind.tls { self.options.authorities.as_slice() } else { &[] };
-        let tls = tls::config(kind.tls, extra, host.as_ref(), kind.verified)?;
+    /// A client that has no connection yet.
+    fn connect(&self, kind: &Kind, tls: ClientConfig) -> Result<Session> {
+        let resolver = Resolver::new(kind.limit, Arc::clone(&self.zones));
         // RFC 6761: localhost is this machine, whatever a name server says.
         let localhost: [SocketAddr; 2] =
             [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
@@ -221,14 +213,15 @@ impl Transport {
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("jc-pull/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .dns_resolver(Arc::new(resolver))
+            .dns_resolver(Arc::new(resolver.clone()))
             .resolve_to_addrs("localhost", &localhost)
             .connect_timeout(self.options.timeout)
             .timeout(self.options.timeout);
         if kind.direct {
             builder = builder.no_proxy();
         }
-        builder.build().map_err(|e| Error::new(format_args!("http client: {}", root_cause(&e))))
+        let failed = |e| Error::new(format_args!("http client: {}", root_cause(&e)));
+        Ok(Session { client: builder.build().map_err(failed)?, resolver })
     }
 }
 

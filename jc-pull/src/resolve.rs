@@ -9,7 +9,7 @@ use crate::cancel::Cancel;
 use crate::digest::{Digest, Verify};
 use crate::manifest::{Config, Descriptor, Document, MAX_DOCUMENT, Manifest};
 use crate::platform::Platform;
-use crate::source::{Raw, Source};
+use crate::source::{self, Source};
 use crate::store::Store;
 
 /// An index may hold indexes, so deep.
@@ -151,12 +151,16 @@ impl Resolver<'_> {
     }
 
     /// The document of that digest, and of the size and type that an index gives it.
-    fn manifest(&mut self, digest: &Digest, listed: Option<&Descriptor>) -> Result<Raw> {
+    fn manifest(
+        &mut self,
+        digest: &Digest,
+        listed: Option<&Descriptor>,
+    ) -> Result<source::Document> {
         let listed_type = listed.map(|d| d.media_type.clone()).filter(|t| !t.is_empty());
         let size = listed.map(|d| d.size);
         if let Some(bytes) = self.store.blob(digest) {
             check_size("manifest", digest, &bytes, size)?;
-            return Ok(Raw { bytes, media_type: listed_type });
+            return Ok(source::Document { bytes, media_type: listed_type });
         }
         if self.offline {
             return Err(not_here(&format!("manifest {digest}")));
@@ -165,7 +169,7 @@ impl Resolver<'_> {
         check_size("manifest", digest, &raw.bytes, size)?;
         digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
         self.keep(digest, &raw.bytes);
-        Ok(Raw { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
+        Ok(source::Document { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
     }
 
     fn config(&mut self, manifest: &Manifest) -> Result<(Config, Vec<u8>)> {

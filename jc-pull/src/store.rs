@@ -25,7 +25,6 @@ use crate::sys;
 
 pub use image::ImageEntry;
 pub use names::LayerNames;
-pub use remove::Removed;
 pub use usage::Usage;
 pub use work::{Publish, Work};
 

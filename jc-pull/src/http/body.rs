@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use jc_unshare::{Error, strerror};
 use reqwest::Method;
-use reqwest::blocking::Response;
 
-use super::{Fault, failed, root_cause};
+use super::fault::{Fault, failed, root_cause};
+use super::pool::Response;
 use crate::cancel::Cancel;
 
 /// Bytes that are read at once.

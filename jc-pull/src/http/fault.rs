@@ -8,7 +8,7 @@ use std::time::Duration;
 use jc_unshare::{Error, strerror};
 use reqwest::{Method, StatusCode, Url};
 
-use super::Withheld;
+use super::zone::Withheld;
 
 /// An attempt that failed.
 #[derive(Debug)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jc_unshare::{Error, strerror};
-use reqwest::blocking::Response;
 use reqwest::header::RETRY_AFTER;
 
-use super::Fault;
+use super::fault::Fault;
+use super::pool::Response;
 use crate::cancel::Cancel;
 use crate::sys;
 
@@ -30,11 +30,22 @@ impl Retry {
         Self { left: times, done: 0 }
     }
 
-    /// Waits until the next attempt. The fault comes back if it is lasting or no attempt is left.
-    pub fn wait(&mut self, fault: Fault, cancel: &Cancel) -> Result<(), Fault> {
-        let pause = if fault.transient { self.next(fault.retry_after) } else { None };
-        let Some(pause) = pause else { return Err(fault) };
-        cancel.sleep(pause).map_err(|e| Fault::lasting(Error::new(strerror(&e))))
+    /// Makes attempts with pauses between them, until one succeeds. The last fault comes back if the fault
+    /// is not transient, no attempt is left, or the image has failed.
+    pub fn run<T>(
+        &mut self,
+        cancel: &Cancel,
+        mut attempt: impl FnMut() -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        loop {
+            let fault = match attempt() {
+                Ok(value) => return Ok(value),
+                Err(fault) => fault,
+            };
+            let pause = if fault.transient { self.next(fault.retry_after) } else { None };
+            let Some(pause) = pause else { return Err(fault) };
+            cancel.sleep(pause).map_err(|e| Fault::lasting(Error::new(strerror(&e))))?;
+        }
     }
 
     /// The pause before the next attempt; none if there is no such attempt.

@@ -1,29 +1,30 @@
 //! The bytes of one blob, over as many connections as there may be attempts.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, strerror};
 use reqwest::StatusCode;
-use reqwest::blocking::Response;
 use reqwest::header::CONTENT_RANGE;
 
-use super::Registry;
 use crate::cancel::Cancel;
-use crate::http::{Fault, Retry, root_cause};
-use crate::manifest::Descriptor;
+use crate::http::{Fault, Options, Response, Retry, root_cause};
 
 /// The bytes that make up for a second of waiting.
 const SLOWEST: u64 = 16 << 10;
 
-/// Reads a blob from the first byte to the last, and goes on where a connection broke.
+/// Makes one attempt to get a blob from a byte on. The answer may begin at the first byte all the same.
+pub type Connect = Box<dyn Fn(u64) -> Result<Response, Fault> + Send>;
+
+/// Reads a blob from its first byte to its last, over as many connections as there are attempts.
 pub struct Blob {
-    registry: Arc<Registry>,
-    descriptor: Descriptor,
+    connect: Connect,
+    size: u64,
     cancel: Cancel,
+    /// None between attempts and after the end, so that the next request gets the connection.
     body: Option<Response>,
-    /// Bytes of the body that were read from an earlier one.
+    has_ended: bool,
+    /// Bytes that come again, since an earlier body had them.
     repeated: u64,
     seen: u64,
     retry: Retry,
@@ -52,22 +53,26 @@ impl Patience {
 }
 
 impl Blob {
-    /// Connects, so that errors of the first answer show here.
-    pub fn start(registry: Arc<Registry>, descriptor: Descriptor, cancel: Cancel) -> Result<Self> {
-        let options = registry.http().options();
-        let retry = Retry::new(options.retries);
-        let patience = Patience::new(options.patience());
-        let (body, repeated, seen) = (None, 0, 0);
-        let mut blob = Self { registry, descriptor, cancel, body, repeated, seen, retry, patience };
-        while let Err(fault) = blob.connect() {
-            blob.retry.wait(fault, &blob.cancel).map_err(|fault| fault.error)?;
-        }
-        Ok(blob)
+    /// Connects. Errors are those of the last attempt to get an answer.
+    pub fn start(connect: Connect, size: u64, options: &Options, cancel: Cancel) -> Result<Self> {
+        let mut retry = Retry::new(options.retries);
+        let body = retry.run(&cancel, || connect(0)).map_err(|fault| fault.error)?;
+        Ok(Self {
+            connect,
+            size,
+            cancel,
+            body: Some(body),
+            has_ended: false,
+            repeated: 0,
+            seen: 0,
+            retry,
+            patience: Patience::new(options.patience()),
+        })
     }
 
     /// Makes one attempt to get the bytes that are missing.
-    fn connect(&mut self) -> Result<(), Fault> {
-        let response = self.registry.blob_from(&self.descriptor, self.seen)?;
+    fn reconnect(&mut self) -> Result<(), Fault> {
+        let response = (self.connect)(self.seen)?;
         self.repeated = self.seen;
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
@@ -84,58 +89,69 @@ impl Blob {
         Ok(())
     }
 
-    /// Reads once. Bytes that were read before are dropped and count as none.
-    fn attempt(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
-        let Some(body) = self.body.as_mut() else { return self.connect().map(|()| None) };
-        let passing = |why: String| Fault::passing(Error::new(why));
+    /// Reads new bytes on one connection. Zero is the end of the blob.
+    fn attempt(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        loop {
+            self.cancel.check().map_err(|e| Fault::lasting(Error::new(strerror(&e))))?;
+            let n = self.read_body(buffer)?;
+            let repeated = self.repeated.min(n as u64) as usize;
+            self.repeated -= repeated as u64;
+            buffer.copy_within(repeated..n, 0);
+            let (seen, size) = (self.seen, self.size);
+            match n - repeated {
+                0 if n > 0 => {}
+                0 if seen < size => {
+                    let why = format_args!("ends after {seen} of {size} bytes");
+                    return Err(Fault::passing(Error::new(why)));
+                }
+                new => return Ok(new),
+            }
+        }
+    }
+
+    fn read_body(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
+        if self.body.is_none() {
+            self.reconnect()?;
+        }
+        let Some(body) = &mut self.body else { return Ok(0) };
         let start = Instant::now();
         let n = body.read(buffer).map_err(|e| {
             let timeout =
                 e.kind() == io::ErrorKind::TimedOut || root_cause(&e).contains("timed out");
             let why = if timeout { "no more bytes in time".to_owned() } else { root_cause(&e) };
-            passing(format!("after {} bytes: {why}", self.seen))
+            Fault::passing(Error::new(format_args!("after {} bytes: {why}", self.seen)))
         });
         let came = n.as_ref().map_or(0, |n| *n);
         if !self.patience.spend(start.elapsed(), came) {
             let why = format_args!("too slow: {} bytes in all that time", self.seen);
             return Err(Fault::lasting(Error::new(why)));
         }
-        let n = n?;
-        let repeated = self.repeated.min(n as u64) as usize;
-        self.repeated -= repeated as u64;
-        buffer.copy_within(repeated..n, 0);
-        let (seen, size) = (self.seen, self.descriptor.size);
-        match n - repeated {
-            0 if n > 0 => Ok(None),
-            0 if seen < size => Err(passing(format!("ends after {seen} of {size} bytes"))),
-            new => Ok(Some(new)),
-        }
+        n
     }
 }
 
 impl Read for Blob {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
+        if buffer.is_empty() || self.has_ended {
             return Ok(0);
         }
-        loop {
-            self.cancel.check()?;
-            let fault = match self.attempt(buffer) {
-                Ok(Some(n)) => {
-                    self.seen += n as u64;
-                    return Ok(n);
-                }
-                Ok(None) => continue,
-                Err(fault) => fault,
-            };
-            // All of it is here; the digest decides.
-            if self.seen == self.descriptor.size {
-                return Ok(0);
+        let (mut retry, cancel) = (self.retry, self.cancel.clone());
+        let outcome = retry.run(&cancel, || {
+            let outcome = self.attempt(buffer);
+            if !matches!(outcome, Ok(1..)) {
+                self.body = None;
             }
-            self.body = None;
-            let waited = self.retry.wait(fault, &self.cancel);
-            waited.map_err(|fault| io::Error::other(fault.error.to_string()))?;
-        }
+            match outcome {
+                // The digest decides about a blob with all bytes.
+                Err(_) if self.seen == self.size => Ok(0),
+                outcome => outcome,
+            }
+        });
+        self.retry = retry;
+        let n = outcome.map_err(|fault| io::Error::other(fault.error.to_string()))?;
+        self.seen += n as u64;
+        self.has_ended = n == 0;
+        Ok(n)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::archive::{Archive, Spool};
-use super::{Raw, Source};
+use super::{Document, Source};
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::{Config, Descriptor, MAX_DOCUMENT};
@@ -78,8 +78,8 @@ impl Source for DockerArchive {
         Ok(Some(Digest::of(&self.manifest)))
     }
 
-    fn document(&self, _: Option<&Digest>) -> Result<Raw> {
-        Ok(Raw { bytes: self.manifest.clone(), media_type: Some(MANIFEST.to_owned()) })
+    fn document(&self, _: Option<&Digest>) -> Result<Document> {
+        Ok(Document { bytes: self.manifest.clone(), media_type: Some(MANIFEST.to_owned()) })
     }
 
     fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {

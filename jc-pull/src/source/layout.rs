@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::archive::{Archive, Spool};
-use super::{Raw, Source};
+use super::{Document, Source};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
-use crate::manifest::{Descriptor, Document, Index, MAX_DOCUMENT};
+use crate::manifest::{self, Descriptor, Index, MAX_DOCUMENT};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -75,9 +75,9 @@ impl Layout {
             let path = path.display();
             return Err(Error::new(format_args!("{path}: unknown image layout {version:?}")));
         }
-        let index = match Document::parse(&read(&files, &path, "index.json")?, None) {
-            Ok(Document::Index(index)) => index,
-            Ok(Document::Manifest(_)) => {
+        let index = match manifest::Document::parse(&read(&files, &path, "index.json")?, None) {
+            Ok(manifest::Document::Index(index)) => index,
+            Ok(manifest::Document::Manifest(_)) => {
                 return Err(Error::new(format_args!("{}/index.json: no index", path.display())));
             }
             Err(e) => return Err(e.context(format_args!("{}/index.json", path.display()))),
@@ -107,12 +107,12 @@ impl Source for Layout {
         Ok(Some(self.chosen.digest.clone()))
     }
 
-    fn document(&self, digest: Option<&Digest>) -> Result<Raw> {
+    fn document(&self, digest: Option<&Digest>) -> Result<Document> {
         let digest = digest.unwrap_or(&self.chosen.digest);
         let bytes = read_capped(self.open_blob(digest)?, &self.path)?;
         let declared = Some(&self.chosen.media_type).filter(|t| !t.is_empty());
         let media_type = declared.filter(|_| *digest == self.chosen.digest).cloned();
-        Ok(Raw { bytes, media_type })
+        Ok(Document { bytes, media_type })
     }
 
     fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {
@@ -179,9 +179,9 @@ mod tests {
             })
             .collect();
         let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
-        match Document::parse(text.as_bytes(), None).unwrap() {
-            Document::Index(index) => index,
-            Document::Manifest(_) => panic!("{text}"),
+        match manifest::Document::parse(text.as_bytes(), None).unwrap() {
+            manifest::Document::Index(index) => index,
+            manifest::Document::Manifest(_) => panic!("{text}"),
         }
     }
 

@@ -2,12 +2,11 @@
 
 use std::time::Instant;
 
-use reqwest::blocking::Response;
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
 use crate::cancel::Cancel;
-use crate::http::{Fault, failed, read_body, retry_after};
+use crate::http::{Fault, Response, failed, read_body, retry_after};
 
 /// The most bytes of an explanation that are read.
 const MAX_EXPLANATION: usize = 64 << 10;
@@ -26,15 +25,19 @@ struct Entry {
     message: String,
 }
 
-/// The fault for a response that is no success. `known` says that a login was sent. The explanation
-/// in the body has to end at `until`.
-pub fn refusal(
-    method: &Method,
-    mut response: Response,
-    known: bool,
-    until: Instant,
-    cancel: &Cancel,
-) -> Fault {
+/// A request that was refused.
+pub struct Refused<'a> {
+    pub method: &'a Method,
+    /// Whether there is a login for the registry.
+    pub has_login: bool,
+    /// The end of the time for the explanation.
+    pub until: Instant,
+    pub cancel: &'a Cancel,
+}
+
+/// The fault for an answer that is no success.
+pub fn refusal(mut response: Response, refused: &Refused<'_>) -> Fault {
+    let Refused { method, has_login, until, cancel } = *refused;
     let (url, status) = (response.url().clone(), response.status());
     let pause = retry_after(&response);
     // The status alone is reported where the explanation does not come.
@@ -47,7 +50,7 @@ pub fn refusal(
     };
     let error = failed(method, &url, why);
     let error = match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if known => {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if has_login => {
             error.hint("the image does not exist, or this login has no access to it")
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

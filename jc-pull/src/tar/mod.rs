@@ -6,6 +6,7 @@
 
 pub mod acl;
 mod header;
+mod number;
 mod pax;
 mod reader;
 mod sparse;

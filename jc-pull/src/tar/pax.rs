@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::number::decimal;
 use super::sparse::{self, Piece};
 use super::{Time, acl};
 use crate::digest::invalid;
@@ -120,13 +121,6 @@ fn bytes(value: &[u8]) -> Option<Option<Vec<u8>>> {
 
 fn optional<T>(value: &[u8], read: fn(&[u8]) -> Option<T>) -> Option<Option<T>> {
     if value.is_empty() { Some(None) } else { read(value).map(Some) }
-}
-
-pub fn decimal(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are cut off.

@@ -3,7 +3,8 @@
 
 use std::io;
 
-use super::header::{BLOCK, number};
+use super::header::BLOCK;
+use super::number::{decimal, number};
 use crate::digest::invalid;
 
 /// As many pieces of data one file may have; each costs memory before the first is written.
@@ -48,7 +49,7 @@ pub fn push(pieces: &mut Vec<Piece>, piece: Piece) -> io::Result<()> {
 pub fn read_pairs(text: &[u8], separator: u8) -> Option<Vec<Piece>> {
     let numbers: Vec<u64> = text
         .split(|b| *b == separator)
-        .map(super::pax::decimal)
+        .map(decimal)
         .collect::<Option<_>>()
         .filter(|n: &Vec<u64>| n.len().is_multiple_of(2) && n.len() / 2 <= MAX_PIECES)?;
     let pair = |pair: &[u64]| match pair {
@@ -77,7 +78,7 @@ pub fn read_leading(
                 }
                 continue;
             }
-            let number = super::pax::decimal(&line).ok_or_else(malformed)?;
+            let number = decimal(&line).ok_or_else(malformed)?;
             line.clear();
             match (count, offset.take()) {
                 (None, _) => count = Some(number),

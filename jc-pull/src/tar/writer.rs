@@ -1,138 +1,121 @@
-//! Writing an archive, in the pax form: names, times, owners and attributes exactly.
+//! Archives in the pax form (POSIX.1-2001), with exact names, times, owners and attributes.
 
 use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
 
-use super::{Entry, Kind};
+use tar::{Builder, EntryType, Header};
 
-/// Writes entries one after the other.
-pub struct Writer<W> {
-    inner: W,
-}
+use super::{Entry, Kind, Time};
 
-/// What a ustar header's number field of twelve bytes can hold.
+/// Writes one entry after the other. An archive that is not finished has no end: the builder would write
+/// one when it is dropped, and a failed archive would look complete.
+pub struct Writer<W: Write>(ManuallyDrop<Builder<W>>);
+
+/// The largest number in a header field of twelve bytes, and in one of eight.
 const MAX_OCTAL: u64 = 0o77_777_777_777;
+const MAX_ID: u32 = 0o7_777_777;
+/// The longest name in a header, in bytes.
+const MAX_NAME: usize = 100;
 
 impl<W: Write> Writer<W> {
-    /// Nothing is written yet.
     pub fn new(inner: W) -> Self {
-        Self { inner }
+        Self(ManuallyDrop::new(Builder::new(inner)))
     }
 
-    /// Writes an entry; `content` must have as many bytes as it says.
+    /// Writes an entry with `entry.size` bytes of `content`. Content with fewer bytes is an error, and so
+    /// is an attribute whose name is not UTF-8, as pax keys are.
     pub fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
-        let link: &[u8] = match &entry.kind {
-            Kind::HardLink(target) | Kind::Symlink(target) => target,
-            _ => b"",
-        };
-        let mut records = Vec::new();
-        let mut record = |key: &[u8], value: &[u8]| records.extend(pax_record(key, value));
-        if entry.path.len() > 100 || !entry.path.is_ascii() {
-            record(b"path", &entry.path);
+        let records = records(entry)?;
+        let records = records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.0.append_pax_extensions(records)?;
+        let mut content = content.take(entry.size);
+        self.0.append(&header(entry)?, &mut content)?;
+        match content.limit() {
+            0 => Ok(()),
+            _ => Err(io::Error::other("the file has become shorter")),
         }
-        if link.len() > 100 || !link.is_ascii() {
-            record(b"linkpath", link);
-        }
-        for (key, id) in [(b"uid", entry.uid), (b"gid", entry.gid)] {
-            if id > 0o7_777_777 {
-                record(key, id.to_string().as_bytes());
-            }
-        }
-        if entry.size > MAX_OCTAL {
-            record(b"size", entry.size.to_string().as_bytes());
-        }
-        let mtime = entry.mtime;
-        let plain = u64::try_from(mtime.seconds).ok().filter(|s| *s <= MAX_OCTAL);
-        if mtime.nanoseconds != 0 || plain.is_none() {
-            record(b"mtime", decimal(mtime).as_bytes());
-        }
-        for (name, value) in &entry.xattrs {
-            record(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
-        }
-        if !records.is_empty() {
-            let size = records.len() as u64;
-            self.header(b'x', b"pax", b"", entry, size, 0)?;
-            self.content(&mut records.as_slice(), size)?;
-        }
-        let flag = match entry.kind {
-            Kind::File => b'0',
-            Kind::HardLink(_) => b'1',
-            Kind::Symlink(_) => b'2',
-            Kind::Char(..) => b'3',
-            Kind::Block(..) => b'4',
-            Kind::Directory => b'5',
-            Kind::Fifo => b'6',
-        };
-        self.header(flag, &entry.path, link, entry, entry.size, plain.unwrap_or_default())?;
-        self.content(content, entry.size)
     }
 
-    /// Ends the archive.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.inner.write_all(&[0; 1024])?;
-        self.inner.flush()
-    }
-
-    fn header(
-        &mut self,
-        flag: u8,
-        path: &[u8],
-        link: &[u8],
-        entry: &Entry,
-        size: u64,
-        mtime: u64,
-    ) -> io::Result<()> {
-        let mut block = [0_u8; 512];
-        let mut put = |at: usize, length: usize, bytes: &[u8]| {
-            let bytes = bytes.get(..length.min(bytes.len())).unwrap_or_default();
-            if let Some(field) = block.get_mut(at..at + bytes.len()) {
-                field.copy_from_slice(bytes);
-            }
-        };
-        let small = |id: u32| if id > 0o7_777_777 { 0 } else { id };
-        let (major, minor) = match entry.kind {
-            Kind::Char(major, minor) | Kind::Block(major, minor) => (major, minor),
-            _ => (0, 0),
-        };
-        put(0, 100, path);
-        put(100, 8, format!("{:07o}", entry.mode).as_bytes());
-        put(108, 8, format!("{:07o}", small(entry.uid)).as_bytes());
-        put(116, 8, format!("{:07o}", small(entry.gid)).as_bytes());
-        put(124, 12, format!("{:011o}", if size > MAX_OCTAL { 0 } else { size }).as_bytes());
-        put(136, 12, format!("{mtime:011o}").as_bytes());
-        put(148, 8, b"        ");
-        put(156, 1, &[flag]);
-        put(157, 100, link);
-        put(257, 8, b"ustar\x0000");
-        put(329, 8, format!("{major:07o}").as_bytes());
-        put(337, 8, format!("{minor:07o}").as_bytes());
-        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-        if let Some(field) = block.get_mut(148..156) {
-            field.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-        }
-        self.inner.write_all(&block)
-    }
-
-    fn content(&mut self, content: &mut dyn Read, size: u64) -> io::Result<()> {
-        if io::copy(&mut content.take(size), &mut self.inner)? != size {
-            return Err(io::Error::other("the file has become shorter"));
-        }
-        let padding = (512 - size % 512) % 512;
-        io::copy(&mut io::repeat(0).take(padding), &mut self.inner).map(drop)
+    /// Writes the end of the archive.
+    pub fn finish(self) -> io::Result<()> {
+        ManuallyDrop::into_inner(self.0).into_inner()?.flush()
     }
 }
 
-/// `LENGTH KEY=VALUE\n`, the length being that of all of it.
-fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while rest + length.to_string().len() > length {
-        length += 1;
+/// The values that a header cannot hold.
+fn records(entry: &Entry) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut records = Vec::new();
+    let mut add = |key: &str, value: &[u8]| records.push((key.to_owned(), value.to_vec()));
+    for (key, name) in [("path", entry.path.as_slice()), ("linkpath", link(entry))] {
+        if name.len() > MAX_NAME || !name.is_ascii() {
+            add(key, name);
+        }
     }
-    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
+    for (key, id) in [("uid", entry.uid), ("gid", entry.gid)] {
+        if id > MAX_ID {
+            add(key, id.to_string().as_bytes());
+        }
+    }
+    if entry.size > MAX_OCTAL {
+        add("size", entry.size.to_string().as_bytes());
+    }
+    if entry.mtime.nanoseconds != 0 || octal(entry.mtime).is_none() {
+        add("mtime", decimal(entry.mtime).as_bytes());
+    }
+    for (name, value) in &entry.xattrs {
+        let name =
+            std::str::from_utf8(name).map_err(|_| io::Error::other("an attribute's name"))?;
+        add(&format!("SCHILY.xattr.{name}"), value);
+    }
+    Ok(records)
 }
 
-/// Seconds with a fraction; before the epoch both count backwards.
-fn decimal(time: super::Time) -> String {
+#[allow(clippy::useless_conversion, reason = "the type of a mode differs between platforms")]
+fn header(entry: &Entry) -> io::Result<Header> {
+    let (kind, (major, minor)) = match entry.kind {
+        Kind::File => (EntryType::Regular, (0, 0)),
+        Kind::HardLink(_) => (EntryType::Link, (0, 0)),
+        Kind::Symlink(_) => (EntryType::Symlink, (0, 0)),
+        Kind::Char(major, minor) => (EntryType::Char, (major, minor)),
+        Kind::Block(major, minor) => (EntryType::Block, (major, minor)),
+        Kind::Directory => (EntryType::Directory, (0, 0)),
+        Kind::Fifo => (EntryType::Fifo, (0, 0)),
+    };
+    let mut header = Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(entry.mode.into());
+    header.set_uid(entry.uid.into());
+    header.set_gid(entry.gid.into());
+    header.set_size(entry.size);
+    header.set_mtime(octal(entry.mtime).unwrap_or_default());
+    header.set_device_major(major)?;
+    header.set_device_minor(minor)?;
+    if let Some(ustar) = header.as_ustar_mut() {
+        // A longer name is in a record. `Header::set_path` would refuse names such as `./`.
+        for (field, name) in
+            [(&mut ustar.name, entry.path.as_slice()), (&mut ustar.linkname, link(entry))]
+        {
+            field.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
+        }
+    }
+    header.set_cksum();
+    Ok(header)
+}
+
+fn link(entry: &Entry) -> &[u8] {
+    match &entry.kind {
+        Kind::HardLink(target) | Kind::Symlink(target) => target,
+        _ => b"",
+    }
+}
+
+/// The seconds, if a header can hold them.
+fn octal(time: Time) -> Option<u64> {
+    u64::try_from(time.seconds).ok().filter(|seconds| *seconds <= MAX_OCTAL)
+}
+
+/// Seconds with a fraction. Before the epoch, both count backwards.
+fn decimal(time: Time) -> String {
     match (time.seconds, time.nanoseconds) {
         (seconds @ ..0, 1..) => {
             let (seconds, rest) = (-(seconds + 1), 1_000_000_000 - time.nanoseconds);

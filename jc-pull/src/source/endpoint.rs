@@ -1,0 +1,210 @@
+//! One registry or mirror: its scheme, its logins, and one attempt to get an answer of it.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use jc_unshare::{Error, Result};
+use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::{Method, StatusCode, Url};
+
+use super::refusal::{Refused, refusal};
+use crate::auth::{self, Challenge, TokenRequest};
+use crate::cancel::Cancel;
+use crate::credentials::{Credentials, Login};
+use crate::http::{Fault, Request, Response, Transport};
+use crate::name::is_loopback;
+use crate::registries::Location;
+
+/// The means of all requests for one image.
+#[derive(Clone)]
+pub struct Context {
+    pub http: Arc<Transport>,
+    pub credentials: Arc<Credentials>,
+    pub cancel: Cancel,
+}
+
+/// A request of the distribution-spec.
+#[derive(Clone, Copy)]
+pub struct ApiRequest<'a> {
+    pub method: &'a Method,
+    /// `manifests` or `blobs`.
+    pub kind: &'a str,
+    /// A tag or a digest.
+    pub target: &'a str,
+    pub accept: &'a str,
+    /// The first byte to send.
+    pub skip: u64,
+}
+
+/// A success, whose body is not read yet.
+pub struct Answer {
+    pub response: Response,
+    /// The end of the time for a document.
+    pub until: Instant,
+}
+
+/// A registry or mirror, with its scheme and its `Authorization` once they are known.
+pub struct Endpoint {
+    location: Location,
+    base: OnceLock<Url>,
+    authorization: Mutex<Option<String>>,
+}
+
+impl Endpoint {
+    pub fn new(location: Location) -> Self {
+        Self { location, base: OnceLock::new(), authorization: Mutex::default() }
+    }
+
+    /// The URL of the server, once it has answered.
+    pub fn base(&self) -> Option<&Url> {
+        self.base.get()
+    }
+
+    /// Whether plain http and unknown certificates are allowed.
+    pub const fn is_insecure(&self) -> bool {
+        self.location.insecure
+    }
+
+    /// Makes one attempt. An answer that is no success is a fault.
+    pub fn attempt(&self, context: &Context, request: ApiRequest<'_>) -> Result<Answer, Fault> {
+        let until = context.http.options().deadline();
+        let attempt = Attempt { endpoint: self, context, request, until };
+        let response = match self.base.get() {
+            Some(base) => attempt.send(base)?,
+            None => {
+                let (base, response) = attempt.probe()?;
+                self.base.get_or_init(|| base);
+                response
+            }
+        };
+        if response.status().is_success() {
+            return Ok(Answer { response, until });
+        }
+        let has_login = self.login(context).map_err(Fault::lasting)?.is_some();
+        Err(attempt.refusal(response, has_login))
+    }
+
+    fn login(&self, context: &Context) -> Result<Option<Login>> {
+        let Location { authority, repository, mirror, .. } = &self.location;
+        context.credentials.find(authority, repository, !mirror)
+    }
+
+    /// `host[:port]` of the API, which for Docker Hub is not the name in references.
+    fn authority(&self) -> &str {
+        match self.location.authority.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            other => other,
+        }
+    }
+
+    /// The schemes to try. Plain http without an option is for loopback addresses only.
+    fn schemes(&self) -> &'static [&'static str] {
+        match (self.location.scheme, is_loopback(self.authority()), self.location.insecure) {
+            (Some("http"), ..) => &["http"],
+            (Some(_), ..) => &["https"],
+            (None, true, _) => &["http", "https"],
+            (None, false, true) => &["https", "http"],
+            (None, false, false) => &["https"],
+        }
+    }
+}
+
+/// One attempt at one endpoint.
+struct Attempt<'a> {
+    endpoint: &'a Endpoint,
+    context: &'a Context,
+    request: ApiRequest<'a>,
+    /// No redirect is followed later, and no explanation is read.
+    until: Instant,
+}
+
+impl Attempt<'_> {
+    /// Tries one scheme after the other, to learn which one the server speaks.
+    fn probe(&self) -> Result<(Url, Response), Fault> {
+        let authority = self.endpoint.authority();
+        let mut reported: Option<Fault> = None;
+        for scheme in self.endpoint.schemes() {
+            let base = Url::parse(&format!("{scheme}://{authority}/")).map_err(|e| {
+                Fault::lasting(Error::new(format_args!("registry {authority}: {e}")))
+            })?;
+            let fault = match self.send(&base) {
+                // A TLS server answers plain http so.
+                Ok(response) if *scheme == "http" && response.status() == 400 => {
+                    self.refusal(response, false)
+                }
+                Ok(response) => return Ok((base, response)),
+                // The server speaks http, and the answer is final.
+                Err(fault) if *scheme == "http" && !fault.transient => return Err(fault),
+                Err(fault) => fault,
+            };
+            // The second of two faults counts if the server may speak TLS.
+            let lasting = !fault.transient && fault.speaks_tls != Some(false);
+            if reported.is_none() || lasting {
+                reported = Some(fault);
+            }
+        }
+        let no_scheme = || Fault::lasting(Error::new(format_args!("registry {authority}")));
+        Err(reported.unwrap_or_else(no_scheme))
+    }
+
+    /// Sends the request, and replies to a challenge.
+    fn send(&self, base: &Url) -> Result<Response, Fault> {
+        let (location, http) = (&self.endpoint.location, &self.context.http);
+        let ApiRequest { method, kind, target, accept, skip } = self.request;
+        let path = format!("v2/{}/{kind}/{target}", location.repository);
+        let url = base
+            .join(&path)
+            .map_err(|e| Fault::lasting(Error::new(format_args!("{base}{path}: {e}"))))?;
+        let known = self.endpoint.authorization.lock();
+        let known = known.unwrap_or_else(PoisonError::into_inner).clone();
+        let mut request = Request {
+            method: method.clone(),
+            authorization: known.as_deref(),
+            skip,
+            ..Request::get(url, accept, location.insecure, self.until)
+        };
+        let response = http.send(&request)?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let login = self.endpoint.login(self.context).map_err(Fault::lasting)?;
+        let values = response.headers().get_all(WWW_AUTHENTICATE);
+        let values = values.iter().filter_map(|value| value.to_str().ok());
+        let has_password = matches!(login, Some(Login::Password { .. }));
+        let Some(challenge) = Challenge::select(values, has_password) else { return Ok(response) };
+        // The next request gets the connection of this answer.
+        drop(response);
+        let fresh = self.authorize(&request, &challenge, login.as_ref())?;
+        request.authorization = Some(&fresh);
+        let response = http.send(&request)?;
+        let authorization = self.endpoint.authorization.lock();
+        *authorization.unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        Ok(response)
+    }
+
+    /// The `Authorization` that answers a challenge.
+    fn authorize(
+        &self,
+        refused: &Request<'_>,
+        challenge: &Challenge,
+        login: Option<&Login>,
+    ) -> Result<String, Fault> {
+        match (challenge, login) {
+            (Challenge::Basic, Some(Login::Password { user, password })) => {
+                Ok(auth::basic(user, password))
+            }
+            (Challenge::Basic, _) => Err(Fault::lasting(Error::new("no password"))),
+            (Challenge::Bearer { realm, service }, _) => {
+                let scope = format!("repository:{}:pull", self.endpoint.location.repository);
+                let (realm, service) = (realm.as_deref(), service.as_deref());
+                let request = TokenRequest { realm, service, scope: &scope, login, refused };
+                request.send(&self.context.http, &self.context.cancel)
+            }
+        }
+    }
+
+    fn refusal(&self, response: Response, has_login: bool) -> Fault {
+        let (method, until, cancel) = (self.request.method, self.until, &self.context.cancel);
+        refusal(response, &Refused { method, has_login, until, cancel })
+    }
+}

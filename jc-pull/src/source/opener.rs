@@ -1,0 +1,53 @@
+//! From a name to its source.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jc_unshare::Result;
+
+use super::Source;
+use super::archive::Spool;
+use super::docker_archive::DockerArchive;
+use super::endpoint::Context;
+use super::layout::Layout;
+use super::registry::Registry;
+use crate::cancel::Cancel;
+use crate::credentials::Credentials;
+use crate::http::Transport;
+use crate::limits::Allowance;
+use crate::name::Name;
+use crate::registries::Registries;
+
+/// Opens sources.
+pub struct Opener {
+    pub http: Arc<Transport>,
+    pub credentials: Arc<Credentials>,
+    pub registries: Registries,
+    /// Whether plain http and unknown certificates are allowed for every registry.
+    pub insecure: bool,
+    /// The limit for the copy of an archive.
+    pub allowance: Allowance,
+}
+
+impl Opener {
+    /// Opens the source of a name. Copies of archives are files in `scratch`. Errors are those of files and
+    /// archives, and of a registry that the configuration blocks.
+    pub fn open(&self, name: &Name, scratch: &Path, cancel: &Cancel) -> Result<Arc<dyn Source>> {
+        let spool = Spool { directory: scratch, allowance: self.allowance };
+        Ok(match name {
+            Name::Registry(reference) => {
+                let locations = self.registries.locate(reference, self.insecure)?;
+                let (http, credentials) = (Arc::clone(&self.http), Arc::clone(&self.credentials));
+                let context = Context { http, credentials, cancel: cancel.clone() };
+                Arc::new(Registry::new(reference.clone(), context, locations))
+            }
+            Name::OciDir { directory, tag } => Arc::new(Layout::open(directory, tag.as_deref())?),
+            Name::OciArchive { file, tag } => {
+                Arc::new(Layout::open_archive(file, tag.as_deref(), spool)?)
+            }
+            Name::DockerArchive { file, tag } => {
+                Arc::new(DockerArchive::open(file, tag.as_deref(), spool)?)
+            }
+        })
+    }
+}
