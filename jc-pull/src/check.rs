@@ -7,10 +7,10 @@ use std::os::fd::OwnedFd;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, Stat};
 
-use crate::merge::{Other, Visitor, walk};
 use crate::store::{ImageEntry, Store};
 use crate::sums::{Known, Record};
 use crate::sys;
+use crate::walk::{NonDirectory, Visitor, walk};
 
 /// Reads all that the images have; the first thing that is not as it was is an error.
 pub fn check(store: &Store, images: &[ImageEntry]) -> Result<()> {
@@ -61,8 +61,8 @@ impl Visitor for Record {
         Ok(())
     }
 
-    fn other(&mut self, entry: &Other<'_>) -> Result<()> {
-        let Other { path, parent, name, stat, .. } = entry;
+    fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()> {
+        let NonDirectory { path, parent, name, stat, .. } = entry;
         if sys::file_type(stat) != FileType::RegularFile {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Visitor for Record {
             None => Err(fault(path, "is not of the layer")),
             Some(None) => Ok(()),
             Some(Some(known)) => check_file(parent, name, stat, &known)
-                .on("read", String::from_utf8_lossy(path).as_ref())?
+                .on("read", sys::as_path(path))?
                 .map_or(Ok(()), |why| Err(fault(path, why))),
         }
     }

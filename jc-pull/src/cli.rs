@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use jc_unshare::record::Record;
-use jc_unshare::{Context, Error, Result, Tool, print};
+use jc_unshare::{Context, Error, Result, Tool, print, size};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::beside::Beside;
+use crate::atomic::AtomicPath;
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::flatten::flatten;
 use crate::http::{self, Transport};
-use crate::limits::{self, Allowance};
+use crate::limits::{Allowance, DEFAULT_SIZE};
 use crate::name::Name;
 use crate::pack::pack;
 use crate::parallel::parallel;
@@ -26,9 +26,9 @@ use crate::platform::Platform;
 use crate::progress::{Progress, Style};
 use crate::pull::{self, Image, pull};
 use crate::registries::Registries;
-use crate::resolve::{Policy, Resolved, resolve};
+use crate::resolve::{Policy, Request, resolve};
 use crate::rootless;
-use crate::source::{Opener, Source};
+use crate::source::Opener;
 use crate::store::Store;
 
 /// The tool that pulls images.
@@ -59,8 +59,8 @@ pub struct PullArgs {
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
     jobs: usize,
     /// Limit the unpacked size of a layer, in bytes; K, M, G, T are powers of 1024
-    #[arg(long, value_name = "SIZE", default_value = limits::DEFAULT_SIZE)]
-    max_size: String,
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_SIZE, value_parser = size::parse)]
+    max_size: u64,
     /// Ask at URL first for images of the registry HOST
     #[arg(long, value_name = "HOST=URL")]
     mirror: Vec<String>,
@@ -75,10 +75,10 @@ pub struct PullArgs {
     platform: Option<String>,
     /// Ask the registry always, only for images missing in the store, or never
     #[arg(long, value_name = "WHEN", default_value = "always")]
-    policy: When,
+    policy: Policy,
     /// Print this of each image
     #[arg(long, value_name = "WHAT", default_value = "record")]
-    print: What,
+    print: PrintFormat,
     /// Show progress in this style
     #[arg(long, value_name = "STYLE", default_value = "auto")]
     progress: Style,
@@ -109,14 +109,7 @@ pub struct PullArgs {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum When {
-    Always,
-    Missing,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum What {
+enum PrintFormat {
     /// The record that jc-run reads
     Record,
     /// The manifest's digest
@@ -129,24 +122,52 @@ enum What {
     Rootfs,
 }
 
+impl PrintFormat {
+    /// Whether no layer is fetched.
+    const fn is_document(self) -> bool {
+        matches!(self, Self::Manifest | Self::Config)
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "not a positive number".to_owned())
 }
 
-/// Up to a day.
 fn seconds(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().filter(|n| (1..=86_400).contains(n));
     seconds.ok_or_else(|| "not from 1 to 86400 seconds".to_owned())
 }
 
-/// Pulls the images and prints something of each, in the order given.
+/// Pulls the images, and prints a record or a document of each, in their order on the command line.
 pub fn run(args: PullArgs) -> Result<ExitCode> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
-    let allowance = Allowance::new(limits::parse_size(&args.max_size)?);
+    let (registries, names) = names(&args)?;
+    if !args.print.is_document() {
+        rootless::enter(args.ignore_chown, args.store.as_deref())?;
+    }
+    let opener = opener(&args, registries)?;
+    let store = Store::open_for(TOOL, args.store.as_deref())?;
+    // The image decides about the modes of its files.
+    rustix::process::umask(Mode::empty());
+    let request = Request { store: &store, policy: args.policy, platform: platform.as_ref() };
+    let (images, known) = resolve_all(&opener, &names, &request, args.jobs);
+    if known.is_err() && (args.to.is_some() || args.tar.is_some()) {
+        return known.map(|()| ExitCode::SUCCESS);
+    }
+    let outcome = match args.print {
+        PrintFormat::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
+        PrintFormat::Config => images.iter().try_for_each(|i| print(&i.resolved.config_bytes)),
+        _ => pull_all(&args, &store, &images, known.is_ok()),
+    };
+    outcome.and(known).map(|()| ExitCode::SUCCESS)
+}
+
+/// The configuration of registries, and the names with its aliases expanded.
+fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
     let mut registries = Registries::default();
     args.mirror.iter().try_for_each(|mirror| registries.add_mirror(mirror))?;
-    let parsed = args.images.iter().map(|image| Name::parse(image));
-    parsed.collect::<Result<Vec<_>>>()?;
+    // A name that is wrong is a usage error, whatever the configuration has.
+    args.images.iter().try_for_each(|image| Name::parse(image).map(drop))?;
     registries.load()?;
     let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
     let names: Vec<Name> = expanded.collect::<Result<_>>()?;
@@ -157,53 +178,31 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     if readers + usize::from(args.password_stdin) > 1 {
         return Err(Error::usage("only one of the images and the password can be read from stdin"));
     }
-    if !matches!(args.print, What::Manifest | What::Config) {
-        rootless::enter(args.ignore_chown, args.store.as_deref())?;
-    }
-    let opener = opener(&args, registries, allowance)?;
-    let store = Store::open_for(TOOL, args.store.as_deref())?;
-    let style = if args.quiet { Style::None } else { args.progress };
-    let policy = match args.policy {
-        When::Always => Policy::Always,
-        When::Missing => Policy::Missing,
-        When::Never => Policy::Never,
-    };
-    let progress = Progress::new(style);
-    // The modes of what is unpacked are the image's business.
-    rustix::process::umask(rustix::fs::Mode::empty());
-    let (images, known) =
-        resolve_all(&opener, &names, &store, policy, platform.as_ref(), args.jobs);
-    if known.is_err() && (args.to.is_some() || args.tar.is_some()) {
-        return known.map(|()| ExitCode::SUCCESS);
-    }
-    let outcome = match args.print {
-        What::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
-        What::Config => images.iter().try_for_each(|i| print(&i.resolved.config_bytes)),
-        _ => {
-            let options = pull::Options {
-                jobs: args.jobs,
-                allowance,
-                policy,
-                no_sync: args.no_sync,
-                ignore_chown: args.ignore_chown,
-            };
-            let (records, outcome) = pull(&store, &images, options, &progress);
-            progress.finish(
-                images.iter().map(|i| i.resolved.manifest.layers.len()).sum(),
-                outcome.is_ok() && known.is_ok(),
-            );
-            for record in records {
-                if let Some(record) = write(&args, record)? {
-                    print(text(args.print, &record)?)?;
-                }
-            }
-            outcome
-        }
-    };
-    outcome.and(known).map(|()| ExitCode::SUCCESS)
+    Ok((registries, names))
 }
 
-fn opener(args: &PullArgs, registries: Registries, allowance: Allowance) -> Result<Opener> {
+/// Pulls images whose documents are known, and prints their records.
+fn pull_all(args: &PullArgs, store: &Store, images: &[Image], all_known: bool) -> Result<()> {
+    let progress = Progress::new(if args.quiet { Style::None } else { args.progress });
+    let options = pull::Options {
+        jobs: args.jobs,
+        allowance: Allowance::new(args.max_size),
+        policy: args.policy,
+        no_sync: args.no_sync,
+        ignore_chown: args.ignore_chown,
+    };
+    let (records, outcome) = pull(store, images, options, &progress);
+    let layers = images.iter().map(|i| i.resolved.manifest.layers.len()).sum();
+    progress.finish(layers, outcome.is_ok() && all_known);
+    for record in records {
+        if let Some(record) = write(args, record)? {
+            print(text(args.print, &record)?)?;
+        }
+    }
+    outcome
+}
+
+fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
     let given = args.username.clone().map(login).transpose()?;
     let credentials = Credentials::load(args.authfile.as_deref(), given)?;
     let http = Transport::new(http::Options {
@@ -216,7 +215,7 @@ fn opener(args: &PullArgs, registries: Registries, allowance: Allowance) -> Resu
         credentials: Arc::new(credentials),
         registries,
         insecure: args.insecure,
-        allowance,
+        allowance: Allowance::new(args.max_size),
     })
 }
 
@@ -231,28 +230,27 @@ fn login(user: String) -> Result<Login> {
     Ok(Login::Password { user, password })
 }
 
-/// Finds out what the names stand for, several at once: those up to the first that fails, and why.
+/// Resolves names, several at a time. Returns the images in front of the first name that fails, and the
+/// error of that name.
 fn resolve_all(
     opener: &Opener,
     names: &[Name],
-    store: &Store,
-    policy: Policy,
-    platform: Option<&Platform>,
-    at_once: usize,
+    request: &Request<'_>,
+    at_a_time: usize,
 ) -> (Vec<Image>, Result<()>) {
     let all = Cancel::default();
     let found: Mutex<Vec<Option<Result<Image>>>> = Mutex::new(names.iter().map(|_| None).collect());
-    parallel(at_once, names.iter().enumerate().collect(), |(number, name)| {
+    parallel(at_a_time, names.iter().enumerate().collect(), |(number, name)| {
         let cancel = all.for_image(number);
-        let one = || -> Result<Image> {
-            let source: Arc<dyn Source> = opener.open(name, &store.scratch(), &cancel)?;
-            let resolved: Resolved = resolve(&source, store, policy, platform, &cancel)?;
+        let resolve_one = || -> Result<Image> {
+            let source = opener.open(name, &request.store.scratch(), &cancel)?;
+            let resolved = resolve(&source, request, &cancel)?;
             Ok(Image { source, resolved, cancel: cancel.clone() })
         };
         if cancel.is_given_up() {
             return;
         }
-        let outcome = one().inspect_err(|_| cancel.give_up());
+        let outcome = resolve_one().inspect_err(|_| cancel.give_up());
         if let Some(slot) = found.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
             *slot = Some(outcome);
         }
@@ -304,22 +302,22 @@ fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
     }
     // What a link leads to is what is meant.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let beside = Beside::file(path)?;
-    let file = File::from(beside.fd.try_clone().op("dup")?);
+    let output = AtomicPath::file(path)?;
+    let file = File::from(output.fd.try_clone().op("dup")?);
     pack_to(&file)?;
     if !no_sync {
         file.sync_all().on("sync", path)?;
     }
-    beside.finish()
+    output.publish()
 }
 
-fn text(what: What, record: &Record) -> Result<String> {
-    Ok(match what {
-        What::Digest => format!("{}\n", record.digest.as_deref().unwrap_or_default()),
-        What::Rootfs => {
+fn text(format: PrintFormat, record: &Record) -> Result<String> {
+    Ok(match format {
+        PrintFormat::Digest => format!("{}\n", record.digest.as_deref().unwrap_or_default()),
+        PrintFormat::Rootfs => {
             let directories = record.layers.iter().flatten().chain(&record.rootfs);
             directories.map(|directory| format!("{}\n", directory.display())).collect()
         }
-        What::Record | What::Manifest | What::Config => record.to_line()?,
+        _ => record.to_line()?,
     })
 }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jc_unshare::{Error, Result, strerror};
 use serde::Deserialize;
 
-use crate::files;
+use crate::config_files;
 
 /// What proves who one is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -66,7 +66,7 @@ impl Credentials {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let mut found = Vec::new();
         if let Some(path) = authfile.map(Path::to_owned).or_else(|| set("REGISTRY_AUTH_FILE")) {
-            found.push(AuthFile::parse(&files::read_named(&path)?, path)?);
+            found.push(AuthFile::parse(&config_files::read_named(&path)?, path)?);
             return Ok(Self { given, files: found });
         }
         let own = set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json"));
@@ -75,7 +75,7 @@ impl Credentials {
         let docker = set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")));
         let docker = docker.map(|d| d.join("config.json"));
         for path in [own, config, docker].into_iter().flatten() {
-            if let Some(text) = files::read_found(&path)? {
+            if let Some(text) = config_files::read_found(&path)? {
                 found.push(AuthFile::parse(&text, path)?);
             }
         }

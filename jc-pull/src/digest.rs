@@ -171,7 +171,7 @@ fn to_hex(bytes: &[u8]) -> String {
 pub struct Verify<R> {
     inner: R,
     hasher: Option<Hasher>,
-    want: Digest,
+    expected: Digest,
     size: Option<u64>,
     seen: u64,
     what: &'static str,
@@ -179,14 +179,14 @@ pub struct Verify<R> {
 
 impl<R: Read> Verify<R> {
     /// `size` in bytes, where it is known beforehand.
-    pub fn new(inner: R, want: Digest, size: Option<u64>) -> Self {
-        let hasher = Some(Hasher::new(want.algorithm()));
-        Self { inner, hasher, want, size, seen: 0, what: "the content" }
+    pub fn new(inner: R, expected: Digest, size: Option<u64>) -> Self {
+        let hasher = Some(Hasher::new(expected.algorithm()));
+        Self { inner, hasher, expected, size, seen: 0, what: "the content" }
     }
 
     /// What errors call the bytes.
     #[must_use]
-    pub fn called(self, what: &'static str) -> Self {
+    pub fn named(self, what: &'static str) -> Self {
         Self { what, ..self }
     }
 
@@ -195,8 +195,8 @@ impl<R: Read> Verify<R> {
             return Err(invalid(format!("ends after {} of {size} bytes", self.seen)));
         }
         match self.hasher.take().map(Hasher::finish) {
-            Some(found) if found != self.want => {
-                Err(invalid(format!("{} has digest {found}, not {}", self.what, self.want)))
+            Some(found) if found != self.expected => {
+                Err(invalid(format!("{} has digest {found}, not {}", self.what, self.expected)))
             }
             _ => Ok(()),
         }

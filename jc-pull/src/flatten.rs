@@ -3,71 +3,66 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result, strerror};
+use jc_unshare::{Context, Result};
 use rustix::fs::{AtFlags, Mode, Stat};
 
-use crate::beneath::{copy_metadata, copy_up};
-use crate::beside::Beside;
-use crate::merge::{Other, Visitor, walk};
+use crate::atomic::AtomicPath;
+use crate::copy::{copy_metadata, copy_up};
+use crate::dir_stack::DirStack;
 use crate::sys;
-use crate::way::Way;
+use crate::walk::{NonDirectory, Visitor, walk};
 
 /// Writes the layers, the uppermost first, to `to`, which must not be there yet or be empty. It
 /// appears complete, by rename.
 pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
-    let beside = Beside::directory(to)?;
-    let root = beside.fd.try_clone().op("dup")?;
-    walk(layers, &mut Writer { way: None, root })?;
+    let output = AtomicPath::directory(to)?;
+    let root = output.fd.try_clone().op("dup")?;
+    walk(layers, &mut Writer { stack: None, root })?;
     if !no_sync {
-        sys::sync(&beside.fd).on("sync", to)?;
+        sys::sync(&output.fd).on("sync", to)?;
     }
-    beside.finish()
+    output.publish()
 }
 
 /// Writes what it is shown.
 struct Writer {
     /// The directory that is being written; none before the root.
-    way: Option<Way>,
+    stack: Option<DirStack>,
     root: OwnedFd,
-}
-
-fn fault(operation: &str, path: &[u8], e: &std::io::Error) -> Error {
-    let path = String::from_utf8_lossy(path);
-    Error::new(format_args!("{operation} {path}: {}", strerror(e)))
 }
 
 impl Visitor for Writer {
     fn directory(&mut self, path: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
-        let enter = |way: &mut Way| {
+        let enter = |stack: &mut DirStack| {
             let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-            rustix::fs::mkdirat(way.fd(), name, Mode::RWXU)?;
-            way.push(sys::open_dir(way.fd(), name)?)
+            rustix::fs::mkdirat(stack.fd(), name, Mode::RWXU)?;
+            stack.push(sys::open_dir(stack.fd(), name)?)
         };
-        match &mut self.way {
-            Some(way) => enter(way).map_err(|e| fault("mkdir", path, &e.into())),
+        match &mut self.stack {
+            Some(stack) => enter(stack).on("mkdir", sys::as_path(path)),
             None => {
-                self.way = Some(Way::new(self.root.try_clone().op("dup")?));
+                self.stack = Some(DirStack::new(self.root.try_clone().op("dup")?));
                 Ok(())
             }
         }
     }
 
-    fn other(&mut self, entry: &Other<'_>) -> Result<()> {
-        let Some(way) = &self.way else { return Ok(()) };
+    fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()> {
+        let Some(stack) = &self.stack else { return Ok(()) };
         let done = match entry.first {
             Some(first) => {
-                rustix::fs::linkat(&self.root, first, way.fd(), entry.name, AtFlags::empty())
+                rustix::fs::linkat(&self.root, first, stack.fd(), entry.name, AtFlags::empty())
                     .map_err(Into::into)
             }
-            None => copy_up(entry.parent, way.fd(), entry.name, entry.stat),
+            None => copy_up(entry.parent, stack.fd(), entry.name, entry.stat),
         };
-        done.map_err(|e| fault("copy", entry.path, &e))
+        done.on("copy", sys::as_path(entry.path))
     }
 
     /// Its time last: writing into it changes that.
     fn leave(&mut self, path: &[u8], from: &OwnedFd, _: &Stat) -> Result<()> {
-        let Some(way) = &mut self.way else { return Ok(()) };
-        let done = copy_metadata(from, way.fd()).and_then(|()| way.pop());
-        done.map_err(|e| fault("copy", path, &e.into()))
+        let Some(stack) = &mut self.stack else { return Ok(()) };
+        let done = copy_metadata(from, stack.fd()).and_then(|()| stack.pop());
+        done.on("copy", sys::as_path(path))
     }
 }

@@ -36,7 +36,7 @@ impl Implied {
     }
 
     /// The node of a name in a directory, made where it is absent.
-    pub fn make(&mut self, parent: Node, name: &[u8]) -> Node {
+    pub fn add(&mut self, parent: Node, name: &[u8]) -> Node {
         // A layer has less than 2^32 entries (MAX_ENTRIES).
         let next = Node::try_from(self.implied.len()).unwrap_or(Node::MAX);
         let node = *self.children.entry((parent, name.to_vec())).or_insert(next);
@@ -47,19 +47,19 @@ impl Implied {
     }
 
     /// Says whether a directory is implied.
-    pub fn set(&mut self, node: Node, implied: bool) {
+    pub fn set_implied(&mut self, node: Node, implied: bool) {
         if let Some(known) = self.implied.get_mut(node as usize) {
             *known = implied;
         }
     }
 
     /// Whether a directory is implied.
-    pub fn contains(&self, node: Node) -> bool {
+    pub fn is_implied(&self, node: Node) -> bool {
         self.implied.get(node as usize) == Some(&true)
     }
 
     /// Whether a directory other than the root is implied.
-    pub fn beneath_root(&self) -> bool {
+    pub fn has_any_below_root(&self) -> bool {
         self.implied.iter().skip(1).any(|implied| *implied)
     }
 
@@ -68,7 +68,7 @@ impl Implied {
         let mut gone: Vec<Node> =
             self.children.remove(&(parent, name.to_vec())).into_iter().collect();
         while let Some(node) = gone.pop() {
-            self.set(node, false);
+            self.set_implied(node, false);
             let names: Vec<Vec<u8>> = self.children(node).map(|(name, _)| name.to_vec()).collect();
             gone.extend(names.into_iter().filter_map(|name| self.children.remove(&(node, name))));
         }
@@ -82,15 +82,15 @@ mod tests {
     #[test]
     fn a_name_is_forgotten_with_all_beneath_it_and_nothing_else() {
         let mut implied = Implied::default();
-        let a = implied.make(Implied::ROOT, b"a");
-        let b = implied.make(a, b"b");
-        let ab = implied.make(Implied::ROOT, b"ab");
-        assert_eq!(implied.make(a, b"b"), b);
-        assert!(!implied.beneath_root());
-        implied.set(b, true);
-        implied.set(ab, true);
+        let a = implied.add(Implied::ROOT, b"a");
+        let b = implied.add(a, b"b");
+        let ab = implied.add(Implied::ROOT, b"ab");
+        assert_eq!(implied.add(a, b"b"), b);
+        assert!(!implied.has_any_below_root());
+        implied.set_implied(b, true);
+        implied.set_implied(ab, true);
         implied.forget(Implied::ROOT, b"a");
-        assert_eq!((implied.contains(b), implied.contains(ab)), (false, true));
+        assert_eq!((implied.is_implied(b), implied.is_implied(ab)), (false, true));
         assert_eq!(implied.children(Implied::ROOT).collect::<Vec<_>>(), [(b"ab".as_slice(), ab)]);
         assert_eq!(implied.child(a, b"b"), None);
     }

@@ -18,21 +18,6 @@ const LINKS: u64 = 1 << 20;
 /// Of however little an archive, what is not worth an error, in bytes.
 const SLACK: u64 = 256 << 10;
 
-/// Reads a size in bytes, with `K`, `M`, `G` or `T` for powers of 1024 behind it.
-pub fn parse_size(text: &str) -> Result<u64> {
-    let bad = || Error::usage(format_args!("size {text:?}: not a number with K, M, G or T"));
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (text.get(..text.len() - 1), 10),
-        Some(b'M' | b'm') => (text.get(..text.len() - 1), 20),
-        Some(b'G' | b'g') => (text.get(..text.len() - 1), 30),
-        Some(b'T' | b't') => (text.get(..text.len() - 1), 40),
-        _ => (Some(text), 0),
-    };
-    let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit())).ok_or_else(bad)?;
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    number.checked_mul(1 << shift).ok_or_else(bad)
-}
-
 /// What is left of a layer's allowance.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
@@ -87,28 +72,6 @@ impl Allowance {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_the_usual_suffixes() {
-        for (text, size) in [
-            ("0", Some(0)),
-            ("1024", Some(1024)),
-            ("1K", Some(1024)),
-            ("2m", Some(2 << 20)),
-            (DEFAULT_SIZE, Some(32 << 30)),
-            ("3T", Some(3 << 40)),
-            ("", None),
-            ("G", None),
-            ("-1", None),
-            ("+1", None),
-            ("1.5G", None),
-            ("1GB", None),
-            ("99999999999T", None),
-            ("é", None),
-        ] {
-            assert_eq!(parse_size(text).ok(), size, "{text}");
-        }
-    }
 
     #[test]
     fn an_allowance_ends() {

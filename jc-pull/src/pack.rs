@@ -3,27 +3,22 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Context, Result};
 use rustix::fs::{FileType, Stat};
 
-use crate::merge::{Other, Visitor, walk};
 use crate::sys;
 use crate::tar::{Entry, Kind, Writer};
+use crate::walk::{NonDirectory, Visitor, walk};
 
 /// Writes the layers, the uppermost first.
 pub fn pack(layers: &[OwnedFd], to: impl Write) -> Result<()> {
     let mut packer = Packer { writer: Writer::new(to) };
     walk(layers, &mut packer)?;
-    packer.writer.finish().map_err(|e| Error::new(format_args!("write: {}", strerror(&e))))
+    packer.writer.finish().op("write")
 }
 
 struct Packer<W: Write> {
     writer: Writer<W>,
-}
-
-fn fault(path: &[u8], e: &io::Error) -> Error {
-    let path = String::from_utf8_lossy(path);
-    Error::new(format_args!("pack {path}: {}", strerror(e)))
 }
 
 fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: sys::Xattrs) -> Entry {
@@ -35,14 +30,14 @@ fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: sys::Xattrs) -> Entry {
 
 impl<W: Write> Visitor for Packer<W> {
     fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()> {
-        let xattrs = sys::xattrs(directory).map_err(|e| fault(path, &e.into()))?;
+        let xattrs = sys::xattrs(directory).on("pack", sys::as_path(path))?;
         let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
         let entry = entry(name, Kind::Directory, stat, xattrs);
-        self.writer.entry(&entry, &mut io::empty()).map_err(|e| fault(path, &e))
+        self.writer.entry(&entry, &mut io::empty()).on("pack", sys::as_path(path))
     }
 
-    fn other(&mut self, other: &Other<'_>) -> Result<()> {
-        self.write(other).map_err(|e| fault(other.path, &e))
+    fn non_directory(&mut self, other: &NonDirectory<'_>) -> Result<()> {
+        self.write(other).on("pack", sys::as_path(other.path))
     }
 
     fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
@@ -51,8 +46,8 @@ impl<W: Write> Visitor for Packer<W> {
 }
 
 impl<W: Write> Packer<W> {
-    fn write(&mut self, other: &Other<'_>) -> io::Result<()> {
-        let Other { path, parent, name, stat, first } = other;
+    fn write(&mut self, other: &NonDirectory<'_>) -> io::Result<()> {
+        let NonDirectory { path, parent, name, stat, first } = other;
         if let Some(first) = first {
             let entry = entry(path.to_vec(), Kind::HardLink(first.to_vec()), stat, Vec::new());
             return self.writer.entry(&entry, &mut io::empty());

@@ -1,14 +1,15 @@
 //! Where registries really are: containers-registries.conf(5), version 2, and `--mirror`.
 
+mod file;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Error, Result};
-use serde::Deserialize;
-use toml::Spanned;
 
-use crate::files;
-use crate::name::{Reference, split_registry};
+use self::file::{Mirror, Pull, Registry};
+use crate::config_files;
+use crate::name::Reference;
 
 /// A place to ask for an image.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,72 +35,6 @@ pub struct Registries {
     mirrors: Vec<(String, Mirror)>,
 }
 
-#[derive(Clone, Debug)]
-struct Registry {
-    prefix: String,
-    location: Option<String>,
-    insecure: bool,
-    blocked: bool,
-    digest_only: bool,
-    mirrors: Vec<Mirror>,
-    file: PathBuf,
-}
-
-#[derive(Clone, Debug)]
-struct Mirror {
-    location: String,
-    scheme: Option<&'static str>,
-    insecure: bool,
-    pull: Pull,
-}
-
-/// What a mirror is asked for.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum Pull {
-    #[default]
-    All,
-    DigestOnly,
-    TagOnly,
-}
-
-/// A file as it is written.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct File {
-    #[serde(default)]
-    registry: Vec<Spanned<FileRegistry>>,
-    #[serde(default)]
-    aliases: BTreeMap<String, Spanned<String>>,
-    /// Version 1.
-    registries: Option<Spanned<toml::Value>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FileRegistry {
-    prefix: Option<String>,
-    location: Option<String>,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    blocked: bool,
-    #[serde(default)]
-    mirror_by_digest_only: bool,
-    #[serde(default)]
-    mirror: Vec<FileMirror>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FileMirror {
-    location: Spanned<String>,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    pull_from_mirror: Pull,
-}
-
 impl Registries {
     /// Reads `$CONTAINERS_REGISTRIES_CONF`, or the user's file, or the system's; then the files of
     /// `registries.conf.d`, the user's last.
@@ -109,8 +44,8 @@ impl Registries {
         let own = config.map(|config| config.join("containers"));
         let system = PathBuf::from("/etc/containers");
         if let Some(path) = set("CONTAINERS_REGISTRIES_CONF") {
-            let bytes = files::read_named(&path)?;
-            return self.add(&files::text(bytes, &path)?, &path);
+            let bytes = config_files::read_named(&path)?;
+            return self.add(&config_files::text(bytes, &path)?, &path);
         }
         for directory in own.iter().chain([&system]) {
             if self.add_file(&directory.join("registries.conf"))? {
@@ -145,12 +80,12 @@ impl Registries {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<bool> {
-        let Some(bytes) = files::read_found(path)? else { return Ok(false) };
-        self.add(&files::text(bytes, path)?, path).map(|()| true)
+        let Some(bytes) = config_files::read_found(path)? else { return Ok(false) };
+        self.add(&config_files::text(bytes, path)?, path).map(|()| true)
     }
 
     fn add_directory(&mut self, directory: &Path) -> Result<()> {
-        let mut paths = files::list(directory)?;
+        let mut paths = config_files::list(directory)?;
         paths.retain(|path| path.extension().is_some_and(|e| e == "conf"));
         paths.iter().try_for_each(|path| self.add_file(path).map(drop))
     }
@@ -161,32 +96,14 @@ impl Registries {
         all.add(text, Path::new("registries.conf")).map(|()| all)
     }
 
-    /// Takes in one file. Later ones replace what earlier ones say of the same prefix or alias.
+    /// Adds a file. Its prefixes and aliases replace those of earlier files.
     fn add(&mut self, text: &str, path: &Path) -> Result<()> {
-        let fault = |at: usize, why: &str| {
-            let line = text.get(..at).unwrap_or(text).matches('\n').count() + 1;
-            Error::new(format_args!("{}: line {line}: {why}", path.display()))
-        };
-        let file: File = toml::from_str(text)
-            .map_err(|e| fault(e.span().map_or(0, |span| span.start), e.message()))?;
-        if let Some(old) = file.registries {
-            return Err(fault(old.span().start, "version 1 of the format, which is not supported"));
-        }
-        for registry in file.registry {
-            let at = registry.span().start;
-            let registry = read(registry.into_inner(), path).map_err(|why| fault(at, why))?;
+        let (registries, aliases) = file::parse(text, path)?;
+        for registry in registries {
             self.registries.retain(|known| known.prefix != registry.prefix);
             self.registries.push(registry);
         }
-        for (name, target) in file.aliases {
-            let (at, target) = (target.span().start, target.into_inner());
-            // An empty one takes an earlier one back.
-            let full = target.starts_with("docker.io/") || split_registry(&target).0 != "docker.io";
-            if !target.is_empty() && !full {
-                return Err(fault(at, "an alias must name a registry"));
-            }
-            self.aliases.insert(name, target);
-        }
+        self.aliases.extend(aliases);
         Ok(())
     }
 
@@ -252,32 +169,6 @@ impl Registries {
         }
         Ok(all)
     }
-}
-
-fn read(registry: FileRegistry, path: &Path) -> Result<Registry, &'static str> {
-    let prefix = registry.prefix.or_else(|| registry.location.clone());
-    let prefix = prefix.ok_or("a registry with neither prefix nor location")?;
-    if prefix.contains("://") || registry.location.as_ref().is_some_and(|l| l.contains("://")) {
-        return Err("a prefix or location is no URL");
-    }
-    if prefix.starts_with("*.") && registry.location.is_some() {
-        return Err("a prefix with a wildcard can have no location");
-    }
-    let mirror = |mirror: FileMirror| Mirror {
-        location: mirror.location.into_inner(),
-        scheme: None,
-        insecure: mirror.insecure,
-        pull: mirror.pull_from_mirror,
-    };
-    Ok(Registry {
-        prefix,
-        location: registry.location,
-        insecure: registry.insecure,
-        blocked: registry.blocked,
-        digest_only: registry.mirror_by_digest_only,
-        mirrors: registry.mirror.into_iter().map(mirror).collect(),
-        file: path.to_owned(),
-    })
 }
 
 /// What of `name` is behind the prefix, if it has that: whole components, `*.` any subdomain.

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use jc_unshare::{Error, Result, strerror};
 
 use crate::cancel::Cancel;
@@ -15,14 +16,13 @@ use crate::store::Store;
 /// An index may hold indexes, so deep.
 const MAX_NESTING: usize = 4;
 
-/// Whether a source is asked.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// When the source of an image is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Policy {
-    /// What the name stands for, every time.
+    /// At every pull.
     Always,
-    /// Only if the store does not have the image.
+    /// If the store does not have the image.
     Missing,
-    /// Not at all.
     Never,
 }
 
@@ -46,40 +46,48 @@ pub struct Resolved {
     pub new_blobs: Vec<(Digest, Vec<u8>)>,
 }
 
-/// Finds the image for `wanted`, or for the host.
+/// The image that the caller wants of a source.
+pub struct Request<'a> {
+    pub store: &'a Store,
+    pub policy: Policy,
+    /// The host's platform if none is given.
+    pub platform: Option<&'a Platform>,
+}
+
+/// Finds an image in the store or in its source. An image for another platform than the given one is an
+/// error, and so is a document without the digest, the size or the type that its descriptor has.
 pub fn resolve(
     source: &Arc<dyn Source>,
-    store: &Store,
-    policy: Policy,
-    wanted: Option<&Platform>,
+    request: &Request<'_>,
     cancel: &Cancel,
 ) -> Result<Resolved> {
-    let mut resolver =
-        Resolver { source, store, cancel, offline: policy == Policy::Never, new_blobs: Vec::new() };
+    let Request { store, policy, platform } = *request;
+    let is_offline = policy == Policy::Never;
+    let mut resolver = Resolver { source, request, cancel, is_offline, new_blobs: Vec::new() };
     let name = source.name();
     let known = match policy {
         Policy::Always => None,
-        Policy::Missing | Policy::Never => store.find_image(&name, wanted)?,
+        Policy::Missing | Policy::Never => store.find_image(&name, platform)?,
     };
     let resolved = match known {
         Some(entry) => {
-            resolver.offline = true;
-            match resolver.run(Some(entry.target), wanted) {
-                Err(_) if policy == Policy::Missing => resolver.online(wanted),
+            resolver.is_offline = true;
+            match resolver.run(Some(entry.target)) {
+                Err(_) if policy == Policy::Missing => resolver.online(),
                 other => other,
             }
         }
         None if policy == Policy::Never => Err(not_here("the image")),
-        None => resolver.online(wanted).map_err(|error| match store.find_image(&name, wanted) {
+        None => resolver.online().map_err(|error| match store.find_image(&name, platform) {
             Ok(Some(_)) => error.hint("the store has the image: --policy missing uses that"),
             _ => error,
         }),
     };
     let resolved = resolved.map_err(|e| e.context(&name))?;
     let have = &resolved.config.platform;
-    match wanted.filter(|wanted| have.distance(wanted).is_none()) {
-        Some(wanted) => {
-            Err(Error::new(format_args!("{name}: no image for {wanted}; there is {have}")))
+    match platform.filter(|platform| have.distance(platform).is_none()) {
+        Some(platform) => {
+            Err(Error::new(format_args!("{name}: no image for {platform}; there is {have}")))
         }
         None => Ok(Resolved { name, ..resolved }),
     }
@@ -92,21 +100,21 @@ fn not_here(what: &str) -> Error {
 
 struct Resolver<'a> {
     source: &'a Arc<dyn Source>,
-    store: &'a Store,
+    request: &'a Request<'a>,
     cancel: &'a Cancel,
-    offline: bool,
+    is_offline: bool,
     new_blobs: Vec<(Digest, Vec<u8>)>,
 }
 
 impl Resolver<'_> {
-    fn online(&mut self, wanted: Option<&Platform>) -> Result<Resolved> {
-        self.offline = false;
+    fn online(&mut self) -> Result<Resolved> {
+        self.is_offline = false;
         self.new_blobs.clear();
         let current = self.source.current()?;
-        self.run(current, wanted)
+        self.run(current)
     }
 
-    fn run(&mut self, current: Option<Digest>, wanted: Option<&Platform>) -> Result<Resolved> {
+    fn run(&mut self, current: Option<Digest>) -> Result<Resolved> {
         let host = Platform::host();
         let (mut raw, target) = match current {
             Some(digest) => (self.manifest(&digest, None)?, digest),
@@ -122,7 +130,9 @@ impl Resolver<'_> {
             let declared = raw.media_type.as_deref();
             let document = Document::parse(&raw.bytes, declared).map_err(|e| e.context(&digest))?;
             let chosen = match document {
-                Document::Index(index) => index.select(wanted.unwrap_or(&host))?.clone(),
+                Document::Index(index) => {
+                    index.select(self.request.platform.unwrap_or(&host))?.clone()
+                }
                 Document::Manifest(manifest) => {
                     manifest.check()?;
                     let (config, config_bytes) = self.config(&manifest)?;
@@ -145,7 +155,7 @@ impl Resolver<'_> {
     }
 
     fn keep(&mut self, digest: &Digest, bytes: &[u8]) {
-        if self.store.blob(digest).is_none() {
+        if self.request.store.blob(digest).is_none() {
             self.new_blobs.push((digest.clone(), bytes.to_vec()));
         }
     }
@@ -158,11 +168,11 @@ impl Resolver<'_> {
     ) -> Result<source::Document> {
         let listed_type = listed.map(|d| d.media_type.clone()).filter(|t| !t.is_empty());
         let size = listed.map(|d| d.size);
-        if let Some(bytes) = self.store.blob(digest) {
+        if let Some(bytes) = self.request.store.blob(digest) {
             check_size("manifest", digest, &bytes, size)?;
             return Ok(source::Document { bytes, media_type: listed_type });
         }
-        if self.offline {
+        if self.is_offline {
             return Err(not_here(&format!("manifest {digest}")));
         }
         let raw = self.source.document(Some(digest))?;
@@ -175,9 +185,9 @@ impl Resolver<'_> {
     fn config(&mut self, manifest: &Manifest) -> Result<(Config, Vec<u8>)> {
         let Descriptor { digest, size, .. } = &manifest.config;
         let context = |e: Error| e.context(format_args!("config {digest}"));
-        let bytes = match self.store.blob(digest) {
+        let bytes = match self.request.store.blob(digest) {
             Some(bytes) => check_size("config", digest, &bytes, Some(*size)).map(|()| bytes)?,
-            None if self.offline => return Err(not_here(&format!("config {digest}"))),
+            None if self.is_offline => return Err(not_here(&format!("config {digest}"))),
             None if *size > MAX_DOCUMENT => return Err(context(Error::new("more than 4 MiB"))),
             None => {
                 let source = Arc::clone(self.source);

@@ -1,7 +1,6 @@
 //! The store: where pulled layers live. Its layout is documented in jc-store(5).
 
 mod image;
-mod names;
 mod remove;
 mod usage;
 mod work;
@@ -16,17 +15,15 @@ use std::path::{Path, PathBuf};
 use jc_unshare::private_dir::{Owner, Purpose, WRITABLE, make, open_chain};
 use jc_unshare::store::default_path;
 use jc_unshare::{Context, Error, Result, Tool, remove_tree};
-use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::manifest::MAX_DOCUMENT;
-use crate::sys;
+use crate::{locked, sys};
 
 pub use image::ImageEntry;
-pub use names::LayerNames;
 pub use usage::Usage;
-pub use work::{Publish, Work};
+pub use work::{Publication, Work};
 
 const LAYERS: &str = "layers";
 const BLOBS: &str = "blobs";
@@ -123,17 +120,9 @@ impl Store {
     }
 
     fn sweep_one(&self, name: &[u8]) -> rustix::io::Result<()> {
-        let work = match sys::open_dir(&self.tmp, name) {
-            Ok(work) => work,
-            Err(Errno::NOENT) => return Ok(()),
-            // A file that was to lose its name at once.
-            Err(Errno::NOTDIR | Errno::LOOP) => return remove_tree(&self.tmp, name),
-            Err(e) => return Err(e),
-        };
-        match rustix::fs::flock(&work, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => remove_tree(&self.tmp, name),
-            Err(Errno::WOULDBLOCK) => Ok(()),
-            Err(e) => Err(e),
+        match locked::remove_unlocked(&self.tmp, name) {
+            Err(Errno::LOOP | Errno::NXIO) => remove_tree(&self.tmp, name),
+            other => other,
         }
     }
 

@@ -1,11 +1,15 @@
 //! Small steps on directory fds that several modules take. Names here are single path components.
 
-mod special;
+#[cfg_attr(target_os = "linux", path = "sys/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "sys/portable.rs")]
+mod platform;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
@@ -13,11 +17,9 @@ use rustix::process::Rlimit;
 
 use crate::tar::Time;
 
-pub use jc_unshare::store::is_root;
-
-pub use special::{
-    clear_acls, forges_whiteout, is_whiteout, make_whiteout, mknod, open_beneath, set_xattrs_at,
-    xattrs_at,
+pub use platform::{
+    clear_acls, forges_whiteout, id_map, is_whiteout, make_whiteout, mknod, open_beneath,
+    set_xattrs_at, sync, xattrs_at,
 };
 
 /// What makes a directory hide those beneath it (overlayfs.rst, "Whiteouts and opaque directories"):
@@ -33,19 +35,6 @@ pub fn random() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// Makes a whole file system durable: one call for a layer's many files.
-#[cfg(target_os = "linux")]
-pub fn sync(fd: &OwnedFd) -> Result<()> {
-    rustix::fs::syncfs(fd)
-}
-
-/// Makes all file systems durable.
-#[cfg(not(target_os = "linux"))]
-pub fn sync(_: &OwnedFd) -> Result<()> {
-    rustix::fs::sync();
-    Ok(())
-}
-
 /// Allows this process as many descriptors as it may have: an image of many layers needs one for each,
 /// and more than the 1024 that are usual.
 pub fn allow_descriptors() {
@@ -53,6 +42,11 @@ pub fn allow_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     // Where this is not allowed, images of fewer layers can still be opened.
     let _: Result<()> = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+/// The path for an error message.
+pub fn as_path(path: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(path))
 }
 
 /// Opens a directory in a directory, never through a symbolic link.

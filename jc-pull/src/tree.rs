@@ -10,12 +10,12 @@ use jc_unshare::{Error, Result, remove_tree, strerror};
 use rustix::fs::{FileType, Mode, XattrFlags};
 use rustix::io::Errno;
 
-use crate::beneath::{Merged, Seen};
+use crate::dir_stack::DirStack;
 use crate::implied::{Implied, Node};
 use crate::limits::Allowance;
+use crate::merged::{Lookup, Merged};
 use crate::sys;
 use crate::tar::{Time, acl};
-use crate::way::Way;
 
 /// As many symbolic links as Linux follows in one path (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -39,14 +39,14 @@ struct Frame {
 pub struct Tree {
     root: Frame,
     below: Vec<Frame>,
-    way: Way,
+    stack: DirStack,
     /// What is left for the layer.
     pub allowance: Allowance,
     implied: Implied,
     /// Whether a directory of the layer hands an access control list on.
     has_default_acls: bool,
     /// The layers beneath; none too while they are not known.
-    beneath: Option<Merged>,
+    lower: Option<Merged>,
 }
 
 /// What a name in the current directory leads to.
@@ -58,39 +58,39 @@ enum Step {
 
 impl Tree {
     /// `root` is empty and belongs to nobody else; `beneath` are the layers beneath, the nearest first.
-    pub fn new(root: OwnedFd, beneath: &[OwnedFd], allowance: Allowance) -> Result<Self> {
-        let merged = || Merged::new(beneath).map_err(|e| Error::new(strerror(&e.into())));
+    pub fn new(root: OwnedFd, lower: &[OwnedFd], allowance: Allowance) -> Result<Self> {
+        let merged = || Merged::new(lower).map_err(|e| Error::new(strerror(&e.into())));
         Ok(Self {
             root: Frame { node: Some(Implied::ROOT), ..Frame::default() },
             below: Vec::new(),
-            way: Way::new(root),
+            stack: DirStack::new(root),
             allowance,
             implied: Implied::default(),
             has_default_acls: false,
-            beneath: if beneath.is_empty() { None } else { Some(merged()?) },
+            lower: if lower.is_empty() { None } else { Some(merged()?) },
         })
     }
 
     /// The current directory.
     pub fn fd(&self) -> &OwnedFd {
-        self.way.fd()
+        self.stack.fd()
     }
 
     /// The layer's root.
     pub fn root(&self) -> &OwnedFd {
-        self.way.root()
+        self.stack.root()
     }
 
     /// Whether the current directory hands its group on.
     pub fn is_setgid(&self) -> bool {
-        self.here().setgid
+        self.current().setgid
     }
 
-    fn here(&self) -> &Frame {
+    fn current(&self) -> &Frame {
         self.below.last().unwrap_or(&self.root)
     }
 
-    fn here_mut(&mut self) -> &mut Frame {
+    fn current_mut(&mut self) -> &mut Frame {
         self.below.last_mut().unwrap_or(&mut self.root)
     }
 
@@ -105,7 +105,7 @@ impl Tree {
         self.walk(components, false)
     }
 
-    fn walk(&mut self, components: &[&[u8]], make: bool) -> Result<bool> {
+    fn walk(&mut self, components: &[&[u8]], makes: bool) -> Result<bool> {
         let shared =
             self.below.iter().zip(components).take_while(|(frame, c)| frame.name == **c).count();
         self.leave(shared)?;
@@ -124,11 +124,11 @@ impl Tree {
             let target = match self.descend(&name)? {
                 Step::Entered => continue,
                 Step::Link(target) => target,
-                Step::Missing if !make => return Ok(false),
-                Step::Missing => match self.link_beneath(&name)? {
+                Step::Missing if !makes => return Ok(false),
+                Step::Missing => match self.lower_link(&name)? {
                     Some(target) => target,
                     None => {
-                        self.imply(&name, false)?;
+                        self.make_implied(&name, false)?;
                         continue;
                     }
                 },
@@ -164,26 +164,26 @@ impl Tree {
                 }
                 // Gone, and here again with something in it: nothing from beneath shows.
                 self.remove(name)?;
-                self.imply(name, true).map(|()| Step::Entered)
+                self.make_implied(name, true).map(|()| Step::Entered)
             }
             Err(e) => Err(self.fault("open", name, e)),
         }
     }
 
-    fn link_beneath(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.see(name)?.link_text(name).map_err(|e| self.fault("readlink", name, e))
+    fn lower_link(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.lookup_lower(name)?.link_text(name).map_err(|e| self.fault("readlink", name, e))
     }
 
     /// What the layers beneath show under a name of the current directory.
-    pub fn see(&mut self, name: &[u8]) -> Result<Seen> {
-        if self.here().hidden {
-            return Ok(Seen::Nothing);
+    pub fn lookup_lower(&mut self, name: &[u8]) -> Result<Lookup> {
+        if self.current().hidden {
+            return Ok(Lookup::Absent);
         }
-        let Some(merged) = &mut self.beneath else { return Ok(Seen::Nothing) };
+        let Some(merged) = &mut self.lower else { return Ok(Lookup::Absent) };
         let mut below = self.below.iter().skip(merged.level());
         let descended = below.try_for_each(|frame| merged.descend(&frame.name));
-        let seen = descended.and_then(|()| merged.see(name));
-        seen.map_err(|e| self.fault("open", name, e))
+        let found = descended.and_then(|()| merged.lookup(name));
+        found.map_err(|e| self.fault("open", name, e))
     }
 
     /// Makes a directory that was there before the current one.
@@ -195,26 +195,26 @@ impl Tree {
             let list = take_default_acl(&fd).map_err(|e| self.fault("removexattr", name, e))?;
             frame.default_acl = list;
         }
-        frame.node = self.here().node.and_then(|node| self.implied.child(node, name));
+        frame.node = self.current().node.and_then(|node| self.implied.child(node, name));
         self.push(name, fd, frame)
     }
 
     fn push(&mut self, name: &[u8], fd: OwnedFd, frame: Frame) -> Result<()> {
-        let opaque = || self.beneath.is_some() && sys::is_opaque(&fd);
-        let hidden = self.here().hidden || opaque();
-        self.way.push(fd).map_err(|e| self.fault("stat", name, e))?;
+        let opaque = || self.lower.is_some() && sys::is_opaque(&fd);
+        let hidden = self.current().hidden || opaque();
+        self.stack.push(fd).map_err(|e| self.fault("stat", name, e))?;
         self.below.push(Frame { name: name.to_vec(), hidden, ..frame });
         Ok(())
     }
 
     /// Hides what the layers beneath have in the current directory.
     pub fn set_opaque(&mut self) -> rustix::io::Result<()> {
-        self.here_mut().hidden = true;
+        self.current_mut().hidden = true;
         sys::set_opaque(self.fd())
     }
 
     /// Makes a directory that the archive uses and has not listed the current one.
-    fn imply(&mut self, name: &[u8], opaque: bool) -> Result<()> {
+    fn make_implied(&mut self, name: &[u8], opaque: bool) -> Result<()> {
         self.allowance.entry()?;
         let fd = self.make_directory(name, Mode::from_raw_mode(0o755))?;
         if opaque {
@@ -224,21 +224,21 @@ impl Tree {
         if self.is_setgid() {
             sys::reset_owner(&fd).map_err(|e| self.fault("chown", name, e))?;
         }
-        let node = self.make_node(name);
-        self.implied.set(node, true);
+        let node = self.add_node(name);
+        self.implied.set_implied(node, true);
         self.push(name, fd, Frame { node: Some(node), ..Frame::default() })
     }
 
     /// The node of a name in the current directory, with those of the directories above it.
-    fn make_node(&mut self, name: &[u8]) -> Node {
+    fn add_node(&mut self, name: &[u8]) -> Node {
         let known = self.below.iter().rposition(|frame| frame.node.is_some());
         let first = known.map_or(0, |known| known + 1);
         let mut node = known.and_then(|known| self.below.get(known)?.node).unwrap_or(Implied::ROOT);
         for frame in self.below.iter_mut().skip(first) {
-            node = self.implied.make(node, &frame.name);
+            node = self.implied.add(node, &frame.name);
             frame.node = Some(node);
         }
-        self.implied.make(node, name)
+        self.implied.add(node, name)
     }
 
     /// mkdir(2) and open, in the current directory.
@@ -249,19 +249,19 @@ impl Tree {
 
     /// The archive lists the current directory: it is as `mtime` and `setgid` say, and has that list
     /// in the end.
-    pub fn list(&mut self, mtime: Time, setgid: bool, default_acl: Option<Vec<u8>>) {
-        if let Some(node) = self.here().node {
-            self.implied.set(node, false);
+    pub fn set_listed(&mut self, mtime: Time, setgid: bool, default_acl: Option<Vec<u8>>) {
+        if let Some(node) = self.current().node {
+            self.implied.set_implied(node, false);
         }
         self.has_default_acls |= default_acl.is_some();
-        let here = self.here_mut();
-        (here.mtime, here.setgid, here.default_acl) = (mtime, setgid, default_acl);
+        let frame = self.current_mut();
+        (frame.mtime, frame.setgid, frame.default_acl) = (mtime, setgid, default_acl);
     }
 
     /// Removes a name from the current directory, with all beneath it.
     pub fn remove(&mut self, name: &[u8]) -> Result<()> {
         remove_tree(self.fd(), name).map_err(|e| self.fault("remove", name, e))?;
-        if let Some(node) = self.here().node {
+        if let Some(node) = self.current().node {
             self.implied.forget(node, name);
         }
         Ok(())
@@ -270,18 +270,18 @@ impl Tree {
     /// Leaves all directories; those that the archive used and did not list.
     pub fn finish(mut self) -> Result<Implied> {
         self.leave(0)?;
-        finish(&self.root, self.way.fd()).map_err(|e| self.fault("utimens", b".", e))?;
+        finish(&self.root, self.stack.fd()).map_err(|e| self.fault("utimens", b".", e))?;
         Ok(self.implied)
     }
 
     /// Goes up until `depth` directories beneath the root are left.
     fn leave(&mut self, depth: usize) -> Result<()> {
         while self.below.len() > depth {
-            let left = self.below.last().map_or(Ok(()), |frame| finish(frame, self.way.fd()));
-            left.and_then(|()| self.way.pop()).map_err(|e| self.fault("utimens", b".", e))?;
+            let left = self.below.last().map_or(Ok(()), |frame| finish(frame, self.stack.fd()));
+            left.and_then(|()| self.stack.pop()).map_err(|e| self.fault("utimens", b".", e))?;
             self.below.pop();
         }
-        while let Some(merged) = self.beneath.as_mut().filter(|merged| merged.level() > depth) {
+        while let Some(merged) = self.lower.as_mut().filter(|merged| merged.level() > depth) {
             merged.ascend().map_err(|e| Error::new(strerror(&e.into())))?;
         }
         Ok(())
@@ -357,15 +357,15 @@ mod tests {
         let mut tree = Tree::new(root, &[], Allowance::new(0)).unwrap();
         tree.enter(&[b"a", b"b"]).unwrap();
         tree.enter(&[b"a"]).unwrap();
-        tree.list(Time::default(), false, None);
+        tree.set_listed(Time::default(), false, None);
         tree.enter(&[b"c", b"d"]).unwrap();
         tree.enter(&[]).unwrap();
         tree.remove(b"c").unwrap();
         let implied = tree.finish().unwrap();
-        assert!(implied.contains(Implied::ROOT));
+        assert!(implied.is_implied(Implied::ROOT));
         let a = implied.child(Implied::ROOT, b"a").unwrap();
-        assert!(!implied.contains(a));
-        assert!(implied.contains(implied.child(a, b"b").unwrap()));
+        assert!(!implied.is_implied(a));
+        assert!(implied.is_implied(implied.child(a, b"b").unwrap()));
         assert_eq!(implied.children(Implied::ROOT).count(), 1);
     }
 }

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::files;
+use crate::config_files;
 
 /// What `certs.d` has for one host.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl HostCerts {
     }
 
     fn read(&mut self, directory: &Path) -> Result<()> {
-        for path in files::list(directory)? {
+        for path in config_files::list(directory)? {
             match path.extension().and_then(|e| e.to_str()) {
                 Some("crt") => self.authorities.push(path),
                 Some("cert") => {
@@ -103,7 +103,7 @@ pub fn config(
 
 /// What of its kind is in a file, at least one. `what` is what errors call it.
 fn pem<T: PemObject>(what: &str, path: &Path) -> Result<Vec<T>> {
-    let text = files::read_named(path)?;
+    let text = config_files::read_named(path)?;
     let found: Result<Vec<T>, _> = T::pem_slice_iter(&text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),

@@ -7,7 +7,7 @@ use jc_unshare::Result;
 use rustix::fs::Stat;
 
 use super::{ImageEntry, Store};
-use crate::merge::{Other, Visitor, walk};
+use crate::walk::{NonDirectory, Visitor, walk};
 
 /// One image's share of the disk, in bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -63,7 +63,7 @@ impl Visitor for Size {
         Ok(())
     }
 
-    fn other(&mut self, entry: &Other<'_>) -> Result<()> {
+    fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()> {
         if entry.first.is_none() {
             self.add(entry.stat);
         }

@@ -13,37 +13,20 @@ use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store, TMP};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::sums::Sums;
-use crate::sys;
+use crate::{locked, sys};
 
 impl Store {
     /// Begins a pull: a directory of its own, that is swept away if this process dies.
     pub fn work(&self) -> Result<Work<'_>> {
         self.check_writable()?;
-        loop {
-            let name = format!("pull-{:016x}", sys::random());
-            let path = self.path.join(TMP).join(&name);
-            match rustix::fs::mkdirat(&self.tmp, &name, Mode::RWXU) {
-                Err(Errno::EXIST) => continue,
-                made => made.on("mkdir", &path)?,
-            }
-            // Before the lock is held, a sweep may take the directory for a dead one's.
-            let fd = match sys::open_dir(&self.tmp, name.as_bytes()) {
-                Err(Errno::NOENT) => continue,
-                opened => opened.on("open", &path)?,
-            };
-            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Err(Errno::WOULDBLOCK) => continue,
-                locked => locked.on("flock", &path)?,
-            }
-            if rustix::fs::fstat(&fd).on("stat", &path)?.st_nlink > 0 {
-                return Ok(Work { store: self, name, path, fd });
-            }
-        }
+        let tmp = self.path.join(TMP);
+        let (name, fd) = locked::create_dir(&self.tmp, "pull-").on("mkdir", &tmp)?;
+        Ok(Work { store: self, path: tmp.join(&name), name, fd })
     }
 }
 
 /// What a pull makes visible.
-pub struct Publish<'a> {
+pub struct Publication<'a> {
     /// Layers: where in the work directory, and their names.
     pub layers: &'a [(usize, String)],
     /// Documents that were added.
@@ -104,8 +87,8 @@ impl Work<'_> {
     /// Makes it all visible, synced unless `no_sync`: first the layers and the documents, then the
     /// images that need them. What another pull has made visible meanwhile is as good. `false` if a
     /// layer that was in the store before has been removed meanwhile.
-    pub fn publish(&self, what: &Publish<'_>, no_sync: bool) -> Result<bool> {
-        for image in what.images {
+    pub fn publish(&self, publication: &Publication<'_>, no_sync: bool) -> Result<bool> {
+        for image in publication.images {
             self.write(&image.key(), &image.to_line()?)?;
         }
         if !no_sync {
@@ -114,23 +97,23 @@ impl Work<'_> {
         // Against a removal of layers that no image needs yet; it lasts for a few renames.
         let lock = sys::open_dir(&self.store.images, b".").op("open images")?;
         rustix::fs::flock(&lock, FlockOperation::LockShared).op("flock images")?;
-        for digest in what.blobs {
+        for digest in publication.blobs {
             let name = digest.file_name();
             rustix::fs::renameat(&self.fd, &name, &self.store.blobs, &name)
                 .on("rename", self.path.join(&name))?;
         }
-        for (place, name) in what.layers {
+        for (number, name) in publication.layers {
             // A layer never is to be seen without its sums.
-            let sums = sums_work(*place);
+            let sums = sums_work(*number);
             rustix::fs::renameat(&self.fd, &sums, &self.store.sums, name)
                 .on("rename", self.path.join(&sums))?;
-            let work = layer_work(*place);
+            let work = layer_work(*number);
             match rename_new(&self.fd, &work, &self.store.layers, name) {
                 Ok(()) | Err(Errno::EXIST | Errno::NOTEMPTY) => {}
                 Err(e) => return Err(e).on("rename", self.store.layer_path(name)),
             }
         }
-        for name in what.images.iter().flat_map(|image| &image.layers) {
+        for name in publication.images.iter().flat_map(|image| &image.layers) {
             if self.store.layer(name)?.is_none() {
                 return Ok(false);
             }
@@ -140,7 +123,7 @@ impl Work<'_> {
             rustix::fs::fsync(&self.store.layers).on("sync", self.store.path.join(LAYERS))?;
             rustix::fs::fsync(&self.store.blobs).on("sync", self.store.path.join(BLOBS))?;
         }
-        for image in what.images {
+        for image in publication.images {
             let key = image.key();
             rustix::fs::renameat(&self.fd, &key, &self.store.images, &key)
                 .on("rename", self.store.path.join(IMAGES).join(&key))?;

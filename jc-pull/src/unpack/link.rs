@@ -6,13 +6,15 @@ use jc_unshare::{Context, Error, Result, strerror};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{Unpacker, WHITEOUT, components, is_aufs, unsaved};
-use crate::beneath::{Seen, copy_up};
+use super::path::{WHITEOUT, components, is_aufs};
+use super::state::{State, unsaved};
+use crate::copy::copy_up;
+use crate::merged::Lookup;
 use crate::sys;
 
-impl Unpacker {
+impl State {
     /// The directory that holds a hard link's target, and the target's name in it.
-    pub(super) fn target(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
+    pub fn target(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let text = String::from_utf8_lossy(path);
         let context = |e: Error| e.context(format_args!("hard link to {text}"));
         let components = components(path).map_err(context)?;
@@ -25,7 +27,7 @@ impl Unpacker {
         match self.own_target(name, parents).map_err(context)? {
             Some(directory) => Ok((directory, name.to_vec())),
             None if self.may_defer => {
-                self.deferred = true;
+                self.is_deferred = true;
                 Err(context(Error::new("not in this layer")))
             }
             None => self
@@ -67,22 +69,17 @@ impl Unpacker {
             Err(Errno::NOENT) => {}
             Err(e) => return Err(self.tree.fault("stat", name, e)),
         }
-        self.dependent = true;
-        match self.tree.see(name)? {
-            Seen::Nothing => Err(missing()),
-            Seen::Directory(_) => Err(Error::new("a directory")),
-            Seen::Other(from, stat) => copy_up(&from, self.tree.fd(), name, &stat)
+        self.copied_from_lower = true;
+        match self.tree.lookup_lower(name)? {
+            Lookup::Absent => Err(missing()),
+            Lookup::Directory(_) => Err(Error::new("a directory")),
+            Lookup::NonDirectory(from, stat) => copy_up(&from, self.tree.fd(), name, &stat)
                 .map_err(|e| Error::new(format_args!("copy: {}", strerror(&e))))
                 .and_then(|()| self.sums.other(&self.tree.path_of(name)).map_err(unsaved)),
         }
     }
 
-    pub(super) fn hard_link(
-        &mut self,
-        name: &[u8],
-        directory: &OwnedFd,
-        target: &[u8],
-    ) -> Result<()> {
+    pub fn hard_link(&mut self, name: &[u8], directory: &OwnedFd, target: &[u8]) -> Result<()> {
         let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| {
             (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
         };
@@ -92,7 +89,7 @@ impl Unpacker {
         {
             return Ok(());
         }
-        self.make("link", name, |fd| {
+        self.create("link", name, |fd| {
             rustix::fs::linkat(directory, target, fd, name, AtFlags::empty())
         })?;
         self.sums.other(&self.tree.path_of(name)).map_err(unsaved)

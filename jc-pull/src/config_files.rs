@@ -6,16 +6,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use jc_unshare::private_dir::Owner;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-
-use crate::sys;
+use rustix::process::geteuid;
 
 /// The most bytes that a file may have.
 const MAX_FILE: u64 = 1 << 20;
-
-/// The kernel's user for owners without a number in a user namespace (user_namespaces(7)).
-const OVERFLOW_USER: u32 = 65534;
 
 /// Reads a file that the caller names: of any kind, as a FIFO may carry a password.
 pub fn read_named(path: &Path) -> Result<Vec<u8>> {
@@ -36,7 +33,13 @@ pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(refused("not a regular file".to_owned()));
     }
-    if !is_trusted(stat.st_uid)? {
+    // Root of a user namespace sees files of the host's root as unmapped.
+    let is_trusted = match Owner::of(&stat)? {
+        Owner::Trusted => true,
+        Owner::Unmapped => geteuid().is_root(),
+        Owner::Foreign => false,
+    };
+    if !is_trusted {
         let why = format!("the file belongs to user {}, not to the caller or root", stat.st_uid);
         return Err(refused(why).hint("name the file by an option or a variable to use it anyway"));
     }
@@ -58,14 +61,6 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
 
 fn is_absence(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn is_trusted(owner: u32) -> Result<bool> {
-    let own = rustix::process::geteuid();
-    if owner == 0 || owner == own.as_raw() {
-        return Ok(true);
-    }
-    Ok(own.is_root() && owner == OVERFLOW_USER && !sys::is_root()?)
 }
 
 fn read(file: &File, path: &Path) -> Result<Vec<u8>> {

@@ -6,15 +6,15 @@ use jc_unshare::{Context, Result};
 
 use crate::digest::Digest;
 use crate::implied::Implied;
-use crate::settle;
+use crate::inherit::is_default_root;
 use crate::stream::Fetched;
 
 /// How a layer is called, by what its content depends on.
 pub struct LayerNames {
-    /// Of a layer whose content follows from its tar alone: its diff-id.
-    pub alone: String,
+    /// Of a layer whose content follows from its tar by_diff_id: its diff-id.
+    pub by_diff_id: String,
     /// Of a layer that takes something from those beneath: its chain-id.
-    pub chained: String,
+    pub by_chain_id: String,
 }
 
 impl LayerNames {
@@ -29,19 +29,19 @@ impl LayerNames {
                 None => diff_id.clone(),
                 Some(chain) => Digest::of(format!("{chain} {diff_id}").as_bytes()),
             };
-            let alone = format!("{mark}{}", diff_id.file_name());
-            let chained = format!("{mark}chain-{}", next.file_name());
-            names.push(Self { alone, chained });
+            let by_diff_id = format!("{mark}{}", diff_id.file_name());
+            let by_chain_id = format!("{mark}chain-{}", next.file_name());
+            names.push(Self { by_diff_id, by_chain_id });
             chain = Some(next);
         }
         names
     }
 
     /// The layer's own name, if what it does not list is at most a root that is plain beneath too.
-    pub fn settled<'a>(&'a self, layer: &Fetched, beneath: Option<&OwnedFd>) -> Result<&'a str> {
-        let root = layer.implied.contains(Implied::ROOT);
-        let plain = !layer.implied.beneath_root() && (!root || plain_beneath(beneath)?);
-        Ok(if plain && !layer.dependent { &self.alone } else { &self.chained })
+    pub fn choose<'a>(&'a self, layer: &Fetched, lower: Option<&OwnedFd>) -> Result<&'a str> {
+        let root = layer.implied.is_implied(Implied::ROOT);
+        let plain = !layer.implied.has_any_below_root() && (!root || is_default_lower(lower)?);
+        Ok(if plain && !layer.copied_from_lower { &self.by_diff_id } else { &self.by_chain_id })
     }
 
     /// The layer that is already there for this place, if any.
@@ -49,18 +49,18 @@ impl LayerNames {
     pub fn find(
         &self,
         open: impl Fn(&str) -> Result<Option<OwnedFd>>,
-        beneath: Option<&OwnedFd>,
+        lower: Option<&OwnedFd>,
     ) -> Result<Option<String>> {
-        if open(&self.chained)?.is_some() {
-            return Ok(Some(self.chained.clone()));
+        if open(&self.by_chain_id)?.is_some() {
+            return Ok(Some(self.by_chain_id.clone()));
         }
-        let Some(alone) = open(&self.alone)? else { return Ok(None) };
+        let Some(by_diff_id) = open(&self.by_diff_id)? else { return Ok(None) };
         // A plain root may be one that the layer does not list.
-        let fits = plain_beneath(beneath)? || !settle::is_plain(&alone).op("stat")?;
-        Ok(fits.then(|| self.alone.clone()))
+        let fits = is_default_lower(lower)? || !is_default_root(&by_diff_id).op("stat")?;
+        Ok(fits.then(|| self.by_diff_id.clone()))
     }
 }
 
-fn plain_beneath(beneath: Option<&OwnedFd>) -> Result<bool> {
-    beneath.map_or(Ok(true), |root| settle::is_plain(root).op("stat"))
+fn is_default_lower(lower: Option<&OwnedFd>) -> Result<bool> {
+    lower.map_or(Ok(true), |root| is_default_root(root).op("stat"))
 }

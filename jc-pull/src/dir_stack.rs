@@ -12,7 +12,7 @@ use crate::sys;
 const WINDOW: usize = 16;
 
 /// The way from a root to the current directory.
-pub struct Way {
+pub struct DirStack {
     current: OwnedFd,
     /// The directories above the current one, the root first.
     above: Vec<Above>,
@@ -24,7 +24,7 @@ enum Above {
     Closed(u64, u64),
 }
 
-impl Way {
+impl DirStack {
     /// Begins at a root.
     pub fn new(root: OwnedFd) -> Self {
         Self { current: root, above: Vec::new() }
@@ -98,16 +98,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let deep = "d/".repeat(WINDOW * 2);
         fs::create_dir_all(dir.path().join(&deep)).unwrap();
-        let mut way = Way::new(File::open(dir.path()).unwrap().into());
+        let mut stack = DirStack::new(File::open(dir.path()).unwrap().into());
         for _ in 0..WINDOW * 2 {
-            way.push(sys::open_dir(way.fd(), b"d").unwrap()).unwrap();
+            stack.push(sys::open_dir(stack.fd(), b"d").unwrap()).unwrap();
         }
         for _ in 0..WINDOW + 2 {
-            way.pop().unwrap();
+            stack.pop().unwrap();
         }
         // The directory above the current one is outside the window, and has another in its place.
         let current = "d/".repeat(WINDOW - 2);
         fs::rename(dir.path().join(current), dir.path().join("moved")).unwrap();
-        assert_eq!(way.pop().unwrap_err(), Errno::STALE);
+        assert_eq!(stack.pop().unwrap_err(), Errno::STALE);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Context, Result};
 use rustix::fs::{FileType, Stat};
 
-use crate::beneath::Merged;
+use crate::merged::Merged;
 use crate::sys;
 
 /// Takes what is shown, parents before what is in them.
@@ -16,14 +17,14 @@ pub trait Visitor {
 
     /// Anything else, in its directory of its layer. `first` is the path under which it was seen
     /// before, if it has several names.
-    fn other(&mut self, entry: &Other<'_>) -> Result<()>;
+    fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()>;
 
     /// All in the directory has been shown.
     fn leave(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()>;
 }
 
 /// What is no directory.
-pub struct Other<'a> {
+pub struct NonDirectory<'a> {
     /// Its path from the root.
     pub path: &'a [u8],
     /// Its directory, in the layer that shows it.
@@ -39,11 +40,11 @@ pub struct Other<'a> {
 /// Shows the merged `layers`, the uppermost first. Open descriptors are one a layer whatever the depth
 /// of the tree is.
 pub fn walk(layers: &[OwnedFd], visitor: &mut dyn Visitor) -> Result<()> {
-    let merged = Merged::new(layers).map_err(|e| fault(b"", e))?;
+    let merged = Merged::new(layers).on("read", "/")?;
     let mut walk =
-        Walk { visitor, merged, path: Vec::new(), way: Vec::new(), links: BTreeMap::new() };
+        Walk { visitor, merged, path: Vec::new(), frames: Vec::new(), links: BTreeMap::new() };
     walk.enter(0)?;
-    while let Some(frame) = walk.way.last_mut() {
+    while let Some(frame) = walk.frames.last_mut() {
         match frame.names.pop() {
             Some((name, layer)) => walk.entry(&name, layer)?,
             None => walk.leave()?,
@@ -52,18 +53,13 @@ pub fn walk(layers: &[OwnedFd], visitor: &mut dyn Visitor) -> Result<()> {
     Ok(())
 }
 
-fn fault(path: &[u8], e: rustix::io::Errno) -> Error {
-    let path = String::from_utf8_lossy(path);
-    Error::new(format_args!("read /{path}: {}", strerror(&e.into())))
-}
-
 struct Walk<'a> {
     visitor: &'a mut dyn Visitor,
     merged: Merged,
     /// The path of the current directory, and of the entry in it that is shown.
     path: Vec<u8>,
     /// The directories on the way to the current one, the root first.
-    way: Vec<Frame>,
+    frames: Vec<Frame>,
     /// Files with several names, by layer and inode: where they were first.
     links: BTreeMap<(usize, u64), Vec<u8>>,
 }
@@ -77,10 +73,14 @@ struct Frame {
 }
 
 impl Walk<'_> {
+    fn shown_path(&self) -> PathBuf {
+        Path::new("/").join(sys::as_path(&self.path))
+    }
+
     /// Shows the directory that has become the current one.
     fn enter(&mut self, above: usize) -> Result<()> {
         let Some(top) = self.merged.top() else { return Ok(()) };
-        let stat = rustix::fs::fstat(top).map_err(|e| fault(&self.path, e))?;
+        let stat = rustix::fs::fstat(top).on("read", self.shown_path())?;
         self.visitor.directory(&self.path, top, &stat)?;
         let mut names = BTreeMap::<Vec<u8>, usize>::new();
         for (layer, directory) in self.merged.directories() {
@@ -88,16 +88,18 @@ impl Walk<'_> {
                 names.entry(name.to_vec()).or_insert(layer);
                 Ok(())
             })
-            .map_err(|e| fault(&self.path, e))?;
+            .on("read", self.shown_path())?;
         }
-        self.way.push(Frame { stat, names: names.into_iter().rev().collect(), above });
+        self.frames.push(Frame { stat, names: names.into_iter().rev().collect(), above });
         Ok(())
     }
 
     fn leave(&mut self) -> Result<()> {
-        let (Some(frame), Some(top)) = (self.way.pop(), self.merged.top()) else { return Ok(()) };
+        let (Some(frame), Some(top)) = (self.frames.pop(), self.merged.top()) else {
+            return Ok(());
+        };
         self.visitor.leave(&self.path, top, &frame.stat)?;
-        self.merged.ascend().map_err(|e| fault(&self.path, e))?;
+        self.merged.ascend().on("read", self.shown_path())?;
         self.path.truncate(frame.above);
         Ok(())
     }
@@ -109,9 +111,9 @@ impl Walk<'_> {
         }
         self.path.extend_from_slice(name);
         let Some(parent) = self.merged.directory(layer) else { return Ok(()) };
-        let stat = sys::stat(parent, name).map_err(|e| fault(&self.path, e))?;
+        let stat = sys::stat(parent, name).on("read", self.shown_path())?;
         if sys::file_type(&stat) == FileType::Directory {
-            self.merged.descend(name).map_err(|e| fault(&self.path, e))?;
+            self.merged.descend(name).on("read", self.shown_path())?;
             return self.enter(above);
         }
         if !sys::is_whiteout(&stat) {
@@ -121,7 +123,7 @@ impl Walk<'_> {
                 self.links.insert(key, self.path.clone());
             }
             let (path, first) = (self.path.as_slice(), first.as_deref());
-            self.visitor.other(&Other { path, parent, name, stat: &stat, first })?;
+            self.visitor.non_directory(&NonDirectory { path, parent, name, stat: &stat, first })?;
         }
         self.path.truncate(above);
         Ok(())

@@ -7,26 +7,27 @@ use std::os::fd::OwnedFd;
 
 use jc_unshare::{Error, Result, strerror};
 
-use crate::beneath::{Merged, Seen, copy_metadata};
+use crate::copy::copy_metadata;
+use crate::dir_stack::DirStack;
 use crate::implied::{Implied, Node};
+use crate::merged::{Lookup, Merged};
 use crate::sys;
 use crate::tar::Time;
-use crate::way::Way;
 
 /// Makes each of the `implied` directories of `own` as the uppermost of the layers `beneath`
 /// (the nearest first) shows it. `false` if one is a symbolic link there: the layer must be unpacked
 /// again, following it.
-pub fn settle(own: &OwnedFd, implied: &Implied, beneath: &[OwnedFd]) -> Result<bool> {
-    let mut settling = Settling { implied, path: Vec::new() };
-    settling.run(own, beneath).map_err(|e| {
-        let path = settling.path.iter().map(|name| String::from_utf8_lossy(name));
-        let path = path.collect::<Vec<_>>().join("/");
+pub fn inherit(own: &OwnedFd, implied: &Implied, lower: &[OwnedFd]) -> Result<bool> {
+    let mut walk = Walk { implied, path: Vec::new() };
+    walk.run(own, lower).map_err(|e| {
+        let path = walk.path.join(&b'/');
+        let path = String::from_utf8_lossy(&path);
         Error::new(format_args!("directory /{path}: {}", strerror(&e.into())))
     })
 }
 
 /// Whether a root is as it is where no layer lists it.
-pub fn is_plain(root: &OwnedFd) -> rustix::io::Result<bool> {
+pub fn is_default_root(root: &OwnedFd) -> rustix::io::Result<bool> {
     let stat = rustix::fs::fstat(root)?;
     let own = sys::xattr_names(root)?.iter().any(|key| !sys::is_overlay_xattr(key));
     Ok(!own
@@ -35,18 +36,18 @@ pub fn is_plain(root: &OwnedFd) -> rustix::io::Result<bool> {
         && sys::mtime(&stat) == Time::default())
 }
 
-struct Settling<'a> {
+struct Walk<'a> {
     implied: &'a Implied,
     /// The names on the way to the current directory.
     path: Vec<&'a [u8]>,
 }
 
-impl<'a> Settling<'a> {
-    fn run(&mut self, own: &OwnedFd, beneath: &[OwnedFd]) -> rustix::io::Result<bool> {
-        let mut way = Way::new(sys::open_dir(own, b".")?);
-        let mut merged = Merged::new(beneath)?;
+impl<'a> Walk<'a> {
+    fn run(&mut self, own: &OwnedFd, lower: &[OwnedFd]) -> rustix::io::Result<bool> {
+        let mut stack = DirStack::new(sys::open_dir(own, b".")?);
+        let mut merged = Merged::new(lower)?;
         if let Some(theirs) = merged.top()
-            && self.implied.contains(Implied::ROOT)
+            && self.implied.is_implied(Implied::ROOT)
             && !sys::is_opaque(own)
         {
             copy_metadata(theirs, own)?;
@@ -56,26 +57,26 @@ impl<'a> Settling<'a> {
             let Some((name, node)) = here.pop() else {
                 todo.pop();
                 self.path.pop();
-                way.pop()?;
+                stack.pop()?;
                 merged.ascend()?;
                 continue;
             };
             self.path.push(name);
-            let mine = sys::open_dir(way.fd(), name)?;
-            let seen = if sys::is_opaque(&mine) { Seen::Nothing } else { merged.see(name)? };
-            let is_implied = self.implied.contains(node);
-            match seen {
-                Seen::Directory(theirs) => {
+            let mine = sys::open_dir(stack.fd(), name)?;
+            let found = if sys::is_opaque(&mine) { Lookup::Absent } else { merged.lookup(name)? };
+            let is_implied = self.implied.is_implied(node);
+            match found {
+                Lookup::Directory(theirs) => {
                     if is_implied {
                         copy_metadata(&theirs, &mine)?;
                     }
                     todo.push(self.inside(node, &mine));
-                    way.push(mine)?;
+                    stack.push(mine)?;
                     merged.descend(name)?;
                 }
-                _ if is_implied && seen.link_text(name)?.is_some() => return Ok(false),
+                _ if is_implied && found.link_text(name)?.is_some() => return Ok(false),
                 // Beneath there is nothing that the directories in this one could be like.
-                Seen::Nothing | Seen::Other(..) => drop(self.path.pop()),
+                Lookup::Absent | Lookup::NonDirectory(..) => drop(self.path.pop()),
             }
         }
         Ok(true)

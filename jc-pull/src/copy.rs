@@ -1,0 +1,49 @@
+//! Copies of single files, as overlayfs makes them for a change in an upper layer.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
+use rustix::io::{Errno, Result};
+
+use crate::sys;
+
+/// Makes `to` as `from` is: owner, mode, attributes and time.
+pub fn copy_metadata(from: impl AsFd, to: impl AsFd) -> Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
+    let stat = rustix::fs::fstat(from)?;
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
+    for (key, value) in sys::xattrs(from)? {
+        rustix::fs::fsetxattr(to, key.as_slice(), &value, XattrFlags::empty())?;
+    }
+    rustix::fs::futimens(to, &sys::timestamps(sys::mtime(&stat)))
+}
+
+/// Copies what is no directory into another directory, under its own name.
+pub fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> std::io::Result<()> {
+    let kind = sys::file_type(stat);
+    if kind != FileType::RegularFile {
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        if kind == FileType::Symlink {
+            let text = rustix::fs::readlinkat(from, name, Vec::new())?;
+            rustix::fs::symlinkat(text.as_c_str(), to, name)?;
+        } else {
+            sys::mknod(to, name, kind, mode, stat.st_rdev)?;
+        }
+        rustix::fs::chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        if kind != FileType::Symlink {
+            rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
+        }
+        sys::set_xattrs_at(to, name, &sys::xattrs_at(from, name)?)?;
+        let times = sys::timestamps(sys::mtime(stat));
+        return rustix::fs::utimensat(to, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(Into::into);
+    }
+    let source = sys::open_file(from, name)?.ok_or(Errno::NOENT)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let target = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR)?);
+    std::io::copy(&mut &source, &mut &target)?;
+    copy_metadata(&source, &target).map_err(Into::into)
+}

@@ -1,0 +1,62 @@
+//! Files and directories under random names, locked by the process that writes them. The kernel unlocks
+//! the entries of a process that dies, and the next process removes them.
+
+use std::os::fd::OwnedFd;
+
+use jc_unshare::remove_tree;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+use crate::sys;
+
+/// Makes a directory with mode 0700, and locks it.
+pub fn create_dir(parent: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd)> {
+    create(prefix, |name| {
+        rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+        match sys::open_dir(parent, name.as_bytes()) {
+            // Another process took the directory for one of a dead process.
+            Err(Errno::NOENT) => Err(Errno::EXIST),
+            other => other,
+        }
+    })
+}
+
+/// Makes a file with mode 0644, opens it for writing, and locks it.
+pub fn create_file(parent: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd)> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o644);
+    create(prefix, |name| rustix::fs::openat(parent, name, flags, mode))
+}
+
+fn create(prefix: &str, make: impl Fn(&str) -> Result<OwnedFd>) -> Result<(String, OwnedFd)> {
+    loop {
+        let name = format!("{prefix}{:016x}", sys::random());
+        let fd = match make(&name) {
+            Err(Errno::EXIST) => continue,
+            made => made?,
+        };
+        // Before the lock, another process may take the entry for one of a dead process.
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => continue,
+            locked => locked?,
+        }
+        if rustix::fs::fstat(&fd)?.st_nlink > 0 {
+            return Ok((name, fd));
+        }
+    }
+}
+
+/// Removes a file or a directory with its content, unless a process has it locked. `ELOOP` for a symbolic
+/// link, `ENXIO` for a socket.
+pub fn remove_unlocked(parent: &OwnedFd, name: &[u8]) -> Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => remove_tree(parent, name),
+        Err(Errno::WOULDBLOCK) => Ok(()),
+        Err(e) => Err(e),
+    }
+}

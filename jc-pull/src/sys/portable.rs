@@ -1,0 +1,66 @@
+//! The same functions for other platforms, which have no overlayfs.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dev, FileType, Mode, Stat, Uid};
+use rustix::io::{Errno, Result};
+
+use super::{Xattrs, file_type, open_dir};
+use crate::tar::Kind;
+
+/// Whose the symbolic links are that stand for whiteouts: there is no overlayfs to mount them.
+const NOBODY: u32 = u32::MAX - 1;
+
+/// Always an error.
+pub fn mknod(_: impl AsFd, _: &[u8], _: FileType, _: Mode, _: Dev) -> Result<()> {
+    Err(Errno::NOTSUP)
+}
+
+/// Hides a name.
+pub fn make_whiteout(fd: impl AsFd, name: &[u8]) -> Result<()> {
+    let fd = fd.as_fd();
+    rustix::fs::symlinkat("whiteout", fd, name)?;
+    let owner = Some(Uid::from_raw(NOBODY));
+    rustix::fs::chownat(fd, name, owner, None, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Whether the name is gone.
+pub fn is_whiteout(stat: &Stat) -> bool {
+    file_type(stat) == FileType::Symlink && stat.st_uid == NOBODY
+}
+
+/// Whether an entry of that kind and owner would be mistaken for a whiteout.
+pub fn forges_whiteout(kind: &Kind, uid: u32) -> bool {
+    matches!(kind, Kind::Symlink(_)) && uid == NOBODY
+}
+
+/// Lists here are other than these.
+pub fn clear_acls(_: &OwnedFd) -> Result<()> {
+    Ok(())
+}
+
+/// Opens a directory beneath `root`. `ELOOP` or `ENOTDIR` if a symbolic link is on the way.
+pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
+    parts.iter().try_fold(open_dir(root, b".")?, |at, part| open_dir(&at, part))
+}
+
+/// None: nothing sets them.
+pub fn xattrs_at(_: impl AsFd, _: &[u8]) -> Result<Xattrs> {
+    Ok(Vec::new())
+}
+
+/// An error, but for none.
+pub fn set_xattrs_at(_: impl AsFd, _: &[u8], xattrs: &Xattrs) -> Result<()> {
+    if xattrs.is_empty() { Ok(()) } else { Err(Errno::OPNOTSUPP) }
+}
+
+/// Writes all data of all file systems to the disk.
+pub fn sync(_: &OwnedFd) -> Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+/// None: there are no user namespaces.
+pub fn id_map(_: bool) -> jc_unshare::Result<Option<&'static str>> {
+    Ok(None)
+}
