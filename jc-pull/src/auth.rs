@@ -26,7 +26,7 @@ pub enum Challenge {
 
 impl Challenge {
     /// Selects from the values of `WWW-Authenticate`: a token before a password, and a password only where
-    /// there is one. Of a value that breaks the grammar, the challenges before the fault count.
+    /// there is one. If a value breaks the grammar, its challenges before the fault count.
     pub fn select<'a>(
         values: impl IntoIterator<Item = &'a str>,
         has_password: bool,
@@ -77,11 +77,11 @@ impl TokenRequest<'_> {
     /// Asks for a token, and returns the `Authorization` with the token. A fault is transient if the
     /// service may answer the next request.
     pub fn send(&self, http: &Transport, cancel: &Cancel) -> Result<String, Fault> {
-        let lasting = |text: String| Fault::lasting(Error::new(text));
-        let no_realm = || lasting("the registry's challenge names no token service".to_owned());
+        let permanent = |text: String| Fault::permanent(Error::new(text));
+        let no_realm = || permanent("the registry's challenge names no token service".to_owned());
         let realm = self.realm.ok_or_else(no_realm)?;
         let url = Url::parse(realm)
-            .map_err(|e| lasting(format!("the registry's token service {realm:?}: {e}")))?;
+            .map_err(|e| permanent(format!("the registry's token service {realm:?}: {e}")))?;
         let basic = match self.login {
             Some(Login::Password { user, password }) => Some(basic(user, password)),
             _ => None,
@@ -94,7 +94,7 @@ impl TokenRequest<'_> {
             return Err(self.refusal(&request, &response));
         }
         let body = read_body(&mut response, MAX_TOKEN, request.until, cancel)?;
-        let bad = |why: &str| Fault::lasting(failed(&request.method, &url, why));
+        let bad = |why: &str| Fault::permanent(failed(&request.method, &url, why));
         let token: Token = serde_json::from_slice(&body).map_err(|_| bad("not a token"))?;
         match token.token.or(token.access_token).filter(|t| !t.is_empty()) {
             Some(token) => Ok(format!("Bearer {token}")),

@@ -1,14 +1,14 @@
-//! Giving up: when one image fails, what is under way for it and for those behind it stops.
+//! The end of work for images on the command line at and after one that failed.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often who waits looks whether to give up.
+/// The longest time between two looks at whether work has to end.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// Tells one image's work to stop.
+/// The sign for the work of one image to end.
 #[derive(Clone, Debug)]
 pub struct Cancel {
     given_up: Arc<AtomicUsize>,
@@ -22,28 +22,27 @@ impl Default for Cancel {
 }
 
 impl Cancel {
-    /// The same for the image at that place on the command line.
+    /// The sign for the image at a place on the command line.
     #[must_use]
     pub fn for_image(&self, image: usize) -> Self {
         Self { given_up: Arc::clone(&self.given_up), image }
     }
 
-    /// Gives up this image and those behind it.
+    /// Ends the work for this image and for the images after it.
     pub fn give_up(&self) {
         self.given_up.fetch_min(self.image, Ordering::Relaxed);
     }
 
-    /// Whether to stop.
     pub fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed) <= self.image
     }
 
-    /// An error if it is time to stop.
+    /// An error if the work has to end.
     pub fn check(&self) -> io::Result<()> {
         if self.is_given_up() { Err(io::Error::other("given up")) } else { Ok(()) }
     }
 
-    /// Waits, but not for what is given up.
+    /// Sleeps. An error if the work has to end meanwhile.
     pub fn sleep(&self, how_long: Duration) -> io::Result<()> {
         let start = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! Whether the store still is what was verified: `jc-images --check`.
+//! `jc-images --check`: compares the store with the digests and sums of verified pulls.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -8,11 +8,11 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, Stat};
 
 use crate::store::{ImageEntry, Store};
-use crate::sums::{Known, Record};
+use crate::sums::{FileSum, LayerSums};
 use crate::sys;
 use crate::walk::{NonDirectory, Visitor, walk};
 
-/// Reads all that the images have; the first thing that is not as it was is an error.
+/// Reads all documents and all files of images. The first one that differs is an error.
 pub fn check(store: &Store, images: &[ImageEntry]) -> Result<()> {
     let mut checked = BTreeSet::new();
     for image in images {
@@ -43,7 +43,7 @@ fn check_documents(store: &Store, image: &ImageEntry) -> Result<()> {
 fn check_layer(store: &Store, name: &str) -> Result<()> {
     let root = store.layer(name)?.ok_or_else(|| Error::new("is missing"))?;
     let sums = store.sums(name)?.ok_or_else(|| Error::new("its sums are missing"))?;
-    let mut record = Record::read(sums).op("read sums")?;
+    let mut record = LayerSums::read(sums).op("read sums")?;
     walk(&[root], &mut record)?;
     match record.files.keys().next() {
         Some(path) => Err(fault(path, "is missing")),
@@ -55,8 +55,8 @@ fn fault(path: &[u8], why: &str) -> Error {
     Error::new(format_args!("file {} {why}", String::from_utf8_lossy(path)))
 }
 
-/// Takes out of the record what is there.
-impl Visitor for Record {
+/// Compares each file with its sum, and removes the sum, so that the sums of missing files are left.
+impl Visitor for LayerSums {
     fn directory(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
         Ok(())
     }
@@ -80,12 +80,12 @@ impl Visitor for Record {
     }
 }
 
-/// What is another than it was.
+/// The way in which a file differs from its sum, if it does.
 fn check_file(
     directory: &OwnedFd,
     name: &[u8],
     stat: &Stat,
-    known: &Known,
+    known: &FileSum,
 ) -> std::io::Result<Option<&'static str>> {
     if u64::try_from(stat.st_size) != Ok(known.size) {
         return Ok(Some("has another size"));

@@ -1,4 +1,4 @@
-//! `jc-pull`'s command line.
+//! The command line of `jc-pull`.
 
 use std::fs::File;
 use std::io::{BufWriter, Read};
@@ -31,7 +31,7 @@ use crate::rootless;
 use crate::source::Opener;
 use crate::store::Store;
 
-/// The tool that pulls images.
+/// The program that pulls images.
 pub const TOOL: Tool = Tool::source("jc-pull");
 
 /// Fetch container images into a verified store, and print a record for each.
@@ -123,7 +123,6 @@ enum PrintFormat {
 }
 
 impl PrintFormat {
-    /// Whether no layer is fetched.
     const fn is_document(self) -> bool {
         matches!(self, Self::Manifest | Self::Config)
     }
@@ -219,7 +218,7 @@ fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
     })
 }
 
-/// The password is stdin's first line; it is not to be seen in a list of processes.
+/// Reads the password from the first line of stdin. On a command line, ps(1) would show the password.
 fn login(user: String) -> Result<Login> {
     let mut text = String::new();
     std::io::stdin().take(64 << 10).read_to_string(&mut text).op("read stdin")?;
@@ -266,7 +265,7 @@ fn resolve_all(
     (images, Ok(()))
 }
 
-/// Writes the image where `--to` or `--tar` says; the record that is left to be printed.
+/// Writes the image to the place of `--to` or `--tar`. Returns the record that is left to print.
 fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
     if args.to.is_none() && args.tar.is_none() {
         return Ok(Some(record));
@@ -294,13 +293,13 @@ fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
     }
 }
 
-/// A file appears complete; into what is there and is no file, a device or a pipe, is written.
+/// Writes an archive, which appears complete. A device or a FIFO at the path is written to.
 fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
     let pack_to = |file: &File| pack(layers, BufWriter::with_capacity(1 << 20, file));
     if path.metadata().is_ok_and(|stat| !stat.is_file()) {
         return pack_to(&File::options().write(true).open(path).on("open", path)?);
     }
-    // What a link leads to is what is meant.
+    // A symbolic link stays, and its target is replaced.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let output = AtomicPath::file(path)?;
     let file = File::from(output.fd.try_clone().op("dup")?);

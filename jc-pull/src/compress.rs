@@ -1,4 +1,4 @@
-//! What a layer's tar is wrapped in.
+//! The compression of layers.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,14 +6,14 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::digest::invalid;
 
-/// The largest window that a zstd frame may ask for, as a power of two: 128 MiB, what `zstd --long`
-/// makes at the most and `zstd -d` takes without being asked.
+/// The largest window of a zstd frame, as a power of two: 128 MiB, the most that `zstd --long` uses and
+/// that `zstd -d` accepts.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
-/// A layer's bytes, unwrapped as they are read. At their end the reader beneath is at its own, so
-/// what verifies itself there has done so.
+/// The decompressed bytes of a layer. At their end the inner reader is at its end, too, and has verified
+/// its bytes.
 pub enum Decoder<R: BufRead> {
-    /// A bare tar.
+    /// An uncompressed tar.
     Plain(R),
     /// gzip, of any number of members (RFC 1952): eStargz has one for each file.
     Gzip(Box<MultiGzDecoder<R>>),
@@ -22,12 +22,11 @@ pub enum Decoder<R: BufRead> {
 }
 
 impl<R: BufRead> Decoder<R> {
-    /// Looks at the first bytes, as media types and content do not always agree; what comes out is
-    /// held against the diff-id in any case.
+    /// Selects by the first bytes, since media types are not reliable. The diff-id verifies the result.
     pub fn new(mut reader: R) -> io::Result<Self> {
         match reader.fill_buf()? {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(reader)))),
-            // A frame, or a skippable one in front of it.
+            // A zstd frame, or a skippable frame in front of it.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 let mut decoder = zstd::Decoder::with_buffer(reader)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG)?;
@@ -38,7 +37,7 @@ impl<R: BufRead> Decoder<R> {
         }
     }
 
-    fn beneath(&mut self) -> &mut R {
+    fn inner(&mut self) -> &mut R {
         match self {
             Self::Plain(reader) => reader,
             Self::Gzip(decoder) => decoder.get_mut(),
@@ -54,7 +53,7 @@ impl<R: BufRead> Read for Decoder<R> {
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
         }?;
-        if n == 0 && !buffer.is_empty() && !self.beneath().fill_buf()?.is_empty() {
+        if n == 0 && !buffer.is_empty() && !self.inner().fill_buf()?.is_empty() {
             return Err(invalid("bytes behind the end of the compressed data"));
         }
         Ok(n)

@@ -1,6 +1,5 @@
-//! Files of the caller's configuration. They name programs that are run and registries that are
-//! trusted, so a file that nobody named on the command line or in a variable has to be the caller's
-//! own or root's.
+//! Configuration files of the caller. They name programs to execute and registries to trust, so a file at
+//! a default path has to belong to the caller or to root.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,17 +10,18 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::geteuid;
 
-/// The most bytes that a file may have.
+/// The most bytes in a file.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Reads a file that the caller names: of any kind, as a FIFO may carry a password.
+/// Reads a file that the caller names. The file may be a FIFO, which can carry a password.
 pub fn read_named(path: &Path) -> Result<Vec<u8>> {
     read(&File::open(path).on("read", path)?, path)
 }
 
-/// Reads a regular file of the caller or of root; none where there is no such file.
+/// Reads a regular file of the caller or of root. The result is `None` if the file is absent. Other types
+/// of files, and files of other users, are errors.
 pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
-    // A FIFO or a device is opened without a wait or an effect, and refused.
+    // The open of a FIFO does not wait with these flags, and the open of a device has no effect.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -46,7 +46,7 @@ pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
     read(&file, path).map(Some)
 }
 
-/// The paths in a directory, sorted; none where there is no such directory.
+/// The paths in a directory, sorted. An absent directory has none.
 pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -72,7 +72,6 @@ fn read(file: &File, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The text of a file.
 pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::new(format_args!("{}: not UTF-8", path.display())))
 }

@@ -1,4 +1,4 @@
-//! Who one is at a registry: containers-auth.json(5), Docker's config.json, and their helpers.
+//! Logins at registries: containers-auth.json(5), Docker's config.json, and credential helpers.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -12,24 +12,22 @@ use serde::Deserialize;
 
 use crate::config_files;
 
-/// What proves who one is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Login {
-    /// For basic authentication, or for a token service.
+    /// User and password, for basic authentication or a token service.
     Password {
-        /// The account.
         user: String,
-        /// Its password, or a token in place of one.
+        /// The password, or a token in its place.
         password: String,
     },
-    /// For a token service: an OAuth refresh token.
+    /// An OAuth refresh token, for a token service.
     Identity(String),
 }
 
-/// Where logins come from.
+/// The logins of the command line and of the configuration files.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    /// From the command line, for the registries of the images named there.
+    /// The login of the command line, for the registries that the command line names.
     given: Option<Login>,
     files: Vec<AuthFile>,
 }
@@ -60,8 +58,8 @@ struct Auth {
 }
 
 impl Credentials {
-    /// Reads the files there are: `authfile` or `$REGISTRY_AUTH_FILE` alone, or else
-    /// `$XDG_RUNTIME_DIR/containers/auth.json` and Docker's.
+    /// Reads `authfile` or `$REGISTRY_AUTH_FILE` alone, or else `$XDG_RUNTIME_DIR/containers/auth.json`
+    /// and Docker's file. An absent file of the second kind is no error.
     pub fn load(authfile: Option<&Path>, given: Option<Login>) -> Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let mut found = Vec::new();
@@ -82,12 +80,12 @@ impl Credentials {
         Ok(Self { given, files: found })
     }
 
-    /// Reads a file's content, for the fuzzer.
+    /// Reads the content of a file, for the fuzzer.
     pub fn parse(text: &[u8]) -> Result<Self> {
         Ok(Self { given: None, files: vec![AuthFile::parse(text, PathBuf::from("auth.json"))?] })
     }
 
-    /// Whether a helper is asked for the registry.
+    /// Whether a credential helper knows the registry.
     pub fn has_helper(&self, registry: &str) -> bool {
         self.files.iter().any(|file| {
             let content = &file.content;
@@ -95,8 +93,8 @@ impl Credentials {
         })
     }
 
-    /// The login for a repository. `named` says that the command line names this very registry, and
-    /// what else it gives belongs to it.
+    /// The login for a repository. `is_named`: the command line names this registry, so its login belongs
+    /// to the registry. Errors are those of credential helpers and of malformed entries.
     pub fn find(&self, registry: &str, repository: &str, named: bool) -> Result<Option<Login>> {
         if let Some(given) = self.given.as_ref().filter(|_| named) {
             return Ok(Some(given.clone()));
@@ -113,7 +111,7 @@ impl Credentials {
 impl AuthFile {
     fn parse(text: &[u8], path: PathBuf) -> Result<Self> {
         let content = serde_json::from_slice(text).map_err(|e| {
-            // serde_json's own message ends with line and column.
+            // The message of serde_json ends with line and column.
             Error::new(format_args!("{}: {e}", path.display()))
         })?;
         Ok(Self { path, content })
@@ -127,7 +125,7 @@ impl AuthFile {
         let full = format!("{registry}/{repository}");
         let mut key = full.as_str();
         loop {
-            let entry = self.content.auths.iter().find(|(name, _)| normal(name) == key);
+            let entry = self.content.auths.iter().find(|(name, _)| registry_of(name) == key);
             if let Some((name, auth)) = entry
                 && let Some(login) = auth.login(&self.path, name)?
             {
@@ -145,11 +143,11 @@ impl AuthFile {
     }
 }
 
-/// What Docker Hub is called in Docker's own files.
+/// The key of Docker Hub in Docker's own files.
 const HUB: &str = "https://index.docker.io/v1/";
 
-/// A key as containers-auth.json(5) has it; old ones are URLs.
-fn normal(key: &str) -> &str {
+/// The registry or repository of a key. Old keys are URLs.
+fn registry_of(key: &str) -> &str {
     let url = ["https://", "http://"].iter().find_map(|scheme| key.strip_prefix(scheme));
     let key = match url {
         Some(rest) => rest.split('/').next().unwrap_or_default(),
@@ -159,7 +157,7 @@ fn normal(key: &str) -> &str {
 }
 
 impl Auth {
-    /// Nothing if the entry only says that a helper knows.
+    /// The login in an entry. The result is `None` if the entry only refers to a helper.
     fn login(&self, path: &Path, name: &str) -> Result<Option<Login>> {
         if !self.identitytoken.is_empty() {
             return Ok(Some(Login::Identity(self.identitytoken.clone())));
@@ -179,7 +177,7 @@ impl Auth {
     }
 }
 
-/// What a helper answers.
+/// The answer of a helper.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -201,7 +199,7 @@ fn ask_helper(helper: &str, registry: &str) -> Result<Option<Login>> {
         .spawn()
         .map_err(broken)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that needs no question may have closed it.
+        // A helper that needs no input may have closed its stdin.
         let _: io::Result<()> = stdin.write_all(registry.as_bytes());
     }
     let output = child.wait_with_output().map_err(broken)?;

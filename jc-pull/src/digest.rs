@@ -1,4 +1,4 @@
-//! Content digests: `algorithm:hex` as the OCI image-spec's descriptor.md has them.
+//! Content digests, `algorithm:hex` (OCI image-spec descriptor.md).
 
 use std::fmt::{self, Display};
 use std::io::{self, Read};
@@ -7,17 +7,13 @@ use jc_unshare::{Error, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha512};
 
-/// The registered algorithms.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Algorithm {
-    /// 64 hex digits.
     Sha256,
-    /// 128 hex digits.
     Sha512,
 }
 
 impl Algorithm {
-    /// The name in front of the colon.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -33,7 +29,7 @@ impl Algorithm {
     }
 }
 
-/// A digest that has been validated: its parts are safe in a path and in a URL.
+/// A digest whose parts are safe in a path and in a URL.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest {
@@ -42,7 +38,7 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Reads `algorithm:hex`. Upper-case digits are refused, as the specification demands.
+    /// Parses `algorithm:hex`. An unknown algorithm, another length and upper-case digits are errors.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| Error::new(format_args!("digest {text:?}: {why}"));
         let (name, hex) = text.split_once(':').ok_or_else(|| bad("no colon"))?;
@@ -60,39 +56,35 @@ impl Digest {
         Ok(Self { algorithm, hex: hex.to_owned() })
     }
 
-    /// The SHA-256 of the bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self::of_with(Algorithm::Sha256, bytes)
     }
 
-    /// The digest of the bytes by that algorithm.
     pub fn of_with(algorithm: Algorithm, bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// Which algorithm made it.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The digits behind the colon.
     pub fn hex(&self) -> &str {
         &self.hex
     }
 
-    /// As a file name: a colon would end a path in overlayfs' `lowerdir`.
+    /// The digest as a file name. A colon would end a path in the `lowerdir` option of overlayfs.
     pub fn file_name(&self) -> String {
         format!("{}-{}", self.algorithm.name(), self.hex)
     }
 
-    /// Enough of it for people.
+    /// The first digits, for people.
     pub fn short(&self) -> &str {
         self.hex.get(..12).unwrap_or(&self.hex)
     }
 
-    /// Refuses bytes that have another digest.
+    /// An error if the bytes have another digest.
     pub fn check(&self, bytes: &[u8]) -> Result<()> {
         let found = Self::of_with(self.algorithm, bytes);
         if found == *self {
@@ -123,16 +115,13 @@ impl From<Digest> for String {
     }
 }
 
-/// A digest in the making.
+/// A digest of bytes that come in pieces.
 pub enum Hasher {
-    /// SHA-256.
     Sha256(Sha256),
-    /// SHA-512.
     Sha512(Sha512),
 }
 
 impl Hasher {
-    /// An empty one.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
@@ -140,7 +129,6 @@ impl Hasher {
         }
     }
 
-    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(h) => h.update(bytes),
@@ -148,7 +136,6 @@ impl Hasher {
         }
     }
 
-    /// The digest of all that was added.
     pub fn finish(self) -> Digest {
         match self {
             Self::Sha256(h) => {
@@ -167,32 +154,32 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]]).collect()
 }
 
-/// Passes bytes through, and fails at their end unless digest and size are as they should be.
+/// Verifies the bytes of an inner reader. The end is an error if digest or size differ.
 pub struct Verify<R> {
     inner: R,
     hasher: Option<Hasher>,
     expected: Digest,
     size: Option<u64>,
-    seen: u64,
+    received: u64,
     what: &'static str,
 }
 
 impl<R: Read> Verify<R> {
-    /// `size` in bytes, where it is known beforehand.
+    /// `size` is in bytes, if it is known.
     pub fn new(inner: R, expected: Digest, size: Option<u64>) -> Self {
         let hasher = Some(Hasher::new(expected.algorithm()));
-        Self { inner, hasher, expected, size, seen: 0, what: "the content" }
+        Self { inner, hasher, expected, size, received: 0, what: "the content" }
     }
 
-    /// What errors call the bytes.
+    /// Sets the name of the bytes in errors.
     #[must_use]
     pub fn named(self, what: &'static str) -> Self {
         Self { what, ..self }
     }
 
     fn check_end(&mut self) -> io::Result<()> {
-        if let Some(size) = self.size.filter(|size| *size != self.seen) {
-            return Err(invalid(format!("ends after {} of {size} bytes", self.seen)));
+        if let Some(size) = self.size.filter(|size| *size != self.received) {
+            return Err(invalid(format!("ends after {} of {size} bytes", self.received)));
         }
         match self.hasher.take().map(Hasher::finish) {
             Some(found) if found != self.expected => {
@@ -213,8 +200,8 @@ impl<R: Read> Read for Verify<R> {
             self.check_end()?;
             return Ok(0);
         }
-        self.seen += n as u64;
-        if let Some(size) = self.size.filter(|size| *size < self.seen) {
+        self.received += n as u64;
+        if let Some(size) = self.size.filter(|size| *size < self.received) {
             return Err(invalid(format!("goes on after {size} bytes")));
         }
         if let (Some(hasher), Some(bytes)) = (&mut self.hasher, buffer.get(..n)) {
@@ -224,7 +211,7 @@ impl<R: Read> Read for Verify<R> {
     }
 }
 
-/// An error that is the content's own fault.
+/// An error about the content.
 pub fn invalid(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }

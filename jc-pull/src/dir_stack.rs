@@ -1,4 +1,4 @@
-//! A position in a directory tree whose depth is bounded by memory, not by RLIMIT_NOFILE.
+//! The current directory in a tree, whose depth is limited by memory and not by RLIMIT_NOFILE.
 
 use std::os::fd::OwnedFd;
 
@@ -7,11 +7,11 @@ use rustix::io::{Errno, Result};
 
 use crate::sys;
 
-/// Directories above the current one whose descriptors stay open. A tree of an ordinary depth needs
-/// no `..`.
+/// The directories above the current one whose descriptors stay open. A tree of ordinary depth needs no
+/// `..`.
 const WINDOW: usize = 16;
 
-/// The way from a root to the current directory.
+/// The current directory, and the directories between the root and it.
 pub struct DirStack {
     current: OwnedFd,
     /// The directories above the current one, the root first.
@@ -20,22 +20,19 @@ pub struct DirStack {
 
 enum Above {
     Open(OwnedFd),
-    /// Device and inode of a directory that `..` opens again.
+    /// Device and inode of a directory that is opened again by `..`.
     Closed(u64, u64),
 }
 
 impl DirStack {
-    /// Begins at a root.
     pub fn new(root: OwnedFd) -> Self {
         Self { current: root, above: Vec::new() }
     }
 
-    /// The current directory.
     pub fn fd(&self) -> &OwnedFd {
         &self.current
     }
 
-    /// The root, whose descriptor stays open.
     pub fn root(&self) -> &OwnedFd {
         match self.above.first() {
             Some(Above::Open(root)) => root,
@@ -43,7 +40,7 @@ impl DirStack {
         }
     }
 
-    /// Makes a directory in the current one the current one.
+    /// Enters a child of the current directory.
     pub fn push(&mut self, child: OwnedFd) -> Result<()> {
         self.above.push(Above::Open(std::mem::replace(&mut self.current, child)));
         let outside = self.above.len().saturating_sub(WINDOW);
@@ -53,8 +50,8 @@ impl DirStack {
         }
     }
 
-    /// Makes the directory above the current one the current one. At the root nothing happens.
-    /// `ESTALE` if somebody has moved the current directory elsewhere.
+    /// Enters the parent of the current directory. At the root nothing happens. `ESTALE` if another
+    /// process has moved the current directory.
     pub fn pop(&mut self) -> Result<()> {
         self.current = match self.above.pop() {
             Some(Above::Open(fd)) => fd,
@@ -81,7 +78,7 @@ impl Above {
     }
 }
 
-/// Device and inode, whose types differ between platforms.
+/// Device and inode. Their types differ between platforms.
 #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
 fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
@@ -105,7 +102,7 @@ mod tests {
         for _ in 0..WINDOW + 2 {
             stack.pop().unwrap();
         }
-        // The directory above the current one is outside the window, and has another in its place.
+        // The parent of the current directory is outside the window, and another directory has its name.
         let current = "d/".repeat(WINDOW - 2);
         fs::rename(dir.path().join(current), dir.path().join("moved")).unwrap();
         assert_eq!(stack.pop().unwrap_err(), Errno::STALE);

@@ -1,4 +1,4 @@
-//! `--to`: one directory that is what an overlay of the layers shows.
+//! `--to`: one directory with the files that an overlay of the layers shows.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::dir_stack::DirStack;
 use crate::sys;
 use crate::walk::{NonDirectory, Visitor, walk};
 
-/// Writes the layers, the uppermost first, to `to`, which must not be there yet or be empty. It
+/// Writes the layers, the uppermost first, to `to`, which is absent or an empty directory. The directory
 /// appears complete, by rename.
 pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
     let output = AtomicPath::directory(to)?;
@@ -24,9 +24,9 @@ pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
     output.publish()
 }
 
-/// Writes what it is shown.
+/// Writes the files of a walk.
 struct Writer {
-    /// The directory that is being written; none before the root.
+    /// The directory that is being written. Absent before the root.
     stack: Option<DirStack>,
     root: OwnedFd,
 }
@@ -59,7 +59,7 @@ impl Visitor for Writer {
         done.on("copy", sys::as_path(entry.path))
     }
 
-    /// Its time last: writing into it changes that.
+    /// Sets the time last, since each new entry changes it.
     fn leave(&mut self, path: &[u8], from: &OwnedFd, _: &Stat) -> Result<()> {
         let Some(stack) = &mut self.stack else { return Ok(()) };
         let done = copy_metadata(from, stack.fd()).and_then(|()| stack.pop());

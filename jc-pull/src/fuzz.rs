@@ -1,6 +1,6 @@
-//! Entry points of the fuzzer: the readers of all bytes that come from elsewhere. They end for any
-//! input, and their results keep their promises. `fuzz/` has the targets and the seeds; a test here
-//! takes a short and always the same walk through mutations of these.
+//! Entry points of the fuzzer: the readers of all untrusted bytes. They end for every input, and their
+//! results keep the invariants that are asserted here. `fuzz/` has the targets and the seeds. A test here
+//! runs the readers on mutations of the seeds, the same in each run.
 
 use std::io::{self, BufReader, Read};
 
@@ -12,10 +12,10 @@ use crate::platform::Platform;
 use crate::registries::Registries;
 use crate::tar::Reader;
 
-/// As much is read of what a layer unpacks to, in bytes.
-const ENOUGH: u64 = 8 << 20;
+/// The bytes of an unpacked layer that are read.
+const MAX_LAYER: u64 = 8 << 20;
 
-/// Image names: what one is written as reads as the same.
+/// Parses a name. The text of a reference parses as the same reference.
 pub fn reference(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(Name::Registry(reference)) = Name::parse(text) {
@@ -24,7 +24,7 @@ pub fn reference(bytes: &[u8]) {
     }
 }
 
-/// Documents of registries.
+/// Parses a document of a registry.
 pub fn document(bytes: &[u8]) {
     if let Ok(document) = Document::parse(bytes, None) {
         match document {
@@ -35,18 +35,18 @@ pub fn document(bytes: &[u8]) {
     drop(Config::parse(bytes, 1));
 }
 
-/// Files of logins, for some registries.
+/// Parses a file of logins, and finds the logins of some registries.
 pub fn auth(bytes: &[u8]) {
     let Ok(credentials) = Credentials::parse(bytes) else { return };
     for (registry, repository) in [("docker.io", "library/a"), ("r.x:5000", "a/b/c")] {
-        // A file that names a helper is passed over: a helper is a program.
+        // A helper is a program, which a fuzzer does not execute.
         if !credentials.has_helper(registry) {
             drop(credentials.find(registry, repository, false));
         }
     }
 }
 
-/// Files of registries: a place has a name that a URL can be made of.
+/// Parses a file of registries. The last location of an image is the registry itself.
 pub fn registries(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(all) = Registries::parse(text) else { return };
@@ -58,9 +58,9 @@ pub fn registries(bytes: &[u8]) {
     }
 }
 
-/// Extended headers in front of an entry.
+/// Reads an extended header in front of an entry.
 pub fn pax(bytes: &[u8]) {
-    // Either is fine.
+    // Both outcomes are right.
     let _: io::Result<()> = read_all(&mut Reader::new(with_pax(bytes).as_slice()));
 }
 
@@ -68,10 +68,10 @@ fn with_pax(bytes: &[u8]) -> Vec<u8> {
     [member(b'x', bytes), member(b'0', b"content")].concat()
 }
 
-/// Maps of files with holes: in front of the data, in the extended header, and in the old header.
+/// Reads a map of a file with holes: in front of the data, in the extended header, and in the old header.
 pub fn sparse(bytes: &[u8]) {
     for archive in with_maps(bytes) {
-        // Either is fine.
+        // Both outcomes are right.
         let _: io::Result<()> = read_all(&mut Reader::new(archive.as_slice()));
     }
 }
@@ -90,7 +90,7 @@ fn with_maps(bytes: &[u8]) -> [Vec<u8>; 3] {
     ]
 }
 
-/// A member of an archive. Of an old sparse file the bytes begin with the map in the header.
+/// A member of an archive. The bytes of an old sparse file begin with the map in the header.
 fn member(kind: u8, bytes: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(tar::EntryType::new(kind));
@@ -99,7 +99,7 @@ fn member(kind: u8, bytes: &[u8]) -> Vec<u8> {
     if let Some(field) = header.as_mut_bytes().get_mut(386..386 + map.len()) {
         field.copy_from_slice(map);
     }
-    // A block with more of the map, which the header announces, does not count.
+    // The size does not include a second block of the map, which the header announces.
     let more = if map.get(96).is_some_and(|more| *more != 0) { 512 } else { 0 };
     header.set_size((content.len() as u64).saturating_sub(more));
     header.set_cksum();
@@ -108,11 +108,11 @@ fn member(kind: u8, bytes: &[u8]) -> Vec<u8> {
     member
 }
 
-/// Layers: the content of an entry lies inside of it.
+/// Reads a layer. The content of an entry does not exceed the entry's size.
 pub fn layer(bytes: &[u8]) {
     let Ok(decoder) = Decoder::new(bytes) else { return };
-    let mut reader = Reader::new(BufReader::new(decoder.take(ENOUGH)));
-    // Either is fine.
+    let mut reader = Reader::new(BufReader::new(decoder.take(MAX_LAYER)));
+    // Both outcomes are right.
     let _: io::Result<()> = read_all(&mut reader);
 }
 

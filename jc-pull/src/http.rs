@@ -1,5 +1,5 @@
-//! The transport: one pool of connections, redirects, which hosts are reached, and what may go over
-//! plain http.
+//! HTTP requests: connections, redirects, the addresses that a registry may name, and the hosts that need
+//! TLS.
 
 mod body;
 mod fault;
@@ -30,70 +30,69 @@ pub use retry::{Retry, retry_after};
 use rustls::ClientConfig;
 use tls::HostCerts;
 pub use zone::Zone;
-use zone::{Resolver, Withheld, Zones};
+use zone::{Forbidden, Resolver, Zones};
 
-/// More redirects than this are a loop.
+/// The most redirects of one request.
 const MAX_REDIRECTS: usize = 10;
 
-/// An attempt to get an answer may take so many times [`Options::timeout`], and one wait more.
+/// The time for an attempt to get an answer, in multiples of [`Options::timeout`]. The last wait may
+/// exceed it.
 const WHOLE_ATTEMPT: u32 = 4;
 
-/// How requests are made.
+/// The options of all requests.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The longest wait for a connection, for an answer, and for more bytes of one.
+    /// The longest wait for a connection, for an answer, and for more bytes.
     pub timeout: Duration,
-    /// How many more attempts there are for one object.
+    /// The attempts at one object after the first.
     pub retries: u32,
-    /// Authorities to trust besides the system's: files of PEM.
+    /// Files (PEM) of certificate authorities to trust in addition to the system's.
     pub authorities: Vec<PathBuf>,
 }
 
 impl Options {
-    /// The longest time that an attempt has.
+    /// The longest time for one attempt.
     pub fn patience(&self) -> Duration {
         self.timeout.saturating_mul(WHOLE_ATTEMPT)
     }
 
-    /// When an attempt that starts now has to be at its end.
+    /// The end of an attempt that starts now.
     pub fn deadline(&self) -> Instant {
         let now = Instant::now();
         now.checked_add(self.patience()).unwrap_or(now)
     }
 }
 
-/// Makes requests. Certificates are loaded with the first one that needs them.
+/// Sends requests. The first request that needs certificates loads them.
 pub struct Transport {
     options: Options,
     pool: Pool,
     zones: Arc<Zones>,
 }
 
-/// What to ask for.
+/// A request to one URL, and the rules for its redirects.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// GET, HEAD or POST.
     pub method: Method,
-    /// Where.
     pub url: Url,
-    /// The media types that will do.
+    /// The media types to accept.
     pub accept: &'a str,
-    /// The `Authorization`, which goes to the URL's own host only.
+    /// The `Authorization`. Only the host of `url` gets it.
     pub authorization: Option<&'a str>,
-    /// How many bytes of the content are there already.
+    /// The first byte to send.
     pub skip: u64,
-    /// A form to send.
+    /// The form to send.
     pub form: Option<String>,
-    /// Whether plain http, unknown certificates and all addresses will do.
+    /// Whether plain http, unknown certificates and all addresses are allowed.
     pub insecure: bool,
-    /// The zone of the registry that named the host; none if the caller did.
+    /// The zone of the registry that named the host. Absent if the caller named the host.
     pub named_by: Option<Zone>,
-    /// No redirect is followed after this.
+    /// No redirect is followed later.
     pub until: Instant,
 }
 
 impl<'a> Request<'a> {
-    /// A plain GET.
+    /// A GET without authorization.
     pub fn get(url: Url, accept: &'a str, insecure: bool, until: Instant) -> Self {
         let method = Method::GET;
         let (authorization, form, named_by) = (None, None, None);
@@ -102,44 +101,42 @@ impl<'a> Request<'a> {
 }
 
 impl Transport {
-    /// No connection is made yet.
     pub fn new(options: Options) -> Self {
         Self { options, pool: Pool::default(), zones: Arc::default() }
     }
 
-    /// How requests are made.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// The kind of address that a URL's host has, as far as it is known.
+    /// The zone of the host of a URL, as far as it is known.
     pub fn zone(&self, url: &Url) -> Zone {
         self.zones.of(url)
     }
 
-    /// Makes one attempt, and follows redirects. Any HTTP status is an answer; errors are those of
-    /// the network.
+    /// Makes one attempt, and follows redirects. Every HTTP status is an answer. Faults are those of the
+    /// network, of too many or forbidden redirects, and of an address that the registry may not name.
     pub fn send(&self, request: &Request<'_>) -> Result<Response, Fault> {
         let mut url = request.url.clone();
         for _ in 0..=MAX_REDIRECTS {
             if Instant::now() > request.until {
-                return Err(Fault::passing(failed(&request.method, &url, "too slow")));
+                return Err(Fault::temporary(failed(&request.method, &url, "too slow")));
             }
             let authorization = request.authorization.filter(|_| same_origin(&url, &request.url));
             let response = self.hop(request, url.clone(), authorization)?;
             if request.form.is_some() {
-                // A form holds a secret, and goes nowhere else.
+                // A form has a secret, and no other host gets it.
                 return Ok(response);
             }
-            let Some(next) = redirect_target(&response).map_err(Fault::lasting)? else {
+            let Some(next) = redirect_target(&response).map_err(Fault::permanent)? else {
                 return Ok(response);
             };
             url = next;
         }
-        Err(Fault::lasting(failed(&request.method, &request.url, "too many redirects")))
+        Err(Fault::permanent(failed(&request.method, &request.url, "too many redirects")))
     }
 
-    /// The addresses that the host of `url` may have; none if all will do.
+    /// The limit for addresses of the host of `url`. The result is `None` if all are allowed.
     fn limit(&self, request: &Request<'_>, url: &Url) -> Option<Zone> {
         let by_redirect = || {
             let redirected = !same_origin(url, &request.url);
@@ -158,10 +155,10 @@ impl Transport {
         let method = &request.method;
         let limit = self.limit(request, &url);
         if let Some(zone) = zone::literal(&url).filter(|zone| limit.is_some_and(|l| *zone > l)) {
-            return Err(Fault::withheld(failed(method, &url, Withheld(zone))));
+            return Err(Fault::forbidden(failed(method, &url, Forbidden(zone))));
         }
-        let headers = headers(request, authorization).map_err(Fault::lasting)?;
-        let lease = self.lease(&url, request.insecure, limit).map_err(Fault::lasting)?;
+        let headers = headers(request, authorization).map_err(Fault::permanent)?;
+        let lease = self.lease(&url, request.insecure, limit).map_err(Fault::permanent)?;
         let mut builder =
             lease.session.client.request(method.clone(), url.clone()).headers(headers);
         if let Some(form) = &request.form {
@@ -193,7 +190,7 @@ impl Transport {
             kind,
             |kind| {
                 let host = kind.host.as_deref().map(HostCerts::find).transpose()?.flatten();
-                // reqwest wants a TLS configuration even where there will be no TLS.
+                // reqwest needs a TLS configuration for plain http, too.
                 let extra = if kind.tls { self.options.authorities.as_slice() } else { &[] };
                 tls::config(kind.tls, extra, host.as_ref(), kind.verified)
             },
@@ -206,7 +203,7 @@ impl Transport {
     /// A client that has no connection yet.
     fn connect(&self, kind: &Kind, tls: ClientConfig) -> Result<Session> {
         let resolver = Resolver::new(kind.limit, Arc::clone(&self.zones));
-        // RFC 6761: localhost is this machine, whatever a name server says.
+        // RFC 6761: localhost is this machine, whatever a name server answers.
         let localhost: [SocketAddr; 2] =
             [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
         let mut builder = Client::builder()
@@ -242,13 +239,13 @@ fn headers(request: &Request<'_>, authorization: Option<&str>) -> Result<HeaderM
     Ok(headers)
 }
 
-/// `host[:port]`, as the URL has it.
+/// `host[:port]` of a URL.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Whether both are the same server.
+/// Whether two URLs have the same server.
 pub fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme()
         && a.host_str() == b.host_str()

@@ -2,40 +2,40 @@
 
 use std::collections::BTreeMap;
 
-/// A directory of the layer in [`Implied`].
+/// A directory in [`Implied`].
 pub type Node = u32;
 
-/// The tree of the directories that a layer uses and does not list, with the directories on the way to
-/// them. A path would cost its length for each directory on it.
+/// The tree of the directories that a layer uses and does not list, with the directories above them. A
+/// set of paths would cost the length of a path for each directory.
 pub struct Implied {
-    /// Whether the directory is implied, by node; the root is node 0.
+    /// Whether a directory is implied, by node.
     implied: Vec<bool>,
     children: BTreeMap<(Node, Vec<u8>), Node>,
 }
 
 impl Default for Implied {
-    /// A layer that lists nothing.
+    /// A layer without entries.
     fn default() -> Self {
         Self { implied: vec![true], children: BTreeMap::new() }
     }
 }
 
 impl Implied {
-    /// The root of a layer that lists nothing.
+    /// The root, which is implied until the layer lists it.
     pub const ROOT: Node = 0;
 
-    /// The node of a name in a directory, if it has one.
+    /// The node of a name in a directory, if there is one.
     pub fn child(&self, parent: Node, name: &[u8]) -> Option<Node> {
         self.children.get(&(parent, name.to_vec())).copied()
     }
 
-    /// The nodes in a directory, by name.
+    /// The names in a directory with their nodes, sorted.
     pub fn children(&self, parent: Node) -> impl DoubleEndedIterator<Item = (&[u8], Node)> {
         let range = self.children.range((parent, Vec::new())..(parent + 1, Vec::new()));
         range.map(|((_, name), node)| (name.as_slice(), *node))
     }
 
-    /// The node of a name in a directory, made where it is absent.
+    /// The node of a name in a directory, which is made if it is absent.
     pub fn add(&mut self, parent: Node, name: &[u8]) -> Node {
         // A layer has less than 2^32 entries (MAX_ENTRIES).
         let next = Node::try_from(self.implied.len()).unwrap_or(Node::MAX);
@@ -46,24 +46,21 @@ impl Implied {
         node
     }
 
-    /// Says whether a directory is implied.
     pub fn set_implied(&mut self, node: Node, implied: bool) {
         if let Some(known) = self.implied.get_mut(node as usize) {
             *known = implied;
         }
     }
 
-    /// Whether a directory is implied.
     pub fn is_implied(&self, node: Node) -> bool {
         self.implied.get(node as usize) == Some(&true)
     }
 
-    /// Whether a directory other than the root is implied.
     pub fn has_any_below_root(&self) -> bool {
         self.implied.iter().skip(1).any(|implied| *implied)
     }
 
-    /// Forgets a name with all beneath it.
+    /// Removes a name and the nodes below it.
     pub fn forget(&mut self, parent: Node, name: &[u8]) {
         let mut gone: Vec<Node> =
             self.children.remove(&(parent, name.to_vec())).into_iter().collect();

@@ -1,5 +1,5 @@
-//! Which layers the kernel has mounted: the lower directories of every overlay, in every mount
-//! namespace that a process is in (proc_pid_mountinfo(5)).
+//! Layers in use: the lower directories of overlays in all mount namespaces of processes
+//! (proc_pid_mountinfo(5)).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,19 @@ use std::{fs, io};
 use jc_unshare::{Context, Result};
 use rustix::io::Errno;
 
-/// What is mounted somewhere.
+/// The lower directories of overlays.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub struct Mounted {
-    /// Directories that are the lower ones of an overlay, and a process that sees it.
-    lower: BTreeSet<(PathBuf, u32)>,
+pub struct LowerDirs {
+    /// Each directory with a process that sees the overlay.
+    dirs: BTreeSet<(PathBuf, u32)>,
 }
 
-impl Mounted {
-    /// Reads /proc. A process that ends meanwhile is passed over, and so is a process that this user may
-    /// not inspect: another user's, which has no way into this store. Any other error is an error.
-    pub fn now() -> Result<Self> {
-        let mut mounted = Self::default();
+impl LowerDirs {
+    /// Reads procfs. A process that ends meanwhile is passed over. So is a process that this user may not
+    /// inspect, since it belongs to another user, who cannot enter this store. All other errors are
+    /// errors.
+    pub fn read() -> Result<Self> {
+        let mut lower = Self::default();
         let mut namespaces = BTreeSet::new();
         for entry in fs::read_dir("/proc").on("read", "/proc")? {
             let entry = entry.on("read", "/proc")?;
@@ -32,13 +33,13 @@ impl Mounted {
             }
             let path = entry.path().join("mountinfo");
             if let Some(text) = inspected(fs::read(&path), &path)? {
-                mounted.read(&text, pid);
+                lower.add(&text, pid);
             }
         }
-        Ok(mounted)
+        Ok(lower)
     }
 
-    fn read(&mut self, text: &[u8], pid: u32) {
+    fn add(&mut self, text: &[u8], pid: u32) {
         for line in text.split(|b| *b == b'\n') {
             let line = String::from_utf8_lossy(line);
             let Some((_, after)) = line.split_once(" - ") else { continue };
@@ -50,29 +51,30 @@ impl Mounted {
             for option in split(options, ',') {
                 let value = option.strip_prefix("lowerdir=").or(option.strip_prefix("lowerdir+="));
                 for path in value.into_iter().flat_map(|value| split(value, ':')) {
-                    self.lower.insert((unescape(&path).into(), pid));
+                    self.dirs.insert((unescape(&path).into(), pid));
                 }
             }
         }
     }
 
-    /// A process that has the directory mounted.
-    pub fn by(&self, directory: &Path) -> Option<u32> {
-        self.lower.iter().find(|(path, _)| path == directory).map(|(_, pid)| *pid)
+    /// A process that has the directory lower.
+    pub fn user_of(&self, directory: &Path) -> Option<u32> {
+        self.dirs.iter().find(|(path, _)| path == directory).map(|(_, pid)| *pid)
     }
 
-    /// A process with a layer whose name cannot be told: jc-rootfs mounted it by descriptor, or by the
-    /// short name of one component that it had for that. Relative paths of several are others' layers.
-    pub fn nameless(&self) -> Option<u32> {
-        let nameless = |path: &Path| {
+    /// A process with a layer of unknown path: jc-rootfs lower the layer by descriptor, or by a
+    /// relative path of one component. Longer relative paths are layers of other programs.
+    pub fn unnamed_user(&self) -> Option<u32> {
+        let is_unnamed = |path: &Path| {
             path.starts_with("/proc") || path.is_relative() && path.components().count() == 1
         };
-        self.lower.iter().find(|(path, _)| nameless(path)).map(|(_, pid)| *pid)
+        self.dirs.iter().find(|(path, _)| is_unnamed(path)).map(|(_, pid)| *pid)
     }
 }
 
-/// What a file of a process in /proc gave; `None` if the process has ended or may not be inspected. A
-/// process that ends has no namespaces any more: EINVAL from mountinfo, ESRCH or ENOENT.
+/// The content of a file of a process. The result is `None` if the process has ended or may not be
+/// inspected. A process that ends has no namespaces: mountinfo fails with EINVAL, other files with ESRCH
+/// or ENOENT.
 fn inspected<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>> {
     const PASSED_OVER: [Errno; 5] =
         [Errno::NOENT, Errno::SRCH, Errno::INVAL, Errno::ACCESS, Errno::PERM];
@@ -86,7 +88,7 @@ fn inspected<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>> {
     }
 }
 
-/// Splits where the separator is not behind a backslash.
+/// Splits at separators without a backslash in front.
 fn split(text: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
@@ -105,7 +107,7 @@ fn split(text: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// `\040` is a space, as the kernel writes it; any other character stands for itself.
+/// Decodes `\040` to a space, and a backslash in front of another character to that character.
 fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
@@ -130,8 +132,8 @@ mod tests {
 
     #[test]
     fn lower_directories_are_read_as_kernels_write_them() {
-        let mut mounted = Mounted::default();
-        mounted.read(
+        let mut lower = LowerDirs::default();
+        lower.add(
             b"30 1 0:26 / / rw - overlay jc rw,lowerdir=/s/a:/s/b\\040c:/s/d\\:e,upperdir=/u\n\
               31 1 0:27 / /x rw shared:1 - overlay x rw,lowerdir+=/s/f,lowerdir+=/s/g,workdir=/w\n\
               32 1 0:28 / /y rw - ext4 /dev/x rw,lowerdir=/s/no\n",
@@ -146,16 +148,16 @@ mod tests {
             ("/s/no", None),
             ("/u", None),
         ] {
-            assert_eq!(mounted.by(Path::new(path)), pid, "{path}");
+            assert_eq!(lower.user_of(Path::new(path)), pid, "{path}");
         }
         for (line, nameless) in [
             ("1 1 0:9 / / rw - overlay o rw,lowerdir=l/AB:l/CD,upperdir=AB/diff\n", None),
             ("1 1 0:9 / / rw - overlay o rw,lowerdir+=/proc/self/fd/4\n", Some(9)),
             ("1 1 0:9 / / rw - overlay o rw,lowerdir=0:1:1f\n", Some(9)),
         ] {
-            let mut mounted = Mounted::default();
-            mounted.read(line.as_bytes(), 9);
-            assert_eq!(mounted.nameless(), nameless, "{line}");
+            let mut lower = LowerDirs::default();
+            lower.add(line.as_bytes(), 9);
+            assert_eq!(lower.unnamed_user(), nameless, "{line}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Directories that a layer uses and does not list, made as the layers beneath have them.
+//! Metadata of the directories that a layer uses and does not list, taken from the lower layers.
 //!
-//! overlayfs shows a merged directory with owner, mode, times and attributes of the uppermost layer
-//! that has it, so there they must be what they were beneath.
+//! overlayfs shows a merged directory with owner, mode, times and attributes of the uppermost layer that
+//! has it, so that layer needs the metadata of the lower ones.
 
 use std::os::fd::OwnedFd;
 
@@ -14,9 +14,9 @@ use crate::merged::{Lookup, Merged};
 use crate::sys;
 use crate::tar::Time;
 
-/// Makes each of the `implied` directories of `own` as the uppermost of the layers `beneath`
-/// (the nearest first) shows it. `false` if one is a symbolic link there: the layer must be unpacked
-/// again, following it.
+/// Copies the metadata of the merged `lower` layers, the nearest first, to the `implied` directories of
+/// `own`. `false` if a lower layer has a symbolic link in place of a directory: the layer has to be
+/// unpacked again, and follow the link.
 pub fn inherit(own: &OwnedFd, implied: &Implied, lower: &[OwnedFd]) -> Result<bool> {
     let mut walk = Walk { implied, path: Vec::new() };
     walk.run(own, lower).map_err(|e| {
@@ -26,7 +26,7 @@ pub fn inherit(own: &OwnedFd, implied: &Implied, lower: &[OwnedFd]) -> Result<bo
     })
 }
 
-/// Whether a root is as it is where no layer lists it.
+/// Whether a root has the metadata of a root that no layer lists.
 pub fn is_default_root(root: &OwnedFd) -> rustix::io::Result<bool> {
     let stat = rustix::fs::fstat(root)?;
     let own = sys::xattr_names(root)?.iter().any(|key| !sys::is_overlay_xattr(key));
@@ -38,7 +38,7 @@ pub fn is_default_root(root: &OwnedFd) -> rustix::io::Result<bool> {
 
 struct Walk<'a> {
     implied: &'a Implied,
-    /// The names on the way to the current directory.
+    /// The names between the root and the current directory.
     path: Vec<&'a [u8]>,
 }
 
@@ -75,14 +75,14 @@ impl<'a> Walk<'a> {
                     merged.descend(name)?;
                 }
                 _ if is_implied && found.link_text(name)?.is_some() => return Ok(false),
-                // Beneath there is nothing that the directories in this one could be like.
+                // The directories below this one are in no lower layer.
                 Lookup::Absent | Lookup::NonDirectory(..) => drop(self.path.pop()),
             }
         }
         Ok(true)
     }
 
-    /// The directories to settle in one, which is open; none in one that hides those beneath.
+    /// The nodes in a directory of the layer. An opaque directory has none.
     fn inside(&self, node: Node, directory: &OwnedFd) -> Vec<(&'a [u8], Node)> {
         if sys::is_opaque(directory) {
             Vec::new()

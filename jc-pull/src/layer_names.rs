@@ -1,4 +1,4 @@
-//! What layers are called.
+//! The names of layers in the store.
 
 use std::os::fd::OwnedFd;
 
@@ -9,17 +9,17 @@ use crate::implied::Implied;
 use crate::inherit::is_default_root;
 use crate::stream::Fetched;
 
-/// How a layer is called, by what its content depends on.
+/// The names of one layer. Its content decides which one applies.
 pub struct LayerNames {
-    /// Of a layer whose content follows from its tar by_diff_id: its diff-id.
+    /// The diff-id, for a layer whose content follows from its tar alone.
     pub by_diff_id: String,
-    /// Of a layer that takes something from those beneath: its chain-id.
+    /// The chain-id, for a layer that has parts of its lower layers.
     pub by_chain_id: String,
 }
 
 impl LayerNames {
-    /// The names of a layer and those beneath it, from the diff-ids (image-spec config.md,
-    /// "Layer ChainID"), lowest first. `ignore_chown`: of such without their owners, which are others.
+    /// The names of layers, the lowest first (image-spec config.md, "Layer ChainID"). With `ignore_chown`
+    /// the content differs, and so do the names.
     pub fn of(diff_ids: &[Digest], ignore_chown: bool) -> Vec<Self> {
         let mark = if ignore_chown { "unowned-" } else { "" };
         let mut chain: Option<Digest> = None;
@@ -37,15 +37,16 @@ impl LayerNames {
         names
     }
 
-    /// The layer's own name, if what it does not list is at most a root that is plain beneath too.
+    /// The diff-id if the layer inherits no more than the metadata of a default root, and the chain-id
+    /// otherwise. Errors are those of stat(2) and of reading attributes.
     pub fn choose<'a>(&'a self, layer: &Fetched, lower: Option<&OwnedFd>) -> Result<&'a str> {
         let root = layer.implied.is_implied(Implied::ROOT);
         let plain = !layer.implied.has_any_below_root() && (!root || is_default_lower(lower)?);
         Ok(if plain && !layer.copied_from_lower { &self.by_diff_id } else { &self.by_chain_id })
     }
 
-    /// The layer that is already there for this place, if any.
-    /// `open` opens a layer by its name.
+    /// The name of the layer in the store that fits on `lower`, if there is one. `open` opens a layer by
+    /// name.
     pub fn find(
         &self,
         open: impl Fn(&str) -> Result<Option<OwnedFd>>,
@@ -55,7 +56,7 @@ impl LayerNames {
             return Ok(Some(self.by_chain_id.clone()));
         }
         let Some(by_diff_id) = open(&self.by_diff_id)? else { return Ok(None) };
-        // A plain root may be one that the layer does not list.
+        // A layer with a default root may not list its root.
         let fits = is_default_lower(lower)? || !is_default_root(&by_diff_id).op("stat")?;
         Ok(fits.then(|| self.by_diff_id.clone()))
     }

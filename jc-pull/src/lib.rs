@@ -1,9 +1,9 @@
-//! Container images, from registries and layouts into a verified store.
+//! Container images, from registries, layouts and archives into a verified store.
 //!
-//! [`resolve`] finds out what a name stands for, and [`pull`] sees to the layers. The way of a layer,
-//! in [`stream`]: [`source`] → [`digest`] → [`compress`] → diff-id → [`tar`] → [`unpack`] into a
-//! directory of its own; [`settle`] gives it what it takes from those beneath, and [`store`] makes it
-//! visible once all of it has been verified.
+//! [`cli`] is the recipe: `resolve` finds the manifest of a name, `pull` fetches the layers. The bytes of
+//! a layer pass through `source`, `digest`, `compress`, `digest` again (diff-id), `tar` and `unpack` into
+//! a directory of their own. `inherit` completes the directory with parts of the lower layers, and
+//! `store` makes the layer visible.
 
 mod atomic;
 mod auth;

@@ -1,4 +1,4 @@
-//! `jc-pull`: fetch container images into a verified store and print what to run.
+//! `jc-pull`: fetch container images into a verified store and print their records.
 
 use std::process::ExitCode;
 

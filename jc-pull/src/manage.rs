@@ -1,12 +1,11 @@
 //! The command lines of `jc-images` and `jc-rmi`.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::escape::{self, Escaped};
-use jc_unshare::{Error, Result, Tool, print};
+use jc_unshare::{Error, Result, Tool, print, table};
 use serde::Serialize;
 
 use crate::check::check;
@@ -48,7 +47,7 @@ pub struct RmiArgs {
     images: Vec<String>,
 }
 
-/// One image, for programs.
+/// An image with its disk usage.
 #[derive(Serialize)]
 struct Listed<'a> {
     #[serde(flatten)]
@@ -57,12 +56,12 @@ struct Listed<'a> {
     own: u64,
 }
 
-/// The tool that lists images.
+/// The program that lists images.
 pub const IMAGES: Tool = Tool::source("jc-images");
-/// The tool that removes images.
+/// The program that removes images.
 pub const RMI: Tool = Tool::source("jc-rmi");
 
-/// `jc-images`.
+/// Lists or verifies images.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     rootless::enter(true, args.store.as_deref())?;
     let store = Store::open_for(IMAGES, args.store.as_deref())?;
@@ -73,7 +72,7 @@ pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     let usage = store.usage(&images)?;
     let text = match args.json {
         true => json(&images, &usage)?,
-        false => table(&images, &usage),
+        false => lines(&images, &usage),
     };
     print(text).map(|()| ExitCode::SUCCESS)
 }
@@ -89,7 +88,7 @@ fn json(images: &[ImageEntry], usage: &[Usage]) -> Result<String> {
     Ok(text)
 }
 
-fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
+fn lines(images: &[ImageEntry], usage: &[Usage]) -> String {
     let mut rows = vec![["IMAGE", "PLATFORM", "DIGEST", "SIZE", "OWN"].map(str::to_owned)];
     rows.extend(images.iter().zip(usage).map(|(image, usage)| {
         let digest = image.manifest.short().to_owned();
@@ -98,21 +97,10 @@ fn table(images: &[ImageEntry], usage: &[Usage]) -> String {
             [&image.reference, &image.platform].map(|text| Escaped(text).to_string());
         [reference, platform, digest, size, own]
     }));
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
-    };
-    let widths = [0, 1, 2, 3, 4].map(width);
-    let mut text = String::new();
-    for [image, platform, digest, size, own] in &rows {
-        let [w0, w1, w2, w3, w4] = widths;
-        // Writing to a String cannot fail.
-        let _: std::fmt::Result =
-            writeln!(text, "{image:w0$}  {platform:w1$}  {digest:w2$}  {size:>w3$}  {own:>w4$}");
-    }
-    text
+    table::table(&rows, 3)
 }
 
-/// `jc-rmi`.
+/// Removes images or layers.
 pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     rootless::enter(true, args.store.as_deref())?;
     let store = Store::open_for(RMI, args.store.as_deref())?;
@@ -141,18 +129,18 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     print(text).map(|()| ExitCode::SUCCESS)
 }
 
-/// The name as the store has it.
+/// The name of an image in the store.
 fn full_name(text: &str) -> Result<String> {
     Ok(match Name::parse(text)? {
         Name::Registry(reference) => reference.to_string(),
-        Name::OciDir { directory, tag } => place("oci", directory, tag),
-        Name::OciArchive { file, tag } => place("oci-archive", file, tag),
-        Name::DockerArchive { file, tag } => place("docker-archive", file, tag),
+        Name::OciDir { directory, tag } => transport_name("oci", directory, tag),
+        Name::OciArchive { file, tag } => transport_name("oci-archive", file, tag),
+        Name::DockerArchive { file, tag } => transport_name("docker-archive", file, tag),
     })
 }
 
-/// The place may be gone; it was kept by its absolute path.
-fn place(transport: &str, path: PathBuf, tag: Option<String>) -> String {
+/// The name of an image in a file or directory, which may be gone. The store has its absolute path.
+fn transport_name(transport: &str, path: PathBuf, tag: Option<String>) -> String {
     let path = std::fs::canonicalize(&path).unwrap_or(path);
     let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
     format!("{transport}:{}{tag}", path.display())

@@ -1,4 +1,4 @@
-//! Indexes, manifests and configurations, of the OCI image-spec and of Docker's schema 2.
+//! Indexes, manifests and configurations (OCI image-spec, Docker schema 2).
 
 use jc_unshare::{Error, Result};
 use serde::Deserialize;
@@ -7,38 +7,36 @@ use serde_json::{Map, Value};
 use crate::digest::Digest;
 use crate::platform::Platform;
 
-/// The largest document that is read, in bytes; what the distribution-spec lets registries demand.
+/// The longest document that is read, in bytes: the least that the distribution-spec demands of
+/// registries.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 
-/// The media types of a manifest or an index, as an `Accept` header.
+/// The media types of manifests and indexes, as an `Accept` header.
 pub const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// What one document says of another (image-spec descriptor.md).
+/// A reference to a blob or a document (image-spec descriptor.md).
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the content is.
     #[serde(default)]
     pub media_type: String,
-    /// The content's digest.
     pub digest: Digest,
-    /// The content's length in bytes.
+    /// The length of the content in bytes.
     pub size: u64,
-    /// In an index: what the image was built for.
+    /// The platform of an image in an index.
     pub platform: Option<Platform>,
-    /// Where else the content is, of a layer that registries may not distribute.
+    /// Other places of a layer that registries may not distribute.
     #[serde(default)]
     pub urls: Vec<String>,
-    /// Free-form notes.
     #[serde(default)]
     pub annotations: Map<String, Value>,
 }
 
 impl Descriptor {
-    /// That of some bytes, about which nothing else is known.
+    /// The descriptor of bytes whose media type is unknown.
     pub fn of(bytes: &[u8]) -> Self {
         Self {
             media_type: String::new(),
@@ -51,32 +49,28 @@ impl Descriptor {
     }
 }
 
-/// One image for several platforms (image-spec image-index.md).
+/// The images of a name, for several platforms (image-spec image-index.md).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Index {
-    /// The images.
     pub manifests: Vec<Descriptor>,
 }
 
-/// One image for one platform (image-spec manifest.md).
+/// An image for one platform (image-spec manifest.md).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Manifest {
-    /// The image's configuration.
     pub config: Descriptor,
-    /// The layers, lowest first.
+    /// The layers, the lowest first.
     pub layers: Vec<Descriptor>,
 }
 
-/// What a name resolves to.
+/// An index or a manifest.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Document {
-    /// A choice of images.
     Index(Index),
-    /// An image.
     Manifest(Manifest),
 }
 
-/// Every field that tells one kind of document from another.
+/// The fields of all kinds of documents.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Raw {
@@ -89,8 +83,8 @@ struct Raw {
 }
 
 impl Document {
-    /// Reads a document that came with the media type `declared`, if any did. One that could be
-    /// read as two kinds is refused: two readers would see two images under one digest.
+    /// Parses a document that came with the media type `declared`. A document that two readers could take
+    /// for two kinds is an error, since they would see two images under one digest.
     pub fn parse(bytes: &[u8], declared: Option<&str>) -> Result<Self> {
         let raw: Raw = serde_json::from_slice(bytes)
             .map_err(|e| Error::new(format_args!("not an image manifest: {e}")))?;
@@ -128,7 +122,8 @@ fn essence(media_type: &str) -> &str {
     media_type.split(';').next().unwrap_or_default().trim()
 }
 
-/// Whether the media type is an index's; neither for other documents.
+/// Whether a media type is an index's. The result is `None` for other documents than indexes and
+/// manifests.
 fn kind(media_type: &str) -> Option<bool> {
     match media_type {
         "application/vnd.oci.image.index.v1+json"
@@ -140,16 +135,16 @@ fn kind(media_type: &str) -> Option<bool> {
 }
 
 impl Index {
-    /// The image for `wanted`; an error lists what there is.
-    pub fn select(&self, wanted: &Platform) -> Result<&Descriptor> {
+    /// The image for a platform. The error lists the platforms of the index.
+    pub fn select(&self, target: &Platform) -> Result<&Descriptor> {
         let known = || self.manifests.iter().filter_map(|d| Some((d, d.platform.as_ref()?)));
         let best = known()
-            .filter_map(|(d, platform)| Some((platform.distance(wanted)?, d)))
+            .filter_map(|(d, platform)| Some((platform.distance(target)?, d)))
             .min_by_key(|(distance, _)| *distance);
         if let Some((_, descriptor)) = best {
             return Ok(descriptor);
         }
-        // An index of one that names no platform leaves no choice.
+        // An index with one image of no platform has no choice.
         if let [only] = self.manifests.as_slice()
             && only.platform.is_none()
         {
@@ -158,12 +153,12 @@ impl Index {
         let have: Vec<String> =
             known().filter(|(_, p)| !p.is_unknown()).map(|(_, p)| p.to_string()).collect();
         let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
-        Err(Error::new(format_args!("no image for {wanted}; there is {have}")))
+        Err(Error::new(format_args!("no image for {target}; there is {have}")))
     }
 }
 
 impl Manifest {
-    /// Refuses what is no container image, naming what it is.
+    /// An error that names the kind of the artifact, if the artifact is no container image.
     pub fn check(&self) -> Result<()> {
         match essence(&self.config.media_type) {
             "application/vnd.oci.image.config.v1+json"
@@ -197,14 +192,13 @@ fn check_layer(layer: &Descriptor) -> Result<()> {
     }
 }
 
-/// What of an image's configuration is needed here (image-spec config.md).
+/// The parts of an image configuration that a pull needs (image-spec config.md).
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
-    /// What the image was built for.
     #[serde(flatten)]
     pub platform: Platform,
     rootfs: RootFs,
-    /// How to run the image: handed on as it is.
+    /// The part for the record, unchanged.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub config: Map<String, Value>,
 }
@@ -224,7 +218,7 @@ fn null_is_none<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Digest>, D
 }
 
 impl Config {
-    /// Reads an image's configuration, which must have a diff-id for each of the layers.
+    /// Parses an image configuration. A number of diff-ids that differs from `layers` is an error.
     pub fn parse(bytes: &[u8], layers: usize) -> Result<Self> {
         let config: Self = serde_json::from_slice(bytes)
             .map_err(|e| Error::new(format_args!("not an image configuration: {e}")))?;
@@ -234,7 +228,7 @@ impl Config {
         }
     }
 
-    /// The digests of the layers' uncompressed tars, lowest first.
+    /// The digests of the uncompressed layers, the lowest first.
     pub fn diff_ids(&self) -> &[Digest] {
         &self.rootfs.diff_ids
     }

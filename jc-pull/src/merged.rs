@@ -1,4 +1,4 @@
-//! The layers beneath one, as overlayfs would show them.
+//! Merged layers, as overlayfs shows them.
 
 use std::os::fd::OwnedFd;
 
@@ -9,11 +9,11 @@ use crate::sys;
 
 /// A name in a directory of merged layers.
 pub enum Lookup {
-    /// The name is absent, or hidden.
+    /// The name is absent or hidden.
     Absent,
-    /// A directory, of the layer which decides about its owner and mode.
+    /// A directory of the layer that decides about owner and mode.
     Directory(OwnedFd),
-    /// Anything else, in the directory of the layer which shows it.
+    /// Another file, in the directory of the layer that shows it.
     NonDirectory(OwnedFd, Stat),
 }
 
@@ -30,12 +30,12 @@ impl Lookup {
     }
 }
 
-/// A directory of merged layers. Each layer has one descriptor whatever the depth is, and a step
-/// down or up costs a system call for each layer that has the directory.
+/// The current directory of merged layers. Each layer has one descriptor at every depth, and a step down
+/// or up costs a system call for each layer that has the directory.
 pub struct Merged {
-    /// Each layer's deepest directory on the way to the current one, the uppermost layer first.
+    /// The deepest directory of each layer above or at the current one, the uppermost layer first.
     layers: Vec<Position>,
-    /// Levels between the root and the current directory.
+    /// The depth of the current directory.
     level: usize,
 }
 
@@ -45,7 +45,7 @@ struct Position {
 }
 
 impl Merged {
-    /// Begins at the root of the layers, the uppermost first. An opaque root hides those after it.
+    /// Starts at the root of the layers, the uppermost first. An opaque root hides the layers after it.
     pub fn new(layers: &[OwnedFd]) -> Result<Self> {
         let mut merged = Self { layers: Vec::new(), level: 0 };
         for layer in layers {
@@ -59,12 +59,11 @@ impl Merged {
         Ok(merged)
     }
 
-    /// Levels between the root and the current directory.
     pub fn level(&self) -> usize {
         self.level
     }
 
-    /// The layers that are merged in the current directory, with their numbers.
+    /// The directories of the layers that are merged here, with the numbers of the layers.
     pub fn directories(&self) -> impl Iterator<Item = (usize, &OwnedFd)> {
         let here = |(_, position): &(usize, &Position)| position.level == self.level;
         self.layers
@@ -74,18 +73,18 @@ impl Merged {
             .map(|(number, position)| (number, &position.directory))
     }
 
-    /// The directory of one of the merged layers, by number.
+    /// The directory of one layer.
     pub fn directory(&self, number: usize) -> Option<&OwnedFd> {
         let position = self.layers.get(number).filter(|position| position.level == self.level);
         position.map(|position| &position.directory)
     }
 
-    /// The uppermost of the merged directories, which decides about owner and mode.
+    /// The uppermost directory, which decides about owner and mode.
     pub fn top(&self) -> Option<&OwnedFd> {
         self.directories().next().map(|(_, directory)| directory)
     }
 
-    /// Looks a name of the current directory up.
+    /// Looks up a name in the current directory.
     pub fn lookup(&self, name: &[u8]) -> Result<Lookup> {
         for (_, directory) in self.directories() {
             match sys::open_dir(directory, name) {
@@ -104,8 +103,7 @@ impl Merged {
         Ok(Lookup::Absent)
     }
 
-    /// Makes a name of the current directory the current directory. No layer is merged there if no
-    /// layer shows a directory of that name.
+    /// Enters a directory. No layer is merged there if no layer has the directory.
     pub fn descend(&mut self, name: &[u8]) -> Result<()> {
         let level = self.level;
         self.level += 1;
@@ -126,7 +124,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Makes the directory above the current one the current one.
+    /// Enters the parent of the current directory.
     pub fn ascend(&mut self) -> Result<()> {
         let level = self.level;
         self.level = level.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! What an image is called: a registry's reference, or a transport of containers-transports(5).
+//! Names of images: references of registries, and transports (containers-transports(5)).
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,39 +8,35 @@ use jc_unshare::{Error, Result};
 
 use crate::digest::Digest;
 
-/// An image's name as its user gives it, in full.
+/// A name from the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Name {
-    /// In a registry.
     Registry(Reference),
-    /// In an OCI image layout, a tar archive.
+    /// An OCI image layout in a tar archive.
     OciArchive {
-        /// The archive, `-` being stdin.
+        /// The archive, or `-` for stdin.
         file: PathBuf,
-        /// Which of its images.
         tag: Option<String>,
     },
-    /// In what `docker save` writes.
+    /// An archive of `docker save`.
     DockerArchive {
-        /// The archive, `-` being stdin.
+        /// The archive, or `-` for stdin.
         file: PathBuf,
-        /// Which of its images.
         tag: Option<String>,
     },
-    /// In an OCI image layout, a directory.
+    /// An OCI image layout in a directory.
     OciDir {
-        /// The layout's directory.
         directory: PathBuf,
-        /// Which of its images, by `org.opencontainers.image.ref.name`.
+        /// The annotation `org.opencontainers.image.ref.name` of the image.
         tag: Option<String>,
     },
 }
 
 impl Name {
-    /// Reads `[docker://]REFERENCE`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
-    /// `docker-archive:FILE[:REF]`.
+    /// Parses `[docker://]REFERENCE`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
+    /// `docker-archive:FILE[:REF]`. Every error is a usage error.
     pub fn parse(text: &str) -> Result<Self> {
-        let place = |rest: &str| -> Result<(PathBuf, Option<String>)> {
+        let split = |rest: &str| -> Result<(PathBuf, Option<String>)> {
             let (path, tag) = match rest.split_once(':') {
                 Some((path, tag)) => (path, Some(tag)),
                 None => (rest, None),
@@ -51,19 +47,18 @@ impl Name {
             Ok((path.into(), tag.map(str::to_owned)))
         };
         if let Some(rest) = text.strip_prefix("oci:") {
-            return place(rest).map(|(directory, tag)| Self::OciDir { directory, tag });
+            return split(rest).map(|(directory, tag)| Self::OciDir { directory, tag });
         }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
-            return place(rest).map(|(file, tag)| Self::OciArchive { file, tag });
+            return split(rest).map(|(file, tag)| Self::OciArchive { file, tag });
         }
         if let Some(rest) = text.strip_prefix("docker-archive:") {
-            return place(rest).map(|(file, tag)| Self::DockerArchive { file, tag });
+            return split(rest).map(|(file, tag)| Self::DockerArchive { file, tag });
         }
         let reference = text.strip_prefix("docker://").unwrap_or(text);
         Reference::parse(reference).map(Self::Registry)
     }
 
-    /// Whether it is read from stdin.
     pub fn is_stdin(&self) -> bool {
         match self {
             Self::OciArchive { file, .. } | Self::DockerArchive { file, .. } => {
@@ -74,25 +69,24 @@ impl Name {
     }
 }
 
-/// A normalized reference: registry, repository, and what to take from it.
+/// A reference with all defaults.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reference {
-    /// `host[:port]`, `docker.io` for Docker Hub.
+    /// `host[:port]`, or `docker.io` for Docker Hub.
     pub registry: String,
-    /// The path below the registry, `library/alpine`.
+    /// The path in the registry, such as `library/alpine`.
     pub repository: String,
-    /// The tag, if one is meant.
     pub tag: Option<String>,
-    /// The digest; it decides where a tag is there too.
+    /// The digest, which counts more than the tag.
     pub digest: Option<Digest>,
 }
 
-/// The longest repository name that a reference may have, in bytes (distribution/reference).
+/// The longest name of a repository, in bytes (distribution/reference).
 const MAX_REPOSITORY: usize = 255;
 
 impl Reference {
-    /// Reads `[host[:port]/]path[:tag][@digest]` with Docker's defaults: `docker.io`, `library/`,
-    /// `latest`.
+    /// Parses `[host[:port]/]path[:tag][@digest]` with the defaults of Docker: `docker.io`, `library/`,
+    /// `latest`. Every error is a usage error.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |why: &str| Error::usage(format_args!("image name {text:?}: {why}"));
         let (rest, digest) = match text.split_once('@') {
@@ -127,7 +121,7 @@ impl Reference {
         Ok(Self { registry: registry.to_owned(), repository, tag, digest })
     }
 
-    /// What the registry is asked for: the digest, or else the tag.
+    /// The digest or tag to request.
     pub fn target(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -150,7 +144,8 @@ impl Display for Reference {
     }
 }
 
-/// The first component is a registry if it can be nothing else, as Docker decides it.
+/// Splits a name into registry and path. The first component is a registry if it can be nothing else, as
+/// in Docker.
 pub fn split_registry(text: &str) -> (&str, &str) {
     match text.split_once('/') {
         Some((first, rest))
@@ -180,7 +175,7 @@ fn is_host(text: &str) -> bool {
     })
 }
 
-/// `host[:port]` in two; an IPv6 host keeps its brackets.
+/// Splits `host[:port]`. An IPv6 host keeps its brackets.
 pub fn split_port(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
@@ -188,14 +183,15 @@ pub fn split_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether `host[:port]` can only be this machine: the one place where plain http is no risk.
+/// Whether `host[:port]` is this machine, the only host for which plain http has no risk.
 pub fn is_loopback(authority: &str) -> bool {
     let host = split_port(authority).0;
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Components are lower-case words that `.`, `_`, `__` or dashes join (distribution-spec).
+/// The fault of a repository name. Components are lower-case words, joined by `.`, `_`, `__` or dashes
+/// (distribution-spec).
 fn path_fault(path: &str) -> Option<&'static str> {
     if path.len() > MAX_REPOSITORY {
         return Some("the repository's name is too long");

@@ -1,4 +1,4 @@
-//! `--tar`: one archive of what an overlay of the layers shows.
+//! `--tar`: an archive of the files that an overlay of the layers shows.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use crate::sys;
 use crate::tar::{Entry, Kind, Writer};
 use crate::walk::{NonDirectory, Visitor, walk};
 
-/// Writes the layers, the uppermost first.
+/// Writes an archive of the layers, the uppermost first.
 pub fn pack(layers: &[OwnedFd], to: impl Write) -> Result<()> {
     let mut packer = Packer { writer: Writer::new(to) };
     walk(layers, &mut packer)?;

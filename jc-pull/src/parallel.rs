@@ -1,21 +1,21 @@
-//! Several things at once.
+//! Jobs in several threads.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Does the jobs in their order, so many at a time, or fewer where threads cannot be made.
-pub fn parallel<J: Send>(at_once: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) {
-    let threads = at_once.min(jobs.len());
+/// Does jobs in their order, at most `at_a_time` of them at a time, or fewer if threads cannot be made.
+pub fn parallel<J: Send>(at_a_time: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) {
+    let threads = at_a_time.min(jobs.len());
     let queue = Mutex::new(jobs.into_iter());
     let worker = || {
         loop {
-            // The lock is not held while there is work.
+            // The lock is free while a job runs.
             let job = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(job) = job else { break };
             work(job);
         }
     };
     std::thread::scope(|scope| {
-        // This thread is a worker too: one job needs no other.
+        // This thread is a worker, too.
         for _ in 1..threads {
             if std::thread::Builder::new().spawn_scoped(scope, worker).is_err() {
                 break;

@@ -1,17 +1,17 @@
-//! A reader in a thread of its own, a few pieces ahead of who reads from it.
+//! A reader in a thread of its own, with a short queue.
 
 use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 
 use crate::cancel::{Cancel, TICK};
 
-/// How long a piece is, in bytes.
+/// The bytes of one piece.
 const PIECE: usize = 128 << 10;
-/// How many pieces may wait to be read.
+/// The pieces in the queue.
 const AHEAD: usize = 3;
 
-/// The near end. Once it is given up it fails soon, even while the far end waits for the network:
-/// that thread is left alone and ends with its wait or the process.
+/// The reading end. After a cancel it fails soon, even while the thread waits for the network. The thread
+/// ends with its wait or with the process.
 pub struct Pipe {
     pieces: Receiver<io::Result<Vec<u8>>>,
     used: Sender<Vec<u8>>,
@@ -22,7 +22,8 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Starts to read from what `open` gives. Errors are those of a thread that cannot be made.
+    /// Starts a thread that reads from the result of `open`. An error is that of a thread that cannot be
+    /// made.
     pub fn new<R: Read>(
         open: impl FnOnce() -> io::Result<R> + Send + 'static,
         cancel: Cancel,
@@ -31,7 +32,7 @@ impl Pipe {
         let (used, spare) = channel();
         std::thread::Builder::new().spawn(move || {
             if let Err(e) = open().and_then(|mut reader| pump(&mut reader, &sender, &spare)) {
-                // Nobody listens any more if this fails.
+                // The send fails if the reading end is gone.
                 let _: Result<(), _> = sender.send(Err(e));
             }
         })?;
@@ -39,7 +40,7 @@ impl Pipe {
     }
 
     fn next(&mut self) -> io::Result<()> {
-        // It goes back to be filled again, if there is still somebody to do that.
+        // The thread fills the buffer again, if the thread still runs.
         let _: Result<(), _> = self.used.send(std::mem::take(&mut self.piece));
         self.at = 0;
         loop {
@@ -57,7 +58,7 @@ impl Pipe {
     }
 }
 
-/// Reads to the end, which an empty piece stands for.
+/// Reads to the end. An empty piece marks the end.
 fn pump(
     reader: &mut impl Read,
     sender: &SyncSender<io::Result<Vec<u8>>>,
@@ -67,7 +68,7 @@ fn pump(
         let mut piece = spare.try_recv().unwrap_or_default();
         piece.resize(PIECE, 0);
         let mut filled = 0;
-        // Small pieces cost more switching than they save waiting.
+        // Small pieces cost more context switches than they save time.
         while let Some(rest) = piece.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match reader.read(rest) {
                 Ok(0) => break,

@@ -1,26 +1,25 @@
-//! `os/arch[/variant]`, and which of an index's images suits a host (OCI image-spec image-index.md).
+//! Platforms, `os/arch[/variant]`, and the choice between them (OCI image-spec image-index.md).
 
 use std::fmt::{self, Display};
 
 use jc_unshare::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What an image was built for.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Platform {
-    /// As Go's GOOS.
+    /// A GOOS of Go.
     #[serde(default)]
     pub os: String,
-    /// As Go's GOARCH.
+    /// A GOARCH of Go.
     #[serde(default)]
     pub architecture: String,
-    /// The CPU's variant, `v7` of arm.
+    /// The variant of the CPU, such as `v7` of arm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// The host's own. The system is always Linux: on another one, a Linux image is what is wanted.
+    /// The platform of the host. The system is Linux on every host.
     pub fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
             "x86_64" => ("amd64", None),
@@ -38,7 +37,7 @@ impl Platform {
         }
     }
 
-    /// Reads `os/arch[/variant]`.
+    /// Parses `os/arch[/variant]`. Every error is a usage error.
     pub fn parse(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split('/').collect();
         let word =
@@ -55,17 +54,18 @@ impl Platform {
         }
     }
 
-    /// How well an image for `self` suits who wants `wanted`: none at all, or the lower the better.
-    pub fn distance(&self, wanted: &Self) -> Option<u32> {
-        if self.os != wanted.os || self.architecture != wanted.architecture {
+    /// The distance of an image for `self` to the platform `target`: lower is better, none if the image
+    /// does not run there.
+    pub fn distance(&self, target: &Self) -> Option<u32> {
+        if self.os != target.os || self.architecture != target.architecture {
             return None;
         }
-        let (have, want) = (self.effective_variant(), wanted.effective_variant());
+        let (have, want) = (self.effective_variant(), target.effective_variant());
         match (have, want) {
             _ if have == want => Some(0),
-            // An image that does not say is for all of the architecture.
+            // An image without a variant is for all of them.
             ("", _) => Some(50),
-            // Later variants run what was built for earlier ones.
+            // Later variants execute images for earlier variants.
             (have, want) => match (number(have), number(want)) {
                 (Some(have), Some(want)) if have < want => Some(want - have),
                 _ => None,
@@ -73,7 +73,7 @@ impl Platform {
         }
     }
 
-    /// Whether this names no platform: an attestation's place in an index.
+    /// Whether this is the platform of an attestation in an index.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" || self.architecture == "unknown"
     }

@@ -1,4 +1,4 @@
-//! What a person sees meanwhile, on stderr: bars on a terminal, plain lines elsewhere, or nothing.
+//! Progress on stderr: bars on a terminal, plain lines elsewhere, or none.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -9,31 +9,30 @@ use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jc_unshare::escape::Escaped;
 
-/// How progress is to be shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Style {
     /// Bars if stderr is a terminal, lines if not.
     Auto,
-    /// A bar for each layer, and one for all.
+    /// A bar for each layer, and a bar for all.
     Bar,
-    /// A line for each finished layer, and one now and then.
+    /// A line for each complete layer, and lines with the total in between.
     Plain,
     /// Nothing.
     None,
 }
 
-/// How often a plain line says how far it all is.
+/// The time between plain lines with the total.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Counts, and shows.
+/// The progress of all layers.
 pub struct Progress {
     screen: Screen,
     started: Instant,
-    /// Bytes that are to be transferred, and have been.
+    /// The bytes to transfer, and the bytes transferred.
     size: AtomicU64,
-    seen: AtomicU64,
+    transferred: AtomicU64,
     fetched: AtomicU64,
-    /// How many plain lines of the interval there have been.
+    /// The plain lines with the total so far.
     lines: AtomicU64,
 }
 
@@ -44,7 +43,6 @@ enum Screen {
 }
 
 impl Progress {
-    /// In that style.
     pub fn new(style: Style) -> Arc<Self> {
         let screen = match style {
             Style::None => Screen::Nothing,
@@ -56,23 +54,23 @@ impl Progress {
                 Screen::Bars(bars, total)
             }
         };
-        let (size, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (size, transferred) = (AtomicU64::new(0), AtomicU64::new(0));
         let (fetched, lines) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { screen, started: Instant::now(), size, seen, fetched, lines })
+        Arc::new(Self { screen, started: Instant::now(), size, transferred, fetched, lines })
     }
 
-    /// Says something once.
-    fn say(&self, text: &str) {
+    /// Writes a line.
+    fn write_line(&self, text: &str) {
         let text = &Escaped(text).to_string();
         match &self.screen {
             Screen::Nothing => {}
-            // Progress that nobody can read is not worth failing for.
+            // An error of stderr does not end a pull.
             Screen::Bars(bars, _) => drop(bars.println(text)),
             Screen::Lines => drop(writeln!(io::stderr(), "jc-pull: {text}")),
         }
     }
 
-    /// So many bytes more are to be transferred.
+    /// Adds bytes to transfer.
     pub fn expect(&self, bytes: u64) {
         let size = self.size.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Screen::Bars(_, total) = &self.screen {
@@ -80,7 +78,7 @@ impl Progress {
         }
     }
 
-    /// Begins with a layer of `size` bytes.
+    /// Adds a layer of `size` bytes.
     pub fn layer(self: &Arc<Self>, label: &str, size: u64) -> Arc<LayerProgress> {
         let bar = match &self.screen {
             Screen::Bars(bars, total) => Some(bars.insert_before(total, bar(size, label))),
@@ -91,24 +89,27 @@ impl Progress {
         Arc::new(LayerProgress { progress, label: label.to_owned(), size, unpacked, bar })
     }
 
-    /// Ends it. Where all went `well`, the last line says what was done, of so many layers in all.
-    pub fn finish(&self, layers: usize, well: bool) {
+    /// Ends the progress. If `succeeded`, a last line has the totals, with `layers` layers in all.
+    pub fn finish(&self, layers: usize, succeeded: bool) {
         if let Screen::Bars(bars, total) = &self.screen {
             total.finish_and_clear();
             drop(bars.clear());
         }
-        if !well {
+        if !succeeded {
             return;
         }
         let fetched = self.fetched.load(Ordering::Relaxed);
         let reused = (layers as u64).saturating_sub(fetched);
-        let (bytes, time) = (human(self.seen.load(Ordering::Relaxed)), self.started.elapsed());
+        let (bytes, time) =
+            (human(self.transferred.load(Ordering::Relaxed)), self.started.elapsed());
         let time = time.as_secs_f64();
-        self.say(&format!("{fetched} layers fetched, {reused} reused, {bytes} in {time:.1} s"));
+        self.write_line(&format!(
+            "{fetched} layers fetched, {reused} reused, {bytes} in {time:.1} s"
+        ));
     }
 
     fn add(&self, bytes: u64) {
-        let seen = self.seen.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let transferred = self.transferred.fetch_add(bytes, Ordering::Relaxed) + bytes;
         match &self.screen {
             Screen::Bars(_, total) => total.inc(bytes),
             Screen::Nothing => {}
@@ -116,7 +117,7 @@ impl Progress {
                 let due = self.started.elapsed().as_secs() / INTERVAL.as_secs();
                 if self.lines.fetch_max(due, Ordering::Relaxed) < due {
                     let size = self.size.load(Ordering::Relaxed);
-                    self.say(&format!("{} of {}", human(seen), human(size)));
+                    self.write_line(&format!("{} of {}", human(transferred), human(size)));
                 }
             }
         }
@@ -133,7 +134,7 @@ fn bar(size: u64, label: &str) -> ProgressBar {
     bar
 }
 
-/// One layer's progress.
+/// The progress of one layer.
 pub struct LayerProgress {
     progress: Arc<Progress>,
     label: String,
@@ -143,7 +144,7 @@ pub struct LayerProgress {
 }
 
 impl LayerProgress {
-    /// More of the layer has come, in bytes as they are transferred.
+    /// Adds bytes that were transferred.
     pub fn add(&self, bytes: usize) {
         self.progress.add(bytes as u64);
         if let Some(bar) = &self.bar {
@@ -151,7 +152,7 @@ impl LayerProgress {
         }
     }
 
-    /// More of the layer has been decompressed, in bytes.
+    /// Adds bytes that were decompressed.
     pub fn unpacked(&self, bytes: usize) {
         if let Some(bar) = &self.bar {
             let all = self.unpacked.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
@@ -159,12 +160,16 @@ impl LayerProgress {
         }
     }
 
-    /// The layer is unpacked and verified.
+    /// Marks the layer as complete.
     pub fn done(&self) {
         self.progress.fetched.fetch_add(1, Ordering::Relaxed);
         match &self.bar {
             Some(bar) => bar.finish(),
-            None => self.progress.say(&format!("layer {}: {} done", self.label, human(self.size))),
+            None => self.progress.write_line(&format!(
+                "layer {}: {} done",
+                self.label,
+                human(self.size)
+            )),
         }
     }
 }
@@ -177,7 +182,7 @@ impl Drop for LayerProgress {
     }
 }
 
-/// Bytes, for people: up to four digits and an SI unit.
+/// A number of bytes with up to four digits and an SI unit.
 pub fn human(bytes: u64) -> String {
     let mut value = bytes;
     for unit in ["B", "kB", "MB", "GB"] {

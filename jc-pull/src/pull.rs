@@ -189,7 +189,7 @@ impl Batch<'_> {
         let is_new = resolved.new_blobs.iter().any(|(d, _)| *d == resolved.manifest_digest);
         for name in [&names.by_diff_id, &names.by_chain_id].into_iter().filter(|_| is_new) {
             let Some(sums) = self.store.sums(name)? else { continue };
-            let known = sums::Record::read_blob(&mut BufReader::new(sums)).op("read sums")?;
+            let known = sums::LayerSums::read_blob(&mut BufReader::new(sums)).op("read sums")?;
             let Descriptor { digest, size, .. } = &layer.blob;
             if known.blob == *digest && known.blob_size != *size {
                 let found = known.blob_size;
@@ -340,7 +340,7 @@ impl Batch<'_> {
 }
 
 impl Fetcher {
-    /// None if the layer cannot be unpacked while its lower layers are unknown.
+    /// The result is `None` if the layer cannot be unpacked while its lower layers are unknown.
     fn fetch(
         &self,
         layer: &Layer,

@@ -1,4 +1,4 @@
-//! Where registries really are: containers-registries.conf(5), version 2, and `--mirror`.
+//! The endpoints of registries: containers-registries.conf(5), version 2, and `--mirror`.
 
 mod file;
 
@@ -7,37 +7,36 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::{Error, Result};
 
-use self::file::{Mirror, Pull, Registry};
+use self::file::{Mirror, MirrorUse, Registry};
 use crate::config_files;
 use crate::name::Reference;
 
-/// A place to ask for an image.
+/// A registry or mirror for one image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Location {
-    /// `host[:port]`.
     pub authority: String,
-    /// The repository as that place calls it.
+    /// The repository in this registry or mirror.
     pub repository: String,
-    /// The scheme, if only that one will do.
+    /// The scheme, if only one is allowed.
     pub scheme: Option<&'static str>,
-    /// Whether plain http and unknown certificates will do.
+    /// Whether plain http and unknown certificates are allowed.
     pub insecure: bool,
-    /// Whether it is a mirror, which need not have everything.
+    /// Whether this is a mirror, which may lack the image.
     pub mirror: bool,
 }
 
-/// The configuration, all files of it.
+/// The configuration of registries.
 #[derive(Debug, Default)]
 pub struct Registries {
     registries: Vec<Registry>,
     aliases: BTreeMap<String, String>,
-    /// From the command line: registry, and where to ask first.
+    /// The mirrors of the command line, by registry.
     mirrors: Vec<(String, Mirror)>,
 }
 
 impl Registries {
-    /// Reads `$CONTAINERS_REGISTRIES_CONF`, or the user's file, or the system's; then the files of
-    /// `registries.conf.d`, the user's last.
+    /// Reads `$CONTAINERS_REGISTRIES_CONF`, or else the user's file or the system's and the files of
+    /// `registries.conf.d`, the user's last. Absent default files are no errors.
     pub fn load(&mut self) -> Result<()> {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
@@ -58,7 +57,7 @@ impl Registries {
         Ok(())
     }
 
-    /// Takes `HOST=URL` from the command line.
+    /// Adds a mirror of the command line. Every error is a usage error.
     pub fn add_mirror(&mut self, text: &str) -> Result<()> {
         let bad = || Error::usage(format_args!("mirror {text:?}: not HOST=URL"));
         let (host, url) = text.split_once('=').ok_or_else(bad)?;
@@ -72,9 +71,9 @@ impl Registries {
         if host.is_empty() || location.is_empty() {
             return Err(bad());
         }
-        // Whoever writes http:// means it.
+        // A mirror with http:// is insecure by the caller's choice.
         let insecure = scheme == Some("http");
-        let mirror = Mirror { location, scheme, insecure, pull: Pull::All };
+        let mirror = Mirror { location, scheme, insecure, pull: MirrorUse::All };
         self.mirrors.push((host.to_owned(), mirror));
         Ok(())
     }
@@ -90,7 +89,7 @@ impl Registries {
         paths.iter().try_for_each(|path| self.add_file(path).map(drop))
     }
 
-    /// Reads a file's content, for the fuzzer.
+    /// Reads the content of a file, for the fuzzer.
     pub fn parse(text: &str) -> Result<Self> {
         let mut all = Self::default();
         all.add(text, Path::new("registries.conf")).map(|()| all)
@@ -107,7 +106,7 @@ impl Registries {
         Ok(())
     }
 
-    /// A name without a registry, as the aliases have it.
+    /// Replaces a name without a registry by its alias.
     pub fn expand(&self, name: &str) -> String {
         let end = name.find('@').unwrap_or(name.len());
         let path = name.get(..end).unwrap_or(name);
@@ -119,7 +118,8 @@ impl Registries {
         }
     }
 
-    /// Where to ask for an image, in that order; the last is the registry itself.
+    /// The registries and mirrors to try for an image, in their order. The registry itself is the last. A
+    /// registry that the configuration blocks is an error.
     pub fn locate(&self, reference: &Reference, insecure: bool) -> Result<Vec<Location>> {
         let name = format!("{}/{}", reference.registry, reference.repository);
         let matching = |r: &&Registry| match_prefix(&r.prefix, &name).is_some();
@@ -139,9 +139,9 @@ impl Registries {
             let rest = match_prefix(&registry.prefix, &name).unwrap_or_default();
             for mirror in &registry.mirrors {
                 let asked = match mirror.pull {
-                    Pull::All => by_digest || !registry.digest_only,
-                    Pull::DigestOnly => by_digest,
-                    Pull::TagOnly => !by_digest,
+                    MirrorUse::All => by_digest || !registry.digest_only,
+                    MirrorUse::DigestOnly => by_digest,
+                    MirrorUse::TagOnly => !by_digest,
                 };
                 if asked {
                     all.push(mirror.at(rest));
@@ -152,7 +152,7 @@ impl Registries {
                     location: location.clone(),
                     scheme: None,
                     insecure: registry.insecure,
-                    pull: Pull::All,
+                    pull: MirrorUse::All,
                 };
                 all.push(Location { mirror: false, ..own.at(rest) });
             }
@@ -171,7 +171,7 @@ impl Registries {
     }
 }
 
-/// What of `name` is behind the prefix, if it has that: whole components, `*.` any subdomain.
+/// The rest of `name` behind a prefix of whole components. `*.` stands for all subdomains.
 fn match_prefix<'a>(prefix: &str, name: &'a str) -> Option<&'a str> {
     if let Some(domain) = prefix.strip_prefix('*') {
         let (host, rest) = name.split_once('/')?;

@@ -1,4 +1,4 @@
-//! From a name to one image's manifest and configuration, all of it verified.
+//! From the name of an image to its verified manifest and configuration.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::platform::Platform;
 use crate::source::{self, Source};
 use crate::store::Store;
 
-/// An index may hold indexes, so deep.
+/// The levels of indexes in an index.
 const MAX_NESTING: usize = 4;
 
 /// When the source of an image is used.
@@ -26,23 +26,19 @@ pub enum Policy {
     Never,
 }
 
-/// An image that is known, whether or not its layers are there.
+/// An image with its verified documents.
 pub struct Resolved {
-    /// The full name.
     pub name: String,
-    /// What the name stands for: an index's digest where there is one.
+    /// The digest of the name: the index's if there is one.
     pub target: Digest,
-    /// The digest of the manifest.
     pub manifest_digest: Digest,
-    /// The manifest.
     pub manifest: Manifest,
-    /// The manifest as it came.
+    /// The manifest in its original form.
     pub manifest_bytes: Vec<u8>,
-    /// The configuration.
     pub config: Config,
-    /// The configuration as it came.
+    /// The configuration in its original form.
     pub config_bytes: Vec<u8>,
-    /// The documents that the store does not have yet.
+    /// The documents that the store lacks.
     pub new_blobs: Vec<(Digest, Vec<u8>)>,
 }
 
@@ -77,7 +73,7 @@ pub fn resolve(
                 other => other,
             }
         }
-        None if policy == Policy::Never => Err(not_here("the image")),
+        None if policy == Policy::Never => Err(not_in_store("the image")),
         None => resolver.online().map_err(|error| match store.find_image(&name, platform) {
             Ok(Some(_)) => error.hint("the store has the image: --policy missing uses that"),
             _ => error,
@@ -93,7 +89,7 @@ pub fn resolve(
     }
 }
 
-fn not_here(what: &str) -> Error {
+fn not_in_store(what: &str) -> Error {
     Error::new(format_args!("{what} is not in the store"))
         .hint("jc-pull --policy missing, or jc-run --pull missing, fetches it")
 }
@@ -121,7 +117,7 @@ impl Resolver<'_> {
             None => {
                 let raw = self.source.document(None)?;
                 let digest = Digest::of(&raw.bytes);
-                self.keep(&digest, &raw.bytes);
+                self.add_new(&digest, &raw.bytes);
                 (raw, digest)
             }
         };
@@ -154,13 +150,13 @@ impl Resolver<'_> {
         Err(Error::new("indexes inside indexes, without end"))
     }
 
-    fn keep(&mut self, digest: &Digest, bytes: &[u8]) {
+    fn add_new(&mut self, digest: &Digest, bytes: &[u8]) {
         if self.request.store.blob(digest).is_none() {
             self.new_blobs.push((digest.clone(), bytes.to_vec()));
         }
     }
 
-    /// The document of that digest, and of the size and type that an index gives it.
+    /// The document of a digest. A size or type that differs from those in an index is an error.
     fn manifest(
         &mut self,
         digest: &Digest,
@@ -173,12 +169,12 @@ impl Resolver<'_> {
             return Ok(source::Document { bytes, media_type: listed_type });
         }
         if self.is_offline {
-            return Err(not_here(&format!("manifest {digest}")));
+            return Err(not_in_store(&format!("manifest {digest}")));
         }
         let raw = self.source.document(Some(digest))?;
         check_size("manifest", digest, &raw.bytes, size)?;
         digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
-        self.keep(digest, &raw.bytes);
+        self.add_new(digest, &raw.bytes);
         Ok(source::Document { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
     }
 
@@ -187,7 +183,7 @@ impl Resolver<'_> {
         let context = |e: Error| e.context(format_args!("config {digest}"));
         let bytes = match self.request.store.blob(digest) {
             Some(bytes) => check_size("config", digest, &bytes, Some(*size)).map(|()| bytes)?,
-            None if self.is_offline => return Err(not_here(&format!("config {digest}"))),
+            None if self.is_offline => return Err(not_in_store(&format!("config {digest}"))),
             None if *size > MAX_DOCUMENT => return Err(context(Error::new("more than 4 MiB"))),
             None => {
                 let source = Arc::clone(self.source);
@@ -196,7 +192,7 @@ impl Resolver<'_> {
                 Verify::new(blob, digest.clone(), Some(*size))
                     .read_to_end(&mut bytes)
                     .map_err(|e| context(Error::new(strerror(&e))))?;
-                self.keep(digest, &bytes);
+                self.add_new(digest, &bytes);
                 bytes
             }
         };
@@ -204,7 +200,8 @@ impl Resolver<'_> {
         Ok((config, bytes))
     }
 }
-/// What is here already may be described wrong, too.
+/// An error if a document has another size than its descriptor. The store may have the document of a
+/// wrong descriptor.
 fn check_size(what: &str, digest: &Digest, bytes: &[u8], size: Option<u64>) -> Result<()> {
     let found = bytes.len() as u64;
     match size.filter(|size| *size != found) {

@@ -28,7 +28,7 @@ pub struct Document {
     pub media_type: Option<String>,
 }
 
-/// One image in one place.
+/// An image in a registry, a layout or an archive.
 pub trait Source: Send + Sync {
     /// The full name of the image.
     fn name(&self) -> String;

@@ -15,7 +15,7 @@ pub struct Staging<'a> {
     store: &'a Store,
     no_sync: bool,
     work: Option<Work<'a>>,
-    /// None if data is not synced.
+    /// Absent if data is not synced.
     writeback: Option<Writeback>,
     layers: usize,
 }

@@ -1,4 +1,4 @@
-//! The store: where pulled layers live. Its layout is documented in jc-store(5).
+//! The store of pulled layers (jc-store(5)).
 
 mod image;
 mod remove;
@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::private_dir::{Owner, Purpose, WRITABLE, make, open_chain};
+use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
 use jc_unshare::{Context, Error, Result, Tool, remove_tree};
 use rustix::io::Errno;
@@ -34,10 +34,9 @@ const TMP: &str = "tmp";
 const PURPOSE: Purpose =
     Purpose { name: "store", hint: "--store DIR, or JC_STORE, names another directory" };
 
-/// The longest entry in `images/` that is read, in bytes.
+/// The longest entry in `images/`, in bytes.
 const MAX_ENTRY: u64 = 4 << 20;
 
-/// A store that is open.
 pub struct Store {
     path: PathBuf,
     owner: Owner,
@@ -49,15 +48,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// Checks the path of a store before this process enters a user namespace, which has no numbers for
-    /// most owners.
+    /// Checks the path of a store. A process does so before it enters a user namespace, which has no
+    /// numbers for most owners.
     pub fn check_path(given: Option<&Path>) -> Result<()> {
         let path = given.map_or_else(default_path, |path| Ok(path.to_owned()))?;
         open_chain(&path, PURPOSE, false).map(drop)
     }
 
-    /// Opens the store that a tool is given, or the default one, and sweeps it. The work of dead pulls
-    /// that cannot be removed stops no tool.
+    /// Opens the store of an option, or the default store, and sweeps it. A sweep that fails is reported,
+    /// and does not end the program.
     pub fn open_for(tool: Tool, given: Option<&Path>) -> Result<Self> {
         sys::allow_descriptors();
         let store = Self::open(&given.map_or_else(default_path, |path| Ok(path.to_owned()))?)?;
@@ -69,21 +68,21 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the store, and makes it with mode 0700 if it is absent: only its owner may reach the setuid
-    /// programs of an image. A store that another user owns or can change is an error. The owner may be
-    /// unmapped in a user namespace; then nothing can be added to the store or removed.
+    /// Opens the store, and makes it with mode 0700 if it is absent: only its owner may execute the
+    /// setuid programs of an image. A store that another user owns or can change is an error. The owner
+    /// may be unmapped in a user namespace, which makes the store read-only.
     pub fn open(path: &Path) -> Result<Self> {
         let absent = || Error::new(format_args!("store {}: is absent", path.display()));
-        let held = open_chain(path, PURPOSE, true)?.ok_or_else(absent)?;
-        // Nobody else can make it another path now.
+        let directory = open_chain(path, PURPOSE, true)?.ok_or_else(absent)?;
+        // No other user can change the path after the check.
         let path = std::fs::canonicalize(path).on("open", path)?;
-        let owner = check(&held, &path)?;
+        let owner = check(&directory, &path)?;
         let part = |name: &str| {
             let path = path.join(name);
-            let part = match sys::open_dir(&held, name.as_bytes()) {
+            let part = match sys::open_dir(&directory, name.as_bytes()) {
                 Err(Errno::NOENT) => {
-                    make(&held, name).on("mkdir", &path)?;
-                    sys::open_dir(&held, name.as_bytes())
+                    private_dir::make(&directory, name).on("mkdir", &path)?;
+                    sys::open_dir(&directory, name.as_bytes())
                 }
                 other => other,
             };
@@ -96,7 +95,7 @@ impl Store {
         Ok(Self { path, owner, layers, sums, blobs, images, tmp })
     }
 
-    /// An error if nothing can be added to the store or removed.
+    /// An error if the store is read-only.
     pub fn check_writable(&self) -> Result<()> {
         if self.owner == Owner::Trusted {
             return Ok(());
@@ -105,8 +104,8 @@ impl Store {
         Err(Error::new(format_args!("store {}: {why}", self.path.display())).hint(PURPOSE.hint))
     }
 
-    /// Removes the work of dead pulls, which hold no lock on it. An error is about one of them, and
-    /// the others are removed all the same.
+    /// Removes the work directories of dead pulls, which have no lock. The error of one of them does not
+    /// keep the others.
     pub fn sweep(&self) -> Result<()> {
         let mut swept = Ok(());
         let listed = sys::for_each_name(&self.tmp, |name| {
@@ -126,17 +125,16 @@ impl Store {
         }
     }
 
-    /// Where files can be made that are not to stay.
+    /// The directory of temporary files.
     pub fn scratch(&self) -> PathBuf {
         self.path.join(TMP)
     }
 
-    /// The absolute path of a layer.
     pub fn layer_path(&self, name: &str) -> PathBuf {
         self.path.join(LAYERS).join(name)
     }
 
-    /// Opens a layer, if it is here.
+    /// Opens a layer. The result is `None` if the layer is absent.
     pub fn layer(&self, name: &str) -> Result<Option<OwnedFd>> {
         match sys::open_dir(&self.layers, name.as_bytes()) {
             Ok(fd) => Ok(Some(fd)),
@@ -145,19 +143,19 @@ impl Store {
         }
     }
 
-    /// Opens what is known of a layer's files, if anything is.
+    /// Opens the sums of a layer. The result is `None` if they are absent.
     pub fn sums(&self, name: &str) -> Result<Option<File>> {
         sys::open_file(&self.sums, name.as_bytes()).on("open", self.path.join(SUMS).join(name))
     }
 
-    /// A manifest or configuration, if it is here and still what its name says.
+    /// A manifest or configuration with the right digest, if the store has it.
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
         let bytes = read(&self.blobs, digest.file_name().as_bytes(), MAX_DOCUMENT).ok()??;
         digest.check(&bytes).is_ok().then_some(bytes)
     }
 }
 
-/// Checks a directory of the store: whose it is.
+/// An error if another user owns a directory of the store or can change it.
 fn check(directory: &OwnedFd, path: &Path) -> Result<Owner> {
     let stat = rustix::fs::fstat(directory).on("stat", path)?;
     let owner = Owner::of(&stat)?;
@@ -169,7 +167,7 @@ fn check(directory: &OwnedFd, path: &Path) -> Result<Owner> {
     Err(Error::new(format_args!("store {}: {why}", path.display())).hint(PURPOSE.hint))
 }
 
-/// Reads a regular file up to a limit in bytes; nothing if it is absent.
+/// Reads a regular file of at most `limit` bytes. The result is `None` if the file is absent.
 fn read(directory: &OwnedFd, name: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
     let Some(file) = sys::open_file(directory, name)? else { return Ok(None) };
     let mut bytes = Vec::new();

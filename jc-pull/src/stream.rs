@@ -1,4 +1,4 @@
-//! A layer's bytes on their one way: source, digest and size, decompression, diff-id, tar, files.
+//! The bytes of a layer from its source to its files: digest and size, decompression, diff-id, tar.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -40,7 +40,7 @@ pub struct Fetched {
 /// Unpacks a layer into its destination. Three threads keep more than one core busy with one large layer:
 /// the first receives and hashes, the second decompresses and hashes again, this one makes the files.
 ///
-/// None if the layer cannot be unpacked while its lower layers are unknown.
+/// The result is `None` if the layer cannot be unpacked while its lower layers are unknown.
 pub fn fetch(
     layer: &Layer,
     destination: Destination<'_>,
@@ -79,7 +79,7 @@ pub fn fetch(
     }
 }
 
-/// Ends with an error where a layer unpacks to more than it may.
+/// A reader that fails after the bytes of the allowance.
 struct Limited<R> {
     inner: R,
     allowance: Allowance,

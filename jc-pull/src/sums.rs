@@ -1,7 +1,7 @@
-//! What a layer's files were when the layer had been verified, so that damage can be found later.
+//! Sums of the files of a verified layer, to detect later damage (jc-store(5)).
 //!
-//! A file of records, each of them ended by a NUL: `blob DIGEST SIZE` for what the layer came as, and
-//! then, in the order of the layer, what follows from its entries. Of one path the last counts.
+//! The file has records that end with a NUL: `blob DIGEST SIZE`, and then a record for each change by an
+//! entry of the layer. The last record of a path counts.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,23 +13,23 @@ use crate::digest::{Digest, invalid};
 use crate::manifest::Descriptor;
 use crate::tar::{Entry, Time};
 
-/// The longest record that is read, in bytes: the path of a layer's deepest file may be long.
+/// The longest record, in bytes. The path of a deep file may be long.
 const MAX_LINE: u64 = 64 << 20;
 
-/// Writes the records of one layer.
+/// Writes the sums of one layer.
 pub struct Sums {
     out: BufWriter<File>,
 }
 
 impl Sums {
-    /// Begins, for a layer that comes as that blob.
+    /// Starts the sums of a layer that comes as `blob`.
     pub fn new(file: File, blob: &Descriptor) -> io::Result<Self> {
         let mut out = BufWriter::with_capacity(64 << 10, file);
         write!(out, "blob {} {}\0", blob.digest, blob.size)?;
         Ok(Self { out })
     }
 
-    /// A regular file. `crc` is that of its content, where it has no holes.
+    /// Adds a regular file. `crc` is the sum of the content of a file without holes.
     pub fn file(&mut self, path: &[u8], entry: &Entry, crc: Option<u32>) -> io::Result<()> {
         let Entry { mode, uid, gid, size, mtime, .. } = entry;
         let Time { seconds, nanoseconds } = mtime;
@@ -38,14 +38,14 @@ impl Sums {
         self.path(path)
     }
 
-    /// A regular file about which nothing is known: another name, or one from a layer beneath.
-    pub fn other(&mut self, path: &[u8]) -> io::Result<()> {
+    /// Adds a regular file of unknown content: another name of a file, or a copy from a lower layer.
+    pub fn unknown(&mut self, path: &[u8]) -> io::Result<()> {
         self.out.write_all(b"other ")?;
         self.path(path)
     }
 
-    /// Something has gone from there, with all beneath it.
-    pub fn gone(&mut self, path: &[u8]) -> io::Result<()> {
+    /// Removes a path with all paths below it.
+    pub fn removed(&mut self, path: &[u8]) -> io::Result<()> {
         self.out.write_all(b"gone ")?;
         self.path(path)
     }
@@ -55,42 +55,36 @@ impl Sums {
         self.out.write_all(b"\0")
     }
 
-    /// Ends.
     pub fn finish(mut self) -> io::Result<()> {
         self.out.flush()
     }
 }
 
-/// What is known of one regular file.
+/// The sum of one regular file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Known {
-    /// Permissions.
+pub struct FileSum {
     pub mode: RawMode,
-    /// Owner.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
-    /// Modification time.
     pub mtime: Time,
-    /// Length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// CRC-32 of the content (RFC 1952, 8); not of a file with holes.
+    /// The CRC-32 of the content (RFC 1952, 8). Absent for a file with holes.
     pub crc: Option<u32>,
 }
 
-/// The records of one layer, read.
+/// The sums of one layer.
 #[derive(Debug)]
-pub struct Record {
-    /// What it came as.
+pub struct LayerSums {
     pub blob: Digest,
-    /// That blob's length in bytes, verified.
+    /// The verified length of the blob in bytes.
     pub blob_size: u64,
-    /// Its regular files; nothing where nothing is known.
-    pub files: BTreeMap<Vec<u8>, Option<Known>>,
+    /// The regular files of the layer. Absent for a file of unknown content.
+    pub files: BTreeMap<Vec<u8>, Option<FileSum>>,
 }
 
-impl Record {
-    /// Reads all of it.
+impl LayerSums {
+    /// Reads all sums of a layer. A malformed record is an error of kind `InvalidData`.
     pub fn read(file: File) -> io::Result<Self> {
         let mut reader = BufReader::new(file);
         let mut record = Self::read_blob(&mut reader)?;
@@ -102,7 +96,7 @@ impl Record {
         Ok(record)
     }
 
-    /// Reads what the layer came as, and no more.
+    /// Reads the record of the blob alone.
     pub fn read_blob(reader: &mut impl BufRead) -> io::Result<Self> {
         let mut line = Vec::new();
         reader.take(MAX_LINE).read_until(0, &mut line)?;
@@ -121,16 +115,16 @@ impl Record {
             self.files.insert(path.to_vec(), None);
         } else if let Some(path) = line.strip_prefix(b"gone ") {
             self.files.remove(path);
-            // All that begins with the path and a slash: a zero is the character behind it.
-            let beneath = [path, b"/"].concat()..[path, b"0"].concat();
-            let gone: Vec<_> = self.files.range(beneath).map(|(path, _)| path.clone()).collect();
+            // The paths that begin with this path and a slash: `0` is the character after the slash.
+            let below = [path, b"/"].concat()..[path, b"0"].concat();
+            let gone: Vec<_> = self.files.range(below).map(|(path, _)| path.clone()).collect();
             for path in gone {
                 self.files.remove(&path);
             }
         } else {
             let mut fields = line.strip_prefix(b"file ")?.splitn(8, |b| *b == b' ');
             let mut next = || std::str::from_utf8(fields.next()?).ok();
-            let known = Known {
+            let known = FileSum {
                 mode: RawMode::from_str_radix(next()?, 8).ok()?,
                 uid: next()?.parse().ok()?,
                 gid: next()?.parse().ok()?,

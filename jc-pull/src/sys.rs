@@ -1,4 +1,4 @@
-//! Small steps on directory fds that several modules take. Names here are single path components.
+//! System calls on names in open directories. A name is one path component.
 
 #[cfg_attr(target_os = "linux", path = "sys/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "sys/portable.rs")]
@@ -22,41 +22,41 @@ pub use platform::{
     set_xattrs_at, sync, xattrs_at,
 };
 
-/// What makes a directory hide those beneath it (overlayfs.rst, "Whiteouts and opaque directories"):
-/// for overlays of the machine's root, and for those that a user namespace mounts, with `userxattr`.
+/// The attributes that make a directory hide the lower ones (overlayfs.rst, "Whiteouts and opaque
+/// directories"): the first for overlays that root mounts, the second for overlays in a user namespace,
+/// with `userxattr`.
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
-/// Tells overlayfs that a directory may hold whiteouts even where it merges with none; an empty
-/// value is "origin unknown".
+/// The attributes for a directory that has whiteouts without being merged. An empty value is "origin
+/// unknown".
 const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
 
-/// Different each time, on every platform; good for names and jitter, not for secrets.
+/// A random number for names and jitter, on every platform. Another process may guess the number.
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// Allows this process as many descriptors as it may have: an image of many layers needs one for each,
-/// and more than the 1024 that are usual.
+/// Raises RLIMIT_NOFILE to its hard limit. An image needs a descriptor for each layer, which may be more
+/// than the usual 1024.
 pub fn allow_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // Where this is not allowed, images of fewer layers can still be opened.
+    // Without this limit, images of fewer layers can still be opened.
     let _: Result<()> = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-/// The path for an error message.
 pub fn as_path(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
 }
 
-/// Opens a directory in a directory, never through a symbolic link.
+/// Opens a directory in a directory. A symbolic link is ELOOP or ENOTDIR.
 pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// Opens a regular file in a directory for reading; nothing if the name is absent. Anything else is an
-/// error, and opening it waits for nobody: fifo(7).
+/// Opens a regular file in a directory for reading. The result is `None` if the name is absent. Other
+/// types of files are errors. The open of a FIFO does not wait (fifo(7)).
 pub fn open_file(parent: impl AsFd, name: &[u8]) -> io::Result<Option<File>> {
     let check = |stat: &Stat| match file_type(stat) {
         FileType::RegularFile => Ok(()),
@@ -72,17 +72,15 @@ pub fn open_file(parent: impl AsFd, name: &[u8]) -> io::Result<Option<File>> {
     Ok(Some(File::from(fd)))
 }
 
-/// stat(2) of a name, not following it.
+/// stat(2) of a name. A symbolic link is not followed.
 pub fn stat(parent: impl AsFd, name: &[u8]) -> Result<Stat> {
     rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// What a stat(2) says the thing is.
 pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether the directory hides those beneath it.
 pub fn is_opaque(directory: impl AsFd) -> bool {
     let says_so = |key| {
         let mut value = [0; 2];
@@ -92,18 +90,18 @@ pub fn is_opaque(directory: impl AsFd) -> bool {
     OPAQUE.into_iter().any(says_so)
 }
 
-/// Hides what directories beneath hold.
+/// Makes a directory opaque: it hides the lower directories.
 pub fn set_opaque(directory: impl AsFd) -> Result<()> {
     mark(directory, OPAQUE, b"y")
 }
 
-/// Says that the directory may hold whiteouts.
+/// Marks a directory that may have whiteouts.
 pub fn set_origin(directory: impl AsFd) -> Result<()> {
     mark(directory, ORIGIN, b"")
 }
 
-/// For both kinds of overlays, if possible. Outside of the machine's own user namespace nobody may set
-/// the first; old kernels' tmpfs takes no second.
+/// Sets an attribute for both kinds of overlays, or for one if the other is not possible: outside of the
+/// initial user namespace no process can set the first, and the tmpfs of old kernels has no second.
 fn mark(directory: impl AsFd, keys: [&str; 2], value: &[u8]) -> Result<()> {
     let set = |key| {
         let flags = rustix::fs::XattrFlags::empty();
@@ -119,18 +117,19 @@ fn mark(directory: impl AsFd, keys: [&str; 2], value: &[u8]) -> Result<()> {
     }
 }
 
-/// What helps who may not give files away.
+/// The hint for a user who cannot give files away.
 pub const OWNERS_HINT: &str = "file owners need root, or a user namespace that maps them \
     (jc-unshare -U --map-auto -- jc-pull ...); in one that maps only root, --ignore-chown";
 
-/// Makes a new directory what it is where nothing else is said, whatever its parent hands on.
+/// Gives a new directory the owner and mode of a directory that no layer lists. A setgid parent may have
+/// given it others.
 pub fn reset_owner(directory: &OwnedFd) -> Result<()> {
     let (root, group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
     rustix::fs::fchown(directory, Some(root), Some(group))?;
     rustix::fs::fchmod(directory, Mode::from_raw_mode(0o755))
 }
 
-/// Modification time only; the access time stays what it is.
+/// The modification time. The access time stays.
 pub fn timestamps(mtime: Time) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -141,7 +140,6 @@ pub fn timestamps(mtime: Time) -> Timestamps {
     }
 }
 
-/// The modification time that stat(2) tells.
 pub fn mtime(stat: &Stat) -> Time {
     Time {
         seconds: stat.st_mtime,
@@ -149,15 +147,16 @@ pub fn mtime(stat: &Stat) -> Time {
     }
 }
 
-/// Whether overlayfs itself keeps something there.
+/// Whether overlayfs uses the attribute itself.
 pub fn is_overlay_xattr(key: &[u8]) -> bool {
     key.starts_with(b"trusted.overlay.") || key.starts_with(b"user.overlay.")
 }
 
-/// Extended attributes, in the order of their names.
+/// Extended attributes, sorted by name.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Those of an open file, but for overlayfs' own; none where the file system knows none.
+/// The attributes of an open file, without those of overlayfs. Empty if the file system has no
+/// attributes.
 pub fn xattrs(fd: impl AsFd) -> Result<Xattrs> {
     let fd = fd.as_fd();
     read_xattrs(
@@ -166,7 +165,7 @@ pub fn xattrs(fd: impl AsFd) -> Result<Xattrs> {
     )
 }
 
-/// One of an open file's extended attributes, where the file has it.
+/// An attribute of an open file, if the file has it.
 pub fn xattr(fd: impl AsFd, key: &[u8]) -> Result<Option<Vec<u8>>> {
     match fill(|room| rustix::fs::fgetxattr(fd.as_fd(), key, room)) {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
@@ -174,12 +173,12 @@ pub fn xattr(fd: impl AsFd, key: &[u8]) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// The names of an open file's extended attributes, overlayfs' own too.
+/// The names of the attributes of an open file, with those of overlayfs.
 pub fn xattr_names(fd: impl AsFd) -> Result<Vec<Vec<u8>>> {
     list_xattrs(|list| rustix::fs::flistxattr(fd.as_fd(), list))
 }
 
-/// Rooms for a list of names or a value, in bytes: one for nearly all, and what Linux has at the most
+/// Buffer sizes for a list of names or a value, in bytes: one for nearly all, and the maximum of Linux
 /// (xattr(7)).
 const ROOMS: [usize; 2] = [256, 64 << 10];
 
@@ -219,7 +218,7 @@ fn read_xattrs(
     Ok(found)
 }
 
-/// Calls `visit` with each name in the directory but `.` and `..`.
+/// Calls `visit` for each name in a directory, except `.` and `..`.
 pub fn for_each_name(
     directory: impl AsFd,
     mut visit: impl FnMut(&[u8]) -> Result<()>,

@@ -1,8 +1,8 @@
-//! A layer's directory while it is filled, and the unpacker's position in it.
+//! The directory of a layer that is being unpacked, and the current directory in it.
 //!
-//! Each directory on the way from the root to the current one is opened by one component beneath the
-//! one before, and no symbolic link is followed by the kernel. So no name in an archive can lead out,
-//! and a run of entries in one directory opens it once.
+//! Each directory is opened by one component below its parent, and the kernel follows no symbolic link. A
+//! name in an archive therefore cannot leave the directory of the layer, and entries in one directory
+//! open it once.
 
 use std::os::fd::OwnedFd;
 
@@ -17,39 +17,40 @@ use crate::merged::{Lookup, Merged};
 use crate::sys;
 use crate::tar::{Time, acl};
 
-/// As many symbolic links as Linux follows in one path (path_resolution(7)).
+/// The most symbolic links of one path in Linux (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// A directory on the way to the current one, or the current one.
+/// A directory between the root and the current one, or the current one.
 #[derive(Default)]
 struct Frame {
     name: Vec<u8>,
-    /// The modification time for the directory once nothing more is made in it.
+    /// The modification time, which is set when the directory is complete.
     mtime: Time,
-    /// Whether the directory hands its group on.
+    /// Whether new entries get the group of the directory.
     setgid: bool,
-    /// Whether the directory, or one above it, hides the layers beneath.
+    /// Whether the directory or one above it hides the lower layers.
     hidden: bool,
-    /// The access control list that the directory hands on, once nothing more is made in it.
+    /// The default access control list, which is set when the directory is complete, so that new entries
+    /// do not inherit it.
     default_acl: Option<Vec<u8>>,
     node: Option<Node>,
 }
 
-/// The layer's directory and the way to the current one.
+/// The directory of a layer, with the current directory in it.
 pub struct Tree {
     root: Frame,
     below: Vec<Frame>,
     stack: DirStack,
-    /// What is left for the layer.
+    /// The rest of the limits of the layer.
     pub allowance: Allowance,
     implied: Implied,
-    /// Whether a directory of the layer hands an access control list on.
+    /// Whether a directory of the layer has a default access control list.
     has_default_acls: bool,
-    /// The layers beneath; none too while they are not known.
+    /// The lower layers. Absent if there are none, or if they are unknown.
     lower: Option<Merged>,
 }
 
-/// What a name in the current directory leads to.
+/// The file under a name of the current directory.
 enum Step {
     Entered,
     Link(Vec<u8>),
@@ -57,7 +58,8 @@ enum Step {
 }
 
 impl Tree {
-    /// `root` is empty and belongs to nobody else; `beneath` are the layers beneath, the nearest first.
+    /// `root` is an empty directory of this process alone. `lower` are the lower layers, the nearest
+    /// first.
     pub fn new(root: OwnedFd, lower: &[OwnedFd], allowance: Allowance) -> Result<Self> {
         let merged = || Merged::new(lower).map_err(|e| Error::new(strerror(&e.into())));
         Ok(Self {
@@ -71,17 +73,15 @@ impl Tree {
         })
     }
 
-    /// The current directory.
     pub fn fd(&self) -> &OwnedFd {
         self.stack.fd()
     }
 
-    /// The layer's root.
+    /// The root of the layer.
     pub fn root(&self) -> &OwnedFd {
         self.stack.root()
     }
 
-    /// Whether the current directory hands its group on.
     pub fn is_setgid(&self) -> bool {
         self.current().setgid
     }
@@ -94,13 +94,13 @@ impl Tree {
         self.below.last_mut().unwrap_or(&mut self.root)
     }
 
-    /// Makes the current directory the one that the components lead to from the root. Absent ones
-    /// are made; symbolic links are followed as they would be inside the root.
+    /// Enters the directory of a path from the root. Absent directories are made, and symbolic links are
+    /// followed inside of the root.
     pub fn enter(&mut self, components: &[&[u8]]) -> Result<()> {
         self.walk(components, true).map(drop)
     }
 
-    /// As [`enter`](Self::enter), but makes nothing: `false` if a component is absent.
+    /// Enters the directory of a path, and makes no directory. `false` if a component is absent.
     pub fn find(&mut self, components: &[&[u8]]) -> Result<bool> {
         self.walk(components, false)
     }
@@ -146,7 +146,7 @@ impl Tree {
         Ok(true)
     }
 
-    /// Makes the directory of that name the current one, or gives the text of a symbolic link.
+    /// Enters a directory, or returns the target of a symbolic link.
     fn descend(&mut self, name: &[u8]) -> Result<Step> {
         match sys::open_dir(self.fd(), name) {
             Ok(fd) => self.push_existing(name, fd).map(|()| Step::Entered),
@@ -162,7 +162,7 @@ impl Tree {
                 if !sys::is_whiteout(&stat) {
                     return Err(self.fault("open", name, Errno::NOTDIR));
                 }
-                // Gone, and here again with something in it: nothing from beneath shows.
+                // A whiteout and a directory of one name are an opaque directory.
                 self.remove(name)?;
                 self.make_implied(name, true).map(|()| Step::Entered)
             }
@@ -174,7 +174,7 @@ impl Tree {
         self.lookup_lower(name)?.link_text(name).map_err(|e| self.fault("readlink", name, e))
     }
 
-    /// What the layers beneath show under a name of the current directory.
+    /// The file of the lower layers under a name of the current directory.
     pub fn lookup_lower(&mut self, name: &[u8]) -> Result<Lookup> {
         if self.current().hidden {
             return Ok(Lookup::Absent);
@@ -186,7 +186,7 @@ impl Tree {
         found.map_err(|e| self.fault("open", name, e))
     }
 
-    /// Makes a directory that was there before the current one.
+    /// Enters a directory that existed before.
     pub fn push_existing(&mut self, name: &[u8], fd: OwnedFd) -> Result<()> {
         let stat = rustix::fs::fstat(&fd).map_err(|e| self.fault("stat", name, e))?;
         let setgid = Mode::from_raw_mode(stat.st_mode).contains(Mode::SGID);
@@ -207,13 +207,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Hides what the layers beneath have in the current directory.
+    /// Makes the current directory opaque.
     pub fn set_opaque(&mut self) -> rustix::io::Result<()> {
         self.current_mut().hidden = true;
         sys::set_opaque(self.fd())
     }
 
-    /// Makes a directory that the archive uses and has not listed the current one.
+    /// Makes and enters a directory that the archive uses and has not listed.
     fn make_implied(&mut self, name: &[u8], opaque: bool) -> Result<()> {
         self.allowance.entry()?;
         let fd = self.make_directory(name, Mode::from_raw_mode(0o755))?;
@@ -229,7 +229,7 @@ impl Tree {
         self.push(name, fd, Frame { node: Some(node), ..Frame::default() })
     }
 
-    /// The node of a name in the current directory, with those of the directories above it.
+    /// The node of a name in the current directory. The nodes of the directories above it are made, too.
     fn add_node(&mut self, name: &[u8]) -> Node {
         let known = self.below.iter().rposition(|frame| frame.node.is_some());
         let first = known.map_or(0, |known| known + 1);
@@ -241,14 +241,13 @@ impl Tree {
         self.implied.add(node, name)
     }
 
-    /// mkdir(2) and open, in the current directory.
+    /// Makes and opens a directory in the current directory.
     pub fn make_directory(&self, name: &[u8], mode: Mode) -> Result<OwnedFd> {
         rustix::fs::mkdirat(self.fd(), name, mode).map_err(|e| self.fault("mkdir", name, e))?;
         sys::open_dir(self.fd(), name).map_err(|e| self.fault("open", name, e))
     }
 
-    /// The archive lists the current directory: it is as `mtime` and `setgid` say, and has that list
-    /// in the end.
+    /// Records that the archive lists the current directory, with this metadata.
     pub fn set_listed(&mut self, mtime: Time, setgid: bool, default_acl: Option<Vec<u8>>) {
         if let Some(node) = self.current().node {
             self.implied.set_implied(node, false);
@@ -258,7 +257,7 @@ impl Tree {
         (frame.mtime, frame.setgid, frame.default_acl) = (mtime, setgid, default_acl);
     }
 
-    /// Removes a name from the current directory, with all beneath it.
+    /// Removes a name from the current directory, with all files below it.
     pub fn remove(&mut self, name: &[u8]) -> Result<()> {
         remove_tree(self.fd(), name).map_err(|e| self.fault("remove", name, e))?;
         if let Some(node) = self.current().node {
@@ -267,14 +266,14 @@ impl Tree {
         Ok(())
     }
 
-    /// Leaves all directories; those that the archive used and did not list.
+    /// Leaves all directories. Returns the directories that the archive used and did not list.
     pub fn finish(mut self) -> Result<Implied> {
         self.leave(0)?;
         finish(&self.root, self.stack.fd()).map_err(|e| self.fault("utimens", b".", e))?;
         Ok(self.implied)
     }
 
-    /// Goes up until `depth` directories beneath the root are left.
+    /// Leaves directories, up to a depth below the root.
     fn leave(&mut self, depth: usize) -> Result<()> {
         while self.below.len() > depth {
             let left = self.below.last().map_or(Ok(()), |frame| finish(frame, self.stack.fd()));
@@ -292,7 +291,6 @@ impl Tree {
         names.join(&b'/')
     }
 
-    /// The path of a name in the current directory.
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
         match self.path() {
             path if path.is_empty() => name.to_vec(),
@@ -317,7 +315,7 @@ impl Tree {
     }
 }
 
-/// Gives a directory what it has once nothing more is made in it.
+/// Sets the metadata that a directory gets when it is complete.
 fn finish(frame: &Frame, fd: &OwnedFd) -> rustix::io::Result<()> {
     if let Some(list) = &frame.default_acl {
         rustix::fs::fsetxattr(fd, acl::DEFAULT, list, XattrFlags::empty())?;
@@ -325,7 +323,7 @@ fn finish(frame: &Frame, fd: &OwnedFd) -> rustix::io::Result<()> {
     rustix::fs::futimens(fd, &sys::timestamps(frame.mtime))
 }
 
-/// Takes away the access control list that a directory hands on: new entries must not get it.
+/// Removes the default access control list of a directory, so that new entries do not inherit it.
 fn take_default_acl(fd: &OwnedFd) -> rustix::io::Result<Option<Vec<u8>>> {
     let list = sys::xattr(fd, acl::DEFAULT)?;
     if list.is_some() {

@@ -1,4 +1,4 @@
-//! A layer's tar, entry by entry, into a directory in overlayfs' format (OCI image-spec layer.md;
+//! The entries of a layer, unpacked into a directory in the format of overlayfs (OCI image-spec layer.md;
 //! the kernel's overlayfs.rst).
 
 mod link;
@@ -45,7 +45,7 @@ pub enum Lower<'a> {
 
 /// The place of a layer, and the rules for its entries.
 pub struct Destination<'a> {
-    /// An empty directory.
+    /// An empty directory of this process alone.
     pub root: OwnedFd,
     /// The file for the sums of the layer.
     pub sums: Sums,
@@ -111,7 +111,7 @@ impl State {
             return Err(Error::new("a whiteout in place of a directory"));
         }
         let is_whiteout = name.starts_with(WHITEOUT) && !(aufs && parents.is_empty());
-        // Before the tree moves to where the link itself belongs.
+        // The target is looked up before the tree enters the directory of the link.
         let target = match &entry.kind {
             Kind::HardLink(target) if !is_whiteout => Some(self.target(target)?),
             _ => None,

@@ -1,4 +1,4 @@
-//! What an overlay of layers shows, walked without mounting one.
+//! A walk over the files that an overlay of layers would show, without a mount.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -10,35 +10,31 @@ use rustix::fs::{FileType, Stat};
 use crate::merged::Merged;
 use crate::sys;
 
-/// Takes what is shown, parents before what is in them.
+/// The receiver of a walk. Directories come before their content.
 pub trait Visitor {
-    /// A directory, before all in it; `""` is the root.
+    /// A directory, before its content. The path of the root is empty.
     fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()>;
 
-    /// Anything else, in its directory of its layer. `first` is the path under which it was seen
-    /// before, if it has several names.
+    /// A file that is no directory.
     fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()>;
 
-    /// All in the directory has been shown.
+    /// The end of the content of a directory.
     fn leave(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()>;
 }
 
-/// What is no directory.
+/// A file that is no directory.
 pub struct NonDirectory<'a> {
-    /// Its path from the root.
+    /// The path from the root.
     pub path: &'a [u8],
-    /// Its directory, in the layer that shows it.
+    /// The directory in the layer that shows the file.
     pub parent: &'a OwnedFd,
-    /// Its name there.
     pub name: &'a [u8],
-    /// What stat(2) says of it.
     pub stat: &'a Stat,
-    /// Where the same file was before.
+    /// The earlier path of a file with several names.
     pub first: Option<&'a [u8]>,
 }
 
-/// Shows the merged `layers`, the uppermost first. Open descriptors are one a layer whatever the depth
-/// of the tree is.
+/// Walks the merged `layers`, the uppermost first. Each layer has one open descriptor at every depth.
 pub fn walk(layers: &[OwnedFd], visitor: &mut dyn Visitor) -> Result<()> {
     let merged = Merged::new(layers).on("read", "/")?;
     let mut walk =
@@ -56,19 +52,19 @@ pub fn walk(layers: &[OwnedFd], visitor: &mut dyn Visitor) -> Result<()> {
 struct Walk<'a> {
     visitor: &'a mut dyn Visitor,
     merged: Merged,
-    /// The path of the current directory, and of the entry in it that is shown.
+    /// The path of the current directory, or of the entry in it.
     path: Vec<u8>,
-    /// The directories on the way to the current one, the root first.
+    /// The directories between the root and the current one, the root first.
     frames: Vec<Frame>,
-    /// Files with several names, by layer and inode: where they were first.
+    /// The first paths of files with several names, by layer and inode.
     links: BTreeMap<(usize, u64), Vec<u8>>,
 }
 
 struct Frame {
     stat: Stat,
-    /// Names that are still to be shown, the next one last, each with the uppermost layer that has it.
+    /// The names that are left, the next one last, each with the uppermost layer that has it.
     names: Vec<(Vec<u8>, usize)>,
-    /// The length of the path of the directory above.
+    /// The length of the path of the parent.
     above: usize,
 }
 
@@ -77,7 +73,7 @@ impl Walk<'_> {
         Path::new("/").join(sys::as_path(&self.path))
     }
 
-    /// Shows the directory that has become the current one.
+    /// Visits the directory that has become the current one.
     fn enter(&mut self, above: usize) -> Result<()> {
         let Some(top) = self.merged.top() else { return Ok(()) };
         let stat = rustix::fs::fstat(top).on("read", self.shown_path())?;

@@ -1,4 +1,4 @@
-//! Unpacked data on its way to the disk while more comes: the sync in the end finds little left.
+//! Writes of unpacked data to the disk during the pull, so that the sync at its end is short.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use crate::sys;
 
-/// So much is unpacked between one start of writing and the next, in bytes.
+/// The unpacked bytes between two writes.
 const STEP: u64 = 64 << 20;
 
-/// Counts what is unpacked, and has it written now and then.
+/// Counts unpacked bytes, and starts a write after each step.
 #[derive(Clone)]
 pub struct Writeback {
     unpacked: Arc<AtomicU64>,
@@ -18,12 +18,13 @@ pub struct Writeback {
 }
 
 impl Writeback {
-    /// Writes what the file system of `directory` has. An error of the disk is told once through each
-    /// open file, so this must be one of its own: the sync in the end has to learn of it too.
+    /// Writes the data of the file system of `directory`. The kernel reports an error of the disk once
+    /// for each open file, so `directory` is a descriptor of its own: the sync at the end gets the error,
+    /// too.
     pub fn new(directory: OwnedFd) -> Self {
-        // Without room for a message: while it writes, nobody can ask it to.
+        // The channel has no room: during a write, a request for another one fails.
         let (start, asked) = sync_channel(0);
-        // Without this thread all of the data is left to the sync in the end.
+        // Without this thread, the sync at the end writes all data.
         drop(std::thread::Builder::new().spawn(move || {
             while asked.recv().is_ok() {
                 let _: rustix::io::Result<()> = sys::sync(&directory);
@@ -32,11 +33,11 @@ impl Writeback {
         Self { unpacked: Arc::default(), start }
     }
 
-    /// So many bytes more have been unpacked.
+    /// Adds unpacked bytes, which may start a write.
     pub fn add(&self, bytes: usize) {
         let before = self.unpacked.fetch_add(bytes as u64, Ordering::Relaxed);
         if before / STEP != (before + bytes as u64) / STEP {
-            // It is at it already if this fails.
+            // The send fails during a write.
             let _: Result<(), _> = self.start.try_send(());
         }
     }

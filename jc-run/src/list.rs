@@ -1,13 +1,12 @@
 //! `jc-list`: what containers there are; and what dead ones have left goes.
 
 use std::cmp::Reverse;
-use std::fmt::Write;
 use std::process::{Command as Process, ExitCode, Stdio};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jc_unshare::escape::{self, Escaped};
 use jc_unshare::exec::tool;
-use jc_unshare::{Error, Result, Tool, print};
+use jc_unshare::{Error, Result, Tool, print, table};
 
 use crate::place::Place;
 use crate::state::{State, Status, now};
@@ -73,17 +72,7 @@ fn table(states: &[State]) -> String {
     let now = now().parse().unwrap_or(0.0);
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(states.iter().map(|state| row(state, now)));
-    let width =
-        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        // Writing to a String cannot fail.
-        let _: std::fmt::Result =
-            writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    text
+    table::table(&rows, COLUMNS)
 }
 
 fn row(state: &State, now: f64) -> [String; COLUMNS] {

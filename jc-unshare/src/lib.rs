@@ -50,6 +50,7 @@ pub mod store;
 pub mod supervise;
 #[cfg(target_os = "linux")]
 pub mod sys;
+pub mod table;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod tool;

@@ -1,4 +1,4 @@
-//! The bodies of answers, none of them without a bound.
+//! The bodies of answers, with limits for bytes and time.
 
 use std::io::Read;
 use std::time::Instant;
@@ -10,14 +10,14 @@ use super::fault::{Fault, failed, root_cause};
 use super::pool::Response;
 use crate::cancel::Cancel;
 
-/// Bytes that are read at once.
+/// The bytes of one read.
 const PIECE: usize = 64 << 10;
 
-/// Reads a whole body of at most `most` bytes. A body that is longer is an error, and so is one that
-/// has not ended at `until`.
+/// Reads a whole body. A body of more than `max` bytes is an error, and so is a body that has not ended
+/// at `until`.
 pub fn read_body(
     response: &mut Response,
-    most: usize,
+    max: usize,
     until: Instant,
     cancel: &Cancel,
 ) -> Result<Vec<u8>, Fault> {
@@ -26,18 +26,18 @@ pub fn read_body(
     let mut bytes = Vec::new();
     let mut buffer = vec![0; PIECE];
     loop {
-        let n = response.read(&mut buffer).map_err(|e| Fault::passing(fault(&root_cause(&e))))?;
+        let n = response.read(&mut buffer).map_err(|e| Fault::temporary(fault(&root_cause(&e))))?;
         bytes.extend_from_slice(buffer.get(..n).unwrap_or_default());
-        if bytes.len() > most {
-            return Err(Fault::lasting(fault(&format!("an answer of more than {most} bytes"))));
+        if bytes.len() > max {
+            return Err(Fault::permanent(fault(&format!("an answer of more than {max} bytes"))));
         }
         if n == 0 {
             return Ok(bytes);
         }
         if Instant::now() > until {
-            return Err(Fault::passing(fault("too slow")));
+            return Err(Fault::temporary(fault("too slow")));
         }
-        let given_up = |e| Fault::lasting(Error::new(strerror(&e)));
+        let given_up = |e| Fault::permanent(Error::new(strerror(&e)));
         cancel.check().map_err(given_up)?;
     }
 }

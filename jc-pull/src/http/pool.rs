@@ -36,8 +36,8 @@ pub struct Session {
     pub resolver: Resolver,
 }
 
-/// The clients of one kind that have no request. They share the tickets of TLS sessions, which are in the
-/// configuration.
+/// The clients of one kind that have no request. They share the TLS configuration, which has the tickets
+/// of TLS sessions.
 struct Idle {
     tls: ClientConfig,
     sessions: Vec<Session>,

@@ -1,4 +1,4 @@
-//! The attempts at one object, and the pauses between them.
+//! Attempts and the pauses between them.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::pool::Response;
 use crate::cancel::Cancel;
 use crate::sys;
 
-/// The first pause; each further one is twice as long.
+/// The first pause. Each pause is twice as long as the one before.
 const FIRST: Duration = Duration::from_millis(400);
-/// No pause is longer, unless the server asks for it.
+/// The longest pause that the server does not ask for.
 const LONGEST: Duration = Duration::from_secs(15);
 /// A server that asks for a longer pause ends the attempts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Counts the attempts at one object.
+/// The attempts at one object that are left.
 #[derive(Clone, Copy, Debug)]
 pub struct Retry {
     left: u32,
@@ -25,7 +25,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// A number of attempts after the first.
+    /// `times` is the number of attempts after the first.
     pub const fn new(times: u32) -> Self {
         Self { left: times, done: 0 }
     }
@@ -44,11 +44,11 @@ impl Retry {
             };
             let pause = if fault.transient { self.next(fault.retry_after) } else { None };
             let Some(pause) = pause else { return Err(fault) };
-            cancel.sleep(pause).map_err(|e| Fault::lasting(Error::new(strerror(&e))))?;
+            cancel.sleep(pause).map_err(|e| Fault::permanent(Error::new(strerror(&e))))?;
         }
     }
 
-    /// The pause before the next attempt; none if there is no such attempt.
+    /// The pause before the next attempt. The result is `None` if no attempt is left.
     fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
         if asked.is_some_and(|asked| asked > MAX_RETRY_AFTER) {
             return None;
@@ -56,13 +56,13 @@ impl Retry {
         self.left = self.left.checked_sub(1)?;
         let pause = FIRST.saturating_mul(1 << self.done.min(8)).min(LONGEST);
         self.done += 1;
-        // Many clients that failed together should not come back together.
+        // Many clients that failed together do not retry together.
         let jitter = pause.mul_f64(0.5 + (sys::random() % 1000) as f64 / 1000.0);
         Some(asked.map_or(jitter, |asked| asked.max(FIRST)))
     }
 }
 
-/// The seconds of `Retry-After`. The form with a date is not used by registries.
+/// The seconds of `Retry-After`. Registries do not use the form with a date.
 pub fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)

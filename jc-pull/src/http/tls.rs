@@ -1,4 +1,4 @@
-//! Whom to trust: the system's certificates, `--ca`, and `certs.d` (containers-certs.d(5)).
+//! Certificates: the system's, `--ca`, and `certs.d` (containers-certs.d(5)).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +12,18 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use crate::config_files;
 
-/// What `certs.d` has for one host.
+/// The files of `certs.d` for one host.
 #[derive(Clone, Debug, Default)]
 pub struct HostCerts {
     /// `*.crt`: authorities to trust for the host.
     authorities: Vec<PathBuf>,
-    /// `*.cert` with its `*.key`: what to show the host.
+    /// `*.cert` with its `*.key`: the certificate of the client.
     client: Option<(PathBuf, PathBuf)>,
 }
 
 impl HostCerts {
-    /// Looks in the directories for what is for `authority`; nothing if there is nothing.
+    /// Reads the directories of `certs.d` for `authority`. The result is `None` if they have no file. A
+    /// certificate without its key is an error.
     pub fn find(authority: &str) -> Result<Option<Self>> {
         let mut found = Self::default();
         for directory in directories() {
@@ -59,11 +60,11 @@ fn directories() -> Vec<PathBuf> {
     own.into_iter().chain(system).collect()
 }
 
-/// A TLS configuration.
+/// The TLS configuration of a client.
 ///
-/// * `with_roots` - whether the system's certificates are wanted; plain http needs none
-/// * `extra` - more authorities, files of PEM
-/// * `verify` - whether the other side has to be who it says
+/// * `with_roots` - whether to load the system's certificates, which plain http does not need
+/// * `extra` - files (PEM) of more authorities
+/// * `verify` - whether the server has to prove its name
 pub fn config(
     with_roots: bool,
     extra: &[PathBuf],
@@ -87,9 +88,9 @@ pub fn config(
         .map_err(|e| Error::new(format_args!("tls: {e}")))?;
     let builder = match verify {
         true => builder.with_root_certificates(roots),
-        false => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone { provider }))
-        }
+        false => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(NoVerification { provider })),
     };
     let Some((certificate, key)) = host.and_then(|host| host.client.as_ref()) else {
         return Ok(builder.with_no_client_auth());
@@ -101,7 +102,7 @@ pub fn config(
         .map_err(|e| Error::new(format_args!("certificate {}: {e}", certificate.display())))
 }
 
-/// What of its kind is in a file, at least one. `what` is what errors call it.
+/// The items of one type in a file, at least one. `what` is their name in errors.
 fn pem<T: PemObject>(what: &str, path: &Path) -> Result<Vec<T>> {
     let text = config_files::read_named(path)?;
     let found: Result<Vec<T>, _> = T::pem_slice_iter(&text).collect();
@@ -123,13 +124,13 @@ fn add_native(roots: &mut RootCertStore) -> Result<()> {
         .hint("install ca-certificates, or name a file with --ca"))
 }
 
-/// Takes everybody for who they say they are, as `--insecure` asks for.
+/// Accepts every certificate, for `--insecure`.
 #[derive(Debug)]
-struct Anyone {
+struct NoVerification {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

@@ -1,6 +1,6 @@
-//! Addresses that a registry may name: no service of this machine or of its network for a registry
-//! that is farther away. Names are resolved here, so the rule holds for the address that is
-//! connected to, whatever a name server answers the next time.
+//! Zones of addresses. A registry may name no host that is nearer to this machine than the registry
+//! itself, such as a service of this machine or its network. Names are resolved here, so the rule holds
+//! for the address of the connection, whatever a name server answers later.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as StdError;
@@ -13,21 +13,21 @@ use hickory_resolver::config::LookupIpStrategy;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// Kinds of addresses, from those that everybody reaches to those that only this machine does.
+/// Kinds of addresses, from those that every machine reaches to those that only this machine reaches.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Zone {
-    /// Every address that is none of the others.
+    /// All addresses of no other zone.
     Public,
-    /// An address of a network behind a router (RFC 1918, RFC 4193, RFC 6598), or a reserved one.
+    /// A network behind a router (RFC 1918, RFC 4193, RFC 6598), or a reserved address.
     Private,
-    /// Of one link (RFC 3927, RFC 4291), where clouds have their metadata services.
+    /// A single link (RFC 3927, RFC 4291). Clouds have metadata services there.
     LinkLocal,
-    /// Of this machine.
+    /// This machine.
     Loopback,
 }
 
 impl Zone {
-    /// The kind of an address. An IPv6 address that stands for an IPv4 address is of its kind.
+    /// The zone of an address. An IPv6 address that stands for an IPv4 address has its zone.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(address) => Self::of_v4(address),
@@ -83,7 +83,7 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// The address in a URL that has one in place of a name.
+/// The zone of an address in a URL. The result is `None` if the URL has a name.
 pub fn literal(url: &Url) -> Option<Zone> {
     let host = url.host_str()?;
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -91,18 +91,18 @@ pub fn literal(url: &Url) -> Option<Zone> {
     if host == "localhost" { Some(Zone::Loopback) } else { host.parse().ok().map(Zone::of) }
 }
 
-/// The most public address that each name has had.
+/// The most public zone that each name has had.
 #[derive(Debug, Default)]
 pub struct Zones(Mutex<BTreeMap<String, Zone>>);
 
 impl Zones {
-    /// The kind of a URL's host. A name that a proxy resolved counts as public.
+    /// The zone of the host of a URL. The zone of a name that a proxy resolved is public.
     pub fn of(&self, url: &Url) -> Zone {
         let known = || lock(&self.0).get(url.host_str().unwrap_or_default()).copied();
         literal(url).or_else(known).unwrap_or(Zone::Public)
     }
 
-    fn note(&self, name: &str, zone: Zone) {
+    fn record(&self, name: &str, zone: Zone) {
         let mut zones = lock(&self.0);
         let known = zones.entry(name.to_owned()).or_insert(zone);
         *known = zone.min(*known);
@@ -113,39 +113,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A host that a registry may not name.
+/// An address that a registry may not name.
 #[derive(Debug)]
-pub struct Withheld(pub Zone);
+pub struct Forbidden(pub Zone);
 
-impl Display for Withheld {
+impl Display for Forbidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, which this registry may not name", self.0)
     }
 }
 
-impl StdError for Withheld {}
+impl StdError for Forbidden {}
 
-/// Resolves the names of one client.
+/// The resolver of the names of one client.
 #[derive(Clone)]
 pub struct Resolver(Arc<Shared>);
 
 struct Shared {
-    /// The kind of addresses that are the farthest in, for names in `limited`.
+    /// The nearest zone for the names in `limited`.
     limit: Option<Zone>,
-    /// Names from URLs; every other name is a proxy's, which the caller chose.
+    /// The names in URLs. All other names are those of proxies, which the caller chose.
     limited: Mutex<BTreeSet<String>>,
     zones: Arc<Zones>,
     resolver: Mutex<Option<TokioResolver>>,
 }
 
 impl Resolver {
-    /// A resolver that keeps to `limit`, and notes in `zones` the addresses of names.
+    /// A resolver with a limit, which records the zones of names in `zones`.
     pub fn new(limit: Option<Zone>, zones: Arc<Zones>) -> Self {
         let (limited, resolver) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Shared { limit, limited, zones, resolver }))
     }
 
-    /// Keeps to the limit for a URL's host.
+    /// Applies the limit to the host of a URL.
     pub fn limit(&self, url: &Url) {
         if self.0.limit.is_some() {
             lock(&self.0.limited).insert(url.host_str().unwrap_or_default().to_owned());
@@ -154,8 +154,8 @@ impl Resolver {
 }
 
 impl Shared {
-    /// The resolver is made in the runtime that it is used in, with the configuration of
-    /// `/etc/resolv.conf`.
+    /// The inner resolver, with the configuration of `/etc/resolv.conf`. The runtime that uses it has to
+    /// make it.
     fn resolver(&self) -> Result<TokioResolver, Box<dyn StdError + Send + Sync>> {
         let mut made = lock(&self.resolver);
         if let Some(resolver) = made.as_ref() {
@@ -166,16 +166,16 @@ impl Shared {
         Ok(made.insert(builder.build()?).clone())
     }
 
-    /// The addresses of `name` that may be connected to.
-    fn admit(&self, name: &str, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, Withheld> {
+    /// The addresses of `name` that are allowed.
+    fn admit(&self, name: &str, found: Vec<IpAddr>) -> Result<Vec<IpAddr>, Forbidden> {
         let limit = self.limit.filter(|_| lock(&self.limited).contains(name));
         let nearest = found.iter().map(|a| Zone::of(*a)).min();
         if let Some(zone) = nearest {
-            self.zones.note(name, zone);
+            self.zones.record(name, zone);
         }
         let Some(limit) = limit else { return Ok(found) };
         match nearest {
-            Some(zone) if zone > limit => Err(Withheld(zone)),
+            Some(zone) if zone > limit => Err(Forbidden(zone)),
             _ => Ok(found.into_iter().filter(|a| Zone::of(*a) <= limit).collect()),
         }
     }

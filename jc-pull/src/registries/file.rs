@@ -1,4 +1,4 @@
-//! One file of containers-registries.conf(5), version 2.
+//! A file of containers-registries.conf(5), version 2.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,20 +25,20 @@ pub struct Mirror {
     pub location: String,
     pub scheme: Option<&'static str>,
     pub insecure: bool,
-    pub pull: Pull,
+    pub pull: MirrorUse,
 }
 
-/// What a mirror is asked for.
+/// The images that a mirror serves.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Pull {
+pub enum MirrorUse {
     #[default]
     All,
     DigestOnly,
     TagOnly,
 }
 
-/// A file as it is written.
+/// The content of a file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Content {
@@ -46,7 +46,7 @@ struct Content {
     registry: Vec<Spanned<FileRegistry>>,
     #[serde(default)]
     aliases: BTreeMap<String, Spanned<String>>,
-    /// Version 1.
+    /// The key of version 1.
     registries: Option<Spanned<toml::Value>>,
 }
 
@@ -72,7 +72,7 @@ struct FileMirror {
     #[serde(default)]
     insecure: bool,
     #[serde(default)]
-    pull_from_mirror: Pull,
+    pull_from_mirror: MirrorUse,
 }
 
 /// Reads a file. Returns its registries and its aliases. Errors have the line of the fault.

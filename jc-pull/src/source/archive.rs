@@ -1,4 +1,4 @@
-//! A tar archive of files that are wanted in no particular order: an image in one file, or on stdin.
+//! Random access to the files in a tar archive, from a file or from stdin.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,13 +14,13 @@ use crate::digest::invalid;
 use crate::limits::Allowance;
 use crate::tar::{Kind, Reader};
 
-/// As many names an archive may have.
+/// The most files of an archive.
 const MAX_MEMBERS: usize = 1 << 20;
 
-/// The most bytes of all names together, which are held in memory.
+/// The most bytes of all names, which are in memory.
 const MAX_NAMES: usize = 64 << 20;
 
-/// An archive, and where in it its files are.
+/// An archive with an index of its files.
 pub struct Archive {
     path: PathBuf,
     file: Arc<File>,
@@ -29,15 +29,15 @@ pub struct Archive {
 
 #[derive(Clone)]
 enum Member {
-    /// Content: first byte and length.
+    /// The first byte of the content, and its length.
     File(u64, u64),
-    /// Another name of that.
+    /// The name of another file.
     Link(Vec<u8>),
 }
 
 impl Archive {
-    /// Opens `path`, `-` being stdin, and reads all headers. An archive that is compressed or cannot
-    /// be read twice is copied first.
+    /// Opens `path`, or `-` for stdin, and reads all headers. A compressed archive and a pipe are copied
+    /// first.
     pub fn open(path: &Path, spool: Spool<'_>) -> Result<Self> {
         let mut file = match path.as_os_str() == "-" {
             true => spool.copy(io::stdin().lock()).map_err(|e| e.context("read stdin"))?,
@@ -60,14 +60,14 @@ impl Archive {
         Ok(Self { path: known, file, members })
     }
 
-    /// The archive's absolute path, or `-`.
+    /// The absolute path of the archive, or `-`.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A file's content, and its length in bytes. Links are followed.
+    /// The content of a file, and its length in bytes. Links are followed.
     pub fn file(&self, name: &str) -> Option<(Part, u64)> {
-        let mut name = normal(name.as_bytes());
+        let mut name = normalize(name.as_bytes());
         for _ in 0..8 {
             match self.members.get(&name)? {
                 Member::File(at, length) => {
@@ -81,7 +81,7 @@ impl Archive {
     }
 }
 
-/// A part of a file, to read.
+/// The content of one file.
 pub struct Part {
     file: Arc<File>,
     at: u64,
@@ -98,24 +98,23 @@ impl Read for Part {
     }
 }
 
-/// Where an archive is copied to, and how long it may be.
+/// The place and the limit of a copy of an archive.
 #[derive(Clone, Copy)]
 pub struct Spool<'a> {
-    /// A directory for files without names.
+    /// The directory of the copy, which has no name there.
     pub directory: &'a Path,
-    /// The bytes that the copy may have.
     pub allowance: Allowance,
 }
 
 impl Spool<'_> {
-    /// Copies all of `from` into a file that vanishes with its last descriptor.
+    /// Copies `from` into a file without a name.
     fn copy(&self, from: impl Read) -> Result<File> {
         let path = self.directory.join(format!("spool-{:016x}", crate::sys::random()));
         let mut options = File::options();
         let mut file =
             options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;
         match std::fs::remove_file(&path) {
-            // Another pull swept it already.
+            // The sweep of another pull has removed the file.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             other => other.on("remove", &path)?,
         }
@@ -130,7 +129,7 @@ impl Spool<'_> {
     }
 }
 
-/// Ends with an error where more comes than the allowance has.
+/// A reader that fails after the bytes of the allowance.
 struct Bounded<R> {
     inner: R,
     allowance: Allowance,
@@ -149,7 +148,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Counts how far the archive has been read.
+/// A reader that counts its position.
 struct Counter<'a> {
     inner: BufReader<&'a File>,
     at: u64,
@@ -182,13 +181,13 @@ fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
         if members.len() == MAX_MEMBERS {
             return Err(io::Error::other("too many files in the archive"));
         }
-        let name = normal(&entry.path);
+        let name = normalize(&entry.path);
         let member = match &entry.kind {
             Kind::File => Member::File(reader.get_ref().at, entry.size),
-            Kind::HardLink(target) => Member::Link(normal(target)),
+            Kind::HardLink(target) => Member::Link(normalize(target)),
             Kind::Symlink(target) => {
                 let parent = name.rsplitn(2, |b| *b == b'/').nth(1).unwrap_or_default();
-                Member::Link(normal(&[parent, b"/", target].concat()))
+                Member::Link(normalize(&[parent, b"/", target].concat()))
             }
             _ => continue,
         };
@@ -201,8 +200,8 @@ fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
     Ok(members)
 }
 
-/// A name without `.`, `..` and doubled slashes: it only names what is in the archive.
-fn normal(name: &[u8]) -> Vec<u8> {
+/// A path without `.`, `..` and empty components, which cannot leave the archive.
+fn normalize(name: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|b| *b == b'/') {
         match part {
@@ -223,7 +222,7 @@ mod tests {
         for (name, plain) in
             [("a/b", "a/b"), ("./a//b/", "a/b"), ("a/../b", "b"), ("../../a", "a"), ("", "")]
         {
-            assert_eq!(normal(name.as_bytes()), plain.as_bytes(), "{name}");
+            assert_eq!(normalize(name.as_bytes()), plain.as_bytes(), "{name}");
         }
     }
 }

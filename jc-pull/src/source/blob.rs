@@ -1,4 +1,4 @@
-//! The bytes of one blob, over as many connections as there may be attempts.
+//! The bytes of one blob, over several connections if some fail.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use reqwest::header::CONTENT_RANGE;
 use crate::cancel::Cancel;
 use crate::http::{Fault, Options, Response, Retry, root_cause};
 
-/// The bytes that make up for a second of waiting.
+/// The bytes that make up for a second of waiting: a blob that comes more slowly has a limit of time.
 const SLOWEST: u64 = 16 << 10;
 
 /// Makes one attempt to get a blob from a byte on. The answer may begin at the first byte all the same.
@@ -21,18 +21,18 @@ pub struct Blob {
     connect: Connect,
     size: u64,
     cancel: Cancel,
-    /// None between attempts and after the end, so that the next request gets the connection.
+    /// Absent between attempts and after the end, so that the next request gets the connection.
     body: Option<Response>,
     has_ended: bool,
-    /// Bytes that come again, since an earlier body had them.
+    /// The bytes of the body that an earlier body had.
     repeated: u64,
-    seen: u64,
+    received: u64,
     retry: Retry,
     patience: Patience,
 }
 
-/// The time that a blob may still keep its reader waiting. Waiting uses it up, and bytes that come
-/// fill it again, up to its size at the start.
+/// The time that a blob may still keep its reader waiting. Waits subtract from the time, and bytes add to
+/// it, up to its initial value.
 struct Patience {
     left: Duration,
     most: Duration,
@@ -43,7 +43,7 @@ impl Patience {
         Self { left: most, most }
     }
 
-    /// Takes a wait that brought so many bytes; false if there is no patience left.
+    /// Subtracts a wait, and adds for the bytes that the wait brought. `false` if no time is left.
     fn spend(&mut self, waited: Duration, bytes: usize) -> bool {
         let earned = (bytes as u64).saturating_mul(1_000_000_000) / SLOWEST;
         let left = self.left.saturating_add(Duration::from_nanos(earned)).checked_sub(waited);
@@ -64,7 +64,7 @@ impl Blob {
             body: Some(body),
             has_ended: false,
             repeated: 0,
-            seen: 0,
+            received: 0,
             retry,
             patience: Patience::new(options.patience()),
         })
@@ -72,16 +72,16 @@ impl Blob {
 
     /// Makes one attempt to get the bytes that are missing.
     fn reconnect(&mut self) -> Result<(), Fault> {
-        let response = (self.connect)(self.seen)?;
-        self.repeated = self.seen;
+        let response = (self.connect)(self.received)?;
+        self.repeated = self.received;
         if response.status() == StatusCode::PARTIAL_CONTENT {
             let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok());
             let start =
                 range.and_then(|r| r.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-            if start != Some(self.seen) {
-                let (seen, range) = (self.seen, range.unwrap_or("none"));
-                let why = format_args!("asked for bytes from {seen}, got range {range:?}");
-                return Err(Fault::lasting(Error::new(why)));
+            if start != Some(self.received) {
+                let (received, range) = (self.received, range.unwrap_or("none"));
+                let why = format_args!("asked for bytes from {received}, got range {range:?}");
+                return Err(Fault::permanent(Error::new(why)));
             }
             self.repeated = 0;
         }
@@ -89,20 +89,20 @@ impl Blob {
         Ok(())
     }
 
-    /// Reads new bytes on one connection. Zero is the end of the blob.
+    /// Reads new bytes from one connection. Zero bytes are the end of the blob.
     fn attempt(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         loop {
-            self.cancel.check().map_err(|e| Fault::lasting(Error::new(strerror(&e))))?;
+            self.cancel.check().map_err(|e| Fault::permanent(Error::new(strerror(&e))))?;
             let n = self.read_body(buffer)?;
             let repeated = self.repeated.min(n as u64) as usize;
             self.repeated -= repeated as u64;
             buffer.copy_within(repeated..n, 0);
-            let (seen, size) = (self.seen, self.size);
+            let (received, size) = (self.received, self.size);
             match n - repeated {
                 0 if n > 0 => {}
-                0 if seen < size => {
-                    let why = format_args!("ends after {seen} of {size} bytes");
-                    return Err(Fault::passing(Error::new(why)));
+                0 if received < size => {
+                    let why = format_args!("ends after {received} of {size} bytes");
+                    return Err(Fault::temporary(Error::new(why)));
                 }
                 new => return Ok(new),
             }
@@ -119,12 +119,12 @@ impl Blob {
             let timeout =
                 e.kind() == io::ErrorKind::TimedOut || root_cause(&e).contains("timed out");
             let why = if timeout { "no more bytes in time".to_owned() } else { root_cause(&e) };
-            Fault::passing(Error::new(format_args!("after {} bytes: {why}", self.seen)))
+            Fault::temporary(Error::new(format_args!("after {} bytes: {why}", self.received)))
         });
         let came = n.as_ref().map_or(0, |n| *n);
         if !self.patience.spend(start.elapsed(), came) {
-            let why = format_args!("too slow: {} bytes in all that time", self.seen);
-            return Err(Fault::lasting(Error::new(why)));
+            let why = format_args!("too slow: {} bytes in all that time", self.received);
+            return Err(Fault::permanent(Error::new(why)));
         }
         n
     }
@@ -142,14 +142,14 @@ impl Read for Blob {
                 self.body = None;
             }
             match outcome {
-                // The digest decides about a blob with all bytes.
-                Err(_) if self.seen == self.size => Ok(0),
+                // The digest decides about a blob with all its bytes.
+                Err(_) if self.received == self.size => Ok(0),
                 outcome => outcome,
             }
         });
         self.retry = retry;
         let n = outcome.map_err(|fault| io::Error::other(fault.error.to_string()))?;
-        self.seen += n as u64;
+        self.received += n as u64;
         self.has_ended = n == 0;
         Ok(n)
     }

@@ -1,5 +1,5 @@
-//! What `docker save` writes (containers-transports(5), `docker-archive`): a tar with
-//! `manifest.json`, which names for each image its configuration and the tars of its layers.
+//! Archives of `docker save` (`docker-archive` in containers-transports(5)): a tar with `manifest.json`,
+//! which names the configuration and the layers of each image.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-/// An image in such an archive.
+/// An image in an archive of `docker save`.
 pub struct DockerArchive {
     path: PathBuf,
     tag: Option<String>,
     archive: Archive,
-    /// A manifest such as a registry would have, made for what is there.
+    /// A manifest in the form of a registry, made from `manifest.json`.
     manifest: Vec<u8>,
-    /// Where the blobs of the manifest are.
+    /// The files of the blobs in the manifest.
     files: Vec<(Digest, String)>,
 }
 
@@ -41,14 +41,14 @@ struct Item {
 }
 
 impl DockerArchive {
-    /// Finds the image: the only one, or the one with that tag.
+    /// Selects the only image, or the image with a tag. Other archives are errors.
     pub fn open(path: &Path, tag: Option<&str>, spool: Spool<'_>) -> Result<Self> {
         let archive = Archive::open(path, spool)?;
         let context = |e: Error| e.context(path.display());
         let text = read(&archive, "manifest.json").map_err(context)?;
         let items: Vec<Item> = serde_json::from_slice(&text)
             .map_err(|e| context(Error::new(format_args!("manifest.json: {e}"))))?;
-        let item = choose(items, tag).map_err(context)?;
+        let item = select(items, tag).map_err(context)?;
         let config = read(&archive, &item.config).map_err(context)?;
         let parsed = Config::parse(&config, item.layers.len()).map_err(context)?;
         let mut files = vec![(Digest::of(&config), item.config)];
@@ -92,8 +92,8 @@ impl Source for DockerArchive {
     }
 }
 
-/// Digest and size of a layer's file. A plain tar's digest is the diff-id, held against it when it
-/// is read; a compressed one's has to be found out.
+/// Digest and size of the file of a layer. The digest of a plain tar is the diff-id, which verifies the
+/// file when it is read. A compressed file is read for its digest.
 fn blob(archive: &Archive, name: &str, diff_id: &Digest) -> Result<(Digest, u64)> {
     let fault = |e: io::Error| Error::new(format_args!("{name}: {}", strerror(&e)));
     let open = || archive.file(name).ok_or_else(|| missing(name));
@@ -130,8 +130,8 @@ fn read(archive: &Archive, name: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Tags in archives are short or long names; both sides are compared in full.
-fn choose(mut items: Vec<Item>, tag: Option<&str>) -> Result<Item> {
+/// Selects an image. Tags in archives are short or long names, and are compared as long ones.
+fn select(mut items: Vec<Item>, tag: Option<&str>) -> Result<Item> {
     let full =
         |name: &str| Reference::parse(name).map_or_else(|_| name.to_owned(), |r| r.to_string());
     let tags = |item: &Item| item.repo_tags.iter().flatten().map(|t| full(t)).collect::<Vec<_>>();

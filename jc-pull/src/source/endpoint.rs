@@ -1,4 +1,4 @@
-//! One registry or mirror: its scheme, its logins, and one attempt to get an answer of it.
+//! A registry or mirror: its scheme, its logins, and one attempt to get an answer of it.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub struct Context {
 #[derive(Clone, Copy)]
 pub struct ApiRequest<'a> {
     pub method: &'a Method,
-    /// `manifests` or `blobs`.
+    /// The last component but one of the path: `manifests` or `blobs`.
     pub kind: &'a str,
     /// A tag or a digest.
     pub target: &'a str,
@@ -80,7 +80,7 @@ impl Endpoint {
         if response.status().is_success() {
             return Ok(Answer { response, until });
         }
-        let has_login = self.login(context).map_err(Fault::lasting)?.is_some();
+        let has_login = self.login(context).map_err(Fault::permanent)?.is_some();
         Err(attempt.refusal(response, has_login))
     }
 
@@ -109,7 +109,7 @@ impl Endpoint {
     }
 }
 
-/// One attempt at one endpoint.
+/// An attempt at an endpoint.
 struct Attempt<'a> {
     endpoint: &'a Endpoint,
     context: &'a Context,
@@ -125,7 +125,7 @@ impl Attempt<'_> {
         let mut reported: Option<Fault> = None;
         for scheme in self.endpoint.schemes() {
             let base = Url::parse(&format!("{scheme}://{authority}/")).map_err(|e| {
-                Fault::lasting(Error::new(format_args!("registry {authority}: {e}")))
+                Fault::permanent(Error::new(format_args!("registry {authority}: {e}")))
             })?;
             let fault = match self.send(&base) {
                 // A TLS server answers plain http so.
@@ -138,12 +138,12 @@ impl Attempt<'_> {
                 Err(fault) => fault,
             };
             // The second of two faults counts if the server may speak TLS.
-            let lasting = !fault.transient && fault.speaks_tls != Some(false);
-            if reported.is_none() || lasting {
+            let permanent = !fault.transient && fault.speaks_tls != Some(false);
+            if reported.is_none() || permanent {
                 reported = Some(fault);
             }
         }
-        let no_scheme = || Fault::lasting(Error::new(format_args!("registry {authority}")));
+        let no_scheme = || Fault::permanent(Error::new(format_args!("registry {authority}")));
         Err(reported.unwrap_or_else(no_scheme))
     }
 
@@ -154,7 +154,7 @@ impl Attempt<'_> {
         let path = format!("v2/{}/{kind}/{target}", location.repository);
         let url = base
             .join(&path)
-            .map_err(|e| Fault::lasting(Error::new(format_args!("{base}{path}: {e}"))))?;
+            .map_err(|e| Fault::permanent(Error::new(format_args!("{base}{path}: {e}"))))?;
         let known = self.endpoint.authorization.lock();
         let known = known.unwrap_or_else(PoisonError::into_inner).clone();
         let mut request = Request {
@@ -167,7 +167,7 @@ impl Attempt<'_> {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let login = self.endpoint.login(self.context).map_err(Fault::lasting)?;
+        let login = self.endpoint.login(self.context).map_err(Fault::permanent)?;
         let values = response.headers().get_all(WWW_AUTHENTICATE);
         let values = values.iter().filter_map(|value| value.to_str().ok());
         let has_password = matches!(login, Some(Login::Password { .. }));
@@ -193,7 +193,7 @@ impl Attempt<'_> {
             (Challenge::Basic, Some(Login::Password { user, password })) => {
                 Ok(auth::basic(user, password))
             }
-            (Challenge::Basic, _) => Err(Fault::lasting(Error::new("no password"))),
+            (Challenge::Basic, _) => Err(Fault::permanent(Error::new("no password"))),
             (Challenge::Bearer { realm, service }, _) => {
                 let scope = format!("repository:{}:pull", self.endpoint.location.repository);
                 let (realm, service) = (realm.as_deref(), service.as_deref());

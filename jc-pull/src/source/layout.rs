@@ -20,7 +20,6 @@ use crate::manifest::{self, Descriptor, Index, MAX_DOCUMENT};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// An image in a layout.
 pub struct Layout {
     path: PathBuf,
     files: Files,
@@ -28,7 +27,7 @@ pub struct Layout {
     chosen: Descriptor,
 }
 
-/// Where a layout's files are.
+/// The files of a layout.
 enum Files {
     Directory(OwnedFd),
     Archive(Archive),
@@ -53,7 +52,7 @@ struct Marker {
 }
 
 impl Layout {
-    /// Opens the directory and finds the image: the only one, or the one with that tag.
+    /// Opens a layout in a directory, and selects the only image, or the image with a tag.
     pub fn open(directory: &Path, tag: Option<&str>) -> Result<Self> {
         let path = std::fs::canonicalize(directory).on("open", directory)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -61,7 +60,7 @@ impl Layout {
         Self::new(path, Files::Directory(fd), tag)
     }
 
-    /// The same in a tar archive, `-` being stdin.
+    /// Opens a layout in a tar archive, or on stdin for `-`.
     pub fn open_archive(file: &Path, tag: Option<&str>, spool: Spool<'_>) -> Result<Self> {
         let archive = Archive::open(file, spool)?;
         Self::new(archive.path().to_owned(), Files::Archive(archive), tag)
@@ -82,7 +81,7 @@ impl Layout {
             }
             Err(e) => return Err(e.context(format_args!("{}/index.json", path.display()))),
         };
-        let chosen = choose(index, tag).map_err(|e| e.context(path.display()))?;
+        let chosen = select(index, tag).map_err(|e| e.context(path.display()))?;
         Ok(Self { path, files, tag: tag.map(str::to_owned), chosen })
     }
 
@@ -124,7 +123,7 @@ fn ref_name(descriptor: &Descriptor) -> Option<&str> {
     descriptor.annotations.get(REF_NAME).and_then(Value::as_str)
 }
 
-fn choose(index: Index, tag: Option<&str>) -> Result<Descriptor> {
+fn select(index: Index, tag: Option<&str>) -> Result<Descriptor> {
     let tags: Vec<&str> = index.manifests.iter().filter_map(ref_name).collect();
     let tags = if tags.is_empty() { "none".to_owned() } else { tags.join(", ") };
     let fits = |d: &Descriptor| tag.is_none() || ref_name(d) == tag;
@@ -152,7 +151,7 @@ fn read_capped(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file beneath the layout; not a fifo or device, on which reading could hang.
+/// Opens a file of the layout. A FIFO or a device, whose reading could hang, is an error.
 fn open_regular(directory: &OwnedFd, path: &Path, name: &str) -> Result<File> {
     let path = path.join(name);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -196,7 +195,7 @@ mod tests {
             (vec![Some("a"), Some("a")], Some("a"), Some("2 images are called \"a\"")),
             (vec![], None, Some("the layout holds no image")),
         ] {
-            let found = choose(index(&names), tag).err().map(|e| e.to_string());
+            let found = select(index(&names), tag).err().map(|e| e.to_string());
             assert_eq!(found.as_deref(), fault, "{names:?} {tag:?}");
         }
     }

@@ -18,7 +18,7 @@ use crate::limits::Allowance;
 use crate::name::Name;
 use crate::registries::Registries;
 
-/// Opens sources.
+/// The means to open sources.
 pub struct Opener {
     pub http: Arc<Transport>,
     pub credentials: Arc<Credentials>,

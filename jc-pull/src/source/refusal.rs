@@ -1,4 +1,4 @@
-//! What a registry says when it says no (distribution-spec, "Error Codes").
+//! Refusals of registries (distribution-spec, "Error Codes").
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::cancel::Cancel;
 use crate::http::{Fault, Response, failed, read_body, retry_after};
 
-/// The most bytes of an explanation that are read.
+/// The most bytes of an explanation.
 const MAX_EXPLANATION: usize = 64 << 10;
 
 #[derive(Default, Deserialize)]
@@ -40,7 +40,7 @@ pub fn refusal(mut response: Response, refused: &Refused<'_>) -> Fault {
     let Refused { method, has_login, until, cancel } = *refused;
     let (url, status) = (response.url().clone(), response.status());
     let pause = retry_after(&response);
-    // The status alone is reported where the explanation does not come.
+    // Without an explanation, the error has the status alone.
     let body = read_body(&mut response, MAX_EXPLANATION, until, cancel).unwrap_or_default();
     let body: Body = serde_json::from_slice(&body).unwrap_or_default();
     let why = match body.errors.first() {

@@ -20,7 +20,6 @@ use crate::manifest::{ACCEPT, Descriptor, MAX_DOCUMENT};
 use crate::name::Reference;
 use crate::registries::Location;
 
-/// An image in a registry.
 pub struct Registry {
     reference: Reference,
     context: Context,
@@ -58,7 +57,7 @@ impl Registry {
                 Err(fault) => last = Some(fault),
             }
         }
-        Err(last.unwrap_or_else(|| Fault::lasting(Error::new("no place to ask"))))
+        Err(last.unwrap_or_else(|| Fault::permanent(Error::new("no place to ask"))))
     }
 
     /// Makes one attempt to get a document: the one of a digest, or the one that the name stands for.
@@ -92,7 +91,7 @@ impl Registry {
         let mut last = None;
         for url in &descriptor.urls {
             let url = Url::parse(url)
-                .map_err(|e| Fault::lasting(Error::new(format_args!("url {url:?}: {e}"))))?;
+                .map_err(|e| Fault::permanent(Error::new(format_args!("url {url:?}: {e}"))))?;
             let request = Request { skip, named_by, ..Request::get(url, "*/*", insecure, until) };
             match http.send(&request) {
                 Ok(response) if response.status().is_success() => return Ok(response),
@@ -103,7 +102,7 @@ impl Registry {
                 break;
             }
         }
-        Err(last.unwrap_or_else(|| Fault::lasting(Error::new("a layer without a URL"))))
+        Err(last.unwrap_or_else(|| Fault::permanent(Error::new("a layer without a URL"))))
     }
 }
 
@@ -135,7 +134,7 @@ impl Source for Registry {
             // Without a digest in the request, a proxy could change the document.
             content_digest(response)
                 .map_or(Ok(()), |digest| digest.check(&bytes))
-                .map_err(|e| Fault::lasting(e.context("manifest: Docker-Content-Digest")))?;
+                .map_err(|e| Fault::permanent(e.context("manifest: Docker-Content-Digest")))?;
             let media_type = response.headers().get(CONTENT_TYPE);
             let media_type = media_type.and_then(|v| v.to_str().ok()).map(str::to_owned);
             Ok(Document { bytes, media_type })

@@ -1,4 +1,4 @@
-//! `images/`: what names stand for, a line of JSON each.
+//! `images/`: one file for each name, with a line of JSON.
 
 use jc_unshare::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -8,31 +8,26 @@ use crate::digest::Digest;
 use crate::platform::Platform;
 use crate::sys;
 
-/// What `images/` says of one image: enough to list it and to know which layers are in use.
+/// An entry of `images/`, with all that a list needs, and the layers in use.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ImageEntry {
-    /// The full name.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// `os/arch[/variant]`.
     pub platform: String,
-    /// The digest that the name stands for, an index's where there is one.
+    /// The digest of the name: the index's if there is one.
     pub target: Digest,
-    /// The digest of the manifest.
     pub manifest: Digest,
-    /// The digest of the configuration.
     pub config: Digest,
-    /// The names of the layers in `layers/`, lowest first.
+    /// The names of the layers in `layers/`, the lowest first.
     pub layers: Vec<String>,
 }
 
 impl ImageEntry {
-    /// The file's name: a name and a platform, whatever characters they have, make one.
+    /// The name of the file: a digest, since names and platforms may have any characters.
     pub fn key(&self) -> String {
         Digest::of(format!("{} {}", self.reference, self.platform).as_bytes()).hex().to_owned()
     }
 
-    /// The file's content.
     pub fn to_line(&self) -> Result<Vec<u8>> {
         let mut line = serde_json::to_vec(self).map_err(|e| Error::new(format_args!("{e}")))?;
         line.push(b'\n');
@@ -41,7 +36,8 @@ impl ImageEntry {
 }
 
 impl Store {
-    /// The entry in that file, if it is there.
+    /// The entry in a file of `images/`. The result is `None` if the file is absent. A malformed entry is
+    /// an error.
     pub fn image(&self, key: &str) -> Result<Option<ImageEntry>> {
         let path = self.path.join(super::IMAGES).join(key);
         let line = super::read(&self.images, key.as_bytes(), super::MAX_ENTRY).on("read", &path)?;
@@ -51,7 +47,7 @@ impl Store {
         Ok(Some(entry))
     }
 
-    /// All images, by name and platform.
+    /// All images, sorted by name and platform.
     pub fn images(&self) -> Result<Vec<ImageEntry>> {
         let mut keys = Vec::new();
         let directory = sys::open_dir(&self.images, b".").op("open images")?;
@@ -68,16 +64,20 @@ impl Store {
         Ok(images)
     }
 
-    /// The image of that full name which suits `wanted`, or the host, best.
-    pub fn find_image(&self, name: &str, wanted: Option<&Platform>) -> Result<Option<ImageEntry>> {
+    /// The image of a name that is nearest to a platform, or to the host's.
+    pub fn find_image(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<ImageEntry>> {
         let host = Platform::host();
         let distance = |entry: &ImageEntry| {
-            Platform::parse(&entry.platform).ok()?.distance(wanted.unwrap_or(&host))
+            Platform::parse(&entry.platform).ok()?.distance(platform.unwrap_or(&host))
         };
         let images = self.images()?.into_iter().filter(|entry| entry.reference == name);
         Ok(images
-            // What stands alone is taken as it is, unless a platform is asked for.
-            .map(|entry| (distance(&entry).or(wanted.is_none().then_some(u32::MAX)), entry))
+            // Without a given platform, an image for another platform is better than none.
+            .map(|entry| (distance(&entry).or(platform.is_none().then_some(u32::MAX)), entry))
             .filter_map(|(distance, entry)| Some((distance?, entry)))
             .min_by_key(|(distance, _)| *distance)
             .map(|(_, entry)| entry))

@@ -1,40 +1,40 @@
-//! Taking things out of the store.
+//! Removal of images and layers.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
-use crate::in_use::Mounted;
+use crate::in_use::LowerDirs;
 use crate::sys;
 
-/// As many layers are locked at once, each by a descriptor.
-const HELD_AT_ONCE: usize = 256;
+/// The layers that are locked at a time, with a descriptor each.
+const LOCKS_AT_A_TIME: usize = 256;
 
-/// What was taken out.
+/// The names of removed files.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// Layers.
     pub layers: Vec<String>,
-    /// Documents.
     pub blobs: Vec<String>,
-    /// Sums of layers that are not there.
+    /// The sums of layers that are absent.
     pub sums: Vec<String>,
 }
 
 impl Store {
-    /// Removes images, and the layers and documents that only they need. If a running container
-    /// has one of those layers, that is an error and nothing is removed.
+    /// Removes images, and the layers and documents that no other image needs. A layer of a running
+    /// container is an error, and nothing is removed.
     pub fn remove_images(&self, images: &[ImageEntry]) -> Result<Removed> {
         self.exclusively(|| {
             let needed = Needed::by(&self.images()?, |image| !images.contains(image));
             let own = Needed::by(images, |_| true);
             let layers: Vec<String> = own.layers.difference(&needed.layers).cloned().collect();
             let blobs: Vec<String> = own.blobs.difference(&needed.blobs).cloned().collect();
-            let held = self.hold(&layers)?;
-            let in_use = held.iter().zip(&layers).find_map(|(held, name)| Some((held.by()?, name)));
+            let locks = self.lock_layers(&layers)?;
+            let in_use =
+                locks.iter().zip(&layers).find_map(|(lock, name)| Some((lock.holder()?, name)));
             if let Some((by, name)) = in_use {
                 let with = images.iter().find(|image| image.layers.contains(name));
                 let image = with.map(|image| image.reference.as_str()).unwrap_or_default();
@@ -45,38 +45,37 @@ impl Store {
                 let removed = rustix::fs::unlinkat(&self.images, image.key(), AtFlags::empty());
                 removed.on("remove", &path)?;
             }
-            self.take(Removed { layers, blobs, sums: Vec::new() })
+            self.move_out(Removed { layers, blobs, sums: Vec::new() })
         })
     }
 
-    /// Removes the layers and documents that no image needs, but for layers that a running
-    /// container has.
+    /// Removes the layers and documents that no image needs, except layers of running containers.
     pub fn remove_unused(&self) -> Result<Removed> {
         self.exclusively(|| {
             let needed = Needed::by(&self.images()?, |_| true);
             let mut unused = names(&self.layers)?;
             unused.retain(|name| !needed.layers.contains(name));
             let mut layers = Vec::new();
-            for some in unused.chunks(HELD_AT_ONCE) {
-                let held = self.hold(some)?;
-                let free = held.iter().zip(some).filter(|(held, _)| held.is_free());
+            for some in unused.chunks(LOCKS_AT_A_TIME) {
+                let locks = self.lock_layers(some)?;
+                let free = locks.iter().zip(some).filter(|(lock, _)| lock.is_free());
                 let free = free.map(|(_, name)| name.clone()).collect();
-                let taken = self.take(Removed { layers: free, ..Removed::default() })?;
+                let taken = self.move_out(Removed { layers: free, ..Removed::default() })?;
                 layers.extend(taken.layers);
             }
-            // Of a layer that a pull was killed at the point of making visible.
+            // A pull that was killed while it published a layer leaves sums without a layer.
             let mut sums = names(&self.sums)?;
             for name in names(&self.layers)? {
                 sums.retain(|sums| *sums != name);
             }
             let mut blobs = names(&self.blobs)?;
             blobs.retain(|name| !needed.blobs.contains(name));
-            let rest = self.take(Removed { layers: Vec::new(), blobs, sums })?;
+            let rest = self.move_out(Removed { layers: Vec::new(), blobs, sums })?;
             Ok(Removed { layers, ..rest })
         })
     }
 
-    /// While no pull makes an image visible: what nobody needs now, nobody comes to need.
+    /// Runs `work` while no pull publishes an image, so that unused layers stay unused.
     fn exclusively<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.check_writable()?;
         let lock = sys::open_dir(&self.images, b".").op("open images")?;
@@ -84,41 +83,42 @@ impl Store {
         work()
     }
 
-    /// Holds layers against whoever is about to mount them: that is done under a shared lock. What is
-    /// mounted already the kernel knows, who is asked when nobody can begin any more.
-    fn hold(&self, names: &[String]) -> Result<Vec<Held>> {
-        let held: Result<Vec<Held>> = names.iter().map(|name| self.lock(name)).collect();
-        let (mut held, mounted) = (held?, Mounted::now()?);
-        for (held, name) in held.iter_mut().zip(names) {
-            let by = mounted.by(&self.layer_path(name)).or_else(|| mounted.nameless());
-            if let Some(pid) = by.filter(|_| held.is_free()) {
-                *held = Held::InUse(format!("process {pid}"));
+    /// Locks layers, which keeps containers from mounting them: jc-rootfs mounts a layer under a shared
+    /// lock. The mounts that are there already are read under the locks.
+    fn lock_layers(&self, names: &[String]) -> Result<Vec<LayerLock>> {
+        let locks: Result<Vec<LayerLock>> =
+            names.iter().map(|name| self.lock_layer(name)).collect();
+        let (mut locks, lower) = (locks?, LowerDirs::read()?);
+        for (lock, name) in locks.iter_mut().zip(names) {
+            let by = lower.user_of(&self.layer_path(name)).or_else(|| lower.unnamed_user());
+            if let Some(pid) = by.filter(|_| lock.is_free()) {
+                *lock = LayerLock::InUse(format!("process {pid}"));
             }
         }
-        Ok(held)
+        Ok(locks)
     }
 
-    fn lock(&self, name: &str) -> Result<Held> {
-        let Some(layer) = self.layer(name)? else { return Ok(Held::Gone) };
+    fn lock_layer(&self, name: &str) -> Result<LayerLock> {
+        let Some(layer) = self.layer(name)? else { return Ok(LayerLock::Gone) };
         match rustix::fs::flock(&layer, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Held::Free(layer)),
-            Err(Errno::WOULDBLOCK) => Ok(Held::InUse("a container that starts".to_owned())),
+            Ok(()) => Ok(LayerLock::Free(layer)),
+            Err(Errno::WOULDBLOCK) => Ok(LayerLock::InUse("a container that starts".to_owned())),
             Err(e) => Err(e).on("flock", self.layer_path(name)),
         }
     }
 
-    /// Out of sight at once, and then away.
-    fn take(&self, what: Removed) -> Result<Removed> {
-        if what.layers.is_empty() && what.blobs.is_empty() && what.sums.is_empty() {
-            return Ok(what);
+    /// Moves entries out of their directories, and removes them.
+    fn move_out(&self, removed: Removed) -> Result<Removed> {
+        if removed.layers.is_empty() && removed.blobs.is_empty() && removed.sums.is_empty() {
+            return Ok(removed);
         }
         let work = self.work()?;
-        // A layer goes before its sums do.
+        // A layer disappears before its sums.
         for (directory, part, names) in [
-            (&self.layers, LAYERS, &what.layers),
-            (&self.sums, SUMS, &what.layers),
-            (&self.sums, SUMS, &what.sums),
-            (&self.blobs, BLOBS, &what.blobs),
+            (&self.layers, LAYERS, &removed.layers),
+            (&self.sums, SUMS, &removed.layers),
+            (&self.sums, SUMS, &removed.sums),
+            (&self.blobs, BLOBS, &removed.blobs),
         ] {
             for name in names {
                 let away = format!("{part}-{name}");
@@ -128,25 +128,24 @@ impl Store {
                 }
             }
         }
-        Ok(what)
+        Ok(removed)
     }
 }
 
-enum Held {
-    /// Nobody has it, nor can get it while this is open.
-    Free(#[allow(dead_code, reason = "it is held, not read")] std::os::fd::OwnedFd),
-    /// It is not there any more.
+enum LayerLock {
+    /// No container has the layer, or can mount it while this descriptor is open.
+    Free(#[allow(dead_code, reason = "the lock ends with the descriptor")] OwnedFd),
     Gone,
     InUse(String),
 }
 
-impl Held {
+impl LayerLock {
     fn is_free(&self) -> bool {
         matches!(self, Self::Free(_))
     }
 
-    /// Who has it.
-    fn by(&self) -> Option<&str> {
+    /// The container or process that has the layer.
+    fn holder(&self) -> Option<&str> {
         match self {
             Self::InUse(by) => Some(by),
             Self::Free(_) | Self::Gone => None,
@@ -154,7 +153,7 @@ impl Held {
     }
 }
 
-/// What images need, by file name.
+/// The names of the files that images need.
 struct Needed {
     layers: BTreeSet<String>,
     blobs: BTreeSet<String>,
@@ -172,7 +171,7 @@ impl Needed {
     }
 }
 
-fn names(directory: &std::os::fd::OwnedFd) -> Result<Vec<String>> {
+fn names(directory: &OwnedFd) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let copy = sys::open_dir(directory, b".").op("open store")?;
     sys::for_each_name(&copy, |name| {

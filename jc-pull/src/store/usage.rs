@@ -1,4 +1,4 @@
-//! How much of the disk layers take.
+//! Disk usage of images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -9,17 +9,17 @@ use rustix::fs::Stat;
 use super::{ImageEntry, Store};
 use crate::walk::{NonDirectory, Visitor, walk};
 
-/// One image's share of the disk, in bytes.
+/// The disk usage of one image, in bytes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Usage {
-    /// Of all its layers.
+    /// The bytes of all layers.
     pub size: u64,
-    /// Of the layers that no other image has: what removing it gives back.
+    /// The bytes of the layers that no other image has.
     pub own: u64,
 }
 
 impl Store {
-    /// The usage of each image, in their order.
+    /// The usage of each image, in the order of `images`.
     pub fn usage(&self, images: &[ImageEntry]) -> Result<Vec<Usage>> {
         let mut users = BTreeMap::<&str, usize>::new();
         for image in images {
@@ -47,7 +47,7 @@ impl Store {
     }
 }
 
-/// Adds what stat(2) says of all in a layer, files with several names once.
+/// The sum of the sizes in stat(2). A file with several names counts once.
 #[derive(Default)]
 struct Size(u64);
 

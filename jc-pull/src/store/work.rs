@@ -1,4 +1,4 @@
-//! `tmp/`: what one pull is at, until it is whole.
+//! `tmp/`: work directories of pulls, and the renames that publish their content.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::sums::Sums;
 use crate::{locked, sys};
 
 impl Store {
-    /// Begins a pull: a directory of its own, that is swept away if this process dies.
+    /// Makes a work directory. The next pull removes it if this process dies.
     pub fn work(&self) -> Result<Work<'_>> {
         self.check_writable()?;
         let tmp = self.path.join(TMP);
@@ -25,17 +25,16 @@ impl Store {
     }
 }
 
-/// What a pull makes visible.
+/// The content of a work directory to publish.
 pub struct Publication<'a> {
-    /// Layers: where in the work directory, and their names.
+    /// Layers: their numbers in the work directory, and their names.
     pub layers: &'a [(usize, String)],
-    /// Documents that were added.
     pub blobs: &'a [Digest],
-    /// Images that need them.
+    /// The images, which need the layers and documents.
     pub images: &'a [ImageEntry],
 }
 
-/// A pull's own directory, removed when this is dropped.
+/// The work directory of one pull. The drop of this value removes the directory.
 pub struct Work<'a> {
     store: &'a Store,
     name: String,
@@ -44,31 +43,30 @@ pub struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// An empty directory for a layer, in place of an earlier one for the same.
+    /// Makes an empty directory for a layer.
     pub fn make_layer(&self, number: usize) -> Result<OwnedFd> {
         let (name, path) = (layer_work(number), self.path.join(layer_work(number)));
         remove_tree(&self.fd, name.as_bytes()).on("remove", &path)?;
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
         let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
-        // The store's own directory may hand on a group, a setgid bit or access control lists.
+        // The directory of the store may hand on a group, a setgid bit or access control lists.
         sys::clear_acls(&fd).on("removexattr", &path)?;
         sys::reset_owner(&fd).on("chown", &path)?;
         Ok(fd)
     }
 
-    /// Begins with what is to be known of that layer's files.
+    /// Makes the file for the sums of a layer.
     pub fn make_sums(&self, number: usize, blob: &Descriptor) -> Result<Sums> {
         let path = self.path.join(sums_work(number));
         let file = self.create(&sums_work(number))?;
         Sums::new(file, blob).on("write", &path)
     }
 
-    /// The directory itself.
     pub fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    /// Keeps a document that has been verified.
+    /// Writes a verified document.
     pub fn add_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
         self.write(&digest.file_name(), bytes)
     }
@@ -84,9 +82,9 @@ impl Work<'_> {
             .map(File::from)
     }
 
-    /// Makes it all visible, synced unless `no_sync`: first the layers and the documents, then the
-    /// images that need them. What another pull has made visible meanwhile is as good. `false` if a
-    /// layer that was in the store before has been removed meanwhile.
+    /// Publishes layers and documents, and then the images that need them, synced unless `no_sync`. A
+    /// file that another pull has published meanwhile stays. `false` if a layer has been removed from the
+    /// store meanwhile.
     pub fn publish(&self, publication: &Publication<'_>, no_sync: bool) -> Result<bool> {
         for image in publication.images {
             self.write(&image.key(), &image.to_line()?)?;
@@ -94,7 +92,7 @@ impl Work<'_> {
         if !no_sync {
             sys::sync(&self.fd).on("sync", &self.path)?;
         }
-        // Against a removal of layers that no image needs yet; it lasts for a few renames.
+        // The lock keeps layers that no image needs yet from removal, for the time of a few renames.
         let lock = sys::open_dir(&self.store.images, b".").op("open images")?;
         rustix::fs::flock(&lock, FlockOperation::LockShared).op("flock images")?;
         for digest in publication.blobs {
@@ -103,7 +101,7 @@ impl Work<'_> {
                 .on("rename", self.path.join(&name))?;
         }
         for (number, name) in publication.layers {
-            // A layer never is to be seen without its sums.
+            // The sums of a layer appear before the layer.
             let sums = sums_work(*number);
             rustix::fs::renameat(&self.fd, &sums, &self.store.sums, name)
                 .on("rename", self.path.join(&sums))?;
@@ -134,7 +132,7 @@ impl Work<'_> {
 
 impl Drop for Work<'_> {
     fn drop(&mut self) {
-        // What cannot be removed now, the next pull's sweep reports.
+        // The sweep of the next pull reports a directory that stays.
         let _: rustix::io::Result<()> = remove_tree(&self.store.tmp, self.name.as_bytes());
     }
 }

@@ -8,27 +8,25 @@ use rustix::io::{Errno, Result};
 use super::{Xattrs, file_type, read_xattrs};
 use crate::tar::{Kind, acl};
 
-/// mknod(2) in a directory.
 pub fn mknod(fd: impl AsFd, name: &[u8], kind: FileType, mode: Mode, dev: Dev) -> Result<()> {
     rustix::fs::mknodat(fd, name, kind, mode, dev)
 }
 
-/// Hides a name as overlayfs does: by a character device 0:0.
+/// Makes a whiteout of overlayfs, a character device 0:0.
 pub fn make_whiteout(fd: impl AsFd, name: &[u8]) -> Result<()> {
     rustix::fs::mknodat(fd, name, FileType::CharacterDevice, Mode::empty(), 0)
 }
 
-/// Whether this is how overlayfs says that a name is gone.
 pub fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// Whether an entry of that kind and owner would be mistaken for a whiteout.
+/// Whether an entry would be taken for a whiteout.
 pub fn forges_whiteout(kind: &Kind, _: u32) -> bool {
     matches!(kind, Kind::Char(0, 0))
 }
 
-/// Takes away the access control lists that a directory got from its parent.
+/// Removes the access control lists that a directory has from its parent.
 pub fn clear_acls(fd: &OwnedFd) -> Result<()> {
     for list in [acl::ACCESS, acl::DEFAULT] {
         match rustix::fs::fremovexattr(fd, list) {
@@ -39,7 +37,7 @@ pub fn clear_acls(fd: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Opens a directory beneath `root`, only to refer to it. `ELOOP` if a symbolic link is on the way.
+/// Opens a directory below `root` for path lookups. `ELOOP` if a component is a symbolic link.
 pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
     let path = if parts.is_empty() { b".".to_vec() } else { parts.join(&b'/') };
     let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
@@ -47,7 +45,8 @@ pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
     rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
 }
 
-/// A name in /proc that ends at the very inode: an O_PATH fd itself takes no xattr calls.
+/// Opens a file with O_PATH, and returns a path in procfs that leads to it: a descriptor with O_PATH has
+/// no attribute calls.
 fn refer(parent: impl AsFd, name: &[u8]) -> Result<(OwnedFd, String)> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
@@ -55,7 +54,7 @@ fn refer(parent: impl AsFd, name: &[u8]) -> Result<(OwnedFd, String)> {
     Ok((fd, path))
 }
 
-/// The attributes of what perhaps cannot be opened, but for overlayfs' own.
+/// The attributes of a file that may be unreadable, without those of overlayfs.
 pub fn xattrs_at(parent: impl AsFd, name: &[u8]) -> Result<Xattrs> {
     let (_fd, path) = refer(parent, name)?;
     read_xattrs(
@@ -64,7 +63,7 @@ pub fn xattrs_at(parent: impl AsFd, name: &[u8]) -> Result<Xattrs> {
     )
 }
 
-/// Sets attributes of what perhaps cannot be opened.
+/// Sets attributes of a file that may be unreadable.
 pub fn set_xattrs_at(parent: impl AsFd, name: &[u8], xattrs: &Xattrs) -> Result<()> {
     let (_fd, path) = refer(parent, name)?;
     xattrs.iter().try_for_each(|(key, value)| {
@@ -78,7 +77,7 @@ pub fn sync(fd: &OwnedFd) -> Result<()> {
 }
 
 /// The option of jc-unshare for a user namespace in which this user is root: with all subordinate IDs, or
-/// with the user's own ID alone, if that is enough. None if neither is possible.
+/// with the user's own ID alone, if that is enough. The result is `None` if neither is possible.
 pub fn id_map(own_is_enough: bool) -> jc_unshare::Result<Option<&'static str>> {
     Ok(match (jc_unshare::has_ranges()?, own_is_enough) {
         (true, _) => Some("--map-auto"),

@@ -8,15 +8,15 @@ use rustix::io::{Errno, Result};
 use super::{Xattrs, file_type, open_dir};
 use crate::tar::Kind;
 
-/// Whose the symbolic links are that stand for whiteouts: there is no overlayfs to mount them.
+/// The owner of the symbolic links that stand for whiteouts, since no overlayfs mounts them.
 const NOBODY: u32 = u32::MAX - 1;
 
-/// Always an error.
+/// An error: these platforms have no such device nodes in layers.
 pub fn mknod(_: impl AsFd, _: &[u8], _: FileType, _: Mode, _: Dev) -> Result<()> {
     Err(Errno::NOTSUP)
 }
 
-/// Hides a name.
+/// Makes a symbolic link that stands for a whiteout.
 pub fn make_whiteout(fd: impl AsFd, name: &[u8]) -> Result<()> {
     let fd = fd.as_fd();
     rustix::fs::symlinkat("whiteout", fd, name)?;
@@ -24,32 +24,31 @@ pub fn make_whiteout(fd: impl AsFd, name: &[u8]) -> Result<()> {
     rustix::fs::chownat(fd, name, owner, None, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Whether the name is gone.
 pub fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::Symlink && stat.st_uid == NOBODY
 }
 
-/// Whether an entry of that kind and owner would be mistaken for a whiteout.
+/// Whether an entry would be taken for a whiteout.
 pub fn forges_whiteout(kind: &Kind, uid: u32) -> bool {
     matches!(kind, Kind::Symlink(_)) && uid == NOBODY
 }
 
-/// Lists here are other than these.
+/// The access control lists of other platforms have another form.
 pub fn clear_acls(_: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Opens a directory beneath `root`. `ELOOP` or `ENOTDIR` if a symbolic link is on the way.
+/// Opens a directory below `root`. `ELOOP` or `ENOTDIR` if a component is a symbolic link.
 pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
     parts.iter().try_fold(open_dir(root, b".")?, |at, part| open_dir(&at, part))
 }
 
-/// None: nothing sets them.
+/// No attributes, since none are set.
 pub fn xattrs_at(_: impl AsFd, _: &[u8]) -> Result<Xattrs> {
     Ok(Vec::new())
 }
 
-/// An error, but for none.
+/// An error if there are attributes to set.
 pub fn set_xattrs_at(_: impl AsFd, _: &[u8], xattrs: &Xattrs) -> Result<()> {
     if xattrs.is_empty() { Ok(()) } else { Err(Errno::OPNOTSUPP) }
 }

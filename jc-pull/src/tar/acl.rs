@@ -1,20 +1,20 @@
-//! POSIX access control lists, which archives hold as text (`SCHILY.acl.access` and `.default`, by star,
-//! GNU tar and bsdtar) and Linux takes as an extended attribute (acl(5), linux/posix_acl_xattr.h).
+//! POSIX access control lists. Archives have them as text (`SCHILY.acl.access` and `.default`, by star,
+//! GNU tar and bsdtar), and Linux has them as an extended attribute (acl(5), linux/posix_acl_xattr.h).
 
-/// The attributes' names.
+/// The attribute of a file.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
-/// What new files in a directory get.
+/// The attribute of a directory for the files that are made in it.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 
 const VERSION: u32 = 2;
-/// Of entries that are about nobody in particular.
+/// The ID of entries without one.
 const NO_ID: u32 = u32::MAX;
 
-/// One entry: the tag decides about the order.
+/// Tag, ID and permissions. Entries are sorted by tag.
 type Entry = (u16, u32, u16);
 
-/// The attribute's value; empty for a list that says no more than the mode does. Nothing for what is
-/// no list, or names a user or group by name only: a number is what counts in an image.
+/// The value of the attribute: empty for a list that the mode expresses. The result is `None` for a
+/// malformed list, and for a user or group without a number.
 pub fn encode(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?;
     let lines = text.split([',', '\n']).map(without_comment).filter(|line| !line.is_empty());
@@ -32,22 +32,22 @@ pub fn encode(text: &[u8]) -> Option<Vec<u8>> {
     Some(value)
 }
 
-/// Behind `#` is what comes of an entry and the mask.
+/// The entry in front of `#`. The comment has the effective permissions.
 fn without_comment(line: &str) -> &str {
     line.split('#').next().unwrap_or_default().trim()
 }
 
-/// `TAG:[WHO]:PERMISSIONS[:NUMBER]`.
+/// `TAG:[QUALIFIER]:PERMISSIONS[:NUMBER]`.
 fn entry(line: &str) -> Option<Entry> {
     let fields: Vec<&str> = line.split(':').collect();
-    let (tag, who, permissions, number) = match fields[..] {
-        [tag, who, permissions] => (tag, who, permissions, None),
-        [tag, who, permissions, number] => (tag, who, permissions, Some(number)),
-        // "mask:rwx" and "other:rwx" come without the empty field, too.
+    let (tag, qualifier, permissions, number) = match fields[..] {
+        [tag, qualifier, permissions] => (tag, qualifier, permissions, None),
+        [tag, qualifier, permissions, number] => (tag, qualifier, permissions, Some(number)),
+        // "mask:rwx" and "other:rwx" may lack the empty field.
         [tag, permissions] => (tag, "", permissions, None),
         _ => return None,
     };
-    let tag = match (tag, who) {
+    let tag = match (tag, qualifier) {
         ("user" | "u", "") => 0x01,
         ("user" | "u", _) => 0x02,
         ("group" | "g", "") => 0x04,
@@ -56,7 +56,7 @@ fn entry(line: &str) -> Option<Entry> {
         ("other" | "o", "") => 0x20,
         _ => return None,
     };
-    let id = if who.is_empty() { NO_ID } else { number.unwrap_or(who).parse().ok()? };
+    let id = if qualifier.is_empty() { NO_ID } else { number.unwrap_or(qualifier).parse().ok()? };
     let bits = permissions.chars().try_fold(0, |bits, c| match c {
         'r' => Some(bits | 4),
         'w' => Some(bits | 2),

@@ -1,18 +1,18 @@
-//! One header block: `struct posix_header` of tar(5), with GNU's numbers and magic.
+//! Header blocks: `struct posix_header` of tar(5), with the extensions of GNU tar.
 
 use std::io;
 
 use super::number::{number, until_nul};
 use crate::digest::invalid;
 
-/// The unit of which archives are made, in bytes.
+/// The size of a block, in bytes.
 pub const BLOCK: usize = 512;
 
-/// A header block whose checksum is right.
+/// A header block with a valid checksum.
 pub struct Header<'a>(&'a [u8; BLOCK]);
 
 impl<'a> Header<'a> {
-    /// Nothing if the block is all zeros, which ends an archive.
+    /// The result is `None` for a block of zeros, which ends an archive.
     pub fn parse(block: &'a [u8; BLOCK]) -> io::Result<Option<Self>> {
         if block.iter().all(|b| *b == 0) {
             return Ok(None);
@@ -24,7 +24,7 @@ impl<'a> Header<'a> {
             let in_sum = |at: usize, b: u8| if (148..156).contains(&at) { 32 } else { byte(b) };
             block.iter().enumerate().map(|(at, b)| in_sum(at, *b)).sum()
         };
-        // Some old archives were written where char is signed.
+        // Some old archives have sums of signed characters.
         if sum(false) != stored && sum(true) != stored {
             return Err(invalid("a tar header's checksum does not fit"));
         }
@@ -39,7 +39,7 @@ impl<'a> Header<'a> {
         number(self.field(at, length)).ok_or_else(|| invalid(format!("a tar header's {what}")))
     }
 
-    /// The name, with ustar's prefix.
+    /// The name with the prefix of ustar.
     pub fn path(&self) -> Vec<u8> {
         let (name, prefix) = (until_nul(self.field(0, 100)), until_nul(self.field(345, 155)));
         if self.field(257, 6) == b"ustar\0" && !prefix.is_empty() {
@@ -49,48 +49,42 @@ impl<'a> Header<'a> {
         }
     }
 
-    /// What kind of entry this is.
     pub fn typeflag(&self) -> u8 {
         self.0[156]
     }
 
-    /// A link's target.
     pub fn link_name(&self) -> Vec<u8> {
         until_nul(self.field(157, 100)).to_vec()
     }
 
-    /// Permission bits.
     pub fn mode(&self) -> io::Result<i64> {
         self.number(100, 8, "mode")
     }
 
-    /// User id.
     pub fn uid(&self) -> io::Result<i64> {
         self.number(108, 8, "uid")
     }
 
-    /// Group id.
     pub fn gid(&self) -> io::Result<i64> {
         self.number(116, 8, "gid")
     }
 
-    /// Bytes of content that follow.
+    /// The bytes of content that follow.
     pub fn size(&self) -> io::Result<i64> {
         self.number(124, 12, "size")
     }
 
-    /// Seconds since the epoch.
     pub fn mtime(&self) -> io::Result<i64> {
         self.number(136, 12, "mtime")
     }
 
-    /// GNU's old sparse map: its first four pieces, whether blocks with more follow, and the file's
-    /// whole size.
+    /// The old sparse map of GNU tar: its first four pieces, whether blocks with more pieces follow, and
+    /// the size of the file with its holes.
     pub fn sparse(&self) -> io::Result<(&'a [u8], bool, i64)> {
         Ok((self.field(386, 96), self.0[482] != 0, self.number(483, 12, "size")?))
     }
 
-    /// A device's major and minor number.
+    /// The major and the minor number of a device.
     pub fn device(&self) -> io::Result<(i64, i64)> {
         Ok((self.number(329, 8, "device")?, self.number(337, 8, "device")?))
     }

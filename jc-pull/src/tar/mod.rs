@@ -1,8 +1,10 @@
-//! Reading tar archives as layers hold them: ustar, GNU and pax (POSIX.1-2001).
+//! Tar archives of layers: ustar, GNU and pax (POSIX.1-2001).
 //!
-//! This is a reader of its own because a layer is hostile and must come out exact: extension
-//! headers are bounded here, pax values may hold newlines, and of duplicate pax records the last
-//! one counts, as POSIX has it. The `tar` crate is the reference that the tests write with.
+//! The writer uses the `tar` crate. The reader is code of this package, since layers are hostile. Raw
+//! entries of `tar` 0.4 take the position of the next entry from the header alone, although a pax `size`
+//! decides about it (CVE-2025-62518), and leave out the blocks of old sparse maps. `tar-core` 0.1 has no
+//! times before 1970 and no fractions of seconds, ignores a record without a length, and prefers pax
+//! paths to GNU's long names.
 
 pub mod acl;
 mod header;
@@ -17,51 +19,44 @@ use rustix::fs::RawMode;
 pub use reader::Reader;
 pub use writer::Writer;
 
-/// A moment, in seconds and nanoseconds since the epoch.
+/// A time since the epoch.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Time {
     /// Seconds, negative before 1970.
     pub seconds: i64,
-    /// Nanoseconds, below 10⁹, counted forwards.
+    /// Nanoseconds after `seconds`, less than 10⁹.
     pub nanoseconds: u32,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// A regular file.
     File,
-    /// Another name of an earlier file: the target's path in the archive.
+    /// The path of an earlier entry.
     HardLink(Vec<u8>),
-    /// A symbolic link: its text.
+    /// The target of a symbolic link.
     Symlink(Vec<u8>),
-    /// A character device: major and minor number.
+    /// Major and minor number.
     Char(u32, u32),
-    /// A block device: major and minor number.
+    /// Major and minor number.
     Block(u32, u32),
-    /// A directory.
     Directory,
-    /// A named pipe.
     Fifo,
 }
 
-/// One member of an archive.
+/// An entry of an archive.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry {
-    /// The name as the archive has it.
+    /// The path in its original form.
     pub path: Vec<u8>,
-    /// What it is.
     pub kind: Kind,
-    /// Permissions with setuid, setgid and sticky bit.
+    /// Permissions with the bits for setuid, setgid and sticky.
     pub mode: RawMode,
-    /// The owner's user id.
     pub uid: u32,
-    /// The owner's group id.
     pub gid: u32,
-    /// How long a file is, in bytes, holes and all.
+    /// The length of a file with its holes, in bytes.
     pub size: u64,
-    /// When it was modified.
     pub mtime: Time,
-    /// Extended attributes: name and value.
+    /// Extended attributes, names and values.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }

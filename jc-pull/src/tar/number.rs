@@ -1,6 +1,6 @@
 //! The numbers of headers and of pax records.
 
-/// Octal digits, or GNU's big-endian two's complement behind a set top bit. An empty field is 0.
+/// Octal digits, or GNU's big-endian two's complement after a set top bit. An empty field is 0.
 pub fn number(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     let binary = match first {

@@ -8,7 +8,7 @@ use super::sparse::{self, Piece};
 use super::{Time, acl};
 use crate::digest::invalid;
 
-/// What the records say about the next entry.
+/// The records for the next entry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Pax {
     pub path: Option<Vec<u8>>,
@@ -21,21 +21,21 @@ pub struct Pax {
     pub sparse: Sparse,
 }
 
-/// `GNU.sparse.*`.
+/// The records with the prefix `GNU.sparse.`, for files with holes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Sparse {
-    /// The file's size with its holes, in bytes.
+    /// The size of the file with its holes, in bytes.
     pub size: Option<u64>,
     pub name: Option<Vec<u8>>,
-    /// The map, where it is in the records (versions 0.0 and 0.1).
+    /// The map in the records (versions 0.0 and 0.1).
     pub map: Option<Vec<Piece>>,
-    /// The version, where the map is in front of the data.
+    /// The version of a map in front of the data.
     pub major: Option<u64>,
     pub minor: Option<u64>,
 }
 
 impl Pax {
-    /// Takes in the records; of two with one key the last counts.
+    /// Adds records. The last of two records with one key counts. A malformed record is an error.
     pub fn read(&mut self, mut text: &[u8]) -> io::Result<()> {
         while !text.is_empty() {
             let (key, value, rest) =
@@ -48,10 +48,10 @@ impl Pax {
         Ok(())
     }
 
-    /// Nothing if the value cannot be read.
+    /// The result is `None` if the value is malformed.
     fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         match key {
-            // An empty value takes an earlier one back.
+            // An empty value cancels an earlier one.
             b"path" => self.path = bytes(value)?,
             b"linkpath" => self.link_path = bytes(value)?,
             b"size" => self.size = optional(value, decimal)?,
@@ -67,7 +67,7 @@ impl Pax {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.insert(name.to_vec(), value.to_vec());
                 }
-                // Other keys (atime, ctime, uname, comment) say nothing that a layer keeps.
+                // Layers do not keep the other keys (atime, ctime, uname, comment).
             }
         }
         Some(())
@@ -91,7 +91,7 @@ impl Sparse {
             b"minor" => self.minor = Some(decimal(value)?),
             b"map" if value.is_empty() => self.map = Some(Vec::new()),
             b"map" => self.map = Some(sparse::read_pairs(value, b',')?),
-            // Version 0.0: these alternate, and of them not the last one counts but all.
+            // In version 0.0 these keys alternate, and all of them count.
             b"offset" => {
                 let piece = Piece { offset: decimal(value)?, length: 0 };
                 sparse::push(self.map.get_or_insert_default(), piece).ok()?;
@@ -104,7 +104,7 @@ impl Sparse {
     }
 }
 
-/// The first record's key and value, and what follows it.
+/// The key and value of the first record, and the text after it.
 fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = text.iter().take(20).position(|b| *b == b' ')?;
     let length = usize::try_from(decimal(text.get(..space)?)?).ok()?;
@@ -123,7 +123,7 @@ fn optional<T>(value: &[u8], read: fn(&[u8]) -> Option<T>) -> Option<Option<T>> 
     if value.is_empty() { Some(None) } else { read(value).map(Some) }
 }
 
-/// `[-]SECONDS[.FRACTION]`; digits beyond nanoseconds are cut off.
+/// `[-]SECONDS[.FRACTION]`. Digits after nanoseconds are dropped.
 fn time(text: &[u8]) -> Option<Time> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

@@ -1,4 +1,4 @@
-//! Entries one after the other, with the extension headers in front of them taken in.
+//! Entries with their extension headers.
 
 use std::io::{self, BufRead, Read};
 
@@ -10,42 +10,42 @@ use super::sparse::{self, Piece};
 use super::{Entry, Kind};
 use crate::digest::invalid;
 
-/// The longest extension header that is held in memory, in bytes.
+/// The longest extension header, in bytes. The reader has a header in memory.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// As many extension headers may come before one entry.
+/// The most extension headers of one entry.
 const MAX_EXTENSIONS: usize = 16;
-/// The longest path or link text that a Linux path can be (PATH_MAX), in bytes.
+/// The longest path or link of Linux (PATH_MAX), in bytes.
 const MAX_PATH: usize = 4096;
 
-/// Reads an archive once, from front to back.
+/// Reads an archive once, from its start to its end.
 pub struct Reader<R> {
     inner: R,
-    /// Content of the current entry that has not been read.
+    /// The rest of the content of the current entry.
     left: u64,
     padding: u64,
-    /// Where in the file the next content belongs, in bytes.
+    /// The offset of the next content in the file, in bytes.
     position: u64,
-    /// Of a file with holes: the pieces that are still to come, the next one last.
+    /// The rest of the pieces of a file with holes, the next one last.
     pieces: Option<Vec<Piece>>,
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Starts at the archive's first byte.
     pub fn new(inner: R) -> Self {
         Self { inner, left: 0, padding: 0, position: 0, pieces: None }
     }
 
-    /// The reader beneath, at the content that has not been consumed.
+    /// The inner reader, at the content that is not consumed yet.
     pub fn get_ref(&self) -> &R {
         &self.inner
     }
 
-    /// The reader beneath; it is behind the archive's end once [`Reader::entry`] gave nothing.
+    /// The inner reader. After the last entry it is behind the end of the archive.
     pub fn into_inner(self) -> R {
         self.inner
     }
 
-    /// The next entry. What was not read of the one before is passed over.
+    /// The next entry. The rest of the content of the current entry is skipped. The result is `None` at
+    /// the end of the archive. Errors of kind `InvalidData` and `UnexpectedEof` are about the archive.
     pub fn entry(&mut self) -> io::Result<Option<Entry>> {
         let mut pax = Pax::default();
         let (mut long_path, mut long_link) = (None, None);
@@ -60,22 +60,23 @@ impl<R: BufRead> Reader<R> {
             };
             match header.typeflag() {
                 b'x' => pax.read(&self.extension(&header)?)?,
-                // Records about all that follows. Engines written in Go pass them over, so images have
-                // been built and tried without them; git-archive(1) writes a comment there.
+                // Records for all entries that follow. Engines in Go skip them, so images have been built
+                // and tested without them. git-archive(1) writes a comment there.
                 b'g' => self.begin(unsigned(header.size()?, "size")?)?,
                 b'L' => long_path = Some(c_string(self.extension(&header)?)),
                 b'K' => long_link = Some(c_string(self.extension(&header)?)),
                 _ => {
                     pax.path = long_path.or(pax.path);
                     pax.link_path = long_link.or(pax.link_path);
-                    return self.make(&header, pax).map(Some);
+                    return self.read_entry(&header, pax).map(Some);
                 }
             }
         }
         Err(invalid("too many extension headers in front of one entry"))
     }
 
-    /// The next piece of the current entry's content, empty at its end. [`Reader::consume`] it.
+    /// The next piece of the content of the current entry, empty at its end. [`Reader::consume`]
+    /// advances.
     pub fn content(&mut self) -> io::Result<&[u8]> {
         if self.left == 0 {
             return Ok(&[]);
@@ -99,12 +100,12 @@ impl<R: BufRead> Reader<R> {
         Ok(buffer.get(..n).unwrap_or_default())
     }
 
-    /// Where in the file the bytes belong that [`Reader::content`] gave last, in bytes.
+    /// The offset in the file of the last piece from [`Reader::content`], in bytes.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes on behind `n` bytes of content, as many as [`Reader::content`] gave at the most.
+    /// Advances by `n` bytes of content, at most the length of the last piece.
     pub fn consume(&mut self, n: usize) {
         self.inner.consume(n);
         self.left = self.left.saturating_sub(n as u64);
@@ -122,7 +123,7 @@ impl<R: BufRead> Reader<R> {
         if passed == rest { Ok(()) } else { Err(truncated()) }
     }
 
-    /// Nothing at the end of the archive: two blocks of zeros, or no more blocks.
+    /// The result is `None` at the end of the archive: two blocks of zeros, or no more blocks.
     fn header<'b>(&mut self, block: &'b mut [u8; BLOCK]) -> io::Result<Option<Header<'b>>> {
         if !self.block(block)? {
             return Ok(None);
@@ -150,7 +151,7 @@ impl<R: BufRead> Reader<R> {
         let block = BLOCK as u64;
         self.padding = (block - size % block) % block;
         (self.left, self.position, self.pieces) = (size, 0, None);
-        // So that no sum of the two can wrap.
+        // The sum of size and padding cannot overflow.
         if size > i64::MAX.unsigned_abs() { Err(invalid("an entry's size")) } else { Ok(()) }
     }
 
@@ -170,7 +171,7 @@ impl<R: BufRead> Reader<R> {
         Ok(bytes)
     }
 
-    fn make(&mut self, header: &Header<'_>, mut pax: Pax) -> io::Result<Entry> {
+    fn read_entry(&mut self, header: &Header<'_>, mut pax: Pax) -> io::Result<Entry> {
         let path = pax.sparse.name.take().or(pax.path.take()).unwrap_or_else(|| header.path());
         let link = pax.link_path.take().unwrap_or_else(|| header.link_name());
         if path.len() > MAX_PATH || link.len() > MAX_PATH {
@@ -181,7 +182,7 @@ impl<R: BufRead> Reader<R> {
             None => unsigned(header.size()?, "size")?,
         };
         let kind = kind(header, &path, link)?;
-        // Only files have content; old writers put the target's size into a link's header.
+        // Only files have content. Old writers set the size of a link to that of its target.
         let size = if kind == Kind::File { size } else { 0 };
         self.begin(size)?;
         let size = if kind == Kind::File { self.sparse(header, &pax, size)? } else { size };
@@ -200,7 +201,8 @@ impl<R: BufRead> Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Of a file with holes, finds out where its `stored` bytes belong; the file's size.
+    /// Reads the map of a file with holes, which has `stored` bytes of content. Returns the size of the
+    /// file.
     fn sparse(&mut self, header: &Header<'_>, pax: &Pax, stored: u64) -> io::Result<u64> {
         let sparse = &pax.sparse;
         let (size, mut pieces) = if header.typeflag() == b'S' {
@@ -237,7 +239,6 @@ impl<R: BufRead> Reader<R> {
         Ok((unsigned(size, "size")?, pieces))
     }
 
-    /// A whole block of the current entry's data.
     fn data_block(&mut self) -> io::Result<[u8; BLOCK]> {
         let mut block = [0; BLOCK];
         let left = self.left.checked_sub(BLOCK as u64);
@@ -273,7 +274,7 @@ fn named(path: &[u8], why: &str) -> io::Error {
 
 fn id(pax: Option<u64>, header: i64, what: &str) -> io::Result<u32> {
     let id = pax.map_or_else(|| unsigned(header, what), Ok)?;
-    // (uid_t)-1 means "leave it" to chown(2): it would be kept as root's.
+    // chown(2) ignores the ID -1, and the file would stay root's.
     u32::try_from(id)
         .ok()
         .filter(|id| *id != u32::MAX)
@@ -284,7 +285,7 @@ fn unsigned(number: i64, what: &str) -> io::Result<u64> {
     u64::try_from(number).map_err(|_| invalid(format!("a negative {what}")))
 }
 
-/// GNU's long names end with a NUL.
+/// The text of a GNU long name, which ends with a NUL.
 fn c_string(mut bytes: Vec<u8>) -> Vec<u8> {
     if let Some(end) = bytes.iter().position(|b| *b == 0) {
         bytes.truncate(end);
@@ -363,7 +364,7 @@ mod tests {
                 (b'0', "b", b""),
             ]))
         };
-        // 12 counts one byte too many on purpose.
+        // The length 12 is one too large.
         assert!(of(b"15 path=long/a\n12 uid=70000\n").is_err());
         let found = of(b"15 path=long/a\n13 uid=70000\n19 mtime=2000000.5\n").unwrap();
         let time = |seconds, nanoseconds| super::super::Time { seconds, nanoseconds };
@@ -419,7 +420,7 @@ mod tests {
             for value in [0, b'9', 0xff] {
                 let mut bytes = good.clone();
                 bytes[at] = value;
-                // Either is fine.
+                // Both outcomes are right.
                 let _: io::Result<_> = read_all(&bytes);
             }
         }

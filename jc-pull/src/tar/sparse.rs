@@ -1,5 +1,5 @@
-//! Files with holes, in the four forms that GNU tar has written (GNU tar manual, "Storing Sparse
-//! Files"): the old header, and pax versions 0.0, 0.1 and 1.0.
+//! Files with holes, in the four forms of GNU tar (GNU tar manual, "Storing Sparse Files"): the old
+//! header, and pax versions 0.0, 0.1 and 1.0.
 
 use std::io;
 
@@ -7,20 +7,20 @@ use super::header::BLOCK;
 use super::number::{decimal, number};
 use crate::digest::invalid;
 
-/// As many pieces of data one file may have; each costs memory before the first is written.
+/// The most pieces of one file. Each piece costs memory before the first is written.
 const MAX_PIECES: usize = 1 << 17;
 
-/// A piece of data between holes: where it begins in the file, and its length, both in bytes.
+/// A piece of data between holes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Piece {
-    /// Where it belongs in the file.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// How long it is.
+    /// The length in bytes.
     pub length: u64,
 }
 
-/// Adds the pieces of an array of `struct sparse`, which ends early with an empty field. Whether
-/// another block with more follows is the byte behind the array.
+/// Adds the pieces of an array of `struct sparse`. An empty field ends the array. The byte after the
+/// array says whether another block follows.
 pub fn read_array(array: &[u8], pieces: &mut Vec<Piece>) -> io::Result<()> {
     for field in array.chunks_exact(24) {
         let (offset, length) = field.split_at(12);
@@ -36,7 +36,7 @@ pub fn read_array(array: &[u8], pieces: &mut Vec<Piece>) -> io::Result<()> {
     Ok(())
 }
 
-/// Adds a piece, up to what is sane.
+/// Adds a piece. More than [`MAX_PIECES`] are an error.
 pub fn push(pieces: &mut Vec<Piece>, piece: Piece) -> io::Result<()> {
     if pieces.len() == MAX_PIECES {
         return Err(invalid("a sparse map with too many pieces"));
@@ -45,7 +45,7 @@ pub fn push(pieces: &mut Vec<Piece>, piece: Piece) -> io::Result<()> {
     Ok(())
 }
 
-/// The numbers of a map as text: pairs of offset and length, split at `separator`.
+/// Parses a map of offsets and lengths, split at `separator`.
 pub fn read_pairs(text: &[u8], separator: u8) -> Option<Vec<Piece>> {
     let numbers: Vec<u64> = text
         .split(|b| *b == separator)
@@ -59,12 +59,12 @@ pub fn read_pairs(text: &[u8], separator: u8) -> Option<Vec<Piece>> {
     numbers.chunks(2).map(pair).collect()
 }
 
-/// Reads the map in front of a file's data (version 1.0): a count, then offsets and lengths, a line
-/// each, padded to a whole block. `next_block` gives the data's next block.
+/// Reads the map in front of the data of a file (version 1.0): a count, and then offsets and lengths, a
+/// line each, padded to a whole block. `next_block` returns the next block of the data.
 pub fn read_leading(
     mut next_block: impl FnMut() -> io::Result<[u8; BLOCK]>,
 ) -> io::Result<Vec<Piece>> {
-    /// The digits of the largest number, and the end of the line.
+    /// The digits of the largest number, and a newline.
     const MAX_LINE: usize = 21;
     let malformed = || invalid("a malformed sparse map");
     let (mut count, mut offset, mut pieces) = (None, None, Vec::new());
@@ -95,8 +95,8 @@ pub fn read_leading(
     }
 }
 
-/// Refuses a map that does not fit the file: pieces out of order or beyond its end, or of another
-/// sum than the data that is there.
+/// An error if a map does not fit its file: pieces out of order or behind the end, or of another sum than
+/// the data.
 pub fn check(pieces: &[Piece], size: u64, stored: u64) -> io::Result<()> {
     let mut end = 0;
     let mut sum = 0;

@@ -1,4 +1,4 @@
-//! Hard links: to what the same layer has, and to what only a layer beneath has.
+//! Hard links to files of the same layer and of lower layers.
 
 use std::os::fd::OwnedFd;
 
@@ -13,7 +13,7 @@ use crate::merged::Lookup;
 use crate::sys;
 
 impl State {
-    /// The directory that holds a hard link's target, and the target's name in it.
+    /// The directory of the target of a hard link, and the target's name in it.
     pub fn target(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let text = String::from_utf8_lossy(path);
         let context = |e: Error| e.context(format_args!("hard link to {text}"));
@@ -37,12 +37,12 @@ impl State {
         }
     }
 
-    /// The target's directory, if this layer has the target.
+    /// The directory of the target. The result is `None` if this layer lacks the target.
     fn own_target(&mut self, name: &[u8], parents: &[&[u8]]) -> Result<Option<OwnedFd>> {
         let directory = match sys::open_beneath(self.tree.root(), parents) {
             Ok(directory) => directory,
             Err(Errno::NOENT) => return Ok(None),
-            // A symbolic link on the way. The tree follows links at a cost that has a bound.
+            // A component is a symbolic link. The tree follows links within the limits.
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 if !self.tree.find(parents)? {
                     return Ok(None);
@@ -58,8 +58,7 @@ impl State {
         }
     }
 
-    /// Takes the target over from the layers beneath, as overlayfs does for link(2), into the
-    /// directory that this makes the current one.
+    /// Copies the target from the lower layers, as overlayfs does for link(2), and enters its directory.
     fn copy_target(&mut self, name: &[u8], parents: &[&[u8]]) -> Result<()> {
         let missing = || Error::new(strerror(&Errno::NOENT.into()));
         self.tree.enter(parents)?;
@@ -75,7 +74,7 @@ impl State {
             Lookup::Directory(_) => Err(Error::new("a directory")),
             Lookup::NonDirectory(from, stat) => copy_up(&from, self.tree.fd(), name, &stat)
                 .map_err(|e| Error::new(format_args!("copy: {}", strerror(&e))))
-                .and_then(|()| self.sums.other(&self.tree.path_of(name)).map_err(unsaved)),
+                .and_then(|()| self.sums.unknown(&self.tree.path_of(name)).map_err(unsaved)),
         }
     }
 
@@ -92,6 +91,6 @@ impl State {
         self.create("link", name, |fd| {
             rustix::fs::linkat(directory, target, fd, name, AtFlags::empty())
         })?;
-        self.sums.other(&self.tree.path_of(name)).map_err(unsaved)
+        self.sums.unknown(&self.tree.path_of(name)).map_err(unsaved)
     }
 }

@@ -10,8 +10,8 @@ use crate::sys;
 use crate::tar::{Entry, Kind, acl};
 
 impl State {
-    /// Gives the current directory what the entry says of it. `reset`: it may have other owners
-    /// and modes than those that mkdir(2) gives.
+    /// Sets the metadata of the current directory. `reset`: the directory may have another owner and mode
+    /// than mkdir(2) gives.
     pub fn set_directory_metadata(
         &mut self,
         name: &[u8],
@@ -38,7 +38,7 @@ impl State {
         Ok(())
     }
 
-    /// Owner, attributes and time of what cannot be opened to be given them.
+    /// Sets owner, attributes and time of a file that cannot be opened.
     pub fn set_metadata(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         let fd = self.tree.fd();
         let fault = |operation: &str, e| self.tree.fault(operation, name, e);
@@ -79,7 +79,7 @@ pub fn set_xattrs<'a>(
     })
 }
 
-/// Takes away what an earlier entry gave, but not what makes an opaque directory.
+/// Removes the attributes of an earlier entry, but not the attributes of overlayfs.
 fn clear_xattrs(fd: impl AsFd) -> rustix::io::Result<()> {
     for key in sys::xattr_names(fd.as_fd())? {
         if !sys::is_overlay_xattr(&key) {

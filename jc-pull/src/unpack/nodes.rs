@@ -34,7 +34,7 @@ impl State {
         };
         let fd = fd.map_err(|e| self.tree.fault("open", name, e))?;
         if replaced {
-            // What was there hid the layers beneath; so must what takes its place.
+            // The file under this name hid the lower layers, and so does the directory in its place.
             sys::set_opaque(&fd).map_err(|e| self.tree.fault("setxattr", name, e))?;
         }
         self.tree.push_existing(name, fd)?;
@@ -56,7 +56,8 @@ impl State {
         if self.needs_chown(entry) {
             chown(&file, entry).map_err(|e| fault("chown", e))?;
         }
-        // Writing and chown(2) both may drop these bits; and they come before security.capability.
+        // Writes and chown(2) may clear these bits. A chmod(2) after security.capability would clear
+        // that.
         if entry.mode & 0o6000 != 0 {
             rustix::fs::fchmod(&file, mode).map_err(|e| fault("chmod", e))?;
         }
@@ -77,8 +78,8 @@ impl State {
         self.set_metadata(name, entry)
     }
 
-    /// Hides a name of the layers beneath. Order does not matter: what this layer itself has under
-    /// that name stays.
+    /// Makes a whiteout. The order of entries does not matter: a file of this layer under the same name
+    /// stays.
     pub fn whiteout(&mut self, name: &[u8]) -> Result<()> {
         if matches!(name, b"" | b"." | b"..") || name.starts_with(WHITEOUT) {
             return Err(Error::new("a whiteout that hides nothing"));
@@ -97,7 +98,7 @@ impl State {
     }
 }
 
-/// Writes a file of `size` bytes, leaving its holes. The CRC-32 of its content, if it has none.
+/// Writes a file of `size` bytes with its holes. Returns the CRC-32 of a file without holes.
 fn write_content<R: BufRead>(
     mut file: &File,
     size: u64,

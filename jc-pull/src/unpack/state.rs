@@ -23,7 +23,7 @@ pub struct State {
 }
 
 impl State {
-    /// Makes something new under a name; of duplicates the last one wins.
+    /// Makes a file under a name. The last of several entries of one name counts.
     pub fn create<T>(
         &mut self,
         operation: &str,
@@ -40,10 +40,10 @@ impl State {
         made.map_err(|e| self.tree.fault(operation, name, e))
     }
 
-    /// Removes a name from the current directory, with all beneath it.
+    /// Removes a name from the current directory, with all files below it.
     pub fn remove(&mut self, name: &[u8]) -> Result<()> {
         self.tree.remove(name)?;
-        self.sums.gone(&self.tree.path_of(name)).map_err(unsaved)
+        self.sums.removed(&self.tree.path_of(name)).map_err(unsaved)
     }
 
     pub fn needs_chown(&self, entry: &Entry) -> bool {
