@@ -33,48 +33,25 @@ fn attributes(all: Attributes<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use jc_unshare::mutate::{self, Random};
+
     use super::*;
 
-    /// xorshift64.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % limit.max(1) as u64) as usize
-        }
-    }
-
-    fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
-        const LENGTHS: [u8; 8] = [0, 1, 3, 4, 8, 16, 0x80, 0xff];
-        for _ in 0..=random.below(4) {
-            let at = random.below(bytes.len());
-            match random.below(4) {
-                0 => bytes.truncate(at),
-                1 => bytes.insert(at, LENGTHS[random.below(LENGTHS.len())]),
-                2 if at < bytes.len() => bytes[at] = LENGTHS[random.below(LENGTHS.len())],
-                _ if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-                _ => {}
-            }
-        }
-    }
+    /// Bytes that are lengths of attributes.
+    const LENGTHS: [u8; 8] = [0, 1, 3, 4, 8, 16, 0x80, 0xff];
 
     #[test]
     fn no_bytes_make_a_reader_of_answers_panic() {
         let directory = format!("{}/fuzz/seeds/netlink", env!("CARGO_MANIFEST_DIR"));
-        let mut paths: Vec<_> =
-            std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-        paths.sort();
-        assert_eq!(paths.len(), 10);
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        for seed in paths.iter().map(|path| std::fs::read(path).unwrap()) {
+        let seeds = mutate::seeds(&directory).unwrap();
+        assert_eq!(seeds.len(), 10);
+        let mut random = Random::default();
+        for seed in seeds {
             assert!(parts(&seed).count() > 0);
             netlink(&seed);
             for _ in 0..1000 {
                 let mut bytes = seed.clone();
-                mutate(&mut bytes, &mut random);
+                mutate::mutate(&mut bytes, &mut random, &LENGTHS);
                 netlink(&bytes);
             }
         }

@@ -20,12 +20,14 @@ pub struct AtomicPath {
 }
 
 impl AtomicPath {
-    /// Makes a directory that becomes `path`. Entries that earlier processes left are removed.
+    /// Makes a directory that becomes `path`. Entries that earlier processes left are removed. A path
+    /// without a name is an error.
     pub fn directory(path: &Path) -> Result<Self> {
         Self::new(path, locked::create_dir)
     }
 
-    /// Makes a file that becomes `path`. Entries that earlier processes left are removed.
+    /// Makes a file that becomes `path`. Entries that earlier processes left are removed. A path without
+    /// a name is an error.
     pub fn file(path: &Path) -> Result<Self> {
         Self::new(path, locked::create_file)
     }
@@ -48,7 +50,8 @@ impl AtomicPath {
         Ok(Self { parent, name, path: path.to_owned(), fd })
     }
 
-    /// Renames the entry to its path, in place of a file or of an empty directory.
+    /// Renames the entry to its path, in place of a file or of an empty directory. A directory that is
+    /// not empty is an error.
     pub fn publish(self) -> Result<()> {
         let name = self.path.file_name().unwrap_or_default();
         rustix::fs::renameat(&self.parent, &self.name, &self.parent, name).on("rename", &self.path)

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::cancel::Cancel;
 use crate::credentials::Login;
-use crate::http::{Fault, Request, Response, Transport, failed, read_body, retry_after};
+use crate::http::{Fault, Http, Request, Response, failed, read_body, retry_after};
 
 /// The most bytes in an answer of a token service.
 const MAX_TOKEN: usize = 1 << 20;
@@ -76,7 +76,7 @@ pub struct TokenRequest<'a> {
 impl TokenRequest<'_> {
     /// Asks for a token, and returns the `Authorization` with the token. A fault is transient if the
     /// service may answer the next request.
-    pub fn send(&self, http: &Transport, cancel: &Cancel) -> Result<String, Fault> {
+    pub fn send(&self, http: &Http, cancel: &Cancel) -> Result<String, Fault> {
         let permanent = |text: String| Fault::permanent(Error::new(text));
         let no_realm = || permanent("the registry's challenge names no token service".to_owned());
         let realm = self.realm.ok_or_else(no_realm)?;

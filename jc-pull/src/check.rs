@@ -1,9 +1,10 @@
 //! `jc-images --check`: compares the store with the digests and sums of verified pulls.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{self, BufReader};
 use std::os::fd::OwnedFd;
 
+use flate2::CrcWriter;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, Stat};
 
@@ -57,10 +58,6 @@ fn fault(path: &[u8], why: &str) -> Error {
 
 /// Compares each file with its sum, and removes the sum, so that the sums of missing files are left.
 impl Visitor for LayerSums {
-    fn directory(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
-        Ok(())
-    }
-
     fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()> {
         let NonDirectory { path, parent, name, stat, .. } = entry;
         if sys::file_type(stat) != FileType::RegularFile {
@@ -74,10 +71,6 @@ impl Visitor for LayerSums {
                 .map_or(Ok(()), |why| Err(fault(path, why))),
         }
     }
-
-    fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// The way in which a file differs from its sum, if it does.
@@ -86,7 +79,7 @@ fn check_file(
     name: &[u8],
     stat: &Stat,
     known: &FileSum,
-) -> std::io::Result<Option<&'static str>> {
+) -> io::Result<Option<&'static str>> {
     if u64::try_from(stat.st_size) != Ok(known.size) {
         return Ok(Some("has another size"));
     }
@@ -97,14 +90,8 @@ fn check_file(
         return Ok(Some("has been written to"));
     }
     let Some(expected) = known.crc else { return Ok(None) };
-    let mut file = sys::open_file(directory, name)?.ok_or(std::io::ErrorKind::NotFound)?;
-    let mut crc = flate2::Crc::new();
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            n => crc.update(buffer.get(..n).unwrap_or_default()),
-        }
-    }
-    Ok((crc.sum() != expected).then_some("has another content"))
+    let file = sys::open_file(directory, name)?.ok_or(io::ErrorKind::NotFound)?;
+    let mut crc = CrcWriter::new(io::sink());
+    io::copy(&mut BufReader::with_capacity(128 << 10, file), &mut crc)?;
+    Ok((crc.crc().sum() != expected).then_some("has another content"))
 }

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -17,16 +17,16 @@ use crate::atomic::AtomicPath;
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::flatten::flatten;
-use crate::http::{self, Transport};
+use crate::http::{self, Http};
 use crate::limits::{Allowance, DEFAULT_SIZE};
 use crate::name::Name;
 use crate::pack::pack;
-use crate::parallel::parallel;
+use crate::parallel::{lock, parallel};
 use crate::platform::Platform;
 use crate::progress::{Progress, Style};
 use crate::pull::{self, Image, pull};
 use crate::registries::Registries;
-use crate::resolve::{Policy, Request, resolve};
+use crate::resolve::{ImageRequest, Policy, resolve};
 use crate::rootless;
 use crate::source::Opener;
 use crate::store::Store;
@@ -58,7 +58,7 @@ pub struct PullArgs {
     /// Fetch N layers at once
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
     jobs: usize,
-    /// Limit the unpacked size of a layer, in bytes; K, M, G, T are powers of 1024
+    /// Limit the unpacked size of a layer: 512M, 1.5G, or a number of bytes
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_SIZE, value_parser = size::parse)]
     max_size: u64,
     /// Ask at URL first for images of the registry HOST
@@ -137,7 +137,8 @@ fn seconds(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| "not from 1 to 86400 seconds".to_owned())
 }
 
-/// Pulls the images, and prints a record or a document of each, in their order on the command line.
+/// Pulls the images, and prints a record or a document of each, in their order on the command line. The
+/// error is that of the first image that fails.
 pub fn run(args: PullArgs) -> Result<ExitCode> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
     let (registries, names) = names(&args)?;
@@ -148,7 +149,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     let store = Store::open_for(TOOL, args.store.as_deref())?;
     // The image decides about the modes of its files.
     rustix::process::umask(Mode::empty());
-    let request = Request { store: &store, policy: args.policy, platform: platform.as_ref() };
+    let request = ImageRequest { store: &store, policy: args.policy, platform: platform.as_ref() };
     let (images, known) = resolve_all(&opener, &names, &request, args.jobs);
     if known.is_err() && (args.to.is_some() || args.tar.is_some()) {
         return known.map(|()| ExitCode::SUCCESS);
@@ -204,7 +205,7 @@ fn pull_all(args: &PullArgs, store: &Store, images: &[Image], all_known: bool) -
 fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
     let given = args.username.clone().map(login).transpose()?;
     let credentials = Credentials::load(args.authfile.as_deref(), given)?;
-    let http = Transport::new(http::Options {
+    let http = Http::new(http::Options {
         timeout: Duration::from_secs(args.timeout),
         retries: args.retry,
         authorities: args.ca.clone(),
@@ -234,7 +235,7 @@ fn login(user: String) -> Result<Login> {
 fn resolve_all(
     opener: &Opener,
     names: &[Name],
-    request: &Request<'_>,
+    request: &ImageRequest<'_>,
     at_a_time: usize,
 ) -> (Vec<Image>, Result<()>) {
     let all = Cancel::default();
@@ -250,13 +251,12 @@ fn resolve_all(
             return;
         }
         let outcome = resolve_one().inspect_err(|_| cancel.give_up());
-        if let Some(slot) = found.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
+        if let Some(slot) = lock(&found).get_mut(number) {
             *slot = Some(outcome);
         }
     });
     let mut images = Vec::new();
-    for outcome in found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten()
-    {
+    for outcome in lock(&found).drain(..).flatten() {
         match outcome {
             Ok(image) => images.push(image),
             Err(error) => return (images, Err(error)),
@@ -319,4 +319,34 @@ fn text(format: PrintFormat, record: &Record) -> Result<String> {
         }
         _ => record.to_line()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_has_the_grammar_of_all_options() {
+        let max_size = |word: &str| {
+            let args = ["jc-pull", "--max-size", word, "alpine"];
+            PullArgs::try_parse_from(args).ok().map(|args| args.max_size)
+        };
+        for (word, size) in [
+            ("100", Some(100)),
+            ("1K", Some(1024)),
+            ("2m", Some(2 << 20)),
+            ("100mb", Some(100 << 20)),
+            ("1.5g", Some(3 << 29)),
+            (".5G", Some(1 << 29)),
+            (DEFAULT_SIZE, Some(32 << 30)),
+            ("3T", Some(3 << 40)),
+            ("", None),
+            ("G", None),
+            ("-1", None),
+            ("+1", None),
+            ("99999999999T", None),
+        ] {
+            assert_eq!(max_size(word), size, "{word}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub enum Decoder<R: BufRead> {
 
 impl<R: BufRead> Decoder<R> {
     /// Selects by the first bytes, since media types are not reliable. The diff-id verifies the result.
+    /// An empty blob is an error.
     pub fn new(mut reader: R) -> io::Result<Self> {
         match reader.fill_buf()? {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(reader)))),

@@ -2,37 +2,31 @@
 //! a default path has to belong to the caller or to root.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::Owner;
-use jc_unshare::{Context, Error, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use jc_unshare::{Absent, Context, Error, Result, read_at_most};
+use rustix::fs::{CWD, OFlags};
 use rustix::process::geteuid;
+
+use crate::sys;
 
 /// The most bytes in a file.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Reads a file that the caller names. The file may be a FIFO, which can carry a password.
+/// Reads a file that the caller names. The file may be a FIFO, which can carry a password. A file of more
+/// than 1 MiB is an error.
 pub fn read_named(path: &Path) -> Result<Vec<u8>> {
-    read(&File::open(path).on("read", path)?, path)
+    read_at_most(File::open(path).on("read", path)?, MAX_FILE, path)
 }
 
 /// Reads a regular file of the caller or of root. The result is `None` if the file is absent. Other types
 /// of files, and files of other users, are errors.
 pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
-    // The open of a FIFO does not wait with these flags, and the open of a device has no effect.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(CWD, path, flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(e) if is_absence(e.kind()) => return Ok(None),
-        Err(e) => return Err(e).on("read", path),
-    };
+    let file = sys::open_regular(CWD, path, OFlags::empty()).on("read", path).absent()?;
+    let Some(file) = file else { return Ok(None) };
     let stat = rustix::fs::fstat(&file).on("stat", path)?;
-    let refused = |why: String| Error::new(format_args!("{}: {why}", path.display()));
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(refused("not a regular file".to_owned()));
-    }
     // Root of a user namespace sees files of the host's root as unmapped.
     let is_trusted = match Owner::of(&stat)? {
         Owner::Trusted => true,
@@ -40,44 +34,34 @@ pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
         Owner::Foreign => false,
     };
     if !is_trusted {
-        let why = format!("the file belongs to user {}, not to the caller or root", stat.st_uid);
-        return Err(refused(why).hint("name the file by an option or a variable to use it anyway"));
+        let (path, user) = (path.display(), stat.st_uid);
+        let why =
+            format_args!("{path}: the file belongs to user {user}, not to the caller or root");
+        let hint = "name the file by an option or a variable to use it anyway";
+        return Err(Error::new(why).hint(hint));
     }
-    read(&file, path).map(Some)
+    read_at_most(file, MAX_FILE, path).map(Some)
 }
 
 /// The paths in a directory, sorted. An absent directory has none.
 pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(e) if is_absence(e.kind()) => return Ok(Vec::new()),
-        Err(e) => return Err(e).on("read", directory),
-    };
+    let entries = std::fs::read_dir(directory).on("read", directory).absent()?;
+    let Some(entries) = entries else { return Ok(Vec::new()) };
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
     let mut paths: Vec<PathBuf> = paths.collect::<io::Result<_>>().on("read", directory)?;
     paths.sort();
     Ok(paths)
 }
 
-fn is_absence(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn read(file: &File, path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).on("read", path)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(format_args!("{}: more than {MAX_FILE} bytes", path.display())));
-    }
-    Ok(bytes)
-}
-
+/// The text of a file. Bytes that are not UTF-8 are an error.
 pub fn text(bytes: Vec<u8>, path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::new(format_args!("{}: not UTF-8", path.display())))
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{FileType, Mode};
+
     use super::*;
 
     #[test]
@@ -93,10 +77,12 @@ mod tests {
         assert_eq!(read_found(&path("good")).unwrap(), Some(b"x".to_vec()));
         assert_eq!(read_found(&path("absent")).unwrap(), None);
         assert_eq!(read_found(&path("good/below")).unwrap(), None);
-        assert!(refused("long").ends_with("long: more than 1048576 bytes"));
+        assert!(refused("long").ends_with("long: longer than 1048576 bytes"));
         assert!(refused("fifo").ends_with("fifo: not a regular file"));
         assert!(refused("directory").ends_with("directory: not a regular file"));
         assert_eq!(read_named(Path::new("/dev/null")).unwrap(), b"");
-        assert!(read_named(Path::new("/dev/zero")).unwrap_err().to_string().contains("more than"));
+        assert!(
+            read_named(Path::new("/dev/zero")).unwrap_err().to_string().contains("longer than")
+        );
     }
 }

@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 
 use crate::sys;
 
-/// Copies owner, mode, attributes and modification time.
+/// Copies owner, mode, attributes and modification time. `EPERM` if the caller may not give files away.
 pub fn copy_metadata(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let (from, to) = (from.as_fd(), to.as_fd());
     let stat = rustix::fs::fstat(from)?;
@@ -20,7 +20,8 @@ pub fn copy_metadata(from: impl AsFd, to: impl AsFd) -> Result<()> {
     rustix::fs::futimens(to, &sys::timestamps(sys::mtime(&stat)))
 }
 
-/// Copies a file that is no directory into another directory, under the same name.
+/// Copies a file that is no directory into another directory, under the same name. `ENOENT` if the file
+/// is gone.
 pub fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> std::io::Result<()> {
     let kind = sys::file_type(stat);
     if kind != FileType::RegularFile {

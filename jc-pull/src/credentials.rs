@@ -80,7 +80,7 @@ impl Credentials {
         Ok(Self { given, files: found })
     }
 
-    /// Reads the content of a file, for the fuzzer.
+    /// Reads the content of a file, for the fuzzer. Malformed JSON is an error.
     pub fn parse(text: &[u8]) -> Result<Self> {
         Ok(Self { given: None, files: vec![AuthFile::parse(text, PathBuf::from("auth.json"))?] })
     }

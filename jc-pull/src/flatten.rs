@@ -13,7 +13,7 @@ use crate::sys;
 use crate::walk::{NonDirectory, Visitor, walk};
 
 /// Writes the layers, the uppermost first, to `to`, which is absent or an empty directory. The directory
-/// appears complete, by rename.
+/// appears complete, by rename. A directory with files is an error.
 pub fn flatten(layers: &[OwnedFd], to: &Path, no_sync: bool) -> Result<()> {
     let output = AtomicPath::directory(to)?;
     let root = output.fd.try_clone().op("dup")?;
@@ -60,7 +60,7 @@ impl Visitor for Writer {
     }
 
     /// Sets the time last, since each new entry changes it.
-    fn leave(&mut self, path: &[u8], from: &OwnedFd, _: &Stat) -> Result<()> {
+    fn leave(&mut self, path: &[u8], from: &OwnedFd) -> Result<()> {
         let Some(stack) = &mut self.stack else { return Ok(()) };
         let done = copy_metadata(from, stack.fd()).and_then(|()| stack.pop());
         done.on("copy", sys::as_path(path))

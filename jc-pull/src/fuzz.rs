@@ -133,48 +133,18 @@ fn read_all(reader: &mut Reader<impl io::BufRead>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use jc_unshare::mutate::{self, Random};
+
     use super::*;
 
-    /// xorshift64: the same numbers each time.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self, below: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % below.max(1) as u64) as usize
-        }
-    }
+    const SPECIAL: &[u8] = b"\0 /.:@\"{}[],-019\x7f\x80\xff\n=";
 
     fn seeds(target: &str) -> Vec<Vec<u8>> {
         let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-        let mut paths: Vec<_> =
-            std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
-        paths.sort();
-        paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+        mutate::seeds(&directory).unwrap()
     }
 
-    fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
-        const SPECIAL: &[u8] = b"\0 /.:@\"{}[],-019\x7f\x80\xff\n=";
-        for _ in 0..=random.next(4) {
-            let at = random.next(bytes.len());
-            match random.next(6) {
-                0 => bytes.truncate(at),
-                1 => bytes.insert(at.min(bytes.len()), SPECIAL[random.next(SPECIAL.len())]),
-                2 if at < bytes.len() => drop(bytes.remove(at)),
-                3 if at < bytes.len() => bytes[at] ^= 1 << random.next(8),
-                4 => {
-                    let piece = bytes[at..(at + random.next(600)).min(bytes.len())].to_vec();
-                    bytes.splice(at..at, piece);
-                }
-                _ if at < bytes.len() => bytes[at] = SPECIAL[random.next(SPECIAL.len())],
-                _ => {}
-            }
-        }
-    }
-
-    /// A header's sum, made right again, so that what is behind it is reached.
+    /// Corrects the sums of headers, so that the bytes behind them are reached.
     fn fix_sums(bytes: &mut [u8]) {
         for block in bytes.chunks_exact_mut(512).filter(|b| &b[257..262] == b"ustar") {
             block[148..156].fill(b' ');
@@ -205,7 +175,7 @@ mod tests {
 
     #[test]
     fn mutations_of_the_seeds_break_nothing() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random::default();
         for (target, rounds, run) in [
             ("reference", 3000, reference as fn(&[u8])),
             ("document", 1000, document),
@@ -219,8 +189,8 @@ mod tests {
                 run(&seed);
                 for _ in 0..rounds {
                     let mut bytes = seed.clone();
-                    mutate(&mut bytes, &mut random);
-                    if target == "layer" && random.next(4) > 0 {
+                    mutate::mutate(&mut bytes, &mut random, SPECIAL);
+                    if target == "layer" && random.below(4) > 0 {
                         fix_sums(&mut bytes);
                     }
                     run(&bytes);

@@ -64,7 +64,7 @@ impl Options {
 }
 
 /// Sends requests. The first request that needs certificates loads them.
-pub struct Transport {
+pub struct Http {
     options: Options,
     pool: Pool,
     zones: Arc<Zones>,
@@ -100,7 +100,7 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Transport {
+impl Http {
     pub fn new(options: Options) -> Self {
         Self { options, pool: Pool::default(), zones: Arc::default() }
     }

@@ -46,7 +46,7 @@ impl LayerNames {
     }
 
     /// The name of the layer in the store that fits on `lower`, if there is one. `open` opens a layer by
-    /// name.
+    /// name. Errors are those of `open` and of stat(2).
     pub fn find(
         &self,
         open: impl Fn(&str) -> Result<Option<OwnedFd>>,

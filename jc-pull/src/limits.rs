@@ -41,7 +41,7 @@ impl Allowance {
         Self { entries, ..self }
     }
 
-    /// Subtracts the bytes of a piece of content, or of a hole.
+    /// Subtracts the bytes of a piece of content, or of a hole. An error if fewer bytes are left.
     pub fn bytes(&mut self, bytes: u64) -> Result<()> {
         self.bytes = self.bytes.checked_sub(bytes).ok_or_else(|| {
             Error::new(format_args!("unpacks to more than {} bytes", self.size))
@@ -50,7 +50,7 @@ impl Allowance {
         Ok(())
     }
 
-    /// Subtracts an entry, or a directory that an entry implies.
+    /// Subtracts an entry, or a directory that an entry implies. An error if no entry is left.
     pub fn entry(&mut self) -> Result<()> {
         let more = || Error::new(format_args!("more than {MAX_ENTRIES} entries"));
         self.entries = self.entries.checked_sub(1).ok_or_else(more)?;
@@ -58,7 +58,7 @@ impl Allowance {
         Ok(())
     }
 
-    /// Subtracts the text of a symbolic link that a name leads through.
+    /// Subtracts the text of a symbolic link that a name leads through. An error if fewer bytes are left.
     pub fn link(&mut self, bytes: usize) -> Result<()> {
         let more = || Error::new("names that lead through too many symbolic links");
         self.links = self.links.checked_sub(bytes as u64).ok_or_else(more)?;

@@ -61,7 +61,7 @@ pub const IMAGES: Tool = Tool::source("jc-images");
 /// The program that removes images.
 pub const RMI: Tool = Tool::source("jc-rmi");
 
-/// Lists or verifies images.
+/// Lists or verifies images. With `--check`, an image that differs from its digests is an error.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     rootless::enter(true, args.store.as_deref())?;
     let store = Store::open_for(IMAGES, args.store.as_deref())?;
@@ -100,7 +100,7 @@ fn lines(images: &[ImageEntry], usage: &[Usage]) -> String {
     table::table(&rows, 3)
 }
 
-/// Removes images or layers.
+/// Removes images or layers. An unknown image is an error, and so is an image in use.
 pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     rootless::enter(true, args.store.as_deref())?;
     let store = Store::open_for(RMI, args.store.as_deref())?;
@@ -129,19 +129,14 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     print(text).map(|()| ExitCode::SUCCESS)
 }
 
-/// The name of an image in the store.
+/// The name of an image in the store. The file or directory of the image may be gone, and the store has its
+/// absolute path.
 fn full_name(text: &str) -> Result<String> {
     Ok(match Name::parse(text)? {
         Name::Registry(reference) => reference.to_string(),
-        Name::OciDir { directory, tag } => transport_name("oci", directory, tag),
-        Name::OciArchive { file, tag } => transport_name("oci-archive", file, tag),
-        Name::DockerArchive { file, tag } => transport_name("docker-archive", file, tag),
+        Name::Path { transport, path, tag } => {
+            let path = std::fs::canonicalize(&path).unwrap_or(path);
+            transport.image(&path, tag.as_deref())
+        }
     })
-}
-
-/// The name of an image in a file or directory, which may be gone. The store has its absolute path.
-fn transport_name(transport: &str, path: PathBuf, tag: Option<String>) -> String {
-    let path = std::fs::canonicalize(&path).unwrap_or(path);
-    let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
-    format!("{transport}:{}{tag}", path.display())
 }

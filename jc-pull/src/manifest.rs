@@ -1,7 +1,7 @@
 //! Indexes, manifests and configurations (OCI image-spec, Docker schema 2).
 
 use jc_unshare::{Error, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
@@ -199,21 +199,19 @@ pub struct Config {
     pub platform: Platform,
     rootfs: RootFs,
     /// The part for the record, unchanged.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub config: Map<String, Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct RootFs {
-    #[serde(default, deserialize_with = "null_is_none")]
+    #[serde(default, deserialize_with = "null_is_default")]
     diff_ids: Vec<Digest>,
 }
 
-fn null_is_empty<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Map<String, Value>, D::Error> {
-    Option::deserialize(d).map(Option::unwrap_or_default)
-}
-
-fn null_is_none<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Digest>, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
     Option::deserialize(d).map(Option::unwrap_or_default)
 }
 

@@ -84,7 +84,7 @@ impl Merged {
         self.directories().next().map(|(_, directory)| directory)
     }
 
-    /// Looks up a name in the current directory.
+    /// Looks up a name in the current directory. Errors are those of openat(2), except absence.
     pub fn lookup(&self, name: &[u8]) -> Result<Lookup> {
         for (_, directory) in self.directories() {
             match sys::open_dir(directory, name) {
@@ -103,7 +103,8 @@ impl Merged {
         Ok(Lookup::Absent)
     }
 
-    /// Enters a directory. No layer is merged there if no layer has the directory.
+    /// Enters a directory. No layer is merged there if no layer has the directory. Errors are those of
+    /// openat(2), except absence.
     pub fn descend(&mut self, name: &[u8]) -> Result<()> {
         let level = self.level;
         self.level += 1;

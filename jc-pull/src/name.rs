@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jc_unshare::{Error, Result};
 
@@ -12,60 +12,67 @@ use crate::digest::Digest;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Name {
     Registry(Reference),
-    /// An OCI image layout in a tar archive.
-    OciArchive {
-        /// The archive, or `-` for stdin.
-        file: PathBuf,
+    /// An image in a file or directory. The tag is the annotation `org.opencontainers.image.ref.name` in
+    /// a layout, and a reference in an archive of `docker save`.
+    Path {
+        transport: Transport,
+        path: PathBuf,
         tag: Option<String>,
     },
-    /// An archive of `docker save`.
-    DockerArchive {
-        /// The archive, or `-` for stdin.
-        file: PathBuf,
-        tag: Option<String>,
-    },
+}
+
+/// A form of images outside of registries. An archive may be `-`, for stdin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
     /// An OCI image layout in a directory.
-    OciDir {
-        directory: PathBuf,
-        /// The annotation `org.opencontainers.image.ref.name` of the image.
-        tag: Option<String>,
-    },
+    Oci,
+    /// An OCI image layout in a tar archive.
+    OciArchive,
+    /// An archive of `docker save`.
+    DockerArchive,
+}
+
+impl Transport {
+    const ALL: [Self; 3] = [Self::Oci, Self::OciArchive, Self::DockerArchive];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Oci => "oci",
+            Self::OciArchive => "oci-archive",
+            Self::DockerArchive => "docker-archive",
+        }
+    }
+
+    /// The name of an image in the store.
+    pub fn image(self, path: &Path, tag: Option<&str>) -> String {
+        let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
+        format!("{}:{}{tag}", self.name(), path.display())
+    }
 }
 
 impl Name {
     /// Parses `[docker://]REFERENCE`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
     /// `docker-archive:FILE[:REF]`. Every error is a usage error.
     pub fn parse(text: &str) -> Result<Self> {
-        let split = |rest: &str| -> Result<(PathBuf, Option<String>)> {
-            let (path, tag) = match rest.split_once(':') {
-                Some((path, tag)) => (path, Some(tag)),
-                None => (rest, None),
-            };
-            if path.is_empty() || tag == Some("") {
-                return Err(Error::usage(format_args!("{text}: not TRANSPORT:PATH[:TAG]")));
-            }
-            Ok((path.into(), tag.map(str::to_owned)))
+        let rest = |transport: Transport| text.strip_prefix(transport.name())?.strip_prefix(':');
+        let found = Transport::ALL.into_iter().find_map(|t| Some((t, rest(t)?)));
+        let Some((transport, rest)) = found else {
+            let reference = text.strip_prefix("docker://").unwrap_or(text);
+            return Reference::parse(reference).map(Self::Registry);
         };
-        if let Some(rest) = text.strip_prefix("oci:") {
-            return split(rest).map(|(directory, tag)| Self::OciDir { directory, tag });
+        let (path, tag) = match rest.split_once(':') {
+            Some((path, tag)) => (path, Some(tag)),
+            None => (rest, None),
+        };
+        if path.is_empty() || tag == Some("") {
+            return Err(Error::usage(format_args!("{text}: not TRANSPORT:PATH[:TAG]")));
         }
-        if let Some(rest) = text.strip_prefix("oci-archive:") {
-            return split(rest).map(|(file, tag)| Self::OciArchive { file, tag });
-        }
-        if let Some(rest) = text.strip_prefix("docker-archive:") {
-            return split(rest).map(|(file, tag)| Self::DockerArchive { file, tag });
-        }
-        let reference = text.strip_prefix("docker://").unwrap_or(text);
-        Reference::parse(reference).map(Self::Registry)
+        Ok(Self::Path { transport, path: path.into(), tag: tag.map(str::to_owned) })
     }
 
     pub fn is_stdin(&self) -> bool {
-        match self {
-            Self::OciArchive { file, .. } | Self::DockerArchive { file, .. } => {
-                file.as_os_str() == "-"
-            }
-            Self::Registry(_) | Self::OciDir { .. } => false,
-        }
+        matches!(self, Self::Path { transport, path, .. }
+            if *transport != Transport::Oci && path.as_os_str() == "-")
     }
 }
 
@@ -292,7 +299,7 @@ mod tests {
             let tag = tag.map(str::to_owned);
             assert_eq!(
                 Name::parse(text).unwrap(),
-                Name::OciDir { directory: directory.into(), tag }
+                Name::Path { transport: Transport::Oci, path: directory.into(), tag }
             );
         }
         assert!(Name::parse("oci:").is_err());

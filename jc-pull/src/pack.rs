@@ -10,7 +10,7 @@ use crate::sys;
 use crate::tar::{Entry, Kind, Writer};
 use crate::walk::{NonDirectory, Visitor, walk};
 
-/// Writes an archive of the layers, the uppermost first.
+/// Writes an archive of the layers, the uppermost first. A socket is an error.
 pub fn pack(layers: &[OwnedFd], to: impl Write) -> Result<()> {
     let mut packer = Packer { writer: Writer::new(to) };
     walk(layers, &mut packer)?;
@@ -38,10 +38,6 @@ impl<W: Write> Visitor for Packer<W> {
 
     fn non_directory(&mut self, other: &NonDirectory<'_>) -> Result<()> {
         self.write(other).on("pack", sys::as_path(other.path))
-    }
-
-    fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
-        Ok(())
     }
 }
 

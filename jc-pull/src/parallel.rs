@@ -1,6 +1,11 @@
 //! Jobs in several threads.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex. A panic ends the process, so no other thread can leave the data half changed.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Does jobs in their order, at most `at_a_time` of them at a time, or fewer if threads cannot be made.
 pub fn parallel<J: Send>(at_a_time: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) {
@@ -9,7 +14,7 @@ pub fn parallel<J: Send>(at_a_time: usize, jobs: Vec<J>, work: impl Fn(J) + Sync
     let worker = || {
         loop {
             // The lock is free while a job runs.
-            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let job = lock(&queue).next();
             let Some(job) = job else { break };
             work(job);
         }

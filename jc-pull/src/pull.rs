@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Result};
@@ -14,7 +14,7 @@ use crate::inherit::inherit;
 use crate::layer_names::LayerNames;
 use crate::limits::Allowance;
 use crate::manifest::Descriptor;
-use crate::parallel::parallel;
+use crate::parallel::{lock, parallel};
 use crate::progress::Progress;
 use crate::record_line::record;
 use crate::resolve::{Policy, Resolved};
@@ -169,7 +169,7 @@ impl Batch<'_> {
             }
             let lower = if is_lowest { Lower::Known(&[]) } else { Lower::Unknown };
             let outcome = fetcher.fetch(&layer, staged, lower);
-            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut results = lock(&results);
             match outcome {
                 Ok(Some(fetched)) => drop(results.0.insert(layer.diff_id, fetched)),
                 Ok(None) => {}

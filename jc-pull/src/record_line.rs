@@ -10,7 +10,7 @@ use crate::resolve::Resolved;
 use crate::store::{ImageEntry, Store};
 use crate::sys;
 
-/// The record of an image whose layers are in the store.
+/// The record of an image whose layers are in the store. Errors are those of opening the layers.
 pub fn record(store: &Store, resolved: &Resolved, entry: &ImageEntry) -> Result<Record> {
     Ok(Record {
         jc: record::VERSION,

@@ -73,7 +73,7 @@ impl Registries {
         }
         // A mirror with http:// is insecure by the caller's choice.
         let insecure = scheme == Some("http");
-        let mirror = Mirror { location, scheme, insecure, pull: MirrorUse::All };
+        let mirror = Mirror { location, scheme, insecure, pull_from_mirror: MirrorUse::All };
         self.mirrors.push((host.to_owned(), mirror));
         Ok(())
     }
@@ -89,7 +89,7 @@ impl Registries {
         paths.iter().try_for_each(|path| self.add_file(path).map(drop))
     }
 
-    /// Reads the content of a file, for the fuzzer.
+    /// Reads the content of a file, for the fuzzer. Malformed TOML is an error.
     pub fn parse(text: &str) -> Result<Self> {
         let mut all = Self::default();
         all.add(text, Path::new("registries.conf")).map(|()| all)
@@ -138,8 +138,8 @@ impl Registries {
             }
             let rest = match_prefix(&registry.prefix, &name).unwrap_or_default();
             for mirror in &registry.mirrors {
-                let asked = match mirror.pull {
-                    MirrorUse::All => by_digest || !registry.digest_only,
+                let asked = match mirror.pull_from_mirror {
+                    MirrorUse::All => by_digest || !registry.mirror_by_digest_only,
                     MirrorUse::DigestOnly => by_digest,
                     MirrorUse::TagOnly => !by_digest,
                 };
@@ -152,7 +152,7 @@ impl Registries {
                     location: location.clone(),
                     scheme: None,
                     insecure: registry.insecure,
-                    pull: MirrorUse::All,
+                    pull_from_mirror: MirrorUse::All,
                 };
                 all.push(Location { mirror: false, ..own.at(rest) });
             }

@@ -10,7 +10,7 @@ use crate::cancel::Cancel;
 use crate::digest::{Digest, Verify};
 use crate::manifest::{Config, Descriptor, Document, MAX_DOCUMENT, Manifest};
 use crate::platform::Platform;
-use crate::source::{self, Source};
+use crate::source::{RawDocument, Source};
 use crate::store::Store;
 
 /// The levels of indexes in an index.
@@ -43,7 +43,7 @@ pub struct Resolved {
 }
 
 /// The image that the caller wants of a source.
-pub struct Request<'a> {
+pub struct ImageRequest<'a> {
     pub store: &'a Store,
     pub policy: Policy,
     /// The host's platform if none is given.
@@ -54,10 +54,10 @@ pub struct Request<'a> {
 /// error, and so is a document without the digest, the size or the type that its descriptor has.
 pub fn resolve(
     source: &Arc<dyn Source>,
-    request: &Request<'_>,
+    request: &ImageRequest<'_>,
     cancel: &Cancel,
 ) -> Result<Resolved> {
-    let Request { store, policy, platform } = *request;
+    let ImageRequest { store, policy, platform } = *request;
     let is_offline = policy == Policy::Never;
     let mut resolver = Resolver { source, request, cancel, is_offline, new_blobs: Vec::new() };
     let name = source.name();
@@ -96,7 +96,7 @@ fn not_in_store(what: &str) -> Error {
 
 struct Resolver<'a> {
     source: &'a Arc<dyn Source>,
-    request: &'a Request<'a>,
+    request: &'a ImageRequest<'a>,
     cancel: &'a Cancel,
     is_offline: bool,
     new_blobs: Vec<(Digest, Vec<u8>)>,
@@ -157,16 +157,12 @@ impl Resolver<'_> {
     }
 
     /// The document of a digest. A size or type that differs from those in an index is an error.
-    fn manifest(
-        &mut self,
-        digest: &Digest,
-        listed: Option<&Descriptor>,
-    ) -> Result<source::Document> {
+    fn manifest(&mut self, digest: &Digest, listed: Option<&Descriptor>) -> Result<RawDocument> {
         let listed_type = listed.map(|d| d.media_type.clone()).filter(|t| !t.is_empty());
         let size = listed.map(|d| d.size);
         if let Some(bytes) = self.request.store.blob(digest) {
             check_size("manifest", digest, &bytes, size)?;
-            return Ok(source::Document { bytes, media_type: listed_type });
+            return Ok(RawDocument { bytes, media_type: listed_type });
         }
         if self.is_offline {
             return Err(not_in_store(&format!("manifest {digest}")));
@@ -175,7 +171,7 @@ impl Resolver<'_> {
         check_size("manifest", digest, &raw.bytes, size)?;
         digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
         self.add_new(digest, &raw.bytes);
-        Ok(source::Document { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
+        Ok(RawDocument { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
     }
 
     fn config(&mut self, manifest: &Manifest) -> Result<(Config, Vec<u8>)> {

@@ -21,7 +21,7 @@ use crate::manifest::Descriptor;
 pub use opener::Opener;
 
 /// A document that is not verified yet.
-pub struct Document {
+pub struct RawDocument {
     /// The content, no longer than [`crate::manifest::MAX_DOCUMENT`].
     pub bytes: Vec<u8>,
     /// The media type in the answer or in the descriptor.
@@ -37,7 +37,7 @@ pub trait Source: Send + Sync {
     fn current(&self) -> Result<Option<Digest>>;
 
     /// The document of a digest, or the index or manifest that the name stands for.
-    fn document(&self, digest: Option<&Digest>) -> Result<Document>;
+    fn document(&self, digest: Option<&Digest>) -> Result<RawDocument>;
 
     /// Opens a configuration or a layer.
     fn blob(self: Arc<Self>, blob: &Descriptor, cancel: &Cancel) -> Result<Box<dyn Read + Send>>;

@@ -33,7 +33,7 @@ impl<'a> Staging<'a> {
         Self { store, no_sync, work: None, writeback: None, layers: 0 }
     }
 
-    /// The work directory, which is made if it is absent.
+    /// The work directory, which is made if it is absent. A read-only store is an error.
     pub fn work(&mut self) -> Result<&Work<'a>> {
         if self.work.is_none() {
             let work = self.store.work()?;

@@ -7,14 +7,13 @@ mod work;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
-use jc_unshare::{Context, Error, Result, Tool, remove_tree};
+use jc_unshare::{Context, Error, Result, Tool, read_at_most, remove_tree};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -49,7 +48,7 @@ pub struct Store {
 
 impl Store {
     /// Checks the path of a store. A process does so before it enters a user namespace, which has no
-    /// numbers for most owners.
+    /// numbers for most owners. A path that other users can change is an error.
     pub fn check_path(given: Option<&Path>) -> Result<()> {
         let path = given.map_or_else(default_path, |path| Ok(path.to_owned()))?;
         open_chain(&path, PURPOSE, false).map(drop)
@@ -150,7 +149,9 @@ impl Store {
 
     /// A manifest or configuration with the right digest, if the store has it.
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let bytes = read(&self.blobs, digest.file_name().as_bytes(), MAX_DOCUMENT).ok()??;
+        let name = digest.file_name();
+        let path = self.path.join(BLOBS).join(&name);
+        let bytes = read(&self.blobs, &name, MAX_DOCUMENT, &path).ok()??;
         digest.check(&bytes).is_ok().then_some(bytes)
     }
 }
@@ -168,12 +169,7 @@ fn check(directory: &OwnedFd, path: &Path) -> Result<Owner> {
 }
 
 /// Reads a regular file of at most `limit` bytes. The result is `None` if the file is absent.
-fn read(directory: &OwnedFd, name: &[u8], limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let Some(file) = sys::open_file(directory, name)? else { return Ok(None) };
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("more than {limit} bytes")));
-    }
-    Ok(Some(bytes))
+fn read(directory: &OwnedFd, name: &str, limit: u64, path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = sys::open_file(directory, name.as_bytes()).on("read", path)?;
+    file.map(|file| read_at_most(file, limit, path)).transpose()
 }

@@ -96,7 +96,7 @@ impl LayerSums {
         Ok(record)
     }
 
-    /// Reads the record of the blob alone.
+    /// Reads the record of the blob alone. A malformed record is an error of kind `InvalidData`.
     pub fn read_blob(reader: &mut impl BufRead) -> io::Result<Self> {
         let mut line = Vec::new();
         reader.take(MAX_LINE).read_until(0, &mut line)?;

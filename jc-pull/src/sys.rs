@@ -13,6 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
+use rustix::path::Arg;
 use rustix::process::Rlimit;
 
 use crate::tar::Time;
@@ -55,21 +56,32 @@ pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// Opens a regular file in a directory for reading. The result is `None` if the name is absent. Other
-/// types of files are errors. The open of a FIFO does not wait (fifo(7)).
-pub fn open_file(parent: impl AsFd, name: &[u8]) -> io::Result<Option<File>> {
-    let check = |stat: &Stat| match file_type(stat) {
+/// Opens a regular file for reading. Other types of files are errors. The open of a FIFO does not wait with
+/// these flags (fifo(7)), and the open of a device has no effect.
+pub fn open_regular(parent: impl AsFd, path: impl Arg, flags: OFlags) -> io::Result<File> {
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(parent, path, flags, Mode::empty())?;
+    check_regular(&rustix::fs::fstat(&fd)?)?;
+    Ok(File::from(fd))
+}
+
+fn check_regular(stat: &Stat) -> io::Result<()> {
+    match file_type(stat) {
         FileType::RegularFile => Ok(()),
         _ => Err(io::Error::other("not a regular file")),
-    };
-    match stat(parent.as_fd(), name) {
-        Err(Errno::NOENT) => return Ok(None),
-        other => check(&other?)?,
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    check(&rustix::fs::fstat(&fd)?)?;
-    Ok(Some(File::from(fd)))
+}
+
+/// Opens a regular file in a directory for reading. The result is `None` if the name is absent. Symbolic
+/// links and other types of files are errors, and are not opened.
+pub fn open_file(parent: impl AsFd, name: &[u8]) -> io::Result<Option<File>> {
+    match stat(parent.as_fd(), name) {
+        Err(Errno::NOENT) => Ok(None),
+        stat => {
+            check_regular(&stat?)?;
+            open_regular(parent, name, OFlags::NOFOLLOW).map(Some)
+        }
+    }
 }
 
 /// stat(2) of a name. A symbolic link is not followed.
@@ -90,12 +102,13 @@ pub fn is_opaque(directory: impl AsFd) -> bool {
     OPAQUE.into_iter().any(says_so)
 }
 
-/// Makes a directory opaque: it hides the lower directories.
+/// Makes a directory opaque: it hides the lower directories. `EPERM` or `EOPNOTSUPP` if neither kind of
+/// overlay can have the mark.
 pub fn set_opaque(directory: impl AsFd) -> Result<()> {
     mark(directory, OPAQUE, b"y")
 }
 
-/// Marks a directory that may have whiteouts.
+/// Marks a directory that may have whiteouts. The errors are those of [`set_opaque`].
 pub fn set_origin(directory: impl AsFd) -> Result<()> {
     mark(directory, ORIGIN, b"")
 }
@@ -122,7 +135,7 @@ pub const OWNERS_HINT: &str = "file owners need root, or a user namespace that m
     (jc-unshare -U --map-auto -- jc-pull ...); in one that maps only root, --ignore-chown";
 
 /// Gives a new directory the owner and mode of a directory that no layer lists. A setgid parent may have
-/// given it others.
+/// given it others. `EPERM` if the caller may not give files away.
 pub fn reset_owner(directory: &OwnedFd) -> Result<()> {
     let (root, group) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
     rustix::fs::fchown(directory, Some(root), Some(group))?;

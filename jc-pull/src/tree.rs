@@ -95,7 +95,8 @@ impl Tree {
     }
 
     /// Enters the directory of a path from the root. Absent directories are made, and symbolic links are
-    /// followed inside of the root.
+    /// followed inside of the root. A component that is neither a directory nor a link is an error, and
+    /// so are too many links.
     pub fn enter(&mut self, components: &[&[u8]]) -> Result<()> {
         self.walk(components, true).map(drop)
     }
@@ -174,7 +175,8 @@ impl Tree {
         self.lookup_lower(name)?.link_text(name).map_err(|e| self.fault("readlink", name, e))
     }
 
-    /// The file of the lower layers under a name of the current directory.
+    /// The file of the lower layers under a name of the current directory. Errors are those of openat(2),
+    /// except absence.
     pub fn lookup_lower(&mut self, name: &[u8]) -> Result<Lookup> {
         if self.current().hidden {
             return Ok(Lookup::Absent);
@@ -257,7 +259,8 @@ impl Tree {
         (frame.mtime, frame.setgid, frame.default_acl) = (mtime, setgid, default_acl);
     }
 
-    /// Removes a name from the current directory, with all files below it.
+    /// Removes a name from the current directory, with all files below it. Errors are those of
+    /// unlinkat(2), except absence.
     pub fn remove(&mut self, name: &[u8]) -> Result<()> {
         remove_tree(self.fd(), name).map_err(|e| self.fault("remove", name, e))?;
         if let Some(node) = self.current().node {

@@ -11,7 +11,7 @@ use std::io::BufRead;
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Error, Result, strerror};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, makedev};
 
 use self::path::{AUFS, OPAQUE_MARK, WHITEOUT, components, is_aufs};
 use self::state::{State, unsaved};
@@ -132,12 +132,10 @@ impl State {
             (Kind::Symlink(text), _) => self.symlink(name, text, entry),
             (Kind::Fifo, _) => self.node(name, FileType::Fifo, 0, entry),
             (Kind::Char(major, minor), _) => {
-                let device = rustix::fs::makedev(*major, *minor);
-                self.node(name, FileType::CharacterDevice, device, entry)
+                self.node(name, FileType::CharacterDevice, makedev(*major, *minor), entry)
             }
             (Kind::Block(major, minor), _) => {
-                let device = rustix::fs::makedev(*major, *minor);
-                self.node(name, FileType::BlockDevice, device, entry)
+                self.node(name, FileType::BlockDevice, makedev(*major, *minor), entry)
             }
             (Kind::HardLink(_), Some((directory, target))) => {
                 self.hard_link(name, &directory, &target)

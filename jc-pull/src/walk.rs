@@ -10,16 +10,20 @@ use rustix::fs::{FileType, Stat};
 use crate::merged::Merged;
 use crate::sys;
 
-/// The receiver of a walk. Directories come before their content.
+/// The receiver of a walk. Directories come before their content. An error ends the walk.
 pub trait Visitor {
     /// A directory, before its content. The path of the root is empty.
-    fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()>;
+    fn directory(&mut self, _path: &[u8], _directory: &OwnedFd, _stat: &Stat) -> Result<()> {
+        Ok(())
+    }
 
     /// A file that is no directory.
     fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()>;
 
     /// The end of the content of a directory.
-    fn leave(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()>;
+    fn leave(&mut self, _path: &[u8], _directory: &OwnedFd) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A file that is no directory.
@@ -35,6 +39,7 @@ pub struct NonDirectory<'a> {
 }
 
 /// Walks the merged `layers`, the uppermost first. Each layer has one open descriptor at every depth.
+/// Errors are those of the visitor and of reading directories.
 pub fn walk(layers: &[OwnedFd], visitor: &mut dyn Visitor) -> Result<()> {
     let merged = Merged::new(layers).on("read", "/")?;
     let mut walk =
@@ -61,7 +66,6 @@ struct Walk<'a> {
 }
 
 struct Frame {
-    stat: Stat,
     /// The names that are left, the next one last, each with the uppermost layer that has it.
     names: Vec<(Vec<u8>, usize)>,
     /// The length of the path of the parent.
@@ -86,7 +90,7 @@ impl Walk<'_> {
             })
             .on("read", self.shown_path())?;
         }
-        self.frames.push(Frame { stat, names: names.into_iter().rev().collect(), above });
+        self.frames.push(Frame { names: names.into_iter().rev().collect(), above });
         Ok(())
     }
 
@@ -94,7 +98,7 @@ impl Walk<'_> {
         let (Some(frame), Some(top)) = (self.frames.pop(), self.merged.top()) else {
             return Ok(());
         };
-        self.visitor.leave(&self.path, top, &frame.stat)?;
+        self.visitor.leave(&self.path, top)?;
         self.merged.ascend().on("read", self.shown_path())?;
         self.path.truncate(frame.above);
         Ok(())

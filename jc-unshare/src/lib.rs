@@ -26,6 +26,8 @@ pub mod init;
 mod join;
 #[cfg(target_os = "linux")]
 mod lifeline;
+#[cfg(feature = "mutate")]
+pub mod mutate;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
 #[cfg(target_os = "linux")]

@@ -7,13 +7,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use jc_unshare::Result;
 use reqwest::blocking::{self, Client};
 use rustls::ClientConfig;
 
 use super::zone::{Resolver, Zone};
+use crate::parallel::lock;
 
 /// The properties of a request that decide about the client.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -36,16 +37,13 @@ pub struct Session {
     pub resolver: Resolver,
 }
 
-/// The clients of one kind that have no request. They share the TLS configuration, which has the tickets
-/// of TLS sessions.
-struct Idle {
-    tls: ClientConfig,
-    sessions: Vec<Session>,
-}
+/// The clients without a request. Clients of one kind share a TLS configuration, which has the tickets of TLS
+/// sessions.
+type Idle = HashMap<Kind, (ClientConfig, Vec<Session>)>;
 
-/// The clients that have no request.
+/// The clients of all kinds.
 #[derive(Clone, Default)]
-pub struct Pool(Arc<Mutex<HashMap<Kind, Idle>>>);
+pub struct Pool(Arc<Mutex<Idle>>);
 
 impl Pool {
     /// Takes a client for one request, or makes one. Errors are those of `configure` and `connect`.
@@ -55,17 +53,12 @@ impl Pool {
         configure: impl FnOnce(&Kind) -> Result<ClientConfig>,
         connect: impl FnOnce(&Kind, ClientConfig) -> Result<Session>,
     ) -> Result<Lease> {
-        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = match pool.entry(kind.clone()) {
-            Entry::Occupied(entry) => {
-                let idle = entry.into_mut();
-                idle.sessions.pop().map_or_else(|| connect(&kind, idle.tls.clone()), Ok)?
-            }
-            Entry::Vacant(entry) => {
-                let idle = Idle { tls: configure(&kind)?, sessions: Vec::new() };
-                connect(&kind, entry.insert(idle).tls.clone())?
-            }
+        let mut pool = lock(&self.0);
+        let (tls, idle) = match pool.entry(kind.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert((configure(&kind)?, Vec::new())),
         };
+        let session = idle.pop().map_or_else(|| connect(&kind, tls.clone()), Ok)?;
         Ok(Lease { pool: self.clone(), kind, session })
     }
 }
@@ -79,9 +72,8 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut pool = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(idle) = pool.get_mut(&self.kind) {
-            idle.sessions.push(self.session.clone());
+        if let Some((_, idle)) = lock(&self.pool.0).get_mut(&self.kind) {
+            idle.push(self.session.clone());
         }
     }
 }

@@ -60,7 +60,8 @@ fn directories() -> Vec<PathBuf> {
     own.into_iter().chain(system).collect()
 }
 
-/// The TLS configuration of a client.
+/// The TLS configuration of a client. A file without a certificate is an error, and so is a system without
+/// certificates.
 ///
 /// * `with_roots` - whether to load the system's certificates, which plain http does not need
 /// * `extra` - files (PEM) of more authorities

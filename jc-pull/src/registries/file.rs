@@ -9,23 +9,36 @@ use toml::Spanned;
 
 use crate::name::split_registry;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Registry {
+    /// The location if the file has no prefix.
+    #[serde(default)]
     pub prefix: String,
     pub location: Option<String>,
+    #[serde(default)]
     pub insecure: bool,
+    #[serde(default)]
     pub blocked: bool,
-    pub digest_only: bool,
+    #[serde(default)]
+    pub mirror_by_digest_only: bool,
+    #[serde(default, rename = "mirror")]
     pub mirrors: Vec<Mirror>,
+    #[serde(skip)]
     pub file: PathBuf,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Mirror {
     pub location: String,
+    /// The scheme of `--mirror`.
+    #[serde(skip)]
     pub scheme: Option<&'static str>,
+    #[serde(default)]
     pub insecure: bool,
-    pub pull: MirrorUse,
+    #[serde(default)]
+    pub pull_from_mirror: MirrorUse,
 }
 
 /// The images that a mirror serves.
@@ -43,36 +56,11 @@ pub enum MirrorUse {
 #[serde(rename_all = "kebab-case")]
 struct Content {
     #[serde(default)]
-    registry: Vec<Spanned<FileRegistry>>,
+    registry: Vec<Spanned<Registry>>,
     #[serde(default)]
     aliases: BTreeMap<String, Spanned<String>>,
     /// The key of version 1.
     registries: Option<Spanned<toml::Value>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FileRegistry {
-    prefix: Option<String>,
-    location: Option<String>,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    blocked: bool,
-    #[serde(default)]
-    mirror_by_digest_only: bool,
-    #[serde(default)]
-    mirror: Vec<FileMirror>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FileMirror {
-    location: Spanned<String>,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    pull_from_mirror: MirrorUse,
 }
 
 /// Reads a file. Returns its registries and its aliases. Errors have the line of the fault.
@@ -89,7 +77,7 @@ pub fn parse(text: &str, path: &Path) -> Result<(Vec<Registry>, BTreeMap<String,
     let mut registries = Vec::new();
     for registry in content.registry {
         let at = registry.span().start;
-        registries.push(read(registry.into_inner(), path).map_err(|why| fault(at, why))?);
+        registries.push(check(registry.into_inner(), path).map_err(|why| fault(at, why))?);
     }
     let mut aliases = BTreeMap::new();
     for (name, target) in content.aliases {
@@ -104,28 +92,19 @@ pub fn parse(text: &str, path: &Path) -> Result<(Vec<Registry>, BTreeMap<String,
     Ok((registries, aliases))
 }
 
-fn read(registry: FileRegistry, path: &Path) -> Result<Registry, &'static str> {
-    let prefix = registry.prefix.or_else(|| registry.location.clone());
-    let prefix = prefix.ok_or("a registry with neither prefix nor location")?;
-    if prefix.contains("://") || registry.location.as_ref().is_some_and(|l| l.contains("://")) {
+/// Completes a registry. The error is a reason to refuse the file.
+fn check(mut registry: Registry, path: &Path) -> Result<Registry, &'static str> {
+    path.clone_into(&mut registry.file);
+    let location = registry.location.as_deref();
+    if registry.prefix.is_empty() {
+        let location = location.ok_or("a registry with neither prefix nor location")?;
+        location.clone_into(&mut registry.prefix);
+    }
+    if registry.prefix.contains("://") || location.is_some_and(|l| l.contains("://")) {
         return Err("a prefix or location is no URL");
     }
-    if prefix.starts_with("*.") && registry.location.is_some() {
+    if registry.prefix.starts_with("*.") && location.is_some() {
         return Err("a prefix with a wildcard can have no location");
     }
-    let mirror = |mirror: FileMirror| Mirror {
-        location: mirror.location.into_inner(),
-        scheme: None,
-        insecure: mirror.insecure,
-        pull: mirror.pull_from_mirror,
-    };
-    Ok(Registry {
-        prefix,
-        location: registry.location,
-        insecure: registry.insecure,
-        blocked: registry.blocked,
-        digest_only: registry.mirror_by_digest_only,
-        mirrors: registry.mirror.into_iter().map(mirror).collect(),
-        file: path.to_owned(),
-    })
+    Ok(registry)
 }

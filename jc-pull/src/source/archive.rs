@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ enum Member {
 
 impl Archive {
     /// Opens `path`, or `-` for stdin, and reads all headers. A compressed archive and a pipe are copied
-    /// first.
+    /// first. A malformed archive is an error, and so is one that exceeds a limit.
     pub fn open(path: &Path, spool: Spool<'_>) -> Result<Self> {
         let mut file = match path.as_os_str() == "-" {
             true => spool.copy(io::stdin().lock()).map_err(|e| e.context("read stdin"))?,
@@ -148,42 +148,17 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// A reader that counts its position.
-struct Counter<'a> {
-    inner: BufReader<&'a File>,
-    at: u64,
-}
-
-impl Read for Counter<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-impl BufRead for Counter<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.at += n as u64;
-        self.inner.consume(n);
-    }
-}
-
 fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
     let mut members = BTreeMap::new();
     let mut names = 0_usize;
-    let mut reader = Reader::new(Counter { inner: BufReader::new(file), at: 0 });
+    let mut reader = Reader::new(BufReader::new(file));
     while let Some(entry) = reader.entry()? {
         if members.len() == MAX_MEMBERS {
             return Err(io::Error::other("too many files in the archive"));
         }
         let name = normalize(&entry.path);
         let member = match &entry.kind {
-            Kind::File => Member::File(reader.get_ref().at, entry.size),
+            Kind::File => Member::File(reader.get_mut().stream_position()?, entry.size),
             Kind::HardLink(target) => Member::Link(normalize(target)),
             Kind::Symlink(target) => {
                 let parent = name.rsplitn(2, |b| *b == b'/').nth(1).unwrap_or_default();

@@ -5,16 +5,16 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Error, Result, read_at_most, strerror};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::archive::{Archive, Spool};
-use super::{Document, Source};
+use super::{RawDocument, Source};
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::{Config, Descriptor, MAX_DOCUMENT};
-use crate::name::Reference;
+use crate::name::{Reference, Transport};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -70,16 +70,15 @@ impl DockerArchive {
 
 impl Source for DockerArchive {
     fn name(&self) -> String {
-        let tag = self.tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
-        format!("docker-archive:{}{tag}", self.path.display())
+        Transport::DockerArchive.image(&self.path, self.tag.as_deref())
     }
 
     fn current(&self) -> Result<Option<Digest>> {
         Ok(Some(Digest::of(&self.manifest)))
     }
 
-    fn document(&self, _: Option<&Digest>) -> Result<Document> {
-        Ok(Document { bytes: self.manifest.clone(), media_type: Some(MANIFEST.to_owned()) })
+    fn document(&self, _: Option<&Digest>) -> Result<RawDocument> {
+        Ok(RawDocument { bytes: self.manifest.clone(), media_type: Some(MANIFEST.to_owned()) })
     }
 
     fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {
@@ -119,15 +118,8 @@ fn missing(name: &str) -> Error {
 }
 
 fn read(archive: &Archive, name: &str) -> Result<Vec<u8>> {
-    let (file, size) = archive.file(name).ok_or_else(|| missing(name))?;
-    if size > MAX_DOCUMENT {
-        return Err(Error::new(format_args!("{name}: more than 4 MiB")));
-    }
-    let mut bytes = Vec::new();
-    let mut file = file;
-    file.read_to_end(&mut bytes)
-        .map_err(|e| Error::new(format_args!("{name}: {}", strerror(&e))))?;
-    Ok(bytes)
+    let (file, _) = archive.file(name).ok_or_else(|| missing(name))?;
+    read_at_most(file, MAX_DOCUMENT, name)
 }
 
 /// Selects an image. Tags in archives are short or long names, and are compared as long ones.

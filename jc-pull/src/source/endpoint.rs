@@ -1,6 +1,6 @@
 //! A registry or mirror: its scheme, its logins, and one attempt to get an answer of it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use jc_unshare::{Error, Result};
@@ -11,14 +11,15 @@ use super::refusal::{Refused, refusal};
 use crate::auth::{self, Challenge, TokenRequest};
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
-use crate::http::{Fault, Request, Response, Transport};
+use crate::http::{Fault, Http, Request, Response};
 use crate::name::is_loopback;
+use crate::parallel::lock;
 use crate::registries::Location;
 
 /// The means of all requests for one image.
 #[derive(Clone)]
 pub struct Context {
-    pub http: Arc<Transport>,
+    pub http: Arc<Http>,
     pub credentials: Arc<Credentials>,
     pub cancel: Cancel,
 }
@@ -155,8 +156,7 @@ impl Attempt<'_> {
         let url = base
             .join(&path)
             .map_err(|e| Fault::permanent(Error::new(format_args!("{base}{path}: {e}"))))?;
-        let known = self.endpoint.authorization.lock();
-        let known = known.unwrap_or_else(PoisonError::into_inner).clone();
+        let known = lock(&self.endpoint.authorization).clone();
         let mut request = Request {
             method: method.clone(),
             authorization: known.as_deref(),
@@ -177,8 +177,7 @@ impl Attempt<'_> {
         let fresh = self.authorize(&request, &challenge, login.as_ref())?;
         request.authorization = Some(&fresh);
         let response = http.send(&request)?;
-        let authorization = self.endpoint.authorization.lock();
-        *authorization.unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+        *lock(&self.endpoint.authorization) = Some(fresh);
         Ok(response)
     }
 

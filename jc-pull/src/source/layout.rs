@@ -1,22 +1,23 @@
 //! An OCI image layout: a directory with `oci-layout`, `index.json` and `blobs/`
 //! (image-spec image-layout.md).
 
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jc_unshare::{Context, Error, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use jc_unshare::{Context, Error, Result, read_at_most};
+use rustix::fs::{CWD, Mode, OFlags};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::archive::{Archive, Spool};
-use super::{Document, Source};
+use super::{RawDocument, Source};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
-use crate::manifest::{self, Descriptor, Index, MAX_DOCUMENT};
+use crate::manifest::{Descriptor, Document, Index, MAX_DOCUMENT};
+use crate::name::Transport;
+use crate::sys;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -36,7 +37,10 @@ enum Files {
 impl Files {
     fn open(&self, path: &Path, name: &str) -> Result<Box<dyn Read + Send>> {
         match self {
-            Self::Directory(fd) => Ok(Box::new(open_regular(fd, path, name)?)),
+            Self::Directory(fd) => {
+                let file = sys::open_regular(fd, name, OFlags::empty());
+                Ok(Box::new(file.on("open", path.join(name))?))
+            }
             Self::Archive(archive) => match archive.file(name) {
                 Some((file, _)) => Ok(Box::new(file)),
                 None => Err(Error::new(format_args!("{}: no {name} in it", path.display()))),
@@ -52,7 +56,8 @@ struct Marker {
 }
 
 impl Layout {
-    /// Opens a layout in a directory, and selects the only image, or the image with a tag.
+    /// Opens a layout in a directory, and selects the only image, or the image with a tag. Another number
+    /// of images is an error.
     pub fn open(directory: &Path, tag: Option<&str>) -> Result<Self> {
         let path = std::fs::canonicalize(directory).on("open", directory)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
@@ -60,7 +65,8 @@ impl Layout {
         Self::new(path, Files::Directory(fd), tag)
     }
 
-    /// Opens a layout in a tar archive, or on stdin for `-`.
+    /// Opens a layout in a tar archive, or on stdin for `-`. The errors are those of [`Layout::open`] and
+    /// of the archive.
     pub fn open_archive(file: &Path, tag: Option<&str>, spool: Spool<'_>) -> Result<Self> {
         let archive = Archive::open(file, spool)?;
         Self::new(archive.path().to_owned(), Files::Archive(archive), tag)
@@ -74,9 +80,9 @@ impl Layout {
             let path = path.display();
             return Err(Error::new(format_args!("{path}: unknown image layout {version:?}")));
         }
-        let index = match manifest::Document::parse(&read(&files, &path, "index.json")?, None) {
-            Ok(manifest::Document::Index(index)) => index,
-            Ok(manifest::Document::Manifest(_)) => {
+        let index = match Document::parse(&read(&files, &path, "index.json")?, None) {
+            Ok(Document::Index(index)) => index,
+            Ok(Document::Manifest(_)) => {
                 return Err(Error::new(format_args!("{}/index.json: no index", path.display())));
             }
             Err(e) => return Err(e.context(format_args!("{}/index.json", path.display()))),
@@ -93,25 +99,23 @@ impl Layout {
 
 impl Source for Layout {
     fn name(&self) -> String {
-        let path = self.path.display();
         let transport = match self.files {
-            Files::Directory(_) => "oci",
-            Files::Archive(_) => "oci-archive",
+            Files::Directory(_) => Transport::Oci,
+            Files::Archive(_) => Transport::OciArchive,
         };
-        let tag = self.tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
-        format!("{transport}:{path}{tag}")
+        transport.image(&self.path, self.tag.as_deref())
     }
 
     fn current(&self) -> Result<Option<Digest>> {
         Ok(Some(self.chosen.digest.clone()))
     }
 
-    fn document(&self, digest: Option<&Digest>) -> Result<Document> {
+    fn document(&self, digest: Option<&Digest>) -> Result<RawDocument> {
         let digest = digest.unwrap_or(&self.chosen.digest);
-        let bytes = read_capped(self.open_blob(digest)?, &self.path)?;
+        let bytes = read_at_most(self.open_blob(digest)?, MAX_DOCUMENT, &self.path)?;
         let declared = Some(&self.chosen.media_type).filter(|t| !t.is_empty());
         let media_type = declared.filter(|_| *digest == self.chosen.digest).cloned();
-        Ok(Document { bytes, media_type })
+        Ok(RawDocument { bytes, media_type })
     }
 
     fn blob(self: Arc<Self>, blob: &Descriptor, _: &Cancel) -> Result<Box<dyn Read + Send>> {
@@ -139,28 +143,7 @@ fn select(index: Index, tag: Option<&str>) -> Result<Descriptor> {
 }
 
 fn read(files: &Files, path: &Path, name: &str) -> Result<Vec<u8>> {
-    read_capped(files.open(path, name)?, &path.join(name))
-}
-
-fn read_capped(file: impl Read, path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).on("read", path)?;
-    if bytes.len() as u64 > MAX_DOCUMENT {
-        return Err(Error::new(format_args!("{}: more than 4 MiB", path.display())));
-    }
-    Ok(bytes)
-}
-
-/// Opens a file of the layout. A FIFO or a device, whose reading could hang, is an error.
-fn open_regular(directory: &OwnedFd, path: &Path, name: &str) -> Result<File> {
-    let path = path.join(name);
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(directory, name, flags, Mode::empty()).on("open", &path)?;
-    let stat = rustix::fs::fstat(&fd).on("stat", &path)?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::new(format_args!("{}: not a regular file", path.display())));
-    }
-    Ok(File::from(fd))
+    read_at_most(files.open(path, name)?, MAX_DOCUMENT, path.join(name))
 }
 
 #[cfg(test)]
@@ -178,9 +161,9 @@ mod tests {
             })
             .collect();
         let text = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
-        match manifest::Document::parse(text.as_bytes(), None).unwrap() {
-            manifest::Document::Index(index) => index,
-            manifest::Document::Manifest(_) => panic!("{text}"),
+        match Document::parse(text.as_bytes(), None).unwrap() {
+            Document::Index(index) => index,
+            Document::Manifest(_) => panic!("{text}"),
         }
     }
 

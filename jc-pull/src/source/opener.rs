@@ -13,14 +13,14 @@ use super::layout::Layout;
 use super::registry::Registry;
 use crate::cancel::Cancel;
 use crate::credentials::Credentials;
-use crate::http::Transport;
+use crate::http::Http;
 use crate::limits::Allowance;
-use crate::name::Name;
+use crate::name::{Name, Transport};
 use crate::registries::Registries;
 
 /// The means to open sources.
 pub struct Opener {
-    pub http: Arc<Transport>,
+    pub http: Arc<Http>,
     pub credentials: Arc<Credentials>,
     pub registries: Registries,
     /// Whether plain http and unknown certificates are allowed for every registry.
@@ -41,13 +41,15 @@ impl Opener {
                 let context = Context { http, credentials, cancel: cancel.clone() };
                 Arc::new(Registry::new(reference.clone(), context, locations))
             }
-            Name::OciDir { directory, tag } => Arc::new(Layout::open(directory, tag.as_deref())?),
-            Name::OciArchive { file, tag } => {
-                Arc::new(Layout::open_archive(file, tag.as_deref(), spool)?)
-            }
-            Name::DockerArchive { file, tag } => {
-                Arc::new(DockerArchive::open(file, tag.as_deref(), spool)?)
-            }
+            Name::Path { transport, path, tag } => match transport {
+                Transport::Oci => Arc::new(Layout::open(path, tag.as_deref())?),
+                Transport::OciArchive => {
+                    Arc::new(Layout::open_archive(path, tag.as_deref(), spool)?)
+                }
+                Transport::DockerArchive => {
+                    Arc::new(DockerArchive::open(path, tag.as_deref(), spool)?)
+                }
+            },
         })
     }
 }

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode, Url};
 use super::blob::Blob;
 use super::endpoint::{Answer, ApiRequest, Context, Endpoint};
 use super::refusal::{Refused, refusal};
-use super::{Document, Source};
+use super::{RawDocument, Source};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::http::{Fault, Request, Response, Retry, Zone, read_body};
@@ -125,7 +125,7 @@ impl Source for Registry {
         self.persist(head)
     }
 
-    fn document(&self, digest: Option<&Digest>) -> Result<Document> {
+    fn document(&self, digest: Option<&Digest>) -> Result<RawDocument> {
         self.persist(|| {
             let mut answer = self.manifest(&Method::GET, digest)?;
             let response = &mut answer.response;
@@ -137,7 +137,7 @@ impl Source for Registry {
                 .map_err(|e| Fault::permanent(e.context("manifest: Docker-Content-Digest")))?;
             let media_type = response.headers().get(CONTENT_TYPE);
             let media_type = media_type.and_then(|v| v.to_str().ok()).map(str::to_owned);
-            Ok(Document { bytes, media_type })
+            Ok(RawDocument { bytes, media_type })
         })
     }
 

@@ -40,14 +40,14 @@ impl Store {
     /// an error.
     pub fn image(&self, key: &str) -> Result<Option<ImageEntry>> {
         let path = self.path.join(super::IMAGES).join(key);
-        let line = super::read(&self.images, key.as_bytes(), super::MAX_ENTRY).on("read", &path)?;
+        let line = super::read(&self.images, key, super::MAX_ENTRY, &path)?;
         let Some(line) = line else { return Ok(None) };
         let entry = serde_json::from_slice(&line)
             .map_err(|e| Error::new(format_args!("{}: {e}", path.display())))?;
         Ok(Some(entry))
     }
 
-    /// All images, sorted by name and platform.
+    /// All images, sorted by name and platform. A malformed entry is an error.
     pub fn images(&self) -> Result<Vec<ImageEntry>> {
         let mut keys = Vec::new();
         let directory = sys::open_dir(&self.images, b".").op("open images")?;

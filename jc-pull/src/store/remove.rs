@@ -49,7 +49,8 @@ impl Store {
         })
     }
 
-    /// Removes the layers and documents that no image needs, except layers of running containers.
+    /// Removes the layers and documents that no image needs, except layers of running containers. A
+    /// read-only store is an error.
     pub fn remove_unused(&self) -> Result<Removed> {
         self.exclusively(|| {
             let needed = Needed::by(&self.images()?, |_| true);

@@ -69,8 +69,4 @@ impl Visitor for Size {
         }
         Ok(())
     }
-
-    fn leave(&mut self, _: &[u8], _: &OwnedFd, _: &Stat) -> Result<()> {
-        Ok(())
-    }
 }

@@ -16,7 +16,8 @@ use crate::sums::Sums;
 use crate::{locked, sys};
 
 impl Store {
-    /// Makes a work directory. The next pull removes it if this process dies.
+    /// Makes a work directory. The next pull removes it if this process dies. A read-only store is an
+    /// error.
     pub fn work(&self) -> Result<Work<'_>> {
         self.check_writable()?;
         let tmp = self.path.join(TMP);

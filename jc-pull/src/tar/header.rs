@@ -8,6 +8,17 @@ use crate::digest::invalid;
 /// The size of a block, in bytes.
 pub const BLOCK: usize = 512;
 
+/// A field with a number: its offset, its length and its name.
+#[derive(Clone, Copy)]
+pub struct Field(usize, usize, &'static str);
+
+pub const MODE: Field = Field(100, 8, "mode");
+pub const UID: Field = Field(108, 8, "uid");
+pub const GID: Field = Field(116, 8, "gid");
+/// The bytes of content that follow.
+pub const SIZE: Field = Field(124, 12, "size");
+pub const MTIME: Field = Field(136, 12, "mtime");
+
 /// A header block with a valid checksum.
 pub struct Header<'a>(&'a [u8; BLOCK]);
 
@@ -35,8 +46,10 @@ impl<'a> Header<'a> {
         self.0.get(at..at + length).unwrap_or_default()
     }
 
-    fn number(&self, at: usize, length: usize, what: &str) -> io::Result<i64> {
-        number(self.field(at, length)).ok_or_else(|| invalid(format!("a tar header's {what}")))
+    /// The number in a field. A malformed number is an error.
+    pub fn number(&self, field: Field) -> io::Result<i64> {
+        let Field(at, length, name) = field;
+        number(self.field(at, length)).ok_or_else(|| invalid(format!("a tar header's {name}")))
     }
 
     /// The name with the prefix of ustar.
@@ -57,36 +70,15 @@ impl<'a> Header<'a> {
         until_nul(self.field(157, 100)).to_vec()
     }
 
-    pub fn mode(&self) -> io::Result<i64> {
-        self.number(100, 8, "mode")
-    }
-
-    pub fn uid(&self) -> io::Result<i64> {
-        self.number(108, 8, "uid")
-    }
-
-    pub fn gid(&self) -> io::Result<i64> {
-        self.number(116, 8, "gid")
-    }
-
-    /// The bytes of content that follow.
-    pub fn size(&self) -> io::Result<i64> {
-        self.number(124, 12, "size")
-    }
-
-    pub fn mtime(&self) -> io::Result<i64> {
-        self.number(136, 12, "mtime")
-    }
-
     /// The old sparse map of GNU tar: its first four pieces, whether blocks with more pieces follow, and
     /// the size of the file with its holes.
     pub fn sparse(&self) -> io::Result<(&'a [u8], bool, i64)> {
-        Ok((self.field(386, 96), self.0[482] != 0, self.number(483, 12, "size")?))
+        Ok((self.field(386, 96), self.0[482] != 0, self.number(Field(483, 12, "size"))?))
     }
 
     /// The major and the minor number of a device.
     pub fn device(&self) -> io::Result<(i64, i64)> {
-        Ok((self.number(329, 8, "device")?, self.number(337, 8, "device")?))
+        Ok((self.number(Field(329, 8, "device"))?, self.number(Field(337, 8, "device"))?))
     }
 }
 
@@ -100,7 +92,7 @@ mod tests {
         header.set_size(3);
         header.set_cksum();
         let mut block = *header.as_bytes();
-        assert_eq!(Header::parse(&block).unwrap().unwrap().size().unwrap(), 3);
+        assert_eq!(Header::parse(&block).unwrap().unwrap().number(SIZE).unwrap(), 3);
         block[0] = b'x';
         assert!(Header::parse(&block).is_err());
         assert!(Header::parse(&[0; BLOCK]).unwrap().is_none());

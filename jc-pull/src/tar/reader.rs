@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use rustix::fs::RawMode;
 
-use super::header::{BLOCK, Header};
+use super::header::{BLOCK, GID, Header, MODE, MTIME, SIZE, UID};
 use super::pax::Pax;
 use super::sparse::{self, Piece};
 use super::{Entry, Kind};
@@ -35,8 +35,8 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The inner reader, at the content that is not consumed yet.
-    pub fn get_ref(&self) -> &R {
-        &self.inner
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
     }
 
     /// The inner reader. After the last entry it is behind the end of the archive.
@@ -62,7 +62,7 @@ impl<R: BufRead> Reader<R> {
                 b'x' => pax.read(&self.extension(&header)?)?,
                 // Records for all entries that follow. Engines in Go skip them, so images have been built
                 // and tested without them. git-archive(1) writes a comment there.
-                b'g' => self.begin(unsigned(header.size()?, "size")?)?,
+                b'g' => self.begin(unsigned(header.number(SIZE)?, "size")?)?,
                 b'L' => long_path = Some(c_string(self.extension(&header)?)),
                 b'K' => long_link = Some(c_string(self.extension(&header)?)),
                 _ => {
@@ -76,7 +76,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// The next piece of the content of the current entry, empty at its end. [`Reader::consume`]
-    /// advances.
+    /// advances. `UnexpectedEof` if the archive is truncated.
     pub fn content(&mut self) -> io::Result<&[u8]> {
         if self.left == 0 {
             return Ok(&[]);
@@ -156,7 +156,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn extension(&mut self, header: &Header<'_>) -> io::Result<Vec<u8>> {
-        let size = unsigned(header.size()?, "size")?;
+        let size = unsigned(header.number(SIZE)?, "size")?;
         if size > MAX_EXTENSION {
             return Err(invalid("an extension header of more than 1 MiB"));
         }
@@ -179,20 +179,20 @@ impl<R: BufRead> Reader<R> {
         }
         let size = match pax.size {
             Some(size) => size,
-            None => unsigned(header.size()?, "size")?,
+            None => unsigned(header.number(SIZE)?, "size")?,
         };
         let kind = kind(header, &path, link)?;
         // Only files have content. Old writers set the size of a link to that of its target.
         let size = if kind == Kind::File { size } else { 0 };
         self.begin(size)?;
         let size = if kind == Kind::File { self.sparse(header, &pax, size)? } else { size };
-        let mtime = super::Time { seconds: header.mtime()?, nanoseconds: 0 };
+        let mtime = super::Time { seconds: header.number(MTIME)?, nanoseconds: 0 };
         Ok(Entry {
             path,
             kind,
-            mode: RawMode::try_from(header.mode()? & 0o7777).unwrap_or_default(),
-            uid: id(pax.uid, header.uid()?, "uid")?,
-            gid: id(pax.gid, header.gid()?, "gid")?,
+            mode: RawMode::try_from(header.number(MODE)? & 0o7777).unwrap_or_default(),
+            uid: id(pax.uid, header.number(UID)?, "uid")?,
+            gid: id(pax.gid, header.number(GID)?, "gid")?,
             size,
             mtime: pax.mtime.unwrap_or(mtime),
             xattrs: pax.xattrs.into_iter().collect(),

@@ -20,7 +20,7 @@ pub struct Piece {
 }
 
 /// Adds the pieces of an array of `struct sparse`. An empty field ends the array. The byte after the
-/// array says whether another block follows.
+/// array says whether another block follows. A malformed number and too many pieces are errors.
 pub fn read_array(array: &[u8], pieces: &mut Vec<Piece>) -> io::Result<()> {
     for field in array.chunks_exact(24) {
         let (offset, length) = field.split_at(12);
@@ -60,7 +60,8 @@ pub fn read_pairs(text: &[u8], separator: u8) -> Option<Vec<Piece>> {
 }
 
 /// Reads the map in front of the data of a file (version 1.0): a count, and then offsets and lengths, a
-/// line each, padded to a whole block. `next_block` returns the next block of the data.
+/// line each, padded to a whole block. `next_block` returns the next block of the data. A malformed
+/// number and too many pieces are errors.
 pub fn read_leading(
     mut next_block: impl FnMut() -> io::Result<[u8; BLOCK]>,
 ) -> io::Result<Vec<Piece>> {

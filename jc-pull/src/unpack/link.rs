@@ -13,7 +13,8 @@ use crate::merged::Lookup;
 use crate::sys;
 
 impl State {
-    /// The directory of the target of a hard link, and the target's name in it.
+    /// The directory of the target of a hard link, and the target's name in it. A target that neither
+    /// this layer nor a lower one has is an error.
     pub fn target(&mut self, path: &[u8]) -> Result<(OwnedFd, Vec<u8>)> {
         let text = String::from_utf8_lossy(path);
         let context = |e: Error| e.context(format_args!("hard link to {text}"));

@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Makes a whiteout. The order of entries does not matter: a file of this layer under the same name
-    /// stays.
+    /// stays. A whiteout of no name is an error.
     pub fn whiteout(&mut self, name: &[u8]) -> Result<()> {
         if matches!(name, b"" | b"." | b"..") || name.starts_with(WHITEOUT) {
             return Err(Error::new("a whiteout that hides nothing"));

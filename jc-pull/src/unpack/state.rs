@@ -23,7 +23,8 @@ pub struct State {
 }
 
 impl State {
-    /// Makes a file under a name. The last of several entries of one name counts.
+    /// Makes a file under a name. The last of several entries of one name counts. Errors are those of the
+    /// call, except `EEXIST`.
     pub fn create<T>(
         &mut self,
         operation: &str,
