@@ -54,8 +54,14 @@ pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
 /// What may disturb a call. Before `main` begins, a call that fails is the business of libc.
 fn possible(call: Call) -> impl Iterator<Item = Act> {
     let fails = call.has_begun && can_fail(call.number);
-    let errors = ERRORS.map(Act::Fail).into_iter().filter(move |_| fails);
+    let errors = errors().into_iter().map(Act::Fail).filter(move |_| fails);
     SIGNALS.map(Act::Send).into_iter().chain(errors)
+}
+
+/// The errors that calls return: those with the numbers in `JC_TEST_ERRORS`, or the usual ones.
+fn errors() -> Vec<Errno> {
+    let Ok(set) = env::var("JC_TEST_ERRORS") else { return ERRORS.to_vec() };
+    set.split(',').map(|number| Errno::from_raw(number.parse().unwrap())).collect()
 }
 
 /// The seed of the choice: `JC_TEST_SEED`, or the time.

@@ -307,7 +307,8 @@ impl Tracer {
         let calls = &mut self.ended.calls[place];
         let met = self.fault.filter(|fault| (fault.process, fault.call) == (place, calls.len()));
         // The calls of two runs are not all the same.
-        let fails = can_fail(number) && !is_of_an_eventfd(pid, number, registers.rdi);
+        let fails =
+            tracee.has_begun && can_fail(number) && !is_of_an_eventfd(pid, number, registers.rdi);
         let met = met.filter(|fault| matches!(fault.act, Act::Send(_)) || fails);
         calls.push(Call { number, has_begun: tracee.has_begun });
         self.ended.has_fired |= met.is_some();
