@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::group::{groups, sweep_all};
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enter, find_parent};
+use crate::place::{enter, parents};
 use crate::remove::{PATIENCE, clear, freeze, is_held, kill_all, members};
 use crate::sweep::sweep_everywhere;
 use crate::usage::Meter;
@@ -26,8 +26,11 @@ pub struct Found {
 fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     for hierarchy in hierarchies {
-        let Some(top) = find_parent(&hierarchy, place)? else { continue };
-        for (path, name, _) in groups(&top)? {
+        let mut groups_of_all = Vec::new();
+        for top in parents(&hierarchy, place)? {
+            groups_of_all.extend(groups(&top)?);
+        }
+        for (path, name, _) in groups_of_all {
             let part = (hierarchy.clone(), path);
             match found.iter_mut().find(|group| group.name == name) {
                 Some(group) => group.parts.push(part),

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::hierarchy::{self, Hierarchy, Version};
 use crate::limits::Limits;
-use crate::place::{enable, enter, find_parent, inherit_cpuset, parent, step_into};
+use crate::place::{enable, enter, inherit_cpuset, parent, parents, step_into};
 use crate::remove::{PATIENCE, children, clear, sweep_one};
 use crate::setting::Setting;
 
@@ -136,9 +136,10 @@ pub fn sweep_all(
     patience: Duration,
 ) -> Result<()> {
     for hierarchy in hierarchies {
-        let Some(top) = find_parent(hierarchy, place)? else { continue };
-        for (path, _, unattended) in groups(&top)? {
-            sweep_one(hierarchy.version, &path, unattended, patience)?;
+        for top in parents(hierarchy, place)? {
+            for (path, _, unattended) in groups(&top)? {
+                sweep_one(hierarchy.version, &path, unattended, patience)?;
+            }
         }
     }
     Ok(())
@@ -214,9 +215,9 @@ impl Part {
         wish: &Wish,
         name: &str,
     ) -> Result<Self> {
-        let top = parent(hierarchy, wish.parent.as_deref())?;
-        let path = top.join(format!("{}{name}", PREFIXES[usize::from(wish.unattended)]));
         let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
+        let top = parent(hierarchy, wish.parent.as_deref(), &controllers, wish.evacuate)?;
+        let path = top.join(format!("{}{name}", PREFIXES[usize::from(wish.unattended)]));
         if hierarchy.version == Version::V2 && !controllers.is_empty() {
             enable(&hierarchy.mount, &top, &controllers, wish.evacuate)?;
         }

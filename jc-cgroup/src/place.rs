@@ -1,5 +1,5 @@
-//! Where in a hierarchy a group is made: below `--parent`, else the nearest ancestor of the caller's
-//! own group that was delegated to it, else at the top.
+//! The directory of a new group in a hierarchy: `--parent`, else the nearest ancestor of the caller's own group that is
+//! delegated to the caller and can hold the group, else the top for root.
 
 use std::fs::{self, File};
 use std::io;
@@ -24,21 +24,54 @@ pub fn below_top(word: &str) -> std::result::Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The directory in which `jc` keeps its groups, in this hierarchy.
-pub fn parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<PathBuf> {
-    find_parent(hierarchy, asked)?.ok_or_else(|| match asked {
-        // Not made, as nobody would know later that it may be removed.
+/// The directory of a new group that needs these controllers: the nearest of [`parents`] that can hold it.
+///
+/// A v2 group that holds processes cannot limit groups below it (cgroups(7), "no internal processes"). With `evacuate` the
+/// nearest directory is used in any case. A new group does not escape a limit of the caller's groups that has the same kind.
+pub fn parent(
+    hierarchy: &Hierarchy,
+    asked: Option<&Path>,
+    controllers: &[&str],
+    evacuate: bool,
+) -> Result<PathBuf> {
+    let parents = parents(hierarchy, asked)?;
+    let nearest = parents.first().ok_or_else(|| match asked {
+        // A directory made here would have no owner that removes it.
         Some(path) => {
             let path = below(&hierarchy.mount, path);
             Error::new(format_args!("--parent {}: no such cgroup", path.display()))
                 .hint("mkdir makes it, in each hierarchy that is used")
         }
         None => not_delegated(&hierarchy.own),
-    })
+    })?;
+    let is_free = hierarchy.version == Version::V1 || controllers.is_empty() || evacuate;
+    if is_free || asked.is_some() {
+        return Ok(nearest.clone());
+    }
+    for group in hierarchy.own.ancestors() {
+        let is_parent = parents.iter().any(|parent| parent == group);
+        if is_parent && can_limit(&hierarchy.mount, group, controllers)? {
+            return Ok(group.to_path_buf());
+        }
+        if group == hierarchy.mount {
+            break;
+        }
+        if has_limit(group, controllers)? {
+            if nearest.starts_with(group) {
+                break;
+            }
+            let (group, nearest) = (group.display(), nearest.display());
+            let text =
+                format_args!("cgroup {group}: its limit would not hold for a group in {nearest}");
+            return Err(Error::new(text).hint("--parent chooses another place"));
+        }
+    }
+    Ok(nearest.clone())
 }
 
-/// [`parent`], or `None` where the hierarchy has no such directory, or none that this process may change.
-pub fn find_parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Option<PathBuf>> {
+/// The directories below which this process makes groups, the nearest to its own group first: `asked`, else the ancestors
+/// that are delegated to it, and for root the top of the hierarchy. The list is empty where the hierarchy has none.
+pub fn parents(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Vec<PathBuf>> {
     if let Some(path) = asked {
         let path = below(&hierarchy.mount, path);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -47,10 +80,11 @@ pub fn find_parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Option
             Some(directory) if !is_cgroup(&directory, hierarchy.version) => {
                 Err(Error::new(format_args!("--parent {}: not a cgroup", path.display())))
             }
-            found => Ok(found.map(|_| path)),
+            found => Ok(found.map(|_| path).into_iter().collect()),
         };
     }
     let is_root = rustix::process::geteuid().is_root();
+    let mut parents = Vec::new();
     let ancestors = hierarchy.own.ancestors();
     for path in ancestors.take_while(|path| path.starts_with(&hierarchy.mount)) {
         let is_delegated = match is_root {
@@ -58,11 +92,52 @@ pub fn find_parent(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Option
             false => is_writable(path, hierarchy.version)?,
         };
         if is_delegated {
-            return Ok(Some(path.to_path_buf()));
+            parents.push(path.to_path_buf());
         }
     }
-    Ok(is_root.then(|| hierarchy.mount.clone()))
+    if is_root && parents.last() != Some(&hierarchy.mount) {
+        parents.push(hierarchy.mount.clone());
+    }
+    Ok(parents)
 }
+
+/// Whether groups below this v2 group can have limits of these controllers.
+fn can_limit(mount: &Path, group: &Path, controllers: &[&str]) -> Result<bool> {
+    if group == mount || not_in(&group.join("cgroup.subtree_control"), controllers)?.is_empty() {
+        return Ok(true);
+    }
+    let members = group.join("cgroup.procs");
+    match fs::read(&members) {
+        // A threaded group does not list its processes.
+        Err(e) if e.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => Ok(false),
+        members_of_group => Ok(members_of_group.on("read", &members)?.is_empty()),
+    }
+}
+
+/// Whether a v2 group has a limit of one of these controllers.
+fn has_limit(group: &Path, controllers: &[&str]) -> Result<bool> {
+    for (controller, file) in LIMITS.iter().filter(|(name, _)| controllers.contains(name)) {
+        let path = group.join(file);
+        // The group lacks the file if the controller is not enabled for it.
+        let value = fs::read_to_string(&path).on("read", &path).absent()?.unwrap_or_default();
+        let unlimited = if *controller == "cpuset" || *controller == "io" { "" } else { "max" };
+        if !value.is_empty() && value.split_whitespace().next().unwrap_or_default() != unlimited {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The files of v2 controllers that limit a group, and start with `max` or are empty without a limit.
+const LIMITS: [(&str, &str); 7] = [
+    ("memory", "memory.max"),
+    ("memory", "memory.high"),
+    ("memory", "memory.swap.max"),
+    ("pids", "pids.max"),
+    ("cpu", "cpu.max"),
+    ("cpuset", "cpuset.cpus"),
+    ("io", "io.max"),
+];
 
 fn below(mount: &Path, path: &Path) -> PathBuf {
     mount.join(path.strip_prefix("/").unwrap_or(path))

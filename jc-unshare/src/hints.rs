@@ -54,6 +54,25 @@ pub fn advise_inside(error: Error) -> Error {
     }
 }
 
+/// The oldest kernel that every program supports, by version and patch level.
+const OLDEST_KERNEL: (u32, u32) = (5, 15);
+
+/// Advice for an error that a system call or a flag of a newer kernel causes, if the kernel is older than the oldest one that
+/// is supported.
+pub fn old_kernel(errno: Option<i32>) -> Option<String> {
+    if !matches!(errno, Some(libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP)) {
+        return None;
+    }
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    let version: (u32, u32) = (numbers.next()?, numbers.next()?);
+    let (major, minor) = OLDEST_KERNEL;
+    (version < OLDEST_KERNEL)
+        .then(|| format!("Linux {major}.{minor} or later is needed, and this is {release}"))
+}
+
 fn missing(flags: u64, errno: Option<i32>) -> Option<String> {
     let exhausted = |(flag, kind): &(u64, &str)| {
         let name = format!("user.max_{kind}_namespaces");

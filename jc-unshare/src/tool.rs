@@ -141,8 +141,13 @@ impl Tool {
     /// Writes the error to stderr.
     pub fn report(self, error: &Error) {
         if error.kind() != Kind::Quiet {
-            // When stderr is gone too there is nobody left to tell.
-            let _: io::Result<()> = io::stderr().write_all(error.report(self.name).as_bytes());
+            let mut text = error.report(self.name);
+            #[cfg(target_os = "linux")]
+            if let Some(hint) = crate::hints::old_kernel(error.errno()) {
+                text = format!("{text}{}: hint: {hint}\n", self.name);
+            }
+            // A closed stderr leaves no place for the error of this write.
+            let _: io::Result<()> = io::stderr().write_all(text.as_bytes());
         }
     }
 }
