@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs from Debian's packages what building, and then `test`, `demo` or `lint`, needs and this
-# machine lacks. Usage: tests/packages.sh test|demo|lint
+# machine lacks. Usage: tests/packages.sh test|demo|lint|vm
 set -eu
 
 missing=
@@ -69,8 +69,19 @@ test)
 	need openssl openssl
 	[ "$(uname -m)" != x86_64 ] || need qemu-system-x86_64 qemu-system-x86
 	;;
+vm)
+	need_busybox
+	need mmdebstrap mmdebstrap
+	need qemu-system-x86_64 qemu-system-x86
+	need qemu-system-aarch64 qemu-system-arm
+	need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+	need mke2fs e2fsprogs
+	for package in rustc-web cargo-web libc6-dev-arm64-cross; do
+		dpkg-query -W "$package" >/dev/null 2>&1 || missing="$missing $package"
+	done
+	;;
 *)
-	echo "usage: ${0##*/} test|demo|lint" >&2
+	echo "usage: ${0##*/} test|demo|lint|vm" >&2
 	exit 2
 	;;
 esac

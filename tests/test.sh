@@ -64,7 +64,7 @@ start() (
 export -f start
 
 # Files that take long come first.
-long='cgroup_v2|net_vm|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
+long='vm|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
 # A group of one test looks to these like something left behind, so each of them runs alone.
 alone='cgroup|cgroup_hostile|cgroup_limits|cgroup_many'
 sample='harness|unshare|unshare_jobs|run_exec|run_terminal|pull|rootfs'

@@ -53,4 +53,4 @@ pub use ran::Ran;
 pub use require::require;
 pub use sandbox::{Sandbox, sandbox, sandbox_for};
 pub use skip::skip;
-pub use vm::run_in_vm;
+pub use vm::Machine;

@@ -1,5 +1,5 @@
-//! A small virtual machine with Debian's kernel and cgroup v2, for what this machine may not have:
-//! the static programs, busybox and a script in an initramfs.
+//! Virtual machines with kernels of Debian and cgroup v2, which the machine of the tests may lack: the static programs,
+//! busybox and a script, in an initramfs or on a disk.
 
 use std::env;
 use std::fs;
@@ -12,14 +12,22 @@ use flate2::write::GzEncoder;
 
 use crate::{Cmd, Sandbox, skip};
 
-/// Software emulation on a loaded machine takes its time.
-const TIMEOUT: Duration = Duration::from_secs(200);
+/// The time that a script may take: the processor is emulated.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The programs that come along.
-const PROGRAMS: [&str; 5] = ["jc-cgroup", "jc-net", "jc-rootfs", "jc-run", "jc-unshare"];
+/// The start of every script: the modules that are no part of jc-net's are loaded, and `ok` and `is` print the lines that
+/// [`Machine::run`] counts.
+const PRELUDE: &str = r#"#!/bin/busybox sh
+echo
+ok() { echo "ok: $*"; }
+is() { if [ "$2" = "$3" ]; then ok "$1"; else echo "not ok: $1: got <$2>, not <$3>"; fi; }
+. /script.sh
+echo "end of script"
+poweroff -f
+"#;
 
-/// What the script starts with: applets, file systems, modules, those of jc-net in /lib; and out of the initramfs, which no
-/// program can pivot away.
+/// The first process of a machine. No program can leave an initramfs by pivot_root(2), so the script gets a tmpfs, or the
+/// disk if there is one.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -27,52 +35,100 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t cgroup2 cgroup /sys/fs/cgroup
-insmod /overlay.ko
-insmod /brd.ko rd_nr=1 rd_size=65536
-mount -t tmpfs tmpfs /new
-cp -a /bin /etc /script.sh /new/
-mkdir /new/lib && cp /net/* /new/lib/
-mkdir /new/proc /new/sys /new/dev /new/tmp /new/run
+for module in $(cat /modules/base.list); do insmod /modules/$module.ko $([ $module != brd ] || echo rd_nr=1 rd_size=65536); done
+if [ -e /dev/vda ]; then
+    mount -t ext4 /dev/vda /new && init=/sbin/init && umount /sys/fs/cgroup
+    cp /prelude.sh /script.sh /new/ && cp /bin/jc-* /new/usr/bin/
+else
+    mount -t tmpfs tmpfs /new && init='/bin/sh /prelude.sh'
+    cp -a /bin /etc /prelude.sh /script.sh /new/
+    mkdir /new/lib && cp /modules/* /new/lib/
+    mkdir /new/proc /new/sys /new/dev /new/tmp /new/run
+fi
 for dir in proc sys dev; do mount --move /$dir /new/$dir; done
-exec switch_root /new /bin/sh -c '
-    echo
-    ok() { echo "ok: $*"; }
-    is() { if [ "$2" = "$3" ]; then ok "$1"; else echo "not ok: $1: got <$2>, not <$3>"; fi; }
-    . /script.sh
-    echo "end of script"
-    poweroff -f'
+exec switch_root /new $init
 "#;
 
-/// Runs a script of busybox's shell in the machine and checks that it comes to its end, that each of
-/// its checks (`ok WHAT`, `is WHAT FOUND EXPECTED`) held, and that there were `checks` of them.
-pub fn run_in_vm(sandbox: &Sandbox, script: &str, checks: usize) {
-    let kernel = PathBuf::from(env::var_os("JC_FIXTURES").unwrap_or_default()).join("kernel");
-    if !kernel.join("vmlinuz").exists() || !kernel.join("net.list").exists() {
-        skip(&format!("no kernel in {}", kernel.display()));
-    }
-    let image = sandbox.path("initramfs.gz");
-    fs::write(&image, initramfs(sandbox, &kernel, script)).unwrap();
-    let ran = Cmd::new("qemu-system-x86_64")
-        .args(["-accel", "tcg", "-smp", "2", "-m", "768", "-nographic", "-no-reboot", "-kernel"])
-        .arg(kernel.join("vmlinuz"))
-        .arg("-initrd")
-        .arg(&image)
-        .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check"])
-        .timeout(TIMEOUT)
-        .run();
-    let shown = ran.out().replace('\r', "");
-    let lines = |start: &str| shown.lines().filter(|line| line.starts_with(start)).count();
-    assert!(shown.contains("end of script"), "the script did not come to its end:\n{shown}");
-    assert_eq!(lines("not ok: "), 0, "in the machine:\n{shown}");
-    assert_eq!(lines("ok: "), checks, "in the machine:\n{shown}");
+/// A virtual machine: its kernel and what runs there.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// The directory of the fixtures with `vmlinuz`, the modules and their lists.
+    pub kernel: &'static str,
+    /// The emulator and its options for the kind of machine.
+    pub emulator: &'static [&'static str],
+    /// The device of the kernel's console.
+    pub console: &'static str,
+    /// A directory of the fixtures with programs and busybox for the machine's processor, if that is not this machine's.
+    pub programs: Option<&'static str>,
+    /// A disk image of the fixtures, whose `/sbin/init` runs `/prelude.sh`.
+    pub disk: Option<&'static str>,
 }
 
-fn initramfs(sandbox: &Sandbox, kernel: &Path, script: &str) -> Vec<u8> {
+impl Machine {
+    /// The kernel of this machine's Debian release.
+    pub const STABLE: Self = Self {
+        kernel: "kernel",
+        emulator: &["qemu-system-x86_64"],
+        console: "ttyS0",
+        programs: None,
+        disk: None,
+    };
+    /// The oldest kernel in Debian's archive: 5.10.
+    pub const OLDEST: Self = Self { kernel: "kernel-oldest", ..Self::STABLE };
+    /// An emulated 64-bit ARM processor.
+    pub const AARCH64: Self = Self {
+        kernel: "kernel-arm64",
+        emulator: &["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72"],
+        console: "ttyAMA0",
+        programs: Some("programs-arm64"),
+        disk: None,
+    };
+    /// A Debian system whose first process is systemd.
+    pub const SYSTEMD: Self = Self { disk: Some("systemd.img"), ..Self::STABLE };
+
+    /// Runs a script of busybox's shell in the machine. The script ends, each of its checks (`ok NAME`, `is NAME FOUND
+    /// EXPECTED`) holds, and each `is` of its text was reached, or the test fails.
+    pub fn run(self, sandbox: &Sandbox, script: &str) {
+        let fixtures = PathBuf::from(env::var_os("JC_FIXTURES").unwrap_or_default());
+        let kernel = fixtures.join(self.kernel);
+        if !kernel.join("base.list").exists() {
+            skip(&format!("no kernel in {}", kernel.display()));
+        }
+        let programs = self.programs.map(|dir| fixtures.join(dir));
+        let image = sandbox.path("initramfs.gz");
+        fs::write(&image, initramfs(sandbox, &kernel, programs.as_deref(), script)).unwrap();
+        let append = format!("console={} quiet panic=-1 no_timer_check", self.console);
+        let mut machine = Cmd::new(self.emulator[0])
+            .args(&self.emulator[1..])
+            .args(["-accel", "tcg", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
+            .arg("-kernel")
+            .arg(kernel.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(&image)
+            .args(["-append", &append]);
+        if let Some(disk) = self.disk {
+            // The image stays as it is for the next machine.
+            let disk =
+                format!("file={},if=virtio,format=raw,snapshot=on", fixtures.join(disk).display());
+            machine = machine.args(["-drive", &disk]);
+        }
+        let ran = machine.timeout(TIMEOUT).run();
+        let shown = ran.out().replace('\r', "");
+        let lines = |start: &str| shown.lines().filter(|line| line.starts_with(start)).count();
+        let checks = script.matches("\nis ").count() + script.matches("; is ").count();
+        assert!(shown.contains("end of script"), "the script did not come to its end:\n{shown}");
+        assert_eq!(lines("not ok: "), 0, "in the machine:\n{shown}");
+        assert_eq!(lines("ok: "), checks, "in the machine:\n{shown}");
+    }
+}
+
+fn initramfs(sandbox: &Sandbox, kernel: &Path, programs: Option<&Path>, script: &str) -> Vec<u8> {
     let mut archive = Cpio::default();
-    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "new", "net"] {
+    for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "new", "modules"] {
         archive.add(dir, 0o040_755, b"");
     }
     archive.add("init", 0o100_755, INIT.as_bytes());
+    archive.add("prelude.sh", 0o100_755, PRELUDE.as_bytes());
     archive.add("script.sh", 0o100_644, script.as_bytes());
     archive.add(
         "etc/passwd",
@@ -80,23 +136,25 @@ fn initramfs(sandbox: &Sandbox, kernel: &Path, script: &str) -> Vec<u8> {
         b"root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n",
     );
     archive.add("etc/group", 0o100_644, b"root:x:0:\nuser:x:1000:\n");
-    for module in ["overlay.ko", "brd.ko"] {
-        archive.add(module, 0o100_644, &fs::read(kernel.join(module)).unwrap());
+    for (name, content) in files(kernel).filter(|(name, _)| name != "vmlinuz") {
+        archive.add(&format!("modules/{name}"), 0o100_644, &content);
     }
-    // What jc-net needs is for its script to load, in this order.
-    let list = fs::read_to_string(kernel.join("net.list")).unwrap();
-    archive.add("net/list", 0o100_644, list.as_bytes());
-    for module in list.split_whitespace() {
-        let file = format!("{module}.ko");
-        archive.add(&format!("net/{file}"), 0o100_644, &fs::read(kernel.join(&file)).unwrap());
+    if programs.is_none() {
+        let busybox = sandbox.sh("command -v busybox").run().code(0).out();
+        archive.add("bin/busybox", 0o100_755, &fs::read(busybox.trim()).unwrap());
     }
-    let busybox = sandbox.sh("command -v busybox").run().code(0).out();
-    archive.add("bin/busybox", 0o100_755, &fs::read(busybox.trim()).unwrap());
-    for name in PROGRAMS {
-        let program = fs::read(sandbox.bin(name)).unwrap();
-        archive.add(&format!("bin/{name}"), 0o100_755, &program);
+    for (name, content) in files(programs.unwrap_or(sandbox.bin("").as_path())) {
+        archive.add(&format!("bin/{name}"), 0o100_755, &content);
     }
     archive.finish()
+}
+
+/// Name and content of each file of a directory.
+fn files(dir: &Path) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let entries: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).collect();
+    entries
+        .into_iter()
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
 }
 
 /// An archive in the format that the kernel unpacks (buffer-format.rst), "new ASCII".

@@ -1,5 +1,5 @@
 # Runs in the small virtual machine, as its first process: jc-net on a kernel with modules.
-load() { for module in $(cat /lib/list); do
+load() { for module in $(cat /lib/net.list); do
 	case " $1 " in *" $module "*) ;; *) insmod /lib/$module.ko 2>/dev/null ;; esac
 done; }
 said() { "$@" 2>&1 | tr '\n' ';'; }
