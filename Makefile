@@ -105,15 +105,16 @@ deb: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	tests/deb.sh '$(target)'
 
 # A release: sources, programs, the Debian package, and their checksums, in target/dist.
+machine := $(shell uname -m)-$(shell uname -s | tr A-Z a-z)
 release := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
-dist: all deb
-	rm -rf '$(target)/dist' && mkdir -p '$(target)/dist/jc-$(release)-$(triple)'
+dist: deb
+	rm -rf '$(target)/dist' && mkdir -p '$(target)/dist/jc-$(release)-$(machine)'
 	git archive --prefix=jc-$(release)/ -o '$(target)/dist/jc-$(release).tar.gz' HEAD
-	$(MAKE) --no-print-directory -s install DESTDIR='$(target)/dist/jc-$(release)-$(triple)' PREFIX=
+	$(MAKE) --no-print-directory -s install DESTDIR='$(target)/dist/jc-$(release)-$(machine)' PREFIX=
 	tar -C '$(target)/dist' --sort=name --owner=0 --group=0 --numeric-owner \
-		--mtime="@$$(git log -1 --format=%ct)" -czf '$(target)/dist/jc-$(release)-$(triple).tar.gz' \
-		'jc-$(release)-$(triple)'
-	rm -r '$(target)/dist/jc-$(release)-$(triple)'
+		--mtime="@$$(git log -1 --format=%ct)" -czf '$(target)/dist/jc-$(release)-$(machine).tar.gz' \
+		'jc-$(release)-$(machine)'
+	rm -r '$(target)/dist/jc-$(release)-$(machine)'
 	cp '$(target)'/jc_$(release)_*.deb '$(target)/dist/'
 	cd '$(target)/dist' && sha256sum -- * >SHA256SUMS
 

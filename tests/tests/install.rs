@@ -103,11 +103,11 @@ fn zsh_completes() {
     });
 }
 
-/// Installed into a root of its own, with Debian's own tools.
+/// The package is installed into a root of its own, with Debian's own tools.
 #[test]
-fn the_debian_package_is_clean_and_comes_and_goes() {
+fn a_release_is_complete_and_its_debian_package_is_clean_comes_and_goes() {
     let Some(bin) = std::env::var_os("JC_BIN_DIR") else { skip!("`make` builds what is packed") };
-    sandbox_for(std::time::Duration::from_secs(180), |s| {
+    sandbox_for(std::time::Duration::from_secs(600), |s| {
         require(s, "dpkg-deb", "dpkg");
         require(s, "lintian", "lintian");
         let target = s.path("target");
@@ -116,15 +116,31 @@ fn the_debian_package_is_clean_and_comes_and_goes() {
         // No compiler is new enough, so that what is built is packed.
         let make = format!(
             "env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS DEBEMAIL=jc@debian.org CARGO_TARGET_DIR=/srv/target CARGO_HOME=/nonexistent PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-             make -C {} needed=99.0 deb",
+             make -C {} needed=99.0 dist",
             workspace_dir().display()
         );
-        s.sh(&make).timeout(std::time::Duration::from_secs(120)).run().code(0);
-        let deb = s.sh("ls target/jc_*.deb").run().code(0).out();
+        s.sh(&make).timeout(std::time::Duration::from_secs(300)).run().code(0);
+        let version = env!("CARGO_PKG_VERSION");
+        s.sh("cd target/dist && sha256sum --check --strict --quiet SHA256SUMS").run().code(0);
+        let listed = format!(
+            "cd target/dist; ls | wc -l; cut -c 67- SHA256SUMS | wc -l; tar -tzf jc-{version}.tar.gz
+             tar -tzf jc-{version}-*-linux.tar.gz"
+        );
+        let listed = s.sh(&listed).run().code(0).out();
+        assert!(listed.starts_with("4\n3\n"), "{listed}");
+        for file in ["Cargo.toml", "-x-/bin/jc-run", "-x-/share/man/man1/jc-run.1", "man/jc.7"] {
+            let machine = std::env::consts::ARCH;
+            let path = match file.strip_prefix("-x-") {
+                Some(installed) => format!("jc-{version}-{machine}-linux{installed}"),
+                None => format!("jc-{version}/{file}"),
+            };
+            assert!(listed.lines().any(|line| line == path), "{path}\n{listed}");
+        }
+        let deb = s.sh(&format!("ls target/dist/jc_{version}_*.deb")).run().code(0).out();
         let deb = deb.trim();
         let lintian =
             s.sh(&format!("TMPDIR=/srv lintian --allow-root --fail-on error,warning {deb}"));
-        lintian.timeout(std::time::Duration::from_secs(120)).run().code(0).stdout("");
+        lintian.timeout(std::time::Duration::from_secs(300)).run().code(0).stdout("");
         let dpkg = |what: &str| {
             let options = "--root=/srv/debian --force-not-root --force-depends --log=/dev/null";
             s.sh(&format!("dpkg {options} {what}")).run().code(0)
