@@ -25,7 +25,7 @@ use crate::name::is_loopback;
 pub use body::read_body;
 pub use fault::{Fault, failed, root_cause};
 pub use pool::Response;
-use pool::{Kind, Lease, Pool, Session};
+use pool::{ClientKind, Lease, Pool, Session};
 pub use retry::{Retry, retry_after};
 use rustls::ClientConfig;
 use tls::HostCerts;
@@ -175,10 +175,10 @@ impl Http {
             "https" => {
                 let authority = authority(url);
                 let host = HostCerts::find(&authority)?.map(|_| authority);
-                Kind { tls: true, direct, verified: !insecure, host, limit }
+                ClientKind { tls: true, direct, verified: !insecure, host, limit }
             }
             "http" if insecure || direct => {
-                Kind { tls: false, direct, verified: true, host: None, limit }
+                ClientKind { tls: false, direct, verified: true, host: None, limit }
             }
             "http" => {
                 return Err(failed(&Method::GET, url, "plain http is not allowed")
@@ -201,7 +201,7 @@ impl Http {
     }
 
     /// A client that has no connection yet.
-    fn connect(&self, kind: &Kind, tls: ClientConfig) -> Result<Session> {
+    fn connect(&self, kind: &ClientKind, tls: ClientConfig) -> Result<Session> {
         let resolver = Resolver::new(kind.limit, Arc::clone(&self.zones));
         // RFC 6761: localhost is this machine, whatever a name server answers.
         let localhost: [SocketAddr; 2] =

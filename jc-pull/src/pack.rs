@@ -7,7 +7,7 @@ use jc_unshare::{Context, Result};
 use rustix::fs::{FileType, Stat};
 
 use crate::sys;
-use crate::tar::{Entry, Kind, Writer};
+use crate::tar::{Entry, EntryKind, Writer};
 use crate::walk::{NonDirectory, Visitor, walk};
 
 /// Writes an archive of the layers, the uppermost first. A socket is an error.
@@ -21,8 +21,9 @@ struct Packer<W: Write> {
     writer: Writer<W>,
 }
 
-fn entry(path: Vec<u8>, kind: Kind, stat: &Stat, xattrs: sys::Xattrs) -> Entry {
-    let size = if kind == Kind::File { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 };
+fn entry(path: Vec<u8>, kind: EntryKind, stat: &Stat, xattrs: sys::Xattrs) -> Entry {
+    let size =
+        if kind == EntryKind::File { u64::try_from(stat.st_size).unwrap_or_default() } else { 0 };
     let mtime = sys::mtime(stat);
     let mode = stat.st_mode & 0o7777;
     Entry { path, kind, mode, uid: stat.st_uid, gid: stat.st_gid, size, mtime, xattrs }
@@ -32,7 +33,7 @@ impl<W: Write> Visitor for Packer<W> {
     fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()> {
         let xattrs = sys::xattrs(directory).on("pack", sys::as_path(path))?;
         let name = if path.is_empty() { b"./".to_vec() } else { [path, b"/"].concat() };
-        let entry = entry(name, Kind::Directory, stat, xattrs);
+        let entry = entry(name, EntryKind::Directory, stat, xattrs);
         self.writer.entry(&entry, &mut io::empty()).on("pack", sys::as_path(path))
     }
 
@@ -45,22 +46,22 @@ impl<W: Write> Packer<W> {
     fn write(&mut self, other: &NonDirectory<'_>) -> io::Result<()> {
         let NonDirectory { path, parent, name, stat, first } = other;
         if let Some(first) = first {
-            let entry = entry(path.to_vec(), Kind::HardLink(first.to_vec()), stat, Vec::new());
+            let entry = entry(path.to_vec(), EntryKind::HardLink(first.to_vec()), stat, Vec::new());
             return self.writer.entry(&entry, &mut io::empty());
         }
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let kind = match sys::file_type(stat) {
             FileType::RegularFile => {
                 let mut file = sys::open_file(parent, name)?.ok_or(io::ErrorKind::NotFound)?;
-                let entry = entry(path.to_vec(), Kind::File, stat, sys::xattrs(&file)?);
+                let entry = entry(path.to_vec(), EntryKind::File, stat, sys::xattrs(&file)?);
                 return self.writer.entry(&entry, &mut file);
             }
             FileType::Symlink => {
-                Kind::Symlink(rustix::fs::readlinkat(parent, *name, Vec::new())?.into_bytes())
+                EntryKind::Symlink(rustix::fs::readlinkat(parent, *name, Vec::new())?.into_bytes())
             }
-            FileType::CharacterDevice => Kind::Char(major, minor),
-            FileType::BlockDevice => Kind::Block(major, minor),
-            FileType::Fifo => Kind::Fifo,
+            FileType::CharacterDevice => EntryKind::Char(major, minor),
+            FileType::BlockDevice => EntryKind::Block(major, minor),
+            FileType::Fifo => EntryKind::Fifo,
             _ => return Err(io::Error::other("a socket")),
         };
         let xattrs = sys::xattrs_at(parent, name)?;

@@ -19,7 +19,7 @@ use crate::implied::Implied;
 use crate::limits::Allowance;
 use crate::sums::Sums;
 use crate::sys;
-use crate::tar::{Entry, Kind, Reader};
+use crate::tar::{Entry, EntryKind, Reader};
 use crate::tree::Tree;
 
 /// The outcome of unpacking a layer.
@@ -101,7 +101,7 @@ impl State {
         let Some((name, parents)) = components.split_last() else {
             self.tree.enter(&[])?;
             return match entry.kind {
-                Kind::Directory => self.root(entry),
+                EntryKind::Directory => self.root(entry),
                 _ => Err(Error::new("the root itself is not a directory")),
             };
         };
@@ -113,7 +113,7 @@ impl State {
         let is_whiteout = name.starts_with(WHITEOUT) && !(aufs && parents.is_empty());
         // The target is looked up before the tree enters the directory of the link.
         let target = match &entry.kind {
-            Kind::HardLink(target) if !is_whiteout => Some(self.target(target)?),
+            EntryKind::HardLink(target) if !is_whiteout => Some(self.target(target)?),
             _ => None,
         };
         self.tree.enter(parents)?;
@@ -127,20 +127,20 @@ impl State {
             return Err(Error::new("what the store itself hides a name with, not a whiteout"));
         }
         match (&entry.kind, target) {
-            (Kind::Directory, _) => self.directory(name, entry),
-            (Kind::File, _) => self.file(name, entry, reader),
-            (Kind::Symlink(text), _) => self.symlink(name, text, entry),
-            (Kind::Fifo, _) => self.node(name, FileType::Fifo, 0, entry),
-            (Kind::Char(major, minor), _) => {
+            (EntryKind::Directory, _) => self.directory(name, entry),
+            (EntryKind::File, _) => self.file(name, entry, reader),
+            (EntryKind::Symlink(text), _) => self.symlink(name, text, entry),
+            (EntryKind::Fifo, _) => self.node(name, FileType::Fifo, 0, entry),
+            (EntryKind::Char(major, minor), _) => {
                 self.node(name, FileType::CharacterDevice, makedev(*major, *minor), entry)
             }
-            (Kind::Block(major, minor), _) => {
+            (EntryKind::Block(major, minor), _) => {
                 self.node(name, FileType::BlockDevice, makedev(*major, *minor), entry)
             }
-            (Kind::HardLink(_), Some((directory, target))) => {
+            (EntryKind::HardLink(_), Some((directory, target))) => {
                 self.hard_link(name, &directory, &target)
             }
-            (Kind::HardLink(_), None) => Err(Error::new("a hard link to nothing")),
+            (EntryKind::HardLink(_), None) => Err(Error::new("a hard link to nothing")),
         }
     }
 

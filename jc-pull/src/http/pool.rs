@@ -18,7 +18,7 @@ use crate::parallel::lock;
 
 /// The properties of a request that decide about the client.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub struct Kind {
+pub struct ClientKind {
     pub tls: bool,
     /// Whether no proxy is used: the loopback of a proxy is another machine's.
     pub direct: bool,
@@ -39,7 +39,7 @@ pub struct Session {
 
 /// The clients without a request. Clients of one kind share a TLS configuration, which has the tickets of TLS
 /// sessions.
-type Idle = HashMap<Kind, (ClientConfig, Vec<Session>)>;
+type Idle = HashMap<ClientKind, (ClientConfig, Vec<Session>)>;
 
 /// The clients of all kinds.
 #[derive(Clone, Default)]
@@ -49,9 +49,9 @@ impl Pool {
     /// Takes a client for one request, or makes one. Errors are those of `configure` and `connect`.
     pub fn lease(
         &self,
-        kind: Kind,
-        configure: impl FnOnce(&Kind) -> Result<ClientConfig>,
-        connect: impl FnOnce(&Kind, ClientConfig) -> Result<Session>,
+        kind: ClientKind,
+        configure: impl FnOnce(&ClientKind) -> Result<ClientConfig>,
+        connect: impl FnOnce(&ClientKind, ClientConfig) -> Result<Session>,
     ) -> Result<Lease> {
         let mut pool = lock(&self.0);
         let (tls, idle) = match pool.entry(kind.clone()) {
@@ -66,7 +66,7 @@ impl Pool {
 /// A client that has a request. The client goes back to the pool with this value.
 pub struct Lease {
     pool: Pool,
-    kind: Kind,
+    kind: ClientKind,
     pub session: Session,
 }
 

@@ -12,7 +12,7 @@ use jc_unshare::{Context, Error, Result, strerror};
 use crate::compress::Decoder;
 use crate::digest::invalid;
 use crate::limits::Allowance;
-use crate::tar::{Kind, Reader};
+use crate::tar::{EntryKind, Reader};
 
 /// The most files of an archive.
 const MAX_MEMBERS: usize = 1 << 20;
@@ -158,9 +158,9 @@ fn members(file: &File) -> io::Result<BTreeMap<Vec<u8>, Member>> {
         }
         let name = normalize(&entry.path);
         let member = match &entry.kind {
-            Kind::File => Member::File(reader.get_mut().stream_position()?, entry.size),
-            Kind::HardLink(target) => Member::Link(normalize(target)),
-            Kind::Symlink(target) => {
+            EntryKind::File => Member::File(reader.get_mut().stream_position()?, entry.size),
+            EntryKind::HardLink(target) => Member::Link(normalize(target)),
+            EntryKind::Symlink(target) => {
                 let parent = name.rsplitn(2, |b| *b == b'/').nth(1).unwrap_or_default();
                 Member::Link(normalize(&[parent, b"/", target].concat()))
             }

@@ -6,7 +6,7 @@ use rustix::fs::{Dev, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::{Errno, Result};
 
 use super::{Xattrs, file_type, read_xattrs};
-use crate::tar::{Kind, acl};
+use crate::tar::{EntryKind, acl};
 
 pub fn mknod(fd: impl AsFd, name: &[u8], kind: FileType, mode: Mode, dev: Dev) -> Result<()> {
     rustix::fs::mknodat(fd, name, kind, mode, dev)
@@ -22,8 +22,8 @@ pub fn is_whiteout(stat: &Stat) -> bool {
 }
 
 /// Whether an entry would be taken for a whiteout.
-pub fn forges_whiteout(kind: &Kind, _: u32) -> bool {
-    matches!(kind, Kind::Char(0, 0))
+pub fn forges_whiteout(kind: &EntryKind, _: u32) -> bool {
+    matches!(kind, EntryKind::Char(0, 0))
 }
 
 /// Removes the access control lists that a directory has from its parent.

@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dev, FileType, Mode, Stat, Uid};
 use rustix::io::{Errno, Result};
 
 use super::{Xattrs, file_type, open_dir};
-use crate::tar::Kind;
+use crate::tar::EntryKind;
 
 /// The owner of the symbolic links that stand for whiteouts, since no overlayfs mounts them.
 const NOBODY: u32 = u32::MAX - 1;
@@ -29,8 +29,8 @@ pub fn is_whiteout(stat: &Stat) -> bool {
 }
 
 /// Whether an entry would be taken for a whiteout.
-pub fn forges_whiteout(kind: &Kind, uid: u32) -> bool {
-    matches!(kind, Kind::Symlink(_)) && uid == NOBODY
+pub fn forges_whiteout(kind: &EntryKind, uid: u32) -> bool {
+    matches!(kind, EntryKind::Symlink(_)) && uid == NOBODY
 }
 
 /// The access control lists of other platforms have another form.

@@ -30,7 +30,7 @@ pub struct Time {
 
 /// The type of an entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub enum EntryKind {
     File,
     /// The path of an earlier entry.
     HardLink(Vec<u8>),
@@ -49,7 +49,7 @@ pub enum Kind {
 pub struct Entry {
     /// The path in its original form.
     pub path: Vec<u8>,
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Permissions with the bits for setuid, setgid and sticky.
     pub mode: RawMode,
     pub uid: u32,

@@ -7,7 +7,7 @@ use rustix::fs::RawMode;
 use super::header::{BLOCK, GID, Header, MODE, MTIME, SIZE, UID};
 use super::pax::Pax;
 use super::sparse::{self, Piece};
-use super::{Entry, Kind};
+use super::{Entry, EntryKind};
 use crate::digest::invalid;
 
 /// The longest extension header, in bytes. The reader has a header in memory.
@@ -183,9 +183,9 @@ impl<R: BufRead> Reader<R> {
         };
         let kind = kind(header, &path, link)?;
         // Only files have content. Old writers set the size of a link to that of its target.
-        let size = if kind == Kind::File { size } else { 0 };
+        let size = if kind == EntryKind::File { size } else { 0 };
         self.begin(size)?;
-        let size = if kind == Kind::File { self.sparse(header, &pax, size)? } else { size };
+        let size = if kind == EntryKind::File { self.sparse(header, &pax, size)? } else { size };
         let mtime = super::Time { seconds: header.number(MTIME)?, nanoseconds: 0 };
         Ok(Entry {
             path,
@@ -247,21 +247,25 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-fn kind(header: &Header<'_>, path: &[u8], link: Vec<u8>) -> io::Result<Kind> {
+fn kind(header: &Header<'_>, path: &[u8], link: Vec<u8>) -> io::Result<EntryKind> {
     Ok(match header.typeflag() {
         // Before ustar, a directory was a file whose name ends with a slash.
-        b'0' | 0 | b'7' if path.ends_with(b"/") => Kind::Directory,
-        b'0' | 0 | b'7' | b'S' => Kind::File,
-        b'1' => Kind::HardLink(link),
-        b'2' => Kind::Symlink(link),
+        b'0' | 0 | b'7' if path.ends_with(b"/") => EntryKind::Directory,
+        b'0' | 0 | b'7' | b'S' => EntryKind::File,
+        b'1' => EntryKind::HardLink(link),
+        b'2' => EntryKind::Symlink(link),
         flag @ (b'3' | b'4') => {
             let (major, minor) = header.device()?;
             let number = |n: i64| u32::try_from(n).map_err(|_| invalid("a device number"));
             let (major, minor) = (number(major)?, number(minor)?);
-            if flag == b'3' { Kind::Char(major, minor) } else { Kind::Block(major, minor) }
+            if flag == b'3' {
+                EntryKind::Char(major, minor)
+            } else {
+                EntryKind::Block(major, minor)
+            }
         }
-        b'5' => Kind::Directory,
-        b'6' => Kind::Fifo,
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
         other => {
             return Err(named(path, &format!("unknown type {:?}", char::from(other))));
         }

@@ -5,7 +5,7 @@ use std::mem::ManuallyDrop;
 
 use tar::{Builder, EntryType, Header};
 
-use super::{Entry, Kind, Time};
+use super::{Entry, EntryKind, Time};
 
 /// Writes one entry after the other. An archive that is not finished has no end: the builder would write
 /// one when it is dropped, and a failed archive would look complete.
@@ -73,13 +73,13 @@ fn records(entry: &Entry) -> io::Result<Vec<(String, Vec<u8>)>> {
 #[allow(clippy::useless_conversion, reason = "the type of a mode differs between platforms")]
 fn header(entry: &Entry) -> io::Result<Header> {
     let (kind, (major, minor)) = match entry.kind {
-        Kind::File => (EntryType::Regular, (0, 0)),
-        Kind::HardLink(_) => (EntryType::Link, (0, 0)),
-        Kind::Symlink(_) => (EntryType::Symlink, (0, 0)),
-        Kind::Char(major, minor) => (EntryType::Char, (major, minor)),
-        Kind::Block(major, minor) => (EntryType::Block, (major, minor)),
-        Kind::Directory => (EntryType::Directory, (0, 0)),
-        Kind::Fifo => (EntryType::Fifo, (0, 0)),
+        EntryKind::File => (EntryType::Regular, (0, 0)),
+        EntryKind::HardLink(_) => (EntryType::Link, (0, 0)),
+        EntryKind::Symlink(_) => (EntryType::Symlink, (0, 0)),
+        EntryKind::Char(major, minor) => (EntryType::Char, (major, minor)),
+        EntryKind::Block(major, minor) => (EntryType::Block, (major, minor)),
+        EntryKind::Directory => (EntryType::Directory, (0, 0)),
+        EntryKind::Fifo => (EntryType::Fifo, (0, 0)),
     };
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
@@ -104,7 +104,7 @@ fn header(entry: &Entry) -> io::Result<Header> {
 
 fn link(entry: &Entry) -> &[u8] {
     match &entry.kind {
-        Kind::HardLink(target) | Kind::Symlink(target) => target,
+        EntryKind::HardLink(target) | EntryKind::Symlink(target) => target,
         _ => b"",
     }
 }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let entry = |path: &str, kind: Kind| Entry {
+        let entry = |path: &str, kind: EntryKind| Entry {
             path: path.as_bytes().to_vec(),
             kind,
             mode: 0o4755,
@@ -144,13 +144,13 @@ mod tests {
         };
         let long = "x/".repeat(150) + "é";
         let mut entries = vec![
-            entry("dir/", Kind::Directory),
-            entry("dir/file", Kind::File),
-            entry(&long, Kind::HardLink(long.clone().into_bytes())),
-            entry("sym", Kind::Symlink(b"../to\n".to_vec())),
-            entry("char", Kind::Char(5, 300)),
-            entry("block", Kind::Block(8, 1)),
-            entry("pipe", Kind::Fifo),
+            entry("dir/", EntryKind::Directory),
+            entry("dir/file", EntryKind::File),
+            entry(&long, EntryKind::HardLink(long.clone().into_bytes())),
+            entry("sym", EntryKind::Symlink(b"../to\n".to_vec())),
+            entry("char", EntryKind::Char(5, 300)),
+            entry("block", EntryKind::Block(8, 1)),
+            entry("pipe", EntryKind::Fifo),
         ];
         entries[1].size = 700;
         entries[1].uid = 4_000_000_000;

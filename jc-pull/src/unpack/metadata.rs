@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, Gid, Mode, Uid, XattrFlags};
 
 use super::state::State;
 use crate::sys;
-use crate::tar::{Entry, Kind, acl};
+use crate::tar::{Entry, EntryKind, acl};
 
 impl State {
     /// Sets the metadata of the current directory. `reset`: the directory may have another owner and mode
@@ -46,7 +46,7 @@ impl State {
             let (uid, gid) = owner(entry);
             rustix::fs::chownat(fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|e| fault("chown", e))?;
-            if entry.mode & 0o6000 != 0 && !matches!(entry.kind, Kind::Symlink(_)) {
+            if entry.mode & 0o6000 != 0 && !matches!(entry.kind, EntryKind::Symlink(_)) {
                 let mode = Mode::from_raw_mode(entry.mode);
                 rustix::fs::chmodat(fd, name, mode, AtFlags::empty())
                     .map_err(|e| fault("chmod", e))?;
