@@ -4,18 +4,21 @@
 # JC_LINT=1 lints with clippy in the same build. JC_TEST_HOSTILE=1 starts the tests in hostile surroundings, and a
 # sample of them in plain ones, too.
 set -euo pipefail
+bin=$(realpath "$1")
 cd "$(dirname "$0")/.."
 
-dir=$(mktemp -d "${TMPDIR:-/tmp}/jc-test.XXXXXX")
+# Beside the programs of the tests: a sandbox hides /tmp, but not these.
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
+dir=$(mktemp -d "$target/test.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 # A copy for every user: a test installs the programs anew, while other tests run.
 JC_BIN_DIR=$dir/bin
 mkdir -m 755 "$JC_BIN_DIR"
-install -m 755 "$1"/* "$JC_BIN_DIR"
+install -m 755 "$bin"/* "$JC_BIN_DIR"
 # libtest cannot count a test that could not run, so each leaves a line here.
 JC_SKIP_LOG=$dir/skipped
 : >"$JC_SKIP_LOG"
-JC_FIXTURES=${CARGO_TARGET_DIR:-$PWD/target}/fixtures
+JC_FIXTURES=$target/fixtures
 # Two tests of each file and more files than CPUs at a time, since many tests wait.
 RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
 export JC_BIN_DIR JC_SKIP_LOG JC_FIXTURES RUST_TEST_THREADS dir

@@ -180,7 +180,7 @@ fn meet(
     s.sh(line.before).run().code(0);
     let ended = run(s, &line.words, Some(fault));
     let mut found = faulty(line, good, &ended, fault);
-    if line.reports && line.after == ":" && fault.call % 8 == 0 {
+    if line.reports && line.after == ":" && fault.call.is_multiple_of(8) {
         // A start needs no sweep before it.
         let next = run(s, &line.words, None);
         if next.code != 0 {

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use jc_tests::volume::volume;
 use jc_tests::{Sandbox, sandbox, sandbox_for};
 use rustix::fs::{XattrFlags, setxattr};
 use rustix::process::Signal;
@@ -270,7 +271,7 @@ fn race(s: &Sandbox) {
         ("own/etc", "-u root -v file:/etc/resolv.conf --mask /etc/group own"),
     ] {
         let swaps = swap(at);
-        for _ in 0..60 {
+        for _ in 0..60 * volume() {
             let line = format!("exec jc-rootfs {options} -- /bin/true");
             let ran = s.sh(&line).run();
             match ran.status().code() {

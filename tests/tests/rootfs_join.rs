@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use jc_tests::pty::Terminal;
+use jc_tests::volume::volume;
 use jc_tests::{Running, Sandbox, sandbox, skip, workspace_dir};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, wait};
@@ -241,7 +242,7 @@ fn nobody_inside_sees_the_host_through_who_joins() {
         peeks.wait_for("ready");
         let pid = s.sh("until pgrep -x peek; do sleep 0.01; done").run().code(0).out();
         let pid = pid.trim();
-        for _ in 0..60 {
+        for _ in 0..60 * volume() {
             let join = format!(
                 "jc-unshare --join {pid}:user,uts,ipc,cgroup -- jc-rootfs --join {pid} -- sh -c 'echo $(($$ > 1))'"
             );

@@ -152,7 +152,7 @@ fn what_a_machine_does_not_allow_is_named() {
         });
         ran.wait().code(125).stderr(
             "jc-rootfs: create overlay: Operation not permitted\n\
-             jc-rootfs: hint: this kernel may not let a user namespace have an overlay (Linux 5.11 does)\n",
+             jc-rootfs: hint: a user namespace can mount overlayfs from Linux 5.11 on\n",
         );
         // She owns nothing here.
         let ran = ann.sh("exec jc-rootfs --layer /srv/root -- true").run();

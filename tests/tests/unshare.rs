@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jc_tests::contract::Chain;
 use jc_tests::pty::Terminal;
+use jc_tests::volume::volume;
 use jc_tests::{Sandbox, keeps_the_contract, sandbox, sandbox_for};
 use rustix::process::Signal;
 
@@ -265,9 +266,9 @@ fn nothing_outlives_a_killed_link() {
 #[test]
 fn no_payload_outlives_a_killed_link() {
     sandbox_for(Duration::from_secs(120), |s| {
-        for delay in 0..150 {
+        for delay in 0..150 * u64::from(volume()) {
             let running = s.jc(TOOL).args(["-p", "--", "sleep", "1000"]).spawn();
-            std::thread::sleep(Duration::from_micros(delay * 20));
+            std::thread::sleep(Duration::from_micros(delay % 150 * 20));
             running.signal(Signal::KILL);
             running.wait().killed_by(Signal::KILL);
         }
