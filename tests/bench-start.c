@@ -256,7 +256,7 @@ static void put(const char *directory, const char *name, const char *text)
 	close(file);
 }
 
-static const char *state_files[] = { "hostname", "hosts", "resolv.conf", "exec.json", "state.json" };
+static const char *state_files[] = { "hostname", "hosts", "resolv.conf", "state.json" };
 static char groups[3][160];
 static int group_count, version;
 

@@ -1,16 +1,15 @@
-//! What an image says about running it (OCI image-spec config.md), put together with what its user
-//! says, as Docker does.
+//! The configuration of an image (OCI image-spec config.md), combined with the command line as Docker does.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use clap::ArgMatches;
 use jc_unshare::record::Record;
 use jc_unshare::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::flags::{option, values};
+use crate::link::Opt;
+use crate::options::ProgramOptions;
 
 /// The part of an image's `config` object that a runner uses. Anything may be null or absent.
 #[derive(Debug, Default, Deserialize)]
@@ -21,7 +20,7 @@ pub struct Config {
     env: Option<Vec<String>>,
     working_dir: Option<String>,
     user: Option<String>,
-    /// What jc-stop is to send.
+    /// The signal for jc-stop.
     pub stop_signal: Option<String>,
     volumes: Option<BTreeMap<String, Value>>,
     exposed_ports: Option<BTreeMap<String, Value>>,
@@ -34,26 +33,28 @@ impl Config {
             .map_err(|e| Error::new(format_args!("record: config: {e}")))
     }
 
-    /// Reads it with what the command line says instead, and gives the payload too.
-    pub fn asked(record: &Record, matches: &ArgMatches) -> Result<(Self, Vec<OsString>)> {
+    /// Reads the record's `config` with the program of the command line, and gives the payload too.
+    pub fn with_program(
+        record: &Record,
+        program: &ProgramOptions,
+    ) -> Result<(Self, Vec<OsString>)> {
         let mut config = Self::of(record)?;
-        if let Some(entrypoint) = matches.get_one::<OsString>("entrypoint") {
-            config.enter_by(entrypoint)?;
+        if let Some(entrypoint) = &program.entrypoint {
+            config.replace_entrypoint(entrypoint)?;
         }
-        let arguments: Vec<OsString> = values(matches, "program").cloned().collect();
-        let payload = config.argv(&arguments)?;
+        let payload = config.argv(&program.arguments)?;
         Ok((config, payload))
     }
 
-    /// Takes this entry point instead of the image's, and with that nothing of its `Cmd`.
-    fn enter_by(&mut self, entrypoint: &OsStr) -> Result<()> {
+    /// Replaces the entry point, and with it `Cmd`.
+    fn replace_entrypoint(&mut self, entrypoint: &OsStr) -> Result<()> {
         let word = entrypoint.to_str().ok_or_else(|| Error::usage("--entrypoint: is not UTF-8"))?;
         let words = (!word.is_empty()).then(|| vec![word.to_owned()]);
         (self.entrypoint, self.cmd) = (words, None);
         Ok(())
     }
 
-    /// The directories that are to be volumes.
+    /// The paths of the volumes.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
         self.volumes.iter().flatten().map(|(path, _)| path.as_str())
     }
@@ -91,22 +92,21 @@ impl Config {
     }
 
     /// The options that set the environment.
-    pub fn env_options(&self) -> Vec<OsString> {
-        self.env().iter().flat_map(|word| option("-e", word.as_ref())).collect()
+    pub fn env_options(&self) -> Vec<Opt> {
+        self.env().into_iter().map(|word| Opt::new("-e", word)).collect()
     }
 
-    /// The option for the working directory, if the image says one and the command line does not.
-    pub fn dir_option(&self, matches: &ArgMatches) -> Vec<OsString> {
-        let dir = self.working_dir().filter(|_| !matches.contains_id("workdir"));
-        dir.map_or_else(Vec::new, |dir| option("-w", dir.as_ref()))
+    /// The option for the working directory, if the image has one.
+    pub fn dir_option(&self) -> Option<Opt> {
+        self.working_dir().map(|dir| Opt::new("-w", dir))
     }
 
-    /// The working directory, if the image says one.
+    /// The working directory, if the image has one.
     fn working_dir(&self) -> Option<&str> {
         self.working_dir.as_deref().filter(|dir| !dir.is_empty())
     }
 
-    /// The user, root if the image says none.
+    /// The user, root if the image has none.
     pub fn user(&self) -> &str {
         self.user.as_deref().filter(|user| !user.is_empty()).unwrap_or("0")
     }

@@ -1,7 +1,6 @@
 //! The tools where there are no namespaces: `jc-run` goes on with chroot(2), which is a chain of one
 //! link; there is no state, and so no containers for the small tools.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -10,10 +9,10 @@ use clap::{ArgMatches, Command};
 use jc_unshare::record::{Record, Root};
 use jc_unshare::{Error, Result, exec};
 
-use crate::chain::Chain;
-use crate::flags::{self, Owner, given, option};
 use crate::image::Config;
-use crate::{TOOL, refused, source};
+use crate::link::{Chain, Link, Opt};
+use crate::options::{self, Options};
+use crate::{TOOL, source};
 
 /// The options that can be had. Nothing is ever kept, and stdin is the payload's.
 const HERE: [&str; 11] = [
@@ -38,7 +37,7 @@ const WARNING: &str =
 pub fn command() -> Command {
     let usage = "jc-pull --to DIR IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
                  jc-run [options] --rootfs DIR | --record FILE [--] [PROG] [ARG...]";
-    flags::command().override_usage(usage).mut_args(|arg| {
+    options::table::command().override_usage(usage).mut_args(|arg| {
         match HERE.contains(&arg.get_id().as_str()) {
             true => arg,
             false => arg.hide(true),
@@ -48,11 +47,12 @@ pub fn command() -> Command {
 
 /// Does what the command line says: this process becomes the payload, by way of jc-rootfs.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    refused::check(matches)?;
+    options::check_refused(matches)?;
     check(matches)?;
-    let record = source::record(matches, |_| Err(lacks("image")))?;
-    let chain = chain(matches, &record)?.locate()?;
-    if let Some(form) = matches.get_one::<String>("print") {
+    let options = Options::parse(matches)?;
+    let record = source::read(&options.source, |_, _| Err(lacks("image")))?;
+    let chain = chain(&options, &record)?.locate()?;
+    if let Some(form) = options.print {
         return chain.print(form, || chain.to_shell());
     }
     // Where stderr is gone nobody reads it.
@@ -78,26 +78,25 @@ fn lacks(name: &str) -> Error {
 
 const DIRECTORY: &str = "jc-pull --to DIR IMAGE | jc-run: a root of one directory";
 
-/// The chain for a record: what the image says, then what the command line says. The directories of
-/// its volumes are those of the root.
-fn chain(matches: &ArgMatches, record: &Record) -> Result<Chain> {
-    let (config, payload) = Config::asked(record, matches)?;
+/// The chain for a record. The directories of its volumes are those of the root.
+fn chain(options: &Options, record: &Record) -> Result<Chain> {
+    let (config, payload) = Config::with_program(record, &options.program)?;
     let Root::Directory(root) = record.root()? else {
         return Err(Error::new("layers: not supported on this platform").hint(DIRECTORY));
     };
-    let mut link: Vec<OsString> = ["jc-rootfs", "--chroot", "--clear-env"].map(Into::into).into();
+    let mut link = Link::new("jc-rootfs", vec![Opt::flag("--chroot"), Opt::flag("--clear-env")]);
     if io::stdin().is_terminal() {
-        link.extend(option("-e", "TERM".as_ref()));
+        link.options.push(Opt::new("-e", "TERM"));
     }
-    link.extend(config.env_options());
-    if !matches.contains_id("user") {
+    link.options.extend(config.env_options());
+    if !options.payload.has_user {
         // The groups that list root, which jc-rootfs refuses here, would give it nothing more.
         let user = if config.user() == "0" { "0:0" } else { config.user() };
-        link.extend(option("-u", user.as_ref()));
+        link.options.push(Opt::new("-u", user));
     }
-    link.extend(config.dir_option(matches));
-    link.extend(given(matches, Owner::Payload));
-    link.push(root.into());
+    link.options.extend(config.dir_option().filter(|_| !options.payload.has_workdir));
+    link.options.extend(options.payload.passed.iter().cloned());
+    link.operands.push(root.into());
     Ok(Chain::new(vec![link], payload))
 }
 
@@ -141,7 +140,8 @@ mod tests {
     }
 
     fn argv(args: &[&str], record: &str) -> Result<Vec<String>> {
-        let chain = chain(&matches(args), &Record::parse(record.as_bytes())?)?;
+        let options = Options::parse(&matches(args))?;
+        let chain = chain(&options, &Record::parse(record.as_bytes())?)?;
         Ok(chain.argv().iter().map(|word| word.to_str().unwrap().to_owned()).collect())
     }
 

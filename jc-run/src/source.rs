@@ -1,27 +1,23 @@
-//! Where the record comes from: stdin, a file, jc-pull, or a directory named on the command line.
+//! The record: from stdin, a file or jc-pull, or made for a directory of the command line.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::ArgMatches;
 use jc_unshare::record::{Record, VERSION};
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, fstat};
 
 use crate::input::one_line;
+use crate::options::Source;
 
-/// Finds the record that the command line means; `pull` is asked for that of an image.
-pub fn record(matches: &ArgMatches, pull: impl FnOnce(&str) -> Result<Record>) -> Result<Record> {
-    let file = matches.get_one::<PathBuf>("record");
-    let image = matches.get_one::<String>("image");
-    let rootfs = matches.get_one::<PathBuf>("rootfs");
-    match (file, image, rootfs) {
-        (Some(file), None, None) => Record::read(file),
-        (None, Some(image), None) => pull(image),
-        (None, None, Some(rootfs)) => directory(rootfs),
-        (None, None, None) => from_stdin(),
-        _ => Err(Error::usage("--record, --image and --rootfs are mutually exclusive")),
+/// Reads the record from its source; `pull` gives that of an image.
+pub fn read(source: &Source, pull: impl FnOnce(&str, &str) -> Result<Record>) -> Result<Record> {
+    match source {
+        Source::File(file) => Record::read(file),
+        Source::Image(image, policy) => pull(image, policy),
+        Source::Directory(rootfs) => directory(rootfs),
+        Source::Stdin => from_stdin(),
     }
 }
 
@@ -38,9 +34,9 @@ fn from_stdin() -> Result<Record> {
     if line.is_empty() {
         let kind = FileType::from_raw_mode(fstat(&stdin).op("fstat")?.st_mode);
         return Err(match kind {
-            // Of /dev/null.
+            // Such as /dev/null.
             FileType::CharacterDevice => nothing(),
-            // What was to write it has said why.
+            // The program that writes to the pipe reports why it has no record.
             _ => Error::new("no record on stdin"),
         });
     }

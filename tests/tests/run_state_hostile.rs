@@ -59,10 +59,10 @@ fn plant(base: &str, process: &Running) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let state = json!({"ociVersion": "1.2.0", "id": ID, "status": "running", "pid": 1,
         "bundle": format!("{base}/{ID}"), "annotations": {"jc.name": "web", "jc.keep": "true", "jc.started": "1",
-        "jc.boot": boot.trim_end(), "jc.process": process, "jc.supervisor": process}});
+        "jc.boot": boot.trim_end(), "jc.process": process, "jc.supervisor": process},
+        "join": {"namespaces": ["/srv/evil.sh"], "options": [["/srv/evil.sh", null]]}});
     fs::create_dir_all(format!("{base}/{ID}")).unwrap();
     fs::write(format!("{base}/{ID}/state.json"), state.to_string()).unwrap();
-    fs::write(format!("{base}/{ID}/exec.json"), r#"[["/srv/evil.sh"]]"#).unwrap();
     symlink(ID, format!("{base}/web")).unwrap();
 }
 
@@ -313,7 +313,7 @@ fn only_regular_files_of_a_running_container_are_read() {
         busybox_root(s, "root");
         s.sh("jc-run -d --name web --network none --rootfs root -- sleep 1000").run().code(0);
         for (file, line) in [
-            ("exec.json", "jc-exec web id"),
+            ("state.json", "jc-exec web id"),
             ("stdout", "jc-logs web"),
             ("stdout", "jc-logs -f web"),
             ("hosts", "jc-run --network container:web --rootfs root -- true"),

@@ -1,0 +1,156 @@
+//! `volumes/ID` of the store (jc-store(5)): the volumes that the image of one container declares. The state
+//! directory, which may be in memory, has a symbolic link to the directory, and the directory one back.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::private_dir::{self, Purpose, WRITABLE, open_chain};
+use jc_unshare::{Context, Error, Result, store};
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    Dir, FlockOperation, Mode, OFlags, flock, fstat, lstat, mkdirat, openat, readlinkat, symlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use super::files::StateDir;
+use super::state::is_id;
+use super::tree;
+
+/// The directory in the store, and the link in the state directory.
+pub const VOLUMES: &str = "volumes";
+
+const PURPOSE: Purpose = Purpose { name: "store", hint: "JC_STORE names another directory" };
+
+/// The link to the state directory.
+pub const STATE: &str = "state";
+
+/// The directory of a container's volumes.
+pub fn path(id: &str) -> Result<PathBuf> {
+    Ok(all()?.join(id))
+}
+
+fn all() -> Result<PathBuf> {
+    let store = store::default_path()?;
+    Ok(std::path::absolute(&store).on("find", &store)?.join(VOLUMES))
+}
+
+/// Makes the directory, for the container of that state directory. It is locked until the result is
+/// dropped.
+pub fn create(path: &Path, bundle: &Path) -> Result<OwnedFd> {
+    let (parent, id) = split(path)?;
+    let all = open(parent, true)?.ok_or(Errno::NOENT).on("open", parent)?;
+    // What is half made is not swept.
+    flock(&all, FlockOperation::LockShared).on("flock", parent)?;
+    mkdirat(&all, id, Mode::RWXU).on("mkdir", path)?;
+    let volumes = open_in(&all, id).on("open", path)?;
+    flock(&volumes, FlockOperation::LockShared).on("flock", path)?;
+    symlinkat(bundle, &volumes, STATE).on("link", path.join(STATE))?;
+    let link = bundle.join(VOLUMES);
+    symlink(path, &link).on("link", &link)?;
+    Ok(volumes)
+}
+
+/// Removes the directory that the link in a state directory names, if there is one. The link is only
+/// followed to a directory of the container's ID in a `volumes` of the caller's.
+pub fn remove(directory: &StateDir, id: &str) -> Result<()> {
+    let path = match readlinkat(directory, VOLUMES, Vec::new()) {
+        Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
+        other => other.on("readlink", directory.path().join(VOLUMES))?,
+    };
+    let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+    let (parent, name) = split(&path)?;
+    if name != id || parent.file_name() != Some(VOLUMES.as_ref()) || !path.is_absolute() {
+        return Ok(());
+    }
+    match open(parent, false)? {
+        Some(all) => tree::remove(&all, id, &path),
+        None => Ok(()),
+    }
+}
+
+/// Removes directories of containers that have no state directory any more, and gives the errors.
+pub fn sweep() -> Vec<Error> {
+    // Without a store there are no volumes.
+    let Ok(parent) = all() else { return Vec::new() };
+    match open(&parent, false) {
+        Ok(Some(all)) => sweep_in(&all, &parent).unwrap_or_else(|error| vec![error]),
+        Ok(None) => Vec::new(),
+        Err(error) => vec![error],
+    }
+}
+
+fn sweep_in(all: &OwnedFd, parent: &Path) -> Result<Vec<Error>> {
+    match flock(all, FlockOperation::NonBlockingLockExclusive) {
+        // A container starts: the next sweep comes here again.
+        Err(Errno::WOULDBLOCK) => return Ok(Vec::new()),
+        locked => locked.on("flock", parent)?,
+    }
+    let mut errors = Vec::new();
+    for entry in Dir::read_from(all).on("read", parent)? {
+        let entry = entry.on("read", parent)?;
+        if let Ok(id) = entry.file_name().to_str()
+            && is_id(id)
+        {
+            errors.extend(sweep_one(all, &parent.join(id), id).err());
+        }
+    }
+    Ok(errors)
+}
+
+fn sweep_one(all: &OwnedFd, path: &Path, id: &str) -> Result<()> {
+    let volumes = match open_in(all, id) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other.on("open", path)?,
+    };
+    match flock(&volumes, FlockOperation::NonBlockingLockExclusive) {
+        // The container runs, with a state directory that another mount namespace shows.
+        Err(Errno::WOULDBLOCK) => return Ok(()),
+        locked => locked.on("flock", path)?,
+    }
+    let state = match readlinkat(&volumes, STATE, Vec::new()) {
+        Err(Errno::NOENT) => None,
+        other => Some(other.on("readlink", path.join(STATE))?),
+    };
+    if let Some(state) = state {
+        match lstat(state.as_c_str()) {
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(e) => return Err(e).on("stat", OsStr::from_bytes(state.to_bytes())),
+            Ok(_) => return Ok(()),
+        }
+    }
+    tree::remove(all, id, path)
+}
+
+/// Opens `volumes` of a store; `None` if it is absent and not to be made.
+fn open(path: &Path, makes: bool) -> Result<Option<OwnedFd>> {
+    let (store, name) = split(path)?;
+    let Some(store) = open_chain(store, PURPOSE, makes)? else { return Ok(None) };
+    if makes {
+        private_dir::make(&store, name).on("mkdir", path)?;
+    }
+    let volumes = match open_in(&store, name) {
+        Err(Errno::NOENT) => return Ok(None),
+        other => other.on("open", path)?,
+    };
+    let stat = fstat(&volumes).on("stat", path)?;
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & WRITABLE != 0 {
+        let path = path.display();
+        return Err(Error::new(format_args!(
+            "{path}: belongs to other users, or they can write to it"
+        )));
+    }
+    Ok(Some(volumes))
+}
+
+fn open_in(parent: impl rustix::fd::AsFd, name: impl AsRef<Path>) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name.as_ref(), flags, Mode::empty())
+}
+
+fn split(path: &Path) -> Result<(&Path, &str)> {
+    let parts = path.parent().zip(path.file_name().and_then(OsStr::to_str));
+    parts.ok_or_else(|| Error::new(format_args!("{}: has no name", path.display())))
+}

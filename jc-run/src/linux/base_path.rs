@@ -1,0 +1,77 @@
+//! The path of the directory of all state directories, and the check of the directories on the way.
+
+use std::path::{Path, PathBuf};
+
+use jc_unshare::private_dir::{self, Purpose};
+use jc_unshare::{Context, Error, Result};
+use rustix::fd::OwnedFd;
+use rustix::fs::{FileType, Stat, lstat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+const PURPOSE: Purpose = Purpose {
+    name: "state directory",
+    hint: "--state-dir DIR, or JC_STATE_DIR, names another directory",
+};
+
+/// The path of the directory of all state directories of a user.
+#[derive(Debug)]
+pub struct BasePath {
+    /// The absolute path.
+    pub path: PathBuf,
+    /// Whether neither an option nor JC_STATE_DIR names it.
+    pub is_default: bool,
+}
+
+impl BasePath {
+    /// The path that the option, the environment or the default names.
+    pub fn new(option: Option<PathBuf>) -> Result<Self> {
+        let named = option.or_else(|| set("JC_STATE_DIR"));
+        let is_default = named.is_none();
+        let path = named.map_or_else(default, Ok)?;
+        Ok(Self { path: std::path::absolute(&path).on("find", &path)?, is_default })
+    }
+}
+
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The first default of jc-state(5) that this user has.
+fn default() -> Result<PathBuf> {
+    let user = geteuid();
+    if user.is_root() {
+        return Ok("/run/jc".into());
+    }
+    if let Some(runtime) = set("XDG_RUNTIME_DIR") {
+        return Ok(runtime.join("jc"));
+    }
+    // A session of the same user elsewhere has XDG_RUNTIME_DIR, and cron(8) has not.
+    let runtime = PathBuf::from(format!("/run/user/{user}"));
+    match lstat(&runtime) {
+        Ok(stat) if is_directory(&stat) && stat.st_uid == user.as_raw() => {
+            return Ok(runtime.join("jc"));
+        }
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
+        Err(e) => return Err(e).on("stat", &runtime),
+    }
+    let home = set("HOME").ok_or_else(|| {
+        hinted(Error::new("state directory: neither XDG_RUNTIME_DIR nor HOME names a place for it"))
+    })?;
+    Ok(home.join(".local/state/jc"))
+}
+
+/// Adds how the user names another place.
+pub fn hinted(error: Error) -> Error {
+    error.hint(PURPOSE.hint)
+}
+
+/// Opens a directory on the way to a state directory, as [`private_dir::open_chain`] does.
+pub fn open_chain(path: &Path, makes: bool) -> Result<Option<OwnedFd>> {
+    private_dir::open_chain(path, PURPOSE, makes)
+}
+
+/// Whether a file is a directory.
+pub fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}

@@ -1,0 +1,454 @@
+//! The container for a record: the values of the image, replaced by those of the command line. One function
+//! composes each link.
+
+mod harden;
+mod namespaces;
+pub mod network;
+mod user;
+mod volumes;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, stdin};
+use std::path::PathBuf;
+
+use jc_unshare::record::{Record, Root};
+use jc_unshare::{Error, Result, signals};
+use rustix::process::geteuid;
+
+use super::anonymous;
+use super::base_path::BasePath;
+use super::bundle::{Bundle, Directory, StatusFds};
+use super::state::{Group, Join, State};
+use crate::image::Config;
+use crate::link::{Chain, Link, Opt};
+use crate::options::{LifeOptions, Mode, Options};
+use crate::shell::quote;
+use namespaces::Namespaces;
+use network::Network;
+pub use user::{maps_one_id, options as user_namespace};
+
+/// Composes a container of this ID.
+pub fn compose(
+    options: &Options,
+    record: &Record,
+    id: &str,
+    base_path: &BasePath,
+) -> Result<Bundle> {
+    let (config, payload) = Config::with_program(record, &options.program)?;
+    let root = record.root()?;
+    let state_dir = base_path.path.join(id);
+    let volumes = volumes::volumes(&options.root, &config, &root, &state_dir)?;
+    let composer = Composer::new(options, config, id, state_dir, base_path)?;
+    let (rootfs, changes) = composer.rootfs(&root, volumes.options)?;
+    let links = [composer.cgroup(), composer.user_namespace(), composer.net()];
+    let links = links.into_iter().flatten().chain([composer.unshare(), rootfs]).collect();
+    let mut state = State::new(id, &composer.state_dir);
+    state.join = Some(composer.join()?);
+    describe(&mut state, &options.life, record, &composer.config, &payload)?;
+    let volumes_path = volumes.directories.first().map(|_| anonymous::path(id)).transpose()?;
+    Ok(Bundle {
+        state,
+        files: composer.network.files(&composer.hostname)?,
+        volumes: volumes_path,
+        directories: volumes.directories.into_iter().chain(changes).collect(),
+        status_fds: composer.status_fds,
+        chain: Chain::new(links, payload),
+        needs_exit_status: options.life.needs_exit_status(),
+        log_size: options.life.log_size,
+    })
+}
+
+/// The facts that several links depend on.
+struct Composer<'a> {
+    options: &'a Options,
+    config: Config,
+    id: &'a str,
+    state_dir: PathBuf,
+    hostname: String,
+    namespaces: Namespaces,
+    network: Network,
+    /// The options of a user namespace; none without one.
+    user: Vec<Opt>,
+    status_fds: StatusFds,
+    /// The descriptor of the pipe between PID 1 and the link that waits for it.
+    init_fd: Option<u32>,
+}
+
+impl<'a> Composer<'a> {
+    fn new(
+        options: &'a Options,
+        config: Config,
+        id: &'a str,
+        state_dir: PathBuf,
+        base_path: &BasePath,
+    ) -> Result<Self> {
+        let hostname = hostname(options, id);
+        let namespaces = Namespaces::new(&options.namespaces, base_path)?;
+        let network = Network::new(&options.network, base_path)?;
+        let user = user::options(&options.namespaces)?;
+        harden::check_net_admin(options, !user.is_empty())?;
+        // Lower than any descriptor of the caller, except that of --report.
+        let report = options.limits.report.as_ref().and_then(|word| word.to_str()?.parse().ok());
+        let mut free = (3..).filter(|number| Some(*number) != report);
+        let mut next = || free.next().unwrap_or(u32::MAX);
+        let status_fds = StatusFds { others: next(), last: next() };
+        let init_fd = options.payload.has_init.then(next);
+        Ok(Self {
+            options,
+            config,
+            id,
+            state_dir,
+            hostname,
+            namespaces,
+            network,
+            user,
+            status_fds,
+            init_fd,
+        })
+    }
+
+    /// A group is needed for limits, and to kill the payload where no PID namespace does.
+    fn has_cgroup(&self) -> bool {
+        !self.options.limits.passed.is_empty() || !self.namespaces.has_new_pids
+    }
+
+    /// One waiting process is enough, so jc-cgroup makes the PID namespace, unless jc-unshare has to wait: to
+    /// report the exit status, for PID 1, or to map IDs; or jc-net waits in between.
+    fn cgroup_makes_pids(&self) -> bool {
+        self.namespaces.has_new_pids
+            && self.has_cgroup()
+            && !self.options.life.needs_exit_status()
+            && self.init_fd.is_none()
+            && self.user.is_empty()
+            && !self.network.waits(&self.options.network)
+    }
+
+    /// Without root, only root of a user namespace may make a network, so the user namespace comes first. With
+    /// root, the network belongs to the host, and one jc-unshare makes all other namespaces.
+    fn user_namespace_is_first(&self) -> bool {
+        !self.user.is_empty() && self.has_net_link() && !geteuid().is_root()
+    }
+
+    /// Whether there is more than a loopback interface.
+    fn has_net_link(&self) -> bool {
+        self.network.needs_link(&self.options.network)
+    }
+
+    fn status_fd(&self) -> Opt {
+        Opt::new("--status-fd", self.status_fds.others.to_string())
+    }
+
+    fn cgroup(&self) -> Option<Link> {
+        if !self.has_cgroup() {
+            return None;
+        }
+        let (limits, life) = (&self.options.limits, &self.options.life);
+        let mut options = Vec::new();
+        options.extend(self.cgroup_makes_pids().then(|| Opt::flag("-p")));
+        options.push(Opt::new("--name", self.id));
+        // Whether memory ran out; or the exit status, where jc-unshare is no parent of the payload.
+        if life.needs_exit_status() && (limits.has_memory || !self.namespaces.has_new_pids) {
+            options.push(self.status_fd());
+            options.extend(limits.report.is_none().then(|| Opt::new("--measure", "limited")));
+        }
+        options.extend(limits.passed.iter().cloned());
+        Some(Link::new("jc-cgroup", options))
+    }
+
+    fn user_namespace(&self) -> Option<Link> {
+        self.user_namespace_is_first().then(|| Link::new("jc-unshare", self.user.clone()))
+    }
+
+    fn net(&self) -> Option<Link> {
+        let options = &self.options.network;
+        let (config, name) = (&self.config, self.hostname.as_str());
+        self.has_net_link().then(|| {
+            let status_fd = self.status_fd();
+            let options = self.network.options(options, config, name, &self.state_dir, status_fd);
+            Link::new("jc-net", options)
+        })
+    }
+
+    fn unshare(&self) -> Link {
+        let mut options = Vec::new();
+        if !self.user_namespace_is_first() {
+            options.extend(self.user.iter().cloned());
+        }
+        if !self.has_net_link() {
+            options.extend([Opt::flag("-n"), Opt::flag("--loopback")]);
+        }
+        options.extend(self.namespaces.options.iter().cloned());
+        if self.namespaces.has_new_pids {
+            options.extend((!self.cgroup_makes_pids()).then(|| Opt::flag("-p")));
+            options.extend(self.options.life.needs_exit_status().then(|| self.status_fd()));
+        }
+        let given = self.options.namespaces.hostname.as_ref();
+        if self.namespaces.has_new_uts && given.is_none() {
+            options.push(Opt::new("--hostname", &self.hostname));
+        }
+        options.extend(self.init_option());
+        options.extend(given.map(|name| Opt::new("--hostname", name)));
+        Link::new("jc-unshare", options)
+    }
+
+    fn init_option(&self) -> Option<Opt> {
+        self.init_fd.map(|number| Opt::new("--init-fd", number.to_string()))
+    }
+
+    /// The last link, and a directory for changes that are kept.
+    fn rootfs(&self, root: &Root, volumes: Vec<Opt>) -> Result<(Link, Option<Directory>)> {
+        let mut options = network::binds(&self.state_dir);
+        options.extend(volumes);
+        options.extend(harden::root(&self.options.payload));
+        options.extend(self.options.root.passed.iter().cloned());
+        options.push(Opt::new("--status-fd", self.status_fds.last.to_string()));
+        if self.options.life.has_terminal {
+            options.push(Opt::new("--console-socket", self.state_dir.join("console")));
+        }
+        options.extend(self.init_option());
+        options.extend(self.namespaces.join_pids.clone());
+        options.extend(self.payload());
+        let mut link = Link::new("jc-rootfs", options);
+        Ok(match root {
+            Root::Directory(directory) => {
+                // Mount points are made in an upper directory where nothing may change.
+                let unchanged = self.options.root.read_only && !self.options.root.has_upper;
+                link.options.extend(unchanged.then(|| Opt::new("--upper", "tmpfs")));
+                link.operands.push(directory.into());
+                (link, None)
+            }
+            Root::Layers(layers) => {
+                link.options.extend(layers.iter().map(|layer| Opt::new("--layer", layer)));
+                let (upper, changes) = self.upper();
+                link.options.extend(upper);
+                (link, changes)
+            }
+        })
+    }
+
+    /// The upper directory over layers: in memory, or if the changes are kept, in the state directory.
+    fn upper(&self) -> (Option<Opt>, Option<Directory>) {
+        let name = "changes";
+        match (self.options.root.has_upper, self.options.life.keeps_changes) {
+            (true, _) => (None, None),
+            (false, false) => (Some(Opt::new("--upper", "tmpfs")), None),
+            (false, true) => {
+                let directory = Directory { name: name.to_owned(), mode: 0o700, owner: None };
+                (Some(Opt::new("--upper", self.state_dir.join(name))), Some(directory))
+            }
+        }
+    }
+
+    /// The options about the payload, which jc-exec gives to its programs too. The environment of a container is
+    /// that of the image and the command line, not that of the caller.
+    fn payload(&self) -> Vec<Opt> {
+        let payload = &self.options.payload;
+        let mut options = vec![Opt::flag("--clear-env")];
+        if self.options.life.has_terminal || stdin().is_terminal() {
+            options.push(Opt::new("-e", "TERM"));
+        }
+        options.push(Opt::new("-e", format!("HOSTNAME={}", self.hostname)));
+        options.extend(self.config.env_options());
+        options.extend((!payload.has_user).then(|| Opt::new("-u", self.config.user())));
+        options.extend(self.config.dir_option().filter(|_| !payload.has_workdir));
+        options.extend(harden::payload(payload));
+        options.extend(payload.passed.iter().cloned());
+        options
+    }
+
+    /// The facts by which jc-exec and jc-stop reach the container.
+    fn join(&self) -> Result<Join> {
+        let parent = self.options.limits.parent.clone().map(OsString::into_string).transpose();
+        let parent =
+            parent.map_err(|word| Error::new(format_args!("{}: is not UTF-8", word.display())))?;
+        let options = self.payload().into_iter().filter_map(|option| resolve(option).transpose());
+        let options: Result<Vec<_>> = options.map(|option| option?.try_into()).collect();
+        let (has_user, has_net) = (!self.user.is_empty(), !self.network.is_hosts());
+        Ok(Join {
+            cgroup: self.has_cgroup().then(|| Group { name: self.id.to_owned(), parent }),
+            namespaces: self.namespaces.joined(has_user, has_net),
+            options: options?,
+        })
+    }
+}
+
+fn hostname(options: &Options, id: &str) -> String {
+    match &options.namespaces.hostname {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None if options.namespaces.uts != Mode::Private => {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        }
+        None => id.to_owned(),
+    }
+}
+
+/// Sets the annotations of the state for jc-list and jc-stop, and the labels.
+fn describe(
+    state: &mut State,
+    life: &LifeOptions,
+    record: &Record,
+    config: &Config,
+    payload: &[OsString],
+) -> Result<()> {
+    let rootfs = record.rootfs.as_ref().map(|path| path.display().to_string());
+    for (key, value) in [
+        ("name", life.name.clone()),
+        ("image", record.reference.clone().or(rootfs)),
+        ("digest", record.digest.clone()),
+        ("stop-signal", stop_signal(life, config)?),
+        ("keep", life.is_kept.then(|| "true".to_owned())),
+        ("command", Some(command(payload))),
+    ] {
+        if let Some(value) = value {
+            state.set(key, value);
+        }
+    }
+    state.annotations.extend(life.labels.iter().cloned());
+    Ok(())
+}
+
+/// The words of a payload in the spelling of a shell.
+fn command(payload: &[OsString]) -> String {
+    let words: Vec<Vec<u8>> = payload.iter().map(|word| quote(word)).collect();
+    String::from_utf8_lossy(&words.join(&b' ')).into_owned()
+}
+
+/// The signal for jc-stop. A word of the image that is no signal counts for nothing, so that jc-stop works.
+fn stop_signal(life: &LifeOptions, config: &Config) -> Result<Option<String>> {
+    let is_signal = |word: &&String| signals::number(word).is_some();
+    match &life.stop_signal {
+        None => Ok(config.stop_signal.as_ref().filter(is_signal).cloned()),
+        Some(word) if is_signal(&word) => Ok(Some(word.clone())),
+        Some(word) => Err(Error::usage(format_args!("--stop-signal {word}: not a signal"))),
+    }
+}
+
+/// An option with the value that a variable of the caller has now, and with absolute paths: jc-exec runs later
+/// and elsewhere. None for a variable that the caller has not.
+fn resolve(option: Opt) -> Result<Option<Opt>> {
+    let Some(value) = option.value().map(ToOwned::to_owned) else { return Ok(Some(option)) };
+    let bytes = value.as_encoded_bytes();
+    match option.name() {
+        "-e" if !bytes.contains(&b'=') => Ok(std::env::var_os(&value).map(|found| {
+            let pair = [value, found].join(std::ffi::OsStr::new("="));
+            option.with_value(pair)
+        })),
+        name @ ("--env-file" | "--seccomp") if name == "--env-file" || bytes.contains(&b'/') => {
+            let path = std::path::absolute(&value)
+                .map_err(|e| Error::new(format_args!("{name} {}: {e}", value.display())))?;
+            Ok(Some(option.with_value(path)))
+        }
+        _ => Ok(Some(option)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(args: &[&str], record: &str) -> Result<Bundle> {
+        let command = crate::options::table::command();
+        let matches = command.try_get_matches_from([&["jc-run"], args].concat());
+        let options = Options::parse(&matches.map_err(Error::usage)?)?;
+        let base_path = BasePath { path: "/run/jc".into(), is_default: true };
+        compose(&options, &Record::parse(record.as_bytes())?, "0123456789ab", &base_path)
+    }
+
+    fn chain(args: &[&str], record: &str) -> Vec<OsString> {
+        bundle(args, record).unwrap().chain.argv()
+    }
+
+    fn has(chain: &[OsString], words: &[&str]) -> bool {
+        chain.windows(words.len()).any(|window| window == words)
+    }
+
+    const IMAGE: &str = r#"{"jc":1,"layers":["/a","/b"],"config":{"Entrypoint":["/e"],"Cmd":["c"],
+        "Env":["A=1"],"WorkingDir":"/w","User":"web","Volumes":{"/data":{}},"StopSignal":"QUIT"}}"#;
+
+    #[test]
+    fn the_command_line_replaces_values_of_the_image() {
+        let from_image = chain(&[], IMAGE);
+        assert!(has(&from_image, &["-u", "web", "-w", "/w"]));
+        assert!(has(&from_image, &["--layer", "/a", "--layer", "/b", "--upper", "tmpfs", "--"]));
+        assert!(has(&from_image, &["--", "/e", "c"]));
+        assert!(has(&from_image, &["-v", "/run/jc/0123456789ab/volumes/0:/data"]));
+        let args = ["-u", "5", "-w", "/x", "-e", "A=2", "-m", "64M", "--hostname", "h", "--", "z"];
+        let from_user = chain(&args, IMAGE);
+        assert!(has(&from_user, &["-m", "64M", "--"]));
+        assert!(has(&from_user, &["--hostname", "h", "--"]));
+        assert!(has(&from_user, &["-e", "A=2", "-u", "5", "-w", "/x", "--layer"]));
+        assert!(has(&from_user, &["--", "/e", "z"]));
+        let entered = chain(&["--entrypoint", "/other", "-v", "/s:/data:ro", "x"], IMAGE);
+        assert!(has(&entered, &["--", "/other", "x"]));
+        assert!(!has(&entered, &["-v", "/run/jc/0123456789ab/volumes/0:/data"]));
+    }
+
+    #[test]
+    fn a_value_is_never_parsed_as_an_option() {
+        let record = r#"{"jc":1,"rootfs":"/r","config":{"User":"-x","Cmd":["-c"]}}"#;
+        let chain = chain(&["--hostname=--init"], record);
+        assert!(has(&chain, &["--hostname=--init"]));
+        assert!(has(&chain, &["-u-x"]) && has(&chain, &["/r", "--", "-c"]));
+    }
+
+    #[test]
+    fn dropped_capabilities_are_not_added() {
+        let added = |args: &[&str]| {
+            let chain = chain(args, IMAGE);
+            let pairs = chain.windows(2).filter(|pair| pair[0] == "--cap-add");
+            pairs.map(|pair| pair[1].to_str().unwrap().split(',').count()).sum::<usize>()
+        };
+        assert_eq!(added(&[]), 11);
+        assert_eq!(added(&["--cap-add", "SYS_PTRACE"]), 12);
+        assert_eq!(added(&["--cap-drop", "all"]), 0);
+        assert_eq!(added(&["--cap-drop", "KILL,all"]), 0);
+        assert_eq!(added(&["--cap-drop", "ALL", "--cap-add", "KILL"]), 1);
+        assert_eq!(added(&["--privileged"]), 0);
+    }
+
+    #[test]
+    fn one_process_waits_for_pid_1() {
+        let waits = |args: &[&str]| {
+            let chain = chain(&[&["-m", "64M", "--network", "none"], args].concat(), IMAGE);
+            let links = chain.split(|word| word == "--").take(3);
+            let makes_pids = links.map(|link| link.contains(&"-p".into()));
+            makes_pids.collect::<Vec<bool>>()
+        };
+        // Without root there is a user namespace, whose maps jc-unshare writes.
+        let is_root = geteuid().is_root();
+        assert_eq!(waits(&[]), [is_root, !is_root, false]);
+        for option in ["--init", "--keep", "-d", "--status-fd=9", "--uidmap=0:0:1"] {
+            assert_eq!(waits(&[option]), [false, true, false], "{option}");
+        }
+        assert_eq!(waits(&["--pid", "host"]), [false, false, false]);
+        let with_ports = chain(&["-m", "64M", "--network", "bridge", "-p", "80:80"], IMAGE);
+        assert!(has(&with_ports, &["jc-cgroup", "--name"]), "{with_ports:?}");
+    }
+
+    #[test]
+    fn links_get_no_descriptor_of_the_caller() {
+        let status_fds = |args: &[&str]| {
+            let chain = chain(&[args, &["-d", "-m", "64M"]].concat(), IMAGE);
+            let pairs = chain.windows(2).filter(|pair| pair[0] == "--status-fd");
+            pairs.map(|pair| pair[1].to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(status_fds(&["--network", "none"]), ["3", "3", "4"]);
+        assert_eq!(status_fds(&["--network", "none", "--report", "3"]), ["4", "4", "5"]);
+        assert_eq!(status_fds(&["--network", "none", "--report", "4"]), ["3", "3", "5"]);
+    }
+
+    #[test]
+    fn the_record_leads_back_into_the_container() {
+        let state =
+            bundle(&["-e", "HOME", "--label", "a=b", "--pid", "host"], IMAGE).unwrap().state;
+        assert_eq!((state.get("stop-signal"), state.get("keep")), (Some("QUIT"), None));
+        assert_eq!(state.annotations["a"], "b");
+        let join = state.join.unwrap();
+        assert_eq!(join.namespaces, ["cgroup", "uts", "ipc", "net"]);
+        assert_eq!(join.cgroup.unwrap().name, "0123456789ab");
+        let options: Vec<Opt> = join.options.into_iter().map(Opt::from).collect();
+        let home = format!("HOME={}", std::env::var("HOME").unwrap());
+        assert!(options.contains(&Opt::new("-e", home)), "{options:?}");
+        assert!(options.contains(&Opt::new("-u", "web")), "{options:?}");
+    }
+}

@@ -1,0 +1,39 @@
+//! The user namespace: asked for, or needed because the caller is not root.
+
+use jc_unshare::{Error, Result, has_ranges};
+use rustix::process::geteuid;
+
+use crate::link::Opt;
+use crate::options::NamespaceOptions;
+
+/// The options of the user namespace; none without one.
+pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
+    let maps = options.id_maps.clone();
+    let mapped = |option| vec![Opt::flag("-U"), Opt::flag(option)];
+    Ok(match options.user.as_deref() {
+        None if !maps.is_empty() => [vec![Opt::flag("-U")], maps].concat(),
+        Some(mode) if !maps.is_empty() => {
+            return Err(Error::usage(format_args!(
+                "--userns {mode}: not with --uidmap or --gidmap"
+            )));
+        }
+        Some("host") => Vec::new(),
+        None if geteuid().is_root() => Vec::new(),
+        Some("auto") => mapped("--map-auto"),
+        Some("keep-id") => mapped("--map-current"),
+        Some(mode) => {
+            let message = format_args!("--userns {mode}: not auto, keep-id or host");
+            return Err(Error::usage(message));
+        }
+        None if has_ranges()? => mapped("--map-auto"),
+        None => mapped(ONE_ID),
+    })
+}
+
+/// The option that maps one ID alone, for a caller without ranges of IDs.
+const ONE_ID: &str = "--map-root";
+
+/// Whether the options map one ID alone, so that no file can belong to another one.
+pub fn maps_one_id(options: &[Opt]) -> bool {
+    options.contains(&Opt::flag(ONE_ID))
+}

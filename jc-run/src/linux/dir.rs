@@ -1,0 +1,295 @@
+//! State directories: each belongs to one container, has the container's ID as its name, and is locked
+//! (flock(2)) as long as the container's supervisor lives. A symbolic link beside it, whose text is the
+//! ID, is the container's name.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fd::OwnedFd;
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, symlinkat,
+    unlinkat,
+};
+use rustix::io::Errno;
+
+use super::anonymous;
+use super::base::Base;
+use super::base_path::BasePath;
+use super::files::StateDir;
+use super::state::{State, Status, boot_id, is_id, now};
+use super::tree;
+
+/// A state directory whose lock this process holds.
+#[derive(Debug)]
+pub struct LockedDir {
+    base: Rc<Base>,
+    id: String,
+    directory: Rc<StateDir>,
+}
+
+impl LockedDir {
+    /// Makes the state directory of a container, and with `name` a link of that name.
+    pub fn create(base_path: &BasePath, id: &str, name: Option<&str>) -> Result<Self> {
+        let locked = loop {
+            let base = Rc::new(Base::create(base_path)?);
+            match mkdirat(&*base, id, Mode::RWXU) {
+                // The last of the other containers has just taken the base along.
+                Err(Errno::NOENT) => continue,
+                made => made
+                    .on("mkdir", base.path().join(id))
+                    .inspect_err(|_| base.remove_if_empty())?,
+            }
+            // A process that sweeps may take it for left over at any moment.
+            if let Some(locked) = Self::lock(&base, id)? {
+                break locked;
+            }
+        };
+        if let Some(name) = name
+            && let Err(error) = claim(&locked.base, name, id)
+        {
+            locked.remove_with_name(None)?;
+            return Err(error);
+        }
+        Ok(locked)
+    }
+
+    /// Locks a state directory; `None` if it is absent, or locked by another process.
+    pub fn lock(base: &Rc<Base>, id: &str) -> Result<Option<Self>> {
+        let Some(directory) = open(base, id)? else { return Ok(None) };
+        let path = directory.path();
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            locked => locked.on("flock", path)?,
+        }
+        let ours = fstat(&directory).on("stat", path)?;
+        match statat(&**base, id, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => {
+                let (base, id) = (Rc::clone(base), id.to_owned());
+                Ok(Some(Self { base, id, directory: Rc::new(directory) }))
+            }
+            // Its supervisor has removed it meanwhile.
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).on("stat", path),
+        }
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Rc<StateDir> {
+        &self.directory
+    }
+
+    /// Removes it with all that is in it, and the name that its state has.
+    pub fn remove(self) -> Result<()> {
+        // A state that cannot be read has no name to remove, and jc-list sweeps names without target.
+        let state = State::read(&self.directory).ok().flatten();
+        self.remove_with_name(state.as_ref().and_then(|state| state.get("name")))
+    }
+
+    /// Removes it with all that is in it, and its name. The recorded state goes first: jc-list removes
+    /// a directory without one, and names without a directory.
+    pub fn remove_with_name(self, name: Option<&str>) -> Result<()> {
+        let Self { base, id, directory } = &self;
+        State::remove(directory)?;
+        if let Some(name) = name
+            && base.link(name)?.as_ref() == Some(id)
+        {
+            unlinkat(&**base, name, AtFlags::empty()).on("remove", base.path().join(name))?;
+        }
+        let path = directory.path();
+        anonymous::remove(directory, id)?;
+        tree::remove(&**base, id, path)?;
+        base.remove_if_empty();
+        Ok(())
+    }
+}
+
+/// Opens the state directory of that ID; `None` if it is absent.
+fn open(base: &Base, id: &str) -> Result<Option<StateDir>> {
+    StateDir::open(base, Path::new(id), &base.path().join(id))
+}
+
+/// Makes the link of that name; one name belongs to one container.
+fn claim(base: &Rc<Base>, name: &str, id: &str) -> Result<()> {
+    let _lock = lock_names(base)?;
+    sweep_name(base, name)?;
+    match symlinkat(id, &**base, name) {
+        Err(Errno::EXIST) => {
+            Err(Error::usage(format_args!("--name {name}: another container has it"))
+                .hint("jc-list -a shows the container, jc-rm removes it"))
+        }
+        made => made.on("link", base.path().join(name)),
+    }
+}
+
+/// Locks the names, so that no process sweeps a name that another process has just made.
+fn lock_names(base: &Base) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let lock = openat(base, ".", flags, Mode::empty()).on("open", base.path())?;
+    flock(&lock, FlockOperation::LockExclusive).on("flock", base.path())?;
+    Ok(lock)
+}
+
+/// Removes a name that leads to no container any more.
+fn sweep_name(base: &Rc<Base>, name: &str) -> Result<()> {
+    // A link with another text than an ID is no name, and stays.
+    let Some(id) = base.link(name)?.filter(|text| is_id(text)) else { return Ok(()) };
+    if settled_state(base, &id)?.is_some() || open(base, &id)?.is_some() {
+        return Ok(());
+    }
+    match unlinkat(&**base, name, AtFlags::empty()) {
+        // It went with the container.
+        Err(Errno::NOENT) => Ok(()),
+        removed => removed.on("remove", base.path().join(name)),
+    }
+}
+
+/// The state of a container. If its supervisor is dead, a container that is kept is recorded as
+/// stopped, and any other is removed. `None` if it is absent then, or not recorded yet.
+fn settled_state(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
+    let Some(directory) = open(base, id)? else { return Ok(None) };
+    let state = State::read(&directory)?;
+    if state.as_ref().is_some_and(|state| state.status == Status::Stopped) {
+        return Ok(state);
+    }
+    let Some(locked) = LockedDir::lock(base, id)? else {
+        return state.map(|state| Ok(state.in_boot(&boot_id()?))).transpose();
+    };
+    // The state may have changed before this process had the lock.
+    match State::read(&locked.directory)? {
+        Some(mut state) if state.is_kept() && state.get("started").is_some() => {
+            if state.status != Status::Stopped {
+                state.stop();
+                state.set("finished", now());
+                // A full disk does not make it run again: the next reader comes here as well.
+                let _: Result<()> = state.write(&locked.directory);
+            }
+            Ok(Some(state))
+        }
+        _ => locked.remove().map(|()| None),
+    }
+}
+
+/// All recorded containers, after a sweep of what dead supervisors left, and the errors of those whose
+/// state cannot be read.
+pub fn all(base_path: &BasePath) -> Result<(Vec<State>, Vec<Error>)> {
+    let (mut states, mut errors, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    let Some(base) = Base::open(base_path)?.map(Rc::new) else { return Ok((states, errors)) };
+    for (name, is_link) in base.entries()? {
+        let Some(name) = name.to_str().map(str::to_owned) else { continue };
+        if is_link {
+            names.push(name);
+        } else if is_id(&name) {
+            match settled_state(&base, &name) {
+                Ok(state) => states.extend(state),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    let is_left = |name: &String| {
+        let id = base.link(name)?.filter(|text| is_id(text));
+        Ok(match id {
+            Some(id) => open(&base, &id)?.is_none(),
+            None => false,
+        })
+    };
+    for name in names {
+        match is_left(&name) {
+            Ok(false) => {}
+            Ok(true) => {
+                let _lock = lock_names(&base)?;
+                errors.extend(sweep_name(&base, &name).err());
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    // A start that was killed before it had a state, or whose name was swept last, leaves the base empty.
+    base.remove_if_empty();
+    Ok((states, errors))
+}
+
+/// A container that a word names, with the directory of all.
+pub struct Found {
+    /// What is recorded of it.
+    pub state: State,
+    base: Rc<Base>,
+}
+
+impl Found {
+    /// Its state directory.
+    pub fn open(&self) -> Result<StateDir> {
+        open(&self.base, &self.state.id)?.ok_or_else(|| none(&self.state.id))
+    }
+
+    /// Whether its state directory is absent.
+    pub fn is_gone(&self) -> Result<bool> {
+        open(&self.base, &self.state.id).map(|directory| directory.is_none())
+    }
+
+    /// Its state directory, locked; `None` if it is absent or locked.
+    pub fn lock(&self) -> Result<Option<LockedDir>> {
+        LockedDir::lock(&self.base, &self.state.id)
+    }
+}
+
+/// The container that a word names: a name, an ID, or the beginning of just one ID.
+pub fn find(base_path: &BasePath, word: &str) -> Result<Found> {
+    let base = Base::open(base_path)?.ok_or_else(|| none(word))?;
+    find_in(&Rc::new(base), word)
+}
+
+/// The containers that words name. All must be there.
+pub fn find_all<'a>(
+    base_path: &BasePath,
+    mut words: impl Iterator<Item = &'a String>,
+) -> Result<Vec<Found>> {
+    match Base::open(base_path)?.map(Rc::new) {
+        Some(base) => words.map(|word| find_in(&base, word)).collect(),
+        None => words.next().map_or(Ok(Vec::new()), |word| Err(none(word))),
+    }
+}
+
+fn find_in(base: &Rc<Base>, word: &str) -> Result<Found> {
+    let id = resolve(base, word)?;
+    let state = match settled_state(base, &id) {
+        // No supervisor holds it, so it has ended, and jc-rm removes it.
+        Err(error) => LockedDir::lock(base, &id)?.map(|locked| lost(&id, &locked)).ok_or(error)?,
+        Ok(state) => state.ok_or_else(|| none(word))?,
+    };
+    Ok(Found { state, base: Rc::clone(base) })
+}
+
+fn none(word: &str) -> Error {
+    Error::new(format_args!("{word}: no such container")).hint("jc-list -a shows all containers")
+}
+
+/// The state of a container that has ended, where the recorded one cannot be read.
+fn lost(id: &str, locked: &LockedDir) -> State {
+    let mut state = State::new(id, locked.directory.path());
+    state.stop();
+    state
+}
+
+/// The ID that a word means.
+fn resolve(base: &Base, word: &str) -> Result<String> {
+    if word.is_empty() || word.contains('/') || word.starts_with('.') {
+        return Err(none(word));
+    }
+    match base.link(word)? {
+        Some(id) if is_id(&id) => return Ok(id),
+        Some(_) => return Err(none(word)),
+        None if is_id(word) => return Ok(word.to_owned()),
+        None => {}
+    }
+    let entries = base.entries()?.into_iter().filter(|(_, is_link)| !is_link);
+    let names = entries.filter_map(|(name, _)| name.into_string().ok());
+    let ids: Vec<String> = names.filter(|id| is_id(id) && id.starts_with(word)).collect();
+    match ids.as_slice() {
+        [id] => Ok(id.clone()),
+        [] => Err(none(word)),
+        more => Err(Error::new(format_args!(
+            "\"{word}\" is ambiguous: it matches {} containers",
+            more.len()
+        ))),
+    }
+}

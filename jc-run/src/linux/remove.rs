@@ -1,0 +1,59 @@
+//! `jc-rm`: removes the records of containers that have ended.
+
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use jc_unshare::{Error, Result, Tool};
+
+use super::dir::Found;
+use super::state::Status;
+use super::{stop, tools};
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::source("jc-rm");
+
+/// How long a supervisor that has recorded the end may take to end itself.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// The command line.
+pub fn command() -> Command {
+    let force = Arg::new("force").short('f').long("force").action(ArgAction::SetTrue);
+    tools::command("jc-rm", "Remove containers that have ended", "jc-rm [options] ID...")
+        .arg(force.help("Kill containers that run"))
+        .arg(tools::ids())
+}
+
+/// Removes all, or if one runs and is not to be killed, none.
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let found = tools::named(matches)?;
+    if matches.get_flag("force") {
+        stop::stop(&found, Some("KILL"), Duration::ZERO)?;
+    } else if let Some(running) = found.iter().find(|found| found.state.status != Status::Stopped) {
+        return Err(Error::new(format_args!("{}: still runs", running.state.id))
+            .hint("jc-stop ends it, jc-rm -f kills it"));
+    }
+    found.iter().try_for_each(remove)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes a container that has ended, unless its supervisor has done that.
+fn remove(container: &Found) -> Result<()> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        if let Some(locked) = container.lock()? {
+            return locked.remove();
+        }
+        if container.is_gone()? {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let id = &container.state.id;
+            return Err(Error::new(format_args!(
+                "{id}: another process holds its state directory"
+            )));
+        }
+        sleep(Duration::from_millis(5));
+    }
+}

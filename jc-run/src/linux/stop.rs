@@ -1,0 +1,160 @@
+//! `jc-stop`, and the end of a container that `jc-rm -f` wants: a signal, and when that has had its
+//! time, SIGKILL; both through descriptors of the processes that are meant.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use jc_unshare::exec::tool;
+use jc_unshare::process::{Process, ends_until, send};
+use jc_unshare::{Error, Result, Tool, signals};
+use nix::libc::{SIGCONT, SIGKILL};
+
+use super::dir::Found;
+use super::state::{State, Status};
+use super::tools;
+use crate::link::Opt;
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::source("jc-stop");
+
+/// How long a container may take to end that has been killed.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// How long a container may take to end before its control group is thawed.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
+/// The command line.
+pub fn command() -> Command {
+    tools::command("jc-stop", "Stop containers", "jc-stop [options] ID...")
+        .arg(
+            Arg::new("time")
+                .short('t')
+                .long("time")
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u32))
+                .default_value("10")
+                .help("Kill after this many seconds"),
+        )
+        .arg(
+            Arg::new("signal")
+                .short('s')
+                .long("signal")
+                .value_name("SIGNAL")
+                .help("Send this signal instead of the container's stop signal"),
+        )
+        .arg(tools::ids())
+}
+
+/// Stops the containers, all at once.
+pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+    let found = tools::named(matches)?;
+    let seconds = matches.get_one::<u32>("time").copied().unwrap_or(10);
+    let signal = matches.get_one::<String>("signal").map(String::as_str);
+    stop(&found, signal, Duration::from_secs(seconds.into()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A container that is to end.
+struct Ending<'a> {
+    container: &'a Found,
+    /// The container has ended when its supervisor has.
+    supervisor: OwnedFd,
+}
+
+impl Ending<'_> {
+    /// Sends the supervisor a signal, then SIGCONT: a supervisor or a link that is stopped takes signals
+    /// only when it continues.
+    fn signal(&self, signal: i32) -> Result<()> {
+        for signal in [signal, SIGCONT] {
+            send(&self.supervisor, signal)?;
+        }
+        Ok(())
+    }
+
+    /// Kills the payload, and if there is none yet, the supervisor, with which the chain ends.
+    fn kill(&self) -> Result<()> {
+        match self.container.state.process("process") {
+            Some(payload) => {
+                payload.signal(SIGKILL)?;
+                send(&self.supervisor, SIGCONT).map(drop)
+            }
+            None => send(&self.supervisor, SIGKILL).map(drop),
+        }
+    }
+
+    /// Thaws the container's control group: a frozen process takes no signal, and a frozen link reaps
+    /// nothing. Errors are passed over, as the wait that follows shows which containers have ended.
+    fn thaw(&self) {
+        let join = self.container.state.join.as_ref();
+        let Some(group) = join.and_then(|join| join.cgroup.as_ref()) else { return };
+        let options = group.parent_option().into_iter().chain([Opt::new("--thaw", &group.name)]);
+        let Ok(program) = tool("jc-cgroup".as_ref()) else { return };
+        let mut command = std::process::Command::new(program);
+        command.args(options.flat_map(|option| option.words()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _: io::Result<_> = command.status();
+    }
+}
+
+/// Sends each its signal, and kills those that have not ended when the time is over.
+pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> {
+    let signals: Result<Vec<i32>> =
+        found.iter().map(|container| stop_signal(&container.state, asked)).collect();
+    let (mut signalled, mut left) = (Vec::new(), Vec::new());
+    for (container, signal) in found.iter().zip(signals?) {
+        let state = &container.state;
+        let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
+        let Some(supervisor) = supervisor.map(Process::open).transpose()?.flatten() else {
+            continue;
+        };
+        let ending = Ending { container, supervisor };
+        if signal == SIGKILL {
+            left.push(ending);
+        } else {
+            // The supervisor hands it on, and does its default action where a PID 1 would not.
+            ending.signal(signal)?;
+            signalled.push(ending);
+        }
+    }
+    left.extend(await_end(signalled, Instant::now() + time)?);
+    left.iter().try_for_each(Ending::kill)?;
+    match await_end(left, Instant::now() + KILLED)?.first() {
+        None => Ok(()),
+        Some(still) => Err(Error::new(format_args!(
+            "{}: still running 10 s after SIGKILL",
+            still.container.state.id
+        ))),
+    }
+}
+
+/// Waits for each until the deadline, and thaws those that do not end at once. Returns those that have
+/// not ended.
+fn await_end(ending: Vec<Ending<'_>>, deadline: Instant) -> Result<Vec<Ending<'_>>> {
+    let left = await_until(ending, deadline.min(Instant::now() + AT_ONCE))?;
+    left.iter().for_each(Ending::thaw);
+    await_until(left, deadline)
+}
+
+fn await_until(ending: Vec<Ending<'_>>, deadline: Instant) -> Result<Vec<Ending<'_>>> {
+    let mut left = Vec::new();
+    for one in ending {
+        if !ends_until(&one.supervisor, deadline)? {
+            left.push(one);
+        }
+    }
+    Ok(left)
+}
+
+fn asked_or_own(state: &State, asked: Option<&str>) -> Option<i32> {
+    signals::number(asked.or(state.get("stop-signal")).unwrap_or("TERM"))
+}
+
+fn stop_signal(state: &State, asked: Option<&str>) -> Result<i32> {
+    asked_or_own(state, asked).ok_or_else(|| {
+        let word = asked.or(state.get("stop-signal")).unwrap_or_default();
+        Error::usage(format_args!("{word}: not a signal"))
+    })
+}

@@ -1,0 +1,248 @@
+//! A terminal between its user and a container: raw on this side, and on the other a terminal of the
+//! container's own, which gets the keys, the window's size, and a hang-up.
+
+use std::fs::File;
+use std::io::{self, Write, stdin, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use jc_unshare::supervise::{Child, spawn};
+use jc_unshare::{Context, Result, Tool};
+use nix::libc;
+use nix::sys::signal::{Signal, raise};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, read, write};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
+
+use super::console::Console;
+
+/// The user's terminal.
+pub struct Terminal {
+    fd: OwnedFd,
+    /// As it was found.
+    modes: Termios,
+}
+
+/// What is between the two terminals.
+struct Line<'a> {
+    child: &'a Child,
+    console: Option<Console>,
+    master: Option<OwnedFd>,
+    /// Keys that the other side has not taken yet.
+    typed: Vec<u8>,
+    has_keyboard: bool,
+}
+
+impl Terminal {
+    /// stdin, or if that is something else, the controlling terminal.
+    pub fn open() -> Result<Self> {
+        let fd: OwnedFd = match isatty(stdin()) {
+            true => stdin().as_fd().try_clone_to_owned().op("dup stdin")?,
+            false => {
+                let tty = File::options().read(true).write(true).open("/dev/tty");
+                tty.on("open", "/dev/tty")
+                    .map_err(|e| e.hint("-t needs a terminal of the caller"))?
+                    .into()
+            }
+        };
+        let modes = tcgetattr(&fd).op("tcgetattr")?;
+        Ok(Self { fd, modes })
+    }
+
+    /// Runs `body`, which gives an exit code, in a child, and connects this terminal with the one that
+    /// comes by `console`. The child dies with this process.
+    pub fn attend(
+        self,
+        tool: Tool,
+        (console, path): (Console, &Path),
+        body: impl FnOnce() -> Result<u8>,
+    ) -> Result<ExitCode> {
+        let mut console = Some(console);
+        let child = spawn(tool, 0, None, |_| {
+            drop(console.take());
+            match body() {
+                Ok(code) => std::process::exit(code.into()),
+                Err(error) => error,
+            }
+        })?;
+        let line =
+            Line { child: &child, console, master: None, typed: Vec::new(), has_keyboard: true };
+        let carried = line.carry(&self, path);
+        self.restore()?;
+        carried?;
+        Ok(child.end()?.into())
+    }
+
+    fn make_raw(&self) -> Result<()> {
+        let mut modes = self.modes.clone();
+        modes.make_raw();
+        tcsetattr(&self.fd, OptionalActions::Drain, &modes).op("tcsetattr")
+    }
+
+    fn restore(&self) -> Result<()> {
+        match tcsetattr(&self.fd, OptionalActions::Drain, &self.modes) {
+            // It has been hung up.
+            Err(Errno::IO) => Ok(()),
+            other => other.op("tcsetattr"),
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Carries bytes, sizes and signals until the child has ended.
+    fn carry(mut self, terminal: &Terminal, path: &Path) -> Result<()> {
+        loop {
+            let Ready { signal, console, screen, keys, room, ended } = self.wait(terminal)?;
+            if signal {
+                self.signal(terminal)?;
+            }
+            if console && let Some(console) = self.console.take() {
+                let master = console.take(path)?;
+                let flags = fcntl_getfl(&master).op("F_GETFL")?;
+                fcntl_setfl(&master, flags | OFlags::NONBLOCK).op("F_SETFL")?;
+                self.master = Some(master);
+                terminal.make_raw()?;
+                self.resize(terminal)?;
+            }
+            if keys {
+                self.read_keys(terminal);
+            }
+            if room {
+                self.write_keys()?;
+            }
+            // At the end, all that is left is shown.
+            if screen || ended {
+                while self.show()? && ended {}
+            }
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self, terminal: &Terminal) -> Result<Ready> {
+        let listen = |fd, flags| PollFd::from_borrowed_fd(fd, flags);
+        let [signals, pidfd, _] = self.child.descriptors();
+        let mut fds = vec![listen(signals, PollFlags::IN), listen(pidfd, PollFlags::IN)];
+        if let Some(console) = &self.console {
+            fds.push(listen(console.as_fd(), PollFlags::IN));
+        }
+        if let Some(master) = &self.master {
+            let room = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+            fds.push(listen(master.as_fd(), PollFlags::IN | room));
+            if self.typed.is_empty() && self.has_keyboard {
+                fds.push(listen(terminal.fd.as_fd(), PollFlags::IN));
+            }
+        }
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => return Ok(Ready::default()),
+            other => other.op("poll")?,
+        };
+        let at = |index: usize| fds.get(index).map_or(PollFlags::empty(), PollFd::revents);
+        let other = PollFlags::OUT.complement();
+        let has_master = self.master.is_some();
+        let third = at(2);
+        Ok(Ready {
+            signal: !at(0).is_empty(),
+            ended: !at(1).is_empty(),
+            console: self.console.is_some() && !third.is_empty(),
+            screen: has_master && third.intersects(other),
+            room: has_master && third.contains(PollFlags::OUT),
+            keys: has_master && !at(3).is_empty(),
+        })
+    }
+
+    /// Takes a signal: most are the child's.
+    fn signal(&mut self, terminal: &Terminal) -> Result<()> {
+        let Some(info) = self.child.signal()? else { return Ok(()) };
+        match info.ssi_signo as i32 {
+            libc::SIGCHLD => {}
+            libc::SIGWINCH => self.resize(terminal)?,
+            libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
+                terminal.restore()?;
+                raise(Signal::SIGSTOP).op("raise")?;
+            }
+            libc::SIGCONT if self.master.is_some() => {
+                terminal.make_raw()?;
+                self.resize(terminal)?;
+            }
+            signal => {
+                if signal == libc::SIGHUP {
+                    // As it is with a terminal that is gone.
+                    self.master = None;
+                }
+                self.child.send(signal)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resize(&self, terminal: &Terminal) -> Result<()> {
+        let Some(master) = &self.master else { return Ok(()) };
+        match tcgetwinsize(&terminal.fd) {
+            Ok(size) => tcsetwinsize(master, size).op("TIOCSWINSZ"),
+            // Hung up.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn read_keys(&mut self, terminal: &Terminal) {
+        let mut keys = [0; 4096];
+        match read(&terminal.fd, &mut keys) {
+            Ok(0) | Err(Errno::IO) => self.has_keyboard = false,
+            Ok(count) => self.typed.extend_from_slice(&keys[..count]),
+            // Not this time.
+            Err(_) => {}
+        }
+    }
+
+    fn write_keys(&mut self) -> Result<()> {
+        let Some(master) = &self.master else { return Ok(()) };
+        match write(master, &self.typed) {
+            Ok(count) => drop(self.typed.drain(..count)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // Nobody has the other side open.
+            Err(Errno::IO) => self.typed.clear(),
+            Err(error) => return Err(error).op("write terminal"),
+        }
+        Ok(())
+    }
+
+    /// Shows what the container's terminal does; says whether there may be more.
+    fn show(&mut self) -> Result<bool> {
+        let Some(master) = &self.master else { return Ok(false) };
+        let mut bytes = [0; 16384];
+        match read(master, &mut bytes) {
+            Ok(count @ 1..) => {
+                let shown: io::Result<()> =
+                    stdout().write_all(&bytes[..count]).and_then(|()| stdout().flush());
+                if shown.is_err() {
+                    // Who cannot see it hangs up.
+                    self.master = None;
+                }
+                Ok(shown.is_ok())
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Ok(0) | Err(Errno::IO) => {
+                self.master = None;
+                Ok(false)
+            }
+            Err(error) => Err(error).op("read terminal"),
+        }
+    }
+}
+
+/// What there is to do.
+#[derive(Default)]
+struct Ready {
+    signal: bool,
+    console: bool,
+    screen: bool,
+    keys: bool,
+    room: bool,
+    ended: bool,
+}

@@ -1,0 +1,241 @@
+//! The descriptors that the supervisor watches besides its child: the events of links, the payload, and the
+//! outputs of a detached payload.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use jc_unshare::process::Process;
+use jc_unshare::supervise::{Beside, are_ready, at_end, readable};
+use jc_unshare::{Context, Result};
+use rustix::event::PollFd;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, ioctl_fionread};
+
+use super::console::Console;
+use super::log::Log;
+use super::reports::Reports;
+
+/// How many bytes are read at once; a pipe holds as many by default (pipe(7)).
+const CHUNK: usize = 64 << 10;
+
+/// The most bytes that a pipe of an unprivileged user holds, unless the administrator has said otherwise
+/// (pipe-max-size in proc_sys_fs(5)); more than a terminal does.
+const PIPE: u64 = 1 << 20;
+
+/// News for the supervisor.
+pub enum News<'a> {
+    /// The payload has been executed, after these events of the links.
+    Started(Process, &'a Reports),
+    /// So many bytes of the payload's output are not in the log.
+    LogLost(u64),
+}
+
+/// The pipes by which links report.
+#[derive(Debug)]
+pub struct Channels {
+    /// For the last link, which closes it when the payload is executed.
+    pub last: Reports,
+    /// For the other links. Those that wait hold it to their end.
+    pub others: Reports,
+}
+
+/// The watched descriptors, and the functions that handle them.
+pub struct Watch<F, G> {
+    channels: Channels,
+    /// Called with the news.
+    news: F,
+    /// The payload's descriptor while it runs.
+    payload: Option<OwnedFd>,
+    /// Called when the payload has ended, while the chain still undoes its work.
+    ended: G,
+    outputs: Outputs,
+    /// The first failure, after which only the outputs are watched.
+    outcome: Result<()>,
+}
+
+/// The kinds of watched descriptors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Source {
+    LastLink,
+    OtherLinks,
+    Payload,
+    Console,
+    Output(usize),
+}
+
+/// The outputs of a detached payload; of one in the foreground there are none.
+#[derive(Default)]
+pub struct Outputs {
+    /// The socket that a terminal comes by, until it has come, with its path and the log.
+    console: Option<(Console, PathBuf, Log)>,
+    logged: Vec<Output>,
+}
+
+impl Outputs {
+    /// Pipes that are read, each with its log, and perhaps the socket that a terminal comes by.
+    pub fn new(
+        pipes: Vec<(OwnedFd, Log)>,
+        console: Option<(Console, PathBuf, Log)>,
+    ) -> Result<Self> {
+        let logged = pipes.into_iter().map(|(source, log)| Output::new(source, log));
+        Ok(Self { console, logged: logged.collect::<Result<_>>()? })
+    }
+
+    fn lost(&self) -> u64 {
+        self.logged.iter().map(|output| output.log.lost()).sum()
+    }
+}
+
+/// One output: what is read, until its end, and the log that it goes to.
+struct Output {
+    source: Option<OwnedFd>,
+    log: Log,
+}
+
+impl Output {
+    /// A read must not wait: a payload that is root can read its own pipe, and be faster.
+    fn new(source: OwnedFd, log: Log) -> Result<Self> {
+        let flags = fcntl_getfl(&source).op("F_GETFL")?;
+        fcntl_setfl(&source, flags | OFlags::NONBLOCK).op("F_SETFL")?;
+        Ok(Self { source: Some(source), log })
+    }
+
+    /// Copies what has come. Gives the number of bytes, 0 if there is nothing now or nothing any more.
+    fn copy(&mut self) -> usize {
+        let Some(source) = &self.source else { return 0 };
+        let mut buffer = vec![0; CHUNK];
+        match rustix::io::read(source, &mut buffer) {
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            // EIO: a terminal that nobody has open any more.
+            Ok(0) | Err(_) => {
+                self.source = None;
+                0
+            }
+            Ok(count) => {
+                self.log.append(&buffer[..count]);
+                count
+            }
+        }
+    }
+
+    /// Copies what the payload wrote before its end. A process that goes on writing, which only
+    /// `--pid host` leaves, must not keep the supervisor from its own end.
+    fn finish(&mut self) {
+        let Some(source) = &self.source else { return };
+        let mut left = ioctl_fionread(source).unwrap_or_default().max(PIPE) as usize;
+        while left > 0 {
+            match self.copy() {
+                0 => return,
+                count => left = left.saturating_sub(count),
+            }
+        }
+    }
+}
+
+impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
+    /// Watches these.
+    pub fn new(channels: Channels, outputs: Outputs, news: F, ended: G) -> Self {
+        Self { channels, news, payload: None, ended, outputs, outcome: Ok(()) }
+    }
+
+    /// Handles the rest when the chain has ended, and gives the events of the links.
+    pub fn finish(mut self) -> Result<Reports> {
+        while self.outcome.is_ok() {
+            let (sources, fds): (Vec<_>, Vec<_>) = self.polled(false).into_iter().unzip();
+            let ready = are_ready(fds)?;
+            if !ready.contains(&true) {
+                break;
+            }
+            self.handle_ready(&sources, &ready);
+        }
+        self.outputs.logged.iter_mut().for_each(Output::finish);
+        if let lost @ 1.. = self.outputs.lost() {
+            self.outcome = self.outcome.and_then(|()| (self.news)(News::LogLost(lost)));
+        }
+        self.outcome.map(|()| self.channels.others)
+    }
+
+    /// The descriptors to poll, with the outputs or without.
+    fn polled(&self, with_outputs: bool) -> Vec<(Source, PollFd<'_>)> {
+        let mut polled = Vec::new();
+        if self.outcome.is_ok() {
+            polled.extend(self.channels.last.as_fd().map(|fd| (Source::LastLink, at_end(fd))));
+            let others = self.channels.others.as_fd();
+            polled.extend(others.map(|fd| (Source::OtherLinks, readable(fd))));
+            let payload = self.payload.as_ref().map(|fd| (Source::Payload, readable(fd.as_fd())));
+            polled.extend(payload);
+            let console = self.outputs.console.as_ref();
+            polled.extend(console.map(|(fd, ..)| (Source::Console, readable(fd.as_fd()))));
+        }
+        let outputs = self.outputs.logged.iter().enumerate().filter(|_| with_outputs);
+        polled.extend(outputs.filter_map(|(index, output)| {
+            Some((Source::Output(index), readable(output.source.as_ref()?.as_fd())))
+        }));
+        polled
+    }
+
+    /// Handles the descriptors that are ready. The outputs come first: a terminal that comes now was not
+    /// polled. After a failure the outputs are still read, so that the payload never waits for a reader.
+    fn handle_ready(&mut self, sources: &[Source], ready: &[bool]) {
+        let ready: Vec<Source> =
+            sources.iter().zip(ready).filter(|(_, ready)| **ready).map(|(s, _)| *s).collect();
+        let logged = self.copy_outputs(&ready);
+        self.outcome = std::mem::replace(&mut self.outcome, Ok(())).and(logged);
+        for source in ready {
+            if self.outcome.is_ok() {
+                self.outcome = self.handle(source);
+            }
+        }
+    }
+
+    fn handle(&mut self, source: Source) -> Result<()> {
+        match source {
+            Source::LastLink => {
+                self.channels.last.read()?;
+                self.channels.others.read()?;
+                let Some(payload) = self.channels.last.payload() else { return Ok(()) };
+                (self.news)(News::Started(payload, &self.channels.others))?;
+                // None if the payload has ended already: the end of the chain follows.
+                self.payload = payload.open()?;
+            }
+            Source::OtherLinks => self.channels.others.read()?,
+            Source::Payload => {
+                self.payload = None;
+                (self.ended)()?;
+            }
+            Source::Console => {
+                if let Some((console, path, log)) = self.outputs.console.take() {
+                    self.outputs.logged.push(Output::new(console.take(&path)?, log)?);
+                }
+            }
+            Source::Output(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Copies the outputs that are ready, and reports once while the payload runs that some of it is lost.
+    fn copy_outputs(&mut self, ready: &[Source]) -> Result<()> {
+        let lost_before = self.outputs.lost() > 0;
+        for (index, output) in self.outputs.logged.iter_mut().enumerate() {
+            if ready.contains(&Source::Output(index)) {
+                output.copy();
+            }
+        }
+        match self.outputs.lost() {
+            bytes if bytes > 0 && !lost_before => (self.news)(News::LogLost(bytes)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Beside for Watch<F, G> {
+    fn awaited(&self) -> Vec<PollFd<'_>> {
+        self.polled(true).into_iter().map(|(_, fd)| fd).collect()
+    }
+
+    fn attend(&mut self, ready: &[bool]) {
+        let sources: Vec<Source> =
+            self.polled(true).into_iter().map(|(source, _)| source).collect();
+        self.handle_ready(&sources, ready);
+    }
+}

@@ -1,0 +1,363 @@
+//! The command line of `jc-run`, parsed once into a struct of meanings.
+
+pub mod args;
+mod refused;
+pub mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use jc_unshare::{Error, Result};
+
+use crate::link::{Form, Opt};
+pub use refused::check as check_refused;
+use table::{Owner, given, values};
+
+/// The meaning of a command line.
+#[derive(Debug)]
+pub struct Options {
+    /// The source of the record.
+    pub source: Source,
+    /// The program on the command line, in place of the image's.
+    pub program: ProgramOptions,
+    /// The life of the container and its record.
+    pub life: LifeOptions,
+    /// The form in which the chain is printed, instead of being run.
+    pub print: Option<Form>,
+    /// The control group.
+    pub limits: LimitOptions,
+    /// The network.
+    pub network: NetworkOptions,
+    /// The other namespaces.
+    pub namespaces: NamespaceOptions,
+    /// The root.
+    pub root: RootOptions,
+    /// The payload and its privileges.
+    pub payload: PayloadOptions,
+}
+
+/// The source of the record.
+#[derive(Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// An image, and when jc-pull asks the registry for it.
+    Image(String, String),
+    /// A directory, without an image.
+    Directory(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// `--entrypoint` and the operands.
+#[derive(Debug)]
+pub struct ProgramOptions {
+    /// The entry point; an empty one is none.
+    pub entrypoint: Option<OsString>,
+    /// The operands.
+    pub arguments: Vec<OsString>,
+}
+
+/// Options about the life of a container and its record.
+#[derive(Debug)]
+pub struct LifeOptions {
+    /// `--name`
+    pub name: Option<String>,
+    /// `--label`
+    pub labels: Vec<(String, String)>,
+    /// `--stop-signal`
+    pub stop_signal: Option<String>,
+    /// `-d`
+    pub detached: bool,
+    /// `-i`
+    pub interactive: bool,
+    /// `-t`
+    pub has_terminal: bool,
+    /// `--keep`
+    pub keeps_changes: bool,
+    /// The state directory stays after the end of the container.
+    pub is_kept: bool,
+    /// `--log-size`, in bytes.
+    pub log_size: u64,
+    /// `--status-fd`
+    pub status_fd: Option<u32>,
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+}
+
+impl LifeOptions {
+    /// Whether the record or an event has the exit status of the payload.
+    pub fn needs_exit_status(&self) -> bool {
+        self.is_kept || self.status_fd.is_some()
+    }
+}
+
+/// Options for jc-cgroup.
+#[derive(Debug)]
+pub struct LimitOptions {
+    /// The options as jc-cgroup spells them.
+    pub passed: Vec<Opt>,
+    /// `--cgroup-parent`
+    pub parent: Option<OsString>,
+    /// `--report`
+    pub report: Option<OsString>,
+    /// `--memory` is given.
+    pub has_memory: bool,
+}
+
+/// Options for jc-net.
+#[derive(Debug)]
+pub struct NetworkOptions {
+    /// `--network`
+    pub mode: Option<String>,
+    /// The options as jc-net spells them.
+    pub passed: Vec<Opt>,
+    /// `--dns` or `--dns-search` is given.
+    pub has_servers: bool,
+    /// `--publish` or `--publish-all` is given.
+    pub publishes: bool,
+    /// `--publish-all`
+    pub publishes_all: bool,
+}
+
+/// Options for jc-unshare.
+#[derive(Debug)]
+pub struct NamespaceOptions {
+    /// `--pid`
+    pub pid: Mode,
+    /// `--ipc`
+    pub ipc: Mode,
+    /// `--uts`
+    pub uts: Mode,
+    /// `--userns`
+    pub user: Option<String>,
+    /// `--uidmap` and `--gidmap`, as jc-unshare spells them.
+    pub id_maps: Vec<Opt>,
+    /// `--hostname`
+    pub hostname: Option<OsString>,
+}
+
+/// The owner of a namespace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// The container.
+    Private,
+    /// The host.
+    Host,
+    /// Another container.
+    Container(String),
+}
+
+/// Options for the root of jc-rootfs.
+#[derive(Debug)]
+pub struct RootOptions {
+    /// The options as jc-rootfs spells them.
+    pub passed: Vec<Opt>,
+    /// The paths at which options mount something.
+    pub mount_points: Vec<PathBuf>,
+    /// `--read-only`
+    pub read_only: bool,
+    /// `--upper` is given.
+    pub has_upper: bool,
+}
+
+/// Options for the payload of jc-rootfs.
+#[derive(Debug)]
+pub struct PayloadOptions {
+    /// The options as jc-rootfs spells them.
+    pub passed: Vec<Opt>,
+    /// `--user` is given.
+    pub has_user: bool,
+    /// `--workdir` is given.
+    pub has_workdir: bool,
+    /// The capabilities of `--cap-add`, in upper case and without `CAP_`.
+    pub added: Vec<String>,
+    /// The capabilities of `--cap-drop`, in the same form.
+    pub dropped: Vec<String>,
+    /// `--privileged`
+    pub privileged: bool,
+    /// `--init`
+    pub has_init: bool,
+    /// `--security-opt`
+    pub security: Security,
+}
+
+/// The values of `--security-opt`.
+#[derive(Debug, Default)]
+pub struct Security {
+    /// The profile of `seccomp=PROFILE`.
+    pub seccomp: Option<String>,
+    /// `no-new-privileges=false`
+    pub gains_privileges: bool,
+    /// `systempaths=unconfined`
+    pub is_unmasked: bool,
+    /// `net-admin=host`
+    pub controls_host_network: bool,
+}
+
+impl Options {
+    /// Parses a command line. Usage errors: an option of another program, or a value that has no meaning.
+    pub fn parse(matches: &ArgMatches) -> Result<Self> {
+        check_refused(matches)?;
+        let form = matches.get_one::<String>("print");
+        Ok(Self {
+            source: Source::parse(matches)?,
+            program: ProgramOptions {
+                entrypoint: matches.get_one("entrypoint").cloned(),
+                arguments: values(matches, "program").cloned().collect(),
+            },
+            life: LifeOptions::parse(matches),
+            print: form.map(|form| Form::parse(form)),
+            limits: LimitOptions {
+                passed: given(matches, Owner::Cgroup),
+                parent: matches.get_one("cgroup-parent").cloned(),
+                report: matches.get_one("report").cloned(),
+                has_memory: matches.contains_id("memory"),
+            },
+            network: NetworkOptions::parse(matches),
+            namespaces: NamespaceOptions::parse(matches)?,
+            root: RootOptions::parse(matches),
+            payload: PayloadOptions::parse(matches)?,
+        })
+    }
+}
+
+impl Source {
+    fn parse(matches: &ArgMatches) -> Result<Self> {
+        let file = matches.get_one::<PathBuf>("record").cloned();
+        let image = matches.get_one::<String>("image").cloned();
+        let rootfs = matches.get_one::<PathBuf>("rootfs").cloned();
+        let policy = matches.get_one::<String>("pull").map_or("missing", String::as_str);
+        match (file, image, rootfs) {
+            (Some(file), None, None) => Ok(Self::File(file)),
+            (None, Some(image), None) => Ok(Self::Image(image, policy.to_owned())),
+            (None, None, Some(rootfs)) => Ok(Self::Directory(rootfs)),
+            (None, None, None) => Ok(Self::Stdin),
+            _ => Err(Error::usage("--record, --image and --rootfs are mutually exclusive")),
+        }
+    }
+}
+
+impl LifeOptions {
+    fn parse(matches: &ArgMatches) -> Self {
+        let (keeps, detached) = (matches.get_flag("keep"), matches.get_flag("detach"));
+        Self {
+            name: matches.get_one("name").cloned(),
+            labels: matches.get_many("label").into_iter().flatten().cloned().collect(),
+            stop_signal: matches.get_one("stop-signal").cloned(),
+            detached,
+            interactive: matches.get_flag("interactive"),
+            has_terminal: matches.get_flag("tty"),
+            keeps_changes: keeps,
+            is_kept: keeps || detached && !matches.get_flag("rm"),
+            log_size: matches.get_one("log-size").copied().unwrap_or_default(),
+            status_fd: matches.get_one("status-fd").copied(),
+            state_dir: matches.get_one("state-dir").cloned(),
+        }
+    }
+}
+
+impl NetworkOptions {
+    fn parse(matches: &ArgMatches) -> Self {
+        let publishes_all = matches.get_flag("publish-all");
+        Self {
+            mode: matches.get_one("network").cloned(),
+            passed: given(matches, Owner::Net),
+            has_servers: matches.contains_id("dns") || matches.contains_id("dns-search"),
+            publishes: publishes_all || matches.contains_id("publish"),
+            publishes_all,
+        }
+    }
+}
+
+impl NamespaceOptions {
+    fn parse(matches: &ArgMatches) -> Result<Self> {
+        let mode = |name: &str| Mode::parse(name, matches.get_one(name).map(String::as_str));
+        Ok(Self {
+            pid: mode("pid")?,
+            ipc: mode("ipc")?,
+            uts: mode("uts")?,
+            user: matches.get_one("userns").cloned(),
+            id_maps: given(matches, Owner::User),
+            hostname: matches.get_one("hostname").cloned(),
+        })
+    }
+}
+
+impl Mode {
+    fn parse(name: &str, word: Option<&str>) -> Result<Self> {
+        let word = word.unwrap_or("private");
+        match word.split_once(':').unwrap_or((word, "")) {
+            ("private", "") => Ok(Self::Private),
+            ("host", "") => Ok(Self::Host),
+            ("container", id) => Ok(Self::Container(id.to_owned())),
+            _ => {
+                let message = format_args!("--{name} {word}: not private, host or container:ID");
+                Err(Error::usage(message))
+            }
+        }
+    }
+}
+
+impl RootOptions {
+    fn parse(matches: &ArgMatches) -> Self {
+        // Source, mount point and options of a bind mount; mount point and options of a tmpfs.
+        let path = |index: usize| {
+            move |spec: &OsString| spec.to_string_lossy().split(':').nth(index).map(PathBuf::from)
+        };
+        let binds = values(matches, "volume").filter_map(path(1));
+        Self {
+            passed: given(matches, Owner::Rootfs),
+            mount_points: binds.chain(values(matches, "tmpfs").filter_map(path(0))).collect(),
+            read_only: matches.get_flag("read-only"),
+            has_upper: matches.contains_id("upper"),
+        }
+    }
+}
+
+impl PayloadOptions {
+    fn parse(matches: &ArgMatches) -> Result<Self> {
+        let capabilities = |option: &str| {
+            let lists =
+                values(matches, option).map(|word| word.to_string_lossy().to_ascii_uppercase());
+            let name = |name: &str| name.trim_start_matches("CAP_").to_owned();
+            lists.flat_map(|list| list.split(',').map(name).collect::<Vec<_>>()).collect()
+        };
+        Ok(Self {
+            passed: given(matches, Owner::Payload),
+            has_user: matches.contains_id("user"),
+            has_workdir: matches.contains_id("workdir"),
+            added: capabilities("cap-add"),
+            dropped: capabilities("cap-drop"),
+            privileged: matches.get_flag("privileged"),
+            has_init: matches.get_flag("init"),
+            security: Security::parse(matches)?,
+        })
+    }
+}
+
+impl Security {
+    fn parse(matches: &ArgMatches) -> Result<Self> {
+        let mut security = Self::default();
+        for word in matches.get_many::<String>("security-opt").into_iter().flatten() {
+            match word.split_once(['=', ':']).unwrap_or((word, "")) {
+                ("seccomp", profile) if !profile.is_empty() => {
+                    security.seccomp = Some(profile.to_owned());
+                }
+                ("no-new-privileges", "" | "true") => security.gains_privileges = false,
+                ("no-new-privileges", "false") => security.gains_privileges = true,
+                ("systempaths", "unconfined") => security.is_unmasked = true,
+                ("net-admin", "host") => security.controls_host_network = true,
+                _ => {
+                    return Err(Error::usage(format_args!("--security-opt {word}: not known"))
+                        .hint(
+                            "seccomp=FILE|unconfined, no-new-privileges=false, \
+                         systempaths=unconfined, net-admin=host",
+                        ));
+                }
+            }
+        }
+        Ok(security)
+    }
+}

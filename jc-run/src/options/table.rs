@@ -1,0 +1,140 @@
+//! The options that `jc-run` passes to links: one table with the owner of each and its spelling there. A new option of
+//! a link is one row here.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use super::{args, refused};
+use crate::link::Opt;
+
+/// The link that gets an option, in the order of the chain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owner {
+    /// `jc-cgroup`, there only when one of its options is given.
+    Cgroup,
+    /// `jc-unshare` in front: the user namespace.
+    User,
+    /// `jc-net`
+    Net,
+    /// `jc-unshare`
+    Unshare,
+    /// `jc-rootfs`: what the root is.
+    Rootfs,
+    /// `jc-rootfs`: what the payload is; `jc-exec` uses these again.
+    Payload,
+}
+
+impl Owner {
+    /// The heading in `--help`.
+    fn heading(self) -> &'static str {
+        match self {
+            Self::Cgroup => "Limits, for jc-cgroup",
+            Self::Net => "Network, for jc-net",
+            Self::User | Self::Unshare => "Namespaces, for jc-unshare",
+            Self::Rootfs => "Files, for jc-rootfs",
+            Self::Payload => "The program, for jc-rootfs",
+        }
+    }
+}
+
+/// An option that is passed on as it is: short and long name, value (none if it is empty), owner, the owner's
+/// spelling, help.
+type Row = (&'static str, &'static str, &'static str, Owner, &'static str, &'static str);
+
+/// Docker's names, where they mean the same.
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    ("m", "memory", "SIZE", Owner::Cgroup, "-m", "Limit memory; no swap unless --memory-swap allows it"),
+    ("", "memory-swap", "SIZE", Owner::Cgroup, "--memory-swap", "Limit memory and swap together; -1 allows any swap"),
+    ("", "cpus", "N", Owner::Cgroup, "--cpus", "Limit CPU time to that of N CPUs, such as 0.5"),
+    ("", "cpu-weight", "N", Owner::Cgroup, "--cpu-weight", "Set the share of CPU time under contention, 1 to 10000 [default: 100]"),
+    ("", "cpuset-cpus", "LIST", Owner::Cgroup, "--cpuset-cpus", "Run on these CPUs only"),
+    ("", "cpuset-mems", "LIST", Owner::Cgroup, "--cpuset-mems", "Use memory of these NUMA nodes only"),
+    ("", "pids-limit", "N", Owner::Cgroup, "--pids", "Limit processes and threads"),
+    ("", "io-max", "SPEC", Owner::Cgroup, "--io-max", "Limit a disk: DEV:rbps=SIZE,wbps=SIZE,..."),
+    ("", "cgroup-parent", "PATH", Owner::Cgroup, "--parent", "Make the cgroup below this one"),
+    ("", "report", "FILE|FD", Owner::Cgroup, "--report", "Write the resource usage, as JSON"),
+    ("p", "publish", "[[IP:]HOST:]PORT[/PROTOCOL]", Owner::Net, "-p", "Publish a port of the container on the host"),
+    ("P", "publish-all", "", Owner::Net, "-P", "Publish all exposed ports on free ports of the host"),
+    ("", "expose", "PORT[/PROTOCOL]", Owner::Net, "--expose", "Expose one more port for -P"),
+    ("", "dns", "ADDRESS", Owner::Net, "--dns", "Use this name server in place of the host's"),
+    ("", "dns-search", "DOMAIN", Owner::Net, "--dns-search", "Search this domain in place of the host's"),
+    ("", "bridge", "NAME", Owner::Net, "--bridge", "Use this bridge instead of jc0"),
+    ("", "ip", "ADDRESS", Owner::Net, "--ip", "Use this IPv4 address"),
+    ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Use this IPv6 address"),
+    ("", "mac-address", "ADDRESS", Owner::Net, "--mac", "Use this hardware address"),
+    ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Set the host name [default: the container's ID]"),
+    ("", "uidmap", "IN:OUT:N", Owner::User, "--map-users", "Map user IDs of a new user namespace"),
+    ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map group IDs of a new user namespace"),
+    ("v", "volume", "SRC:DST[:OPTIONS]", Owner::Rootfs, "-v", "Show a file or directory of the host"),
+    ("", "tmpfs", "DST[:OPTIONS]", Owner::Rootfs, "--tmpfs", "Mount an empty tmpfs"),
+    ("", "device", "PATH[:DST]", Owner::Rootfs, "--device", "Show a device of the host"),
+    ("", "read-only", "", Owner::Rootfs, "--read-only", "Make the root read-only"),
+    ("", "shm-size", "SIZE", Owner::Rootfs, "--shm-size", "Set the size of /dev/shm"),
+    ("", "upper", "WHERE", Owner::Rootfs, "--upper", "Keep changes to the root in DIR or tmpfs[:SIZE]"),
+    ("e", "env", "NAME[=VALUE]", Owner::Payload, "-e", "Set a variable; without a value, pass on the caller's"),
+    ("", "env-file", "FILE", Owner::Payload, "--env-file", "Set the variables of a file"),
+    ("u", "user", "USER", Owner::Payload, "-u", "Run as this user of the root: NAME|UID[:GROUP|GID]"),
+    ("", "group-add", "GROUP", Owner::Payload, "--group-add", "Add a group of the root"),
+    ("w", "workdir", "DIR", Owner::Payload, "-w", "Start in this directory"),
+    ("", "ulimit", "NAME=SOFT[:HARD]", Owner::Payload, "--ulimit", "Limit a resource"),
+    ("", "cap-add", "CAP,...", Owner::Payload, "--cap-add", "Give the program more capabilities, or ALL"),
+    ("", "cap-drop", "CAP,...", Owner::Payload, "--cap-drop", "Take capabilities from the program, or ALL"),
+];
+
+/// The command line.
+pub fn command() -> Command {
+    Command::new("jc-run")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Run a container from the record on stdin, by a chain of the other programs")
+        .override_usage(
+            "jc-pull IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
+             jc-run [options] --image REF | --rootfs DIR | --record FILE [--] [PROG] [ARG...]",
+        )
+        .args(args::own())
+        .args(ROWS.iter().map(arg))
+        .args(args::composed())
+        .args(refused::args())
+        .arg(
+            Arg::new("program")
+                .value_name("PROG")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .value_parser(value_parser!(OsString))
+                .help("The program and its arguments [default: the image's]"),
+        )
+}
+
+fn arg(&(short, long, value, owner, _, help): &Row) -> Arg {
+    let arg = Arg::new(long).long(long).help(help).help_heading(owner.heading());
+    let arg = match short.chars().next() {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    match value {
+        "" => arg.action(ArgAction::SetTrue),
+        name => {
+            let arg = arg.value_name(name).action(ArgAction::Append);
+            arg.value_parser(value_parser!(OsString)).allow_negative_numbers(true)
+        }
+    }
+}
+
+/// The options given for a link, in its own spelling.
+pub fn given(matches: &ArgMatches, owner: Owner) -> Vec<Opt> {
+    let mut options = Vec::new();
+    for (_, long, value, _, spelling, _) in ROWS.iter().filter(|row| row.3 == owner) {
+        if value.is_empty() {
+            options.extend(matches.get_flag(long).then(|| Opt::flag(spelling)));
+        } else {
+            options.extend(values(matches, long).map(|value| Opt::new(spelling, value)));
+        }
+    }
+    options
+}
+
+/// The values given for an option.
+pub fn values<'a>(matches: &'a ArgMatches, long: &str) -> impl Iterator<Item = &'a OsString> {
+    matches.get_many::<OsString>(long).into_iter().flatten()
+}
