@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jc_unshare::private_dir::{PLANTED, is_planted, is_shared};
 use jc_unshare::supervise::Exit;
 use jc_unshare::{Context, Error, Result, id, sys};
 use rustix::fs::{
@@ -119,15 +120,11 @@ impl Place {
     /// Refuses what another user has put into a directory that others write to, and says whether the
     /// directory is one. Root's files are everybody's.
     fn refuse_planted(&self, word: &str, stat: &Stat) -> Result<bool> {
-        let caller = rustix::process::geteuid().as_raw();
-        let is_trusted = |owner: u32| owner == caller || owner == 0;
         let directory = fstat(&self.directory).on("--report", word)?;
-        let is_shared = directory.st_mode & 0o022 != 0 || !is_trusted(directory.st_uid);
-        if is_shared && !is_trusted(stat.st_uid) {
-            let why = "another user has put it into a directory that others write to";
-            return Err(Error::new(format_args!("--report {word}: {why}")));
+        if is_planted(&directory, stat)? {
+            return Err(Error::new(format_args!("--report {word}: {PLANTED}")));
         }
-        Ok(is_shared)
+        is_shared(&directory)
     }
 
     /// Opens a file that exists. A FIFO needs a reader, and gets some time for that.

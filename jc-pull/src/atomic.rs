@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Context, Error, Result, remove_tree};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::{locked, sys};
@@ -65,7 +65,8 @@ impl Drop for AtomicPath {
     }
 }
 
-/// Removes the entries of dead processes. Entries of other users stay.
+/// Removes the entries of dead processes. Entries of other users stay, for root as well: their owner could
+/// fill them for as long as the removal lasts.
 fn sweep(parent: &OwnedFd, prefix: &[u8]) -> rustix::io::Result<()> {
     let mut found = Vec::new();
     sys::for_each_name(parent, |name| {
@@ -74,8 +75,14 @@ fn sweep(parent: &OwnedFd, prefix: &[u8]) -> rustix::io::Result<()> {
         }
         Ok(())
     })?;
-    found.iter().try_for_each(|name| match locked::remove_unlocked(parent, name) {
-        Err(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NXIO) => Ok(()),
-        other => other,
+    let is_own = |name: &Vec<u8>| {
+        let stat = rustix::fs::statat(parent, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
+    };
+    found.iter().filter(|name| is_own(name)).try_for_each(|name| {
+        match locked::remove_unlocked(parent, name) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NXIO) => Ok(()),
+            other => other,
+        }
     })
 }

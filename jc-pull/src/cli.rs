@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use jc_unshare::private_dir::{PLANTED, is_planted};
 use jc_unshare::record::Record;
-use jc_unshare::{Context, Error, Result, Tool, print, size};
-use rustix::fs::{CWD, Mode, OFlags};
+use jc_unshare::{Absent, Context, Error, Result, Tool, print, size};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::atomic::AtomicPath;
 use crate::cancel::Cancel;
@@ -296,11 +297,12 @@ fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
 /// Writes an archive, which appears complete. A device or a FIFO at the path is written to.
 fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
     let pack_to = |file: &File| pack(layers, BufWriter::with_capacity(1 << 20, file));
-    if path.metadata().is_ok_and(|stat| !stat.is_file()) {
-        return pack_to(&File::options().write(true).open(path).on("open", path)?);
+    let path = &own_target(path)?;
+    if path.symlink_metadata().is_ok_and(|stat| !stat.is_file() && !stat.is_symlink()) {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open", path)?;
+        return pack_to(&File::from(opened));
     }
-    // A symbolic link stays, and its target is replaced.
-    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let output = AtomicPath::file(path)?;
     let file = File::from(output.fd.try_clone().op("dup")?);
     pack_to(&file)?;
@@ -308,6 +310,25 @@ fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
         file.sync_all().on("sync", path)?;
     }
     output.publish()
+}
+
+/// The path to write: the target of a symbolic link, which stays. A link, FIFO or device that another user has put
+/// into a directory that others write to is an error. One that comes later is not followed.
+fn own_target(path: &Path) -> Result<PathBuf> {
+    let Some(entry) = rustix::fs::lstat(path).on("stat", path).absent()? else {
+        return Ok(path.to_owned());
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let directory = rustix::fs::stat(parent).on("stat", parent)?;
+    match FileType::from_raw_mode(entry.st_mode) {
+        FileType::RegularFile => Ok(path.to_owned()),
+        _ if is_planted(&directory, &entry)? => {
+            Err(Error::new(format_args!("--tar {}: {PLANTED}", path.display())))
+        }
+        FileType::Symlink => Ok(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())),
+        _ => Ok(path.to_owned()),
+    }
 }
 
 fn text(format: PrintFormat, record: &Record) -> Result<String> {

@@ -56,6 +56,19 @@ impl Owner {
     }
 }
 
+/// Whether other users than root and the caller can put entries into a directory.
+pub fn is_shared(directory: &Stat) -> Result<bool> {
+    Ok(directory.st_mode & WRITABLE != 0 || Owner::of(directory)? != Owner::Trusted)
+}
+
+/// Whether another user may have put an entry into a directory, to lead the caller elsewhere.
+pub fn is_planted(directory: &Stat, entry: &Stat) -> Result<bool> {
+    Ok(is_shared(directory)? && Owner::of(entry)? != Owner::Trusted)
+}
+
+/// The fault of a planted entry, for error messages.
+pub const PLANTED: &str = "another user has put it into a directory that others write to";
+
 /// Opens a directory for path lookups beneath it, and checks that no other user can make the path lead
 /// elsewhere: each directory and each symbolic link on the way belongs to root or to the caller, and
 /// other users can write only to sticky directories. In a user namespace the owner may be unmapped,
