@@ -152,6 +152,25 @@ fn a_registry_is_trusted_by_ca_by_certs_d_or_not_at_all() {
         let certs = store.beside("home/.config/containers/certs.d").join(&host);
         write(&certs.join("ca.crt"), &authority.issuer.pem());
         store.pull(&["-q", &name]);
+        // A home directory that sudo(8) keeps has files of another user.
+        for file in ["ca.crt", "client.cert", "client.key"] {
+            let path = certs.join(file);
+            std::fs::copy(certs.join("ca.crt"), certs.join("copy")).unwrap();
+            for other in ["client.cert", "client.key", file] {
+                std::fs::copy(certs.join("copy"), certs.join(other)).unwrap();
+            }
+            std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+            let message = store.fail(1, &["-q", &name]);
+            assert!(
+                message.contains(file) && message.contains("belongs to user 65534"),
+                "{message}"
+            );
+            std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+            s.sh("rm \"$0\"; mkfifo \"$0\"").arg(&path).run().code(0);
+            let message = store.fail(1, &["-q", &name]);
+            assert!(message.ends_with(": not a regular file"), "{message}");
+            s.sh("cd \"$0\" && rm client.* ca.crt && mv copy ca.crt").arg(&certs).run().code(0);
+        }
         write(&certs.join("client.cert"), "");
         let message = store.fail(1, &["-q", &name]);
         assert!(message.ends_with("client.cert: no key beside it"), "{message}");

@@ -73,12 +73,11 @@ pub fn config(
     verify: bool,
 ) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    for path in extra.iter().chain(host.into_iter().flat_map(|host| &host.authorities)) {
-        for certificate in pem::<CertificateDer<'static>>("certificate", path)? {
-            roots
-                .add(certificate)
-                .map_err(|e| Error::new(format_args!("certificate {}: {e}", path.display())))?;
-        }
+    for path in extra {
+        add(&mut roots, path, &config_files::read_named(path)?)?;
+    }
+    for path in host.into_iter().flat_map(|host| &host.authorities) {
+        add(&mut roots, path, &read_found(path)?)?;
     }
     if with_roots && verify {
         add_native(&mut roots)?;
@@ -96,17 +95,31 @@ pub fn config(
     let Some((certificate, key)) = host.and_then(|host| host.client.as_ref()) else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = pem("certificate", certificate)?;
-    let mut keys: Vec<PrivateKeyDer<'static>> = pem("key", key)?;
+    let chain = pem("certificate", certificate, &read_found(certificate)?)?;
+    let mut keys: Vec<PrivateKeyDer<'static>> = pem("key", key, &read_found(key)?)?;
     builder
         .with_client_auth_cert(chain, keys.swap_remove(0))
         .map_err(|e| Error::new(format_args!("certificate {}: {e}", certificate.display())))
 }
 
-/// The items of one type in a file, at least one. `what` is their name in errors.
-fn pem<T: PemObject>(what: &str, path: &Path) -> Result<Vec<T>> {
-    let text = config_files::read_named(path)?;
-    let found: Result<Vec<T>, _> = T::pem_slice_iter(&text).collect();
+/// Trusts the authorities in the text of a file.
+fn add(roots: &mut RootCertStore, path: &Path, text: &[u8]) -> Result<()> {
+    for certificate in pem::<CertificateDer<'static>>("certificate", path, text)? {
+        let added = roots.add(certificate);
+        added.map_err(|e| Error::new(format_args!("certificate {}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Reads a file of `certs.d`, which may be in the home directory of another user.
+fn read_found(path: &Path) -> Result<Vec<u8>> {
+    let absent = || Error::new(format_args!("{}: the file has been removed", path.display()));
+    config_files::read_found(path)?.ok_or_else(absent)
+}
+
+/// The items of one type in the text of a file, at least one. `what` is their name in errors.
+fn pem<T: PemObject>(what: &str, path: &Path, text: &[u8]) -> Result<Vec<T>> {
+    let found: Result<Vec<T>, _> = T::pem_slice_iter(text).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
         Ok(_) => Err(Error::new(format_args!("{what} {}: none in it", path.display()))),
