@@ -26,6 +26,7 @@ pub mod init;
 mod join;
 #[cfg(target_os = "linux")]
 mod lifeline;
+pub mod lock;
 #[cfg(feature = "mutate")]
 pub mod mutate;
 #[cfg(target_os = "linux")]

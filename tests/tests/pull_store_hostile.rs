@@ -13,6 +13,10 @@ use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::paths;
 use jc_tests::roots::names;
 use jc_tests::{Sandbox, require, sandbox, tree};
+use rustix::process::Signal;
+
+mod hostile_support;
+use hostile_support::{entries_of, leading_out, leading_out_of_archives};
 
 const OTHER: u32 = 4321;
 const PARTS: [&str; 6] = ["", "layers", "sums", "blobs", "images", "tmp"];
@@ -126,6 +130,35 @@ fn a_store_of_an_owner_without_a_number_here_can_only_be_read() {
     });
 }
 
+/// A lock needs no more than permission to read (flock(2)).
+#[test]
+fn a_user_who_can_read_the_store_holds_up_its_owner_for_a_bounded_time() {
+    sandbox(|s| {
+        let image = good(s);
+        s.pull(&image);
+        s.sh("chmod 755 store store/*").run().code(0);
+        let layout = Layout::new(s.path("other"));
+        layout.image("x", &Image::new().layer(Layer::new().entry(Entry::file("g", "other"))));
+        let hold = "exec 9<store/images; flock -x 9; echo ready; exec sleep 1000";
+        let user = "exec setpriv --reuid 4321 --regid 4321 --clear-groups --";
+        let mut holder = s.sh(&format!("{user} sh -c '{hold}'")).spawn();
+        holder.wait_for("ready");
+        let lines = [&["jc-pull", "-q", "oci:/srv/other"] as &[&str], &["jc-rmi", &image]];
+        let tools = lines.map(|line| s.jc(line[0]).args(&line[1..]).spawn());
+        for (tool, line) in tools.into_iter().zip(lines) {
+            let ran = tool.wait().code(1).stdout("");
+            let why = "store/images: held by another process for 20 seconds";
+            assert!(ran.err().contains(why), "{line:?}: {ran}");
+        }
+        s.jc("jc-images").arg("--check").run().code(0);
+        holder.signal(Signal::KILL);
+        holder.wait();
+        s.wait_for_no_process();
+        s.pull("oci:/srv/other");
+        assert_eq!(names(&s.store().join("tmp")), "");
+    });
+}
+
 /// The only entry of a part of the store.
 fn only(s: &Sandbox, part: &str) -> PathBuf {
     let part = s.store().join(part);
@@ -183,30 +216,6 @@ fn documents_of_the_store_that_are_no_regular_files_are_fetched_again() {
     });
 }
 
-/// Links of every kind to `victim`, and what a puller's working directory would make of them.
-fn leading_out() -> Vec<Layer> {
-    let file = |path: &str| Entry::file(path, "changed");
-    let mut layers = Vec::new();
-    for target in ["victim", "./victim", "../victim", "../../victim", "/srv/work/victim"] {
-        layers.push(Layer::new().entry(Entry::hardlink("link", target)).entry(file("link")));
-        layers.push(Layer::new().entry(Entry::symlink("link", target)).entry(file("link")));
-        let through = Layer::new().entry(Entry::symlink("link", target));
-        layers.push(through.entry(Entry::hardlink("other", "link")).entry(file("other")));
-    }
-    for target in ["dir", "./dir", "../dir", "/srv/work/dir", "../../../../srv/work/dir"] {
-        for name in ["link", "link/", "link/.", "link//", "./link/"] {
-            let link = || Layer::new().entry(Entry::symlink("link", target));
-            layers.push(link().entry(file(&format!("{name}/victim"))));
-            layers.push(link().entry(Entry::dir(name).mode(0o777)).entry(file("link/victim")));
-            layers.push(link().entry(Entry::hardlink("other", &format!("{name}/victim"))));
-            layers.push(link().entry(Entry::file(&format!("{name}/.wh.victim"), "")));
-            layers.push(link().entry(Entry::file(&format!("{name}/.wh..wh..opq"), "")));
-            layers.push(link().entry(Entry::file(&format!(".wh.{name}"), "")));
-        }
-    }
-    layers
-}
-
 #[test]
 fn no_layer_reaches_the_working_directory_of_the_puller_or_what_its_links_name() {
     sandbox(|s| {
@@ -232,35 +241,6 @@ fn no_layer_reaches_the_working_directory_of_the_puller_or_what_its_links_name()
         }
         s.jc("jc-images").arg("--check").run().code(0);
     });
-}
-
-/// Entries of an archive that lead to, replace, or change the mode of files beside the archive.
-fn leading_out_of_archives() -> Vec<Entry> {
-    let mut entries = Vec::new();
-    for target in ["/srv/work", "../work", "../../../../../../srv/work", "."] {
-        entries.push(Entry::symlink("blobs/out", target));
-        entries.push(Entry::file("blobs/out/victim", "changed").mode(0o4777));
-        entries.push(Entry::dir("blobs/out/").mode(0o777).owner(4321, 4321));
-        entries.push(Entry::hardlink("blobs/victim", &format!("{target}/victim")));
-        entries.push(Entry::file("blobs/victim", "changed").mode(0o4777));
-    }
-    for path in ["victim", "./victim", "../work/victim", "/srv/work/victim", "blobs/../victim"] {
-        entries.push(Entry::file(path, "changed").mode(0o4777));
-        entries.push(Entry::symlink(path, "/etc/passwd"));
-    }
-    entries.push(Entry::dir("./").mode(0o777).owner(4321, 4321));
-    entries.push(Entry::dir("../work/").mode(0o777).owner(4321, 4321));
-    entries
-}
-
-/// Files of a directory as entries.
-fn entries_of(directory: &Path) -> Vec<Entry> {
-    let files = paths(directory).into_iter().filter(|path| path.is_file());
-    let entry = |path: PathBuf| {
-        let name = path.strip_prefix(directory).unwrap().to_str().unwrap();
-        Entry::file(name, fs::read(&path).unwrap())
-    };
-    files.map(entry).collect()
 }
 
 /// An archive of an image is read where it is, and never unpacked.
@@ -289,6 +269,39 @@ fn no_archive_of_an_image_changes_a_file_of_the_host() {
                 s.sh("rm -rf store").run().code(0);
             }
         }
+    });
+}
+
+/// Entries of a directory such as /tmp, where every user can put one.
+#[test]
+fn an_entry_that_another_user_planted_leads_no_output_elsewhere() {
+    sandbox(|s| {
+        let image = good(s);
+        s.sh("mkdir -m 1777 shared; mkdir -m 700 own; echo precious >precious").run().code(0);
+        let user = "setpriv --reuid 4321 --regid 4321 --clear-groups --";
+        for plant in ["ln -s /srv/precious", "ln -s /srv/new", "mkfifo", "ln -s /dev/zero"] {
+            s.sh(&format!("{user} {plant} shared/out")).run().code(0);
+            let ran = s.jc("jc-pull").args(["-q", &image, "--tar", "shared/out"]).run().code(1);
+            assert!(ran.err().contains("another user has put it into a directory"), "{ran}");
+            assert_eq!(fs::read_to_string(s.path("precious")).unwrap(), "precious\n", "{plant}");
+            assert!(!s.path("new").exists(), "{plant}");
+            s.sh("rm shared/out").run().code(0);
+        }
+        // A link of the caller's own, and a file, whoever owns it.
+        for (out, written) in [("shared/out", "own/tar"), ("shared/file", "shared/file")] {
+            s.sh(&format!(
+                "ln -sf ../own/tar shared/out; touch own/tar; {user} touch shared/file; :"
+            ))
+            .run()
+            .code(0);
+            s.jc("jc-pull").args(["-q", &image, "--tar", out]).run().code(0);
+            s.sh(&format!("tar tf {written}")).run().code(0).stdout("./\nf\n");
+        }
+        // Names that look like work of an earlier jc-pull.
+        let plant = format!("{user} sh -c 'mkdir shared/.to.jc-1 && echo x >shared/.to.jc-2'");
+        s.sh(&plant).run().code(0);
+        s.jc("jc-pull").args(["-q", &image, "--to", "shared/to"]).run().code(0).stderr("");
+        s.sh("ls shared/.to.jc-1 shared/.to.jc-2").run().code(0);
     });
 }
 

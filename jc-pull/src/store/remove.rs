@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, lock};
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
@@ -80,7 +80,7 @@ impl Store {
     fn exclusively<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.check_writable()?;
         let lock = sys::open_dir(&self.images, b".").op("open images")?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).op("flock images")?;
+        lock::exclude(&lock, self.path.join(IMAGES))?;
         work()
     }
 

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use jc_unshare::{Context, Result, remove_tree};
-use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
+use jc_unshare::{Context, Result, lock, remove_tree};
+use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store, TMP};
@@ -95,7 +95,7 @@ impl Work<'_> {
         }
         // The lock keeps layers that no image needs yet from removal, for the time of a few renames.
         let lock = sys::open_dir(&self.store.images, b".").op("open images")?;
-        rustix::fs::flock(&lock, FlockOperation::LockShared).op("flock images")?;
+        lock::share(&lock, self.store.path.join(IMAGES))?;
         for digest in publication.blobs {
             let name = digest.file_name();
             rustix::fs::renameat(&self.fd, &name, &self.store.blobs, &name)

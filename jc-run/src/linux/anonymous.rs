@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Purpose, WRITABLE, open_chain};
-use jc_unshare::{Context, Error, Result, store};
+use jc_unshare::{Context, Error, Result, lock, store};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     Dir, FlockOperation, Mode, OFlags, flock, fstat, lstat, mkdirat, openat, readlinkat, symlinkat,
@@ -43,10 +43,10 @@ pub fn create(path: &Path, bundle: &Path) -> Result<OwnedFd> {
     let (parent, id) = split(path)?;
     let all = open(parent, true)?.ok_or(Errno::NOENT).on("open", parent)?;
     // What is half made is not swept.
-    flock(&all, FlockOperation::LockShared).on("flock", parent)?;
+    lock::share(&all, parent)?;
     mkdirat(&all, id, Mode::RWXU).on("mkdir", path)?;
     let volumes = open_in(&all, id).on("open", path)?;
-    flock(&volumes, FlockOperation::LockShared).on("flock", path)?;
+    lock::share(&volumes, path)?;
     symlinkat(bundle, &volumes, STATE).on("link", path.join(STATE))?;
     let link = bundle.join(VOLUMES);
     symlink(path, &link).on("link", &link)?;

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, lock};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, symlinkat,
@@ -126,7 +126,7 @@ fn claim(base: &Rc<Base>, name: &str, id: &str) -> Result<()> {
 fn lock_names(base: &Base) -> Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let lock = openat(base, ".", flags, Mode::empty()).on("open", base.path())?;
-    flock(&lock, FlockOperation::LockExclusive).on("flock", base.path())?;
+    lock::exclude(&lock, base.path())?;
     Ok(lock)
 }
 
