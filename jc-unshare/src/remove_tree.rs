@@ -170,10 +170,43 @@ impl Level {
 
 /// unlinkat(2), for which an absent name is no error.
 fn remove(directory: &OwnedFd, name: &[u8], flags: AtFlags) -> Result<()> {
-    match rustix::fs::unlinkat(directory, name, flags) {
+    let remove = || match rustix::fs::unlinkat(directory, name, flags) {
         Err(Errno::NOENT) => Ok(()),
         removed => removed,
+    };
+    match remove() {
+        Err(Errno::PERM) if allow_change(directory, name) => remove(),
+        removed => removed,
     }
+}
+
+/// Clears the attributes of chattr(1) that forbid the removal of `name`, which a payload with
+/// CAP_LINUX_IMMUTABLE may have set. False: there are none, or this process may not clear them.
+#[cfg(target_os = "linux")]
+fn allow_change(directory: &OwnedFd, name: &[u8]) -> bool {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let forbids = IFlags::IMMUTABLE | IFlags::APPEND;
+    let clear = |fd: &OwnedFd| match ioctl_getflags(fd) {
+        Ok(flags) if flags.intersects(forbids) => ioctl_setflags(fd, flags - forbids).is_ok(),
+        _ => false,
+    };
+    let open = || {
+        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Directory => {}
+            _ => return Err(Errno::NOTTY),
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::openat(directory, name, flags, Mode::empty())
+    };
+    let is_open = clear(directory);
+    open().is_ok_and(|fd| clear(&fd)) || is_open
+}
+
+/// Other platforms have no payload with such a capability.
+#[cfg(not(target_os = "linux"))]
+fn allow_change(_: &OwnedFd, _: &[u8]) -> bool {
+    false
 }
 
 /// Device, inode and mode.

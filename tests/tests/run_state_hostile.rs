@@ -5,8 +5,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
-use jc_tests::roots::busybox_root;
+use jc_tests::roots::{busybox_root, names};
 use jc_tests::{Cmd, Ran, Running, Sandbox, sandbox};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::process::Signal;
@@ -307,6 +308,26 @@ fn a_state_that_cannot_be_read_hides_no_other_container_and_can_be_removed() {
     });
 }
 
+/// A process of the caller's own that has been stopped may hold the lock.
+#[test]
+fn a_lock_on_names_that_no_process_gives_back_is_an_error() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let run = "jc-run --network none --rootfs root";
+        s.sh(&format!("{run} -d --name one -- sleep 1000")).run().code(0);
+        let hold = "exec 9</run/jc; flock -x 9; echo ready; exec sleep 1000";
+        let mut holder = s.sh(hold).spawn();
+        holder.wait_for("ready");
+        s.sh(&format!("{run} -- echo ran")).run().code(0).stdout("ran\n");
+        let two = s.sh(&format!("{run} --name two -- echo ran")).timeout(Duration::from_secs(60));
+        let ran = two.run().code(125).stdout("");
+        assert!(ran.err().contains("/run/jc: held by another process for 20 seconds"), "{ran}");
+        holder.signal(Signal::KILL);
+        holder.wait();
+        s.sh("jc-rm -f one").run().code(0).stderr("");
+    });
+}
+
 #[test]
 fn only_regular_files_of_a_running_container_are_read() {
     sandbox(|s| {
@@ -352,5 +373,22 @@ fn a_volume_that_is_deeper_than_any_path_is_removed_and_the_status_is_the_payloa
         fs::write(format!("{volume}/end"), "").unwrap();
         running.wait().code(7).stderr("");
         assert!(!fs::exists("/run/jc").unwrap());
+    });
+}
+
+#[test]
+fn a_payload_makes_no_file_that_stays_after_its_container() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let record = r#"{"jc":1,"layers":["/srv/root"],"config":{"Volumes":{"/data":{}}}}"#;
+        fs::write(s.path("record"), format!("{record}\n")).unwrap();
+        let payload = "mkdir /data/d /data/e; echo x >/data/f; echo x >/data/d/g; mkfifo /data/d/p
+            busybox chattr +a /data/e; busybox chattr +i /data/f /data/d/g /data/d /data; exit 7";
+        let run = s.jc("jc-run").args(["--network", "none", "--record", "record"]);
+        let run = run.args(["--cap-add", "LINUX_IMMUTABLE", "--", "sh", "-c", payload]);
+        run.run().code(7).stderr("");
+        s.jc("jc-list").run().code(0).stderr("");
+        assert!(!fs::exists("/run/jc").unwrap());
+        assert_eq!(names(&s.store().join("volumes")), "");
     });
 }
