@@ -61,6 +61,10 @@ impl Visitor for LayerSums {
     fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()> {
         let NonDirectory { path, parent, name, stat, .. } = entry;
         if sys::file_type(stat) != FileType::RegularFile {
+            // A hard link is recorded whatever it is a name of.
+            if let Some(None) = self.files.get(*path) {
+                self.files.remove(*path);
+            }
             return Ok(());
         }
         match self.files.remove(*path) {

@@ -5,8 +5,8 @@
 use std::process::Command;
 
 use jc_tests::http::Registry;
-use jc_tests::image::{Built, Packed};
-use jc_tests::layer::Layer;
+use jc_tests::image::{Built, Image, Layout, Packed};
+use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{Store, layer_dirs};
 use jc_tests::{Ran, Running, Sandbox, sandbox};
 use rustix::process::Signal;
@@ -80,6 +80,29 @@ fn what_is_broken_is_found() {
         std::fs::remove_dir_all(&layer_dirs(&record)[1]).unwrap();
         let message = images(&store, &["--check"]).err();
         assert!(message.contains(": layer sha256-") && message.contains("is missing"), "{message}");
+    });
+}
+
+/// Names of files of a type that is not recorded are no missing files.
+#[test]
+fn hard_links_to_devices_fifos_and_links_are_not_missing() {
+    sandbox(|s| {
+        let store = Store::new(s);
+        let layer = Layer::new().extend([
+            Entry::device("device", 1, 3),
+            Entry::fifo("fifo"),
+            Entry::symlink("link", "device"),
+            Entry::hardlink("other-device", "device"),
+            Entry::hardlink("other-fifo", "fifo"),
+            Entry::hardlink("other-link", "link"),
+        ]);
+        Layout::new(s.path("image")).image("x", &Image::new().layer(layer));
+        let record = store.pull(&["-q", "oci:/srv/image"]).remove(0);
+        images(&store, &["--check"]).code(0).stderr("");
+        let device = layer_dirs(&record)[0].join("other-device");
+        std::fs::remove_file(device).unwrap();
+        let message = images(&store, &["--check"]).code(1).err();
+        assert!(message.contains("file other-device is missing"), "{message}");
     });
 }
 
