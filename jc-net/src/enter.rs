@@ -9,7 +9,7 @@ use std::path::Path;
 use jc_unshare::hints::capable;
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result, userns};
-use rustix::fs::fstat;
+use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 
 use crate::{Network, sys};
@@ -39,7 +39,9 @@ pub fn owns_network() -> Result<bool> {
 
 /// Enters the namespace that a file stands for.
 pub fn file(path: &Path) -> Result<()> {
-    let file = File::open(path).on("open", path)?;
+    // No FIFO at that path holds up the start.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).on("open", path)?;
     let entered = setns(file.as_fd(), clone::NEWNET).on("setns", path);
     entered.map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
         Some(Errno::INVAL) => error.hint("that is not a network namespace"),

@@ -69,7 +69,9 @@ impl Joined {
             namespaces.extend(process.open()?);
         }
         for file in files {
-            let fd = open(CWD, &file.path)?;
+            // No FIFO at that path holds up the start.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = openat(CWD, &file.path, flags, Mode::empty()).on("open", &file.path)?;
             if !is_own(file.kind, &fd)? {
                 namespaces.push((file.kind, fd, file.path.clone()));
             }
@@ -162,10 +164,6 @@ fn become_root(groups_dropped: bool) -> Result<()> {
         return Err(e).op("setgroups");
     }
     setresuid(uid, uid, uid).op("setresuid")
-}
-
-fn open(dir: impl AsFd, path: &PathBuf) -> Result<OwnedFd> {
-    openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).on("open", path)
 }
 
 #[cfg(test)]

@@ -22,6 +22,22 @@ fn fails(s: &Sandbox, options: &str, why: &str) -> String {
     told
 }
 
+/// Another user may have made it, in a directory that users share.
+#[test]
+fn a_fifo_in_place_of_a_namespace_holds_up_no_start() {
+    sandbox(|s| {
+        s.sh("mkfifo fifo").run().code(0);
+        for line in [
+            "jc-net --network ns:/srv/fifo -- true",
+            "jc-unshare --join-ns net=/srv/fifo -- true",
+            "jc-unshare --join-ns uts=/srv/fifo -- true",
+        ] {
+            let ran = s.sh(line).run().code(125).stdout("");
+            ran.fails_as(line.split(' ').next().unwrap(), "setns /srv/fifo: Invalid argument");
+        }
+    });
+}
+
 #[test]
 fn a_command_line_that_cannot_be_meant_is_refused() {
     sandbox(|s| {
