@@ -102,13 +102,24 @@ impl Error {
 
     /// What a user reads, the tool's name in front of each line: the message and the hint.
     pub fn report(&self, tool: &str) -> String {
-        let mut text = format!("{tool}: {}\n", Escaped(&self.message));
+        let mut text = format!("{tool}: {}\n", Escaped(shortened(&self.message)));
         if let Some(hint) = &self.hint {
             // Writing to a String cannot fail.
-            let _: fmt::Result = writeln!(text, "{tool}: hint: {}", Escaped(hint));
+            let _: fmt::Result = writeln!(text, "{tool}: hint: {}", Escaped(shortened(hint)));
         }
         text
     }
+}
+
+/// The longest message, in bytes: words of an image or a registry may be part of it.
+const LONGEST: usize = 8 << 10;
+
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 impl Display for Error {
@@ -197,6 +208,14 @@ mod tests {
         let error = read_at_most(&b"abcd"[..], 3, "f").unwrap_err();
         assert_eq!(error.to_string(), "read f: longer than 3 bytes");
         assert!(read_at_most(io::repeat(0), 1 << 20, "f").is_err());
+    }
+
+    #[test]
+    fn a_report_has_a_bound() {
+        let long = Error::new("\u{e9}".repeat(1 << 20)).hint("x".repeat(1 << 20));
+        let report = long.report("jc-x");
+        assert!(report.starts_with("jc-x: \u{e9}") && report.contains("\njc-x: hint: x"));
+        assert_eq!(report.len(), 2 * LONGEST + "jc-x: \njc-x: hint: \n".len());
     }
 
     #[test]
