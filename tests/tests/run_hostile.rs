@@ -213,6 +213,10 @@ fn a_volume_of_an_image_is_in_the_store() {
         ran.code(0).stdout("written\n").stderr("");
         assert_eq!(names(&s.path("small")) + &names(&s.store().join("volumes")), "");
         s.sh("umount small; rmdir small").run().code(0);
+        // A tmpfs in its place has a bound.
+        let sized = ["--tmpfs", "/data:size=1m", "--", "sh", "-c", script];
+        run(s, &config, &sized).code(1).stdout("");
+        assert_eq!(names(&s.store().join("volumes")), "");
         // What is kept stays until it is removed.
         let script = "echo kept > /data/file";
         run(s, &config, &["--keep", "--name", "n", "--", "sh", "-c", script]).code(0).stderr("");
