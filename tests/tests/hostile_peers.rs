@@ -37,6 +37,9 @@ const PODMAN: &str = "podman --root /srv/storage --runroot /run/storage --storag
                       --cgroup-manager cgroupfs --runtime runc";
 const OPTIONS: &str = "--rm --network none --log-driver none";
 
+const CLEAN: &str = "rm -rf work storage outside bundle store
+    cd /run && rm -rf libpod runc storage containers lock netns";
+
 /// The places whose programs are asked.
 fn places() -> Vec<(&'static str, Option<String>)> {
     let other = std::env::var("JC_PEERS_ROOT").ok().map(|root| ("other root", Some(root)));
@@ -125,7 +128,7 @@ fn other_programs_with_hostile_layers_and_archives() {
             }
             counts.note(&format!("{place}: podman load"));
         }
-        s.sh("rm -rf work storage outside bundle store").run().code(0);
+        s.sh(CLEAN).run().code(0);
     });
 }
 
@@ -172,6 +175,6 @@ fn other_programs_with_hostile_configurations_and_users() {
                 note(&format!("{place}: podman run -u {word}: {code:?} {}", ran.out().trim()));
             }
         }
-        s.sh("rm -rf work storage outside bundle store").run().code(0);
+        s.sh(CLEAN).run().code(0);
     });
 }

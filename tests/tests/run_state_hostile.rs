@@ -376,14 +376,31 @@ fn a_volume_that_is_deeper_than_any_path_is_removed_and_the_status_is_the_payloa
     });
 }
 
+/// Sets the attributes "immutable" and "append only" of its arguments, as chattr(1) does.
+const FORBID: &str = "
+    #include <fcntl.h>
+    #include <linux/fs.h>
+    #include <sys/ioctl.h>
+    int main(int argc, char **argv)
+    {
+        for (int i = 1; i < argc; i++) {
+            int fd = open(argv[i], O_RDONLY), flags = i % 2 ? FS_IMMUTABLE_FL : FS_APPEND_FL;
+            if (fd < 0 || ioctl(fd, FS_IOC_SETFLAGS, &flags))
+                return 1;
+        }
+        return 0;
+    }";
+
 #[test]
 fn a_payload_makes_no_file_that_stays_after_its_container() {
     sandbox(|s| {
         busybox_root(s, "root");
+        let compile = ["-static", "-x", "c", "-o", "root/bin/forbid", "-"];
+        s.cmd("cc").args(compile).input(FORBID).run().code(0);
         let record = r#"{"jc":1,"layers":["/srv/root"],"config":{"Volumes":{"/data":{}}}}"#;
         fs::write(s.path("record"), format!("{record}\n")).unwrap();
         let payload = "mkdir /data/d /data/e; echo x >/data/f; echo x >/data/d/g; mkfifo /data/d/p
-            busybox chattr +a /data/e; busybox chattr +i /data/f /data/d/g /data/d /data; exit 7";
+            forbid /data/d/g /data/e /data/f /data/d && forbid /data && exit 7";
         let run = s.jc("jc-run").args(["--network", "none", "--record", "record"]);
         let run = run.args(["--cap-add", "LINUX_IMMUTABLE", "--", "sh", "-c", payload]);
         run.run().code(7).stderr("");
