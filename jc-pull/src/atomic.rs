@@ -3,11 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result, remove_tree};
+use jc_unshare::{Context, Error, Result, remove_tree, temporary};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::{locked, sys};
+use crate::sys;
 
 /// A file or directory that is written under another name in the directory of its path. The entry
 /// is removed with this value, unless [`AtomicPath::publish`] has renamed it.
@@ -23,13 +23,13 @@ impl AtomicPath {
     /// Makes a directory that becomes `path`. Entries that earlier processes left are removed. A path
     /// without a name is an error.
     pub fn directory(path: &Path) -> Result<Self> {
-        Self::new(path, locked::create_dir)
+        Self::new(path, temporary::create_dir)
     }
 
     /// Makes a file that becomes `path`. Entries that earlier processes left are removed. A path without
     /// a name is an error.
     pub fn file(path: &Path) -> Result<Self> {
-        Self::new(path, locked::create_file)
+        Self::new(path, temporary::create_file)
     }
 
     fn new(
@@ -80,7 +80,7 @@ fn sweep(parent: &OwnedFd, prefix: &[u8]) -> rustix::io::Result<()> {
         stat.is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
     };
     found.iter().filter(|name| is_own(name)).try_for_each(|name| {
-        match locked::remove_unlocked(parent, name) {
+        match temporary::remove_unlocked(parent, name) {
             Err(Errno::ACCESS | Errno::PERM | Errno::LOOP | Errno::NXIO) => Ok(()),
             other => other,
         }

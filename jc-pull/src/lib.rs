@@ -24,7 +24,6 @@ mod in_use;
 mod inherit;
 mod layer_names;
 mod limits;
-mod locked;
 pub mod manage;
 mod manifest;
 mod merged;

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
-use jc_unshare::{Context, Error, Result, Tool, read_at_most, remove_tree};
+use jc_unshare::{Context, Error, Result, Tool, read_at_most, remove_tree, temporary};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
 use crate::manifest::MAX_DOCUMENT;
-use crate::{locked, sys};
+use crate::sys;
 
 pub use image::ImageEntry;
 pub use usage::Usage;
@@ -118,7 +118,7 @@ impl Store {
     }
 
     fn sweep_one(&self, name: &[u8]) -> rustix::io::Result<()> {
-        match locked::remove_unlocked(&self.tmp, name) {
+        match temporary::remove_unlocked(&self.tmp, name) {
             Err(Errno::LOOP | Errno::NXIO) => remove_tree(&self.tmp, name),
             other => other,
         }

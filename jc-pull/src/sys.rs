@@ -31,12 +31,6 @@ const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 /// unknown".
 const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
 
-/// A random number for names and jitter, on every platform. Another process may guess the number.
-pub fn random() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
-}
-
 /// Raises RLIMIT_NOFILE to its hard limit. An image needs a descriptor for each layer, which may be more
 /// than the usual 1024.
 pub fn allow_descriptors() {

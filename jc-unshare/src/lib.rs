@@ -54,6 +54,7 @@ pub mod supervise;
 #[cfg(target_os = "linux")]
 pub mod sys;
 pub mod table;
+pub mod temporary;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod tool;

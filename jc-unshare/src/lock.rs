@@ -23,6 +23,15 @@ pub fn exclude(file: impl AsFd, path: impl AsRef<Path>) -> Result<()> {
     wait(file, FlockOperation::NonBlockingLockExclusive, path.as_ref())
 }
 
+/// Takes an exclusive lock on an open file without a wait. `false` if another process has a lock.
+pub fn try_exclude(file: impl AsFd) -> rustix::io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 fn wait(file: impl AsFd, operation: FlockOperation, path: &Path) -> Result<()> {
     let start = Instant::now();
     loop {

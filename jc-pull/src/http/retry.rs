@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use jc_unshare::temporary::random;
 use jc_unshare::{Error, strerror};
 use reqwest::header::RETRY_AFTER;
 
 use super::fault::Fault;
 use super::pool::Response;
 use crate::cancel::Cancel;
-use crate::sys;
 
 /// The first pause. Each pause is twice as long as the one before.
 const FIRST: Duration = Duration::from_millis(400);
@@ -57,7 +57,7 @@ impl Retry {
         let pause = FIRST.saturating_mul(1 << self.done.min(8)).min(LONGEST);
         self.done += 1;
         // Many clients that failed together do not retry together.
-        let jitter = pause.mul_f64(0.5 + (sys::random() % 1000) as f64 / 1000.0);
+        let jitter = pause.mul_f64(0.5 + (random() % 1000) as f64 / 1000.0);
         Some(asked.map_or(jitter, |asked| asked.max(FIRST)))
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jc_unshare::temporary::random;
 use jc_unshare::{Context, Error, Result, strerror};
 
 use crate::compress::Decoder;
@@ -109,7 +110,7 @@ pub struct Spool<'a> {
 impl Spool<'_> {
     /// Copies `from` into a file without a name.
     fn copy(&self, from: impl Read) -> Result<File> {
-        let path = self.directory.join(format!("spool-{:016x}", crate::sys::random()));
+        let path = self.directory.join(format!("spool-{:016x}", random()));
         let mut options = File::options();
         let mut file =
             options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;

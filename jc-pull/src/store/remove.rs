@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Context, Error, Result, lock};
-use rustix::fs::{AtFlags, FlockOperation};
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
@@ -101,11 +101,9 @@ impl Store {
 
     fn lock_layer(&self, name: &str) -> Result<LayerLock> {
         let Some(layer) = self.layer(name)? else { return Ok(LayerLock::Gone) };
-        match rustix::fs::flock(&layer, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(LayerLock::Free(layer)),
-            Err(Errno::WOULDBLOCK) => Ok(LayerLock::InUse("a container that starts".to_owned())),
-            Err(e) => Err(e).on("flock", self.layer_path(name)),
-        }
+        let is_free = lock::try_exclude(&layer).on("flock", self.layer_path(name))?;
+        let in_use = || LayerLock::InUse("a container that starts".to_owned());
+        Ok(if is_free { LayerLock::Free(layer) } else { in_use() })
     }
 
     /// Moves entries out of their directories, and removes them.

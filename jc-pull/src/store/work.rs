@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use jc_unshare::{Context, Result, lock, remove_tree};
+use jc_unshare::{Context, Result, lock, remove_tree, temporary};
 use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -13,7 +13,7 @@ use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store, TMP};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::sums::Sums;
-use crate::{locked, sys};
+use crate::sys;
 
 impl Store {
     /// Makes a work directory. The next pull removes it if this process dies. A read-only store is an
@@ -21,7 +21,7 @@ impl Store {
     pub fn work(&self) -> Result<Work<'_>> {
         self.check_writable()?;
         let tmp = self.path.join(TMP);
-        let (name, fd) = locked::create_dir(&self.tmp, "pull-").on("mkdir", &tmp)?;
+        let (name, fd) = temporary::create_dir(&self.tmp, "pull-").on("mkdir", &tmp)?;
         Ok(Work { store: self, path: tmp.join(&name), name, fd })
     }
 }

@@ -1,19 +1,26 @@
 //! Files and directories under random names, locked by the process that writes them. The kernel unlocks
 //! the entries of a process that dies, and the next process removes them.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
 
-use jc_unshare::remove_tree;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
-use crate::sys;
+use crate::lock::try_exclude;
+use crate::remove_tree;
+
+/// A random number for names and jitter, on every platform. Another process may guess the number.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
 
 /// Makes a directory with mode 0700, and locks it.
 pub fn create_dir(parent: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd)> {
     create(prefix, |name| {
         rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
-        match sys::open_dir(parent, name.as_bytes()) {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             // Another process took the directory for one of a dead process.
             Err(Errno::NOENT) => Err(Errno::EXIST),
             other => other,
@@ -30,17 +37,13 @@ pub fn create_file(parent: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd)> 
 
 fn create(prefix: &str, make: impl Fn(&str) -> Result<OwnedFd>) -> Result<(String, OwnedFd)> {
     loop {
-        let name = format!("{prefix}{:016x}", sys::random());
+        let name = format!("{prefix}{:016x}", random());
         let fd = match make(&name) {
             Err(Errno::EXIST) => continue,
             made => made?,
         };
         // Before the lock, another process may take the entry for one of a dead process.
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => continue,
-            locked => locked?,
-        }
-        if rustix::fs::fstat(&fd)?.st_nlink > 0 {
+        if try_exclude(&fd)? && rustix::fs::fstat(&fd)?.st_nlink > 0 {
             return Ok((name, fd));
         }
     }
@@ -54,9 +57,5 @@ pub fn remove_unlocked(parent: &OwnedFd, name: &[u8]) -> Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         opened => opened?,
     };
-    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => remove_tree(parent, name),
-        Err(Errno::WOULDBLOCK) => Ok(()),
-        Err(e) => Err(e),
-    }
+    if try_exclude(&fd)? { remove_tree(parent, name) } else { Ok(()) }
 }
