@@ -22,12 +22,18 @@ impl<W: Write> Writer<W> {
         Self(ManuallyDrop::new(Builder::new(inner)))
     }
 
-    /// Writes an entry with `entry.size` bytes of `content`. Content with fewer bytes is an error, and so
-    /// is an attribute whose name is not UTF-8, as pax keys are.
+    /// Writes an entry with `entry.size` bytes of `content`. Content with fewer bytes is an error.
     pub fn entry(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
-        let records = records(entry)?;
-        let records = records.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
-        self.0.append_pax_extensions(records)?;
+        let records = records(entry);
+        if !records.is_empty() {
+            // Not by `append_pax_extensions`: its header has no name, which is an end for busybox.
+            let mut header = Header::new_ustar();
+            header.set_path("pax")?;
+            header.set_entry_type(EntryType::XHeader);
+            header.set_size(records.len() as u64);
+            header.set_cksum();
+            self.0.append(&header, records.as_slice())?;
+        }
         let mut content = content.take(entry.size);
         self.0.append(&header(entry)?, &mut content)?;
         match content.limit() {
@@ -42,32 +48,40 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// The values that a header cannot hold.
-fn records(entry: &Entry) -> io::Result<Vec<(String, Vec<u8>)>> {
+/// The pax records with the values that do not fit a header.
+fn records(entry: &Entry) -> Vec<u8> {
     let mut records = Vec::new();
-    let mut add = |key: &str, value: &[u8]| records.push((key.to_owned(), value.to_vec()));
+    let mut add = |key: &[u8], value: &[u8]| records.extend(record(key, value));
     for (key, name) in [("path", entry.path.as_slice()), ("linkpath", link(entry))] {
         if name.len() > MAX_NAME || !name.is_ascii() {
-            add(key, name);
+            add(key.as_bytes(), name);
         }
     }
     for (key, id) in [("uid", entry.uid), ("gid", entry.gid)] {
         if id > MAX_ID {
-            add(key, id.to_string().as_bytes());
+            add(key.as_bytes(), id.to_string().as_bytes());
         }
     }
     if entry.size > MAX_OCTAL {
-        add("size", entry.size.to_string().as_bytes());
+        add(b"size", entry.size.to_string().as_bytes());
     }
     if entry.mtime.nanoseconds != 0 || octal(entry.mtime).is_none() {
-        add("mtime", decimal(entry.mtime).as_bytes());
+        add(b"mtime", decimal(entry.mtime).as_bytes());
     }
     for (name, value) in &entry.xattrs {
-        let name =
-            std::str::from_utf8(name).map_err(|_| io::Error::other("an attribute's name"))?;
-        add(&format!("SCHILY.xattr.{name}"), value);
+        add(&[b"SCHILY.xattr.", name.as_slice()].concat(), value);
     }
-    Ok(records)
+    records
+}
+
+/// `LENGTH KEY=VALUE\n`. The length includes its own digits.
+fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() > length {
+        length += 1;
+    }
+    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
 #[allow(clippy::useless_conversion, reason = "the type of a mode differs between platforms")]
@@ -84,9 +98,10 @@ fn header(entry: &Entry) -> io::Result<Header> {
     let mut header = Header::new_ustar();
     header.set_entry_type(kind);
     header.set_mode(entry.mode.into());
-    header.set_uid(entry.uid.into());
-    header.set_gid(entry.gid.into());
-    header.set_size(entry.size);
+    // A larger number is in a record. The crate would write it in a form of GNU tar.
+    header.set_uid(if entry.uid > MAX_ID { 0 } else { entry.uid.into() });
+    header.set_gid(if entry.gid > MAX_ID { 0 } else { entry.gid.into() });
+    header.set_size(if entry.size > MAX_OCTAL { 0 } else { entry.size });
     header.set_mtime(octal(entry.mtime).unwrap_or_default());
     header.set_device_major(major)?;
     header.set_device_minor(minor)?;
@@ -173,5 +188,25 @@ mod tests {
         assert_eq!(reader.entry().unwrap(), None);
         let mut writer = Writer::new(io::sink());
         assert!(writer.entry(&entries[1], &mut io::empty()).is_err());
+    }
+
+    #[test]
+    fn a_header_of_records_has_a_name_since_an_empty_one_ends_an_archive_for_busybox() {
+        let entry = Entry {
+            path: b"a".to_vec(),
+            kind: EntryKind::File,
+            mode: 0o644,
+            uid: 4_000_000_000,
+            gid: 0,
+            size: 0,
+            mtime: Time::default(),
+            xattrs: Vec::new(),
+        };
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        writer.entry(&entry, &mut io::empty()).unwrap();
+        writer.finish().unwrap();
+        assert!(bytes.starts_with(b"pax\0"));
+        assert_eq!(&bytes[1024 + 108..1024 + 116], b"0000000\0");
     }
 }
