@@ -20,7 +20,7 @@ use nix::unistd::{Pid, gettid};
 
 use crate::Sandbox;
 
-/// In this time a command line ends, with or without a fault.
+/// In this time a command line of the project ends, with or without a fault.
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// A disturbance of one system call.
@@ -129,15 +129,17 @@ struct Tracee {
 pub fn run(s: &Sandbox, words: &[&str], fault: Option<Fault>) -> Ended {
     let entries = fs::read_dir(s.bin("")).unwrap().flatten();
     let programs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    run_programs(s, &programs, words, fault)
+    run_programs(s, &programs, words, fault, LIMIT)
 }
 
-/// Runs a command line to the end of all of its processes but those of programs that are not named.
+/// Runs a command line to the end of all of its processes but those of programs that are not named. After the
+/// limit they are killed.
 pub fn run_programs(
     s: &Sandbox,
     programs: &[PathBuf],
     words: &[&str],
     fault: Option<Fault>,
+    limit: Duration,
 ) -> Ended {
     let (stdout, stderr) = (s.path("stdout"), s.path("stderr"));
     let wait = "kill -STOP $$; exec \"$@\"";
@@ -161,7 +163,7 @@ pub fn run_programs(
         tracees: BTreeMap::from([(root, Tracee::default())]),
         ended: Ended::default(),
     };
-    let (done, watch) = watch(root);
+    let (done, watch) = watch(root, limit);
     tracer.follow();
     drop(done);
     let mut ended = tracer.ended;
@@ -181,11 +183,11 @@ pub fn reap() {
 }
 
 /// Kills everything, and returns what that was, unless the sender is dropped in time.
-fn watch(root: Pid) -> (Sender<()>, JoinHandle<Vec<String>>) {
+fn watch(root: Pid, limit: Duration) -> (Sender<()>, JoinHandle<Vec<String>>) {
     let (done, wait) = channel::<()>();
     let watch = move || {
         use std::sync::mpsc::RecvTimeoutError::Timeout;
-        if wait.recv_timeout(LIMIT) != Err(Timeout) {
+        if wait.recv_timeout(limit) != Err(Timeout) {
             return Vec::new();
         }
         let state = |pid: i32| {

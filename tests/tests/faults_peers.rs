@@ -20,8 +20,11 @@ use nix::sys::signal::Signal;
 /// How long all of them may take.
 const LONG: Duration = Duration::from_secs(8 * 3600);
 
+/// In this time a program has ended, unless it never does.
+const LIMIT: Duration = Duration::from_secs(5);
+
 /// The most kills that a program meets.
-const MOST: usize = 1000;
+const MOST: usize = 300;
 
 /// Executes a program in another root, with what this mount namespace has in /proc, /sys, /dev, /run, /srv
 /// and /tmp. Beside version 1 of the control groups crun takes no second hierarchy.
@@ -122,11 +125,11 @@ fn measure(s: &Sandbox, system: &System, peer: &Peer, programs: &[PathBuf]) {
     let words = system.words(peer.line);
     // The first start makes directories and databases that stay.
     for _ in 0..2 {
-        run_programs(s, programs, &words, None);
+        run_programs(s, programs, &words, None, LIMIT);
         system.shell(s, peer.sweep);
     }
     let mut before = Snapshot::take();
-    let good = run_programs(s, programs, &words, None);
+    let good = run_programs(s, programs, &words, None, LIMIT);
     system.shell(s, peer.sweep);
     note(&format!("{version}{}: {} {}", peer.line, good.code, good.stderr));
     note(&format!("    undisturbed: {}", left(s, &before).join("; ")));
@@ -138,7 +141,7 @@ fn measure(s: &Sandbox, system: &System, peer: &Peer, programs: &[PathBuf]) {
     let step = calls.iter().sum::<usize>().div_ceil(MOST);
     let (mut hung, mut kept, mut fired) = (0, 0, 0);
     for fault in all.step_by(step) {
-        let ended = run_programs(s, programs, &words, Some(fault));
+        let ended = run_programs(s, programs, &words, Some(fault), LIMIT);
         fired += u32::from(ended.has_fired);
         hung += u32::from(!ended.hung.is_empty());
         system.shell(s, peer.sweep);
@@ -148,7 +151,7 @@ fn measure(s: &Sandbox, system: &System, peer: &Peer, programs: &[PathBuf]) {
             kept += 1;
             note(&format!("    {fault:?}: {}", found.join("; ")));
             s.sh("rm -rf /run/* /tmp/* /srv/containers; mkdir /run/mount").run();
-            run_programs(s, programs, &words, None);
+            run_programs(s, programs, &words, None, LIMIT);
             system.shell(s, peer.sweep);
             left(s, &before);
             before = Snapshot::take();
