@@ -33,7 +33,7 @@ pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
             all.push(possible(*met).map(|act| Fault { process, call, act }).collect::<Vec<_>>());
         }
     }
-    let wanted = env::var("JC_TEST_FAULTS").unwrap_or_else(|_| "25".to_owned());
+    let wanted = env::var("JC_TEST_FAULTS").unwrap_or_else(|_| "15".to_owned());
     match wanted.as_str() {
         "all" => all.concat(),
         "KILL" => all.iter().map(|faults| faults[0]).collect(),
