@@ -198,7 +198,7 @@ fn is_local(route: &Socket, known: &mut BTreeMap<IpAddr, bool>, address: IpAddr)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::HEADER;
+    use crate::message::HEADER;
 
     fn body(protocol: u8) -> Vec<u8> {
         let ip = |m: Message| {

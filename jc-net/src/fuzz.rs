@@ -4,8 +4,8 @@
 
 use crate::conntrack::Entry;
 use crate::link::Link;
-use crate::message::{Attributes, address, text};
-use crate::netlink::{HEADER, acknowledged, parts, parts_flags};
+use crate::message::{Attributes, HEADER, address, text};
+use crate::netlink::{acknowledged, parts, parts_flags};
 use crate::{nft, route, rules};
 
 /// Reads a datagram as an answer of each kind.

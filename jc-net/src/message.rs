@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::netlink::{ACK, HEADER};
-
 const REQUEST: u16 = 1;
+/// Asks for an acknowledgement.
+pub const ACK: u16 = 4;
+/// The length of nlmsghdr.
+pub const HEADER: usize = 16;
 /// Marks an attribute that holds attributes.
 pub const NESTED: u16 = 0x8000;
 /// Bits of an attribute's type that are not its number.

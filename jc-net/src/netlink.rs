@@ -17,12 +17,11 @@ use rustix::net::{
 use crate::enter::owns_network;
 use crate::sys;
 
+use crate::message::{ACK, HEADER};
 pub use crate::message::{Attributes, Message};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// Asks for an acknowledgement.
-pub const ACK: u16 = 4;
 /// Asks for all that match.
 pub const DUMP: u16 = 0x300;
 /// An object of that name must not be there.
@@ -31,9 +30,6 @@ pub const EXCL: u16 = 0x200;
 pub const CREATE: u16 = 0x400;
 /// Among others of its kind, at the end.
 pub const APPEND: u16 = 0x800;
-
-/// The length of nlmsghdr.
-pub const HEADER: usize = 16;
 
 /// What the kernel said to a message that it refused.
 #[derive(Debug)]
