@@ -37,6 +37,8 @@ lint)
 test)
 	need_busybox
 	need mandoc mandoc
+	need curl curl
+	need /usr/bin/python3 python3
 	need ip iproute2
 	need nft nftables
 	need pasta passt

@@ -1,8 +1,9 @@
-//! The readers of netlink answers, for fuzzing: no bytes make them panic, and each takes no more steps
-//! than the answer has bytes. `fuzz/` has the target and the seeds, which are answers of a kernel. A
+//! The readers of netlink answers, and of what a program behind jc-egress sends, for fuzzing: no bytes make them
+//! panic, and each takes no more steps than there are bytes. `fuzz/` has the target and the seeds, which are answers of a kernel. A
 //! test here runs the readers on mutations of the seeds, the same in each run.
 
 use crate::conntrack::Entry;
+pub use crate::egress::fuzz::{client_hello, http, query, rule};
 use crate::link::Link;
 use crate::message::{Attributes, HEADER, address, text};
 use crate::netlink::{acknowledged, parts, parts_flags};
@@ -40,20 +41,32 @@ mod tests {
     /// Bytes that are lengths of attributes.
     const LENGTHS: [u8; 8] = [0, 1, 3, 4, 8, 16, 0x80, 0xff];
 
-    #[test]
-    fn no_bytes_make_a_reader_of_answers_panic() {
-        let directory = format!("{}/fuzz/seeds/netlink", env!("CARGO_MANIFEST_DIR"));
+    /// Runs a reader on the seeds of a target, and on mutations of them.
+    fn run(target: &str, count: usize, read: fn(&[u8])) {
+        let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
         let seeds = mutate::seeds(&directory).unwrap();
-        assert_eq!(seeds.len(), 10);
+        assert_eq!(seeds.len(), count, "{target}");
         let mut random = Random::default();
         for seed in seeds {
-            assert!(parts(&seed).count() > 0);
-            netlink(&seed);
+            read(&seed);
             for _ in 0..1000 {
                 let mut bytes = seed.clone();
                 mutate::mutate(&mut bytes, &mut random, &LENGTHS);
-                netlink(&bytes);
+                read(&bytes);
             }
         }
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_of_answers_panic() {
+        run("netlink", 10, netlink);
+    }
+
+    #[test]
+    fn no_bytes_make_a_parser_of_jc_egress_panic() {
+        run("client_hello", 4, client_hello);
+        run("http", 5, http);
+        run("query", 4, query);
+        run("rule", 6, rule);
     }
 }

@@ -1,4 +1,5 @@
-//! The `jc-net` tool: the network namespace and what is plugged into it.
+//! The network namespace: the tools `jc-net`, which connects it, and `jc-egress`, which lets connections to
+//! the hosts of a list through.
 
 #[cfg(target_os = "linux")]
 mod actions;
@@ -10,6 +11,8 @@ mod bridge;
 mod conntrack;
 #[cfg(target_os = "linux")]
 mod dns;
+#[cfg(target_os = "linux")]
+mod egress;
 #[cfg(target_os = "linux")]
 mod enter;
 #[cfg(target_os = "linux")]
@@ -62,6 +65,8 @@ use mode::Network;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-net");
+/// The name and contract of the other tool.
+pub const EGRESS: Tool = Tool::link("jc-egress");
 
 /// Does what the command line says: this process becomes the payload, or returns its exit code.
 #[cfg(target_os = "linux")]
@@ -72,6 +77,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     jc_unshare::require_program(&args.program)?;
     net::run(&args)
+}
+
+/// Does what the command line of `jc-egress` says. Returns the payload's exit code.
+#[cfg(target_os = "linux")]
+pub fn run_egress(args: egress::Args) -> Result<ExitCode> {
+    egress::run(&args)
+}
+
+/// Says that the platform has no network namespaces.
+#[cfg(not(target_os = "linux"))]
+pub fn run_egress(_: Args) -> Result<ExitCode> {
+    Ok(EGRESS.unsupported("network namespaces"))
 }
 
 /// A command line, on a platform that has no network namespaces.

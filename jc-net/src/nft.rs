@@ -56,6 +56,10 @@ const ELEM_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 
+/// NFT_META_L4PROTO and NFT_PAYLOAD_TRANSPORT_HEADER
+const L4PROTO: u32 = 16;
+const TRANSPORT_HEADER: u32 = 2;
+
 /// The first of the 4-byte registers, and one that no key reaches.
 const REGISTER: u32 = 8;
 const FOUND: u32 = 16;
@@ -73,6 +77,8 @@ pub enum Hook {
     Output,
     /// What leaves: where it seems to come from.
     Postrouting,
+    /// What this host sends: whether it may.
+    Sent,
 }
 
 impl Hook {
@@ -84,6 +90,7 @@ impl Hook {
             Self::Forward => ("filter", 2, 0),
             Self::Output => ("nat", 3, -100),
             Self::Postrouting => ("nat", 4, 100),
+            Self::Sent => ("filter", 3, 0),
         }
     }
 }
@@ -321,12 +328,46 @@ impl Rule {
         self.ct(STATE, ESTABLISHED_RELATED, false)
     }
 
+    fn verdict(self, verdict: u32) -> Self {
+        const VERDICT_REGISTER: u32 = 0;
+        let verdict = |m: Message| m.nest(DATA_VERDICT, |m| m.big(1, verdict));
+        self.expression("immediate", |m| m.big(1, VERDICT_REGISTER).nest(2, verdict))
+    }
+
     /// `drop`
     pub fn drop(self) -> Self {
-        const VERDICT_REGISTER: u32 = 0;
-        const DROP: u32 = 0;
-        let verdict = |m: Message| m.nest(DATA_VERDICT, |m| m.big(1, DROP));
-        self.expression("immediate", |m| m.big(1, VERDICT_REGISTER).nest(2, verdict))
+        const NF_DROP: u32 = 0;
+        self.verdict(NF_DROP)
+    }
+
+    /// `accept`: no later rule of the chain is compared.
+    pub fn accept(self) -> Self {
+        const NF_ACCEPT: u32 = 1;
+        self.verdict(NF_ACCEPT)
+    }
+
+    /// `reject with icmpx port-unreachable`: the sender gets the error at once.
+    pub fn reject(self) -> Self {
+        const ICMPX_UNREACH: u32 = 2;
+        const ICMPX_PORT_UNREACH: u8 = 1;
+        self.expression("reject", |m| m.big(1, ICMPX_UNREACH).bytes(2, &[ICMPX_PORT_UNREACH]))
+    }
+
+    /// `meta l4proto PROTOCOL`, by its number in an IP header.
+    pub fn protocol(self, protocol: u8) -> Self {
+        self.meta(L4PROTO, REGISTER).compare(true, &[protocol])
+    }
+
+    /// `th dport PORT`, of a protocol that an expression before this one compares.
+    pub fn with_port(self, port: u16) -> Self {
+        self.payload(TRANSPORT_HEADER, 2, 2, REGISTER).compare(true, &port.to_be_bytes())
+    }
+
+    /// `redirect to :PORT`: what this host sends goes to its loopback address.
+    pub fn redirect_to(self, port: u16) -> Self {
+        let value = |m: Message| m.bytes(DATA_VALUE, &port.to_be_bytes());
+        self.expression("immediate", |m| m.big(1, REGISTER).nest(2, value))
+            .expression("redir", |m| m.big(1, REGISTER))
     }
 
     /// `masquerade`
@@ -337,8 +378,6 @@ impl Rule {
     /// `dnat ip to meta l4proto . th dport map @MAP`, with `ip daddr` as the key's first field if
     /// `by_address`; or the same for ip6.
     pub fn redirect(self, v4: bool, by_address: bool, map: &str) -> Self {
-        const L4PROTO: u32 = 16;
-        const TRANSPORT_HEADER: u32 = 2;
         const DNAT: u32 = 1;
         let words = if v4 { 1 } else { 4 };
         let (rule, next) = match by_address {

@@ -26,6 +26,8 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+const RT_SCOPE_LINK: u8 = 253;
 const RTA_TABLE: u16 = 15;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
@@ -103,6 +105,17 @@ pub fn add_default(index: u32, gateway: IpAddr) -> Message {
     Message::new(RTM_NEWROUTE, CREATE | EXCL, &header)
         .address(RTA_GATEWAY, gateway)
         .number(RTA_OIF, index)
+}
+
+/// The message that adds the default route of a family, on a link without a gateway. Packets have `source` as
+/// their source address.
+pub fn add_default_on(index: u32, source: IpAddr) -> Message {
+    let mut header = route_header(family(source));
+    (header[4], header[5], header[7]) = (RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST);
+    header[6] = RT_SCOPE_LINK;
+    Message::new(RTM_NEWROUTE, CREATE | EXCL, &header)
+        .number(RTA_OIF, index)
+        .address(RTA_PREFSRC, source)
 }
 
 /// rtmsg: family, lengths, tos, table, protocol, scope, type, flags.

@@ -34,5 +34,5 @@ _jc() {
 	esac
 }
 
-complete -o default -F _jc jc-cgroup jc-exec jc-images jc-list jc-logs jc-net jc-pull jc-rm jc-rmi \
-	jc-rootfs jc-run jc-stop jc-unshare
+complete -o default -F _jc jc-cgroup jc-egress jc-exec jc-images jc-list jc-logs jc-net jc-pull jc-rm \
+	jc-rmi jc-rootfs jc-run jc-stop jc-unshare

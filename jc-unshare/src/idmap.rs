@@ -123,6 +123,17 @@ impl Wanted {
 }
 
 impl Maps {
+    /// Maps that change no ID: each that the present user namespace has, or for a process that may not map
+    /// others, its own.
+    pub fn identity() -> Result<Self> {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let (users, groups) = match capable(SETUID) && capable(SETGID) {
+            true => (present("/proc/self/uid_map")?, present("/proc/self/gid_map")?),
+            false => (vec![Extent::one(uid, uid)], vec![Extent::one(gid, gid)]),
+        };
+        Ok(Self { users, groups, setgroups: None, uid, gid })
+    }
+
     /// Whether the process that has entered the namespace may write them itself: they name nobody
     /// but the caller, and setgroups(2) is given up.
     pub fn can_be_own(&self) -> bool {
@@ -176,6 +187,17 @@ fn write_map(path: &str, extents: &[Extent]) -> Result<()> {
     }
     let lines: String = extents.iter().map(|extent| extent.line()).collect();
     procfs::write(path, &lines)
+}
+
+/// The IDs of the present user namespace, by one of its maps, each mapped to itself.
+fn present(path: &str) -> Result<Vec<Extent>> {
+    let map = fs::read_to_string(path).on("read", path)?;
+    let extent = |line: &str| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
+        let (inside, count) = (numbers.next()?, numbers.nth(1)?);
+        Some(Extent { inside, outside: inside, count })
+    };
+    Ok(map.lines().filter_map(extent).collect())
 }
 
 /// newuidmap(1), newgidmap(1)

@@ -72,6 +72,6 @@ static HEAP: sys::memory::Checked<std::alloc::System> = sys::memory::Checked(std
 
 pub use error::{Absent, Context, Error, Kind, Result, exists, read_at_most, strerror};
 #[cfg(target_os = "linux")]
-pub use idmap::has_ranges;
+pub use idmap::{Maps, has_ranges};
 pub use remove_tree::remove_tree;
 pub use tool::{Family, Tool, print, require_program};

@@ -23,6 +23,7 @@ mod diff;
 pub mod faults;
 pub mod http;
 pub mod image;
+pub mod internet;
 pub mod lab;
 pub mod layer;
 pub mod leaks;

@@ -1,0 +1,178 @@
+//! The child: it makes the namespaces from inside, hands its sockets out, and becomes the program.
+
+use std::fs;
+use std::io::{IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write, pipe};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ipnetwork::IpNetwork;
+use jc_unshare::capability::SYS_ADMIN;
+use jc_unshare::events::{StatusFd, exec_reporting};
+use jc_unshare::hints::{advise, capable};
+use jc_unshare::process::Process;
+use jc_unshare::supervise::{Child, Exit, Lifeline, spawn};
+use jc_unshare::sys::clone;
+use jc_unshare::{Context, Error, Maps, Result};
+use nix::sys::signal::Signal;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde_json::json;
+
+use super::inside::{self, Sockets};
+use super::names::{OWN_V4, OWN_V6};
+use super::{Args, bare};
+use crate::{EGRESS, status};
+
+/// Two listeners and two resolvers.
+const MOST_SOCKETS: usize = 4;
+
+/// A child that is ready to become the program.
+pub struct Started {
+    /// The child, which waits for the gate.
+    pub child: Child,
+    /// The sockets of its network namespace.
+    pub sockets: Sockets,
+    /// Lets it become the program.
+    pub gate: Gate,
+}
+
+/// Holds the child back until it is opened.
+pub struct Gate(PipeWriter);
+
+impl Gate {
+    /// Opens the gate: the child becomes the program.
+    pub fn open(&mut self) -> Result<()> {
+        self.0.write_all(b"!").op("release the program")
+    }
+}
+
+/// Starts the child, and waits until its namespaces are set up. An exit in place of it: the child has said why.
+pub fn start(args: &Args, status: Option<StatusFd>) -> Result<std::result::Result<Started, Exit>> {
+    let flags = flags(args);
+    let (mut wait, open) = pipe().op("pipe")?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .op("socketpair")?;
+    let maps = Maps::identity()?;
+    let child = spawn(EGRESS, flags, None, |life| {
+        let child = Inside { args, has_own_user: flags & clone::NEWUSER != 0, maps: &maps, life };
+        child.become_program(&theirs, &mut wait, status)
+    })
+    .map_err(advise(flags))?
+    .reporting(status);
+    drop((theirs, wait));
+    let Some(sockets) = receive(ours.as_fd())? else {
+        return child.reap().map(Err);
+    };
+    if !args.only_network && !maps.can_be_own() {
+        maps.write_for(child.proc_number()?)?;
+    }
+    Ok(Ok(Started { child, sockets, gate: Gate(open) }))
+}
+
+/// The namespaces that the child begins in. Without CAP_SYS_ADMIN, only a user namespace may have others; with
+/// it, those belong to the present one.
+fn flags(args: &Args) -> u64 {
+    let mounts = if args.only_network { 0 } else { clone::NEWNS };
+    let user = if args.only_network || capable(SYS_ADMIN) { 0 } else { clone::NEWUSER };
+    clone::NEWNET | mounts | user
+}
+
+/// The plan of the child.
+struct Inside<'a> {
+    args: &'a Args,
+    has_own_user: bool,
+    maps: &'a Maps,
+    life: &'a Lifeline,
+}
+
+impl Inside<'_> {
+    /// Returns only an error.
+    fn become_program(
+        &self,
+        out: &OwnedFd,
+        wait: &mut PipeReader,
+        status: Option<StatusFd>,
+    ) -> Error {
+        let prepared = self.prepare(out, wait, status);
+        prepared.err().unwrap_or_else(|| exec_reporting(status, &self.args.program))
+    }
+
+    fn prepare(
+        &self,
+        out: &OwnedFd,
+        wait: &mut PipeReader,
+        status: Option<StatusFd>,
+    ) -> Result<()> {
+        if self.has_own_user {
+            self.maps.write_own()?;
+        }
+        let sockets = inside::set_up()?;
+        self.write_files(&sockets, status)?;
+        if !self.args.only_network {
+            bare::cover()?;
+            bare::enter_user_namespace()?;
+            if self.maps.can_be_own() {
+                self.maps.write_own()?;
+            }
+        }
+        send(out.as_fd(), sockets)?;
+        // The other side has said why, or is dead.
+        wait.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
+        if !self.args.only_network {
+            bare::confine(self.args.preserve_fds.unwrap_or(0))?;
+        }
+        // Changes of credentials have disarmed it.
+        self.life.hold(Signal::SIGKILL)?;
+        status.map_or(Ok(()), |status| status.started(Process::this()?))
+    }
+
+    fn write_files(&self, sockets: &Sockets, status: Option<StatusFd>) -> Result<()> {
+        let has_v6 = sockets.listeners.len() > 1;
+        let v6 = has_v6.then_some(IpAddr::from(OWN_V6));
+        let addresses: Vec<IpAddr> = [IpAddr::from(OWN_V4)].into_iter().chain(v6).collect();
+        if let Some(path) = &self.args.resolv_conf {
+            fs::write(path, bare::NAME_SERVER).on("write", path)?;
+        }
+        self.args.hosts.iter().try_for_each(|line| line.append(&addresses))?;
+        let Some(status) = status else { return Ok(()) };
+        let networks = addresses.iter().copied().map(IpNetwork::from);
+        let network = json!({"network": "egress", "addresses": status::networks(networks)});
+        status.report("network", &network.to_string())
+    }
+}
+
+/// Sends the sockets, of each family the listener and the resolver.
+fn send(to: BorrowedFd<'_>, sockets: Sockets) -> Result<()> {
+    let pairs = sockets.listeners.iter().zip(&sockets.resolvers);
+    let fds: Vec<BorrowedFd<'_>> = pairs.flat_map(|(a, b)| [a.as_fd(), b.as_fd()]).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(to, &[IoSlice::new(b"!")], &mut control, SendFlags::NOSIGNAL).op("sendmsg").map(drop)
+}
+
+/// Receives the sockets. `None`: the child has ended.
+fn receive(from: BorrowedFd<'_>) -> Result<Option<Sockets>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    let received = recvmsg(from, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).op("recvmsg")?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let rights = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+        _ => None,
+    });
+    let mut sockets = Sockets::default();
+    for (place, fd) in rights.flatten().enumerate() {
+        let list = if place % 2 == 0 { &mut sockets.listeners } else { &mut sockets.resolvers };
+        list.push(fd);
+    }
+    Ok(Some(sockets))
+}

@@ -1,0 +1,193 @@
+//! Attempts to get past `jc-egress`: a table of them (`egress_support/attempts.py`), each run from inside as
+//! root and as a user.
+
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::time::Duration;
+
+use jc_tests::internet::{Internet, RULES, by_attempt};
+use jc_tests::{Sandbox, sandbox_for, workspace_dir};
+use serde_json::Value;
+
+const USER: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
+const PYTHON: &str = "/usr/bin/python3";
+
+/// Attempts that the kernel ends, so that there is no decision of jc-egress: the namespace has no such socket or
+/// way, another namespace or process is out of reach, the C library knows no such name, the program reaches only
+/// itself, or the proxy still uses the first answer about a name.
+const WITHOUT_DECISION: [&str; 65] = [
+    "literal_zone",
+    "literal_broadcast",
+    "literal_compatible",
+    "loopback_of_host_v4",
+    "loopback_of_host_any",
+    "loopback_of_host_v6",
+    "loopback_of_host_other",
+    "name_hyphen",
+    "dns_type_txt",
+    "dns_type_https",
+    "dns_type_svcb",
+    "dns_type_any",
+    "dns_type_axfr",
+    "dns_type_ns",
+    "dns_type_null",
+    "dns_response",
+    "dns_tunnel_below_suffix",
+    "dns_other_port",
+    "datagram_quic",
+    "datagram_quic_of_allowed_host",
+    "datagram_v6",
+    "datagram_multicast",
+    "datagram_multicast_v6",
+    "datagram_loopback_of_host",
+    "socket_icmp",
+    "socket_icmp_v6",
+    "socket_raw",
+    "socket_raw_icmp",
+    "socket_udplite",
+    "socket_sctp",
+    "socket_mptcp",
+    "packet_socket",
+    "vsock",
+    "socket_by_io_uring",
+    "socket_of_x32",
+    "abstract_socket_of_host",
+    "file_socket_nscd",
+    "file_socket_resolved",
+    "file_socket_bus",
+    "uncovered_socket",
+    "inherited_descriptors",
+    "flush_of_the_table",
+    "new_interface",
+    "new_namespace_net",
+    "new_namespace_user_and_net",
+    "new_namespace_user",
+    "join_of_the_hosts_namespace",
+    "descriptors_of_others",
+    "root_of_others",
+    "trace_ptrace",
+    "trace_attach",
+    "pidfd_getfd",
+    "memory_of_others",
+    "http_after_a_request_after_websocket",
+    "exhausted_names",
+    "many_refusals",
+    "slow_first_bytes",
+    "exhausted_connections",
+    "bound_to_a_device",
+    "dns_name_root",
+    "name_single",
+    "name_homograph",
+    "direct_connection_plain",
+    "direct_connection_tls",
+    "leads_to_rebound",
+];
+
+/// Runs all attempts by a command line, of which the last word is followed by the attempts and their names.
+fn attempt_all(s: &Sandbox, internet: &Internet, what: &str, command: &str) {
+    let log = format!("/srv/log-{}", what.replace(' ', "-"));
+    fs::write(&log, "").unwrap();
+    s.sh(&format!("chmod 666 {log}")).run().code(0);
+    let option = if command.contains("jc-run") { "--egress-log" } else { "--log" };
+    let command = command.replace("RULES", &format!("{} {option} {log}", shell_words(&RULES)));
+    internet.events();
+    // A descriptor that a careless caller leaves open, and a process of the same user outside.
+    let script =
+        format!("exec 7>/srv/open; {USER} sleep 100 & {command}; code=$?; kill $!; exit $code");
+    let ran = s.sh(&script).timeout(Duration::from_secs(150)).run().code(0);
+    let (mut attempts, mut failures) = (0, Vec::new());
+    for line in ran.out().lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        match (value["control"].as_str(), value["got"].is_null()) {
+            (Some(name), true) => failures.push(format!("{name} does not get through: {line}")),
+            (None, false) => failures.push(format!("gets through: {line}")),
+            _ => {}
+        }
+        attempts += usize::from(value["attempt"].is_string());
+    }
+    assert!(attempts >= 60, "{attempts} attempts\n{ran}");
+    for event in internet.events() {
+        let is_wanted = match event.split_once(' ').unwrap() {
+            ("dns", name) => {
+                ["good", "tcp", "private", "meta", "loop", "mapped", "rebind", "denied", "a.wild"]
+                    .iter()
+                    .any(|known| name == format!("{known}.example"))
+            }
+            ("http" | "tls", bytes) => !bytes.contains("evil"),
+            _ => false,
+        };
+        if !is_wanted {
+            failures.push(format!("has come outside: {event}"));
+        }
+    }
+    let decisions = by_attempt(&fs::read_to_string(&log).unwrap());
+    for line in ran.out().lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        let Some(name) = value["attempt"].as_str() else { continue };
+        let has_denial = decisions
+            .get(name)
+            .is_some_and(|lines| lines.iter().any(|l| l.contains(r#""verdict":"deny""#)));
+        if !has_denial && !WITHOUT_DECISION.contains(&name) {
+            failures.push(format!("is not in the log: {line}"));
+        }
+    }
+    assert!(failures.is_empty(), "{what}:\n{}", failures.join("\n"));
+}
+
+fn shell_words(words: &[&str]) -> String {
+    words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
+}
+
+/// The program of the attempts, where every user can read it.
+fn attempts() -> String {
+    let script = workspace_dir().join("tests/tests/egress_support/attempts.py");
+    let copy = "/srv/attempts.py";
+    fs::copy(script, copy).unwrap();
+    copy.to_owned()
+}
+
+/// The host's root without what a container has of its own.
+fn root(s: &Sandbox) -> &'static str {
+    s.sh(
+        "mkdir -p /srv/root && cd /srv/root && mkdir proc sys dev etc tmp usr srv run && chmod 1777 tmp &&
+         for name in bin sbin lib lib64; do ln -s usr/$name $name; done",
+    )
+    .run()
+    .code(0);
+    "/srv/root"
+}
+
+#[test]
+fn no_attempt_of_root_gets_past_bare_jc_egress() {
+    sandbox_for(Duration::from_secs(200), |s| {
+        let (internet, attempts) = (Internet::start(s), attempts());
+        attempt_all(s, &internet, "bare root", &format!("jc-egress RULES -- {PYTHON} {attempts}"));
+    });
+}
+
+#[test]
+fn no_attempt_of_a_user_gets_past_bare_jc_egress() {
+    sandbox_for(Duration::from_secs(200), |s| {
+        let (internet, attempts) = (Internet::start(s), attempts());
+        attempt_all(
+            s,
+            &internet,
+            "bare user",
+            &format!("{USER} jc-egress RULES -- {PYTHON} {attempts}"),
+        );
+    });
+}
+
+#[test]
+fn no_attempt_gets_past_jc_egress_with_jc_rootfs_behind_it() {
+    sandbox_for(Duration::from_secs(200), |s| {
+        let (internet, attempts) = (Internet::start(s), attempts());
+        let root = root(s);
+        let rootfs = format!(
+            "jc-unshare -puiC -- jc-rootfs -v /usr:/usr:ro -v {attempts}:/srv/attempts.py:ro --upper tmpfs {root} \
+             {PYTHON} {attempts}"
+        );
+        attempt_all(s, &internet, "chain root", &format!("jc-egress RULES -- {rootfs}"));
+    });
+}
