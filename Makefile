@@ -55,7 +55,7 @@ all: musl
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
 	$(call build,$(few_segments)) --target $(chain) --workspace --exclude jc-pull
 	$(call build) --target $(triple) --package jc-pull
-	@rm -rf '$(bin)' && mkdir -p '$(bin)'
+	@rm -rf '$(bin)' && install -d '$(bin)'
 	@cargo metadata --locked --no-deps --format-version 1 | tr '{' '\n' | \
 	sed -n 's/.*"kind":\["bin"\].*"name":"\([^"]*\)".*/\1/p' | while read -r name; do \
 		built='$(target)/$(chain)/release/'"$$name"; \
