@@ -117,7 +117,7 @@ fn enter(args: &Args) -> Result<Error> {
             return Err(Error::new("supplementary groups: not supported on this platform")
                 .hint("name one group: -u USER:GROUP"));
         }
-        // This also leaves the groups of the caller.
+        // The standard library also drops the supplementary groups of the caller.
         command.gid(identity.gid).uid(identity.uid);
     }
     Ok(replace(&mut command))

@@ -1,6 +1,5 @@
 //! The assembly of a root: a mount namespace, the root, its mounts, pivot_root(2), and the payload.
 
-use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,8 +14,8 @@ use rustix::process::{chdir, fchdir, pivot_root};
 use super::args::Args;
 use super::args::mounts::Mount;
 use super::args::values::{Proc, Sys};
-use super::copy;
 use super::join::{Target, run_from_read_only_here};
+use super::joined;
 use super::mount::bind;
 use super::mount::dev::mount_dev;
 use super::mount::mask::Mounted;
@@ -24,47 +23,50 @@ use super::mount::proc::mount_proc;
 use super::mount::resolve::Missing;
 use super::mount::sysfs::mount_sys;
 use super::payload::init::Init;
-use super::payload::{self, Host, Place};
+use super::payload::{self, Directories, Invocation, Setup};
 use super::root::{Root, make_read_only};
 
 /// Assembles the root and executes the program. Returns only an error.
-pub fn enter(args: &Args, root: &Root, program: &[OsString]) -> Error {
+pub fn enter(invocation: Invocation<'_>, root: &Root) -> Error {
+    let args = invocation.args;
     let prepare = || {
-        let mut host = Host::look(args)?;
-        host.begin_session(args)?;
-        Ok((prepare(args, root, &mut host, None)?, host))
+        let mut setup = Setup::new(args)?;
+        setup.begin_session(args)?;
+        Ok((prepare(args, root, &mut setup, None)?, setup))
     };
     match prepare() {
-        Ok((place, host)) => payload::run(args, program, place, host, None),
+        Ok((directories, setup)) => payload::run(invocation, &directories, setup, None),
         Err(error) => error,
     }
 }
 
 /// Assembles the root and starts the program in the PID namespace of a process. `None`: this process is in that
 /// PID namespace.
-pub fn enter_joined(
-    args: &Args,
-    root: &Root,
-    pid: u32,
-    program: &[OsString],
-) -> Result<Option<ExitCode>> {
+pub fn enter_joined(invocation: Invocation<'_>, root: &Root, pid: u32) -> Result<Option<ExitCode>> {
+    let args = invocation.args;
     let target = Target::open(pid)?;
-    let Some(pids) = target.other_pids()? else { return Ok(None) };
+    let Some(pid_namespace) = target.other_pid_namespace()? else { return Ok(None) };
     run_from_read_only_here(args)?;
-    let host = Host::look(args)?;
-    let proc = target.procfs(&pids)?;
-    let enter = |host: &mut Host| prepare(args, root, host, Some(proc));
-    copy::start(args, program, &pids, host, enter).map(Some)
+    let setup = Setup::new(args)?;
+    let proc = target.procfs(&pid_namespace)?;
+    let enter = |setup: &mut Setup| prepare(args, root, setup, Some(proc));
+    joined::start(invocation, &pid_namespace, setup, enter).map(Some)
 }
 
-fn prepare(args: &Args, root: &Root, host: &mut Host, proc: Option<OwnedFd>) -> Result<Place> {
+/// Assembles the root and makes it "/". `proc` is a mount for /proc of another PID namespace.
+fn prepare(
+    args: &Args,
+    root: &Root,
+    setup: &mut Setup,
+    proc: Option<OwnedFd>,
+) -> Result<Directories> {
     unshare(clone::NEWNS)?;
     // The sources are paths of the host, and propagation to the host needs its peer groups.
     let mounts = create_mounts(args)?;
     // Later mounts must not propagate to the host.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).on("make private", "/")?;
-    host.init = Init::new(args)?;
+    setup.init = Init::new(args)?;
     let directory = root.attach(args.read_only)?;
     mount_proc(directory.as_fd(), args.proc, proc)?;
     mount_dev(directory.as_fd(), args.dev, &args.shm_size)?;
@@ -72,15 +74,15 @@ fn prepare(args: &Args, root: &Root, host: &mut Host, proc: Option<OwnedFd>) -> 
     for (mount, fd) in &mounts {
         bind::attach_at_target(directory.as_fd(), mount, fd)?;
     }
-    host.open_console(directory.as_fd(), true)?;
+    setup.open_console(directory.as_fd(), true)?;
     let mounted = Mounted { proc: args.proc != Proc::None, sys: args.sys != Sys::None };
     args.mask.apply(directory.as_fd(), mounted)?;
-    let place = Place::new(args, directory, Missing::MakeDir)?;
+    let directories = Directories::open(args, directory, Missing::MakeDir)?;
     if args.read_only {
-        make_read_only(&place.root.0)?;
+        make_read_only(&directories.root.0)?;
     }
-    pivot(&place.root.0)?;
-    Ok(place)
+    pivot(&directories.root.0)?;
+    Ok(directories)
 }
 
 /// Creates detached mounts for `--bind`, `--device` and `--tmpfs`. An outer target comes before the targets below.

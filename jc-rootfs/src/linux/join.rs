@@ -1,6 +1,5 @@
-//! `--join`: the mount namespace, root and PID namespace of a running container, in place of new ones.
+//! `--join`: the mount namespace, the root and the PID namespace of a running container.
 
-use std::ffi::OsString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,69 +16,71 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
 
 use super::args::Args;
-use super::copy;
+use super::joined;
 use super::mount::fscontext::clone_mount;
 use super::mount::resolve::Missing;
 use super::payload::program::{read_only_self, strings};
-use super::payload::{self, Host, Place};
+use super::payload::{self, Directories, Invocation, Setup};
 use super::sys;
 use crate::TOOL;
 
-/// Enters the container of a process and starts the program there. If that is another PID namespace, the
-/// program begins as a [`copy`].
-pub fn enter(args: &Args, pid: u32, program: &[OsString]) -> Result<ExitCode> {
+/// Enters the root of the container of a process, and starts the program there and in its PID namespace.
+pub fn enter(invocation: Invocation<'_>, pid: u32) -> Result<ExitCode> {
+    let args = invocation.args;
     run_from_read_only(args)?;
-    let host = Host::look(args)?;
+    let setup = Setup::new(args)?;
     let target = Target::open(pid)?;
-    let pids = target.other_pids()?;
+    let pid_namespace = target.other_pid_namespace()?;
     let root = target.enter_root()?;
-    if let Some(pids) = pids {
-        return copy::start(args, program, &pids, host, |host| place(args, root, host));
+    if let Some(pid_namespace) = pid_namespace {
+        let enter = |setup: &mut Setup| open_directories(args, root, setup);
+        return joined::start(invocation, &pid_namespace, setup, enter);
     }
     if !payload::needs_child_to_lead(args) {
-        return Err(start(args, program, root, host, None));
+        return Err(run(invocation, root, setup, None));
     }
-    let child = spawn(TOOL, 0, None, |life| start(args, program, root, host, Some(life)))?;
+    let child = spawn(TOOL, 0, None, |life| run(invocation, root, setup, Some(life)))?;
     child.wait_holding(&[]).map(Into::into)
 }
 
 /// Returns only an error.
-fn start(
-    args: &Args,
-    program: &[OsString],
+fn run(
+    invocation: Invocation<'_>,
     root: OwnedFd,
-    mut host: Host,
+    mut setup: Setup,
     life: Option<&Lifeline>,
 ) -> Error {
-    match host.begin_session(args).and_then(|()| place(args, root, &mut host)) {
-        Ok(place) => payload::run(args, program, place, host, life),
+    let session = setup.begin_session(invocation.args);
+    match session.and_then(|()| open_directories(invocation.args, root, &mut setup)) {
+        Ok(directories) => payload::run(invocation, &directories, setup, life),
         Err(error) => error,
     }
 }
 
-/// Where the program starts in a root that this process has entered.
-fn place(args: &Args, root: OwnedFd, host: &mut Host) -> Result<Place> {
-    host.open_console(root.as_fd(), false)?;
-    Place::new(args, root, Missing::MakeDir)
+/// Opens the console and the working directory in a root that this process has entered.
+fn open_directories(args: &Args, root: OwnedFd, setup: &mut Setup) -> Result<Directories> {
+    setup.open_console(root.as_fd(), false)?;
+    Directories::open(args, root, Missing::MakeDir)
 }
 
-/// A process of the container, by its directory in /proc, which stays that of one process however PIDs are
-/// reused. A pidfd would not do: the number is that of this procfs, and this process may be in the
-/// container's PID namespace, where the number means another process or none.
+/// A process of the container, by a descriptor of its directory in /proc, which never becomes that of another
+/// process. pidfd_open(2) takes a PID of this process's namespace, but the PID of the command line is one of the procfs
+/// at /proc, and this process may be in the container's PID namespace.
 pub struct Target {
     path: PathBuf,
     directory: OwnedFd,
 }
 
 impl Target {
-    /// Opens the directory. ENOENT: there is no such process.
+    /// Opens the directory. ENOENT: no process has this PID.
     pub fn open(pid: u32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}"));
         let directory = open_dir(&path)?;
         Ok(Self { path, directory })
     }
 
-    fn part(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
+    /// Opens a file of the directory. EACCES, EPERM: this process may not inspect the other one (ptrace(2)).
+    fn open_part(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
         openat(&self.directory, name, flags | OFlags::CLOEXEC, Mode::empty())
             .on("open", self.path.join(name))
             .map_err(|e| {
@@ -88,35 +89,36 @@ impl Target {
     }
 
     /// The PID namespace of the process, unless this process is in it.
-    pub fn other_pids(&self) -> Result<Option<OwnedFd>> {
-        let pids = self.part("ns/pid", OFlags::RDONLY)?;
-        let is_own = inode(&pids)? == procfs::namespace("pid")?;
-        Ok((!is_own).then_some(pids))
+    pub fn other_pid_namespace(&self) -> Result<Option<OwnedFd>> {
+        let namespace = self.open_part("ns/pid", OFlags::RDONLY)?;
+        let is_own = inode(&namespace)? == procfs::namespace("pid")?;
+        Ok((!is_own).then_some(namespace))
     }
 
-    /// Enters the mount namespace and the root of the process, and gives the root.
+    /// Enters the mount namespace and the root of the process. Returns the root.
     fn enter_root(&self) -> Result<OwnedFd> {
-        let mounts = self.part("ns/mnt", OFlags::RDONLY)?;
-        let root = self.part("root", OFlags::PATH | OFlags::DIRECTORY)?;
+        let mounts = self.open_part("ns/mnt", OFlags::RDONLY)?;
+        let root = self.open_part("root", OFlags::PATH | OFlags::DIRECTORY)?;
         setns(mounts.as_fd(), clone::NEWNS).on("setns", self.path.join("ns/mnt"))?;
         fchdir(&root).on("chdir", self.path.join("root"))?;
         chroot(".").on("chroot", self.path.join("root"))?;
         Ok(root)
     }
 
-    /// A copy of the mount at /proc in the container, which must be a procfs of this PID namespace.
-    pub fn procfs(&self, pids: &OwnedFd) -> Result<OwnedFd> {
+    /// Creates a detached copy of the mount at /proc in the container. An error unless that is a procfs of the PID
+    /// namespace.
+    pub fn procfs(&self, pid_namespace: &OwnedFd) -> Result<OwnedFd> {
         let path = Path::new("/proc");
-        let proc = away(|| {
+        let proc = in_other_namespace(|| {
             self.enter_root()?;
             clone_mount(path, false)
         })?;
-        let is_it = || -> Result<bool> {
+        let is_right = || -> Result<bool> {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let first = openat(&proc, "1/ns/pid", flags, Mode::empty()).op("open 1/ns/pid")?;
-            Ok(is_procfs(proc.as_fd())? && inode(&first)? == inode(pids)?)
+            Ok(is_procfs(proc.as_fd())? && inode(&first)? == inode(pid_namespace)?)
         };
-        match is_it() {
+        match is_right() {
             Ok(true) => Ok(proc),
             Ok(false) | Err(_) => {
                 Err(Error::new("/proc of the container: not a procfs of its PID namespace"))
@@ -129,23 +131,23 @@ fn inode(fd: &OwnedFd) -> Result<u64> {
     Ok(fstat(fd).op("fstat")?.st_ino)
 }
 
-/// Does something in another mount namespace, which `act` enters, and comes back to this one.
-fn away<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Calls a function that enters another mount namespace or root, and then returns to this one.
+fn in_other_namespace<T>(act: impl FnOnce() -> Result<T>) -> Result<T> {
     let path = "/proc/self/ns/mnt";
-    let here: OwnedFd = fs::File::open(path).on("open", path)?.into();
+    let mounts: OwnedFd = fs::File::open(path).on("open", path)?.into();
     let (root, directory) = (open_dir(Path::new("/"))?, open_dir(Path::new("."))?);
-    let done = act();
-    setns(here.as_fd(), clone::NEWNS).on("setns", path)?;
+    let result = act();
+    setns(mounts.as_fd(), clone::NEWNS).on("setns", path)?;
     fchdir(&root).on("chdir", "/")?;
     chroot(".").on("chroot", "/")?;
     fchdir(&directory).op("fchdir")?;
-    done
+    result
 }
 
-/// Executes this program once more, from a read-only mount of its file that is nowhere to be seen, and with
-/// no variables but those that the program is to get. A process inside that sees the new one may look into
-/// its memory and open its /proc/PID/exe: the host's file must not be written to (CVE-2019-5736). This
-/// process stays in a mount namespace of its own, where it may copy mounts.
+/// Executes this program once more, from a detached read-only mount of its file, and without the variables of the
+/// caller. A process in the container may read the memory of the new process and open its /proc/PID/exe, and must not
+/// write to the host's file (CVE-2019-5736). This process stays in a mount namespace of its own, which the copy of a
+/// mount needs.
 fn run_from_read_only(args: &Args) -> Result<()> {
     if is_read_only()? {
         return Ok(());
@@ -154,12 +156,13 @@ fn run_from_read_only(args: &Args) -> Result<()> {
     execute(&read_only_self()?, args)
 }
 
-/// The same, but in the mount namespace of the caller, which this process must own.
+/// Does the same as [`run_from_read_only`], but stays in the mount namespace of the caller, whose user namespace must
+/// be this process's.
 pub fn run_from_read_only_here(args: &Args) -> Result<()> {
     if is_read_only()? {
         return Ok(());
     }
-    let program = away(|| {
+    let program = in_other_namespace(|| {
         private_mounts()?;
         read_only_self()
     })?;

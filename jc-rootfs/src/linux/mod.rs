@@ -3,9 +3,9 @@
 pub mod args;
 mod assemble;
 mod chroot;
-mod copy;
 pub mod fuzz;
 mod join;
+mod joined;
 mod mount;
 pub mod payload;
 mod root;
@@ -25,6 +25,7 @@ use nix::libc;
 use crate::TOOL;
 use args::Args;
 use args::values::Upper;
+use payload::Invocation;
 use root::Root;
 
 /// Replaces this process by the payload. With another PID namespace, or if this process leads a process group and
@@ -46,35 +47,28 @@ fn start(args: &Args) -> Result<ExitCode> {
     // for a while the host's root (CVE-2019-5736, CVE-2016-9962).
     deny_tracing()?;
     if let Some(pid) = args.join {
-        jc_unshare::require_program(&args.operands)?;
-        return join::enter(args, pid, &args.operands);
+        return join::enter(Invocation::new(args, &args.operands)?, pid);
     }
-    if let Some(pid) = args.join_pid {
-        let (root, program) = operands(args)?;
-        jc_unshare::require_program(&program)?;
-        if let Some(code) = assemble::enter_joined(args, &root, pid, &program)? {
-            return Ok(code);
-        }
+    let (root, program) = operands(args)?;
+    let invocation = Invocation::new(args, program)?;
+    if let Some(pid) = args.join_pid
+        && let Some(code) = assemble::enter_joined(invocation, &root, pid)?
+    {
+        return Ok(code);
     }
+    let enter = || match &root {
+        Root::Directory(directory) if args.chroot => chroot::enter(invocation, directory),
+        root => assemble::enter(invocation, root),
+    };
     if payload::needs_child_to_lead(args) {
-        let child = spawn(TOOL, 0, None, |_| become_payload(args).unwrap_or_else(|error| error))?;
+        let child = spawn(TOOL, 0, None, |_| enter())?;
         return child.wait_holding(&[]).map(Into::into);
     }
-    Err(become_payload(args)?)
-}
-
-/// Returns only an error.
-fn become_payload(args: &Args) -> Result<Error> {
-    let (root, program) = operands(args)?;
-    jc_unshare::require_program(&program)?;
-    Ok(match root {
-        Root::Directory(directory) if args.chroot => chroot::enter(args, &directory, &program),
-        root => assemble::enter(args, &root, &program),
-    })
+    Err(enter())
 }
 
 /// Splits the operands into ROOT, unless an option gives the root, and the program.
-fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
+fn operands(args: &Args) -> Result<(Root, &[OsString])> {
     let (root, program) = match (&args.record, args.layers.is_empty()) {
         (Some(file), _) => (Record::read(file)?.root()?, args.operands.as_slice()),
         (None, false) => (record::Root::Layers(args.layers.clone()), args.operands.as_slice()),
@@ -92,7 +86,7 @@ fn operands(args: &Args) -> Result<(Root, Vec<OsString>)> {
             Root::Overlay(layers, upper.unwrap_or(Upper::Tmpfs { size: None }))
         }
     };
-    Ok((root, program.to_vec()))
+    Ok((root, program))
 }
 
 /// The program behind ROOT and an optional "--". An option behind ROOT is a usage error, since it would be the name
@@ -118,7 +112,8 @@ mod tests {
 
     fn parse(words: &[&str]) -> Result<(Root, Vec<OsString>)> {
         let words = ["jc-rootfs"].iter().chain(words);
-        operands(&Args::try_parse_from(words).map_err(Error::usage)?)
+        let args = Args::try_parse_from(words).map_err(Error::usage)?;
+        operands(&args).map(|(root, program)| (root, program.to_vec()))
     }
 
     #[test]

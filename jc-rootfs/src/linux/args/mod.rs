@@ -119,6 +119,13 @@ pub struct Args {
     pub(crate) operands: Vec<OsString>,
 }
 
+impl Args {
+    /// Whether the payload leads a session.
+    pub(crate) fn leads_session(&self) -> bool {
+        self.new_session || self.console_socket.is_some()
+    }
+}
+
 fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
     let path = PathBuf::from(word);
     if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }

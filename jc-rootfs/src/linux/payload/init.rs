@@ -1,13 +1,13 @@
-//! `--init-fd`: a PID 1 that reaps and forwards signals, in the container's root and with nothing that the
-//! payload lacks.
+//! `--init-fd`: a PID 1 that forwards signals and reaps orphans, with the root and the privileges of the payload.
 //!
-//! When all else is done, this program executes itself once more as PID 1, from a read-only mount and under
-//! the name `jc-init`, with the payload's arguments, environment, credentials and filter. So the memory, the
-//! command line and the files of PID 1 show nothing of the host to a payload that may trace it.
+//! In the last step, this program executes itself once more as PID 1, from a read-only mount, with the name `jc-init`
+//! and the arguments, environment, credentials and filter of the payload. A payload that may trace PID 1 finds nothing
+//! of the host in its memory, command line and files.
 
 use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::iter::once;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -26,19 +26,19 @@ use crate::environment::Environment;
 use crate::linux::args::Args;
 use crate::linux::sys;
 
-/// The name that this program has as PID 1, followed by its descriptors and the payload's arguments.
+/// The name of this program as PID 1. The numbers of its descriptors and the arguments of the payload follow.
 const NAME: &str = "jc-init";
 
-/// A PID 1 that is to be executed.
+/// The parts of a PID 1 to execute.
 pub struct Init {
     program: OwnedFd,
-    /// The pipe to the link that waits outside.
-    tell: OwnedFd,
+    /// The pipe to the waiting link outside of the PID namespace.
+    events: OwnedFd,
 }
 
 impl Init {
-    /// Finds out whether there is to be an init, while this program's file can be found, in a mount
-    /// namespace of its own. Usage error: this process is not PID 1, or the descriptor is not open.
+    /// Opens the parts of a PID 1, in a mount namespace of this process's own, before its root changes. `None`: the
+    /// command line lacks `--init-fd`. Usage errors: this process is not PID 1, or the descriptor is not open.
     pub fn new(args: &Args) -> Result<Option<Self>> {
         let Some(number) = args.init_fd else { return Ok(None) };
         if getpid().as_raw() != 1 {
@@ -47,26 +47,26 @@ impl Init {
             ))
             .hint(format_args!("jc-unshare -p --init-fd {number} starts it")));
         }
-        let tell = info::take(number, "--init-fd")?;
-        Ok(Some(Self { program: read_only_self()?, tell }))
+        let events = info::take(number, "--init-fd")?;
+        Ok(Some(Self { program: read_only_self()?, events }))
     }
 
-    /// Becomes PID 1 with this payload. Returns only an error.
+    /// Replaces this process by PID 1, which starts the payload. Returns only an error.
     pub fn execute(
         &self,
         started: Option<&Started>,
-        payload: &[OsString],
+        (name, arguments): (&OsStr, &[OsString]),
         environment: Environment,
     ) -> Error {
         let execute = || -> Result<Infallible> {
-            fcntl_setfd(&self.tell, FdFlags::empty()).op("F_SETFD")?;
-            let mut numbers = self.tell.as_raw_fd().to_string();
+            fcntl_setfd(&self.events, FdFlags::empty()).op("F_SETFD")?;
+            let mut numbers = self.events.as_raw_fd().to_string();
             if let Some(started) = started {
                 fcntl_setfd(started, FdFlags::empty()).op("F_SETFD")?;
                 numbers = format!("{numbers},{}", started.as_fd().as_raw_fd());
             }
-            let own = [NAME.into(), numbers.into()];
-            let arguments = strings(own.into_iter().chain(payload.iter().cloned()))?;
+            let payload = once(name.to_owned()).chain(arguments.iter().cloned());
+            let arguments = strings([NAME.into(), numbers.into()].into_iter().chain(payload))?;
             Err(sys::execute(self.program.as_fd(), &arguments, &environment.strings()?))
                 .op("execveat jc-init")
         };
@@ -75,7 +75,7 @@ impl Init {
     }
 }
 
-/// Runs as PID 1 if this program was executed as that, to the end of the payload.
+/// Runs this process as PID 1 to the end of the payload, if its name is `jc-init`.
 pub fn started_as_init() -> Option<ExitCode> {
     let mut arguments = env::args_os();
     if arguments.next()? != NAME {
@@ -89,7 +89,7 @@ pub fn started_as_init() -> Option<ExitCode> {
     })
 }
 
-/// Returns only an error.
+/// Starts the payload and waits for its end. Returns only an error.
 fn run(numbers: &OsStr, payload: &[OsString]) -> Result<Error> {
     let (name, rest) =
         payload.split_first().ok_or_else(|| Error::usage("no program given to run"))?;
@@ -99,11 +99,11 @@ fn run(numbers: &OsStr, payload: &[OsString]) -> Result<Error> {
         parsed.map_err(|_| Error::usage(format_args!("{NAME} {number}: not a descriptor")))
     };
     let mut numbers = numbers.map(parse).collect::<Result<Vec<u32>>>()?.into_iter();
-    let tell = info::take(numbers.next().ok_or_else(|| Error::usage(NAME))?, NAME)?;
+    let events = info::take(numbers.next().ok_or_else(|| Error::usage(NAME))?, NAME)?;
     let status = numbers.next().map(|number| StatusFd::open(TOOL, number)?.close_on_exec());
     let status = status.transpose()?;
     set_name(c"jc-init").op("PR_SET_NAME")?;
-    Ok(jc_unshare::init::run(TOOL, tell, || {
+    Ok(jc_unshare::init::run(TOOL, events, || {
         let error = match find(name, env::var_os("PATH").as_deref()) {
             Ok(path) => replace(Command::new(path).arg0(name).args(rest)),
             Err(error) => error,

@@ -1,0 +1,141 @@
+//! A payload in the PID namespace of a running container.
+//!
+//! Processes of that namespace may read, trace and write to a process that they see, with CAP_SYS_PTRACE or with all
+//! capabilities of that process (CVE-2016-9962, CVE-2019-5736). The process that they see therefore begins with the
+//! root, the credentials and the filter of the payload, and executes a read-only mount of jc-rootfs.
+//!
+//! Three processes take part. The waiting link keeps its root and capabilities and stays outside. A child, which is
+//! outside too, enters the root and takes the credentials of the payload. The payload begins as a copy of the child in
+//! the PID namespace, and is a child of the waiting link (CLONE_PARENT).
+
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use jc_unshare::process::Process;
+use jc_unshare::supervise::{Beside, Exit, Lifeline, readable, spawn};
+use jc_unshare::sys::{clone, close, setns};
+use jc_unshare::{Context, Error, Kind, Result};
+use rustix::event::PollFd;
+use rustix::process::Pid;
+
+use super::payload::started::Started;
+use super::payload::{Directories, Invocation, Payload, Setup};
+use super::sys;
+use crate::TOOL;
+
+/// The most bytes of an error that the waiting link reads.
+const LONGEST_ERROR: u64 = 4096;
+
+/// Starts the program in a PID namespace and waits for it. The child calls `enter`, which enters the root.
+pub fn start(
+    invocation: Invocation<'_>,
+    pid_namespace: &OwnedFd,
+    mut setup: Setup,
+    enter: impl FnOnce(&mut Setup) -> Result<Directories>,
+) -> Result<ExitCode> {
+    let started = setup.started.take();
+    // The copy may fail before its PID is written, so PIDs and errors have a pipe each.
+    let (mut pid, pid_writer) = pipe().op("pipe")?;
+    let (failure, failure_writer) = pipe().op("pipe")?;
+    let child = spawn(TOOL, 0, None, |life| {
+        started.iter().for_each(|started| close(started.as_fd()));
+        let prepare = || {
+            setns(pid_namespace.as_fd(), clone::NEWPID).op("setns pid")?;
+            let directories = enter(&mut setup)?;
+            Payload::for_copy(invocation, &directories, setup)
+        };
+        match prepare() {
+            Ok(payload) => start_copy(payload, invocation, life, &pid_writer, &failure_writer),
+            Err(error) => error,
+        }
+    })?;
+    drop((pid_writer, failure_writer));
+    match child.wait()? {
+        Exit::Code(0) => {}
+        exit => return Ok(exit.into()), // the child has written the error, or a signal killed it
+    }
+    let mut number = [0; 4];
+    pid.read_exact(&mut number).op("read a PID")?;
+    let pid =
+        Pid::from_raw(i32::from_ne_bytes(number)).ok_or_else(|| Error::new("read a PID: 0"))?;
+    let copy = child.succeeded_by(pid)?;
+    let mut execution = Execution { failure: Some(failure), started };
+    execution.report(pid)?;
+    let exit = copy.wait_beside(&mut execution);
+    execution.finish();
+    exit.map(Into::into)
+}
+
+/// Starts the copy, which writes an error to the second pipe. Returns only an error.
+fn start_copy(
+    payload: Payload,
+    invocation: Invocation<'_>,
+    life: &Lifeline,
+    mut pid_writer: &PipeWriter,
+    mut failure_writer: &PipeWriter,
+) -> Error {
+    match sys::fork_sibling().op("clone") {
+        Ok(Some(pid)) => match pid_writer.write_all(&pid.as_raw_nonzero().get().to_ne_bytes()) {
+            Ok(()) => std::process::exit(0),
+            Err(error) => Err::<(), _>(error).op("write").err().unwrap_or_else(Error::quiet),
+        },
+        Ok(None) => {
+            let error = payload.finish(invocation, life);
+            // The error goes to stderr too, and matters more than an error of this write.
+            let text = [&[TOOL.code(error.kind())], error.to_string().as_bytes()].concat();
+            let _: std::io::Result<()> = failure_writer.write_all(&text);
+            error
+        }
+        Err(error) => error,
+    }
+}
+
+/// The execution of the program by the copy. The pipe from the copy ends with the execution, or after an exit code and
+/// the text of an error.
+struct Execution {
+    failure: Option<PipeReader>,
+    started: Option<Started>,
+}
+
+impl Execution {
+    /// Writes which process is the payload.
+    fn report(&mut self, pid: Pid) -> Result<()> {
+        let Some(started) = &mut self.started else { return Ok(()) };
+        started.set_payload(Process::numbered(pid.as_raw_nonzero().get() as u32)?);
+        started.report()
+    }
+
+    /// Reads the pipe to its end, and writes an error as an event.
+    fn finish(&mut self) {
+        let Some(failure) = self.failure.take() else { return };
+        let Some(started) = self.started.take() else { return };
+        let mut text = Vec::new();
+        // An unreadable pipe is a failure too.
+        let read = failure.take(LONGEST_ERROR).read_to_end(&mut text);
+        if read.is_err() || !text.is_empty() {
+            started.report_failure(&parse_error(&text));
+        }
+        started.close();
+    }
+}
+
+/// Parses the exit code and text that a copy has written.
+fn parse_error(text: &[u8]) -> Error {
+    let (code, text) = text.split_first().unwrap_or((&0, text));
+    let kinds = [Kind::NotExecutable, Kind::NotFound];
+    let kind = kinds.into_iter().find(|kind| TOOL.code(*kind) == *code).unwrap_or(Kind::Failed);
+    Error::with_kind(kind, String::from_utf8_lossy(text))
+}
+
+impl Beside for Execution {
+    fn awaited(&self) -> Vec<PollFd<'_>> {
+        self.failure.iter().map(|failure| readable(failure.as_fd())).collect()
+    }
+
+    fn attend(&mut self, ready: &[bool]) {
+        if ready.contains(&true) {
+            self.finish();
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Preparations that need the host's root: its files, and this process as the host's procfs shows it.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use jc_unshare::process::{Process, Stat};
+use jc_unshare::{Absent, Context, Error, Result};
+use nix::libc;
+use rustix::process::{
+    Signal, parent_process_death_signal, set_parent_process_death_signal, setsid,
+};
+
+use super::caps::{self, PayloadSets};
+use super::console::{self, Console};
+use super::init::Init;
+use super::program::SelfExe;
+use super::started::Started;
+use crate::environment::Variable;
+use crate::linux::args::Args;
+use crate::linux::seccomp::{Filter, Seccomp};
+use crate::linux::sys;
+
+/// The results of the preparations.
+pub struct Setup {
+    pub(super) parent: Parent,
+    /// The variables of `--env-file`.
+    pub(super) variables: Vec<Variable>,
+    pub(super) sets: Option<PayloadSets>,
+    pub(super) filter: Option<Filter>,
+    pub(super) exe: Option<SelfExe>,
+    /// Whether a change of the user leaves the supplementary groups as they are.
+    pub(super) keeps_groups: bool,
+    /// The socket to which the master side of the console goes.
+    socket: Option<OwnedFd>,
+    pub(super) console: Option<Console>,
+    /// The channel for the event `started`.
+    pub started: Option<Started>,
+    /// The PID 1 to execute in place of the payload.
+    pub init: Option<Init>,
+}
+
+impl Setup {
+    /// Prepares this process, before its root changes.
+    pub fn new(args: &Args) -> Result<Self> {
+        sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
+        leave_session_keyring()?;
+        let (parent, this) = Parent::find(args.status_fd.is_some())?;
+        let started = args.status_fd.zip(this);
+        let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
+        let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
+        let variables = args.environment.read_files()?;
+        let sets = args.caps.sets()?;
+        let filter = match (&args.seccomp, sets) {
+            (Seccomp::Unconfined, _) => None,
+            (seccomp, Some(sets)) => seccomp.filter(sets.bounding)?,
+            (seccomp, None) => seccomp.filter(caps::permitted()?.bits())?,
+        };
+        let exe = SelfExe::find()?;
+        let keeps_groups = args.user.is_some() && args.groups.is_empty() && denies_setgroups()?;
+        let (console, init) = (None, None);
+        Ok(Self {
+            parent,
+            variables,
+            sets,
+            filter,
+            exe,
+            keeps_groups,
+            socket,
+            console,
+            started,
+            init,
+        })
+    }
+
+    /// Begins a session, if the payload leads one. EPERM: this process leads a process group.
+    pub fn begin_session(&self, args: &Args) -> Result<()> {
+        if args.leads_session() { setsid().op("setsid").map(drop) } else { Ok(()) }
+    }
+
+    /// Opens the console of `--console-socket`, in a root that has its devpts. If `bind`, the console is also
+    /// mounted on /dev/console.
+    pub fn open_console(&mut self, root: BorrowedFd<'_>, bind: bool) -> Result<()> {
+        let Some(socket) = self.socket.take() else { return Ok(()) };
+        self.console = Some(Console::open(root, &socket, bind)?);
+        Ok(())
+    }
+}
+
+/// Whether this user namespace denies setgroups(2), as after an unprivileged user has mapped one group
+/// (user_namespaces(7)). A kernel without user namespaces lacks the file.
+fn denies_setgroups() -> Result<bool> {
+    let path = "/proc/self/setgroups";
+    let text = std::fs::read(path).on("read", path).absent()?;
+    Ok(text.is_some_and(|text| text.starts_with(b"deny")))
+}
+
+/// Replaces the session keyring, since the payload must not read the caller's keys.
+fn leave_session_keyring() -> Result<()> {
+    match sys::new_session_keyring() {
+        // The kernel has no keyrings, or a filter denies them to this process and all its programs.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        other => other.op("keyctl").map_err(|e| e.hint("see the sysctls kernel.keys.*")),
+    }
+}
+
+/// The parent of this process, and the signal that the parent's death sends (PR_SET_PDEATHSIG). A change of
+/// credentials clears the signal. The parent is identified in a procfs of the host, because the procfs of a PID
+/// namespace shows no parent of its PID 1.
+pub(super) struct Parent {
+    signal: Option<Signal>,
+    stat: Option<(Stat, u32)>,
+}
+
+impl Parent {
+    /// Finds the parent, if its death sends a signal. Also finds this process if there is a signal or
+    /// `needs_process`.
+    fn find(needs_process: bool) -> Result<(Self, Option<Process>)> {
+        let signal = parent_process_death_signal().op("PR_GET_PDEATHSIG")?;
+        if signal.is_none() && !needs_process {
+            return Ok((Self { signal, stat: None }, None));
+        }
+        let stat = Stat::open()?;
+        let (this, parent) = stat.read()?;
+        Ok((Self { signal, stat: signal.map(|_| (stat, parent)) }, Some(this)))
+    }
+
+    /// Sets the signal again after a change of credentials. An error if the parent has died in between.
+    pub(super) fn die_with(self) -> Result<()> {
+        let Some((stat, parent)) = self.stat else { return Ok(()) };
+        set_parent_process_death_signal(self.signal).op("PR_SET_PDEATHSIG")?;
+        match stat.read()? {
+            (_, still) if still == parent => Ok(()),
+            _ => Err(Error::new("the parent died")),
+        }
+    }
+}
