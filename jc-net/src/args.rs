@@ -8,11 +8,11 @@ use clap::Parser;
 use ipnetwork::IpNetwork;
 use jc_unshare::{Error, Result};
 
-use crate::dns::HostsLine;
+use crate::dns::{Files, HostsLine};
 use crate::link::Mac;
 use crate::mode::Network;
 use crate::ports::{Expose, Publish};
-use crate::rules::Policy;
+use crate::record::Policy;
 use crate::subnet::DEFAULT_BRIDGE;
 use crate::{bridge, lease, subnet};
 
@@ -99,7 +99,7 @@ pub struct Args {
     pub program: Vec<OsString>,
 }
 
-/// A name that a link can have (dev_valid_name in the kernel), and a chain of nftables.
+/// Parses a name that both a link (dev_valid_name in Linux' net/core/dev.c) and a chain of nf_tables can have.
 fn link_name(word: &str) -> std::result::Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let valid =
@@ -118,12 +118,12 @@ fn domain(word: &str) -> std::result::Result<String, String> {
 }
 
 impl Args {
-    /// Whether no program is run.
+    /// Whether the command line has an action in place of a program.
     pub fn is_action(&self) -> bool {
         self.list || self.gc || self.repair || self.rm_bridge.is_some()
     }
 
-    /// Refuses what an action has no use for.
+    /// Refuses options that have no effect with an action.
     pub fn check_action(&self) -> Result<()> {
         if !self.program.is_empty() {
             return Err(Error::usage("an action runs no program"));
@@ -157,7 +157,7 @@ impl Args {
         self.resolv_conf.is_some() || !self.hosts.is_empty() || self.status_fd.is_some()
     }
 
-    /// Refuses options that would do nothing in this kind of network.
+    /// Refuses options that have no effect with this kind of network.
     pub fn check(&self, network: &Network) -> Result<()> {
         let name = network.name();
         if *network != Network::Bridge && self.shapes_bridge() {
@@ -189,9 +189,9 @@ impl Args {
         Ok(())
     }
 
-    /// What is asked of the bridge.
-    pub fn bridge(&self) -> bridge::Wanted<'_> {
-        bridge::Wanted {
+    /// The properties of the bridge that the options require.
+    pub fn bridge(&self) -> bridge::BridgeSpec<'_> {
+        bridge::BridgeSpec {
             name: self.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE),
             subnets: &self.subnet,
             needs_v6: self.ip6.is_some(),
@@ -200,12 +200,22 @@ impl Args {
         }
     }
 
-    /// What is asked of the cable.
-    pub fn lease(&self) -> lease::Wanted {
-        lease::Wanted { ip: self.ip, ip6: self.ip6, mac: self.mac, hairpin: self.publishes() }
+    /// The properties of the veth that the options require.
+    pub fn lease(&self) -> lease::LeaseSpec {
+        lease::LeaseSpec { ip: self.ip, ip6: self.ip6, mac: self.mac, hairpin: self.publishes() }
     }
 
-    /// The ports to be published.
+    /// The options for files of name servers and names.
+    pub fn files(&self) -> Files<'_> {
+        Files {
+            resolv_conf: self.resolv_conf.as_deref(),
+            servers: &self.dns,
+            search: &self.dns_search,
+            hosts: &self.hosts,
+        }
+    }
+
+    /// The ports to publish.
     pub fn published(&self) -> Vec<Publish> {
         self.publish.iter().cloned().chain(self.expose.iter().map(Expose::publish)).collect()
     }

@@ -35,7 +35,7 @@ fn message(kind: u16, family: u8) -> Message {
     Message::new(SUBSYSTEM << 8 | kind, 0, &[family, 0, 0, 0])
 }
 
-/// A direction of an entry.
+/// The addresses and ports of one direction of an entry.
 #[derive(Debug, Eq, PartialEq)]
 struct Tuple {
     source: IpAddr,
@@ -44,7 +44,7 @@ struct Tuple {
 }
 
 impl Tuple {
-    /// Reads a tuple of UDP.
+    /// Parses the attributes of a tuple. `None`: the protocol is not UDP.
     fn read(tuple: Attributes<'_>) -> Option<Self> {
         let (ip, proto) = (tuple.nested(TUPLE_IP), tuple.nested(TUPLE_PROTO));
         if proto.get(PROTO_NUMBER)? != [Protocol::Udp.number()] {
@@ -60,18 +60,18 @@ impl Tuple {
     }
 }
 
-/// An entry of UDP.
+/// An entry for UDP.
 #[derive(Debug)]
 pub struct Entry {
     family: u8,
     original: Tuple,
     reply: Tuple,
-    /// The attributes that name the entry, as the kernel has sent them.
+    /// The attributes that identify the entry, as in the kernel's answer.
     name: Vec<(u16, Vec<u8>)>,
 }
 
 impl Entry {
-    /// Reads an answer to `IPCTNL_MSG_CT_GET`; nothing for an entry of another protocol.
+    /// Parses an answer to `IPCTNL_MSG_CT_GET`. `None`: the protocol is not UDP.
     pub fn read(body: &[u8]) -> Option<Self> {
         let all = Attributes(body.get(4..)?);
         let kept = [TUPLE_ORIG, ID, ZONE].into_iter();
@@ -92,12 +92,12 @@ impl Entry {
         })
     }
 
-    /// Whether an address sends questions or answers of the entry.
+    /// Whether an address is the source of either direction.
     fn is_of(&self, addresses: &[IpAddr]) -> bool {
         [self.original.source, self.reply.source].iter().any(|source| addresses.contains(source))
     }
 
-    /// Deletes the entry, if the entry is still there.
+    /// Deletes the entry if it still exists.
     fn delete(&self, socket: &Socket) -> Answer<()> {
         let message = self.name.iter().fold(message(DELETE, self.family), |m, (kind, value)| {
             let nested = if *kind == TUPLE_ORIG { NESTED } else { 0 };
@@ -110,7 +110,7 @@ impl Entry {
     }
 }
 
-/// The entries of UDP of a family. The kernel looks at the whole table: about 5 ms where the table has room for
+/// The entries for UDP of a family. The kernel walks the whole table, which takes about 5 ms for a table with room for
 /// 262,144 entries.
 fn list(socket: &Socket, family: u8) -> Answer<Vec<Entry>> {
     // CTA_FILTER_ORIG_FLAGS: only the number of the protocol is compared (since Linux 5.8).
@@ -124,7 +124,7 @@ fn list(socket: &Socket, family: u8) -> Answer<Vec<Entry>> {
     socket.dump(question, Entry::read)
 }
 
-/// How many entries there are, of all protocols.
+/// The number of entries of all protocols.
 fn count(socket: &Socket) -> Answer<u32> {
     let read = |body: &[u8]| Attributes(body.get(4..)?).big(STATS_ENTRIES);
     Ok(socket.get(message(GET_STATS, 0), read)?.unwrap_or(0))
@@ -143,7 +143,7 @@ pub fn forget(
         return Ok(());
     }
     match try_forget(netfilter, route, forwards, addresses) {
-        // nfnetlink answers so if the kernel has no module for the subsystem.
+        // nfnetlink returns this errno if no module serves the subsystem.
         Err(refusal) if refusal.errno == Errno::INVAL => match publishes {
             true => Err(refused(refusal.during(DELETING))),
             false => Ok(()),

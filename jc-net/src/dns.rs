@@ -1,4 +1,4 @@
-//! Name servers and names: what `--resolv-conf` and `--hosts` write (resolv.conf(5), hosts(5)).
+//! The files of `--resolv-conf` and `--hosts` (resolv.conf(5), hosts(5)).
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use jc_unshare::{Context, Error, Result};
 
-/// Where this host says who its name servers are, and where those are named that stand behind a
-/// stub which listens on loopback: systemd-resolved's, NetworkManager's, resolvconf's for dnsmasq.
+/// The file of the host with its name servers, and files with the servers behind a stub resolver on loopback: those of
+/// systemd-resolved, of NetworkManager, and of resolvconf for dnsmasq.
 const HOSTS_OWN: &str = "/etc/resolv.conf";
 const BEHIND_STUBS: [&str; 3] = [
     "/run/systemd/resolve/resolv.conf",
@@ -17,7 +17,7 @@ const BEHIND_STUBS: [&str; 3] = [
     "/run/dnsmasq/resolv.conf",
 ];
 
-/// `NAME:FILE`
+/// A value of `--hosts`, `NAME:FILE`.
 #[derive(Clone, Debug)]
 pub struct HostsLine {
     name: String,
@@ -38,7 +38,7 @@ impl FromStr for HostsLine {
 }
 
 impl HostsLine {
-    /// Adds a line for each address to the file, which must be there.
+    /// Adds a line for each address to the file. ENOENT: the file does not exist.
     pub fn append(&self, addresses: &[IpAddr]) -> Result<()> {
         let lines = addresses.iter().map(|address| format!("{address}\t{}\n", self.name));
         let lines: String = lines.collect();
@@ -47,23 +47,23 @@ impl HostsLine {
     }
 }
 
-/// How the container is connected, as far as name servers are concerned.
+/// The name servers that a network namespace reaches.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reach {
-    /// It has the host's loopback.
+    /// All servers of the host, also on loopback.
     Host,
-    /// It gets to where the host gets, but not to the host's loopback; and by IPv6 or not.
+    /// The servers of the host except those on loopback.
     Outside {
-        /// Whether it has IPv6.
+        /// Whether servers with IPv6 addresses are reachable.
         v6: bool,
     },
-    /// Nowhere.
+    /// The namespace reaches no server.
     Nothing,
 }
 
 impl Reach {
     fn has(self, server: &str) -> bool {
-        // A link's own address is of a link of the host.
+        // An address with a scope (fe80::1%eth0) names a link of the host.
         let Ok(address) = server.parse::<IpAddr>() else { return self == Self::Host };
         match self {
             Self::Host => true,
@@ -73,23 +73,36 @@ impl Reach {
     }
 }
 
-/// What is asked for.
-#[derive(Debug)]
-pub struct Wanted<'a> {
-    /// These servers.
+/// The options for the files that later links bind over those of the root.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// The file in the format of resolv.conf(5).
+    pub resolv_conf: Option<&'a Path>,
+    /// The name servers, in place of the host's.
     pub servers: &'a [IpAddr],
-    /// These domains to search.
+    /// The domains to search, in place of the host's.
     pub search: &'a [String],
+    /// The lines for files in the format of hosts(5).
+    pub hosts: &'a [HostsLine],
 }
 
-/// Writes the file.
-pub fn write(path: &Path, wanted: &Wanted<'_>, reach: Reach) -> Result<()> {
+impl Files<'_> {
+    /// Writes the files. An error if the host names no reachable server.
+    pub fn write(&self, reach: Reach, addresses: &[IpAddr]) -> Result<()> {
+        if let Some(path) = self.resolv_conf {
+            write_resolv_conf(path, self, reach)?;
+        }
+        self.hosts.iter().try_for_each(|line| line.append(addresses))
+    }
+}
+
+fn write_resolv_conf(path: &Path, files: &Files<'_>, reach: Reach) -> Result<()> {
     let own = read(HOSTS_OWN)?.unwrap_or_default();
     let mut behind = None;
     for stub in BEHIND_STUBS {
         behind = behind.map_or_else(|| read(stub), |found| Ok(Some(found)))?;
     }
-    fs::write(path, contents(wanted, reach, &own, behind.as_deref())?).on("write", path)
+    fs::write(path, contents(files, reach, &own, behind.as_deref())?).on("write", path)
 }
 
 fn read(path: &str) -> Result<Option<String>> {
@@ -99,18 +112,18 @@ fn read(path: &str) -> Result<Option<String>> {
     }
 }
 
-/// The values of the lines that begin with that word.
+/// The values of the lines that begin with a keyword.
 fn values<'a>(text: &'a str, word: &str) -> Vec<&'a str> {
     let lines = text.lines().filter_map(|line| line.split_once([' ', '\t']));
     lines.filter(|(first, _)| *first == word).map(|(_, value)| value.trim()).collect()
 }
 
-fn contents(wanted: &Wanted<'_>, reach: Reach, own: &str, behind: Option<&str>) -> Result<String> {
+fn contents(files: &Files<'_>, reach: Reach, own: &str, behind: Option<&str>) -> Result<String> {
     let reachable = |text| -> Vec<String> {
         let servers = values(text, "nameserver").into_iter().filter(|server| reach.has(server));
         servers.map(str::to_owned).collect()
     };
-    let servers = match (wanted.servers, reach) {
+    let servers = match (files.servers, reach) {
         ([], Reach::Nothing) => Vec::new(),
         ([], _) => {
             let found = reachable(own);
@@ -127,12 +140,12 @@ fn contents(wanted: &Wanted<'_>, reach: Reach, own: &str, behind: Option<&str>) 
         (servers, _) => servers.iter().map(IpAddr::to_string).collect(),
     };
     let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    // The last of them counts (resolv.conf(5)).
-    let search = match wanted.search {
+    // The last search line counts (resolv.conf(5)).
+    let search = match files.search {
         [] => values(own, "search").pop().map(str::to_owned),
         domains => Some(domains.join(" ")),
     };
-    // A dot alone is no domain: it takes the host's away.
+    // A single dot removes the search list of the host.
     if let Some(search) = search.filter(|search| !search.is_empty() && search != ".") {
         text.push_str(&format!("search {search}\n"));
     }
@@ -151,12 +164,12 @@ mod tests {
     fn made(servers: &[&str], search: &[&str], reach: Reach, own: &str, behind: &str) -> String {
         let servers: Vec<IpAddr> = servers.iter().map(|s| s.parse().unwrap()).collect();
         let search: Vec<String> = search.iter().map(|s| (*s).to_owned()).collect();
-        let wanted = Wanted { servers: &servers, search: &search };
-        contents(&wanted, reach, own, Some(behind)).unwrap_or_else(|e| format!("error: {e}"))
+        let files = Files { resolv_conf: None, servers: &servers, search: &search, hosts: &[] };
+        contents(&files, reach, own, Some(behind)).unwrap_or_else(|e| format!("error: {e}"))
     }
 
     #[test]
-    fn servers_that_can_be_reached() {
+    fn only_reachable_servers_are_named() {
         let stub = "nameserver 127.0.0.53\noptions edns0\nsearch a b\n";
         let real = "nameserver 192.0.2.53\nnameserver 2001:db8::53\nnameserver fe80::1%eth0\n";
         for (reach, own, behind, expected) in [
@@ -184,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_comes_first() {
+    fn options_replace_the_lines_of_the_host() {
         let own = "domain x\nsearch a\nsearch b\nnameserver 192.0.2.1\n";
         let all = made(&["127.0.0.1", "2001:db8::1"], &["c", "d"], OUTSIDE, own, "");
         assert_eq!(all, "nameserver 127.0.0.1\nnameserver 2001:db8::1\nsearch c d\n");
@@ -194,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_hosts() {
+    fn a_line_of_hosts_has_a_name_and_a_file() {
         for wrong in ["", "a", "a:", ":b", "a b:c", "a#:b", "a\n:b"] {
             assert!(wrong.parse::<HostsLine>().is_err(), "{wrong}");
         }

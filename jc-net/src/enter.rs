@@ -1,32 +1,31 @@
-//! Network namespaces that are there already: entering one, and whether the present one may be
-//! changed.
+//! Existing network namespaces: entering one, and the privileges of this process in its own one.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use jc_unshare::capability::NET_ADMIN;
 use jc_unshare::hints::capable;
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result, userns};
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 
-use crate::{Network, sys};
+use crate::mode::Network;
+use crate::sys;
 
-const CAP_NET_ADMIN: u32 = 12;
-
-/// The network without `--network`: a bridge, where one can be made, else pasta(1).
+/// The default of `--network`: a bridge if this process can create one, else pasta(1).
 pub fn default_network() -> Result<Network> {
-    let can = owns_network()? && capable(CAP_NET_ADMIN);
+    let can = owns_network()? && capable(NET_ADMIN);
     Ok(if can { Network::Bridge } else { Network::Pasta })
 }
 
-/// Whether the present network namespace belongs to the user namespace of this process.
+/// Whether the user namespace of this process owns its network namespace.
 pub fn owns_network() -> Result<bool> {
     let own = "/proc/self/ns/net";
     let namespace = File::open(own).on("open", own)?;
-    // Root of a user namespace is not the one of the host's network.
+    // The owner of the network namespace is a user namespace that this process may not open.
     match sys::owner(namespace.as_fd()) {
         Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(false),
         owner => {
@@ -37,7 +36,8 @@ pub fn owns_network() -> Result<bool> {
     }
 }
 
-/// Enters the namespace that a file stands for.
+/// Enters the namespace of a file. EINVAL: the file is no network namespace. EPERM: this process has no CAP_SYS_ADMIN in
+/// the owner of the namespace.
 pub fn file(path: &Path) -> Result<()> {
     // No FIFO at that path holds up the start.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -53,7 +53,7 @@ pub fn file(path: &Path) -> Result<()> {
     })
 }
 
-/// Enters the namespace of a process.
+/// Enters the namespace of a process. ENOENT: no process has the PID.
 pub fn process(pid: u32) -> Result<()> {
     let path = format!("/proc/{pid}/ns/net");
     file(Path::new(&path)).map_err(|error: Error| match fs::exists(format!("/proc/{pid}")) {

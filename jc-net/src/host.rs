@@ -1,5 +1,4 @@
-//! The network namespace from which containers are plugged in: its sockets, opened before this
-//! process goes elsewhere.
+//! The host's network namespace, through sockets that are opened before this process enters another one.
 
 use std::io::Write;
 
@@ -9,21 +8,22 @@ use crate::TOOL;
 use crate::lock::Lock;
 use crate::netlink::Socket;
 
-/// What is needed of the host's network namespace.
+/// Access to the host's network namespace.
 pub struct Host {
-    /// Links, addresses, routes.
+    /// The socket for links, addresses and routes.
     pub route: Socket,
-    /// nf_tables.
+    /// The socket for nf_tables.
     pub netfilter: Socket,
-    /// nf_tables, for work after the rules of published ports have ended with `netfilter`.
+    /// A second socket for netfilter. The rules of published ports end with `netfilter`, and their connections are deleted
+    /// afterwards.
     pub late: Option<Socket>,
-    /// Keeps bridges from changing.
+    /// The lock on the bridges.
     pub lock: Lock,
     verbose: bool,
 }
 
 impl Host {
-    /// The present namespace.
+    /// Opens the sockets in this network namespace.
     pub fn open(verbose: bool) -> Result<Self> {
         Ok(Self {
             route: Socket::route()?,
@@ -34,10 +34,10 @@ impl Host {
         })
     }
 
-    /// Tells of a change to the host, to who wants to know.
+    /// Writes a line about a change to the host, with `--verbose`.
     pub fn say(&self, what: impl std::fmt::Display) {
         if self.verbose {
-            // Nobody reads it: then nobody wanted to know.
+            // The line is informative only.
             let _: std::io::Result<()> = writeln!(std::io::stderr(), "{}: {what}", TOOL.name());
         }
     }

@@ -1,53 +1,53 @@
-//! Plugging in: the cable is the lease. The end on the host is named by the container's IPv4 address,
-//! and also by its IPv6 address, and the kernel lets a name be given once. So two never have the same
-//! address, and none is held by anybody who has gone.
+//! Leases of addresses. The name of a veth on the host contains the IPv4 address of the container, and its alternative
+//! name the IPv6 address. Names are unique in a network namespace, so no two containers have the same address, and a
+//! lease ends with its veth.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread::sleep;
 use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::id::random_bytes;
+use jc_unshare::{Error, Result};
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::bridge::Bridge;
 use crate::host::Host;
-use crate::link::{self, Link, Mac, Pair, Trait};
+use crate::link::{self, Link, Mac, Pair, PortFlag};
 use crate::netlink::Refusal;
 use crate::{rules, subnet};
 
-/// What the link in the container is called.
+/// The name of the link in the container.
 pub const INSIDE: &str = "eth0";
 
-/// What is asked of a cable.
+/// The properties of a veth that the command line requires.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// This IPv4 address.
+pub struct LeaseSpec {
+    /// The IPv4 address of the container.
     pub ip: Option<Ipv4Addr>,
-    /// This IPv6 address.
+    /// The IPv6 address of the container.
     pub ip6: Option<Ipv6Addr>,
-    /// This hardware address.
+    /// The hardware address of the container.
     pub mac: Option<Mac>,
-    /// That the container can reach itself by way of the host.
+    /// Whether the container reaches its own published ports.
     pub hairpin: bool,
 }
 
-/// A cable that is plugged in.
+/// A veth whose end on the host is a port of a bridge.
 #[derive(Debug)]
-pub struct Cable {
-    /// The name of its end on the host.
+pub struct Veth {
+    /// The name of the end on the host.
     pub name: String,
     /// The hardware address of the end in the container.
     pub mac: Mac,
-    /// The container's address, with the prefix.
+    /// The IPv4 address of the container, with the prefix length.
     pub v4: Ipv4Network,
-    /// The same for IPv6, if the bridge has it.
+    /// The IPv6 address of the container, with the prefix length, if the bridge has one.
     pub v6: Option<Ipv6Network>,
 }
 
-impl Cable {
-    /// The container's addresses, with their prefixes.
+impl Veth {
+    /// The addresses of the container, with their prefix lengths.
     pub fn networks(&self) -> impl Iterator<Item = IpNetwork> {
         [Some(IpNetwork::V4(self.v4)), self.v6.map(IpNetwork::V6)].into_iter().flatten()
     }
@@ -58,27 +58,27 @@ impl Cable {
         [Some(self.name.clone()), v6].into_iter().flatten().collect()
     }
 
-    /// The container's addresses.
+    /// The addresses of the container.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.networks().map(|network| network.ip()).collect()
     }
 }
 
-/// The name of the end on the host for an address.
+/// The name of the end on the host for an IPv4 address.
 fn name_of(address: Ipv4Addr) -> String {
     format!("jc{:08x}", u32::from(address))
 }
 
-/// Its other name.
+/// The alternative name of the end on the host for an IPv6 address.
 fn other_name_of(address: Ipv6Addr) -> String {
     format!("jc{:032x}", u128::from(address))
 }
 
-/// The addresses that a link's names stand for.
+/// The addresses in the names of a link. `None`: the link is no veth of jc-net.
 pub fn addresses_of(link: &Link) -> Option<(Ipv4Addr, Option<Ipv6Addr>)> {
     let digits = |name: &str, count: usize| {
         let digits = name.strip_prefix("jc").filter(|digits| digits.len() == count)?;
-        // Not a sign, which the parser would take.
+        // The parser of numbers would accept a sign.
         let digits = Some(digits).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         u128::from_str_radix(digits?, 16).ok()
     };
@@ -86,37 +86,38 @@ pub fn addresses_of(link: &Link) -> Option<(Ipv4Addr, Option<Ipv6Addr>)> {
     Some((v4, link.others.iter().find_map(|name| digits(name, 32)).map(Ipv6Addr::from)))
 }
 
-/// Plugs the container whose network namespace the process `pid` is in into a bridge.
-pub fn plug(host: &Host, bridge: &Bridge, wanted: Wanted, pid: u32) -> Result<Cable> {
-    wanted.check(bridge)?;
-    let plan = Plan { host, bridge, wanted, pid };
-    if let Some(ip) = wanted.ip {
-        return match plan.attempt(ip)? {
-            Some(cable) => Ok(cable),
+/// Connects the network namespace of the process `pid` to a bridge. An address that another container has, and a full
+/// subnet, are errors.
+pub fn connect(host: &Host, bridge: &Bridge, spec: LeaseSpec, pid: u32) -> Result<Veth> {
+    spec.check(bridge)?;
+    let attempt = Attempt { host, bridge, spec, pid };
+    if let Some(ip) = spec.ip {
+        return match attempt.with(ip)? {
+            Some(veth) => Ok(veth),
             None => Err(in_use(ip.into(), bridge)),
         };
     }
-    // Of a subnet that is mostly free, some address at random is free: nothing has to be listed.
+    // A random address of a large subnet is probably free, and needs no list of links.
     const TRIES: usize = 4;
     let hosts = subnet::hosts(bridge.v4);
     for _ in 0..TRIES {
         let distance = hosts.start + random_below(hosts.end - hosts.start)?;
-        if let Some(cable) = plan.attempt(subnet::at(bridge.v4, distance))? {
-            return Ok(cable);
+        if let Some(veth) = attempt.with(subnet::at(bridge.v4, distance))? {
+            return Ok(veth);
         }
     }
-    plan.attempt_all()
+    attempt.with_all()
 }
 
-impl Wanted {
-    /// Whether the address may be one that a container had a moment ago. An address at random out of a
-    /// large subnet is not.
+impl LeaseSpec {
+    /// Whether another container may have had the address shortly before, which a random address of a large subnet makes
+    /// improbable.
     pub fn is_reused(&self, bridge: &Bridge) -> bool {
         const LARGE: usize = 4096;
         self.ip.is_some() || self.ip6.is_some() || subnet::hosts(bridge.v4).len() < LARGE
     }
 
-    /// Refuses addresses that the bridge cannot give.
+    /// Refuses addresses outside of the subnets of the bridge.
     fn check(&self, bridge: &Bridge) -> Result<()> {
         let subnet = bridge.v4;
         if let Some(ip) = self.ip {
@@ -127,7 +128,7 @@ impl Wanted {
             }
         }
         if let Some(ip6) = self.ip6 {
-            // That the bridge has IPv6 has been seen to.
+            // The caller has checked that the bridge has IPv6.
             let Some(subnet) = bridge.v6 else { return Ok(()) };
             if !subnet.contains(ip6) || ip6 == subnet.ip() || ip6 == subnet.network() {
                 return Err(outside(bridge, ip6.into(), subnet.into()));
@@ -150,76 +151,76 @@ fn outside(bridge: &Bridge, address: IpAddr, subnet: IpNetwork) -> Error {
     ))
 }
 
-/// A number below a limit that is not 0.
+/// A random number below a limit, which is not 0.
 fn random_below(limit: u32) -> Result<u32> {
-    let mut bytes = [0; 4];
-    getrandom(&mut bytes, GetRandomFlags::empty()).op("getrandom")?;
-    Ok(((u64::from(u32::from_ne_bytes(bytes)) * u64::from(limit)) >> 32) as u32)
+    let number = u32::from_ne_bytes(random_bytes()?);
+    Ok(((u64::from(number) * u64::from(limit)) >> 32) as u32)
 }
 
-struct Plan<'a> {
+/// The attempts to connect a container, each with another address.
+struct Attempt<'a> {
     host: &'a Host,
     bridge: &'a Bridge,
-    wanted: Wanted,
+    spec: LeaseSpec,
     pid: u32,
 }
 
-impl Plan<'_> {
-    /// Plugs in with this address, if nobody has the address.
-    fn attempt(&self, v4: Ipv4Addr) -> Result<Option<Cable>> {
+impl Attempt<'_> {
+    /// Connects the container with this address. `None`: another container has the address.
+    fn with(&self, v4: Ipv4Addr) -> Result<Option<Veth>> {
         let bridge = self.bridge;
-        let cable = self.cable(v4)?;
+        let veth = self.veth(v4)?;
         let pair = Pair {
-            name: &cable.name,
+            name: &veth.name,
             bridge: bridge.index,
             pid: self.pid,
             peer: INSIDE,
-            mac: cable.mac,
+            mac: veth.mac,
             mtu: bridge.mtu,
             down: bridge.policy.isolate,
         };
         match link::add_pair(&self.host.route, &pair) {
             Err(refusal) if refusal.errno == Errno::EXIST => return Ok(None),
-            other => other.map_err(|refusal| unplugged(refusal, bridge, &cable.name))?,
+            other => other.map_err(|refusal| connect_error(refusal, bridge, &veth.name))?,
         }
-        if let Some(address) = self.taken(&cable)? {
-            self.unplug(&cable.name)?;
-            return match self.wanted.ip6.filter(|_| address.is_ipv6()) {
+        if let Some(address) = self.taken(&veth)? {
+            self.remove(&veth.name)?;
+            return match self.spec.ip6.filter(|_| address.is_ipv6()) {
                 Some(v6) => Err(in_use(v6.into(), bridge)),
                 None => Ok(None),
             };
         }
-        self.set_traits(&cable.name)?;
-        Ok(Some(cable))
+        self.set_flags(&veth.name)?;
+        Ok(Some(veth))
     }
 
-    /// The cable of a container with this IPv4 address.
-    fn cable(&self, v4: Ipv4Addr) -> Result<Cable> {
+    /// The properties of the veth for an IPv4 address.
+    fn veth(&self, v4: Ipv4Addr) -> Result<Veth> {
         let subnet = self.bridge.v4;
         let [a, b, c, d] = v4.octets();
         let v6 = self.bridge.v6.map(|other| {
-            let address = self.wanted.ip6.unwrap_or_else(|| subnet::beside(v4, subnet, other));
+            let address = self.spec.ip6.unwrap_or_else(|| subnet::beside(v4, subnet, other));
             Ipv6Network::new(address, other.prefix())
         });
-        Ok(Cable {
+        Ok(Veth {
             name: name_of(v4),
-            mac: self.wanted.mac.unwrap_or(Mac([0x02, 0x6b, a, b, c, d])),
+            mac: self.spec.mac.unwrap_or(Mac([0x02, 0x6b, a, b, c, d])),
             v4: Ipv4Network::new(v4, subnet.prefix()).map_err(Error::new)?,
             v6: v6.transpose().map_err(Error::new)?,
         })
     }
 
-    /// The address of a cable that somebody else has: by the name of another cable, or because the ports
-    /// of a container that has removed its cable still lead to the address.
-    fn taken(&self, cable: &Cable) -> Result<Option<IpAddr>> {
-        if let Some(v6) = cable.v6.map(|v6| v6.ip()) {
+    /// The address of the new veth that another container has: in the name of its veth, or in the rules of its published
+    /// ports after it has removed its veth.
+    fn taken(&self, veth: &Veth) -> Result<Option<IpAddr>> {
+        if let Some(v6) = veth.v6.map(|v6| v6.ip()) {
             let name = other_name_of(v6);
-            match link::add_name(&self.host.route, &cable.name, &name) {
+            match link::add_name(&self.host.route, &veth.name, &name) {
                 Err(refusal) if refusal.errno == Errno::EXIST => return Ok(Some(v6.into())),
                 other => other.map_err(|r| r.during(format_args!("name {name}")))?,
             }
         }
-        for (name, address) in cable.names().iter().zip(cable.addresses()) {
+        for (name, address) in veth.names().iter().zip(veth.addresses()) {
             if rules::has_published(&self.host.netfilter, name)? {
                 return Ok(Some(address));
             }
@@ -227,13 +228,13 @@ impl Plan<'_> {
         Ok(None)
     }
 
-    fn set_traits(&self, name: &str) -> Result<()> {
-        if self.wanted.hairpin {
-            self.make(name, Trait::Hairpin)?;
+    fn set_flags(&self, name: &str) -> Result<()> {
+        if self.spec.hairpin {
+            self.set_flag(name, PortFlag::Hairpin)?;
         }
         if self.bridge.policy.isolate {
-            self.make(name, Trait::Isolated)?;
-            // Only now: nothing got through in between.
+            self.set_flag(name, PortFlag::Isolated)?;
+            // The link is set up after the flag is set, so that no packet passes in between.
             let up = self.host.route.ask(link::set_up(self.find(name)?.index));
             up.map_err(|r| r.during(format_args!("set up {name}")))?;
         }
@@ -246,41 +247,41 @@ impl Plan<'_> {
         found.ok_or_else(|| Error::new(format_args!("{name}: removed meanwhile")))
     }
 
-    fn unplug(&self, name: &str) -> Result<()> {
+    fn remove(&self, name: &str) -> Result<()> {
         let link = self.find(name)?;
         let removed = link::remove(&self.host.route, link.index);
         removed.map_err(|r| r.during(format_args!("remove {name}")))
     }
 
-    fn make(&self, name: &str, what: Trait) -> Result<()> {
-        let made = link::make(&self.host.route, self.find(name)?.index, what);
-        let kind = match what {
-            Trait::Isolated => "an isolated port",
-            Trait::Hairpin => "a hairpin port",
+    fn set_flag(&self, name: &str, flag: PortFlag) -> Result<()> {
+        let made = link::set_port_flag(&self.host.route, self.find(name)?.index, flag);
+        let kind = match flag {
+            PortFlag::Isolated => "an isolated port",
+            PortFlag::Hairpin => "a hairpin port",
         };
         made.map_err(|r| r.during(format_args!("make {name} {kind}")))
     }
 
-    /// Tries every address that nobody has.
-    fn attempt_all(&self) -> Result<Cable> {
+    /// Attempts every address of the subnet that no link names.
+    fn with_all(&self) -> Result<Veth> {
         let subnet = self.bridge.v4;
         let doing = |r: Refusal| r.during(format_args!("list the ports of {}", self.bridge.name));
-        // What containers that have ended had is free when the kernel comes to it.
+        // The kernel frees the veths of ended containers asynchronously, so pauses lie between the attempts.
         const PAUSES: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
         for pause in PAUSES {
             sleep(Duration::from_millis(pause));
-            // Not only the bridge's: a name is given once, whoever has it.
+            // Names are unique in the namespace, so the list has the links of all bridges.
             let links = link::list(&self.host.route, None).map_err(doing)?;
             let taken: std::collections::HashSet<Ipv4Addr> =
                 links.iter().filter_map(addresses_of).map(|(v4, _)| v4).collect();
             let free = subnet::hosts(subnet).map(|distance| subnet::at(subnet, distance));
             for address in free.filter(|address| !taken.contains(address)) {
-                if let Some(cable) = self.attempt(address)? {
-                    return Ok(cable);
+                if let Some(veth) = self.with(address)? {
+                    return Ok(veth);
                 }
             }
             for link in links.iter().filter(|link| addresses_of(link).is_some()) {
-                crate::actions::remove_if_dying(&self.host.route, link)?;
+                link::remove_if_dying(&self.host.route, link)?;
             }
         }
         let count = subnet::hosts(subnet).len();
@@ -294,9 +295,9 @@ impl Plan<'_> {
     }
 }
 
-fn unplugged(refusal: Refusal, bridge: &Bridge, name: &str) -> Error {
+fn connect_error(refusal: Refusal, bridge: &Bridge, name: &str) -> Error {
     let errno = refusal.errno;
-    let error = refusal.during(format_args!("plug {name} into {}", bridge.name));
+    let error = refusal.during(format_args!("connect {name} to {}", bridge.name));
     match errno {
         Errno::OPNOTSUPP => error.hint("the kernel lacks veth: modprobe veth"),
         Errno::XFULL => error.hint("the kernel gives a bridge 1023 ports: use another --bridge"),
@@ -309,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_links_names_are_its_addresses() {
+    fn the_names_of_a_link_contain_its_addresses() {
         let (v4, v6) = ("10.88.0.5".parse().unwrap(), "fd00::5".parse().unwrap());
         let link = |name: String, others: Vec<String>| Link {
             index: 1,

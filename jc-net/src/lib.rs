@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod actions;
 #[cfg(target_os = "linux")]
+mod addresses;
+#[cfg(target_os = "linux")]
 mod args;
 #[cfg(target_os = "linux")]
 mod bridge;
@@ -42,6 +44,8 @@ mod pasta;
 #[cfg(target_os = "linux")]
 mod ports;
 #[cfg(target_os = "linux")]
+mod record;
+#[cfg(target_os = "linux")]
 mod route;
 #[cfg(target_os = "linux")]
 mod rules;
@@ -53,6 +57,8 @@ mod subnet;
 mod sys;
 #[cfg(target_os = "linux")]
 mod sysctl;
+#[cfg(target_os = "linux")]
+mod wait;
 
 use std::process::ExitCode;
 
@@ -60,8 +66,6 @@ use jc_unshare::{Result, Tool};
 
 #[cfg(target_os = "linux")]
 pub use args::Args;
-#[cfg(target_os = "linux")]
-use mode::Network;
 
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::link("jc-net");

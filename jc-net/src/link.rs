@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use jc_unshare::Result;
+use rustix::io::Errno;
+
 use crate::message::{Attributes, Message};
 use crate::netlink::{Answer, CREATE, EXCL, Socket};
 
@@ -38,16 +41,16 @@ const NETNSA_NSID: u16 = 1;
 
 const IFF_UP: u32 = 1;
 const IF_OPER_UP: u8 = 6;
-/// Without the counters, which are most of what is told of a link.
+/// Omits the counters, which are the largest part of an answer.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
-/// Is the link's address family, but for what only a bridge understands.
+/// The address family of requests, except for properties of a port of a bridge.
 const AF_UNSPEC: u8 = 0;
 const AF_BRIDGE: u8 = 7;
 
 /// The loopback interface is the first of every network namespace.
 pub const LOOPBACK: u32 = 1;
 
-/// ifinfomsg: family, index, flags, and which flags are meant.
+/// ifinfomsg: family, index, flags, and the mask of flags to change.
 fn header(family: u8, index: u32, flags: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[0] = family;
@@ -57,7 +60,7 @@ fn header(family: u8, index: u32, flags: u32) -> [u8; 16] {
     header
 }
 
-/// A link's hardware address.
+/// The hardware address of a link.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mac(pub [u8; 6]);
 
@@ -84,30 +87,30 @@ impl FromStr for Mac {
     }
 }
 
-/// What the kernel tells of a link.
+/// The attributes of a link.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// Its number in its namespace.
+    /// The index of the link in its namespace.
     pub index: u32,
-    /// Its name.
+    /// The name of the link.
     pub name: String,
-    /// Its other names.
+    /// The alternative names of the link.
     pub others: Vec<String>,
-    /// `bridge`, `veth`, ...; a device has none.
+    /// The type, such as `bridge` or `veth`. A physical device has none.
     pub kind: String,
-    /// What its maker has noted.
+    /// The alias, a text that the creator has set.
     pub alias: String,
-    /// The number of the bridge whose port it is.
+    /// The index of the bridge whose port the link is.
     pub master: Option<u32>,
-    /// The longest packet, in bytes.
+    /// The MTU in bytes.
     pub mtu: u32,
-    /// Whether it is set up.
+    /// Whether the link is set up.
     pub up: bool,
-    /// Whether it is set up, has a carrier, and is ready to send.
+    /// Whether the link is set up, has a carrier, and can send.
     pub ready: bool,
-    /// Whether IPv6 is switched off on it (the sysctl disable_ipv6).
+    /// Whether the sysctl disable_ipv6 of the link is set.
     pub without_v6: bool,
-    /// The number that this namespace has for the one in which its other end is.
+    /// The ID of the namespace of the peer, as this namespace numbers it.
     pub peer_namespace: Option<i32>,
 }
 
@@ -144,7 +147,7 @@ fn disables_v6(link: Attributes<'_>) -> Option<bool> {
     Some(all.get(at..at + 4)? != [0; 4])
 }
 
-/// The link of that name, if there is one.
+/// The link with a name. `None`: no link has the name.
 pub fn by_name(socket: &Socket, name: &str) -> Answer<Option<Link>> {
     let message = Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, name)
@@ -152,7 +155,7 @@ pub fn by_name(socket: &Socket, name: &str) -> Answer<Option<Link>> {
     socket.get(message, Link::read)
 }
 
-/// The link of that number, if there is one.
+/// The link with an index. `None`: no link has the index.
 pub fn by_index(socket: &Socket, index: u32) -> Answer<Option<Link>> {
     let message = Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, index, 0))
         .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
@@ -169,28 +172,27 @@ pub fn list(socket: &Socket, bridge: Option<u32>) -> Answer<Vec<Link>> {
     socket.dump(message, Link::read)
 }
 
-/// A pair of virtual Ethernet links, one end here, as a port of a bridge, and one elsewhere.
+/// A veth pair: one end is a port of a bridge in this namespace, the peer is in another namespace.
 #[derive(Debug)]
 pub struct Pair<'a> {
     /// The name of this end.
     pub name: &'a str,
-    /// The bridge's number.
+    /// The index of the bridge.
     pub bridge: u32,
-    /// The process in whose network namespace the other end is made.
+    /// The process whose network namespace gets the peer.
     pub pid: u32,
-    /// The name of the other end.
+    /// The name of the peer.
     pub peer: &'a str,
-    /// The other end's hardware address.
+    /// The hardware address of the peer.
     pub mac: Mac,
-    /// The longest packet, in bytes.
+    /// The MTU in bytes.
     pub mtu: u32,
-    /// Whether this end is left down for now.
+    /// Whether this end stays down.
     pub down: bool,
 }
 
-/// Makes a pair (veth(4)). The other end is down yet: the kernel sets it up before it knows of this
-/// one, if asked to, and that fails. Either end has the one queue that it uses: the kernel would make room
-/// for one for each CPU that there may ever be.
+/// Adds a veth pair (veth(4)). EEXIST: a link has the name. The peer stays down, because the kernel would set it up
+/// before this end exists, which fails. Each end has one queue. The kernel's default is a queue for each possible CPU.
 pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
     let flags = if pair.down { 0 } else { IFF_UP };
     let peer = |message: Message| {
@@ -209,14 +211,15 @@ pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
         .number(IFLA_NUM_RX_QUEUES, 1)
         .number(IFLA_MASTER, pair.bridge)
         .nest(IFLA_LINKINFO, |m| {
-            m.string(IFLA_INFO_KIND, "veth")
-                .nest(IFLA_INFO_DATA, |m| m.hold(VETH_INFO_PEER, &header(AF_UNSPEC, 0, 0), peer))
+            m.string(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                m.nest_with_header(VETH_INFO_PEER, &header(AF_UNSPEC, 0, 0), peer)
+            })
         });
     socket.ask(message)
 }
 
-/// Makes a bridge, down, with an alias. The kernel does both before a signal is delivered. No link may
-/// have the name, since that would get the alias.
+/// Adds a bridge that is down, and its alias, in one datagram, which no signal interrupts. No link may have the name: an
+/// existing link would get the alias.
 pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32, note: &str) -> Answer<()> {
     let add = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, name)
@@ -229,13 +232,13 @@ pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32, note: &str) -
     socket.batch([add, alias])
 }
 
-/// Gives a link that is down another name in place of its own.
+/// Renames a link that is down. EEXIST: another link has the name.
 pub fn rename(socket: &Socket, index: u32, name: &str) -> Answer<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
     socket.ask(message.string(IFLA_IFNAME, name))
 }
 
-/// Gives a link another name, which no other has.
+/// Adds an alternative name to a link. EEXIST: another link has the name.
 pub fn add_name(socket: &Socket, link: &str, name: &str) -> Answer<()> {
     let message = Message::new(RTM_NEWLINKPROP, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, link)
@@ -243,26 +246,26 @@ pub fn add_name(socket: &Socket, link: &str, name: &str) -> Answer<()> {
     socket.ask(message)
 }
 
-/// What a port of a bridge can be.
+/// A flag of a port of a bridge (bridge(8)).
 #[derive(Clone, Copy, Debug)]
-pub enum Trait {
-    /// It does not reach other ports that are so.
+pub enum PortFlag {
+    /// The port exchanges no packets with other isolated ports.
     Isolated = IFLA_BRPORT_ISOLATED as isize,
-    /// What comes from it may go back to it, as what a container sends to a published port of its own.
+    /// The bridge sends packets back to the port from which they come: a container reaches its own published ports.
     Hairpin = IFLA_BRPORT_MODE as isize,
 }
 
-/// Makes a port of a bridge so.
-pub fn make(socket: &Socket, index: u32, what: Trait) -> Answer<()> {
+/// Sets a flag of a port of a bridge.
+pub fn set_port_flag(socket: &Socket, index: u32, flag: PortFlag) -> Answer<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_BRIDGE, index, 0))
-        .nest(IFLA_PROTINFO, |m| m.bytes(what as u16, &[1]));
+        .nest(IFLA_PROTINFO, |m| m.bytes(flag as u16, &[1]));
     socket.ask(message)
 }
 
 /// Sets the alias of a link.
-pub fn set_note(socket: &Socket, index: u32, note: &str) -> Answer<()> {
+pub fn set_alias(socket: &Socket, index: u32, alias: &str) -> Answer<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
-    socket.ask(message.string(IFLA_IFALIAS, note))
+    socket.ask(message.string(IFLA_IFALIAS, alias))
 }
 
 /// The message that sets a link up.
@@ -270,9 +273,7 @@ pub fn set_up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &header(AF_UNSPEC, index, IFF_UP))
 }
 
-/// Whether nothing keeps the namespace alive any more in which a link's other end is. The kernel is
-/// about to remove them both, and takes its time.
-pub fn is_dying(socket: &Socket, link: &Link) -> Answer<bool> {
+fn has_dead_peer(socket: &Socket, link: &Link) -> Answer<bool> {
     const AF_UNSPEC: [u8; 4] = [0; 4]; // rtgenmsg, filled up
     let Some(number) = link.peer_namespace else { return Ok(false) };
     if number < 0 {
@@ -282,7 +283,28 @@ pub fn is_dying(socket: &Socket, link: &Link) -> Answer<bool> {
     Ok(socket.get(message, |_| Some(()))?.is_none())
 }
 
-/// Removes a link, and with it the other end of a pair.
+/// Whether the peer of a veth is in a namespace without processes. The kernel is about to remove both ends, which takes
+/// some time.
+pub fn is_dying(socket: &Socket, link: &Link) -> Result<bool> {
+    has_dead_peer(socket, link)
+        .map_err(|refusal| refusal.during(format_args!("look for the other end of {}", link.name)))
+}
+
+/// Removes a veth if [`is_dying`]. Returns whether that is so.
+pub fn remove_if_dying(socket: &Socket, link: &Link) -> Result<bool> {
+    if !is_dying(socket, link)? {
+        return Ok(false);
+    }
+    match remove(socket, link.index) {
+        Err(refusal) if refusal.errno == Errno::NODEV => {}
+        removed => {
+            removed.map_err(|refusal| refusal.during(format_args!("remove {}", link.name)))?;
+        }
+    }
+    Ok(true)
+}
+
+/// Removes a link, and if the link is a veth its peer.
 pub fn remove(socket: &Socket, index: u32) -> Answer<()> {
     socket.ask(Message::new(RTM_DELLINK, 0, &header(AF_UNSPEC, index, 0)))
 }
@@ -292,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hardware_addresses() {
+    fn a_hardware_address_is_six_bytes_and_unicast() {
         assert_eq!("02:6a:00:0A:58:05".parse(), Ok(Mac([2, 0x6a, 0, 10, 0x58, 5])));
         assert_eq!(Mac([2, 0x6a, 0, 10, 0x58, 5]).to_string(), "02:6a:00:0a:58:05");
         for wrong in ["", "1:2:3:4:5:6", "02:00:00:00:00", "02:00:00:00:00:0g", "00:00:00:00:00:00"]

@@ -1,7 +1,7 @@
-//! A lock for each network namespace. For that of PID 1, in which other users and payloads are, the
-//! lock is on a file that only root can open. The name of the file is the inode number of the
-//! namespace (namespaces(7)), and the file stays as long as a bridge does. For other namespaces the
-//! lock is on the namespace itself, which ends with the last process.
+//! A lock for each network namespace. In the namespace of PID 1, which other users and payloads share, the lock is on a
+//! file that only root can open. The name of the file is the inode number of the namespace (namespaces(7)), and the file
+//! stays as long as a bridge does. In other namespaces the lock is on the namespace itself, which ends with the last
+//! process.
 
 use std::cell::RefCell;
 use std::fs::{self, DirBuilder, File};
@@ -24,44 +24,44 @@ const NAMESPACE: &str = "/proc/self/ns/net";
 /// The longest wait for other jc-net processes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The lock of the network namespace in which this process is when it first takes the lock.
+/// The lock of a network namespace: the one that this process is in at the first use.
 #[derive(Default)]
-pub struct Lock(RefCell<Option<Taken>>);
+pub struct Lock(RefCell<Option<LockFile>>);
 
-struct Taken {
+struct LockFile {
     file: File,
     /// The name in [`DIRECTORY`]. The lock on a namespace itself has none.
     name: Option<String>,
 }
 
 impl Lock {
-    /// Keeps bridges as they are: together with others who do the same.
+    /// Locks out changes of bridges. Other processes may do the same at the same time. An error after [`PATIENCE`].
     pub fn keep_bridges(&self) -> Result<()> {
-        self.take(FlockOperation::NonBlockingLockShared)
+        self.acquire(FlockOperation::NonBlockingLockShared)
     }
 
-    /// Lets this process alone make and remove bridges.
+    /// Locks out other processes, for changes of bridges. An error after [`PATIENCE`].
     pub fn change_bridges(&self) -> Result<()> {
-        self.take(FlockOperation::NonBlockingLockExclusive)
+        self.acquire(FlockOperation::NonBlockingLockExclusive)
     }
 
-    fn take(&self, operation: FlockOperation) -> Result<()> {
+    fn acquire(&self, operation: FlockOperation) -> Result<()> {
         let start = Instant::now();
         loop {
-            let taken = match self.0.take() {
-                Some(taken) => taken,
+            let locked = match self.0.take() {
+                Some(locked) => locked,
                 None => open(start)?,
             };
-            match flock(&taken.file, operation) {
+            match flock(&locked.file, operation) {
                 Ok(()) => {
                     // Another process may have removed the file before this one locked the file.
-                    if fstat(&taken.file).on("fstat", DIRECTORY)?.st_nlink > 0 {
-                        self.0.replace(Some(taken));
+                    if fstat(&locked.file).on("fstat", DIRECTORY)?.st_nlink > 0 {
+                        self.0.replace(Some(locked));
                         return Ok(());
                     }
                 }
                 Err(Errno::WOULDBLOCK | Errno::INTR) => {
-                    self.0.replace(Some(taken));
+                    self.0.replace(Some(locked));
                     sleep(Duration::from_micros(200));
                 }
                 Err(errno) => return Err(errno).on("flock", DIRECTORY),
@@ -74,7 +74,7 @@ impl Lock {
     /// a new file.
     pub fn remove(&self) -> Result<()> {
         match self.0.take() {
-            Some(Taken { file, name: Some(name) }) => remove_unheld(&file, &name),
+            Some(LockFile { file, name: Some(name) }) => remove_unheld(&file, &name),
             _ => Ok(()),
         }
     }
@@ -89,8 +89,8 @@ fn check_patience(start: Instant) -> Result<()> {
     Err(Error::new(message))
 }
 
-/// Opens the file, or the namespace. Root of a user namespace may not be able to write below `/run`.
-fn open(start: Instant) -> Result<Taken> {
+/// Opens the file, or the namespace if root of a user namespace cannot write below `/run`.
+fn open(start: Instant) -> Result<LockFile> {
     let namespace = fs::metadata(NAMESPACE).on("stat", NAMESPACE)?.ino();
     let name = namespace.to_string();
     let is_shared = match fs::metadata("/proc/1/ns/net") {
@@ -112,19 +112,19 @@ fn open(start: Instant) -> Result<Taken> {
             }
             opened => {
                 let file = File::from(opened.on("open", format!("{DIRECTORY}/{name}"))?);
-                return Ok(Taken { file, name: Some(name) });
+                return Ok(LockFile { file, name: Some(name) });
             }
         }
         check_patience(start)?;
     }
 }
 
-fn open_namespace() -> Result<Taken> {
-    File::open(NAMESPACE).on("open", NAMESPACE).map(|file| Taken { file, name: None })
+fn open_namespace() -> Result<LockFile> {
+    File::open(NAMESPACE).on("open", NAMESPACE).map(|file| LockFile { file, name: None })
 }
 
-/// Opens a file in the directory, and makes either if it is not there. `EACCES` if the directory is not
-/// of this user alone.
+/// Opens a file in the directory, both of which are made if missing. EACCES: the directory belongs to another user, or
+/// other users have access.
 fn open_beneath(name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = match openat(CWD, DIRECTORY, flags, Mode::empty()) {
@@ -165,7 +165,7 @@ fn is_in_use(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound)
 }
 
-/// Removes the files of network namespaces that have ended, and any other that nobody holds.
+/// Removes the files that no process has locked, such as those of network namespaces that have ended.
 pub fn sweep() -> Result<()> {
     let entries = match fs::read_dir(DIRECTORY) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),

@@ -35,12 +35,12 @@ impl Message {
         self.0[6..8].copy_from_slice(&(now | flags).to_ne_bytes());
     }
 
-    /// Whether its end is told when all is well.
+    /// Whether the kernel acknowledges a success.
     pub fn is_acknowledged(&self) -> bool {
         u16::from_ne_bytes([self.0[6], self.0[7]]) & ACK != 0
     }
 
-    /// Adds an attribute.
+    /// Adds an attribute with a value of bytes.
     #[must_use]
     pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         self.0.extend(((4 + value.len()) as u16).to_ne_bytes());
@@ -68,7 +68,7 @@ impl Message {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// Adds an address.
+    /// Adds an address of either family.
     #[must_use]
     pub fn address(self, kind: u16, address: IpAddr) -> Self {
         match address {
@@ -77,15 +77,20 @@ impl Message {
         }
     }
 
-    /// Adds an attribute that holds what `fill` adds.
+    /// Adds an attribute with the attributes that `fill` adds.
     #[must_use]
     pub fn nest(self, kind: u16, fill: impl FnOnce(Self) -> Self) -> Self {
-        self.hold(kind | NESTED, &[], fill)
+        self.nest_with_header(kind | NESTED, &[], fill)
     }
 
-    /// Adds an attribute that holds a fixed part and what `fill` adds.
+    /// Adds an attribute with a fixed part and the attributes that `fill` adds.
     #[must_use]
-    pub fn hold(mut self, kind: u16, fixed: &[u8], fill: impl FnOnce(Self) -> Self) -> Self {
+    pub fn nest_with_header(
+        mut self,
+        kind: u16,
+        fixed: &[u8],
+        fill: impl FnOnce(Self) -> Self,
+    ) -> Self {
         let start = self.0.len();
         self.0.extend([0; 2]);
         self.0.extend(kind.to_ne_bytes());
@@ -96,7 +101,7 @@ impl Message {
         filled
     }
 
-    /// Adds what `fill` adds if there is a value.
+    /// Calls `fill` if there is a value.
     #[must_use]
     pub fn maybe<T>(self, value: Option<T>, fill: impl FnOnce(Self, T) -> Self) -> Self {
         match value {

@@ -1,27 +1,27 @@
-//! Which network the program gets.
+//! The kinds of network.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// `--network`
+/// A value of `--network`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Network {
-    /// A new namespace, plugged into a bridge of the host.
+    /// A new namespace that is connected to a bridge of the host.
     Bridge,
     /// A new namespace with loopback only.
     None,
-    /// The caller's.
+    /// The namespace of the caller.
     Host,
-    /// The one that a file stands for.
+    /// The namespace of a file, such as those of ip-netns(8).
     Ns(PathBuf),
-    /// That of a process.
+    /// The namespace of a process.
     Join(u32),
     /// A new namespace behind pasta(1).
     Pasta,
 }
 
 impl Network {
-    /// Its name, without what it is about.
+    /// The name of the kind, without path or PID.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes() {
+    fn a_network_is_a_name_a_file_or_a_process() {
         for (word, mode) in [
             ("bridge", Network::Bridge),
             ("none", Network::None),

@@ -1,10 +1,11 @@
-//! One small synchronous netlink(7) socket, for rtnetlink and nfnetlink alike.
+//! A synchronous netlink(7) socket for rtnetlink and nfnetlink.
 
 use std::cell::Cell;
 use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use jc_unshare::capability::NET_ADMIN;
 use jc_unshare::hints::capable;
 use jc_unshare::{Context, Error, Result, strerror};
 use rustix::io::Errno;
@@ -50,13 +51,12 @@ impl Refusal {
         Self { errno, words: None, index: 0 }
     }
 
-    /// The error for a user, who is told what was being done.
+    /// The error of an operation.
     pub fn during(self, operation: impl Display) -> Error {
-        const CAP_NET_ADMIN: u32 = 12;
         let words = self.words.map_or(String::new(), |words| format!(": {words}"));
         let cause = strerror(&io::Error::from(self.errno));
         let error = Error::new(format_args!("{operation}: {cause}{words}"));
-        if self.errno == Errno::PERM && !capable(CAP_NET_ADMIN) {
+        if self.errno == Errno::PERM && !capable(NET_ADMIN) {
             return error.hint("this needs CAP_NET_ADMIN: run as root");
         }
         if self.errno == Errno::PERM && owns_network().is_ok_and(|owns| !owns) {
@@ -68,13 +68,13 @@ impl Refusal {
     }
 }
 
-/// A socket to the network namespace in which it was opened, wherever this process goes.
+/// A socket of the network namespace in which it was opened, whichever namespace this process enters.
 pub struct Socket {
     fd: OwnedFd,
     sequence: Cell<u32>,
 }
 
-/// The protocols, by their numbers.
+/// The protocols with their numbers (NETLINK_* in netlink(7)).
 #[derive(Clone, Copy)]
 enum Family {
     Route = 0,
@@ -82,12 +82,12 @@ enum Family {
 }
 
 impl Socket {
-    /// A socket for links, addresses and routes.
+    /// Opens a socket for links, addresses and routes.
     pub fn route() -> Result<Self> {
         Self::open(Family::Route)
     }
 
-    /// A socket for nf_tables.
+    /// Opens a socket for nf_tables. EPROTONOSUPPORT: the kernel lacks netfilter.
     pub fn netfilter() -> Result<Self> {
         Self::open(Family::Netfilter)
             .map_err(|error| error.hint("the kernel may lack netfilter: modprobe nf_tables"))
@@ -103,7 +103,7 @@ impl Socket {
         let kind = (AddressFamily::NETLINK, SocketType::RAW);
         let fd = socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, protocol);
         let fd = fd.op("open netlink socket")?;
-        // An answer repeats no more than the header, says why, and unknown fields are refused.
+        // An acknowledgement repeats only the header and has a message, and the kernel refuses unknown fields.
         for option in [CAP_ACK, EXT_ACK, GET_STRICT_CHK] {
             sys::set_socket_option(fd.as_fd(), SOL_NETLINK, option, 1)
                 .op("netlink socket option")?;
@@ -111,24 +111,23 @@ impl Socket {
         Ok(Self { fd, sequence: Cell::new(1) })
     }
 
-    /// The descriptor, for who has to keep it open.
+    /// The descriptor of the socket.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Sends one message and waits until it is done.
+    /// Sends one message and waits for the acknowledgement.
     pub fn ask(&self, message: Message) -> Answer<()> {
         self.batch([message])
     }
 
-    /// Sends several messages at once; the kernel does one after the other, and those after a failed
-    /// one, too. The first refusal is the answer.
+    /// Sends several messages at once. The kernel processes all of them in order, also after a failure. The first refusal is
+    /// the result.
     pub fn batch<const N: usize>(&self, messages: [Message; N]) -> Answer<()> {
         self.send_all(messages.into())
     }
 
-    /// [`batch`](Self::batch), of any number of messages, of which only the last is acknowledged if all
-    /// is well.
+    /// Sends any number of messages like [`batch`](Self::batch). The kernel acknowledges the last one and each failure.
     pub fn send_all(&self, mut messages: Vec<Message>) -> Answer<()> {
         if let Some(last) = messages.last_mut() {
             last.add_flags(ACK);
@@ -136,8 +135,8 @@ impl Socket {
         self.send_batch(messages)
     }
 
-    /// [`send_all`](Self::send_all) where the messages say themselves what is acknowledged, at least
-    /// one of them.
+    /// Sends messages like [`send_all`](Self::send_all), but only those with the flag [`ACK`] are acknowledged. At least one
+    /// message has the flag.
     pub fn send_batch(&self, messages: Vec<Message>) -> Answer<()> {
         let count = messages.len() as u32;
         let awaited = messages.iter().rposition(Message::is_acknowledged).unwrap_or(0) as u32;
@@ -154,7 +153,7 @@ impl Socket {
                 let outcome = acknowledged(body, index as usize);
                 let failed = outcome.is_err();
                 refusal = refusal.or(outcome.err());
-                // A batch that nf_tables cannot begin with is answered once.
+                // If nf_tables refuses the start of a batch, no other acknowledgement follows.
                 if index >= awaited || failed && index == 0 {
                     return refusal.map_or(Ok(()), Err);
                 }
@@ -162,7 +161,7 @@ impl Socket {
         }
     }
 
-    /// Asks for one object; nothing if there is none.
+    /// Requests one object. `None`: the object does not exist.
     pub fn get<T>(&self, message: Message, read: impl Fn(&[u8]) -> Option<T>) -> Answer<Option<T>> {
         let first = self.send(vec![message])?;
         let mut buffer = vec![0; SMALL];
@@ -183,13 +182,13 @@ impl Socket {
         }
     }
 
-    /// Asks for all objects that match, and reads those that `read` wants.
+    /// Requests a list of objects. The result has the objects for which `read` returns a value.
     pub fn dump<T>(
         &self,
         make: impl Fn() -> Message,
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Answer<Vec<T>> {
-        // A list that changed while it was read is read again; in the end it is as good as it gets.
+        // The kernel marks a list that has changed during the dump. After 20 such lists the next one is the result.
         for _ in 0..20 {
             let (all, whole) = self.dump_once(make(), &read)?;
             if whole {
@@ -217,7 +216,7 @@ impl Socket {
                     _ if sequence != first => {}
                     NLMSG_DONE | NLMSG_ERROR => {
                         return match acknowledged(body, 0) {
-                            // A table or a set that is not there, or not yet.
+                            // The table or the set does not exist.
                             Err(e) if is_absent(e.errno) => Ok((all, true)),
                             other => other.map(|()| (all, whole)),
                         };
@@ -228,7 +227,7 @@ impl Socket {
         }
     }
 
-    /// Sends messages, numbered one after the other, and gives the first number.
+    /// Sends messages with consecutive sequence numbers. Returns the first number.
     fn send(&self, messages: Vec<Message>) -> Answer<u32> {
         let first = self.sequence.get();
         let mut bytes = Vec::with_capacity(1024);
@@ -252,9 +251,9 @@ impl Socket {
     }
 }
 
-/// The kernel fills no more than this at once (netlink(7)).
+/// The longest datagram of the kernel, in bytes (netlink(7)).
 const BUFFER: usize = 32768;
-/// One object or one acknowledgement is no longer than a page.
+/// An object or an acknowledgement is no longer than a page.
 const SMALL: usize = 8192;
 
 fn is_absent(errno: Errno) -> bool {
@@ -290,11 +289,11 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Reads the body of an NLMSG_ERROR: 0 acknowledges, negative is an errno, and after the header of
-/// the message that it is about come attributes with the kernel's words.
+/// Parses the body of an NLMSG_ERROR: 0 or a negative errno, the header of the request, and attributes with the kernel's
+/// message.
 pub fn acknowledged(body: &[u8], index: usize) -> Answer<()> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
-    /// MAX_ERRNO of the kernel.
+    /// The largest errno (MAX_ERRNO of Linux' err.h).
     const ERRNOS: std::ops::RangeInclusive<i32> = 1..=4095;
     let code = u32_at(body, 0).map_or(0, |code| code as i32);
     if code == 0 {

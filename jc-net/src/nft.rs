@@ -99,7 +99,7 @@ fn message(kind: u16, flags: u16, family: u8) -> Message {
     Message::new(SUBSYSTEM << 8 | kind, flags, &[family, 0, 0, 0])
 }
 
-/// A change that is made whole or not at all.
+/// A transaction: the kernel makes all changes or none.
 pub struct Batch(Vec<Message>);
 
 impl Batch {
@@ -108,24 +108,24 @@ impl Batch {
         Self(vec![Message::new(BATCH_BEGIN, 0, &[NFPROTO_UNSPEC, 0, 0, SUBSYSTEM as u8])])
     }
 
-    /// A table, which may be there already.
+    /// Adds a table, which may exist.
     pub fn table(&mut self, name: &str) {
         let new = message(NEWTABLE, CREATE, NFPROTO_INET).string(TABLE, name);
         self.0.push(new.bytes(TABLE_USERDATA, MARK));
     }
 
-    /// A table that lives as long as the socket from which the batch is sent.
+    /// Adds a table that ends with the socket of the transaction (NFT_TABLE_F_OWNER).
     pub fn own_table(&mut self, name: &str) {
         let new = message(NEWTABLE, CREATE | EXCL, NFPROTO_INET).string(TABLE, name);
         self.0.push(new.big(TABLE_FLAGS, TABLE_F_OWNER));
     }
 
-    /// Takes away a table with all that is in it.
+    /// Deletes a table with its chains, rules and maps.
     pub fn delete_table(&mut self, name: &str) {
         self.0.push(message(DELTABLE, 0, NFPROTO_INET).string(TABLE, name));
     }
 
-    /// A chain at a hook, which may be there already; it is empty then.
+    /// Adds a chain at a hook. An existing chain loses its rules.
     pub fn chain(&mut self, table: &str, name: &str, hook: Hook) {
         let (kind, number, priority) = hook.place();
         let hooked = |m: Message| m.big(HOOK_NUMBER, number).big(HOOK_PRIORITY, priority as u32);
@@ -140,30 +140,30 @@ impl Batch {
         self.0.push(flush.string(RULE_CHAIN, chain));
     }
 
-    /// Takes away a chain with its rules.
+    /// Deletes a chain with its rules.
     pub fn delete_chain(&mut self, table: &str, name: &str) {
         self.flush(table, name);
         let delete = message(DELCHAIN, 0, NFPROTO_INET).string(TABLE, table);
         self.0.push(delete.string(CHAIN_NAME, name));
     }
 
-    /// A rule at the end of a chain.
+    /// Adds a rule at the end of a chain.
     pub fn rule(&mut self, table: &str, chain: &str, fill: impl FnOnce(Rule) -> Rule) {
         let new = message(NEWRULE, CREATE | APPEND, NFPROTO_INET).string(TABLE, table);
         let new = new.string(RULE_CHAIN, chain);
         self.0.push(new.nest(RULE_EXPRESSIONS, |m| fill(Rule(m)).0));
     }
 
-    /// A map and what is in it.
+    /// Adds a map with its elements.
     pub fn map(&mut self, table: &str, map: &Map) {
         const FLAG_MAP: u32 = 8;
         let id = self.0.len() as u32;
         let new = message(NEWSET, CREATE, NFPROTO_INET).string(TABLE, table);
         let new = new.string(SET_NAME, &map.name).big(3, FLAG_MAP).big(10, id);
-        // The types are for who lists it.
+        // Only nft(8) uses the types, to list the map.
         let key = new.big(4, map.key_type).big(5, map.key_length);
         self.0.push(key.big(6, map.data_type).big(7, map.data_length));
-        // Within the 64 KiB of an attribute, and not in one that the kernel would have to copy.
+        // An attribute has at most 64 KiB, and smaller ones spare the kernel large allocations.
         for some in map.elements.chunks(500) {
             let element = |m: Message, (key, data): &(Vec<u8>, Vec<u8>)| {
                 m.nest(LIST_ELEM, |m| {
@@ -177,7 +177,7 @@ impl Batch {
         }
     }
 
-    /// Does all of it.
+    /// Sends the transaction and waits for the acknowledgement.
     pub fn commit(mut self, socket: &Socket) -> Answer<()> {
         if let Some(last) = self.0.last_mut() {
             last.add_flags(ACK);
@@ -187,29 +187,29 @@ impl Batch {
     }
 }
 
-/// From keys of several fields to values of several fields, each filled up to four bytes.
+/// A map whose keys and values consist of fields. Each field is padded to four bytes.
 #[derive(Debug)]
 pub struct Map {
-    /// Its name.
+    /// The name of the map.
     pub name: String,
     /// The types of the key's fields, as nft(8) numbers them, six bits each.
     pub key_type: u32,
-    /// In bytes.
+    /// The length of a key in bytes.
     pub key_length: u32,
     /// The types of the value's fields.
     pub data_type: u32,
-    /// In bytes.
+    /// The length of a value in bytes.
     pub data_length: u32,
-    /// Keys and values.
+    /// The pairs of key and value.
     pub elements: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What a packet is asked for.
+/// An address of a packet.
 #[derive(Clone, Copy)]
 pub enum Field {
-    /// Where it comes from.
+    /// The source address.
     Source,
-    /// Where it goes to.
+    /// The destination address.
     Destination,
 }
 
@@ -234,7 +234,7 @@ impl Rule {
     fn name(self, key: u32, is: bool, name: &str) -> Self {
         let mut padded = name.as_bytes().to_vec();
         padded.resize(16, 0);
-        // A register of 16 bytes, the first of which is this one.
+        // The number of a register of 16 bytes.
         self.meta(key, REGISTER).compare(is, &padded)
     }
 
@@ -395,7 +395,7 @@ impl Rule {
     }
 }
 
-/// The bytes of an address.
+/// The bytes of an IPv4 or IPv6 address.
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -403,38 +403,38 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Whether a table is there.
+/// Whether a table exists.
 pub fn has_table(socket: &Socket, name: &str) -> Answer<bool> {
     let question = message(GETTABLE, 0, NFPROTO_INET).string(TABLE, name);
     Ok(socket.get(question, |_| Some(()))?.is_some())
 }
 
-/// Whether a table is there that jc-net has made.
+/// Whether a table exists and has the mark of jc-net.
 pub fn is_marked(socket: &Socket, table: &str) -> Answer<bool> {
     let question = message(GETTABLE, 0, NFPROTO_INET).string(TABLE, table);
     let marked = |body: &[u8]| Some(Attributes(body.get(4..)?).get(TABLE_USERDATA) == Some(MARK));
     Ok(socket.get(question, marked)?.unwrap_or(false))
 }
 
-/// Whether a chain is there that jc-net has made.
+/// Whether a chain exists and has the mark of jc-net.
 pub fn has_chain(socket: &Socket, table: &str, name: &str) -> Answer<bool> {
     let question = message(GETCHAIN, 0, NFPROTO_INET).string(TABLE, table);
     let marked = |body: &[u8]| Some(Attributes(body.get(4..)?).get(CHAIN_USERDATA) == Some(MARK));
     Ok(socket.get(question.string(CHAIN_NAME, name), marked)?.unwrap_or(false))
 }
 
-/// A chain that somebody has hooked where packets are passed on.
+/// A chain in the kernel's list.
 #[derive(Debug)]
 pub struct Chain {
-    /// `ip`, `ip6`, `inet`, ...
+    /// The address family of the table, an NFPROTO_* constant.
     pub family: u8,
-    /// The table's name.
+    /// The name of the table.
     pub table: String,
-    /// Its own.
+    /// The name of the chain.
     pub name: String,
-    /// At which hook it is; a chain to be jumped to is at none.
+    /// The number of the hook. A regular chain, which is a target of jumps, has none.
     pub hook: Option<u32>,
-    /// Whether what no rule decides is dropped.
+    /// Whether the policy of the chain is `drop`.
     pub drops: bool,
     /// Whether jc-net has made the chain.
     pub is_marked: bool,
@@ -468,7 +468,7 @@ pub fn read_chain(body: &[u8]) -> Option<Chain> {
 /// An element of a map: key and value.
 pub type Element = (Vec<u8>, Vec<u8>);
 
-/// The elements of a map; none if there is no such map.
+/// The elements of a map. A map that does not exist has none.
 pub fn elements(socket: &Socket, table: &str, map: &str) -> Answer<Vec<Element>> {
     let question =
         || message(GETSETELEM, 0, NFPROTO_INET).string(TABLE, table).string(SET_NAME, map);

@@ -1,5 +1,5 @@
-//! `--network pasta`: a namespace behind pasta(1), which carries what passes between it and sockets of
-//! its own, and so needs no privilege on the host.
+//! `--network pasta`: a network namespace that pasta(1) connects. pasta forwards packets through sockets of its own and
+//! needs no privilege on the host.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -22,16 +22,16 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use serde_json::json;
 
+use crate::args::Args;
 use crate::dns::Reach;
 use crate::enter::is_root_of_host;
 use crate::lease::INSIDE;
 use crate::link::{self, LOOPBACK};
-use crate::net::{present_addresses, write_files};
 use crate::netlink::Socket;
 use crate::ports::{self, Forward, Protocol};
-use crate::{Args, TOOL, status};
+use crate::{TOOL, addresses, status};
 
-/// Runs the program behind pasta, and ends pasta with it.
+/// Runs the program in a namespace of pasta, and ends pasta after the program.
 pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     refuse_root_of_host()?;
     let pasta = find()?;
@@ -51,7 +51,7 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     Ok(exit.end())
 }
 
-/// pasta(1) gives up root's rights, and then may not enter a namespace that root has made.
+/// pasta(1) drops the privileges of root and then may not enter a namespace that root has made.
 fn refuse_root_of_host() -> Result<()> {
     match is_root_of_host()? {
         true => Err(Error::new("--network pasta: not available to root of the host")
@@ -67,17 +67,17 @@ fn find() -> Result<PathBuf> {
     })
 }
 
-/// The ports, which must be free now. pasta takes them a moment later.
+/// The ports, which must be free now. pasta binds them later.
 fn forwards(args: &Args) -> Result<Vec<Forward>> {
     let list = "/proc/net/if_inet6";
-    let held = ports::hold(&args.published(), fs::exists(list).on("stat", list)?)?;
+    let held = ports::bind_all(&args.published(), fs::exists(list).on("stat", list)?)?;
     match held.forwards.iter().find(|forward| forward.protocol == Protocol::Sctp) {
         Some(_) => Err(Error::usage("--network pasta: publishes no ports of sctp")),
         None => Ok(held.forwards),
     }
 }
 
-/// pasta's words for the ports of one protocol.
+/// The argument of pasta for the ports of one protocol.
 fn specification(forwards: &[Forward], protocol: Protocol) -> String {
     let of = forwards.iter().filter(|forward| forward.protocol == protocol);
     let words: BTreeSet<String> = of
@@ -92,15 +92,15 @@ fn specification(forwards: &[Forward], protocol: Protocol) -> String {
     }
 }
 
-/// Starts pasta, and waits until it says that all is in place.
+/// Starts pasta, and waits until pasta has configured the namespace.
 fn start(pasta: &Path, child: &Child, forwards: &[Forward]) -> Result<Child> {
     let path = format!("/proc/{}/ns/net", child.proc_number()?);
     let namespace = File::open(&path).on("open", &path)?;
     let log = memfd_create("pasta", MemfdFlags::CLOEXEC).op("memfd_create")?;
-    let (mut ready, told) = pipe().op("pipe")?;
-    // pasta has given up the right to open them by any other name.
-    let own = |fd: i32| format!("/proc/self/fd/{fd}");
-    let (netns, pid) = (own(namespace.as_raw_fd()), own(told.as_raw_fd()));
+    let (mut ready, ready_writer) = pipe().op("pipe")?;
+    // pasta has dropped the privilege to open the files by their own paths.
+    let by_fd = |fd: i32| format!("/proc/self/fd/{fd}");
+    let (netns, pid) = (by_fd(namespace.as_raw_fd()), by_fd(ready_writer.as_raw_fd()));
     let (tcp, udp) =
         (specification(forwards, Protocol::Tcp), specification(forwards, Protocol::Udp));
     let words = [
@@ -127,23 +127,23 @@ fn start(pasta: &Path, child: &Child, forwards: &[Forward]) -> Result<Child> {
     let mut argv = vec![OsString::from(pasta)];
     argv.extend(words.iter().map(OsString::from));
     let helper = spawn(TOOL, 0, None, |_| {
-        let prepared = become_helper(&namespace, &told, &log);
+        let prepared = become_helper(&namespace, &ready_writer, &log);
         prepared.err().unwrap_or_else(|| exec::exec(&argv))
     })?;
-    drop((told, namespace));
-    // Its number; or the end, if it has ended.
+    drop((ready_writer, namespace));
+    // pasta writes its PID when it is ready. The end of the pipe means that pasta has ended.
     if ready.read(&mut [0; 16]).op("read from pasta")? == 0 {
         return Err(failed(File::from(log)));
     }
     Ok(helper)
 }
 
-/// Takes away the program's descriptors, and keeps those that pasta is to have.
-fn become_helper(namespace: &File, told: &PipeWriter, log: &OwnedFd) -> Result<()> {
-    // The program's pipes are at their end when the program closes them.
+/// Closes the descriptors of the program, except those that pasta needs.
+fn become_helper(namespace: &File, ready: &PipeWriter, log: &OwnedFd) -> Result<()> {
+    // The program's pipes must end when the program closes them.
     let [stdin, stdout, stderr] = [stdin(), stdout(), stderr()];
-    close_all_but(&[stdin, stdout, stderr, namespace.as_fd(), told.as_fd(), log.as_fd()]);
-    for fd in [namespace.as_fd(), told.as_fd()] {
+    close_all_but(&[stdin, stdout, stderr, namespace.as_fd(), ready.as_fd(), log.as_fd()]);
+    for fd in [namespace.as_fd(), ready.as_fd()] {
         fcntl_setfd(fd, FdFlags::empty()).op("fcntl")?;
     }
     let null = File::options().read(true).write(true).open("/dev/null").on("open", "/dev/null")?;
@@ -152,13 +152,13 @@ fn become_helper(namespace: &File, told: &PipeWriter, log: &OwnedFd) -> Result<(
     dup2_stderr(log).op("dup2")
 }
 
-/// What pasta has said last.
+/// The error of pasta, by the last line of its log.
 fn failed(mut log: File) -> Error {
     let mut text = String::new();
     let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_string(&mut text));
     let mut lines = text.lines().map(str::trim).filter(|line| !line.contains("syslog"));
     let last = lines.rfind(|line| !line.is_empty());
-    let last = last.filter(|_| read.is_ok()).unwrap_or("ended without a word");
+    let last = last.filter(|_| read.is_ok()).unwrap_or("ended without an error message");
     let error = Error::new(format_args!("pasta: {last}"));
     match last.contains("tun socket") {
         true => error.hint("pasta needs access to /dev/net/tun: chmod 666 /dev/net/tun"),
@@ -166,22 +166,22 @@ fn failed(mut log: File) -> Error {
     }
 }
 
-/// Prepares the new namespace once pasta is there, and executes the program. Returns only an error.
+/// Waits for pasta, prepares the new namespace, and executes the program. Returns only an error.
 fn inside(
     args: &Args,
     gate: &mut PipeReader,
     status: Option<StatusFd>,
     forwards: &[Forward],
 ) -> Result<Error> {
-    // The other side has said why, or is dead.
+    // The waiting link has reported an error or is dead.
     gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
     let socket = Socket::route()?;
     let up = socket.ask(link::set_up(LOOPBACK));
     up.map_err(|refusal| refusal.during("set lo up"))?;
-    let networks = present_addresses(&socket)?;
+    let networks = addresses::list(&socket)?;
     let addresses: Vec<_> = networks.iter().map(IpNetwork::ip).collect();
     let v6 = networks.iter().any(IpNetwork::is_ipv6);
-    write_files(args, Reach::Outside { v6 }, &addresses)?;
+    args.files().write(Reach::Outside { v6 }, &addresses)?;
     if let Some(status) = status {
         let network = json!({
             "network": "pasta",

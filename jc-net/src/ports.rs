@@ -1,4 +1,4 @@
-//! Published ports: how they are asked for, and holding them on the host so that nobody else does.
+//! Published ports: the values of options, and the sockets that keep the ports of the host bound.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -25,7 +25,7 @@ pub enum Protocol {
 impl Protocol {
     const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
-    /// Its name.
+    /// The name in option values and events.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -34,7 +34,7 @@ impl Protocol {
         }
     }
 
-    /// Its number in an IP header (protocols(5)).
+    /// The number in an IP header (protocols(5)).
     pub fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -43,13 +43,13 @@ impl Protocol {
         }
     }
 
-    /// The one of that number.
+    /// The protocol with a number.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.number() == number)
     }
 }
 
-/// Ports from the first to the last.
+/// A range of ports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Range {
     first: u16,
@@ -75,7 +75,7 @@ impl Range {
     }
 }
 
-/// `[IP:]HOST:CONT[/PROTO]`, or `[IP::]CONT[/PROTO]` with any free port of the host.
+/// A value of `--publish`: `[IP:]HOST:CONT[/PROTO]`, or `[IP::]CONT[/PROTO]` for any free port of the host.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Publish {
     address: Option<IpAddr>,
@@ -124,7 +124,7 @@ impl FromStr for Publish {
     }
 }
 
-/// `PORT[/PROTO]`: a port that `-P` publishes.
+/// A value of `--expose`, `PORT[/PROTO]`: a port that `-P` publishes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Expose(Publish);
 
@@ -139,59 +139,59 @@ impl FromStr for Expose {
 }
 
 impl Expose {
-    /// The request to publish it at any free port.
+    /// The publication of the port at any free port of the host.
     pub fn publish(&self) -> Publish {
         self.0.clone()
     }
 }
 
-/// One port of one address of the host, and where it leads.
+/// A port of an address of the host, with its target in the container.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Forward {
-    /// The protocol.
+    /// The transport protocol of the port.
     pub protocol: Protocol,
     /// The port on the host.
     pub host_port: u16,
-    /// The host's address; unspecified is any of its family.
+    /// The address of the host. An unspecified address stands for all of its family.
     pub host: IpAddr,
-    /// The container's address.
+    /// The address of the container.
     pub to: IpAddr,
     /// The port in the container.
     pub port: u16,
 }
 
-/// Ports of the host that are this process's for as long as it lives.
-pub struct Held {
-    /// Where each leads.
+/// Ports of the host that this process keeps bound.
+pub struct BoundPorts {
+    /// The targets of the ports.
     pub forwards: Vec<Forward>,
-    /// The sockets that hold them.
+    /// The sockets that are bound to the ports.
     pub sockets: Vec<OwnedFd>,
 }
 
-/// Takes the ports asked for on the host, in whose network namespace this process must be, for a
-/// container that will have addresses of IPv4 and perhaps of IPv6. It is an error if one is in use.
-pub fn hold(wanted: &[Publish], has_v6: bool) -> Result<Held> {
-    let mut held = Held { forwards: Vec::new(), sockets: Vec::new() };
+/// Binds ports in this network namespace, which is the host's, for a container with an IPv4 address and, if `has_v6`, an
+/// IPv6 address. A port in use is an error.
+pub fn bind_all(publications: &[Publish], has_v6: bool) -> Result<BoundPorts> {
+    let mut bound = BoundPorts { forwards: Vec::new(), sockets: Vec::new() };
     let v6 = has_v6.then_some(IpAddr::from(Ipv6Addr::UNSPECIFIED));
     let addresses: Vec<IpAddr> = [Ipv4Addr::UNSPECIFIED.into()].into_iter().chain(v6).collect();
-    for publish in wanted {
+    for publish in publications {
         let targets = publish.targets(&addresses)?;
         for offset in 0..=publish.container.count() {
             let port = publish.container.first + offset;
             let host_port = publish.host.map(|host| host.first + offset);
-            held.hold(publish.protocol, &targets, host_port, port)?;
+            bound.bind(publish.protocol, &targets, host_port, port)?;
         }
     }
-    Ok(held)
+    Ok(bound)
 }
 
 impl Publish {
-    /// Whether only ::1 of the host is meant.
+    /// Whether the address of the host is ::1.
     pub fn is_at_v6_loopback(&self) -> bool {
         self.address == Some(Ipv6Addr::LOCALHOST.into())
     }
 
-    /// The host's addresses at which it is to be reached, of those families that there are.
+    /// The addresses of the host. `any` has an unspecified address for each family of the container.
     fn targets(&self, any: &[IpAddr]) -> Result<Vec<IpAddr>> {
         let Some(host) = self.address else { return Ok(any.to_vec()) };
         match any.iter().any(|any| any.is_ipv4() == host.is_ipv4()) {
@@ -203,13 +203,13 @@ impl Publish {
     }
 }
 
-impl Held {
-    /// Whether a port of UDP is among them.
+impl BoundPorts {
+    /// Whether one of the ports is for UDP.
     pub fn has_udp(&self) -> bool {
         self.forwards.iter().any(|forward| forward.protocol == Protocol::Udp)
     }
 
-    /// Says where the ports lead: to these addresses, each from those of its family.
+    /// Sets the targets of the ports to the addresses of the container, by family.
     pub fn lead_to(&mut self, addresses: &[IpAddr]) {
         for forward in &mut self.forwards {
             let same = addresses.iter().find(|to| to.is_ipv4() == forward.host.is_ipv4());
@@ -217,7 +217,7 @@ impl Held {
         }
     }
 
-    fn hold(
+    fn bind(
         &mut self,
         protocol: Protocol,
         targets: &[IpAddr],
@@ -262,8 +262,8 @@ impl Held {
     }
 }
 
-/// A socket bound to the port, any free one if it is 0, which does not listen; and the port. A kernel
-/// without SCTP has no such sockets, and so nobody who could use the port.
+/// Binds a socket, which does not listen, to a port or for 0 to any free one. Returns the socket and the port. `None`: the
+/// kernel lacks SCTP, so no other program can use the port.
 fn bound(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<OwnedFd>, u16)> {
     let family = if host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (kind, number) = match protocol {
@@ -287,12 +287,12 @@ fn bound(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<OwnedFd>
     if host.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true).op(&name)?;
     }
-    // Connections that somebody had there before do not count, but a later server must not share it.
+    // Connections in TIME_WAIT do not prevent the bind, but a later server must not share the port.
     let is_tcp = protocol == Protocol::Tcp;
     sockopt::set_socket_reuseaddr(&socket, is_tcp).op(&name)?;
     let taken = bind(&socket, &address).and_then(|()| match is_tcp && port != 0 {
-        // Older kernels (6.1) take the first holder's option to be what it was at its bind, until
-        // somebody wants to listen. To listen for good would leave who comes past the rules waiting.
+        // Older kernels (6.1) compare SO_REUSEADDR as it was at the bind, until a socket listens. A socket that went on
+        // listening would accept connections that no rule translates, and leave them without an answer.
         true => listen(&socket, 1).and_then(|()| shutdown(&socket, Shutdown::Read)),
         false => Ok(()),
     });

@@ -38,10 +38,10 @@ pub fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-/// The two families.
+/// The address families of IPv4 and IPv6.
 pub const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
-/// The list of a family; an empty one of IPv6 if the kernel has no IPv6.
+/// The list of a family. Without IPv6 in the kernel, that of IPv6 is empty.
 fn unless_missing<T>(family: u8, answer: Answer<Vec<T>>) -> Answer<Vec<T>> {
     match answer {
         Err(refusal)
@@ -65,8 +65,8 @@ fn address_header(family: u8, prefix: u8, index: u32) -> [u8; 8] {
     [family, prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d]
 }
 
-/// The message that adds an address, with its prefix, to a link. It is used at once: whether another
-/// has it is known already.
+/// The message that adds an address with its prefix length to a link, without duplicate address detection: the caller
+/// knows that no other host has the address.
 pub fn add_address(index: u32, address: IpNetwork) -> Message {
     let header = address_header(family(address.ip()), address.prefix(), index);
     let message = Message::new(RTM_NEWADDR, CREATE | EXCL, &header)
@@ -78,7 +78,7 @@ pub fn add_address(index: u32, address: IpNetwork) -> Message {
     }
 }
 
-/// The addresses of a link with their prefixes, but for those of the link only.
+/// The addresses of a link with their prefix lengths, except link-local ones.
 pub fn addresses(socket: &Socket, index: u32) -> Answer<Vec<IpNetwork>> {
     let mut all = Vec::new();
     for family in FAMILIES {
@@ -89,13 +89,13 @@ pub fn addresses(socket: &Socket, index: u32) -> Answer<Vec<IpNetwork>> {
     Ok(all)
 }
 
-/// Reads an answer to `RTM_GETADDR`: an address of that link that is not only for the link.
+/// Parses an answer to `RTM_GETADDR`. `None`: another link, or a link-local address.
 pub fn read_address(body: &[u8], index: u32) -> Option<IpNetwork> {
     let all = Attributes(body.get(8..)?);
     let its_index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
     let address = all.address(IFA_LOCAL).or_else(|| all.address(IFA_ADDRESS))?;
-    let wanted = its_index == index && body.get(3) == Some(&RT_SCOPE_UNIVERSE);
-    IpNetwork::new(address, *body.get(1)?).ok().filter(|_| wanted)
+    let is_match = its_index == index && body.get(3) == Some(&RT_SCOPE_UNIVERSE);
+    IpNetwork::new(address, *body.get(1)?).ok().filter(|_| is_match)
 }
 
 /// The message that adds the default route, by this gateway.
@@ -125,8 +125,7 @@ fn route_header(family: u8) -> [u8; 12] {
     header
 }
 
-/// Whether what is sent to this address of a link is taken. For IPv6 the kernel sees to that some
-/// moments after the address is there.
+/// Whether the kernel receives packets for an address. For IPv6 that begins a little after the address is added.
 pub fn is_local(socket: &Socket, address: IpAddr) -> Answer<bool> {
     const RTN_LOCAL: u8 = 2;
     let mut header = route_header(family(address));
@@ -138,9 +137,9 @@ pub fn is_local(socket: &Socket, address: IpAddr) -> Answer<bool> {
 /// A route of the main table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Route {
-    /// Where it leads; nothing is the default route.
+    /// The destination. `None`: a default route.
     pub to: Option<IpNetwork>,
-    /// The link by which it leads there, if it is one.
+    /// The index of the link, if the route has a single link.
     pub link: Option<u32>,
 }
 

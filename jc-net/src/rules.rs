@@ -1,30 +1,20 @@
-//! The rule sets: one a bridge, made once, in the table `jc`; and one a holder of published ports, in
-//! a table of its own that ends with it.
+//! Rules of nf_tables: chains for each bridge in the table `jc`, and a table for each process with published ports, which
+//! ends with the process.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::{Error, Result};
 
-use crate::bridge::Note;
-use crate::forward::Opened;
 use crate::netlink::Socket;
 use crate::nft::{self, Batch, Field, Hook, Map, Rule, explain, octets};
 use crate::ports::{Forward, Protocol};
+use crate::record::{Opened, Record};
 
 /// The table of the bridges' rules.
 const TABLE: &str = "jc";
 
-/// What a bridge lets through.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Policy {
-    /// No way out of the bridge.
-    pub internal: bool,
-    /// No way from one container to another.
-    pub isolate: bool,
-}
-
-/// The chains of a bridge, each at its hook.
+/// The names and hooks of the chains of a bridge.
 fn chain_names(bridge: &str) -> [(String, Hook); 3] {
     [
         (format!("{bridge}-raw"), Hook::Raw),
@@ -33,9 +23,9 @@ fn chain_names(bridge: &str) -> [(String, Hook); 3] {
     ]
 }
 
-/// Makes a bridge's rules, or makes them anew.
-pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -> Result<()> {
-    let policy = note.policy;
+/// Writes the rules of a bridge, in place of present ones. A chain of another program with one of the names is an error.
+pub fn write(socket: &Socket, bridge: &str, subnets: &[IpNetwork], record: &Record) -> Result<()> {
+    let policy = record.policy;
     let [raw, forward, nat] = chain_names(bridge);
     refuse_foreign(socket, &[&raw.0, &forward.0, &nat.0])?;
     let mut batch = Batch::new();
@@ -45,8 +35,8 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -
     }
     let loopback = IpNetwork::V4(Ipv4Network::from(Ipv4Addr::LOCALHOST));
     let loopback = IpNetwork::new(loopback.ip(), 8).unwrap_or(loopback);
-    // Published ports are reachable by 127.0.0.1, for which the bridge routes such addresses. From
-    // the other side nobody may use that.
+    // The bridge routes 127.0.0.0/8, since published ports are reachable at 127.0.0.1. Packets from the bridge to these
+    // addresses are dropped.
     batch.rule(TABLE, &raw.0, |r| {
         r.input(true, bridge).address(Field::Destination, loopback).drop()
     });
@@ -57,23 +47,23 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -
         batch.rule(TABLE, &forward.0, |r| r.input(true, bridge).output(false, bridge).drop());
         batch.rule(TABLE, &forward.0, |r| r.input(false, bridge).output(true, bridge).drop());
     } else {
-        // What is not published is not reachable by routing either.
+        // Only published ports are reachable, also for hosts with a route to the subnet.
         batch.rule(TABLE, &forward.0, |r| {
             let r = r.input(false, bridge).output(true, bridge);
             r.unasked_for().redirected(false).drop()
         });
     }
     if policy.isolate {
-        // The ports' isolation stops frames; this stops packets that go by way of the host.
+        // The isolation of ports drops frames. This rule drops packets that the host routes.
         batch.rule(TABLE, &forward.0, |r| r.input(true, bridge).output(true, bridge).drop());
     }
-    drop_between_links(&mut batch, &forward.0, &note.opened);
+    drop_between_links(&mut batch, &forward.0, &record.opened);
     for subnet in subnets.iter().filter(|_| !policy.internal) {
         batch.rule(TABLE, &nat.0, |r| {
             r.output(false, bridge).address(Field::Source, *subnet).masquerade()
         });
     }
-    // To a published port of a neighbour: the answer has to come back the same way.
+    // Replies of a neighbour with a published port must pass the host, which translates the addresses back.
     for subnet in subnets {
         batch.rule(TABLE, &nat.0, |r| {
             r.output(true, bridge).address(Field::Source, *subnet).redirected(true).masquerade()
@@ -85,8 +75,7 @@ pub fn make(socket: &Socket, bridge: &str, subnets: &[IpNetwork], note: &Note) -
     explain(batch.commit(socket), &format!("make the nft rules of {bridge}"))
 }
 
-/// Drops new packets from links that were set to forward: the host was no router there, and becomes one
-/// only for its bridges.
+/// Drops new packets from links on which jc-net has enabled forwarding: the host must forward to its bridges only.
 fn drop_between_links(batch: &mut Batch, chain: &str, opened: &Opened) {
     for (v4, links) in [(true, &opened.v4), (false, &opened.v6)] {
         for link in links {
@@ -98,8 +87,8 @@ fn drop_between_links(batch: &mut Batch, chain: &str, opened: &Opened) {
     }
 }
 
-/// Packets whose source is no address that a container of the bridge can have. A service of the host
-/// would take 127.0.0.0/8 for the host itself.
+/// Matches packets whose source is outside the subnets of the bridge. A service of the host would take a source in
+/// 127.0.0.0/8 for the host itself.
 fn from_elsewhere(rule: Rule, v4: bool, subnets: &[IpNetwork]) -> Rule {
     let link_local = Ipv6Network::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).ok();
     let link_local = link_local.filter(|_| !v4).map(IpNetwork::V6);
@@ -107,7 +96,7 @@ fn from_elsewhere(rule: Rule, v4: bool, subnets: &[IpNetwork]) -> Rule {
     own.fold(rule.family(v4), |rule, network| rule.within(false, Field::Source, network))
 }
 
-/// Refuses chains that somebody else has made under these names.
+/// Refuses chains of other programs with these names.
 fn refuse_foreign(socket: &Socket, names: &[&String]) -> Result<()> {
     let chains = explain(nft::chains(socket), "list nft chains")?;
     let in_table = chains.iter().filter(|chain| chain.is_in(TABLE) && !chain.is_marked);
@@ -121,13 +110,13 @@ fn refuse_foreign(socket: &Socket, names: &[&String]) -> Result<()> {
     }
 }
 
-/// Whether a bridge has its rules still: a firewall that starts anew may throw them away.
-pub fn are_there(socket: &Socket, bridge: &str) -> Result<bool> {
+/// Whether a bridge still has its rules, which a restart of a firewall may remove.
+pub fn exist(socket: &Socket, bridge: &str) -> Result<bool> {
     let [.., (nat, _)] = chain_names(bridge);
     explain(nft::has_chain(socket, TABLE, &nat), "look for nft rules")
 }
 
-/// Takes away a bridge's rules, if there are any, and the table with the last of them.
+/// Removes the rules of a bridge, and the table with the last rules.
 pub fn remove(socket: &Socket, bridge: &str) -> Result<()> {
     let doing = format!("remove the nft rules of {bridge}");
     let chains = explain(nft::chains(socket), &doing)?;
@@ -148,19 +137,19 @@ pub fn remove(socket: &Socket, bridge: &str) -> Result<()> {
     explain(batch.commit(socket), &doing)
 }
 
-/// The bridges that have rules.
+/// The names of bridges with rules.
 pub fn bridges(socket: &Socket) -> Result<Vec<String>> {
     let chains = explain(nft::chains(socket), "list nft chains")?;
     let ours = chains.into_iter().filter(|chain| chain.is_in(TABLE) && chain.is_marked);
     Ok(ours.filter_map(|chain| chain.name.strip_suffix("-nat").map(str::to_owned)).collect())
 }
 
-/// Whose chains drop what is passed on and no rule of theirs lets through, by name.
-pub fn who_drops_forwarded(socket: &Socket) -> Result<Vec<String>> {
+/// The names of other programs' chains that drop forwarded packets unless a rule accepts them.
+pub fn chains_that_drop(socket: &Socket) -> Result<Vec<String>> {
     const FORWARD: Option<u32> = Some(2);
     let chains = explain(nft::chains(socket), "list nft chains")?;
     let foreign = chains.iter().filter(|c| !c.is_marked && c.hook == FORWARD);
-    // firewalld's chain has no policy, but a rule at its end that does the same.
+    // firewalld's chain has no policy, but a last rule with the same effect.
     let dropping = foreign.filter(|c| c.drops || c.table == "firewalld");
     let family = |number| match number {
         2 => "ip",
@@ -170,7 +159,7 @@ pub fn who_drops_forwarded(socket: &Socket) -> Result<Vec<String>> {
     Ok(dropping.map(|c| format!("{} {} {}", family(c.family), c.table, c.name)).collect())
 }
 
-/// The maps of a holder's table: of which family, and whether the host's address is in the key.
+/// The maps of a table for published ports: name, whether for IPv4, and whether the key has the host's address.
 const MAPS: [(&str, bool, bool); 4] = [
     ("ports4", true, false),
     ("ports4-at", true, true),
@@ -178,20 +167,19 @@ const MAPS: [(&str, bool, bool); 4] = [
     ("ports6-at", false, true),
 ];
 
-/// The name of the table of the container that has a lease of that name.
+/// The name of the table for a lease.
 fn table_of(link: &str) -> String {
     format!("jc-{link}")
 }
 
-/// Whether ports of a container still lead to the address that a name leases. The container may have
-/// removed its link.
+/// Whether published ports lead to the address of a lease. The container may have removed its link.
 pub fn has_published(socket: &Socket, lease: &str) -> Result<bool> {
     explain(nft::has_table(socket, &table_of(lease)), "look for published ports")
 }
 
-/// Makes the rules for published ports, which live as long as the socket. `leases` are the names of the
-/// container's addresses, first that of its link on the host. Each gets a table: the rules are in
-/// the first, and the others keep the address from the next container.
+/// Writes the rules for published ports, which end with the socket. `leases` are the names for the addresses of the
+/// container, first the name of its link on the host. Each lease gets a table. The rules are in the first one, and the
+/// others mark the addresses as used.
 pub fn publish(socket: &Socket, leases: &[String], forwards: &[Forward]) -> Result<()> {
     // The types of nft(8): ipv4_addr, ipv6_addr, inet_proto and inet_service.
     const TYPES: [u32; 4] = [7, 8, 12, 13];
@@ -205,8 +193,9 @@ pub fn publish(socket: &Socket, leases: &[String], forwards: &[Forward]) -> Resu
         batch.chain(&table, chain, hook);
     }
     for (name, v4, by_address) in MAPS {
-        let wanted = |f: &&Forward| f.to.is_ipv4() == v4 && f.host.is_unspecified() != by_address;
-        let elements: Vec<_> = forwards.iter().filter(wanted).map(element).collect();
+        let is_in_map =
+            |f: &&Forward| f.to.is_ipv4() == v4 && f.host.is_unspecified() != by_address;
+        let elements: Vec<_> = forwards.iter().filter(is_in_map).map(element).collect();
         if elements.is_empty() {
             continue;
         }
@@ -223,7 +212,7 @@ pub fn publish(socket: &Socket, leases: &[String], forwards: &[Forward]) -> Resu
         for chain in ["prerouting", "output"] {
             batch.rule(&table, chain, |r| {
                 let r = r.family(v4);
-                // The kernel would not take the answers for ::1; so it is refused at once.
+                // The kernel would drop the replies for ::1, so the rule leaves connections to ::1 to be refused.
                 let r = if v4 { r } else { r.not_to_loopback() };
                 let r = if by_address { r } else { r.for_this_host() };
                 r.redirect(v4, by_address, name)
@@ -233,7 +222,7 @@ pub fn publish(socket: &Socket, leases: &[String], forwards: &[Forward]) -> Resu
     explain(batch.commit(socket), "make the nft rules of published ports")
 }
 
-/// A port as key and value: each field is filled up to four bytes.
+/// A published port as key and value of a map.
 fn element(forward: &Forward) -> (Vec<u8>, Vec<u8>) {
     let port = |port: u16| [&port.to_be_bytes()[..], &[0, 0]].concat();
     let mut key = if forward.host.is_unspecified() { Vec::new() } else { octets(forward.host) };
@@ -244,7 +233,7 @@ fn element(forward: &Forward) -> (Vec<u8>, Vec<u8>) {
     (key, value)
 }
 
-/// The reverse of [`element`].
+/// The published port of a key and value, the reverse of [`element`].
 pub fn forward((key, value): &(Vec<u8>, Vec<u8>)) -> Option<Forward> {
     let port = |field: &[u8]| Some(u16::from_be_bytes(field.get(..2)?.try_into().ok()?));
     let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
@@ -263,7 +252,7 @@ pub fn forward((key, value): &(Vec<u8>, Vec<u8>)) -> Option<Forward> {
     })
 }
 
-/// The published ports of the container whose link on the host has that name.
+/// The published ports of a container, by the name of its link on the host.
 pub fn published(socket: &Socket, link: &str) -> Result<Vec<Forward>> {
     let mut all = Vec::new();
     for (map, ..) in MAPS {

@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use crate::ports::Forward;
 
-/// Addresses with their prefixes.
+/// Addresses with prefix lengths for the member `addresses`.
 pub fn networks(networks: impl Iterator<Item = IpNetwork>) -> Value {
     networks.map(|network| network.to_string()).collect()
 }
 
-/// Addresses.
+/// Addresses for the member `gateways`.
 pub fn addresses(addresses: impl Iterator<Item = IpAddr>) -> Value {
     addresses.map(|address| address.to_string()).collect()
 }
 
-/// Published ports.
+/// Objects for the member `ports`.
 pub fn ports(forwards: &[Forward]) -> Value {
     let one = |forward: &Forward| {
         json!({

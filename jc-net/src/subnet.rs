@@ -1,13 +1,13 @@
-//! Which addresses a bridge gives out.
+//! Subnets of bridges, and the addresses in them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-/// The bridge that is used unless another is named.
+/// The name of the default bridge.
 pub const DEFAULT_BRIDGE: &str = "jc0";
 
-/// The subnets, of which the first that is free is taken for a new bridge.
+/// The default subnets of a new bridge, which gets the first that overlaps no route.
 pub fn defaults(bridge: &str) -> Vec<Ipv4Network> {
     let network = |a, b, prefix| Ipv4Network::new(Ipv4Addr::new(10, a, b, 0), prefix).ok();
     match bridge == DEFAULT_BRIDGE {
@@ -16,14 +16,14 @@ pub fn defaults(bridge: &str) -> Vec<Ipv4Network> {
     }
 }
 
-/// A prefix of one's own (RFC 4193): 40 random bits.
+/// A unique local prefix of 40 random bits (RFC 4193).
 pub fn unique_local(random: [u8; 5]) -> Option<Ipv6Network> {
     let [a, b, c, d, e] = random;
     let bytes = [0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     Ipv6Network::new(Ipv6Addr::from(bytes), 64).ok()
 }
 
-/// Checks a subnet that somebody wants: its first address is the gateway's, and there is another.
+/// Parses a subnet with room for the gateway, which has the first address, and for a container.
 pub fn parse(word: &str) -> Result<IpNetwork, String> {
     let network: IpNetwork = word.parse().map_err(|_| "not a subnet as 10.1.0.0/24".to_owned())?;
     if !word.contains('/') {
@@ -44,7 +44,7 @@ pub fn parse(word: &str) -> Result<IpNetwork, String> {
     }
 }
 
-/// The first address of a subnet, which the bridge has.
+/// The first address of a subnet, which is the bridge's.
 pub fn gateway(subnet: IpNetwork) -> Option<IpNetwork> {
     let first: IpAddr = match subnet.network() {
         IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) + 1).into(),
@@ -58,19 +58,18 @@ pub fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
     a.contains(b.network()) || b.contains(a.network())
 }
 
-/// The addresses of a bridge's subnet that containers can have, by their distance from the first of
-/// the subnet: neither the network, nor the gateway, nor the broadcast address.
+/// The offsets of addresses for containers in the subnet of a bridge: all but those of the network address, the gateway
+/// and the broadcast address.
 pub fn hosts(subnet: Ipv4Network) -> std::ops::Range<u32> {
     2..(u32::MAX >> subnet.prefix())
 }
 
-/// The address at a distance.
+/// The address with an offset.
 pub fn at(subnet: Ipv4Network, distance: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()) + distance)
 }
 
-/// The IPv6 address that goes with an IPv4 one: at the same distance from the first of its subnet, if
-/// there are so many.
+/// The IPv6 address with the same offset in its subnet as an IPv4 address, reduced to the size of the subnet.
 pub fn beside(address: Ipv4Addr, subnet: Ipv4Network, other: Ipv6Network) -> Ipv6Addr {
     let distance = u32::from(address) - u32::from(subnet.network());
     let room = u128::MAX.checked_shr(other.prefix().into()).unwrap_or(0);

@@ -35,8 +35,8 @@ pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Waits until every processor has come by (membarrier(2)): what the kernel frees only then, as the
-/// sockets of a process that has ended, is free. Kernels that cannot wait so do not.
+/// Waits for a grace period of RCU (membarrier(2)), after which the kernel has freed the sockets of ended processes. A
+/// kernel without the call does not wait.
 pub fn wait_for_grace_period() {
     const MEMBARRIER_CMD_GLOBAL: i32 = 1;
     // SAFETY: membarrier(2) touches no memory of the caller.

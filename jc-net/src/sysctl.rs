@@ -18,14 +18,14 @@ pub fn get(name: &str) -> Result<Option<String>> {
     Ok(Some(value.trim().to_owned()))
 }
 
-/// Sets it.
+/// Writes a setting. ENOENT: the kernel or the link lacks the setting. EROFS: the procfs is read-only.
 pub fn set(name: &str, value: &str) -> Result<()> {
     let mut file = open_net_setting(name, OFlags::WRONLY)?;
     file.write_all(value.as_bytes()).on("write", path(name))
 }
 
-/// Sets it if it has another value, and says whether that was so. A read-only procfs is no error where
-/// the value is right already.
+/// Writes a setting unless it has the value. Returns whether it had another one. With the right value, a read-only procfs is
+/// no error.
 pub fn ensure(name: &str, value: &str) -> Result<bool> {
     if get(name)?.as_deref() == Some(value) {
         return Ok(false);
@@ -33,7 +33,7 @@ pub fn ensure(name: &str, value: &str) -> Result<bool> {
     set(name, value).map(|()| true)
 }
 
-/// Sets it like [`ensure`] if there is such a setting: none of IPv6 is there in a kernel without IPv6.
+/// Writes a setting if it exists. A kernel without IPv6 lacks the settings of IPv6.
 pub fn ensure_if_there(name: &str, value: &str) -> Result<()> {
     match set(name, value).absent() {
         Err(_) if get(name)?.as_deref() == Some(value) => Ok(()),

@@ -1,13 +1,18 @@
-//! Names for what has to have one and is given none.
+//! Random bytes, and names made of them.
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{Context, Result};
 
-/// 12 hexadecimal digits, as Docker shows them for a container. Not a pid: other PID namespaces may
-/// see the same cgroups and directories.
-pub fn random() -> Result<String> {
-    let mut bytes = [0; 6];
+/// Random bytes (getrandom(2)).
+pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
     getrandom(&mut bytes, GetRandomFlags::empty()).op("getrandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(bytes)
+}
+
+/// A name of 12 hexadecimal digits, as Docker shows for a container. A PID would not be unique: other PID namespaces
+/// may use the same cgroups and directories.
+pub fn random() -> Result<String> {
+    Ok(random_bytes::<6>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
