@@ -167,6 +167,7 @@ lint:
 	$(cargo) fmt --all --check
 	tests/lint-absence.sh
 	tests/lint-prose.sh
+	tests/lint-modules.sh
 	$(clippy)
 	tests/macos.sh
 ifneq (,$(pages))
