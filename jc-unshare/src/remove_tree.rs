@@ -272,6 +272,11 @@ mod tests {
         fs::File::open(path).unwrap().into()
     }
 
+    /// A directory in memory, if there is such a file system: a journal makes tens of thousands of directories wait.
+    fn scratch() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    }
+
     /// Nests directories called `a`.
     fn nest(top: &Path, depth: usize) {
         fs::create_dir(top).unwrap();
@@ -284,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_tree_that_is_deeper_than_any_path_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         nest(&dir.path().join("tree"), 30_000);
         let parent = open(dir.path());
         remove_tree(&parent, b"tree").unwrap();
@@ -294,7 +299,7 @@ mod tests {
 
     #[test]
     fn links_are_removed_and_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         fs::create_dir_all(dir.path().join("tree/sub")).unwrap();
         fs::create_dir(dir.path().join("kept")).unwrap();
         fs::write(dir.path().join("kept/file"), "").unwrap();
@@ -313,7 +318,7 @@ mod tests {
 
     /// Removes trees while a neighbour runs `change` on each again and again.
     fn race(build: impl Fn(&Path), change: impl Fn(&Path) + Sync) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let kept = dir.path().join("kept/a/a");
         fs::create_dir_all(&kept).unwrap();
         fs::write(kept.join("file"), "").unwrap();
