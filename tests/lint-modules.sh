@@ -26,8 +26,8 @@ edges_of() {
 
 		FNR == 1 { skip = 0; current = module_of(FILENAME); modules[current] = 1 }
 		/^ *#\[cfg\(test\)\]/ { is_test = 1; next }
-		is_test && /^ *mod [a-z_]+ *\{/ { skip = 1 }
-		{ is_test = 0 }
+		is_test && /^ *(pub +)?mod [a-z_]+ *\{/ { skip = 1 }
+		!/^ *#\[/ { is_test = 0 }
 		skip { next }
 		{ sub(/(^|[^:"])\/\/.*/, ""); text[current] = text[current] " " $0 }
 
@@ -92,12 +92,12 @@ edges_of() {
 		END {
 			for (module in modules) {
 				rest = text[module]
-				while (match(rest, /(^|[^A-Za-z0-9_:$])(pub(\([a-z]+\))? +)?(use +)?(crate|super|self)::/) ||
-				       match(rest, /(^|[^A-Za-z0-9_:$])pub(\([a-z]+\))? +use +/)) {
+				# The first path or `pub use`, whichever comes first.
+				while (match(rest, /(^|[^A-Za-z0-9_:$])(pub(\([a-z]+\))? +use +|(crate|super|self)::)/)) {
 					start = substr(rest, RSTART, RLENGTH)
 					is_alias = start ~ /pub/ && start ~ /use/
 					rest = substr(rest, RSTART + RLENGTH)
-					if (match(start, /(crate|super|self)::$/)) rest = substr(start, RSTART) rest
+					if (!is_alias && match(start, /(crate|super|self)::$/)) rest = substr(start, RSTART) rest
 					paths(module, module, is_alias)
 				}
 				# Names of own child modules need no `self`.

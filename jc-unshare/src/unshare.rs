@@ -297,7 +297,7 @@ impl Plan {
         if self.maps.as_ref().is_some_and(|maps| !maps.can_be_own() && maps.needs_root()) {
             become_root()?;
         }
-        // Who reads it waits for the end before it lets --block-fd go.
+        // A reader of --info-fd waits for the end of the file before it writes to --block-fd.
         self.info.take().map_or(Ok(()), |info| info::tell(&info))?;
         args.steps()?.iter().try_for_each(Step::make)
     }
