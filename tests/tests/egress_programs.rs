@@ -62,7 +62,7 @@ fn programs_get_through_by_tls_and_fail_at_once_elsewhere() {
             assert_eq!(text, "text\n");
             let refused = run("curl -sS https://evil.example:8443/").code(6);
             assert!(refused.err().contains("Could not resolve host"), "{refused}");
-            let refused = run("git clone -q https://evil.example:8443/repo.git").code(128);
+            let refused = run("git clone -q https://evil.example:8443/repo.git other").code(128);
             assert!(refused.err().contains("Could not resolve host"), "{refused}");
             let other =
                 run("curl -sS --resolve good.example:8443:203.0.113.10 https://good.example:8443/");
