@@ -19,7 +19,7 @@ use super::name;
 use super::proxy::{Shared, key_of};
 use super::relay::{Flow, Side, Stop, TURN};
 use super::rule::{Check, DNS};
-use super::tls::{self, Progress};
+use super::tls::{self, Answer, Hello, Progress};
 
 /// How long the first bytes may take, and a query over TCP.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
@@ -105,6 +105,8 @@ pub struct Connection {
     held: Vec<u8>,
     cleared: usize,
     requests: Option<Requests>,
+    /// The answer to the ClientHello of TLS. Until it is known, no further byte of the program is sent.
+    answer: Answer,
     /// To the host, and from it.
     up: Flow,
     down: Flow,
@@ -118,6 +120,8 @@ impl Connection {
             _ => State::First(1),
         };
         let requests = (target.check == Check::Http).then(Requests::new);
+        let is_tls = matches!(target.check, Check::Tls | Check::TlsEch);
+        let answer = if is_tls { Answer::Unknown } else { Answer::Other };
         let begun = Instant::now();
         Self {
             inside: Side::new(socket),
@@ -131,6 +135,7 @@ impl Connection {
             held: Vec::new(),
             cleared: 0,
             requests,
+            answer,
             up: Flow::default(),
             down: Flow::default(),
         }
@@ -234,13 +239,16 @@ impl Connection {
         if self.held.len() < needed {
             return Ok(false);
         }
-        let hello = match tls::read(&self.held).map_err(Failure::Refused)? {
+        match tls::read(&self.held).map_err(Failure::Refused)? {
             Progress::Needs(needed) => {
                 self.state = State::First(needed);
-                return Ok(false);
+                Ok(false)
             }
-            Progress::Hello(hello) => hello,
-        };
+            Progress::Hello(hello) => self.check_hello(hello).map(|()| true),
+        }
+    }
+
+    fn check_hello(&mut self, hello: Hello) -> Result<(), Failure> {
         let sni = hello.name.ok_or(Failure::Refused("no SNI"))?;
         self.sni = Some(String::from_utf8_lossy(&sni).into_owned());
         if name::from_wire(&sni).as_deref() != self.target.name.as_deref() {
@@ -249,7 +257,7 @@ impl Connection {
         if hello.has_ech && self.target.check != Check::TlsEch {
             return Err(Failure::Refused("encrypted_client_hello"));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Finds the addresses to dial.
@@ -347,11 +355,15 @@ impl Connection {
 
     fn relay(&mut self, shared: &mut Shared, key: u64) -> Result<bool, Failure> {
         let mut up = self.send_up(shared)?;
-        if self.has_switched()? {
+        if self.has_switched()? || self.has_answered() {
             up = self.send_up(shared)?;
         }
         let Some(outside) = self.outside.as_mut() else { return Ok(true) };
-        let down = self.down.pump(outside, &mut self.inside, &mut shared.pipes)?;
+        // The bytes of an answer that is not known yet stay where they are.
+        let down = match self.answer {
+            Answer::Unknown => Stop::Waits,
+            _ => self.down.pump(outside, &mut self.inside, &mut shared.pipes)?,
+        };
         if up == Stop::Turn || down == Stop::Turn {
             shared.report_again(&self.inside.fd, key_of(key, End::Inside))?;
             shared.report_again(&outside.fd, key_of(key, End::Outside))?;
@@ -378,15 +390,54 @@ impl Connection {
                     Err(errno) => return Err(errno.into()),
                 }
             }
-            if self.requests.is_none() {
+            if self.answer == Answer::Unknown
+                || self.answer == Answer::Retry && !self.has_second_hello(shared)?
+            {
+                return Ok(Stop::Waits);
+            }
+            let Some(outside) = self.outside.as_mut() else { return Ok(Stop::Waits) };
+            if self.cleared == 0 && self.requests.is_none() {
                 self.held = Vec::new();
                 return Ok(self.up.pump(&mut self.inside, outside, &mut shared.pipes)?);
             }
-            if !self.check_more(shared)? {
+            if self.requests.is_some() && !self.check_more(shared)? {
                 return Ok(Stop::Waits);
             }
         }
         Ok(Stop::Turn)
+    }
+
+    /// Whether the server has just answered the ClientHello.
+    fn has_answered(&mut self) -> bool {
+        let Some(outside) = self.outside.as_mut().filter(|side| side.readable) else {
+            return false;
+        };
+        if self.answer != Answer::Unknown || self.cleared > 0 {
+            return false;
+        }
+        let mut first = [0; tls::ANSWER];
+        match retry_on_intr(|| recv(&outside.fd, &mut first[..], RecvFlags::PEEK)) {
+            // At the end there is no more to come.
+            Ok((0, _)) => self.answer = Answer::Other,
+            Ok((length, _)) => self.answer = tls::answer(&first[..length]),
+            Err(Errno::AGAIN) => outside.readable = false,
+            // The pump meets the error too.
+            Err(_) => self.answer = Answer::Other,
+        }
+        self.answer != Answer::Unknown
+    }
+
+    /// Whether the second ClientHello, after a HelloRetryRequest, has come, with the same name.
+    fn has_second_hello(&mut self, shared: &mut Shared) -> Result<bool, Failure> {
+        let more_to_come = self.read_more(tls::LONGEST, &mut shared.buffer[..])?;
+        match tls::read_second(&self.held).map_err(Failure::Refused)? {
+            Progress::Needs(_) if more_to_come => return Ok(false),
+            Progress::Needs(_) => return Err(Failure::Refused("no second ClientHello")),
+            Progress::Hello(hello) => self.check_hello(hello)?,
+        }
+        self.cleared = self.held.len();
+        self.answer = Answer::Other;
+        Ok(true)
     }
 
     /// Reads and checks more of HTTP. Returns whether there is something to send.

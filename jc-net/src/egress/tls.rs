@@ -33,6 +33,66 @@ pub struct Hello {
     pub has_ech: bool,
 }
 
+/// The answer of a server to a ClientHello.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// There are too few bytes to know.
+    Unknown,
+    /// HelloRetryRequest: a second ClientHello follows.
+    Retry,
+    /// Any other: no further message of the client is plain.
+    Other,
+}
+
+/// How many bytes [`answer`] needs: headers, version and random.
+pub const ANSWER: usize = RECORD_HEADER + MESSAGE_HEADER + 2 + 32;
+
+/// Reads the first bytes of a server (RFC 8446, 4.1.3).
+pub fn answer(bytes: &[u8]) -> Answer {
+    const SERVER_HELLO: u8 = 2;
+    const RETRY: [u8; 32] = [
+        0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8,
+        0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8,
+        0x33, 0x9c,
+    ];
+    let is = |at: usize, byte: u8| bytes.get(at).is_none_or(|b| *b == byte);
+    if !is(0, HANDSHAKE) || !is(RECORD_HEADER, SERVER_HELLO) {
+        return Answer::Other;
+    }
+    match bytes.get(ANSWER - RETRY.len()..ANSWER) {
+        None => Answer::Unknown,
+        Some(random) if random == RETRY => Answer::Retry,
+        Some(_) => Answer::Other,
+    }
+}
+
+/// Reads the bytes of a client after a HelloRetryRequest, up to its second ClientHello. Records of
+/// ChangeCipherSpec and of early data may come before.
+pub fn read_second(bytes: &[u8]) -> Result<Progress, &'static str> {
+    const PASSED: [u8; 2] = [20, 23];
+    let mut skipped = 0;
+    while let Some(&[kind, _, _, high, low]) = bytes[skipped..].first_chunk()
+        && PASSED.contains(&kind)
+    {
+        let end = skipped + RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+        if end > LONGEST {
+            return Err("a TLS record that is empty or too long");
+        }
+        if end >= bytes.len() {
+            return Ok(Progress::Needs(end + 1));
+        }
+        skipped = end;
+    }
+    let is_short = bytes.len() - skipped < RECORD_HEADER;
+    match read(&bytes[skipped..]) {
+        Err(_) if is_short && bytes.get(skipped).is_none_or(|kind| PASSED.contains(kind)) => {
+            Ok(Progress::Needs(skipped + RECORD_HEADER))
+        }
+        Ok(Progress::Needs(needed)) => Ok(Progress::Needs(skipped + needed)),
+        other => other,
+    }
+}
+
 /// Reads the first bytes of a connection. Error: no ClientHello, or one that servers may read in several ways.
 pub fn read(bytes: &[u8]) -> Result<Progress, &'static str> {
     let mut message = Vec::new();
@@ -203,6 +263,38 @@ pub mod tests {
             assert!(reads <= 2 * MOST_RECORDS + 1);
         }
         assert!(read(&records(&message, 1)).is_err(), "one byte a record");
+    }
+
+    #[test]
+    fn a_second_hello_is_read_after_a_retry() {
+        let mut retry = vec![22, 3, 3, 0, 90, 2, 0, 0, 86, 3, 3];
+        retry.extend([
+            0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65,
+        ]);
+        retry.extend([
+            0xb8, 0x91, 0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2,
+        ]);
+        retry.extend([0xc8, 0xa8, 0x33, 0x9c]);
+        assert_eq!((retry.len(), answer(&retry)), (ANSWER, Answer::Retry));
+        for length in 0..retry.len() {
+            assert_eq!(answer(&retry[..length]), Answer::Unknown, "{length}");
+        }
+        retry[40] ^= 1;
+        assert_eq!(answer(&retry), Answer::Other);
+        assert_eq!(answer(&[21, 3, 3, 0, 2, 2, 40]), Answer::Other);
+        let hello = records(&message(&[sni("b.example")]), 1000);
+        let before = [&[20, 3, 3, 0, 1, 1][..], &[23, 3, 3, 0, 3, 7, 7, 7]].concat();
+        let all = [&before[..], &hello].concat();
+        assert_eq!(read_second(&all), named("b.example", false));
+        assert_eq!(read_second(&hello), named("b.example", false));
+        for length in 0..all.len() {
+            let needed = read_second(&all[..length]);
+            assert!(
+                matches!(needed, Ok(Progress::Needs(more)) if more > length),
+                "{length} {needed:?}"
+            );
+        }
+        assert!(read_second(&[21, 3, 3, 0, 2, 1, 0]).is_err());
     }
 
     #[test]
