@@ -191,3 +191,29 @@ fn no_attempt_gets_past_jc_egress_with_jc_rootfs_behind_it() {
         attempt_all(s, &internet, "chain root", &format!("jc-egress RULES -- {rootfs}"));
     });
 }
+
+/// The options of jc-run that make a container of the host's programs.
+fn container(s: &Sandbox, attempts: &str) -> String {
+    let root = root(s);
+    s.sh("chown -R 65534:65534 /srv/root && mkdir -m 1777 /srv/state").run().code(0);
+    format!("-v /usr:/usr:ro -v {attempts}:{attempts}:ro --rootfs {root} -- {PYTHON} {attempts}")
+}
+
+#[test]
+fn no_attempt_of_root_gets_past_jc_run() {
+    sandbox_for(Duration::from_secs(200), |s| {
+        let (internet, attempts) = (Internet::start(s), attempts());
+        let container = container(s, &attempts);
+        attempt_all(s, &internet, "jc-run root", &format!("jc-run RULES {container}"));
+    });
+}
+
+#[test]
+fn no_attempt_of_a_user_gets_past_jc_run() {
+    sandbox_for(Duration::from_secs(200), |s| {
+        let (internet, attempts) = (Internet::start(s), attempts());
+        let container = container(s, &attempts);
+        let caller = format!("{USER} env HOME=/srv JC_STATE_DIR=/srv/state/user");
+        attempt_all(s, &internet, "jc-run user", &format!("{caller} jc-run RULES {container}"));
+    });
+}

@@ -71,7 +71,7 @@ fn row(state: &State, now: f64) -> [String; COLUMNS] {
         shown(&word("command"), 30),
         age(now - seconds(state, "created")),
         status(state, now),
-        shown(&word("ports"), 40),
+        shown(state.get("ports").or(state.get("network")).unwrap_or("-"), 40),
         state.pid.map_or("-".to_owned(), |pid| pid.to_string()),
     ]
 }

@@ -266,7 +266,9 @@ fn record_start(
     state.pid = Some(payload.pid);
     state.set("process", payload);
     state.set("started", now());
-    let network = reports.find("network", Some("jc-net")).unwrap_or_default();
+    let links = ["jc-net", "jc-egress"];
+    let network = links.iter().find_map(|link| reports.find("network", Some(link)));
+    let network = network.unwrap_or_default();
     let (addresses, ports) = network::summary(&network);
     for (key, value) in [("addresses", addresses), ("ports", ports)] {
         if !value.is_empty() {

@@ -106,7 +106,7 @@ pub struct LimitOptions {
     pub has_memory: bool,
 }
 
-/// Options for jc-net.
+/// Options for jc-net, or for jc-egress in its place.
 #[derive(Debug)]
 pub struct NetworkOptions {
     /// `--network`
@@ -119,6 +119,10 @@ pub struct NetworkOptions {
     pub publishes: bool,
     /// `--publish-all`
     pub publishes_all: bool,
+    /// The options as jc-egress spells them.
+    pub egress: Vec<Opt>,
+    /// `--allow`, `--allow-private` or `--allow-file` is given.
+    pub has_rules: bool,
 }
 
 /// Options for jc-unshare.
@@ -267,6 +271,10 @@ impl NetworkOptions {
             has_servers: matches.contains_id("dns") || matches.contains_id("dns-search"),
             publishes: publishes_all || matches.contains_id("publish"),
             publishes_all,
+            egress: given(matches, Owner::Egress),
+            has_rules: ["allow", "allow-private", "allow-file"]
+                .iter()
+                .any(|name| matches.contains_id(name)),
         }
     }
 }

@@ -17,6 +17,8 @@ pub enum Owner {
     User,
     /// `jc-net`
     Net,
+    /// `jc-egress`, in place of `jc-net` when one of its options is given.
+    Egress,
     /// `jc-unshare`
     Unshare,
     /// `jc-rootfs`: what the root is.
@@ -31,6 +33,7 @@ impl Owner {
         match self {
             Self::Cgroup => "Limits, for jc-cgroup",
             Self::Net => "Network, for jc-net",
+            Self::Egress => "Outgoing connections, for jc-egress",
             Self::User | Self::Unshare => "Namespaces, for jc-unshare",
             Self::Rootfs => "Files, for jc-rootfs",
             Self::Payload => "The program, for jc-rootfs",
@@ -64,6 +67,11 @@ const ROWS: &[Row] = &[
     ("", "ip", "ADDRESS", Owner::Net, "--ip", "Use this IPv4 address"),
     ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Use this IPv6 address"),
     ("", "mac-address", "ADDRESS", Owner::Net, "--mac", "Use this hardware address"),
+    ("", "allow", "RULE", Owner::Egress, "--allow", "Allow connections to HOST:PORT[,PORT...], and no others"),
+    ("", "allow-private", "RULE", Owner::Egress, "--allow-private", "Allow a name also where its address is not public"),
+    ("", "allow-file", "FILE", Owner::Egress, "--allow-file", "Allow the rules of a file, one a line"),
+    ("", "deny", "RULE", Owner::Egress, "--deny", "Deny connections, whatever is allowed"),
+    ("", "egress-log", "FILE", Owner::Egress, "--log", "Append a line of JSON for each decision to a file"),
     ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Set the host name [default: the container's ID]"),
     ("", "uidmap", "IN:OUT:N", Owner::User, "--map-users", "Map user IDs of a new user namespace"),
     ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map group IDs of a new user namespace"),

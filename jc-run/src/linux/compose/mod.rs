@@ -45,6 +45,9 @@ pub fn compose(
     let mut state = State::new(id, &composer.state_dir);
     state.join = Some(composer.join()?);
     describe(&mut state, &options.life, record, &composer.config, &payload)?;
+    if let Some(mode) = composer.network.egress() {
+        state.set("network", mode);
+    }
     let volumes_path = volumes.directories.first().map(|_| anonymous::path(id)).transpose()?;
     Ok(Bundle {
         state,
@@ -165,7 +168,7 @@ impl<'a> Composer<'a> {
         self.has_net_link().then(|| {
             let status_fd = self.status_fd();
             let options = self.network.options(options, config, name, &self.state_dir, status_fd);
-            Link::new("jc-net", options)
+            Link::new(self.network.link(), options)
         })
     }
 

@@ -24,9 +24,12 @@ const FILES: [(&str, &str); 3] =
 /// The lines of every hosts file.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
+/// The mode of a network of jc-egress, as it is recorded.
+const EGRESS: &str = "egress";
+
 /// The network of a container.
 pub struct Network {
-    /// The mode of jc-net.
+    /// The mode of jc-net, or that of jc-egress.
     mode: String,
     /// The state directory of the container that owns the network.
     owner: Option<StateDir>,
@@ -36,6 +39,10 @@ impl Network {
     /// The network that the options name, else a bridge, or for a caller who is not root, pasta(1). Error: the
     /// container that owns the network does not run.
     pub fn new(options: &NetworkOptions, base_path: &BasePath) -> Result<Self> {
+        if !options.egress.is_empty() {
+            refuse_beside_egress(options)?;
+            return Ok(Self { mode: EGRESS.to_owned(), owner: None });
+        }
         let default = if geteuid().is_root() { "bridge" } else { "pasta" };
         let mode = options.mode.as_deref().unwrap_or(default);
         let Some(word) = mode.strip_prefix("container:") else {
@@ -56,14 +63,24 @@ impl Network {
         self.mode == "host"
     }
 
-    /// Whether jc-net makes the network, and so has addresses to report.
-    fn is_new(&self) -> bool {
-        ["bridge", "pasta"].contains(&self.mode.as_str())
+    /// The mode, if jc-egress makes the network.
+    pub fn egress(&self) -> Option<&str> {
+        Some(self.mode.as_str()).filter(|mode| *mode == EGRESS)
     }
 
-    /// Whether jc-net waits for the payload: it holds ports, or pasta.
+    /// The link that makes or enters the network.
+    pub fn link(&self) -> &'static str {
+        if self.egress().is_some() { "jc-egress" } else { "jc-net" }
+    }
+
+    /// Whether a link makes the network, and so has addresses to report.
+    fn is_new(&self) -> bool {
+        ["bridge", "pasta", EGRESS].contains(&self.mode.as_str())
+    }
+
+    /// Whether the link waits for the payload: it holds ports, pasta or a proxy.
     pub fn waits(&self, options: &NetworkOptions) -> bool {
-        self.mode == "pasta" || options.publishes
+        ["pasta", EGRESS].contains(&self.mode.as_str()) || options.publishes
     }
 
     /// Whether jc-net has anything to do. jc-unshare makes a network with only a loopback interface.
@@ -71,7 +88,7 @@ impl Network {
         self.mode != "none" || !options.passed.is_empty()
     }
 
-    /// The options of jc-net.
+    /// The options of the link.
     pub fn options(
         &self,
         options: &NetworkOptions,
@@ -80,7 +97,10 @@ impl Network {
         state_dir: &Path,
         status_fd: Opt,
     ) -> Vec<Opt> {
-        let mut all = vec![Opt::new("--network", &self.mode)];
+        let mut all = match self.egress() {
+            Some(_) => vec![Opt::flag("--only-network")],
+            None => vec![Opt::new("--network", &self.mode)],
+        };
         if self.is_new() || options.has_servers {
             all.push(Opt::new("--resolv-conf", state_dir.join("resolv.conf")));
         }
@@ -89,7 +109,7 @@ impl Network {
             hosts.push(state_dir.join("hosts"));
             all.extend([Opt::new("--hosts", hosts), status_fd]);
         }
-        all.extend(options.passed.iter().cloned());
+        all.extend(options.passed.iter().chain(&options.egress).cloned());
         if options.publishes_all {
             all.extend(config.exposed_ports().map(|port| Opt::new("--expose", port)));
         }
@@ -109,6 +129,20 @@ impl Network {
         };
         let contents = [format!("{hostname}\n"), hosts, resolv_conf];
         Ok(FILES.into_iter().map(|(name, _)| name).zip(contents).collect())
+    }
+}
+
+/// Refuses options that would open the network, or do nothing.
+fn refuse_beside_egress(options: &NetworkOptions) -> Result<()> {
+    if options.publishes {
+        return Err(Error::usage("-p, -P: ports cannot be published together with --allow"));
+    }
+    if options.mode.is_some() || !options.passed.is_empty() {
+        return Err(Error::usage("--network and its options: --allow makes a network of its own"));
+    }
+    match options.has_rules {
+        true => Ok(()),
+        false => Err(Error::usage("--deny, --egress-log: need --allow")),
     }
 }
 
