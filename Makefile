@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test test-faults test-egress test-vm demo session lint bench-limits bench-pull bench-start clean
+.PHONY: all musl install uninstall deb dist test test-faults test-egress test-vm demo session lint bench-egress bench-limits bench-pull bench-start clean
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
@@ -149,6 +149,10 @@ test-vm: all
 # All attempts to get past jc-egress, as root.
 test-egress: all
 	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_bypass -- --nocapture
+
+# How much jc-egress adds to a start, and how fast it moves bytes, beside pasta. As root.
+bench-egress: all
+	tests/bench-egress.sh '$(bin)'
 
 # How fast jc-pull is, against every peer that is installed. Takes minutes and some gigabytes.
 bench-pull: all

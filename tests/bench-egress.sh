@@ -1,6 +1,6 @@
 #!/bin/bash
-# How jc-egress compares with pasta and slirp4netns: added start, one stream, connections a second, memory.
-# Usage: tests/bench-egress.sh BIN, as root, in a network namespace of its own.
+# How jc-egress compares with pasta: added start, one stream, connections a second, memory.
+# Usage: tests/bench-egress.sh BIN, as root. RUNS and SECONDS_EACH make it longer.
 set -euo pipefail
 bin=$(cd "$1" && pwd)
 if [ -z "${JC_BENCH_INSIDE-}" ]; then
@@ -10,6 +10,12 @@ mount -t tmpfs tmpfs /srv
 cp "$bin"/jc-egress "$bin"/jc-net "$bin"/jc-unshare /srv/
 ip link set lo up
 ip addr add 203.0.113.20/32 dev lo
+# pasta takes its addresses from the link of the default route.
+ip link add up0 type veth peer name up1
+ip addr add 192.0.2.2/24 dev up0
+ip link set up0 up
+ip link set up1 up
+ip route add default via 192.0.2.1
 export PATH=/srv:$PATH
 trap 'kill $(jobs -p) 2>/dev/null || :' EXIT
 
