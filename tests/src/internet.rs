@@ -174,6 +174,8 @@ fn serve(mut stream: TcpStream, events: &Mutex<Vec<String>>) {
         _ => {
             note(format!("evil tcp {to}"));
             drop(stream.write_all(b"EVIL\n"));
+            // A request that is not read would make the close a reset, which can overtake the answer.
+            let _ = stream.read(&mut [0; 4096]);
         }
     }
 }
