@@ -23,27 +23,27 @@ pub use crate::message::{Attributes, Message};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-/// Asks for all that match.
+/// Requests a list of objects.
 pub const DUMP: u16 = 0x300;
-/// An object of that name must not be there.
+/// An object with the name must not exist.
 pub const EXCL: u16 = 0x200;
-/// An object that is not there is made.
+/// A missing object is created.
 pub const CREATE: u16 = 0x400;
-/// Among others of its kind, at the end.
+/// The object comes after others of its kind.
 pub const APPEND: u16 = 0x800;
 
-/// What the kernel said to a message that it refused.
+/// The error of the kernel for a message.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The error's number.
+    /// The errno of the kernel.
     pub errno: Errno,
-    /// The kernel's own words, the extended acknowledgement.
+    /// The text of the extended acknowledgement.
     words: Option<String>,
-    /// Which message of a batch it was about.
+    /// The index of the message in its batch.
     pub index: usize,
 }
 
-/// What a question to the kernel gives.
+/// The result of a request to the kernel.
 pub type Answer<T> = std::result::Result<T, Refusal>;
 
 impl Refusal {

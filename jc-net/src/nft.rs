@@ -1,6 +1,5 @@
-//! nf_tables by netlink: what nft(8) would say, as messages of one transaction
-//! (`linux/netfilter/nf_tables.h`). A start can neither spare the milliseconds that nft(8) takes, nor
-//! ask for it to be installed.
+//! Messages of nf_tables in one transaction (`linux/netfilter/nf_tables.h`). nft(8) would add milliseconds to a start, and
+//! may not be installed.
 
 use std::net::IpAddr;
 
@@ -64,20 +63,20 @@ const TRANSPORT_HEADER: u32 = 2;
 const REGISTER: u32 = 8;
 const FOUND: u32 = 16;
 
-/// Where in the kernel's path a chain is.
+/// The hook of a chain, with type and priority.
 #[derive(Clone, Copy, Debug)]
 pub enum Hook {
-    /// What comes in, before it is tracked or routed.
+    /// A filter of received packets, before connection tracking and routing.
     Raw,
-    /// What comes in: where it goes.
+    /// Translation of the destination of received packets.
     Prerouting,
-    /// What is passed on.
+    /// A filter of forwarded packets.
     Forward,
-    /// What this host sends: where it goes.
+    /// Translation of the destination of packets that this host sends.
     Output,
-    /// What leaves: where it seems to come from.
+    /// Translation of the source of packets that leave the host.
     Postrouting,
-    /// What this host sends: whether it may.
+    /// A filter of packets that this host sends.
     Sent,
 }
 
@@ -103,7 +102,7 @@ fn message(kind: u16, flags: u16, family: u8) -> Message {
 pub struct Batch(Vec<Message>);
 
 impl Batch {
-    /// An empty one.
+    /// Begins an empty transaction.
     pub fn new() -> Self {
         Self(vec![Message::new(BATCH_BEGIN, 0, &[NFPROTO_UNSPEC, 0, 0, SUBSYSTEM as u8])])
     }
@@ -163,7 +162,7 @@ impl Batch {
         // Only nft(8) uses the types, to list the map.
         let key = new.big(4, map.key_type).big(5, map.key_length);
         self.0.push(key.big(6, map.data_type).big(7, map.data_length));
-        // An attribute has at most 64 KiB, and smaller ones spare the kernel large allocations.
+        // An attribute has at most 64 KiB.
         for some in map.elements.chunks(500) {
             let element = |m: Message, (key, data): &(Vec<u8>, Vec<u8>)| {
                 m.nest(LIST_ELEM, |m| {
@@ -334,7 +333,7 @@ impl Rule {
         self.expression("immediate", |m| m.big(1, VERDICT_REGISTER).nest(2, verdict))
     }
 
-    /// `drop`
+    /// The verdict `drop`: the kernel drops the packet.
     pub fn drop(self) -> Self {
         const NF_DROP: u32 = 0;
         self.verdict(NF_DROP)
@@ -370,7 +369,7 @@ impl Rule {
             .expression("redir", |m| m.big(1, REGISTER))
     }
 
-    /// `masquerade`
+    /// The verdict `masquerade`: the source becomes the host's address.
     pub fn masquerade(self) -> Self {
         self.expression("masq", |m| m)
     }
