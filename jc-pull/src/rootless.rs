@@ -18,7 +18,7 @@ pub fn enter(own_is_enough: bool, store: Option<&Path>) -> Result<()> {
     }
     let Some(map) = sys::id_map(own_is_enough)? else { return Ok(()) };
     Store::check_path(store)?;
-    let mut argv = vec![exec::tool("jc-unshare".as_ref())?.into()];
+    let mut argv = vec![exec::locate_tool("jc-unshare".as_ref())?.into()];
     argv.extend(["-U", map, "--"].map(OsString::from));
     argv.push(env::current_exe().op("find this program")?.into());
     argv.extend(env::args_os().skip(1));

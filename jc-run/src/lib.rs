@@ -9,6 +9,10 @@ use jc_unshare::Tool;
 )]
 mod image;
 mod input;
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "no container is recorded and joined")
+)]
 mod link;
 #[cfg(target_os = "linux")]
 mod linux;

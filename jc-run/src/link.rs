@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use jc_unshare::exec::{called, tool};
+use jc_unshare::exec::{display_name, locate_tool};
 use jc_unshare::{Error, Result, escape, print};
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,6 @@ impl Opt {
         &self.name
     }
 
-    /// The value.
     pub fn value(&self) -> Option<&OsStr> {
         self.value.as_deref()
     }
@@ -91,7 +90,6 @@ impl From<RecordedOpt> for Opt {
 pub struct Link {
     /// The name of the program, or its path.
     pub program: OsString,
-    /// The options.
     pub options: Vec<Opt>,
     /// The operands in front of the next program.
     pub operands: Vec<OsString>,
@@ -111,7 +109,7 @@ impl Link {
 
     /// The words that a user would type.
     fn typed(&self) -> Vec<OsString> {
-        self.words_as(called(self.program.as_ref()))
+        self.words_as(display_name(self.program.as_ref()))
     }
 }
 
@@ -147,7 +145,7 @@ impl Chain {
     /// Finds the program of each link, so that a missing one is an error beforehand.
     pub fn locate(mut self) -> Result<Self> {
         for link in &mut self.links {
-            link.program = tool(&link.program)?.into();
+            link.program = locate_tool(&link.program)?.into();
         }
         Ok(self)
     }

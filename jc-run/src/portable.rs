@@ -1,5 +1,5 @@
-//! The tools where there are no namespaces: `jc-run` goes on with chroot(2), which is a chain of one
-//! link; there is no state, and so no containers for the small tools.
+//! The programs on a system without namespaces: `jc-run` executes a chain of one link, with chroot(2). There is no
+//! state, so the small programs find no containers.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use crate::link::{Chain, Link, Opt};
 use crate::options::{self, Options};
 use crate::{TOOL, source};
 
-/// The options that can be had. Nothing is ever kept, and stdin is the payload's.
+/// The options that this platform has. Nothing is kept, and stdin belongs to the payload.
 const HERE: [&str; 11] = [
     "entrypoint",
     "env",
@@ -29,11 +29,11 @@ const HERE: [&str; 11] = [
     "workdir",
 ];
 
-/// What is not there, and nobody has asked for by name.
+/// The restrictions that no option names.
 const WARNING: &str =
     "warning: no namespaces and no limits on this platform, only chroot: no sandbox";
 
-/// The command line: all options are known, and those that can be had are shown.
+/// Builds the command line parser, which knows all options and shows those of [`HERE`].
 pub fn command() -> Command {
     let usage = "jc-pull --to DIR IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
                  jc-run [options] --rootfs DIR | --record FILE [--] [PROG] [ARG...]";
@@ -45,7 +45,7 @@ pub fn command() -> Command {
     })
 }
 
-/// Does what the command line says: this process becomes the payload, by way of jc-rootfs.
+/// Becomes the payload, by way of jc-rootfs.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     options::check_refused(matches)?;
     check(matches)?;
@@ -55,13 +55,13 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     if let Some(form) = options.print {
         return chain.print(form, || chain.to_shell());
     }
-    // Where stderr is gone nobody reads it.
+    // A closed stderr has no reader.
     let _: io::Result<()> =
         io::stderr().write_all(Error::new(WARNING).report(TOOL.name()).as_bytes());
     Err(exec::exec(&chain.argv()))
 }
 
-/// An error if an option is given that cannot be had.
+/// Refuses an option that this platform lacks.
 fn check(matches: &ArgMatches) -> Result<()> {
     let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
     let mut names = matches.ids().map(clap::Id::as_str);
@@ -100,10 +100,10 @@ fn chain(options: &Options, record: &Record) -> Result<Chain> {
     Ok(Chain::new(vec![link], payload))
 }
 
-/// The small tools, each of which says that there are no containers.
+/// The small programs, each of which fails.
 macro_rules! without_containers {
     ($($module:ident: $family:ident $name:literal,)*) => {$(
-        #[doc = concat!("`", $name, "`: it says that there are no containers.")]
+        #[doc = concat!("`", $name, "`, which fails.")]
         pub mod $module {
             /// The tool's name and contract.
             pub const TOOL: jc_unshare::Tool = jc_unshare::Tool::$family($name);
@@ -115,7 +115,7 @@ macro_rules! without_containers {
                 clap::Command::new($name).version(env!("CARGO_PKG_VERSION")).arg(words)
             }
 
-            /// Says it.
+            /// Fails, since there are no containers.
             pub fn run(_: &clap::ArgMatches) -> jc_unshare::Result<std::process::ExitCode> {
                 Ok(TOOL.unsupported("containers"))
             }

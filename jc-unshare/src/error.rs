@@ -9,14 +9,14 @@ use crate::escape::Escaped;
 
 use nix::errno::Errno;
 
-/// What every fallible function of the workspace returns.
+/// The result of every fallible function of the workspace.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Which of the contract's failures an [`Error`] is; with the tool's [`Family`](crate::Family) it
+/// The kind of failure of an [`Error`]; with the tool's [`Family`](crate::Family) it
 /// gives the exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// The command line asks for something that cannot be meant.
+    /// The command line has no meaning.
     Usage,
     /// The tool could not do its job.
     Failed,
@@ -43,7 +43,7 @@ impl Error {
         Self::with_kind(Kind::Failed, message)
     }
 
-    /// The command line cannot be meant.
+    /// A usage error.
     pub fn usage(message: impl Display) -> Self {
         Self::with_kind(Kind::Usage, message)
     }
@@ -85,7 +85,7 @@ impl Error {
         self
     }
 
-    /// Which kind of failure this is.
+    /// The kind of failure.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -100,7 +100,7 @@ impl Error {
         Self { errno: cause.raw_os_error(), ..Self::new(message) }
     }
 
-    /// What a user reads, the tool's name in front of each line: the message and the hint.
+    /// The text for the user: the message and the hint, with the tool's name in front of each line.
     pub fn report(&self, tool: &str) -> String {
         let mut text = format!("{tool}: {}\n", Escaped(shortened(&self.message)));
         if let Some(hint) = &self.hint {

@@ -43,9 +43,8 @@ pub fn replace(command: &mut Command) -> Error {
 }
 
 fn try_replace(command: &mut Command) -> io::Error {
-    #[cfg(target_os = "linux")]
-    crate::sys::restore_sigchld();
-    // It cannot fail; the standard library leaves the mask alone.
+    crate::platform::restore_sigchld();
+    // sigprocmask(2) with a valid mask does not fail; the standard library does not change the mask.
     let _: nix::Result<()> = nix::sys::signal::SigSet::empty().thread_set_mask();
     // Not nix::execvp: that would leave SIGPIPE ignored in the payload.
     command.exec()
@@ -60,7 +59,7 @@ pub(crate) fn failure(program: &OsStr, error: &io::Error) -> Error {
     Error::with_kind(kind, format_args!("exec {}: {}", program.display(), strerror(error)))
 }
 
-/// What execvp(3) searches where there is no PATH.
+/// The path that execvp(3) searches without PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// Finds a program as execvp(3) does.
@@ -96,7 +95,7 @@ pub(crate) fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
 
 /// Where another tool of jc is: beside this program, else where PATH finds it. Called by that, it need
 /// not be searched for again.
-pub fn tool(name: &OsStr) -> Result<PathBuf> {
+pub fn locate_tool(name: &OsStr) -> Result<PathBuf> {
     let own = match env::current_exe() {
         // The standard library's own error for a system without a procfs.
         Err(error) if error.raw_os_error().is_none() => None,
@@ -119,7 +118,7 @@ pub fn tool(name: &OsStr) -> Result<PathBuf> {
 }
 
 /// How a shell calls what [`tool`] has found: by name where PATH finds the same, else by its path.
-pub fn called(tool: &Path) -> OsString {
+pub fn display_name(tool: &Path) -> OsString {
     let by_name = || {
         let name = tool.file_name()?;
         let found = find(name, Some(&env::var_os("PATH")?)).ok()?;

@@ -2,13 +2,8 @@
 
 use std::process::ExitCode;
 
-#[cfg(target_os = "linux")]
-fn main() -> ExitCode {
-    use jc_unshare::unshare::{TOOL, run};
-    TOOL.main(run)
-}
+use jc_unshare::unshare::{TOOL, run};
 
-#[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
-    jc_unshare::Tool::link("jc-unshare").unsupported("namespaces")
+    TOOL.main(run)
 }

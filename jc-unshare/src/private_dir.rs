@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::error::{Absent, Context, Error, Result};
+use crate::platform::LOOKUP;
 use crate::userns;
 
 /// Permission bits with which other users can change a directory.
@@ -17,12 +18,6 @@ pub const WRITABLE: RawMode = 0o022;
 
 /// The most symbolic links in one path, as in path_resolution(7).
 const LINKS: usize = 40;
-
-/// For path lookups only, where the platform has that.
-#[cfg(target_os = "linux")]
-const LOOKUP: OFlags = OFlags::PATH;
-#[cfg(not(target_os = "linux"))]
-const LOOKUP: OFlags = OFlags::RDONLY;
 
 /// The use of a directory, for error messages.
 #[derive(Clone, Copy, Debug)]

@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode};
 use rustix::io::{Errno, Result};
+
+use crate::platform::{allow_change, allow_owner, open_directory};
 
 /// Levels of the tree whose descriptors stay open: a tree of an ordinary depth needs no `..`.
 const WINDOW: usize = 16;
@@ -180,35 +182,6 @@ fn remove(directory: &OwnedFd, name: &[u8], flags: AtFlags) -> Result<()> {
     }
 }
 
-/// Clears the attributes of chattr(1) that forbid the removal of `name`, which a payload with
-/// CAP_LINUX_IMMUTABLE may have set. False: there are none, or this process may not clear them.
-#[cfg(target_os = "linux")]
-fn allow_change(directory: &OwnedFd, name: &[u8]) -> bool {
-    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-    let forbids = IFlags::IMMUTABLE | IFlags::APPEND;
-    let clear = |fd: &OwnedFd| match ioctl_getflags(fd) {
-        Ok(flags) if flags.intersects(forbids) => ioctl_setflags(fd, flags - forbids).is_ok(),
-        _ => false,
-    };
-    let open = || {
-        let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile | FileType::Directory => {}
-            _ => return Err(Errno::NOTTY),
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::openat(directory, name, flags, Mode::empty())
-    };
-    let is_open = clear(directory);
-    open().is_ok_and(|fd| clear(&fd)) || is_open
-}
-
-/// Other platforms have no payload with such a capability.
-#[cfg(not(target_os = "linux"))]
-fn allow_change(_: &OwnedFd, _: &[u8]) -> bool {
-    false
-}
-
 /// Device, inode and mode.
 fn identify(fd: &OwnedFd) -> Result<((u64, u64), Mode)> {
     let stat = rustix::fs::fstat(fd)?;
@@ -216,46 +189,6 @@ fn identify(fd: &OwnedFd) -> Result<((u64, u64), Mode)> {
     #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
     let id = (stat.st_dev as u64, stat.st_ino as u64);
     Ok((id, Mode::from_raw_mode(stat.st_mode)))
-}
-
-const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Opens a directory for reading; `EBUSY` if a mount lies on it.
-#[cfg(target_os = "linux")]
-fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    use rustix::fs::{ResolveFlags, openat2};
-    let flags = DIRECTORY | OFlags::RDONLY;
-    match openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
-        Err(Errno::XDEV) => Err(Errno::BUSY),
-        opened => opened,
-    }
-}
-
-/// Opens a directory for reading; `EBUSY` if it lies on another device.
-#[cfg(not(target_os = "linux"))]
-fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    let parent = parent.as_fd();
-    let flags = DIRECTORY | OFlags::RDONLY;
-    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let device = rustix::fs::fstat(parent)?.st_dev;
-    if rustix::fs::fstat(&fd)?.st_dev == device { Ok(fd) } else { Err(Errno::BUSY) }
-}
-
-/// Gives a directory that cannot be opened for reading the mode `u+rwx`, and nothing that a link
-/// leads to.
-#[cfg(target_os = "linux")]
-fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let fd = rustix::fs::openat(parent, name, DIRECTORY | OFlags::PATH, Mode::empty())?;
-    let (_, mode) = identify(&fd)?;
-    // fchmod(2) takes no O_PATH descriptor, and fchmodat2(2) comes with Linux 6.6.
-    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode | Mode::RWXU)
-}
-
-/// As on Linux, where links have no modes.
-#[cfg(not(target_os = "linux"))]
-fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
-    rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 #[cfg(test)]

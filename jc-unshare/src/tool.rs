@@ -11,7 +11,7 @@ use clap::{ArgMatches, Command, Parser};
 
 use crate::error::{Context, Error, Kind, Result};
 
-/// Which of the two exit-code contracts a tool keeps.
+/// The contract about exit codes that a tool keeps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
     /// Runs a payload and passes its exit code on; 125 is its own failure, usage included.
@@ -24,7 +24,7 @@ pub enum Family {
 static RUNNING: OnceLock<Tool> = OnceLock::new();
 
 /// The start of each error line, and the exit code for a failure, of the tool that this process is.
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the heap of Linux asks"))]
 pub(crate) fn running() -> (&'static str, u8) {
     RUNNING.get().map_or(("jc", 125), |tool| (tool.name, tool.code(Kind::Failed)))
 }
@@ -90,7 +90,7 @@ impl Tool {
         })
     }
 
-    /// As [`main`](Self::main), for a command line that is built at run time.
+    /// Does the same as [`main`](Self::main), for a command line that is built at run time.
     pub fn main_with(
         self,
         command: impl FnOnce() -> Command,
@@ -105,9 +105,8 @@ impl Tool {
         run: impl FnOnce(&mut ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
         self.begin();
-        #[cfg(target_os = "linux")]
-        crate::sys::map_ahead();
-        // A start is too short to tidy up in.
+        crate::platform::map_ahead();
+        // The parser's memory stays: its destructors cost time, and exec(3) or the exit frees it.
         let mut command = ManuallyDrop::new(command());
         let outcome = match command.try_get_matches_from_mut(std::env::args_os()) {
             Ok(matches) => run(&mut ManuallyDrop::new(matches)),
@@ -133,7 +132,7 @@ impl Tool {
         std::process::exit(self.code(error.kind()).into())
     }
 
-    /// What a tool says on a platform that lacks what it is about.
+    /// Fails on a platform that lacks `what`.
     pub fn unsupported(self, what: &str) -> ExitCode {
         self.fail(&Error::new(format_args!("{what}: not supported on this platform")))
     }
@@ -142,8 +141,7 @@ impl Tool {
     pub fn report(self, error: &Error) {
         if error.kind() != Kind::Quiet {
             let mut text = error.report(self.name);
-            #[cfg(target_os = "linux")]
-            if let Some(hint) = crate::hints::old_kernel(error.errno()) {
+            if let Some(hint) = crate::platform::old_kernel(error.errno()) {
                 text = format!("{text}{}: hint: {hint}\n", self.name);
             }
             // A closed stderr leaves no place for the error of this write.

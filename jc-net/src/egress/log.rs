@@ -50,7 +50,7 @@ impl Log {
     pub fn open(word: Option<&str>) -> Result<Self> {
         let file = match word.map(|word| (word, word.parse())) {
             None => None,
-            Some((_, Ok(number))) => Some(info::take(number, "--log")?.into()),
+            Some((_, Ok(number))) => Some(info::inherit_fd(number, "--log")?.into()),
             Some((path, Err(_))) => {
                 Some(File::options().append(true).create(true).open(path).on("open", path)?)
             }

@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     kept.extend(status.as_ref().map(AsFd::as_fd));
     kept.push(stderr());
     close_all_but(&kept);
-    let exit = child.wait_beside(&mut proxy)?;
+    let exit = child.wait_polling(&mut proxy)?;
     proxy.finish();
     Ok(exit.end())
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use jc_unshare::supervise::{Beside, readable};
+use jc_unshare::supervise::{Poller, readable};
 use jc_unshare::{Context, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, Timespec, epoll};
@@ -395,12 +395,12 @@ impl Proxy {
     }
 }
 
-impl Beside for Proxy {
-    fn awaited(&self) -> Vec<PollFd<'_>> {
+impl Poller for Proxy {
+    fn polled(&self) -> Vec<PollFd<'_>> {
         vec![readable(self.shared.epoll.as_fd())]
     }
 
-    fn attend(&mut self, _: &[bool]) {
+    fn handle(&mut self, _: &[bool]) {
         let mut events = Vec::with_capacity(EVENTS);
         for _ in 0..ROUNDS {
             events.clear();

@@ -67,7 +67,7 @@ pub fn start(args: &Args, status: Option<StatusFd>) -> Result<std::result::Resul
     let Some(sockets) = receive(ours.as_fd())? else {
         return child.reap().map(Err);
     };
-    if !args.only_network && !maps.can_be_own() {
+    if !args.only_network && !maps.is_self_writable() {
         maps.write_for(child.proc_number()?)?;
     }
     Ok(Ok(Started { child, sockets, gate: Gate(open) }))
@@ -115,7 +115,7 @@ impl Inside<'_> {
         if !self.args.only_network {
             bare::cover()?;
             bare::enter_user_namespace()?;
-            if self.maps.can_be_own() {
+            if self.maps.is_self_writable() {
                 self.maps.write_own()?;
             }
         }
@@ -126,7 +126,7 @@ impl Inside<'_> {
             bare::confine(self.args.preserve_fds.unwrap_or(0))?;
         }
         // Changes of credentials have disarmed it.
-        self.life.hold(Signal::SIGKILL)?;
+        self.life.arm(Signal::SIGKILL)?;
         status.map_or(Ok(()), |status| status.started(Process::this()?))
     }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use jc_unshare::process::Process;
-use jc_unshare::supervise::{Beside, Exit, Lifeline, readable, spawn};
+use jc_unshare::supervise::{Exit, Lifeline, Poller, readable, spawn};
 use jc_unshare::sys::{clone, close, setns};
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::event::PollFd;
@@ -62,7 +62,7 @@ pub fn start(
     let copy = child.succeeded_by(pid)?;
     let mut execution = Execution { failure: Some(failure), started };
     execution.report(pid)?;
-    let exit = copy.wait_beside(&mut execution);
+    let exit = copy.wait_polling(&mut execution);
     execution.finish();
     exit.map(Into::into)
 }
@@ -128,12 +128,12 @@ fn parse_error(text: &[u8]) -> Error {
     Error::with_kind(kind, String::from_utf8_lossy(text))
 }
 
-impl Beside for Execution {
-    fn awaited(&self) -> Vec<PollFd<'_>> {
+impl Poller for Execution {
+    fn polled(&self) -> Vec<PollFd<'_>> {
         self.failure.iter().map(|failure| readable(failure.as_fd())).collect()
     }
 
-    fn attend(&mut self, ready: &[bool]) {
+    fn handle(&mut self, ready: &[bool]) {
         if ready.contains(&true) {
             self.finish();
         }

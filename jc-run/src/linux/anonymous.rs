@@ -42,7 +42,7 @@ fn all() -> Result<PathBuf> {
 pub fn create(path: &Path, bundle: &Path) -> Result<OwnedFd> {
     let (parent, id) = split(path)?;
     let all = open(parent, true)?.ok_or(Errno::NOENT).on("open", parent)?;
-    // What is half made is not swept.
+    // A sweep passes over a directory that has no link yet.
     lock::share(&all, parent)?;
     mkdirat(&all, id, Mode::RWXU).on("mkdir", path)?;
     let volumes = open_in(&all, id).on("open", path)?;

@@ -70,7 +70,7 @@ impl Base {
         fstat(&self.directory).on("stat", &self.path).map(|stat| stat.st_mode)
     }
 
-    /// Its path, for messages and for other programs.
+    /// The path, for messages and for other programs.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -17,7 +17,6 @@ const PURPOSE: Purpose = Purpose {
 /// The path of the directory of all state directories of a user.
 #[derive(Debug)]
 pub struct BasePath {
-    /// The absolute path.
     pub path: PathBuf,
     /// Whether neither an option nor JC_STATE_DIR names it.
     pub is_default: bool,

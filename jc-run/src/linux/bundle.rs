@@ -28,7 +28,6 @@ pub struct Bundle {
     pub directories: Vec<Directory>,
     /// The descriptors to which links write events.
     pub status_fds: StatusFds,
-    /// The chain.
     pub chain: Chain,
     /// Whether the exit status of the payload is recorded or reported.
     pub needs_exit_status: bool,
@@ -41,7 +40,6 @@ pub struct Bundle {
 pub struct Directory {
     /// The path from the state directory on.
     pub name: String,
-    /// The permissions.
     pub mode: u32,
     /// User and group, as the image has them.
     pub owner: Option<(u32, u32)>,
@@ -51,9 +49,9 @@ pub struct Directory {
 /// to their end, and the end of that of the last link shows that the payload has been executed.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusFds {
-    /// For jc-rootfs.
+    /// The descriptor of jc-rootfs.
     pub last: u32,
-    /// For all other links.
+    /// The descriptor of all other links.
     pub others: u32,
 }
 
@@ -63,7 +61,7 @@ impl Bundle {
         self.state.get("name")
     }
 
-    /// A path in the state dir.
+    /// A path in the state directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.state.bundle.join(name)
     }

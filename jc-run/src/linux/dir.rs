@@ -34,13 +34,13 @@ impl LockedDir {
         let locked = loop {
             let base = Rc::new(Base::create(base_path)?);
             match mkdirat(&*base, id, Mode::RWXU) {
-                // The last of the other containers has just taken the base along.
+                // The last of the other containers has removed the base.
                 Err(Errno::NOENT) => continue,
                 made => made
                     .on("mkdir", base.path().join(id))
                     .inspect_err(|_| base.remove_if_empty())?,
             }
-            // A process that sweeps may take it for left over at any moment.
+            // A sweep removes a directory that nobody has locked.
             if let Some(locked) = Self::lock(&base, id)? {
                 break locked;
             }
@@ -68,25 +68,25 @@ impl LockedDir {
                 let (base, id) = (Rc::clone(base), id.to_owned());
                 Ok(Some(Self { base, id, directory: Rc::new(directory) }))
             }
-            // Its supervisor has removed it meanwhile.
+            // The supervisor has removed the directory.
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).on("stat", path),
         }
     }
 
-    /// The directory itself.
+    /// The open state directory.
     pub fn directory(&self) -> &Rc<StateDir> {
         &self.directory
     }
 
-    /// Removes it with all that is in it, and the name that its state has.
+    /// Removes the directory with its contents, and the name that the state has.
     pub fn remove(self) -> Result<()> {
         // A state that cannot be read has no name to remove, and jc-list sweeps names without target.
         let state = State::read(&self.directory).ok().flatten();
         self.remove_with_name(state.as_ref().and_then(|state| state.get("name")))
     }
 
-    /// Removes it with all that is in it, and its name. The recorded state goes first: jc-list removes
+    /// Removes the directory with its contents, and this name. The recorded state goes first: jc-list removes
     /// a directory without one, and names without a directory.
     pub fn remove_with_name(self, name: Option<&str>) -> Result<()> {
         let Self { base, id, directory } = &self;
@@ -138,7 +138,7 @@ fn sweep_name(base: &Rc<Base>, name: &str) -> Result<()> {
         return Ok(());
     }
     match unlinkat(&**base, name, AtFlags::empty()) {
-        // It went with the container.
+        // The name went with the container.
         Err(Errno::NOENT) => Ok(()),
         removed => removed.on("remove", base.path().join(name)),
     }
@@ -161,7 +161,7 @@ fn settled_state(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
             if state.status != Status::Stopped {
                 state.stop();
                 state.set("finished", now());
-                // A full disk does not make it run again: the next reader comes here as well.
+                // On a full disk the state stays as it is, and the next reader tries again.
                 let _: Result<()> = state.write(&locked.directory);
             }
             Ok(Some(state))
@@ -208,15 +208,15 @@ pub fn all(base_path: &BasePath) -> Result<(Vec<State>, Vec<Error>)> {
     Ok((states, errors))
 }
 
-/// A container that a word names, with the directory of all.
+/// A container that a word names, with the directory of all state directories.
 pub struct Found {
-    /// What is recorded of it.
+    /// The recorded state.
     pub state: State,
     base: Rc<Base>,
 }
 
 impl Found {
-    /// Its state directory.
+    /// Opens the state directory.
     pub fn open(&self) -> Result<StateDir> {
         open(&self.base, &self.state.id)?.ok_or_else(|| none(&self.state.id))
     }
@@ -226,7 +226,7 @@ impl Found {
         open(&self.base, &self.state.id).map(|directory| directory.is_none())
     }
 
-    /// Its state directory, locked; `None` if it is absent or locked.
+    /// Locks the state directory; `None` if it is absent or locked.
     pub fn lock(&self) -> Result<Option<LockedDir>> {
         LockedDir::lock(&self.base, &self.state.id)
     }

@@ -29,7 +29,7 @@ pub const TOOL: Tool = Tool::link("jc-exec");
 /// last.
 const ENDING: Duration = Duration::from_millis(100);
 
-/// The command line.
+/// Builds the command line parser.
 pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     let value = |name: &'static str, short, value| {

@@ -16,7 +16,7 @@ use super::base_path::hinted;
 /// The most bytes of a file that is read whole.
 const MOST: u64 = 16 << 20;
 
-/// One state directory, open.
+/// A state directory that is open.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -39,7 +39,7 @@ impl StateDir {
         Ok(Some(Self { path: path.to_owned(), directory }))
     }
 
-    /// Its path, for messages and for other programs.
+    /// The path, for messages and for other programs.
     pub fn path(&self) -> &Path {
         &self.path
     }

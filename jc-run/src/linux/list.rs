@@ -14,7 +14,7 @@ use super::{anonymous, dir, tools};
 /// The tool's name and contract.
 pub const TOOL: Tool = Tool::source("jc-list");
 
-/// The command line.
+/// Builds the command line parser.
 pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     tools::command("jc-list", "List containers", "jc-list [options]")

@@ -27,7 +27,7 @@ pub const TOOL: Tool = Tool::source("jc-logs");
 /// How much is looked at in one go, in bytes.
 const CHUNK: usize = 64 << 10;
 
-/// The command line.
+/// Builds the command line parser.
 pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     tools::command("jc-logs", "Print the output of a detached container", "jc-logs [options] ID")
@@ -83,7 +83,7 @@ fn warn_of_loss(state: &State, directory: &StateDir) {
     }
 }
 
-/// One output: the files that hold what is still to be printed, the oldest first.
+/// An output of a payload: the files that hold what is still to be printed, the oldest first.
 struct Output<'a> {
     directory: &'a StateDir,
     name: &'static str,

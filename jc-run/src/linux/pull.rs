@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 
-use jc_unshare::exec::tool;
+use jc_unshare::exec::locate_tool;
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::process::geteuid;
@@ -36,10 +36,10 @@ fn run(
     stderr: Stdio,
 ) -> Result<Output> {
     let mut links = Vec::new();
-    let mut program = vec![tool("jc-pull".as_ref())?.into()];
+    let mut program = vec![locate_tool("jc-pull".as_ref())?.into()];
     if !geteuid().is_root() {
         let user = user_namespace(namespaces)?;
-        // One ID cannot give files to others.
+        // A namespace with one ID cannot give files to other IDs.
         program.extend(maps_one_id(&user).then(|| OsString::from("--ignore-chown")));
         links.push(Link::new("jc-unshare", user));
     }

@@ -17,7 +17,7 @@ pub const TOOL: Tool = Tool::source("jc-rm");
 /// How long a supervisor that has recorded the end may take to end itself.
 const RELEASE: Duration = Duration::from_secs(2);
 
-/// The command line.
+/// Builds the command line parser.
 pub fn command() -> Command {
     let force = Arg::new("force").short('f').long("force").action(ArgAction::SetTrue);
     tools::command("jc-rm", "Remove containers that have ended", "jc-rm [options] ID...")

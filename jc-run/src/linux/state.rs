@@ -30,7 +30,7 @@ pub struct State {
     /// The payload, or PID 1 of the container, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
-    /// The state directory.
+    /// The path of the state directory.
     pub bundle: PathBuf,
     /// The annotations of jc, which begin with `jc.`, and the labels of the user.
     #[serde(default)]
@@ -55,7 +55,7 @@ pub struct Join {
 /// A control group of jc-cgroup.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Group {
-    /// The name.
+    /// The name of the group.
     pub name: String,
     /// The `--parent`, if one is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

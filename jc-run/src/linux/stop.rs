@@ -7,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use jc_unshare::exec::tool;
+use jc_unshare::exec::locate_tool;
 use jc_unshare::process::{Process, ends_until, send};
 use jc_unshare::{Error, Result, Tool, signals};
 use nix::libc::{SIGCONT, SIGKILL};
@@ -26,7 +26,7 @@ const KILLED: Duration = Duration::from_secs(10);
 /// How long a container may take to end before its control group is thawed.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
-/// The command line.
+/// Builds the command line parser.
 pub fn command() -> Command {
     tools::command("jc-stop", "Stop containers", "jc-stop [options] ID...")
         .arg(
@@ -91,7 +91,7 @@ impl Ending<'_> {
         let join = self.container.state.join.as_ref();
         let Some(group) = join.and_then(|join| join.cgroup.as_ref()) else { return };
         let options = group.parent_option().into_iter().chain([Opt::new("--thaw", &group.name)]);
-        let Ok(program) = tool("jc-cgroup".as_ref()) else { return };
+        let Ok(program) = locate_tool("jc-cgroup".as_ref()) else { return };
         let mut command = std::process::Command::new(program);
         command.args(options.flat_map(|option| option.words()));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

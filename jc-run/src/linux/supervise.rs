@@ -34,7 +34,7 @@ use crate::TOOL;
 /// The standard streams of the payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stdio {
-    /// Those of the caller, or a terminal that jc-rootfs passes.
+    /// The streams of the caller, or a terminal that jc-rootfs passes.
     Callers,
     /// Pipes that the supervisor copies to log files, and an empty stdin.
     Logs,
@@ -80,7 +80,7 @@ impl Container {
         self.bundle.path(name)
     }
 
-    /// The ID.
+    /// The ID of the container.
     pub fn id(&self) -> String {
         self.bundle.state.id.clone()
     }
@@ -148,7 +148,7 @@ impl Container {
         };
         let mut watch = Watch::new(channels, outputs, news, ended);
         // Links that are killed undo nothing.
-        let exit = child.wait_beside(&mut watch).inspect_err(|_| sweep_links());
+        let exit = child.wait_polling(&mut watch).inspect_err(|_| sweep_links());
         match watch.finish() {
             Err(error) if is_unrecorded.get() => Err(unless_reported(error, &exit)),
             reports => reports.and_then(|reports| Ok((exit?, reports))),

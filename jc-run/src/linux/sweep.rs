@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use jc_unshare::exec::tool;
+use jc_unshare::exec::locate_tool;
 
 /// The links that leave something when they are killed, and the action that removes it.
 const ACTIONS: [(&str, &str); 2] = [("jc-cgroup", "--list"), ("jc-net", "--gc")];
@@ -11,7 +11,7 @@ const ACTIONS: [(&str, &str); 2] = [("jc-cgroup", "--list"), ("jc-net", "--gc")]
 /// nothing.
 pub fn sweep_links() {
     for (link, action) in ACTIONS {
-        let Ok(program) = tool(link.as_ref()) else { continue };
+        let Ok(program) = locate_tool(link.as_ref()) else { continue };
         let mut command = Command::new(program);
         command.arg(action).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _: std::io::Result<_> = command.status();

@@ -1,5 +1,5 @@
-//! A terminal between its user and a container: raw on this side, and on the other a terminal of the
-//! container's own, which gets the keys, the window's size, and a hang-up.
+//! A relay between the terminal of the user, in raw mode, and the terminal of a container, which gets keys, window
+//! size and hang-up.
 
 use std::fs::File;
 use std::io::{self, Write, stdin, stdout};
@@ -20,25 +20,25 @@ use rustix::termios::{
 
 use super::console::Console;
 
-/// The user's terminal.
+/// The terminal of the user.
 pub struct Terminal {
     fd: OwnedFd,
-    /// As it was found.
+    /// The modes before the first change.
     modes: Termios,
 }
 
-/// What is between the two terminals.
-struct Line<'a> {
+/// The relay between the terminal of the user and that of the container.
+struct Relay<'a> {
     child: &'a Child,
     console: Option<Console>,
     master: Option<OwnedFd>,
-    /// Keys that the other side has not taken yet.
+    /// Keys that are not written yet.
     typed: Vec<u8>,
     has_keyboard: bool,
 }
 
 impl Terminal {
-    /// stdin, or if that is something else, the controlling terminal.
+    /// Opens stdin, or if stdin is no terminal, the controlling terminal.
     pub fn open() -> Result<Self> {
         let fd: OwnedFd = match isatty(stdin()) {
             true => stdin().as_fd().try_clone_to_owned().op("dup stdin")?,
@@ -69,9 +69,9 @@ impl Terminal {
                 Err(error) => error,
             }
         })?;
-        let line =
-            Line { child: &child, console, master: None, typed: Vec::new(), has_keyboard: true };
-        let carried = line.carry(&self, path);
+        let relay =
+            Relay { child: &child, console, master: None, typed: Vec::new(), has_keyboard: true };
+        let carried = relay.carry(&self, path);
         self.restore()?;
         carried?;
         Ok(child.end()?.into())
@@ -85,15 +85,15 @@ impl Terminal {
 
     fn restore(&self) -> Result<()> {
         match tcsetattr(&self.fd, OptionalActions::Drain, &self.modes) {
-            // It has been hung up.
+            // The terminal has been hung up.
             Err(Errno::IO) => Ok(()),
             other => other.op("tcsetattr"),
         }
     }
 }
 
-impl Line<'_> {
-    /// Carries bytes, sizes and signals until the child has ended.
+impl Relay<'_> {
+    /// Relays bytes, window sizes and signals until the child has ended.
     fn carry(mut self, terminal: &Terminal, path: &Path) -> Result<()> {
         loop {
             let Ready { signal, console, screen, keys, room, ended } = self.wait(terminal)?;
@@ -114,7 +114,7 @@ impl Line<'_> {
             if room {
                 self.write_keys()?;
             }
-            // At the end, all that is left is shown.
+            // At the end, the rest of the output is written.
             if screen || ended {
                 while self.show()? && ended {}
             }
@@ -156,7 +156,7 @@ impl Line<'_> {
         })
     }
 
-    /// Takes a signal: most are the child's.
+    /// Handles a signal; most are forwarded to the child.
     fn signal(&mut self, terminal: &Terminal) -> Result<()> {
         let Some(info) = self.child.signal()? else { return Ok(()) };
         match info.ssi_signo as i32 {
@@ -172,7 +172,7 @@ impl Line<'_> {
             }
             signal => {
                 if signal == libc::SIGHUP {
-                    // As it is with a terminal that is gone.
+                    // The container sees a hang-up when its master is closed.
                     self.master = None;
                 }
                 self.child.send(signal)?;
@@ -185,7 +185,7 @@ impl Line<'_> {
         let Some(master) = &self.master else { return Ok(()) };
         match tcgetwinsize(&terminal.fd) {
             Ok(size) => tcsetwinsize(master, size).op("TIOCSWINSZ"),
-            // Hung up.
+            // The terminal has been hung up.
             Err(_) => Ok(()),
         }
     }
@@ -195,7 +195,7 @@ impl Line<'_> {
         match read(&terminal.fd, &mut keys) {
             Ok(0) | Err(Errno::IO) => self.has_keyboard = false,
             Ok(count) => self.typed.extend_from_slice(&keys[..count]),
-            // Not this time.
+            // The next call reads again.
             Err(_) => {}
         }
     }
@@ -205,14 +205,14 @@ impl Line<'_> {
         match write(master, &self.typed) {
             Ok(count) => drop(self.typed.drain(..count)),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // Nobody has the other side open.
+            // No process has the other side open.
             Err(Errno::IO) => self.typed.clear(),
             Err(error) => return Err(error).op("write terminal"),
         }
         Ok(())
     }
 
-    /// Shows what the container's terminal does; says whether there may be more.
+    /// Writes output of the container's terminal, and returns whether there may be more.
     fn show(&mut self) -> Result<bool> {
         let Some(master) = &self.master else { return Ok(false) };
         let mut bytes = [0; 16384];
@@ -221,7 +221,7 @@ impl Line<'_> {
                 let shown: io::Result<()> =
                     stdout().write_all(&bytes[..count]).and_then(|()| stdout().flush());
                 if shown.is_err() {
-                    // Who cannot see it hangs up.
+                    // Without a screen the container gets a hang-up.
                     self.master = None;
                 }
                 Ok(shown.is_ok())
@@ -236,7 +236,7 @@ impl Line<'_> {
     }
 }
 
-/// What there is to do.
+/// The descriptors that are ready.
 #[derive(Default)]
 struct Ready {
     signal: bool,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use jc_unshare::exec::tool;
+use jc_unshare::exec::locate_tool;
 use jc_unshare::{Context, Error, Result, remove_tree};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -20,7 +20,7 @@ pub fn remove(parent: impl AsFd, name: &str, path: &Path) -> Result<()> {
 
 /// Runs `rm -r` in the user namespace of the caller's subordinate IDs.
 fn remove_as_mapped(path: &Path) -> Result<()> {
-    let status = Command::new(tool("jc-unshare".as_ref())?)
+    let status = Command::new(locate_tool("jc-unshare".as_ref())?)
         .args(["-U", "--map-auto", "--", "rm", "-rf", "--"])
         .arg(path)
         .stdin(Stdio::null())

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use jc_unshare::process::Process;
-use jc_unshare::supervise::{Beside, are_ready, at_end, readable};
+use jc_unshare::supervise::{Poller, are_ready, at_end, readable};
 use jc_unshare::{Context, Result};
 use rustix::event::PollFd;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -26,7 +26,7 @@ const PIPE: u64 = 1 << 20;
 pub enum News<'a> {
     /// The payload has been executed, after these events of the links.
     Started(Process, &'a Reports),
-    /// So many bytes of the payload's output are not in the log.
+    /// The number of bytes of the payload's output that are not in the log.
     LogLost(u64),
 }
 
@@ -63,16 +63,16 @@ enum Source {
     Output(usize),
 }
 
-/// The outputs of a detached payload; of one in the foreground there are none.
+/// The outputs of a detached payload. A payload in the foreground has none here.
 #[derive(Default)]
 pub struct Outputs {
-    /// The socket that a terminal comes by, until it has come, with its path and the log.
+    /// The socket by which jc-rootfs passes the terminal, with its path and the log of the terminal.
     console: Option<(Console, PathBuf, Log)>,
     logged: Vec<Output>,
 }
 
 impl Outputs {
-    /// Pipes that are read, each with its log, and perhaps the socket that a terminal comes by.
+    /// Outputs with their logs: pipes, and a socket if a terminal follows.
     pub fn new(
         pipes: Vec<(OwnedFd, Log)>,
         console: Option<(Console, PathBuf, Log)>,
@@ -86,27 +86,27 @@ impl Outputs {
     }
 }
 
-/// One output: what is read, until its end, and the log that it goes to.
+/// An output: the descriptor, until its end, and the log.
 struct Output {
     source: Option<OwnedFd>,
     log: Log,
 }
 
 impl Output {
-    /// A read must not wait: a payload that is root can read its own pipe, and be faster.
+    /// Makes the descriptor non-blocking: a payload that is root can read its own pipe first.
     fn new(source: OwnedFd, log: Log) -> Result<Self> {
         let flags = fcntl_getfl(&source).op("F_GETFL")?;
         fcntl_setfl(&source, flags | OFlags::NONBLOCK).op("F_SETFL")?;
         Ok(Self { source: Some(source), log })
     }
 
-    /// Copies what has come. Gives the number of bytes, 0 if there is nothing now or nothing any more.
+    /// Copies bytes to the log, and returns their number: 0 if there are none now, or at the end.
     fn copy(&mut self) -> usize {
         let Some(source) = &self.source else { return 0 };
         let mut buffer = vec![0; CHUNK];
         match rustix::io::read(source, &mut buffer) {
             Err(Errno::AGAIN | Errno::INTR) => 0,
-            // EIO: a terminal that nobody has open any more.
+            // EIO: no process has the terminal open.
             Ok(0) | Err(_) => {
                 self.source = None;
                 0
@@ -133,7 +133,7 @@ impl Output {
 }
 
 impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
-    /// Watches these.
+    /// A watch before the start of the payload.
     pub fn new(channels: Channels, outputs: Outputs, news: F, ended: G) -> Self {
         Self { channels, news, payload: None, ended, outputs, outcome: Ok(()) }
     }
@@ -141,7 +141,7 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     /// Handles the rest when the chain has ended, and gives the events of the links.
     pub fn finish(mut self) -> Result<Reports> {
         while self.outcome.is_ok() {
-            let (sources, fds): (Vec<_>, Vec<_>) = self.polled(false).into_iter().unzip();
+            let (sources, fds): (Vec<_>, Vec<_>) = self.sources(false).into_iter().unzip();
             let ready = are_ready(fds)?;
             if !ready.contains(&true) {
                 break;
@@ -156,7 +156,7 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     }
 
     /// The descriptors to poll, with the outputs or without.
-    fn polled(&self, with_outputs: bool) -> Vec<(Source, PollFd<'_>)> {
+    fn sources(&self, with_outputs: bool) -> Vec<(Source, PollFd<'_>)> {
         let mut polled = Vec::new();
         if self.outcome.is_ok() {
             polled.extend(self.channels.last.as_fd().map(|fd| (Source::LastLink, at_end(fd))));
@@ -183,19 +183,19 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
         self.outcome = std::mem::replace(&mut self.outcome, Ok(())).and(logged);
         for source in ready {
             if self.outcome.is_ok() {
-                self.outcome = self.handle(source);
+                self.outcome = self.handle_source(source);
             }
         }
     }
 
-    fn handle(&mut self, source: Source) -> Result<()> {
+    fn handle_source(&mut self, source: Source) -> Result<()> {
         match source {
             Source::LastLink => {
                 self.channels.last.read()?;
                 self.channels.others.read()?;
                 let Some(payload) = self.channels.last.payload() else { return Ok(()) };
                 (self.news)(News::Started(payload, &self.channels.others))?;
-                // None if the payload has ended already: the end of the chain follows.
+                // A payload that has ended already has no descriptor, and the end of the chain follows.
                 self.payload = payload.open()?;
             }
             Source::OtherLinks => self.channels.others.read()?,
@@ -228,14 +228,14 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     }
 }
 
-impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Beside for Watch<F, G> {
-    fn awaited(&self) -> Vec<PollFd<'_>> {
-        self.polled(true).into_iter().map(|(_, fd)| fd).collect()
+impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Poller for Watch<F, G> {
+    fn polled(&self) -> Vec<PollFd<'_>> {
+        self.sources(true).into_iter().map(|(_, fd)| fd).collect()
     }
 
-    fn attend(&mut self, ready: &[bool]) {
+    fn handle(&mut self, ready: &[bool]) {
         let sources: Vec<Source> =
-            self.polled(true).into_iter().map(|(source, _)| source).collect();
+            self.sources(true).into_iter().map(|(source, _)| source).collect();
         self.handle_ready(&sources, ready);
     }
 }

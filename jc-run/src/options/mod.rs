@@ -25,13 +25,9 @@ pub struct Options {
     pub life: LifeOptions,
     /// The form in which the chain is printed, instead of being run.
     pub print: Option<Form>,
-    /// The control group.
     pub limits: LimitOptions,
-    /// The network.
     pub network: NetworkOptions,
-    /// The other namespaces.
     pub namespaces: NamespaceOptions,
-    /// The root.
     pub root: RootOptions,
     /// The payload and its privileges.
     pub payload: PayloadOptions,
@@ -55,34 +51,24 @@ pub enum Source {
 pub struct ProgramOptions {
     /// The entry point; an empty one is none.
     pub entrypoint: Option<OsString>,
-    /// The operands.
     pub arguments: Vec<OsString>,
 }
 
 /// Options about the life of a container and its record.
 #[derive(Debug)]
 pub struct LifeOptions {
-    /// `--name`
     pub name: Option<String>,
-    /// `--label`
     pub labels: Vec<(String, String)>,
-    /// `--stop-signal`
     pub stop_signal: Option<String>,
-    /// `-d`
     pub detached: bool,
-    /// `-i`
     pub interactive: bool,
-    /// `-t`
     pub has_terminal: bool,
-    /// `--keep`
     pub keeps_changes: bool,
     /// The state directory stays after the end of the container.
     pub is_kept: bool,
-    /// `--log-size`, in bytes.
+    /// The value of `--log-size` in bytes.
     pub log_size: u64,
-    /// `--status-fd`
     pub status_fd: Option<u32>,
-    /// `--state-dir`
     pub state_dir: Option<PathBuf>,
 }
 
@@ -93,23 +79,19 @@ impl LifeOptions {
     }
 }
 
-/// Options for jc-cgroup.
+/// The options that become options of jc-cgroup.
 #[derive(Debug)]
 pub struct LimitOptions {
     /// The options as jc-cgroup spells them.
     pub passed: Vec<Opt>,
-    /// `--cgroup-parent`
     pub parent: Option<OsString>,
-    /// `--report`
     pub report: Option<OsString>,
-    /// `--memory` is given.
     pub has_memory: bool,
 }
 
-/// Options for jc-net, or for jc-egress in its place.
+/// The options that become options of jc-net, or of jc-egress in its place.
 #[derive(Debug)]
 pub struct NetworkOptions {
-    /// `--network`
     pub mode: Option<String>,
     /// The options as jc-net spells them.
     pub passed: Vec<Opt>,
@@ -117,7 +99,6 @@ pub struct NetworkOptions {
     pub has_servers: bool,
     /// `--publish` or `--publish-all` is given.
     pub publishes: bool,
-    /// `--publish-all`
     pub publishes_all: bool,
     /// The options as jc-egress spells them.
     pub egress: Vec<Opt>,
@@ -125,20 +106,15 @@ pub struct NetworkOptions {
     pub has_rules: bool,
 }
 
-/// Options for jc-unshare.
+/// The options that become options of jc-unshare.
 #[derive(Debug)]
 pub struct NamespaceOptions {
-    /// `--pid`
     pub pid: Mode,
-    /// `--ipc`
     pub ipc: Mode,
-    /// `--uts`
     pub uts: Mode,
-    /// `--userns`
     pub user: Option<String>,
     /// `--uidmap` and `--gidmap`, as jc-unshare spells them.
     pub id_maps: Vec<Opt>,
-    /// `--hostname`
     pub hostname: Option<OsString>,
 }
 
@@ -160,9 +136,7 @@ pub struct RootOptions {
     pub passed: Vec<Opt>,
     /// The paths at which options mount something.
     pub mount_points: Vec<PathBuf>,
-    /// `--read-only`
     pub read_only: bool,
-    /// `--upper` is given.
     pub has_upper: bool,
 }
 
@@ -171,19 +145,14 @@ pub struct RootOptions {
 pub struct PayloadOptions {
     /// The options as jc-rootfs spells them.
     pub passed: Vec<Opt>,
-    /// `--user` is given.
     pub has_user: bool,
-    /// `--workdir` is given.
     pub has_workdir: bool,
     /// The capabilities of `--cap-add`, in upper case and without `CAP_`.
     pub added: Vec<String>,
     /// The capabilities of `--cap-drop`, in the same form.
     pub dropped: Vec<String>,
-    /// `--privileged`
     pub privileged: bool,
-    /// `--init`
     pub has_init: bool,
-    /// `--security-opt`
     pub security: Security,
 }
 
@@ -192,11 +161,8 @@ pub struct PayloadOptions {
 pub struct Security {
     /// The profile of `seccomp=PROFILE`.
     pub seccomp: Option<String>,
-    /// `no-new-privileges=false`
     pub gains_privileges: bool,
-    /// `systempaths=unconfined`
     pub is_unmasked: bool,
-    /// `net-admin=host`
     pub controls_host_network: bool,
 }
 

@@ -91,7 +91,7 @@ const ROWS: &[Row] = &[
     ("", "cap-drop", "CAP,...", Owner::Payload, "--cap-drop", "Take capabilities from the program, or ALL"),
 ];
 
-/// The command line.
+/// Builds the command line parser.
 pub fn command() -> Command {
     Command::new("jc-run")
         .version(env!("CARGO_PKG_VERSION"))

@@ -47,7 +47,7 @@ impl Init {
             ))
             .hint(format_args!("jc-unshare -p --init-fd {number} starts it")));
         }
-        let events = info::take(number, "--init-fd")?;
+        let events = info::inherit_fd(number, "--init-fd")?;
         Ok(Some(Self { program: read_only_self()?, events }))
     }
 
@@ -99,7 +99,7 @@ fn run(numbers: &OsStr, payload: &[OsString]) -> Result<Error> {
         parsed.map_err(|_| Error::usage(format_args!("{NAME} {number}: not a descriptor")))
     };
     let mut numbers = numbers.map(parse).collect::<Result<Vec<u32>>>()?.into_iter();
-    let events = info::take(numbers.next().ok_or_else(|| Error::usage(NAME))?, NAME)?;
+    let events = info::inherit_fd(numbers.next().ok_or_else(|| Error::usage(NAME))?, NAME)?;
     let status = numbers.next().map(|number| StatusFd::open(TOOL, number)?.close_on_exec());
     let status = status.transpose()?;
     set_name(c"jc-init").op("PR_SET_NAME")?;

@@ -124,7 +124,7 @@ impl Payload {
                 setsid().op("setsid")?;
             }
             self.console.as_ref().map_or(Ok(()), Console::set_controlling)?;
-            life.hold(SIGKILL)?;
+            life.arm(SIGKILL)?;
             self.filter.iter().try_for_each(Filter::install)
         };
         match finish() {
@@ -174,7 +174,7 @@ fn prepare(
     setup.sets.iter().try_for_each(PayloadSets::set_others)?;
     match (&credentials.identity, &executor) {
         (None, _) | (_, Executor::Copy) => {}
-        (Some(_), Executor::This(Some(life))) => life.hold(SIGKILL)?,
+        (Some(_), Executor::This(Some(life))) => life.arm(SIGKILL)?,
         (Some(_), Executor::This(None)) => setup.parent.die_with()?,
     }
     let path = find(invocation.name, environment.path())?;

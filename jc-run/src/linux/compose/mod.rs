@@ -115,7 +115,7 @@ impl<'a> Composer<'a> {
         !self.options.limits.passed.is_empty() || !self.namespaces.has_new_pids
     }
 
-    /// One waiting process is enough, so jc-cgroup makes the PID namespace, unless jc-unshare has to wait: to
+    /// A chain needs one waiting process, so jc-cgroup makes the PID namespace, unless jc-unshare has to wait: to
     /// report the exit status, for PID 1, or to map IDs; or jc-net waits in between.
     fn cgroup_makes_pids(&self) -> bool {
         self.namespaces.has_new_pids

@@ -1,0 +1,171 @@
+//! Actions on a group that runs, by its name.
+
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use jc_unshare::{Absent, Context, Error, Result, exists, print};
+use serde_json::{Value, json};
+
+use super::group::{groups, sweep_all};
+use super::hierarchy::{self, Hierarchy, Version};
+use super::limits::Limits;
+use super::place::{enter, parents};
+use super::remove::{PATIENCE, clear, freeze, is_held, kill_all, members};
+use super::sweep::sweep_everywhere;
+use super::usage::Meter;
+
+/// A group that was found, in all hierarchies that have it.
+pub struct Found {
+    name: String,
+    parts: Vec<(Hierarchy, PathBuf)>,
+}
+
+/// Finds the groups of this place.
+fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Found>> {
+    let mut found: Vec<Found> = Vec::new();
+    for hierarchy in hierarchies {
+        let mut groups_of_all = Vec::new();
+        for top in parents(&hierarchy, place)? {
+            groups_of_all.extend(groups(&top)?);
+        }
+        for (path, name, _) in groups_of_all {
+            let part = (hierarchy.clone(), path);
+            match found.iter_mut().find(|group| group.name == name) {
+                Some(group) => group.parts.push(part),
+                None => found.push(Found { name, parts: vec![part] }),
+            }
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Finds the group of that name, dead ones swept.
+pub fn named(name: &str, place: Option<&Path>) -> Result<Found> {
+    let hierarchies = hierarchy::all(true)?;
+    sweep_all(&hierarchies, place, PATIENCE)?;
+    let found = all(hierarchies, place)?.into_iter().find(|group| group.name == name);
+    found.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
+}
+
+/// One line a group: name, processes, memory in bytes. Dead ones are swept, of all places if none is
+/// asked for.
+pub fn list(place: Option<&Path>) -> Result<()> {
+    let hierarchies = hierarchy::all(true)?;
+    let swept = match place {
+        None => sweep_everywhere(&hierarchy::listed()?),
+        Some(_) => sweep_all(&hierarchies, place, PATIENCE),
+    };
+    let mut lines = String::new();
+    for group in all(hierarchies, place)? {
+        let usage = group.meter().read()?;
+        let count = group.members()?.len();
+        let memory = usage.get("memory_bytes").filter(|memory| !memory.is_null());
+        let memory = memory.map_or_else(|| "-".to_owned(), Value::to_string);
+        lines.push_str(&format!("{}\t{count}\t{memory}\n", group.name));
+    }
+    print(lines)?;
+    swept
+}
+
+impl Found {
+    fn meter(&self) -> Meter<'_> {
+        Meter(self.parts.iter().map(|(h, path)| (h.version, path.as_path())).collect())
+    }
+
+    fn members(&self) -> Result<Vec<i32>> {
+        let mut all = Vec::new();
+        for (_, path) in &self.parts {
+            all.extend(members(path)?);
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    fn exists(&self) -> Result<bool> {
+        for (_, path) in &self.parts {
+            if exists(path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Prints what it uses, once or as a line every so often until it is gone.
+    pub fn stat(&self, every: Option<Duration>) -> Result<()> {
+        loop {
+            let mut usage = self.meter().read()?;
+            usage.insert("name".into(), json!(self.name));
+            print(format!("{}\n", json!(usage)))?;
+            let Some(every) = every else { return Ok(()) };
+            sleep(every);
+            if !self.exists()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Changes the limits of the group.
+    pub fn update(&self, limits: &Limits) -> Result<()> {
+        if !limits.any() {
+            return Err(Error::usage("--update: no limit given"));
+        }
+        let hierarchies = hierarchy::all(true)?;
+        for (hierarchy, setting) in limits.settings(&hierarchies)? {
+            let part = self.parts.iter().find(|(h, _)| h.mount == hierarchy.mount);
+            let Some((_, path)) = part else {
+                let (name, controller) = (&self.name, setting.controller);
+                return Err(Error::new(format_args!(
+                    "{name}: made without the {controller} controller"
+                )));
+            };
+            setting.apply(path)?;
+        }
+        Ok(())
+    }
+
+    /// Stops or continues all that is in it.
+    pub fn freeze(&self, stop: bool) -> Result<()> {
+        let mut can = false;
+        for (hierarchy, path) in &self.parts {
+            can |= freeze(hierarchy.version, path, stop)?;
+        }
+        if can {
+            return Ok(());
+        }
+        Err(Error::new(format_args!("{}: no hierarchy of this group can freeze", self.name)))
+    }
+
+    /// Moves this process into it.
+    pub fn join(&self) -> Result<()> {
+        self.parts.iter().try_for_each(|(hierarchy, path)| enter(hierarchy.version, path))
+    }
+
+    /// Kills all that is in it.
+    pub fn kill(&self) -> Result<()> {
+        // Each hierarchy has all processes of the group, and version 2 kills them at once.
+        let best = self.parts.iter().max_by_key(|(h, _)| h.version == Version::V2);
+        best.map_or(Ok(()), |(hierarchy, path)| kill_all(hierarchy.version, path))
+    }
+
+    /// Removes it, which must not be held by a jc-cgroup that waits.
+    pub fn remove(&self) -> Result<()> {
+        for (_, path) in &self.parts {
+            let directory = std::fs::File::open(path).on("open", path).absent()?;
+            if let Some(directory) = directory
+                && is_held(&directory, path)?
+            {
+                let error = Error::new(format_args!("{}: in use", self.name));
+                if !members(path)?.is_empty() {
+                    return Err(error.hint("--kill ends its processes, and with them the group"));
+                }
+                let path = path.display();
+                let hint = "nothing runs in it, and a process has locked";
+                return Err(error.hint(format_args!("{hint} {path}: see lslocks(8)")));
+            }
+        }
+        self.parts.iter().try_for_each(|(hierarchy, path)| clear(hierarchy.version, path, PATIENCE))
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::limits::Limits;
+
+/// Run PROG in a cgroup of its own, with limits and a report of its usage
+#[derive(Debug, Parser)]
+#[command(
+    name = "jc-cgroup",
+    version,
+    group(clap::ArgGroup::new("reports").args(["report", "status_fd"]).multiple(true)),
+    override_usage = "jc-cgroup [options] [--] PROG [ARG...]\n       \
+                      jc-cgroup --join NAME [--] PROG [ARG...]\n       \
+                      jc-cgroup --stat NAME | --update NAME LIMITS | --freeze NAME | --thaw NAME | \
+                      --kill NAME | --remove NAME | --list"
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub(super) limits: Limits,
+    /// Make the group below this one, a path from the top of the hierarchy
+    #[arg(long, value_name = "PATH", value_parser = super::place::below_top)]
+    pub(super) parent: Option<PathBuf>,
+    /// Name the group
+    #[arg(long, value_name = "NAME", value_parser = super::group::name)]
+    pub(super) name: Option<String>,
+    /// Move processes of the parent group to a group beside it (cgroup v2)
+    #[arg(long)]
+    pub(super) evacuate: bool,
+    /// Let PROG make groups below its own
+    #[arg(long)]
+    pub(super) delegate: bool,
+    /// Write the resource usage to a file or descriptor, as JSON
+    #[arg(long, value_name = "FILE|FD", conflicts_with = "exec", allow_hyphen_values = true)]
+    pub(super) report: Option<String>,
+    /// Write events to this descriptor, as lines of JSON
+    #[arg(long, value_name = "N")]
+    pub(super) status_fd: Option<u32>,
+    /// Measure all resources, or only those with a limit, which is quicker (with --report or --status-fd)
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "reports")]
+    pub(super) measure: Measure,
+    /// Make PROG PID 1 of a new PID namespace, as jc-unshare -p does
+    #[arg(short = 'p', conflicts_with_all = ["exec", "join"])]
+    pub(super) pid: bool,
+    /// Join and execute, without staying to clean up
+    #[arg(long)]
+    pub(super) exec: bool,
+    /// Execute PROG in a running group
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "report", "exec", "delegate", "Limits"])]
+    pub(super) join: Option<String>,
+    /// Print the resource usage of a group, as JSON
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub(super) stat: Option<String>,
+    /// With --stat, print a line every SECONDS until the group is gone
+    #[arg(long, value_name = "SECONDS", requires = "stat", value_parser = seconds)]
+    pub(super) watch: Option<f64>,
+    /// Change the limits of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub(super) update: Option<String>,
+    /// Stop all processes of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub(super) freeze: Option<String>,
+    /// Continue all processes of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub(super) thaw: Option<String>,
+    /// Kill all processes of a group
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub(super) kill: Option<String>,
+    /// Remove a group that --exec has left, with its processes
+    #[arg(long, value_name = "NAME", group = "action")]
+    pub(super) remove: Option<String>,
+    /// Remove groups whose jc-cgroup is dead, and print the others: name, processes, bytes of memory
+    #[arg(long, group = "action")]
+    pub(super) list: bool,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "PROG")]
+    pub(super) program: Vec<OsString>,
+}
+
+/// The resources that are measured.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Measure {
+    #[default]
+    /// All resources that the kernel counts.
+    All,
+    /// Resources with a limit.
+    Limited,
+}
+
+impl Args {
+    /// Whether the command line names an action, which runs no program.
+    pub fn is_action(&self) -> bool {
+        let names = [&self.stat, &self.update, &self.freeze, &self.thaw, &self.kill, &self.remove];
+        self.list || names.iter().any(|name| name.is_some())
+    }
+}
+
+fn seconds(word: &str) -> std::result::Result<f64, String> {
+    match word.parse() {
+        Ok(seconds) if (0.001..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("not a number of seconds".to_owned()),
+    }
+}

@@ -1,0 +1,165 @@
+//! A cgroup around a program: made, limited, joined, reported on and removed; or an action on a group that runs.
+
+mod actions;
+mod args;
+mod delegate;
+mod device;
+mod group;
+mod hierarchy;
+mod limits;
+mod place;
+mod remove;
+mod report;
+mod setting;
+mod sweep;
+mod usage;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use jc_unshare::events::{StatusFd, exec_reporting};
+use jc_unshare::hints::advise;
+use jc_unshare::namespaces::Kind;
+use jc_unshare::program::Program;
+use jc_unshare::supervise::{Child, Exit, spawn_program};
+use jc_unshare::{Error, Result, require_program};
+use serde_json::json;
+
+use crate::TOOL;
+use actions::named;
+pub use args::Args;
+use args::Measure;
+use group::{Group, GroupSpec, sweep_all};
+use hierarchy::Version;
+use remove::PATIENCE;
+use report::{Target, outcome};
+use usage::Meter;
+
+/// Does what the command line asks for, and gives the exit code of the payload.
+pub fn run(args: Args) -> Result<ExitCode> {
+    if !args.is_action() {
+        return run_program(&args);
+    }
+    if !args.program.is_empty() {
+        return Err(Error::usage("an action runs no program"));
+    }
+    act(&args).map(|()| ExitCode::SUCCESS)
+}
+
+/// Acts on a group that runs.
+fn act(args: &Args) -> Result<()> {
+    let parent = args.parent.as_deref();
+    let find = |name: &str| named(name, parent);
+    if args.list {
+        actions::list(parent)
+    } else if let Some(name) = &args.stat {
+        find(name)?.stat(args.watch.map(Duration::from_secs_f64))
+    } else if let Some(name) = &args.update {
+        find(name)?.update(&args.limits)
+    } else if let Some(name) = &args.freeze {
+        find(name)?.freeze(true)
+    } else if let Some(name) = &args.thaw {
+        find(name)?.freeze(false)
+    } else if let Some(name) = &args.kill {
+        find(name)?.kill()
+    } else if let Some(name) = &args.remove {
+        find(name)?.remove()
+    } else {
+        Ok(())
+    }
+}
+
+/// Creates the group, or joins one, and runs the program in it.
+fn run_program(args: &Args) -> Result<ExitCode> {
+    require_program(&args.program)?;
+    // First: a descriptor that the caller has not opened must not turn out to be one of this process.
+    let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
+    if let Some(name) = &args.join {
+        named(name, args.parent.as_deref())?.join()?;
+        return Err(exec_reporting(status, &args.program));
+    }
+    let report = args.report.as_deref().map(Target::open).transpose()?;
+    let has_report = report.is_some() || status.is_some();
+    let spec = GroupSpec {
+        parent: args.parent.clone(),
+        name: args.name.clone(),
+        evacuate: args.evacuate,
+        unattended: args.exec,
+        measured: has_report && args.measure == Measure::All,
+    };
+    let hierarchies = hierarchy::all(spec.measured || args.limits.any())?;
+    let group = Group::create(&hierarchies, &args.limits, &spec)?;
+    let sweep = |patience| sweep_all(&hierarchies, args.parent.as_deref(), patience);
+    if args.delegate {
+        group.parts().iter().try_for_each(|part| delegate::mark(part.version, &part.path))?;
+    }
+    if args.exec {
+        sweep(PATIENCE)?;
+        group.join()?;
+        return Err(exec_reporting(status, &args.program));
+    }
+    let start = Instant::now();
+    let exit = start_program(&group, args, status).and_then(|child| {
+        // While the program starts. A group that others left is no failure of this process, and must not
+        // keep signals from the program for long.
+        let _: Result<()> = sweep(Duration::from_millis(20));
+        child.wait_holding(&held(&group, report.as_ref()))
+    });
+    let end = exit.and_then(|exit| {
+        report_usage(&group, exit, start.elapsed(), (report, status))?;
+        Ok(exit)
+    });
+    let removed = group.remove();
+    let exit = end?;
+    removed.map(|()| exit.end())
+}
+
+/// Writes the usage of the group, and on stderr that memory ran out.
+fn report_usage(
+    group: &Group,
+    exit: Exit,
+    wall: Duration,
+    (report, status): (Option<Target>, Option<StatusFd>),
+) -> Result<()> {
+    let directories = group.parts().iter().map(|part| (part.version, part.path.as_path()));
+    let meter = Meter(directories.collect());
+    if report.is_some() || status.is_some() {
+        let mut usage = outcome(exit, wall);
+        usage.extend(meter.read()?);
+        report.map_or(Ok(()), |mut report| report.write(&usage))?;
+        status.map_or(Ok(()), |status| status.report("usage", &json!(usage).to_string()))?;
+    }
+    report_out_of_memory(exit, &meter);
+    Ok(())
+}
+
+fn start_program(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<Child> {
+    let flags = if args.pid { Kind::Pid.flag() } else { 0 };
+    let program = Program::new(&args.program)?.after(group.steps(Version::V1)?);
+    spawn_program(TOOL, flags, group.v2(), program.reporting(status)).map_err(advise(flags))
+}
+
+/// The descriptors that stay open while the program runs: a pipe of the caller is at its end when the program
+/// has closed it.
+fn held<'a>(group: &'a Group, report: Option<&'a Target>) -> Vec<BorrowedFd<'a>> {
+    group.locks().chain(report.map(AsFd::as_fd)).chain([rustix::stdio::stderr()]).collect()
+}
+
+/// Writes to stderr that the kernel killed the program because memory ran out. The program itself cannot do that.
+fn report_out_of_memory(exit: Exit, meter: &Meter<'_>) {
+    const SIGKILL: u8 = 137;
+    // The payload's exit status matters more than an error here: without figures nothing is explained.
+    let is_out_of_memory = || matches!(meter.oom_kills(), Ok(Some(1..)));
+    if exit.code() != SIGKILL || !is_out_of_memory() {
+        return;
+    }
+    let bytes = |figure: Result<Option<u64>>| match figure {
+        Ok(Some(n)) => format!("{n} bytes"),
+        _ => "unknown".to_owned(),
+    };
+    let (limit, peak) = (bytes(meter.memory_limit()), bytes(meter.memory_peak()));
+    TOOL.report(&Error::new(format_args!(
+        "out of memory: killed at the limit of {limit}, the peak was {peak}"
+    )));
+}

@@ -1,0 +1,313 @@
+//! The directory of a new group in a hierarchy: `--parent`, else the nearest ancestor of the caller's own group that is
+//! delegated to the caller and can hold the group, else the top for root.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use jc_unshare::program::Step;
+use jc_unshare::{Absent, Context, Error, Result, userns};
+use rustix::fs::{Access, Mode, OFlags, access, getxattr, open};
+use rustix::io::Errno;
+
+use super::hierarchy::{Hierarchy, Version, is_cgroup};
+
+/// A path from the top of a hierarchy, which does not lead out of it again. The file system of cgroups
+/// has no symbolic links.
+pub fn below_top(word: &str) -> std::result::Result<PathBuf, String> {
+    let path = PathBuf::from(word);
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err("a path from the top of the hierarchy has no \"..\"".to_owned());
+    }
+    Ok(path)
+}
+
+/// The directory of a new group that needs these controllers: the nearest of [`parents`] that can hold it.
+///
+/// A v2 group that holds processes cannot limit groups below it (cgroups(7), "no internal processes"). With `evacuate` the
+/// nearest directory is used in any case. A new group does not escape a limit of the caller's groups that has the same kind.
+pub fn parent(
+    hierarchy: &Hierarchy,
+    asked: Option<&Path>,
+    controllers: &[&str],
+    evacuate: bool,
+) -> Result<PathBuf> {
+    let parents = parents(hierarchy, asked)?;
+    let nearest = parents.first().ok_or_else(|| match asked {
+        // A directory made here would have no owner that removes it.
+        Some(path) => {
+            let path = below(&hierarchy.mount, path);
+            Error::new(format_args!("--parent {}: no such cgroup", path.display()))
+                .hint("mkdir makes it, in each hierarchy that is used")
+        }
+        None => not_delegated(&hierarchy.own),
+    })?;
+    let is_free = hierarchy.version == Version::V1 || controllers.is_empty() || evacuate;
+    if is_free || asked.is_some() {
+        return Ok(nearest.clone());
+    }
+    for group in hierarchy.own.ancestors() {
+        let is_parent = parents.iter().any(|parent| parent == group);
+        if is_parent && can_limit(&hierarchy.mount, group, controllers)? {
+            return Ok(group.to_path_buf());
+        }
+        if group == hierarchy.mount {
+            break;
+        }
+        if has_limit(group, controllers)? {
+            if nearest.starts_with(group) {
+                break;
+            }
+            let (group, nearest) = (group.display(), nearest.display());
+            let text =
+                format_args!("cgroup {group}: its limit would not hold for a group in {nearest}");
+            return Err(Error::new(text).hint("--parent chooses another place"));
+        }
+    }
+    Ok(nearest.clone())
+}
+
+/// The directories below which this process makes groups, the nearest to its own group first: `asked`, else the ancestors
+/// that are delegated to it, and for root the top of the hierarchy. The list is empty where the hierarchy has none.
+pub fn parents(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Vec<PathBuf>> {
+    if let Some(path) = asked {
+        let path = below(&hierarchy.mount, path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = open(&path, flags, Mode::empty()).on("open", &path).absent()?;
+        return match directory {
+            Some(directory) if !is_cgroup(&directory, hierarchy.version) => {
+                Err(Error::new(format_args!("--parent {}: not a cgroup", path.display())))
+            }
+            found => Ok(found.map(|_| path).into_iter().collect()),
+        };
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    let mut parents = Vec::new();
+    let ancestors = hierarchy.own.ancestors();
+    for path in ancestors.take_while(|path| path.starts_with(&hierarchy.mount)) {
+        let is_delegated = match is_root {
+            true => hierarchy.version == Version::V2 && is_roots(&hierarchy.mount, path)?,
+            false => is_writable(path, hierarchy.version)?,
+        };
+        if is_delegated {
+            parents.push(path.to_path_buf());
+        }
+    }
+    if is_root && parents.last() != Some(&hierarchy.mount) {
+        parents.push(hierarchy.mount.clone());
+    }
+    Ok(parents)
+}
+
+/// Whether groups below this v2 group can have limits of these controllers.
+fn can_limit(mount: &Path, group: &Path, controllers: &[&str]) -> Result<bool> {
+    if group == mount || not_in(&group.join("cgroup.subtree_control"), controllers)?.is_empty() {
+        return Ok(true);
+    }
+    let members = group.join("cgroup.procs");
+    match fs::read(&members) {
+        // A threaded group does not list its processes.
+        Err(e) if e.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => Ok(false),
+        members_of_group => Ok(members_of_group.on("read", &members)?.is_empty()),
+    }
+}
+
+/// Whether a v2 group has a limit of one of these controllers.
+fn has_limit(group: &Path, controllers: &[&str]) -> Result<bool> {
+    for (controller, file) in LIMITS.iter().filter(|(name, _)| controllers.contains(name)) {
+        let path = group.join(file);
+        // The group lacks the file if the controller is not enabled for it.
+        let value = fs::read_to_string(&path).on("read", &path).absent()?.unwrap_or_default();
+        let unlimited = if *controller == "cpuset" || *controller == "io" { "" } else { "max" };
+        if !value.is_empty() && value.split_whitespace().next().unwrap_or_default() != unlimited {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The files of v2 controllers that limit a group, and start with `max` or are empty without a limit.
+const LIMITS: [(&str, &str); 7] = [
+    ("memory", "memory.max"),
+    ("memory", "memory.high"),
+    ("memory", "memory.swap.max"),
+    ("pids", "pids.max"),
+    ("cpu", "cpu.max"),
+    ("cpuset", "cpuset.cpus"),
+    ("io", "io.max"),
+];
+
+fn below(mount: &Path, path: &Path) -> PathBuf {
+    mount.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn not_delegated(own: &Path) -> Error {
+    Error::new(format_args!("cgroup {}: not delegated to this user", own.display()))
+        .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... delegates one")
+}
+
+/// Whether a manager has delegated the group to root (systemd's "Delegate=", in version 2 only). Only
+/// root sets trusted.delegate, and what another user owns is not delegated to root, nor is anything
+/// below: its owner can move and stop all that runs there. In a user namespace, trusted attributes do
+/// not show (xattr(7)), and its root owns what is delegated to it.
+fn is_roots(mount: &Path, group: &Path) -> Result<bool> {
+    if is_marked(group, "trusted.delegate")? {
+        for path in group.ancestors().take_while(|path| path.starts_with(mount)) {
+            if !is_owned_by_root(path)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    Ok(is_marked(group, "user.delegate")? && is_owned_by_root(group)? && !userns::is_initial()?)
+}
+
+fn is_owned_by_root(path: &Path) -> Result<bool> {
+    Ok(fs::metadata(path).on("stat", path)?.uid() == 0)
+}
+
+fn is_marked(path: &Path, name: &str) -> Result<bool> {
+    let mut value = [0; 8];
+    match getxattr(path, name, &mut value) {
+        Ok(length) => Ok(value[..length] == *b"1"),
+        // A longer value, no such attribute, or a group that no longer exists.
+        Err(Errno::RANGE | Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT) => Ok(false),
+        Err(error) => Err(error).on("getxattr", path),
+    }
+}
+
+fn is_writable(path: &Path, version: Version) -> Result<bool> {
+    let files: &[&str] = match version {
+        Version::V2 => &[".", "cgroup.procs", "cgroup.subtree_control"],
+        Version::V1 => &["."],
+    };
+    for file in files {
+        if !may_write(&path.join(file))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether this process may write to a file or directory of a hierarchy, if it exists.
+pub fn may_write(path: &Path) -> Result<bool> {
+    match access(path, Access::WRITE_OK) {
+        Err(Errno::ACCESS | Errno::ROFS) => Ok(false),
+        other => Ok(other.on("access", path).absent()?.is_some()),
+    }
+}
+
+/// Lets groups below `group` be limited by these controllers of a v2 hierarchy, from as far above as
+/// it takes. With `evacuate`, processes of this user that are in the way move to a leaf beside.
+pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) -> Result<()> {
+    let missing = not_in(&group.join("cgroup.controllers"), controllers)?;
+    if let Some(name) = missing.first() {
+        match group.parent() {
+            Some(parent) if group != mount => enable(mount, parent, &missing, evacuate)?,
+            _ => return Err(not_available(name, group)),
+        }
+    }
+    let control = group.join("cgroup.subtree_control");
+    let missing = not_in(&control, controllers)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+    match fs::write(&control, words.join(" ")) {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy && evacuate => {
+            make_room(group)?;
+            fs::write(&control, words.join(" ")).on("write", &control)
+        }
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            let error = Err::<(), _>(e).on("write", &control);
+            error.map_err(|e| {
+                e.hint(
+                    "a cgroup that holds processes cannot limit others below it: \
+                        --evacuate moves them to a leaf, --parent chooses another",
+                )
+            })
+        }
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            let error = Err::<(), _>(e).on("write", &control);
+            error.map_err(|e| e.hint(format_args!("{} is not delegated", missing.join(", "))))
+        }
+        other => other.on("write", &control),
+    }
+}
+
+fn not_available(name: &str, group: &Path) -> Error {
+    Error::new(format_args!("cgroup controller {name}: not available in {}", group.display()))
+        .hint("the manager of the parent group has not delegated it")
+}
+
+/// The controllers that the file does not list.
+fn not_in<'a>(file: &Path, controllers: &[&'a str]) -> Result<Vec<&'a str>> {
+    let text = fs::read_to_string(file).on("read", file)?;
+    let has = |name: &str| text.split_whitespace().any(|known| known == name);
+    Ok(controllers.iter().copied().filter(|name| !has(name)).collect())
+}
+
+/// Moves the processes of a group to a leaf of it, where they hinder nobody.
+fn make_room(group: &Path) -> Result<()> {
+    let leaf = group.join("jc-evacuated");
+    make_dir(&leaf)?;
+    let (from, to) = (group.join("cgroup.procs"), leaf.join("cgroup.procs"));
+    for pid in fs::read_to_string(&from).on("read", &from)?.lines() {
+        match fs::write(&to, pid) {
+            Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+            moved => moved.on(&format!("move process {pid} to"), &leaf)?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes a group's directory, which may be there already.
+fn make_dir(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.on("mkdir", path),
+    }
+}
+
+/// Moves this process, which must have one thread, into a group.
+pub fn enter(version: Version, group: &Path) -> Result<()> {
+    let file = members(version, group);
+    fs::write(&file, SELF).on("write", &file)
+}
+
+/// The same as a step of a child.
+pub fn step_into(version: Version, group: &Path) -> Result<Step> {
+    let path = members(version, group);
+    let file = File::options().write(true).open(&path).on("open", &path)?;
+    Ok(Step::write(file.into(), SELF, &path))
+}
+
+/// The number that stands for the process that writes it.
+const SELF: &str = "0";
+
+/// The file that takes new members. In version 1 the thread moves: to move a whole process the kernel may
+/// wait for an RCU grace period.
+fn members(version: Version, group: &Path) -> PathBuf {
+    group.join(match version {
+        Version::V1 => "tasks",
+        Version::V2 => "cgroup.procs",
+    })
+}
+
+/// A new v1 cpuset takes no process before it has CPUs and memory: those of the group above.
+pub fn inherit_cpuset(group: &Path) -> Result<()> {
+    let Some(parent) = group.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let path = group.join(file);
+        let own = fs::read(&path).on("read", &path)?;
+        if own.as_slice().trim_ascii().is_empty() {
+            let above = parent.join(file);
+            let value = fs::read(&above).on("read", &above)?;
+            let value = std::ffi::OsStr::from_bytes(value.as_slice().trim_ascii()).to_owned();
+            fs::write(&path, value.as_bytes()).on("write", &path)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! Ending groups: killing what is in them, removing their directories, and finding those that nobody
+//! holds any more.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use jc_unshare::{Absent, Context, Error, Result, exists};
+use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::hierarchy::Version;
+
+/// How long removing a group may take; killed processes need a moment to go.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Removes a group if nobody holds it, and says whether it is gone. What runs in it is killed, unless
+/// it is `unattended`: those may live without being held, and go when they are empty.
+pub fn sweep_one(
+    version: Version,
+    path: &Path,
+    unattended: bool,
+    patience: Duration,
+) -> Result<bool> {
+    let directory = match File::open(path) {
+        // A group of another user, who sweeps it.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        opened => opened.on("open", path).absent()?,
+    };
+    let Some(directory) = directory else { return Ok(true) };
+    if is_held(&directory, path)? || unattended && !is_empty(path)? {
+        return Ok(false);
+    }
+    clear(version, path, patience).map(|()| true)
+}
+
+/// Whether another process holds the lock of a group; if none does, this process takes it.
+pub fn is_held(directory: &File, path: &Path) -> Result<bool> {
+    match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        taken => taken.on("flock", path).map(|()| false),
+    }
+}
+
+/// The groups right below one.
+pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
+    // A directory has two links, and one more for each that is in it.
+    if fs::metadata(group).is_ok_and(|meta| meta.nlink() == 2) {
+        return Ok(Vec::new());
+    }
+    let directory = open(group, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let Some(directory) = directory.on("open", group).absent()? else { return Ok(Vec::new()) };
+    let mut children = Vec::new();
+    // Each start looks into each hierarchy; read_dir would have memory mapped and unmapped each time.
+    for entry in Dir::new(directory).on("read", group)? {
+        // The group itself is removed meanwhile.
+        let Some(entry) = entry.on("read", group).absent()? else { break };
+        let name = entry.file_name().to_bytes();
+        if entry.file_type() == FileType::Directory && ![&b"."[..], b".."].contains(&name) {
+            children.push(group.join(OsStr::from_bytes(name)));
+        }
+    }
+    Ok(children)
+}
+
+/// The processes of a group and of those below it. A threaded group (cgroups(7)) is an error: only
+/// the group above it lists its processes.
+pub fn members(group: &Path) -> Result<Vec<i32>> {
+    let Some(mut members) = own_members(group)? else {
+        let why = "a threaded cgroup, whose processes belong to the cgroup above";
+        return Err(Error::new(format_args!("{}: {why}", group.display())));
+    };
+    add_members_below(group, &mut members)?;
+    Ok(members)
+}
+
+fn add_members_below(group: &Path, members: &mut Vec<i32>) -> Result<()> {
+    for child in children(group)? {
+        // The processes of a threaded group are among those of the domain above.
+        members.extend(own_members(&child)?.unwrap_or_default());
+        add_members_below(&child, members)?;
+    }
+    Ok(())
+}
+
+/// The processes of one group; `None` if it is threaded. A group that is removed meanwhile has none.
+fn own_members(group: &Path) -> Result<Option<Vec<i32>>> {
+    let procs = group.join("cgroup.procs");
+    let text = match fs::read_to_string(&procs).on("read", &procs) {
+        Err(error) if error.errno() == Some(Errno::OPNOTSUPP.raw_os_error()) => return Ok(None),
+        // ENODEV: removed while the file is open.
+        Err(error) if error.errno() == Some(Errno::NODEV.raw_os_error()) => None,
+        read => read.absent()?,
+    };
+    let text = text.unwrap_or_default();
+    Ok(Some(text.lines().filter_map(|pid| pid.parse().ok()).collect()))
+}
+
+fn is_empty(group: &Path) -> Result<bool> {
+    members(group).map(|members| members.is_empty())
+}
+
+/// Kills what is in a group and removes it, the groups below it first, within this time.
+pub fn clear(version: Version, path: &Path, patience: Duration) -> Result<()> {
+    let give_up = Instant::now() + patience;
+    // In most there is nothing left.
+    if fs::remove_dir(path).is_ok() {
+        return Ok(());
+    }
+    loop {
+        kill_all(version, path)?;
+        match remove_tree(path) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < give_up => {
+                sleep(Duration::from_millis(1));
+            }
+            other => return other.on("rmdir", path),
+        }
+    }
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for child in children(path).map_err(|e| io::Error::other(e.to_string()))? {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Kills all that is in a group: at one stroke where the kernel can (Linux 5.14, v2), else frozen, so
+/// that nobody forks meanwhile, else again and again by the caller.
+pub fn kill_all(version: Version, path: &Path) -> Result<()> {
+    if members(path)?.is_empty() {
+        return Ok(());
+    }
+    let at_once = path.join("cgroup.kill");
+    if version == Version::V2 && exists(&at_once)? {
+        return fs::write(&at_once, "1").on("write", &at_once);
+    }
+    freeze(version, path, true)?;
+    let members = members(path)?;
+    for pid in members.iter().copied().filter_map(Pid::from_raw) {
+        // A process that has ended is no error; the next round finds the rest.
+        let _: rustix::io::Result<()> = kill_process(pid, Signal::KILL);
+    }
+    freeze(version, path, false)?;
+    // cgroup.procs has 0 for a process that has no number here.
+    if members.contains(&0) {
+        let why = "it has processes of another PID namespace, which cannot be killed from here";
+        return Err(Error::new(format_args!("{}: {why}", path.display())));
+    }
+    Ok(())
+}
+
+/// Stops or continues a group, where the hierarchy can do that.
+pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
+    let (file, word) = match (version, stop) {
+        (Version::V2, true) => ("cgroup.freeze", "1"),
+        (Version::V2, false) => ("cgroup.freeze", "0"),
+        (Version::V1, true) => ("freezer.state", "FROZEN"),
+        (Version::V1, false) => ("freezer.state", "THAWED"),
+    };
+    let file = path.join(file);
+    if !exists(&file)? {
+        return Ok(false);
+    }
+    fs::write(&file, word).on("write", &file).map(|()| true)
+}

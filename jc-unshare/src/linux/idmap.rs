@@ -1,0 +1,306 @@
+//! The ID maps of a new user namespace (user_namespaces(7)).
+
+use std::fs;
+use std::process::Command;
+
+use nix::unistd::{getegid, geteuid};
+
+use super::hints::capable;
+use super::procfs;
+use crate::capability::{SETGID, SETUID};
+use crate::error::{Absent, Context, Error, Result};
+
+/// A line of `/proc/PID/uid_map` or `gid_map`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Extent {
+    /// The first ID inside.
+    pub inside: u32,
+    /// The first ID outside.
+    pub outside: u32,
+    /// The number of IDs.
+    pub count: u32,
+}
+
+impl Extent {
+    /// Parses a range, `INSIDE:OUTSIDE:COUNT`.
+    pub fn parse(word: &str) -> std::result::Result<Self, String> {
+        let numbers: Vec<u32> = word.split(':').map_while(|number| number.parse().ok()).collect();
+        match numbers[..] {
+            [inside, outside, count] if word.split(':').count() == 3 => {
+                let fits = |first: u32| first.checked_add(count).is_some();
+                if count > 0 && fits(inside) && fits(outside) {
+                    return Ok(Self { inside, outside, count });
+                }
+                Err("the range is empty or too large".to_owned())
+            }
+            _ => Err("not INSIDE:OUTSIDE:COUNT".to_owned()),
+        }
+    }
+
+    fn one(inside: u32, outside: u32) -> Self {
+        Self { inside, outside, count: 1 }
+    }
+
+    fn line(self) -> String {
+        format!("{} {} {}\n", self.inside, self.outside, self.count)
+    }
+}
+
+/// Whether setgroups(2) may be called in the namespace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Setgroups {
+    /// The kernel's default.
+    Allow,
+    /// Required where an ordinary user maps groups, since dropping a group could give access
+    Deny,
+}
+
+/// How the IDs of a new user namespace are to be mapped, as the command line says.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct MapOptions {
+    /// Map the caller to root (with -U)
+    #[arg(short = 'r', long, conflicts_with_all = ["map_current", "map_auto"])]
+    map_root: bool,
+    /// Map the caller to itself (with -U)
+    #[arg(short = 'c', long, conflicts_with = "map_auto")]
+    map_current: bool,
+    /// Map the caller to root, and its ranges of /etc/subuid and /etc/subgid from 1 on (with -U)
+    #[arg(long)]
+    map_auto: bool,
+    /// Map a range of users: INSIDE:OUTSIDE:COUNT (with -U, repeatable)
+    #[arg(long, value_name = "RANGE", value_parser = Extent::parse)]
+    map_users: Vec<Extent>,
+    /// Map a range of groups: INSIDE:OUTSIDE:COUNT (with -U, repeatable)
+    #[arg(long, value_name = "RANGE", value_parser = Extent::parse)]
+    map_groups: Vec<Extent>,
+    /// Allow or deny setgroups(2) in the user namespace (with -U)
+    #[arg(long, value_name = "WHETHER")]
+    setgroups: Option<Setgroups>,
+}
+
+/// The maps of a new user namespace, found before it is entered: inside, everybody is nobody at
+/// first.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Maps {
+    users: Vec<Extent>,
+    groups: Vec<Extent>,
+    setgroups: Option<Setgroups>,
+    uid: u32,
+    gid: u32,
+}
+
+impl MapOptions {
+    /// Whether anything is to be mapped or set.
+    pub fn any(&self) -> bool {
+        self.map_root
+            || self.map_current
+            || self.map_auto
+            || self.setgroups.is_some()
+            || !self.map_users.is_empty()
+            || !self.map_groups.is_empty()
+    }
+
+    /// Finds the IDs that are meant: the caller's, and for `--map-auto` its subordinate ones.
+    pub fn maps(&self) -> Result<Maps> {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let (mut users, mut groups) = (Vec::new(), Vec::new());
+        if self.map_root || self.map_auto {
+            users.push(Extent::one(0, uid));
+            groups.push(Extent::one(0, gid));
+        }
+        if self.map_current {
+            users.push(Extent::one(uid, uid));
+            groups.push(Extent::one(gid, gid));
+        }
+        users.extend(&self.map_users);
+        groups.extend(&self.map_groups);
+        if self.map_auto {
+            users.extend(subordinate("/etc/subuid", uid)?);
+            groups.extend(subordinate("/etc/subgid", uid)?);
+        }
+        Ok(Maps { users, groups, setgroups: self.setgroups, uid, gid })
+    }
+}
+
+impl Maps {
+    /// Maps that change no ID: each that the present user namespace has, or for a process that may not map
+    /// others, its own.
+    pub fn identity() -> Result<Self> {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let (users, groups) = match capable(SETUID) && capable(SETGID) {
+            true => (present("/proc/self/uid_map")?, present("/proc/self/gid_map")?),
+            false => (vec![Extent::one(uid, uid)], vec![Extent::one(gid, gid)]),
+        };
+        Ok(Self { users, groups, setgroups: None, uid, gid })
+    }
+
+    /// Whether the process that has entered the namespace may write them itself: they name nobody
+    /// but the caller, and setgroups(2) is given up.
+    pub fn is_self_writable(&self) -> bool {
+        let own = |extents: &[Extent], id: u32| match extents {
+            [] => true,
+            [extent] => extent.count == 1 && extent.outside == id,
+            _ => false,
+        };
+        own(&self.users, self.uid)
+            && own(&self.groups, self.gid)
+            && (self.groups.is_empty() || self.setgroups != Some(Setgroups::Allow))
+    }
+
+    /// Writes the maps of the namespace that this process has just entered.
+    pub fn write_own(&self) -> Result<()> {
+        if !self.groups.is_empty() || self.setgroups == Some(Setgroups::Deny) {
+            procfs::write("self/setgroups", "deny")?;
+        }
+        write_map("self/uid_map", &self.users)?;
+        write_map("self/gid_map", &self.groups)
+    }
+
+    /// Writes the maps of the namespace that the process which /proc shows as `pid` has entered, from
+    /// outside: directly where this process may, else through the set-user-ID programs of shadow-utils.
+    pub fn write_for(&self, pid: u32) -> Result<()> {
+        if self.setgroups == Some(Setgroups::Deny) {
+            procfs::write(&format!("{pid}/setgroups"), "deny")?;
+        }
+        if capable(SETUID) && capable(SETGID) {
+            write_map(&format!("{pid}/uid_map"), &self.users)?;
+            return write_map(&format!("{pid}/gid_map"), &self.groups);
+        }
+        run_mapper("newuidmap", pid, &self.users)?;
+        run_mapper("newgidmap", pid, &self.groups)
+    }
+
+    /// Whether the caller's IDs are not in the namespace, and there is a root to become.
+    pub fn needs_root(&self) -> bool {
+        let has = |extents: &[Extent], id: u32| {
+            extents.iter().any(|e| id >= e.outside && id - e.outside < e.count)
+        };
+        let root = |extents: &[Extent]| extents.iter().any(|extent| extent.inside == 0);
+        let lost = !has(&self.users, self.uid) && !has(&self.groups, self.gid);
+        lost && root(&self.users) && root(&self.groups)
+    }
+}
+
+fn write_map(path: &str, extents: &[Extent]) -> Result<()> {
+    if extents.is_empty() {
+        return Ok(());
+    }
+    let lines: String = extents.iter().map(|extent| extent.line()).collect();
+    procfs::write(path, &lines)
+}
+
+/// The IDs of the present user namespace, by one of its maps, each mapped to itself.
+fn present(path: &str) -> Result<Vec<Extent>> {
+    let map = fs::read_to_string(path).on("read", path)?;
+    let extent = |line: &str| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
+        let (inside, count) = (numbers.next()?, numbers.nth(1)?);
+        Some(Extent { inside, outside: inside, count })
+    };
+    Ok(map.lines().filter_map(extent).collect())
+}
+
+/// newuidmap(1), newgidmap(1)
+fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
+    if extents.is_empty() {
+        return Ok(());
+    }
+    let numbers = extents.iter().flat_map(|e| [e.inside, e.outside, e.count]);
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers.map(|number| number.to_string()))
+        .output()
+        .on("run", program)
+        .map_err(|e| {
+            e.hint("to map IDs other than the caller's needs root, or the package uidmap")
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or_default();
+    let said = said.strip_prefix(&format!("{program}: ")).unwrap_or(said);
+    Err(Error::new(format_args!("{program}: {said}"))
+        .hint("the ranges must be this user's in /etc/subuid and /etc/subgid"))
+}
+
+/// Whether the caller has ranges of both kinds for `--map-auto`.
+pub fn has_ranges() -> Result<bool> {
+    let (uid, name) = (geteuid().as_raw(), user_name(geteuid().as_raw())?);
+    let has = |path| Ok(!ranges(&read(path)?, name.as_deref(), uid).is_empty());
+    Ok(has("/etc/subuid")? && has("/etc/subgid")?)
+}
+
+/// The ranges that a file like subuid(5) gives to a user, from ID 1 inside on.
+fn subordinate(path: &str, uid: u32) -> Result<Vec<Extent>> {
+    let name = user_name(uid)?;
+    let extents = ranges(&read(path)?, name.as_deref(), uid);
+    if extents.is_empty() {
+        let name = name.unwrap_or_else(|| uid.to_string());
+        return Err(Error::new(format_args!("{path}: no range for {name}"))
+            .hint("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 gives one"));
+    }
+    Ok(extents)
+}
+
+fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<Extent> {
+    let mut inside = 1;
+    let mut extents = Vec::new();
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [owner, first, count] = fields[..] else { continue };
+        let is_owner = Some(owner) == name || owner.parse() == Ok(uid);
+        let (Ok(outside), Ok(count)) = (first.parse::<u32>(), count.parse::<u32>()) else {
+            continue;
+        };
+        let fits = outside.checked_add(count).is_some() && count > 0;
+        if let (true, true, Some(next)) = (is_owner, fits, u32::checked_add(inside, count)) {
+            extents.push(Extent { inside, outside, count });
+            inside = next;
+        }
+    }
+    extents
+}
+
+/// The name of a user in /etc/passwd, without NSS.
+fn user_name(uid: u32) -> Result<Option<String>> {
+    let passwd = read("/etc/passwd")?;
+    Ok(passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    }))
+}
+
+/// A file of /etc. A file that does not exist is empty.
+fn read(path: &str) -> Result<String> {
+    Ok(fs::read_to_string(path).on("read", path).absent()?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(inside: u32, outside: u32, count: u32) -> Extent {
+        Extent { inside, outside, count }
+    }
+
+    #[test]
+    fn ranges_are_three_numbers() {
+        assert_eq!(Extent::parse("0:100000:65536"), Ok(extent(0, 100_000, 65536)));
+        for word in
+            ["", "0", "0:1", "0:1:2:3", "a:b:c", "0:1:0", "0:4294967295:2", "-1:0:1", "0:1:2x"]
+        {
+            assert!(Extent::parse(word).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn subordinate_ranges_follow_each_other_inside() {
+        let text = "root:1:2\nann:100000:65536\n# x\nbroken:1\n1000:300000:10\nbob:5:5\nann:7:0\n";
+        let expected = [extent(1, 100_000, 65536), extent(65537, 300_000, 10)];
+        assert_eq!(ranges(text, Some("ann"), 1000), expected);
+        assert_eq!(ranges(text, None, 1000), [extent(1, 300_000, 10)]);
+        assert_eq!(ranges(text, Some("eve"), 1001), []);
+    }
+}

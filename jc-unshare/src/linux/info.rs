@@ -1,0 +1,50 @@
+//! `--info-fd` and `--block-fd`, as in bwrap(1): the namespaces of the program, and a wait before it.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::io::read;
+
+use super::namespaces::Kind;
+use crate::error::{Context, Error, Result};
+
+/// Writes one JSON object about this process, which is to become the program: its PID and the numbers
+/// of its namespaces. The PID is that of the procfs on /proc, so the caller's, not the new one.
+pub fn write_info(mut file: &File) -> Result<()> {
+    let mut json = format!("{{\"child-pid\":{}", proc_number()?);
+    for kind in Kind::ALL {
+        let path = format!("/proc/self/ns/{}", kind.name());
+        let number = fs::metadata(&path).on("stat", &path)?.ino();
+        // Writing to a String cannot fail.
+        let _: std::fmt::Result = write!(json, ",\"{}-namespace\":{number}", kind.name());
+    }
+    json.push_str("}\n");
+    file.write_all(json.as_bytes()).op("write --info-fd")
+}
+
+/// This process's number in the procfs on /proc, which need not be that of its PID namespace.
+pub fn proc_number() -> Result<u32> {
+    let number = fs::read_link("/proc/self").on("readlink", "/proc/self")?;
+    let parsed = number.to_str().and_then(|number| number.parse().ok());
+    parsed.ok_or_else(|| Error::new("readlink /proc/self: not a PID"))
+}
+
+/// Waits until something can be read, or the other end is closed.
+pub fn wait_for_release(fd: &OwnedFd) -> Result<()> {
+    read(fd, &mut [0; 1]).op("read --block-fd").map(|_| ())
+}
+
+/// Takes over a descriptor of the caller, which the program does not inherit. Usage errors: a standard stream, or a
+/// descriptor that is not open.
+pub fn inherit_fd(number: u32, option: &str) -> Result<OwnedFd> {
+    if number <= 2 {
+        return Err(Error::usage(format_args!(
+            "{option} {number}: descriptors up to 2 belong to the program"
+        )));
+    }
+    super::sys::take_fd(number)
+        .map_err(|e| Error::usage(format_args!("{option} {number}: {}", crate::strerror(&e))))
+}

@@ -1,0 +1,187 @@
+//! Entering namespaces that exist: those of a process, or those that a file stands for.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
+
+use super::namespaces::Kind;
+use super::sys;
+use crate::error::{Absent, Context, Error, Result};
+
+/// `PID[:KIND,...]`
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Process {
+    pid: u32,
+    /// The kinds of namespaces; empty for all.
+    kinds: Vec<Kind>,
+}
+
+impl Process {
+    /// Parses a process, `PID[:KIND,...]`.
+    pub fn parse(word: &str) -> std::result::Result<Self, String> {
+        let (pid, kinds) = match word.split_once(':') {
+            Some((pid, kinds)) => {
+                (pid, kinds.split(',').map(Kind::parse).collect::<Result<_, _>>()?)
+            }
+            None => (word, Vec::new()),
+        };
+        match pid.parse() {
+            Ok(pid) if pid > 0 => Ok(Self { pid, kinds }),
+            _ => Err("not a PID".to_owned()),
+        }
+    }
+}
+
+/// `TYPE=PATH`
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct File {
+    kind: Kind,
+    path: PathBuf,
+}
+
+impl File {
+    /// Parses a file, `TYPE=PATH`.
+    pub fn parse(word: &str) -> std::result::Result<Self, String> {
+        match word.split_once('=') {
+            Some((kind, path)) if !path.is_empty() => {
+                Ok(Self { kind: Kind::parse(kind)?, path: path.into() })
+            }
+            _ => Err("not TYPE=PATH".to_owned()),
+        }
+    }
+}
+
+/// A namespace, held open, and what it was opened as.
+type Namespace = (Kind, OwnedFd, PathBuf);
+
+/// The namespaces of processes and files, opened.
+#[derive(Debug, Default)]
+pub struct Joined(Vec<Namespace>);
+
+impl Joined {
+    /// Opens them all before any is entered: what they are found by may be out of sight then.
+    pub fn open(processes: &[Process], files: &[File]) -> Result<Self> {
+        let mut namespaces = Vec::new();
+        for process in processes {
+            namespaces.extend(process.open()?);
+        }
+        for file in files {
+            // No FIFO at that path holds up the start.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = openat(CWD, &file.path, flags, Mode::empty()).on("open", &file.path)?;
+            if !is_own(file.kind, &fd)? {
+                namespaces.push((file.kind, fd, file.path.clone()));
+            }
+        }
+        Ok(Self(namespaces))
+    }
+
+    /// Whether children of this process will be in another PID namespace than it is.
+    pub fn has_pid(&self) -> bool {
+        self.0.iter().any(|(kind, ..)| *kind == Kind::Pid)
+    }
+
+    /// Enters them.
+    ///
+    /// Who is unknown in the user namespace that it enters becomes root there, like nsenter(1)'s
+    /// caller: else it would lose its capabilities with the next exec.
+    pub fn enter(self) -> Result<()> {
+        let (users, others): (Vec<_>, Vec<_>) =
+            self.0.iter().partition(|(kind, ..)| *kind == Kind::User);
+        let set = |(kind, fd, _): &Namespace| sys::setns(fd.as_fd(), kind.flag());
+        // A capability over them comes from the present user namespace, or from the one to enter.
+        let left: Vec<&&Namespace> =
+            others.iter().filter(|namespace| users.is_empty() || set(namespace).is_err()).collect();
+        let nobody = if users.is_empty() { None } else { overflow_ids()? };
+        let groups_dropped = !users.is_empty() && setgroups(&[]).is_ok();
+        for namespace in users.iter().chain(left) {
+            set(namespace).on("setns", &namespace.2).map_err(|e| {
+                e.hint("this needs CAP_SYS_ADMIN here and in the user namespace that owns it")
+            })?;
+        }
+        let is_nobody = nobody == Some((geteuid().as_raw(), getegid().as_raw()));
+        if is_nobody { become_root(groups_dropped) } else { Ok(()) }
+    }
+}
+
+impl Process {
+    /// Opens the namespaces that are not this process's own already. Everything is found from one
+    /// held directory of /proc, which stays that of the same process even if its PID is reused.
+    fn open(&self) -> Result<Vec<Namespace>> {
+        let directory = PathBuf::from(format!("/proc/{}", self.pid));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = openat(CWD, &directory, flags, Mode::empty())
+            .on("open", &directory)
+            .absent()?
+            .ok_or_else(|| Error::new(format_args!("join {}: no such process", self.pid)))?;
+        let kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
+        let mut namespaces = Vec::new();
+        for kind in kinds {
+            let file = format!("ns/{}", kind.name());
+            let path = directory.join(&file);
+            let fd = openat(&process, &file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .on("open", &path)
+                .map_err(|e| e.hint("only root and the user of the process may inspect it"))?;
+            if !is_own(kind, &fd)? {
+                namespaces.push((kind, fd, path));
+            }
+        }
+        Ok(namespaces)
+    }
+}
+
+/// Whether a namespace is this process's already: to enter one's own user namespace is an error
+/// (setns(2)).
+fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
+    let path = PathBuf::from("/proc/self/ns").join(kind.name());
+    let own = stat(&path).on("stat", &path)?;
+    let given = fstat(fd).on("stat", &path)?;
+    Ok((own.st_dev, own.st_ino) == (given.st_dev, given.st_ino))
+}
+
+/// The user and group that a process is where the user namespace does not know it
+/// (user_namespaces(7)).
+fn overflow_ids() -> Result<Option<(u32, u32)>> {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path).on("read", path).absent()?;
+        Ok::<_, Error>(text.and_then(|text| text.trim().parse().ok()))
+    };
+    let ids = (read("/proc/sys/kernel/overflowuid")?, read("/proc/sys/kernel/overflowgid")?);
+    Ok(ids.0.zip(ids.1))
+}
+
+/// Becomes root of the user namespace, if it has one.
+fn become_root(groups_dropped: bool) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    if setresgid(gid, gid, gid) == Err(nix::errno::Errno::EINVAL) {
+        return Ok(());
+    }
+    // Not allowed where the namespace's maker was an ordinary user; before, it was.
+    if let (Err(e), false) = (setgroups(&[]), groups_dropped) {
+        return Err(e).op("setgroups");
+    }
+    setresuid(uid, uid, uid).op("setresuid")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_and_files() {
+        let parsed = Process::parse("12:net,mnt").unwrap();
+        assert_eq!(parsed, Process { pid: 12, kinds: vec![Kind::Net, Kind::Mount] });
+        assert_eq!(Process::parse("7").unwrap().kinds, []);
+        for word in ["", "0", "x", "-1", "1:", "1:nets", "1:net,"] {
+            assert!(Process::parse(word).is_err(), "{word}");
+        }
+        let parsed = File::parse("net=/run/netns/a=b").unwrap();
+        assert_eq!(parsed, File { kind: Kind::Net, path: "/run/netns/a=b".into() });
+        for word in ["", "net", "net=", "nets=/x"] {
+            assert!(File::parse(word).is_err(), "{word}");
+        }
+    }
+}

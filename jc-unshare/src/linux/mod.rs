@@ -1,0 +1,30 @@
+//! Namespaces, processes and the waiting link.
+
+mod allocator;
+mod child;
+pub mod descriptor;
+pub mod events;
+mod exit;
+pub mod hints;
+pub mod id;
+mod idmap;
+pub mod info;
+pub mod init;
+mod init_pipe;
+mod join;
+mod lifeline;
+pub mod namespaces;
+pub mod platform;
+mod poll;
+pub mod process;
+pub mod procfs;
+pub mod program;
+pub mod signals;
+mod spawn;
+mod step;
+pub mod supervise;
+pub mod sys;
+mod terminal;
+pub mod unshare;
+
+pub use idmap::{Maps, has_ranges};

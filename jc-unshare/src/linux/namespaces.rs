@@ -1,0 +1,246 @@
+//! The eight kinds of namespaces, and making new ones.
+
+use std::ffi::CString;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc;
+
+use super::hints::advise;
+use super::procfs;
+use super::program::Step;
+use super::sys::vfork::Call;
+use super::sys::{self, clone};
+use crate::error::{Context, Result};
+
+/// A kind of namespace (namespaces(7)).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// User and group IDs, capabilities.
+    User,
+    /// Mounts.
+    Mount,
+    /// Process IDs.
+    Pid,
+    /// Host and domain name.
+    Uts,
+    /// System V IPC, POSIX message queues.
+    Ipc,
+    /// Network devices, stacks, ports.
+    Net,
+    /// The cgroup root directory.
+    Cgroup,
+    /// Boot and monotonic clocks.
+    Time,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::User,
+        Self::Mount,
+        Self::Pid,
+        Self::Uts,
+        Self::Ipc,
+        Self::Net,
+        Self::Cgroup,
+        Self::Time,
+    ];
+
+    /// The name of its file in `/proc/PID/ns`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Mount => "mnt",
+            Self::Pid => "pid",
+            Self::Uts => "uts",
+            Self::Ipc => "ipc",
+            Self::Net => "net",
+            Self::Cgroup => "cgroup",
+            Self::Time => "time",
+        }
+    }
+
+    /// The flag for clone(2), unshare(2) and setns(2).
+    pub fn flag(self) -> u64 {
+        match self {
+            Self::User => clone::NEWUSER,
+            Self::Mount => clone::NEWNS,
+            Self::Pid => clone::NEWPID,
+            Self::Uts => clone::NEWUTS,
+            Self::Ipc => clone::NEWIPC,
+            Self::Net => clone::NEWNET,
+            Self::Cgroup => clone::NEWCGROUP,
+            Self::Time => clone::NEWTIME,
+        }
+    }
+
+    /// Finds a kind by its name.
+    pub fn parse(word: &str) -> std::result::Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == word);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{word:?} is none of {names}")
+        })
+    }
+}
+
+/// New namespaces to enter, as the command line names them (unshare(1)'s letters).
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct New {
+    /// New PID namespace: the program is its PID 1, and all of it ends with the program
+    #[arg(short = 'p', long)]
+    pub pid: bool,
+    /// New UTS namespace: host and domain name
+    #[arg(short = 'u', long)]
+    pub uts: bool,
+    /// New IPC namespace: System V IPC and POSIX message queues
+    #[arg(short = 'i', long)]
+    pub ipc: bool,
+    /// New network namespace, all interfaces down (jc-net makes those that lead outside)
+    #[arg(short = 'n', long)]
+    pub net: bool,
+    /// New cgroup namespace: the present cgroup becomes its root
+    #[arg(short = 'C', long)]
+    pub cgroup: bool,
+    /// New time namespace: the monotonic and boot-time clocks
+    #[arg(short = 'T', long)]
+    pub time: bool,
+    /// New mount namespace (jc-rootfs makes its own)
+    #[arg(short = 'm', long)]
+    pub mount: bool,
+    /// New user namespace: who is root inside need not be root outside
+    #[arg(short = 'U', long)]
+    pub user: bool,
+    /// All of these
+    #[arg(long)]
+    pub all: bool,
+}
+
+impl New {
+    /// Whether this kind is asked for.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.all
+            || match kind {
+                Kind::User => self.user,
+                Kind::Mount => self.mount,
+                Kind::Pid => self.pid,
+                Kind::Uts => self.uts,
+                Kind::Ipc => self.ipc,
+                Kind::Net => self.net,
+                Kind::Cgroup => self.cgroup,
+                Kind::Time => self.time,
+            }
+    }
+
+    /// The clone(2) flags of all but the time namespace, which [`enter_time`] makes.
+    pub fn flags(&self) -> u64 {
+        let wanted = |kind: &Kind| *kind != Kind::Time && self.has(*kind);
+        Kind::ALL.into_iter().filter(wanted).map(Kind::flag).sum()
+    }
+}
+
+/// unshare(2), with advice when it fails.
+pub fn unshare(flags: u64) -> Result<()> {
+    if flags == 0 { Ok(()) } else { sys::unshare(flags).op("unshare").map_err(advise(flags)) }
+}
+
+/// Offsets of the clocks of a time namespace against those outside, in seconds.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct Clocks {
+    /// Shift the boot-time clock by so many seconds (with -T)
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub boottime: Option<i64>,
+    /// Shift the monotonic clock by so many seconds (with -T)
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub monotonic: Option<i64>,
+}
+
+/// Makes a new time namespace and moves the calling process there. unshare(2) alone moves only
+/// children (time_namespaces(7)), and on kernels before 6.1 not even the next program.
+pub fn enter_time(clocks: Clocks) -> Result<()> {
+    unshare(clone::NEWTIME)?;
+    let mut offsets = String::new();
+    for (clock, offset) in [("monotonic", clocks.monotonic), ("boottime", clocks.boottime)] {
+        if let Some(seconds) = offset {
+            // Writing to a String cannot fail.
+            let _: std::fmt::Result = writeln!(offsets, "{clock} {seconds} 0");
+        }
+    }
+    if !offsets.is_empty() {
+        procfs::write("self/timens_offsets", &offsets)?;
+    }
+    let path = "/proc/self/ns/time_for_children";
+    let namespace = File::open(path).on("open", path)?;
+    sys::setns(namespace.as_fd(), clone::NEWTIME).on("setns", path)
+}
+
+/// What a new mount namespace and the old one see of each other's later mounts
+/// (mount_namespaces(7)).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Propagation {
+    /// Nothing.
+    #[default]
+    Private,
+    /// The new one sees those of the old one.
+    Slave,
+    /// Both see all.
+    Shared,
+    /// Whatever each mount has been set to.
+    Unchanged,
+}
+
+/// Steps that set up new namespaces, by the process that is in them. Each names the namespace that it
+/// must be in: elsewhere it would change the host.
+pub mod steps {
+    use super::*;
+
+    /// Sets the propagation of all mounts of the mount namespace.
+    pub fn propagation(propagation: Propagation) -> Option<Step> {
+        let flags = match propagation {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Slave => libc::MS_SLAVE,
+            Propagation::Shared => libc::MS_SHARED,
+            Propagation::Unchanged => return None,
+        };
+        Some(Step::new(Call::Propagate(flags | libc::MS_REC), "set propagation", "/"))
+    }
+
+    /// Mounts a procfs of the PID namespace in the mount namespace.
+    pub fn mount_proc(target: &Path) -> Result<Step> {
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        let path = CString::new(target.as_os_str().as_bytes()).on("mount proc on", target)?;
+        Ok(Step::new(Call::Mount(c"proc".to_owned(), path, flags), "mount proc on", target))
+    }
+
+    /// Brings loopback up in the network namespace.
+    pub fn loopback_up() -> Step {
+        Step::new(Call::LoopbackUp, "set lo up", "")
+    }
+
+    /// Sets the host name in the UTS namespace.
+    pub fn host_name(name: &str) -> Step {
+        Step::new(Call::HostName(name.into()), "sethostname", name).hint(too_long(name))
+    }
+
+    /// Sets the NIS domain name in the UTS namespace.
+    pub fn domain_name(name: &str) -> Step {
+        Step::new(Call::DomainName(name.into()), "setdomainname", name).hint(too_long(name))
+    }
+
+    fn too_long(name: &str) -> Option<String> {
+        let is_too_long = name.len() > HOST_NAME_MAX;
+        is_too_long.then(|| format!("it has at most {HOST_NAME_MAX} bytes"))
+    }
+}
+
+/// gethostname(2): the longest name, in bytes; also for the domain name.
+const HOST_NAME_MAX: usize = 64;
+
+/// Brings loopback up, in the network namespace that the caller has made.
+pub fn loopback_up() -> Result<()> {
+    steps::loopback_up().make()
+}

@@ -1,0 +1,254 @@
+//! The system calls that nix and rustix lack. The only unsafe code of this package.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
+use rustix::process::Pid;
+
+#[cfg(any(target_env = "musl", test))]
+pub(crate) mod heap;
+pub(crate) mod memory;
+pub mod vfork;
+
+/// Namespace flags of clone(2), as clone3(2) takes them (`CLONE_NEWTIME` does not fit the old call).
+pub mod clone {
+    use nix::libc;
+
+    /// A new mount namespace.
+    pub const NEWNS: u64 = libc::CLONE_NEWNS as u64;
+    /// A new UTS namespace.
+    pub const NEWUTS: u64 = libc::CLONE_NEWUTS as u64;
+    /// A new IPC namespace.
+    pub const NEWIPC: u64 = libc::CLONE_NEWIPC as u64;
+    /// A new network namespace.
+    pub const NEWNET: u64 = libc::CLONE_NEWNET as u64;
+    /// A new PID namespace.
+    pub const NEWPID: u64 = libc::CLONE_NEWPID as u64;
+    /// A new user namespace.
+    pub const NEWUSER: u64 = libc::CLONE_NEWUSER as u64;
+    /// A new cgroup namespace.
+    pub const NEWCGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
+    /// A new time namespace.
+    pub const NEWTIME: u64 = 0x80;
+}
+
+/// The side of a [`fork`].
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The caller.
+    Parent {
+        /// The child as the caller's PID namespace numbers it.
+        pid: Pid,
+        /// Refers to the child for good, however pids are reused. Close-on-exec.
+        pidfd: OwnedFd,
+    },
+}
+
+/// clone3(2) as a fork: new namespaces by `flags` ([`clone`]), and with `cgroup` (an open cgroup v2
+/// directory) the child begins in that group. Kernels or seccomp filters without clone3 get clone(2),
+/// which can do neither time namespaces nor cgroups: with those the error is `ENOSYS`.
+///
+/// The caller must have one thread: a lock that another thread holds stays held in the child. There
+/// libc knows the thread by the caller's number: raise(3) would signal somebody else.
+pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    let mut pidfd: RawFd = -1;
+    let mut args = clone_args(flags, cgroup, &mut pidfd);
+    // SAFETY: without CLONE_VM and with no stack given the child runs on a copy of this memory, like
+    // fork(2); `args` and `pidfd` outlive the call.
+    let mut pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    if pid < 0
+        && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS)
+        && cgroup.is_none()
+        && flags & clone::NEWTIME == 0
+    {
+        let flags = args.flags | args.exit_signal;
+        // SAFETY: as above; clone(2) returns the pidfd through its third argument.
+        pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) };
+    }
+    check(pid)?;
+    match Pid::from_raw(pid as i32) {
+        None => Ok(Fork::Child),
+        // SAFETY: the kernel has just made this descriptor for us.
+        Some(pid) => Ok(Fork::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Arguments that make a child with a pidfd, which goes where `pidfd` is.
+fn clone_args(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut RawFd) -> libc::clone_args {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    // SAFETY: clone_args is plain integers, for which zero means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(group) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    args
+}
+
+/// Closes a descriptor whose owner lives on elsewhere, in the parent or in its part of the code.
+pub fn close(fd: BorrowedFd<'_>) {
+    // SAFETY: only a child that shares no descriptors with its parent calls this, on its way to an exec.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// unshare(2) with flags of [`clone`].
+pub fn unshare(flags: u64) -> io::Result<()> {
+    // SAFETY: unshare(2) of namespaces changes no memory of the caller.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags) })
+}
+
+/// setns(2): enters the namespaces that `fd` stands for, which must be of the types in `flags`.
+pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
+    // SAFETY: setns(2) changes no memory of the caller.
+    check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
+}
+
+/// Takes over a descriptor that the caller of this program has opened for it, and marks it
+/// close-on-exec. `EBADF` if it is not open.
+pub fn take_fd(number: u32) -> io::Result<OwnedFd> {
+    let number = RawFd::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: fcntl(2) with F_SETFD touches no memory, and fails if the descriptor is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and the caller of this program has given it to nobody but us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A descriptor that the caller of this program has opened for it. Descriptors of the caller stay open as long
+/// as this process lives, so the borrow has no end. `EBADF` if the descriptor is not open for writing.
+pub fn writable_fd(number: u32) -> io::Result<BorrowedFd<'static>> {
+    let bad = || io::Error::from_raw_os_error(libc::EBADF);
+    let number = RawFd::try_from(number).map_err(|_| bad())?;
+    // SAFETY: fcntl(2) with F_GETFL touches no memory, and fails if the descriptor is not open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFL) };
+    check(flags.into())?;
+    if flags & libc::O_ACCMODE == libc::O_RDONLY {
+        return Err(bad());
+    }
+    // SAFETY: it is open, and belongs to the caller.
+    Ok(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Discards the SIGPIPE of a write(2) that failed with EPIPE. A blocked signal stays pending even if it is
+/// ignored, and a waiting link would forward it.
+pub fn discard_sigpipe() {
+    let (pipe, now) = (SigSet::from(Signal::SIGPIPE), libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: sigtimedwait(2) reads both arguments, and with a null pointer writes nothing. It fails if no
+    // signal is pending.
+    unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
+}
+
+/// pidfd_send_signal(2), by number so that real-time signals go through too.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed: the kernel fills in that of kill(2).
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
+    })
+}
+
+/// kill(2), by number like [`send_signal`]: for kernels or filters without pidfds.
+pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: kill(2) touches no memory of the caller.
+    check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
+}
+
+/// sigqueue(3), to a child that has not been waited for: its pid is its own.
+pub fn queue_signal(pid: Pid, signal: i32) -> io::Result<()> {
+    let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+    // SAFETY: the value is not used as a pointer by anybody.
+    check(unsafe { libc::sigqueue(pid.as_raw_nonzero().get(), signal, value) }.into())
+}
+
+/// All 64 signals: sigfillset(3) leaves out those that libc has taken for itself, of which a program
+/// with another libc knows nothing.
+pub fn every_signal() -> SigSet {
+    // SAFETY: sigset_t is plain integers, a bit for each signal.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        std::ptr::write_bytes(&raw mut set, 0xff, 1);
+        SigSet::from_sigset_t_unchecked(set)
+    }
+}
+
+/// Whether the caller of this program had SIGCHLD ignored.
+static SIGCHLD_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Sets SIGCHLD to its default: an ignored one, which execve(2) hands down, throws exit statuses away.
+pub fn default_sigchld() {
+    // SAFETY: SIG_DFL installs no handler that could run. It cannot fail for a signal that exists.
+    let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    SIGCHLD_WAS_IGNORED.fetch_or(before == libc::SIG_IGN, Ordering::Relaxed);
+}
+
+/// Whether [`default_sigchld`] has found SIGCHLD ignored.
+pub fn was_sigchld_ignored() -> bool {
+    SIGCHLD_WAS_IGNORED.load(Ordering::Relaxed)
+}
+
+/// Ignores SIGCHLD again if [`default_sigchld`] has found it so.
+pub fn restore_sigchld() {
+    if was_sigchld_ignored() {
+        // SAFETY: SIG_IGN installs no handler that could run.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+}
+
+/// Has the kernel map what a start touches of heap and stack at one go (MADV_POPULATE_WRITE, Linux
+/// 5.14), in place of a page fault for each page.
+pub fn map_ahead() {
+    const HEAP: usize = 60 << 10;
+    const STACK: usize = 32 << 10;
+    let page = rustix::param::page_size();
+    let heap = Vec::<u8>::with_capacity(HEAP);
+    let here = std::ptr::from_ref(&page) as usize;
+    for (start, length) in [(heap.as_ptr() as usize, HEAP), (here - STACK, STACK)] {
+        let first = start.next_multiple_of(page);
+        // SAFETY: what is there stays as it is. If it fails, pages come when they are touched.
+        unsafe { libc::madvise(first as _, start + length - first, libc::MADV_POPULATE_WRITE) };
+    }
+}
+
+/// Closes every descriptor but those to keep, the standard ones too. Only for a process that has
+/// nothing more to do with what it was given: whoever owns one of them here finds it closed. Where
+/// the kernel or a filter lacks close_range(2), they are looked up in procfs; without that they stay.
+pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    keep.sort_unstable();
+    let mut first = 0;
+    for next in keep.iter().copied().chain([u32::MAX]) {
+        if first < next && close_range(first, next - 1).is_err() {
+            return close_listed(&keep);
+        }
+        first = next.saturating_add(1);
+    }
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: as to memory, closing is safe; the caller has promised that nobody uses them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
+fn close_listed(keep: &[u32]) {
+    let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+    // The list is complete, and its own descriptor closed, before anything else is.
+    let numbers: Vec<u32> = listed.filter_map(number).collect();
+    for number in numbers.into_iter().filter(|number| !keep.contains(number)) {
+        // SAFETY: as in close_range.
+        unsafe { libc::close(number as RawFd) };
+    }
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

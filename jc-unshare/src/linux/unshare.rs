@@ -1,0 +1,354 @@
+//! The `jc-unshare` tool.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{PipeReader, Read, Write, pipe};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use super::child::Waiter;
+use super::events::{StatusFd, exec_reporting};
+use super::exit::Exit;
+use super::hints::{advise, advise_inside};
+use super::idmap::{MapOptions, Maps};
+use super::join::{self, Joined};
+use super::lifeline::Lifeline;
+use super::namespaces::{Clocks, Kind, New, Propagation, steps};
+use super::process::{Process, deny_tracing};
+use super::program::{Program, Step};
+use super::spawn::{spawn, spawn_program};
+use super::{info, init, namespaces, signals};
+use crate::error::{Context, Error, Result};
+use crate::{Tool, require_program};
+
+/// The tool's name and contract.
+pub const TOOL: Tool = Tool::link("jc-unshare");
+
+/// Enter new or existing namespaces, then run PROG there
+#[derive(Debug, Parser)]
+#[command(name = "jc-unshare", version, override_usage = "jc-unshare [options] [--] PROG [ARG...]")]
+pub struct Args {
+    #[command(flatten)]
+    new: New,
+    /// Set the host name (with -u)
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// Set the NIS domain name (with -u)
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Bring the loopback interface up (with -n)
+    #[arg(long)]
+    loopback: bool,
+    #[command(flatten)]
+    clocks: Clocks,
+    /// Set the propagation of mounts between the mount namespace and the host (with -m)
+    #[arg(long, value_name = "HOW")]
+    propagation: Option<Propagation>,
+    /// Mount a new procfs at DIR (with -m)
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/proc")]
+    mount_proc: Option<PathBuf>,
+    #[command(flatten)]
+    ids: MapOptions,
+    /// Enter the namespaces of a process: PID[:KIND,...], all of them or those named (repeatable)
+    #[arg(long = "join", value_name = "PID", value_parser = join::Process::parse)]
+    processes: Vec<join::Process>,
+    /// Enter the namespace of a file: KIND=PATH (repeatable)
+    #[arg(long = "join-ns", value_name = "SPEC", value_parser = join::File::parse)]
+    files: Vec<join::File>,
+    /// Make PID 1 a process that only forwards signals and reaps orphans (with -p)
+    #[arg(long)]
+    init: bool,
+    /// Give PROG descriptor N, for a PID 1 like that of --init in a later link (with -p)
+    #[arg(long, value_name = "N", conflicts_with = "init")]
+    init_fd: Option<u32>,
+    /// Send PROG this signal when jc-unshare dies, instead of KILL (with -p or --join)
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    kill_child: Option<Signal>,
+    /// Write the child's PID and namespaces to this descriptor, as JSON
+    #[arg(long, value_name = "N")]
+    info_fd: Option<u32>,
+    /// Wait until this descriptor can be read before running PROG
+    #[arg(long, value_name = "N")]
+    block_fd: Option<u32>,
+    /// Write events to this descriptor, as lines of JSON
+    #[arg(long, value_name = "N")]
+    status_fd: Option<u32>,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "PROG")]
+    program: Vec<OsString>,
+}
+
+fn signal(word: &str) -> std::result::Result<Signal, String> {
+    let signal = signals::number(word).and_then(|number| Signal::try_from(number).ok());
+    signal.ok_or_else(|| "not a signal".to_owned())
+}
+
+/// Enters the namespaces and runs the program. With a new or joined PID namespace this process forks, waits, and returns
+/// the exit code of the payload; else this process becomes the payload.
+pub fn run(args: Args) -> Result<ExitCode> {
+    require_program(&args.program)?;
+    args.check()?;
+    // First: a descriptor that the caller has not opened must not turn out to be one of ours.
+    args.check_descriptors()?;
+    let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
+    let info = take(args.info_fd, "--info-fd")?.map(File::from);
+    let block = take(args.block_fd, "--block-fd")?;
+    let init = args.init_fd.map(init::pipe_as).transpose()?;
+    let joined = Joined::open(&args.processes, &args.files)?;
+    let forks = args.new.has(Kind::Pid) || joined.has_pid();
+    if args.kill_child.is_some() && !forks {
+        return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
+    }
+    let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
+    // A payload that has CAP_SYS_PTRACE in a user namespace may trace a process from the moment that the
+    // process enters it. Maps and offsets of new namespaces are still to be written by a dumpable process.
+    if !args.writes_own_proc() {
+        deny_tracing()?;
+    }
+    joined.enter()?;
+    let mut launch = Launch { args, maps, info, block, init, status };
+    if forks { launch.in_child() } else { Err(launch.in_place()) }
+}
+
+fn take(number: Option<u32>, option: &str) -> Result<Option<OwnedFd>> {
+    number.map(|number| info::inherit_fd(number, option)).transpose()
+}
+
+impl Args {
+    /// Whether this process, or its child, writes to its own files in /proc.
+    fn writes_own_proc(&self) -> bool {
+        self.new.has(Kind::User) || self.new.has(Kind::Time)
+    }
+
+    /// Refuses two options that name one descriptor: each has its own use of it.
+    fn check_descriptors(&self) -> Result<()> {
+        let all = [self.info_fd, self.block_fd, self.init_fd, self.status_fd];
+        if (1..all.len()).any(|n| all[n].is_some() && all[..n].contains(&all[n])) {
+            return Err(Error::usage(
+                "--info-fd, --block-fd, --init-fd and --status-fd: two are the same",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses options that mean nothing without others: they would change the host.
+    fn check(&self) -> Result<()> {
+        let new = &self.new;
+        for (given, kind, message) in [
+            (self.hostname.is_some(), Kind::Uts, "--hostname needs -u: it would rename the host"),
+            (
+                self.domainname.is_some(),
+                Kind::Uts,
+                "--domainname needs -u: it would rename the host",
+            ),
+            (self.loopback, Kind::Net, "--loopback needs -n: it would change the host's network"),
+            (self.clocks.boottime.is_some(), Kind::Time, "--boottime needs -T"),
+            (self.clocks.monotonic.is_some(), Kind::Time, "--monotonic needs -T"),
+            (
+                self.propagation.is_some(),
+                Kind::Mount,
+                "--propagation needs -m: it would change the host's mounts",
+            ),
+            (
+                self.mount_proc.is_some(),
+                Kind::Mount,
+                "--mount-proc needs -m: it would mount on the host",
+            ),
+            (self.ids.any(), Kind::User, "mapping IDs needs -U"),
+            (self.init, Kind::Pid, "--init needs -p"),
+            (self.init_fd.is_some(), Kind::Pid, "--init-fd needs -p"),
+        ] {
+            if given && !new.has(kind) {
+                return Err(Error::usage(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The steps that set the new namespaces up from inside.
+    fn steps(&self) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        if self.new.has(Kind::Mount) {
+            steps.extend(steps::propagation(self.propagation.unwrap_or_default()));
+        }
+        steps.extend(self.loopback.then(steps::loopback_up));
+        steps.extend(self.mount_proc.as_deref().map(steps::mount_proc).transpose()?);
+        steps.extend(self.hostname.as_deref().map(steps::host_name));
+        steps.extend(self.domainname.as_deref().map(steps::domain_name));
+        Ok(steps)
+    }
+}
+
+/// The start of the program, with all that is opened before a namespace is entered.
+struct Launch {
+    args: Args,
+    maps: Option<Maps>,
+    info: Option<File>,
+    block: Option<OwnedFd>,
+    /// The pipe of `--init-fd`.
+    init: Option<(OwnedFd, OwnedFd)>,
+    status: Option<StatusFd>,
+}
+
+impl Launch {
+    /// Starts the program in a child: clone3(2) makes the child and its namespaces, and this process stays outside.
+    fn in_child(mut self) -> Result<ExitCode> {
+        let flags = self.args.new.flags();
+        let outside = self.maps_from_outside();
+        let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
+        let (reader, writer) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
+        let (reader, inherited) = match self.init.take() {
+            Some((reader, inherited)) => (Some(reader), Some(inherited)),
+            None => (reader.map(OwnedFd::from), None),
+        };
+        let child = match self.is_straight() {
+            true => spawn_program(TOOL, flags, None, self.program()?),
+            false => spawn(TOOL, flags, None, |life| {
+                self.child(life, gate.as_mut().map(|g| &mut g.0), writer.map(OwnedFd::from))
+            }),
+        }
+        .map_err(advise(flags))?
+        .reporting(self.status);
+        drop((self.info.take(), self.block.take(), inherited));
+        if let (Some(maps), Some((_, mut open))) = (outside, gate) {
+            maps.write_for(child.proc_number()?)?;
+            open.write_all(b"!").op("release the child")?;
+        }
+        Ok(child.wait_as(Waiter::Link(reader), &[])?.end())
+    }
+
+    /// Whether the way to the program consists of steps. A new user or time namespace takes more, as does
+    /// --info-fd; --block-fd waits for somebody, and an --init stays.
+    fn is_straight(&self) -> bool {
+        !self.args.init
+            && self.info.is_none()
+            && self.block.is_none()
+            && !self.args.writes_own_proc()
+    }
+
+    /// The program, after the steps to it.
+    fn program(&self) -> Result<Program> {
+        let program = Program::new(&self.args.program)?;
+        let program = program.after(self.args.steps()?).reporting(self.status);
+        Ok(self.args.kill_child.into_iter().fold(program, Program::dying_by))
+    }
+
+    fn child(
+        &mut self,
+        life: &Lifeline,
+        gate: Option<&mut PipeReader>,
+        writer: Option<OwnedFd>,
+    ) -> Error {
+        let prepare = |launch: &mut Self| {
+            // Before another procfs is mounted on /proc.
+            let process = launch.status.map(|_| Process::this()).transpose()?;
+            if let Some(gate) = gate {
+                // The other side has said why, or is dead.
+                gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
+            }
+            launch.set_up_inside()?;
+            // Becoming another user has disarmed it.
+            life.arm(launch.args.kill_child.unwrap_or(Signal::SIGKILL))?;
+            Ok(process)
+        };
+        match prepare(self) {
+            Ok(process) => self.become_program(process, writer),
+            Err(error) => error,
+        }
+    }
+
+    /// Without a PID namespace this process itself moves.
+    fn in_place(&mut self) -> Error {
+        let flags = self.args.new.flags();
+        let enter = |launch: &mut Self| {
+            match launch.maps_from_outside() {
+                None => namespaces::unshare(flags)?,
+                Some(maps) => unshare_and_be_mapped(flags, &maps)?,
+            }
+            launch.set_up_inside()
+        };
+        enter(self).err().unwrap_or_else(|| self.become_program(None, None))
+    }
+
+    /// The maps, if they take a process outside of the namespace to write.
+    fn maps_from_outside(&self) -> Option<Maps> {
+        self.maps.clone().filter(|maps| !maps.is_self_writable())
+    }
+
+    /// Sets the namespaces up from inside.
+    fn set_up_inside(&mut self) -> Result<()> {
+        let outcome = self.set_up();
+        if self.args.new.has(Kind::User) { outcome.map_err(advise_inside) } else { outcome }
+    }
+
+    fn set_up(&mut self) -> Result<()> {
+        let args = &self.args;
+        if let Some(maps) = self.maps.as_ref().filter(|maps| maps.is_self_writable()) {
+            maps.write_own()?;
+        }
+        // Before becoming root: a process that has changed user may not write to its own /proc.
+        if args.new.has(Kind::Time) {
+            namespaces::enter_time(args.clocks)?;
+        }
+        if args.writes_own_proc() {
+            deny_tracing()?;
+        }
+        if self.maps.as_ref().is_some_and(|maps| !maps.is_self_writable() && maps.needs_root()) {
+            become_root()?;
+        }
+        // A reader of --info-fd waits for the end of the file before it writes to --block-fd.
+        self.info.take().map_or(Ok(()), |info| info::write_info(&info))?;
+        args.steps()?.iter().try_for_each(Step::make)
+    }
+
+    /// Executes the program. `process` is this process, if it is a child whose start is an event.
+    fn become_program(&self, process: Option<Process>, writer: Option<OwnedFd>) -> Error {
+        if let Some(Err(error)) = self.block.as_ref().map(info::wait_for_release) {
+            return error;
+        }
+        let execute = || {
+            let started = self.status.zip(process).map(|(status, process)| status.started(process));
+            match started {
+                Some(Err(error)) => error,
+                _ => exec_reporting(self.status, &self.args.program),
+            }
+        };
+        match writer {
+            Some(writer) => init::run(TOOL, writer, execute),
+            None => execute(),
+        }
+    }
+}
+
+/// Leaves a helper outside, which writes the maps once this process has entered the namespace.
+fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
+    let (mut gate, mut open) = pipe().op("pipe")?;
+    let pid = info::proc_number()?;
+    let helper =
+        spawn(TOOL, 0, None, |_| match gate.read_exact(&mut [0]).op("wait for unshare") {
+            Ok(()) => match maps.write_for(pid) {
+                Ok(()) => std::process::exit(0),
+                Err(error) => error,
+            },
+            Err(_) => Error::quiet(), // the other side has said why
+        })?;
+    namespaces::unshare(flags)?;
+    open.write_all(b"!").op("release the helper")?;
+    match helper.reap()? {
+        Exit::Code(0) => Ok(()),
+        _ => Err(Error::quiet()), // the helper has said why
+    }
+}
+
+/// Becomes root of the namespace, for a caller whose own IDs are not in it.
+fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[]).op("setgroups")?;
+    setresgid(gid, gid, gid).op("setresgid")?;
+    setresuid(uid, uid, uid).op("setresuid")
+}

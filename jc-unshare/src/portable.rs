@@ -1,0 +1,69 @@
+//! The parts of portable modules that differ from Linux, and `jc-unshare` on a system without namespaces.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags, chmodat, fstat, openat};
+use rustix::io::{Errno, Result};
+
+/// Flags for path lookups.
+pub const LOOKUP: OFlags = OFlags::RDONLY;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens a directory for reading; `EBUSY` if it lies on another device.
+pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+    let parent = parent.as_fd();
+    let fd = openat(parent, name, DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+    let device = fstat(parent)?.st_dev;
+    if fstat(&fd)?.st_dev == device { Ok(fd) } else { Err(Errno::BUSY) }
+}
+
+/// Gives a directory that cannot be opened for reading the mode `u+rwx`.
+pub fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
+    chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Other platforms have no payload with such a capability.
+pub fn allow_change(_: &OwnedFd, _: &[u8]) -> bool {
+    false
+}
+
+/// There is no other user namespace than the initial one.
+pub fn is_initial_user_namespace() -> crate::Result<bool> {
+    Ok(true)
+}
+
+/// SIGCHLD has its action of before: no program here changes it.
+pub fn restore_sigchld() {}
+
+/// There is no advice about other kernels.
+pub fn old_kernel(_: Option<i32>) -> Option<String> {
+    None
+}
+
+/// No memory is mapped ahead.
+pub fn map_ahead() {}
+
+/// `jc-unshare`, which says that there are no namespaces.
+pub mod unshare {
+    use std::process::ExitCode;
+
+    use crate::{Result, Tool};
+
+    /// The name and contract of the program.
+    pub const TOOL: Tool = Tool::link("jc-unshare");
+
+    /// A command line of any words.
+    #[derive(Debug, clap::Parser)]
+    #[command(name = "jc-unshare", version)]
+    pub struct Args {
+        /// The options and the program
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    }
+
+    /// Fails, since the system has no namespaces.
+    pub fn run(_: Args) -> Result<ExitCode> {
+        Ok(TOOL.unsupported("namespaces"))
+    }
+}
