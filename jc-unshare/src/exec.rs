@@ -47,7 +47,10 @@ fn try_replace(command: &mut Command) -> io::Error {
     // sigprocmask(2) with a valid mask does not fail; the standard library does not change the mask.
     let _: nix::Result<()> = nix::sys::signal::SigSet::empty().thread_set_mask();
     // Not nix::execvp: that would leave SIGPIPE ignored in the payload.
-    command.exec()
+    let error = command.exec();
+    // The standard library has set the default action, and messages and events about the error follow.
+    crate::platform::ignore_sigpipe();
+    error
 }
 
 pub(crate) fn failure(program: &OsStr, error: &io::Error) -> Error {

@@ -41,6 +41,9 @@ pub fn old_kernel(_: Option<i32>) -> Option<String> {
     None
 }
 
+/// SIGPIPE keeps its action: no event follows a failed execution.
+pub fn ignore_sigpipe() {}
+
 /// No memory is mapped ahead.
 pub fn map_ahead() {}
 

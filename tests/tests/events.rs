@@ -283,6 +283,10 @@ fn a_reader_that_has_gone_changes_nothing() {
                 );
                 s.sh(&script).run().stdout("4\n").stderr("");
             }
+            let failed = format!(
+                "{{ sleep 0.1; {line} nothing 3>&1 >&2 2>err; echo $? >code; }} | true; cat code"
+            );
+            s.sh(&failed).run().stdout("127\n");
         }
     });
 }
@@ -291,19 +295,18 @@ fn a_reader_that_has_gone_changes_nothing() {
 #[test]
 fn a_full_pipe_holds_a_link_up_for_two_seconds_at_most() {
     sandbox(|s| {
-        for line in ["jc-unshare -p --status-fd 3 --", "jc-cgroup --exec --status-fd 3 --"] {
-            let fill = "timeout 0.3 dd if=/dev/zero bs=4096 status=none >&3; exit 4";
-            let script = format!(
-                "{{ {line} sh -c '{fill}' 3>&1 >/dev/null; echo $? >code; }} | sleep 1000 & \
-                 reader=$!; while ! [ -s code ]; do sleep 0.01; done; kill $reader; cat code"
-            );
+        for line in ["jc-unshare -p --status-fd 3 --", "jc-cgroup --status-fd 3 --"] {
+            // The payload takes the event of its start, and fills the pipe after that.
+            let fill =
+                "read -r started <&3; timeout 0.3 dd if=/dev/zero bs=4096 status=none >&3; exit 4";
+            let script = format!("rm -f full; mkfifo full; exec 3<>full; {line} sh -c '{fill}'");
             let start = Instant::now();
-            s.sh(&script).timeout(Duration::from_secs(60)).run().stdout("4\n");
+            s.sh(&script).timeout(Duration::from_secs(60)).run().code(4);
             assert!(start.elapsed() < Duration::from_secs(30), "{line}");
             s.wait_for_no_process();
         }
         // Before the start, the event that nobody reads is an error.
-        let script = "mkfifo full; exec 4<>full; timeout 0.3 dd if=/dev/zero bs=4096 status=none >&4; \
+        let script = "mkfifo other; exec 4<>other; timeout 0.3 dd if=/dev/zero bs=4096 status=none >&4; \
                       jc-unshare -p --status-fd 4 -- sleep 1000";
         s.sh(script).run().code(125).fails_as("jc-unshare", "write --status-fd");
     });

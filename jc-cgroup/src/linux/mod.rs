@@ -128,7 +128,9 @@ fn report_usage(
         let mut usage = outcome(exit, wall);
         usage.extend(meter.read()?);
         report.map_or(Ok(()), |mut report| report.write(&usage))?;
-        status.map_or(Ok(()), |status| status.report("usage", &json!(usage).to_string()))?;
+        // The exit status of the payload matters more than an error of this write, as for the event exited.
+        let _: Option<Result<()>> =
+            status.map(|status| status.report("usage", &json!(usage).to_string()));
     }
     report_out_of_memory(exit, &meter);
     Ok(())

@@ -10,7 +10,7 @@ use rustix::io::{Errno, Result};
 
 pub use super::hints::old_kernel;
 use super::procfs::namespace;
-pub use super::sys::{map_ahead, restore_sigchld};
+pub use super::sys::{ignore_sigpipe, map_ahead, restore_sigchld};
 use crate::error::Absent;
 
 /// Flags for path lookups only.

@@ -138,6 +138,12 @@ pub fn writable_fd(number: u32) -> io::Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
+/// Ignores SIGPIPE, as the standard library does at the start of a program.
+pub fn ignore_sigpipe() {
+    // SAFETY: SIG_IGN installs no handler that could run.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Discards the SIGPIPE of a write(2) that failed with EPIPE. A blocked signal stays pending even if it is
 /// ignored, and a waiting link would forward it.
 pub fn discard_sigpipe() {
