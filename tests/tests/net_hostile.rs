@@ -127,6 +127,10 @@ fn the_next_owner_of_an_address_gets_no_datagrams_of_the_one_before() {
         drop((server, inside));
         end(first, Signal::KILL);
         all_but_end(s, 1);
+        // The lease is the name of the link, which the kernel removes a little after the last process.
+        while s.sh("ip link show jc0a580009").run().status().success() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let second = contained(s, &["--ip", "10.88.0.9"]);
         let inside = Net::of(&second);
         let server = inside.serve(Transport::Udp, 53);

@@ -14,7 +14,7 @@ use super::rule::DNS;
 use crate::link::{self, LOOPBACK};
 use crate::netlink::Socket;
 use crate::nft::{Batch, Hook, explain};
-use crate::{route, sysctl};
+use crate::{route, sysctl, wait};
 
 const TABLE: &str = "jc-egress";
 const IPPROTO_TCP: u8 = 6;
@@ -53,6 +53,9 @@ pub fn set_up() -> Result<Sockets> {
         messages.push(route::add_default_on(LOOPBACK, address));
     }
     route.send_all(messages).map_err(|refusal| refusal.during("configure lo"))?;
+    if has_v6 {
+        wait::wait_until_local(&route, OWN_V6.into())?;
+    }
     let sockets = sockets(has_v6)?;
     let port = match sockets.listeners.first() {
         Some(listener) => port(listener)?,
