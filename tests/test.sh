@@ -68,8 +68,8 @@ export -f start
 
 # Files that take long come first.
 long='vm|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
-# A group of one test looks to these like something left behind, so each of them runs alone.
-alone='cgroup|cgroup_hostile|cgroup_limits|cgroup_many'
+# A group of one test looks to these like something left behind, or all see their hierarchy, so each of them runs alone.
+alone='jc_tests|cgroup|cgroup_hostile|cgroup_limits|cgroup_many'
 sample='harness|unshare|unshare_jobs|run_exec|run_terminal|pull|rootfs'
 hostile=plain
 [ "${JC_TEST_HOSTILE-}" != 1 ] || hostile=hostile

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use flate2::CrcWriter;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 
 use crate::store::{ImageEntry, Store};
 use crate::sums::{FileSum, LayerSums};
@@ -94,7 +95,7 @@ fn check_file(
         return Ok(Some("has been written to"));
     }
     let Some(expected) = known.crc else { return Ok(None) };
-    let file = sys::open_file(directory, name)?.ok_or(io::ErrorKind::NotFound)?;
+    let file = sys::open_file(directory, name)?.ok_or(Errno::NOENT)?;
     let mut crc = CrcWriter::new(io::sink());
     io::copy(&mut BufReader::with_capacity(128 << 10, file), &mut crc)?;
     Ok((crc.crc().sum() != expected).then_some("has another content"))

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use jc_unshare::{Context, Result};
 use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 
 use crate::sys;
 use crate::tar::{Entry, EntryKind, Writer};
@@ -52,7 +53,7 @@ impl<W: Write> Packer<W> {
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let kind = match sys::file_type(stat) {
             FileType::RegularFile => {
-                let mut file = sys::open_file(parent, name)?.ok_or(io::ErrorKind::NotFound)?;
+                let mut file = sys::open_file(parent, name)?.ok_or(Errno::NOENT)?;
                 let entry = entry(path.to_vec(), EntryKind::File, stat, sys::xattrs(&file)?);
                 return self.writer.entry(&entry, &mut file);
             }

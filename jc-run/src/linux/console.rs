@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 /// The socket, until the terminal has come.
@@ -20,10 +20,11 @@ impl Console {
         UnixListener::bind(path).on("listen", path).map(Self)
     }
 
-    /// Takes the terminal's master, once the socket can be read, and removes the path.
+    /// Takes the terminal's master, once the socket can be read, and removes the path. A payload that ends at once may
+    /// have had its state directory removed before.
     pub fn take(self, path: &Path) -> Result<OwnedFd> {
         let (connection, _) = self.0.accept().on("accept", path)?;
-        fs::remove_file(path).on("remove", path)?;
+        fs::remove_file(path).on("remove", path).absent()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut name = [0; 64];
