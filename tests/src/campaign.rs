@@ -51,7 +51,7 @@ pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
     }
 }
 
-/// What may disturb a call. Before `main` begins, a call that fails is the business of libc.
+/// Disturbances of a call. Before `main` begins, a call that fails is the business of libc.
 fn possible(call: Call) -> impl Iterator<Item = Act> {
     let fails = call.has_begun && can_fail(call.number);
     let errors = errors().into_iter().map(Act::Fail).filter(move |_| fails);

@@ -246,7 +246,7 @@ fn a_payload_of_jc_rootfs_does_not_inherit_the_descriptor() {
             let found = events(s, &line);
             assert_eq!(names(&found), ["jc-rootfs started"], "{options}");
         }
-        // Its end shows the execution, while the payload runs.
+        // The end of the pipe shows the execution, while the payload runs.
         for line in [
             "jc-rootfs --status-fd 3 root --",
             "jc-cgroup -- jc-unshare -p -- jc-rootfs --status-fd 3 root --",

@@ -48,7 +48,7 @@ const GROUPS: &str = "find /sys/fs/cgroup -depth -type d ( -name '*jcpeer*' -o -
 struct Peer {
     programs: &'static [&'static str],
     line: &'static str,
-    /// What an engine, or an administrator, runs after a crash.
+    /// The command that an engine, or an administrator, runs after a crash.
     sweep: &'static str,
 }
 
@@ -163,7 +163,7 @@ fn measure(s: &Sandbox, system: &System, peer: &Peer, programs: &[PathBuf]) {
     ));
 }
 
-/// What the program has left, control groups included, which are removed.
+/// Lists the objects that the program has left, and removes the control groups among them.
 fn left(s: &Sandbox, before: &Snapshot) -> Vec<String> {
     let mut left = before.leaks();
     reap();

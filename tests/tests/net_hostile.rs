@@ -324,7 +324,7 @@ fn settings_go_to_procfs_and_nowhere_else() {
             ran.code(125).stdout("");
             assert_eq!(fs::read_to_string(s.path("other")).unwrap(), "0\n", "{mount}");
         }
-        // As a sandbox has it that gives its payload a network.
+        // The arrangement of a sandbox that gives its payload a network.
         let script = "mount --bind /proc/sys/net /proc/sys/net; exec jc-net -- echo ran";
         s.cmd("unshare").args(["-m", "sh", "-c", script]).run().code(0).stdout("ran\n");
         all_end(s);

@@ -64,7 +64,7 @@ fn calls(s: &Sandbox) -> Vec<(String, usize)> {
     own.filter(|(name, _)| !FOR_MEMORY.contains(&name.as_str())).collect()
 }
 
-/// One in so many runs of [`every_failed_call_is_an_error_or_changes_nothing`] takes place; all at a volume of 7.
+/// The distance between two runs of [`every_failed_call_is_an_error_or_changes_nothing`]; 1 from a volume of 7 on.
 fn stride() -> usize {
     (7 / volume() as usize).max(1)
 }

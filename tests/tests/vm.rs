@@ -10,7 +10,7 @@ use jc_tests::{Machine, sandbox_for};
 /// A machine that does not end is killed after this time.
 const END: Duration = Duration::from_secs(620);
 
-/// One test for each script and machine.
+/// Defines a test for each script and machine.
 macro_rules! machines {
     ($($(#[$feature:meta])? $name:ident: $machine:ident runs $script:literal;)*) => {
         $(

@@ -7,10 +7,10 @@ use std::time::Duration;
 use jc_unshare::{Absent, Context, Error, Result, exists, print};
 use serde_json::{Value, json};
 
-use super::group::{groups, sweep_all};
+use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
-use super::place::{enter, parents};
+use super::place::enter;
 use super::remove::{PATIENCE, clear, freeze, is_held, kill_all, members};
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
@@ -25,11 +25,7 @@ pub struct Found {
 fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Found>> {
     let mut found: Vec<Found> = Vec::new();
     for hierarchy in hierarchies {
-        let mut groups_of_all = Vec::new();
-        for top in parents(&hierarchy, place)? {
-            groups_of_all.extend(groups(&top)?);
-        }
-        for (path, name, _) in groups_of_all {
+        for (path, name, _) in groups_of(&hierarchy, place)? {
             let part = (hierarchy.clone(), path);
             match found.iter_mut().find(|group| group.name == name) {
                 Some(group) => group.parts.push(part),

@@ -134,10 +134,8 @@ pub fn sweep_all(
     patience: Duration,
 ) -> Result<()> {
     for hierarchy in hierarchies {
-        for top in parents(hierarchy, place)? {
-            for (path, _, unattended) in groups(&top)? {
-                sweep_one(hierarchy.version, &path, unattended, patience)?;
-            }
+        for (path, _, unattended) in groups_of(hierarchy, place)? {
+            sweep_one(hierarchy.version, &path, unattended, patience)?;
         }
     }
     Ok(())
@@ -152,8 +150,17 @@ pub fn name(word: &str) -> std::result::Result<String, String> {
     }
 }
 
+/// The groups right below all [`parents`] of a hierarchy, as [`groups`] returns them.
+pub fn groups_of(
+    hierarchy: &Hierarchy,
+    place: Option<&Path>,
+) -> Result<Vec<(PathBuf, String, bool)>> {
+    let found: Result<Vec<_>> = parents(hierarchy, place)?.iter().map(|top| groups(top)).collect();
+    Ok(found?.concat())
+}
+
 /// The groups right below one: each one's directory and name, and whether nobody has to hold it.
-pub fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
+fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
     let group = |path: PathBuf| {
         let (name, unattended) = ours(&path)?;
         Some((path, name, unattended))

@@ -116,12 +116,11 @@ fn can_limit(mount: &Path, group: &Path, controllers: &[&str]) -> Result<bool> {
 
 /// Whether a v2 group has a limit of one of these controllers.
 fn has_limit(group: &Path, controllers: &[&str]) -> Result<bool> {
-    for (controller, file) in LIMITS.iter().filter(|(name, _)| controllers.contains(name)) {
+    for (_, file) in LIMITS.iter().filter(|(name, _)| controllers.contains(name)) {
         let path = group.join(file);
         // The group lacks the file if the controller is not enabled for it.
         let value = fs::read_to_string(&path).on("read", &path).absent()?.unwrap_or_default();
-        let unlimited = if *controller == "cpuset" || *controller == "io" { "" } else { "max" };
-        if !value.is_empty() && value.split_whitespace().next().unwrap_or_default() != unlimited {
+        if !value.trim().is_empty() && !value.starts_with("max") {
             return Ok(true);
         }
     }

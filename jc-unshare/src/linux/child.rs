@@ -306,7 +306,7 @@ impl Child {
             if self.is_stop_from_inside(info, book) {
                 return Ok(());
             }
-            // Of two SIGCONT after a reported stop, of the group and of the link, only the first counts.
+            // After a reported stop the group and the link may each send SIGCONT: only the first counts.
             if signal == libc::SIGCONT && (book.has_reported_stop || info.ssi_code == SI_QUEUE) {
                 return if mem::take(&mut book.has_reported_stop) {
                     self.continue_child()

@@ -65,12 +65,15 @@ pub fn old_kernel(errno: Option<i32>) -> Option<String> {
     }
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
-    let mut numbers =
-        release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
-    let version: (u32, u32) = (numbers.next()?, numbers.next()?);
     let (major, minor) = OLDEST_KERNEL;
-    (version < OLDEST_KERNEL)
+    (kernel_version(&release)? < OLDEST_KERNEL)
         .then(|| format!("Linux {major}.{minor} or later is needed, and this is {release}"))
+}
+
+/// Version and patch level at the start of a kernel release (uname(2)). `None`: the text has another form.
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn missing(flags: u64, errno: Option<i32>) -> Option<String> {

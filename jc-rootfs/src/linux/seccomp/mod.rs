@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use jc_unshare::hints::kernel_version;
 use jc_unshare::{Context, Error, Result, read_at_most};
 use nix::libc::{BPF_MAXINSNS, sock_filter};
 
@@ -17,7 +18,7 @@ use compiler::abi::Abi;
 use compiler::compile::compile;
 use compiler::default;
 use compiler::rules::Rules;
-use profile::{Machine, Profile, kernel};
+use profile::{Machine, Profile};
 
 use crate::linux::sys;
 
@@ -66,7 +67,7 @@ impl Seccomp {
         let release = rustix::system::uname();
         let release = release.release().to_string_lossy();
         let kernel =
-            kernel(&release).ok_or_else(|| Error::new(format_args!("uname: {release}")))?;
+            kernel_version(&release).ok_or_else(|| Error::new(format_args!("uname: {release}")))?;
         let filter = parse(&text, capabilities, kernel);
         filter.map(Some).map_err(|e| e.context(format_args!("seccomp {}", path.display())))
     }

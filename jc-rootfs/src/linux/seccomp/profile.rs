@@ -1,6 +1,7 @@
 //! Profiles in Docker's JSON: the format of the OCI (runtime-spec config-linux.md, "Seccomp"), with rules that
 //! depend on capabilities, architecture and kernel.
 
+use jc_unshare::hints::kernel_version;
 use jc_unshare::{Error, Result, capability};
 use serde::Deserialize;
 
@@ -221,14 +222,8 @@ impl Filter {
     fn kernel(&self) -> Result<Option<(u32, u32)>> {
         let Some(text) = &self.min_kernel else { return Ok(None) };
         let wrong = || Error::new(format_args!("minKernel {text:?}: not VERSION.PATCHLEVEL"));
-        kernel(text).map(Some).ok_or_else(wrong)
+        kernel_version(text).map(Some).ok_or_else(wrong)
     }
-}
-
-/// The first two numbers of a kernel release (uname(2)).
-pub fn kernel(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn action(name: &str, errno: Option<u16>) -> Result<Action> {
@@ -376,8 +371,8 @@ mod tests {
 
     #[test]
     fn a_kernel_release_begins_with_two_numbers() {
-        assert_eq!(kernel("6.1.0-25-amd64"), Some((6, 1)));
-        assert_eq!(kernel("4.8"), Some((4, 8)));
-        assert_eq!(kernel("6"), None);
+        assert_eq!(kernel_version("6.1.0-25-amd64"), Some((6, 1)));
+        assert_eq!(kernel_version("4.8"), Some((4, 8)));
+        assert_eq!(kernel_version("6"), None);
     }
 }
