@@ -53,7 +53,7 @@ const BY_CAPABILITY: [(u32, Names); 14] = [
 ];
 
 /// Calls with conditions, which the rules name.
-const CONDITIONAL: Names = "clone clone3 personality socket socketcall";
+const CONDITIONAL: Names = "clone clone3 ioctl personality socket socketcall";
 
 fn split(names: Names) -> impl Iterator<Item = &'static str> {
     let lines = names.lines().filter(|line| !line.starts_with('#'));

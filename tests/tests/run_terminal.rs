@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jc_tests::pty::Terminal;
 use jc_tests::roots::busybox_root;
 use jc_tests::screen::Screen;
-use jc_tests::{Sandbox, sandbox};
+use jc_tests::{Sandbox, sandbox, workspace_dir};
 
 /// The small root, with an editor.
 fn root(s: &Sandbox) {
@@ -239,6 +239,37 @@ fn a_payload_cannot_type_into_the_callers_terminal() {
         screen.ask("echo end", "o$");
         assert!(!s.path("evil").exists());
         screen.line("exit");
+    });
+}
+
+/// Without `-t` the payload shares the terminal of its caller. The kernel reads the lower 32 bits of a request.
+#[test]
+fn a_payload_cannot_type_into_a_terminal_that_it_shares() {
+    sandbox(|s| {
+        root(s);
+        let source = workspace_dir().join("tests/tests/rootfs_support/probe.c");
+        s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/probe"]).arg(source).run().code(0);
+        let probes = |ioctl: &str| {
+            let requests = [0x5412, 0x541C, 1_u64 << 32 | 0x5412];
+            requests.map(|request| format!("{ioctl} 1 {request} 8")).join("\\n")
+        };
+        let mut lines = probes(&format!("native {}", nix::libc::SYS_ioctl));
+        if cfg!(target_arch = "x86_64") {
+            lines = format!("{lines}\\n{}", probes("x86 54"));
+        }
+        let script = format!("test -t 1; echo terminal $?; echo -e \"{lines}\" | probe");
+        let start = "jc-run -d --name c --rootfs root --network none -- sleep 1000 >/dev/null";
+        s.sh(start).run().code(0);
+        for chain in ["jc-run --network none --rootfs root --", "jc-exec c"] {
+            let (_, shown) =
+                Terminal::start(s.sh(&format!("exec {chain} sh -c '{script}'"))).wait();
+            assert!(shown.contains("terminal 0"), "{shown}");
+            let answers: Vec<&str> = shown.lines().filter(|line| line.contains(": ")).collect();
+            assert!(answers.len() >= 3, "{shown}");
+            // Linux has no 64-bit arguments of 32-bit calls: the upper half is cut off.
+            assert!(answers.iter().all(|line| line.ends_with(": Input/output error")), "{shown}");
+        }
+        s.sh("jc-rm -f c").run().code(0);
     });
 }
 

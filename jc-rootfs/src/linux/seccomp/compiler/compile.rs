@@ -151,11 +151,12 @@ fn compare(
         Operator::LessOrEqual => (Greater, fails, holds),
     };
     let mut next = code.branch(test, lower, yes, no);
-    if let Some(mask) = mask {
-        next = code.plain(and(mask as u32), next);
+    if let Some(mask) = mask.map(|mask| mask as u32).filter(|mask| *mask != u32::MAX) {
+        next = code.plain(and(mask), next);
     }
     next = code.plain(load(low(argument)), next);
-    if !abi.is_wide() {
+    let is_upper_ignored = upper == 0 && mask.is_some_and(|mask| mask >> 32 == 0);
+    if !abi.is_wide() || is_upper_ignored {
         return next;
     }
     next = match condition.operator {
@@ -197,8 +198,9 @@ mod tests {
         use Operator::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual, NotEqual};
         let values = [0, 1, 5, 6, u64::from(u32::MAX), 1 << 32, 5 << 32 | 5, 5 << 32 | 6, u64::MAX];
         let mask = 0xF_0000_000F;
-        let operators =
-            [Equal, NotEqual, Greater, GreaterOrEqual, Less, LessOrEqual, MaskedEqual(mask)];
+        let masks = [mask, u32::MAX.into(), 0].map(MaskedEqual);
+        let operators = [Equal, NotEqual, Greater, GreaterOrEqual, Less, LessOrEqual];
+        let operators = [&operators[..], &masks].concat();
         let calls = [call("read")];
         for operator in operators {
             for value in values {

@@ -25,6 +25,13 @@ const NEW_FAMILIES: [u64; 25] = [
     45,
 ];
 
+/// Requests of ioctl(2) that type into a terminal: TIOCSTI (ioctl_tty(2)), and TIOCLINUX (ioctl_console(2)), which
+/// pastes. Without `-t` a payload shares a terminal with the shell of its caller (CVE-2017-5226).
+const TYPING: [u64; 2] = [0x5412, 0x541C];
+
+/// EIO: the kernel's answer to TIOCSTI where the sysctl `dev.tty.legacy_tiocsti` is 0.
+const EIO: u16 = 5;
+
 /// The rules on a machine with this native ABI for a payload with these capabilities, a bit each. `table` has
 /// all system calls.
 pub fn rules(table: &[Call], native: Abi, capabilities: u64) -> Rules<'_> {
@@ -56,8 +63,22 @@ pub fn rules(table: &[Call], native: Abi, capabilities: u64) -> Rules<'_> {
     rules.push(deny("socketcall"));
     rules.push(allow_if("socket", Operator::Less, FIRST_NEW_FAMILY));
     rules.extend(NEW_FAMILIES.map(|family| allow_if("socket", Operator::Equal, family)));
+    rules.extend(ioctl(table));
     rules.extend(PERSONALITIES.map(|value| allow_if("personality", Operator::Equal, value)));
     Rules { abis, foreign: Action::errno(ENOSYS), default: Action::errno(1), rules }
+}
+
+/// The rules of ioctl(2). The kernel reads 32 bits of the request.
+fn ioctl(table: &[Call]) -> impl Iterator<Item = Rule<'_>> {
+    let masked =
+        |mask, value| Condition { argument: 1, operator: Operator::MaskedEqual(mask), value };
+    let typing = TYPING.map(|request| (Action::errno(EIO), masked(u32::MAX.into(), request)));
+    let rules = typing.into_iter().chain([(Action::ALLOW, masked(0, 0))]);
+    rules.map(|(action, condition)| Rule {
+        calls: find(table, "ioctl").into_iter().collect(),
+        action,
+        conditions: vec![condition],
+    })
 }
 
 #[cfg(test)]
@@ -131,11 +152,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn no_request_of_ioctl_types_into_a_terminal() {
+        let abis = match Abi::native() {
+            Abi::Aarch64 => [Abi::Aarch64, Abi::Arm],
+            _ => [Abi::X86_64, Abi::X86],
+        };
+        let program = compiled(u64::MAX);
+        for (abi, upper) in abis.into_iter().flat_map(|abi| [0, 1, 0xFFFF_FFFF].map(|u| (abi, u))) {
+            let outcome = |request: u64| {
+                let arguments = [0, upper << 32 | request, 0, 0, 0, 0];
+                Action(run(&program, number("ioctl", abi), abi.audit_arch(), arguments))
+            };
+            assert_eq!([0x5412, 0x541C].map(outcome), [Action::errno(EIO); 2], "{abi:?}");
+            assert_eq!([0x5401, 0x5413, 0].map(outcome), [Action::ALLOW; 3], "{abi:?}");
+        }
+    }
+
     /// Calls that another profile always allows and this one does not, or the reverse, with the reason.
     type Differences = &'static [(&'static str, &'static str)];
 
     const DOCKER_ALLOWS: Differences = &[
         ("socketcall", "it hides the address family; Docker leaves AF_ALG to AppArmor and SELinux"),
+        (
+            "ioctl",
+            "TIOCSTI and TIOCLINUX type for the caller of a payload that shares its terminal",
+        ),
         ("riscv_hwprobe", "riscv64 has it"),
     ];
     const DOCKER_LACKS: Differences =
@@ -149,6 +191,10 @@ mod tests {
             "mounts need nested namespaces or CAP_SYS_ADMIN, which brings the calls",
         ),
         ("fanotify_init reboot syslog", "their capabilities bring them"),
+        (
+            "ioctl",
+            "TIOCSTI and TIOCLINUX type for the caller of a payload that shares its terminal",
+        ),
         ("get_mempolicy mbind set_mempolicy", "CAP_SYS_NICE brings them"),
         ("keyctl", "keyrings belong to users and not to containers"),
         ("pidfd_getfd", "CAP_SYS_PTRACE brings it"),
