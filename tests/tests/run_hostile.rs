@@ -228,6 +228,35 @@ fn a_volume_of_an_image_is_in_the_store() {
     });
 }
 
+/// The payload of a kept container changes as much as the store has room for, and nothing in /run.
+#[test]
+fn changes_that_are_kept_are_in_the_store() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        s.sh("mkdir small; mount -t tmpfs -o size=1m none small").run().code(0);
+        let script = "dd if=/dev/zero of=/file bs=1M count=5 2>/dev/null && echo written";
+        let record = json!({"jc": 1, "layers": ["/srv/root"]});
+        let kept = |state: &str| {
+            let options = ["--network", "none", "--keep", "--name", "n", "--state-dir", state];
+            let run = s.jc("jc-run").args(options).args(["--", "sh", "-c", script]);
+            run.input(format!("{record}\n")).run().code(0).stdout("written\n").stderr("")
+        };
+        kept("small");
+        let upper = fs::metadata(s.path("small/n/volumes/changes/upper/file")).unwrap();
+        assert_eq!(upper.len(), 5 << 20);
+        s.sh("stat -c %a store/volumes/* store/volumes/*/changes").run().stdout("700\n700\n");
+        s.sh("jc-rm --state-dir small n").run().code(0).stderr("");
+        assert_eq!(names(&s.path("small")) + &names(&s.store().join("volumes")), "");
+        s.sh("umount small; rmdir small").run().code(0);
+        // The state directory is gone, as after a boot.
+        kept("/run/jc");
+        fs::remove_dir_all("/run/jc").unwrap();
+        assert_ne!(names(&s.store().join("volumes")), "");
+        s.jc("jc-list").run().code(0).stderr("");
+        assert_eq!(names(&s.store().join("volumes")), "");
+    });
+}
+
 #[test]
 fn volumes_go_with_their_container_however_it_ends() {
     sandbox(|s| {

@@ -116,7 +116,7 @@ fn a_container_of_hers_has_a_life() {
             let keep = "--keep --name k --network none -- sh -c \
                 'mkdir /d; touch /d/f /data/f; chown -R 33:34 /d /data/f; chmod 700 /d'";
             run(&format!("{pull} | jc-run {keep}")).code(0).stderr("");
-            assert!(fs::exists(format!("{base}/k/changes/upper/d/f")).unwrap());
+            assert!(fs::exists(format!("{base}/k/volumes/changes/upper/d/f")).unwrap());
             run("jc-rm k").code(0).stderr("");
             assert!(!fs::exists(base).unwrap());
         }

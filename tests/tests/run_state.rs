@@ -391,7 +391,7 @@ fn rm_and_keep_decide_what_stays() {
         let script = "echo new > /etc/new; echo kept > /data/file; exit 3";
         let line = ["--keep", "--name", "k", "--record", "record", "--", "sh", "-c", script];
         s.jc("jc-run").args(line).run().code(3).stderr("");
-        assert_eq!(fs::read_to_string("/run/jc/k/changes/upper/etc/new").unwrap(), "new\n");
+        assert_eq!(fs::read_to_string("/run/jc/k/volumes/changes/upper/etc/new").unwrap(), "new\n");
         assert_eq!(fs::read_to_string("/run/jc/k/volumes/0/file").unwrap(), "kept\n");
         assert!(!s.path("root/etc/new").exists() && !s.path("root/data/file").exists());
         assert!(list(s, &["-a"]).contains("exited (3)"));

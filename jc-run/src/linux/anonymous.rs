@@ -1,5 +1,6 @@
-//! `volumes/ID` of the store (jc-store(5)): the volumes that the image of one container declares. The state
-//! directory, which may be in memory, has a symbolic link to the directory, and the directory one back.
+//! `volumes/ID` of the store (jc-store(5)): the volumes that the image of one container declares, and the changes to
+//! layers that are kept. The state directory, which may be in memory, has a symbolic link to the directory, and the
+//! directory has a symbolic link back.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -27,7 +28,7 @@ const PURPOSE: Purpose = Purpose { name: "store", hint: "JC_STORE names another 
 /// The link to the state directory.
 pub const STATE: &str = "state";
 
-/// The directory of a container's volumes.
+/// The directory of a container's volumes and changes.
 pub fn path(id: &str) -> Result<PathBuf> {
     Ok(all()?.join(id))
 }

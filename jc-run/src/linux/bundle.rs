@@ -22,7 +22,7 @@ pub struct Bundle {
     pub state: State,
     /// Files of the state directory, by name.
     pub files: Vec<(&'static str, String)>,
-    /// The directory of the image's volumes in the store, if the image declares any.
+    /// The directory in the store of the image's volumes and of changes that are kept, if there are any.
     pub volumes: Option<PathBuf>,
     /// Directories of the state directory.
     pub directories: Vec<Directory>,

@@ -48,12 +48,12 @@ pub fn compose(
     if let Some(mode) = composer.network.egress() {
         state.set("network", mode);
     }
-    let volumes_path = volumes.directories.first().map(|_| anonymous::path(id)).transpose()?;
+    let directories: Vec<Directory> = volumes.directories.into_iter().chain(changes).collect();
     Ok(Bundle {
         state,
         files: composer.network.files(&composer.hostname)?,
-        volumes: volumes_path,
-        directories: volumes.directories.into_iter().chain(changes).collect(),
+        volumes: directories.first().map(|_| anonymous::path(id)).transpose()?,
+        directories,
         status_fds: composer.status_fds,
         chain: Chain::new(links, payload),
         needs_exit_status: options.life.needs_exit_status(),
@@ -229,15 +229,16 @@ impl<'a> Composer<'a> {
         })
     }
 
-    /// The upper directory over layers: in memory, or if the changes are kept, in the state directory.
+    /// The upper directory over layers: in memory, or if the changes are kept, beside the volumes in the store, since
+    /// a payload must not fill the file system of the state directory.
     fn upper(&self) -> (Option<Opt>, Option<Directory>) {
-        let name = "changes";
         match (self.options.root.has_upper, self.options.life.keeps_changes) {
             (true, _) => (None, None),
             (false, false) => (Some(Opt::new("--upper", "tmpfs")), None),
             (false, true) => {
-                let directory = Directory { name: name.to_owned(), mode: 0o700, owner: None };
-                (Some(Opt::new("--upper", self.state_dir.join(name))), Some(directory))
+                let name = format!("{}/changes", anonymous::VOLUMES);
+                let upper = Opt::new("--upper", self.state_dir.join(&name));
+                (Some(upper), Some(Directory { name, mode: 0o700, owner: None }))
             }
         }
     }
