@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jc_unshare::{Absent, Context, Error, Result, exists, print};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::place::enter;
-use super::remove::{PATIENCE, clear, freeze, is_held, kill_all, members};
+use super::remove::{PATIENCE, clear, freeze, is_frozen, is_held, kill_all, members};
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
 
@@ -122,16 +122,34 @@ impl Found {
         Ok(())
     }
 
-    /// Stops or continues all that is in it.
+    /// Freezes or thaws the group's processes, and waits until the kernel has done so. A group that does not freeze within
+    /// [`PATIENCE`] is thawed, and the call fails.
     pub fn freeze(&self, stop: bool) -> Result<()> {
-        let mut can = false;
+        let mut asked = Vec::new();
         for (hierarchy, path) in &self.parts {
-            can |= freeze(hierarchy.version, path, stop)?;
+            if freeze(hierarchy.version, path, stop)? {
+                asked.push((hierarchy.version, path));
+            }
         }
-        if can {
-            return Ok(());
+        if asked.is_empty() {
+            let why = "no hierarchy of this group can freeze";
+            return Err(Error::new(format_args!("{}: {why}", self.name)));
         }
-        Err(Error::new(format_args!("{}: no hierarchy of this group can freeze", self.name)))
+        let give_up = Instant::now() + PATIENCE;
+        for (version, path) in &asked {
+            while is_frozen(*version, path)? != stop {
+                if Instant::now() > give_up {
+                    asked
+                        .iter()
+                        .try_for_each(|(version, path)| freeze(*version, path, false).map(drop))?;
+                    let (name, seconds) = (&self.name, PATIENCE.as_secs());
+                    let state = if stop { "frozen" } else { "thawed" };
+                    return Err(Error::new(format_args!("{name}: not {state} after {seconds} s")));
+                }
+                sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
     }
 
     /// Moves this process into it.

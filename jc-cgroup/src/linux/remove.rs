@@ -159,7 +159,7 @@ pub fn kill_all(version: Version, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Stops or continues a group, where the hierarchy can do that.
+/// Asks the kernel to freeze or to thaw a group; false if the hierarchy has no freezer.
 pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
     let (file, word) = match (version, stop) {
         (Version::V2, true) => ("cgroup.freeze", "1"),
@@ -172,4 +172,16 @@ pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
         return Ok(false);
     }
     fs::write(&file, word).on("write", &file).map(|()| true)
+}
+
+/// Whether every process of the group is frozen: `frozen` in cgroup.events of v2 and `freezer.state` of v1 change only then
+/// (cgroup-v2.rst, freezer-subsystem.rst).
+pub fn is_frozen(version: Version, path: &Path) -> Result<bool> {
+    let (file, line) = match version {
+        Version::V2 => ("cgroup.events", "frozen 1"),
+        Version::V1 => ("freezer.state", "FROZEN"),
+    };
+    let file = path.join(file);
+    let text = fs::read_to_string(&file).on("read", &file)?;
+    Ok(text.lines().any(|found| found == line))
 }
