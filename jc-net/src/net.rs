@@ -171,7 +171,7 @@ fn run_with_ports(
     let mut keep = vec![netfilter.as_fd()];
     keep.extend(late.iter().flat_map(|(late, route)| [late.as_fd(), route.as_fd()]));
     keep.extend(bound.sockets.iter().map(AsFd::as_fd));
-    let exit = child.wait_holding(&keep)?;
+    let exit = child.wait_keeping(&keep)?;
     drop(netfilter);
     if let Some((late, route)) = late {
         let addresses: Vec<IpAddr> = bound.forwards.iter().map(|forward| forward.to).collect();

@@ -46,7 +46,7 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     let helper = start(&pasta, &child, &forwards)?;
     open.write_all(b"!").op("release the program")?;
     drop(open);
-    let exit = child.wait_holding(&helper.descriptors())?;
+    let exit = child.wait_keeping(&helper.descriptors())?;
     helper.kill()?;
     Ok(exit.end())
 }

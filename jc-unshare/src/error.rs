@@ -1,5 +1,5 @@
-//! The one way a jc tool fails: a line that names operation, object and cause, perhaps a hint, and
-//! an exit code that the contract fixes (`jc(7)`).
+//! Failures of all tools: one line with operation, object and cause, an optional hint, and the exit code
+//! that `jc(7)` documents.
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// gives the exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// The command line has no meaning.
+    /// The command line is wrong.
     Usage,
     /// The tool could not do its job.
     Failed,
@@ -24,11 +24,12 @@ pub enum Kind {
     NotExecutable,
     /// The program was not found (127).
     NotFound,
-    /// The reader of the tool's output has gone, or knows already: end without a word.
+    /// The tool ends without a message: the reader of its output has gone, or another process has reported
+    /// the failure.
     Quiet,
 }
 
-/// A failure, as its user will read it: `operation object: strerror`, lower case, no full stop.
+/// A failure with its message for the user: `operation object: strerror`, lower case, no full stop.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -43,7 +44,7 @@ impl Error {
         Self::with_kind(Kind::Failed, message)
     }
 
-    /// A usage error.
+    /// A failure of [`Kind::Usage`].
     pub fn usage(message: impl Display) -> Self {
         Self::with_kind(Kind::Usage, message)
     }
@@ -53,32 +54,32 @@ impl Error {
         Self { kind, message: message.to_string(), hint: None, errno: None }
     }
 
-    /// A failure of which everything has been said, elsewhere.
+    /// A failure that another process has reported.
     pub fn quiet() -> Self {
         Self::with_kind(Kind::Quiet, "")
     }
 
-    /// Changes which failure it is.
+    /// Replaces the kind of failure.
     #[must_use]
     pub fn of_kind(self, kind: Kind) -> Self {
         Self { kind, ..self }
     }
 
-    /// Adds the line that says what would help. An earlier hint, nearer to the cause, stays.
+    /// Adds a line with a remedy. An earlier hint stays, since it is nearer to the cause.
     #[must_use]
     pub fn hint(mut self, hint: impl Display) -> Self {
         self.hint.get_or_insert_with(|| hint.to_string());
         self
     }
 
-    /// Puts what was being done in front of the message.
+    /// Puts the operation of the caller in front of the message.
     #[must_use]
     pub fn context(mut self, context: impl Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
     }
 
-    /// Adds to the message what else the kernel said of it.
+    /// Appends a text of the kernel to the message.
     #[must_use]
     pub fn detail(mut self, detail: impl Display) -> Self {
         self.message = format!("{}{detail}", self.message);
@@ -90,7 +91,7 @@ impl Error {
         self.kind
     }
 
-    /// The errno(3) of the system call that failed, if it was one.
+    /// The errno(3), if a system call failed.
     pub fn errno(&self) -> Option<i32> {
         self.errno
     }
@@ -137,7 +138,7 @@ pub fn strerror(error: &io::Error) -> String {
     }
 }
 
-/// Turns the error of a system call into an [`Error`] that says what was done to what.
+/// Turns the error of a system call into an [`Error`] with the operation and its object.
 pub trait Context<T> {
     /// `operation: strerror`
     fn op(self, operation: &str) -> Result<T>;
@@ -158,7 +159,7 @@ impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Tells absence from failure.
+/// Distinguishes a path that does not exist from a failed lookup.
 pub trait Absent<T> {
     /// The value, or `None` where the errno means that a path does not exist: ENOENT, ENOTDIR. Every
     /// other error stays an error.
@@ -178,15 +179,15 @@ impl<T> Absent<T> for Result<T> {
 const ENOENT: i32 = Errno::ENOENT as i32;
 const ENOTDIR: i32 = Errno::ENOTDIR as i32;
 
-/// Whether `path` leads to a file, links followed. Every errno of stat(2) that does not mean absence
-/// is an error.
+/// Whether `path` leads to a file. Symbolic links are followed. Every errno of stat(2) that does not mean
+/// absence is an error.
 pub fn exists(path: impl AsRef<Path>) -> Result<bool> {
     let path = path.as_ref();
     Ok(std::fs::metadata(path).on("stat", path).absent()?.is_some())
 }
 
-/// Reads the rest of a file that has at most `max` bytes left; `path` is for the error. A file of another
-/// user, or a device, has no end of its own.
+/// Reads the rest of a file, up to `max` bytes, since the file of another user or a device may be endless.
+/// More bytes are an error, whose message has `path`.
 pub fn read_at_most(file: impl Read, max: u64, path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let mut bytes = Vec::new();

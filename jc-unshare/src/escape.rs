@@ -1,11 +1,10 @@
-//! Text from outside (images, registries, records, other users), made harmless to whoever reads it on a
-//! terminal.
+//! Escapes for text of images, registries, records and other users, so that the text is harmless on a terminal.
 
 use std::fmt::{self, Display, Write};
 
-/// Whether a character acts on a terminal, or makes its reader see another text: control characters
-/// (ESC and C1 begin sequences, a newline begins a false row), separators of lines and paragraphs, and
-/// what is invisible or changes the direction of the text (Unicode Standard Annex 9).
+/// Whether a character controls a terminal or disguises the text around it: control characters (ESC and C1
+/// begin sequences, a newline begins a false row), separators of lines and paragraphs, invisible characters,
+/// and characters that change the direction of the text (Unicode Standard Annex 9).
 pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
@@ -18,7 +17,7 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Shows a text with each such character as `\n` or `\u{1b}`.
+/// Displays a text with each unsafe character as an escape like `\n` or `\u{1b}`.
 pub struct Escaped<'a>(pub &'a str);
 
 impl Display for Escaped<'_> {
@@ -32,7 +31,7 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// JSON of the same value that has no such character: in JSON, only strings can have one.
+/// JSON of the same value without unsafe characters. In JSON, only strings contain unsafe characters.
 pub fn json(text: &str) -> String {
     let (mut safe, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {

@@ -1,4 +1,4 @@
-//! Executing the tail of a chain: the program and arguments that a link leaves over.
+//! Execution of the rest of a chain: the program and arguments behind a link's own options.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -18,10 +18,10 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use crate::error::{Context, Error, Kind, Result, strerror};
 
-/// Replaces this process by `argv`, found through PATH, with its environment. Returns only to say
-/// why that failed. SIGPIPE is set back to its default, SIGCHLD to what it was when this program
-/// began, and the signal mask emptied on the way. A script without `#!` is run by the shell, which
-/// POSIX has execvp(3) do, and glibc's does.
+/// Executes `argv` in place of this process, with its environment, and searches PATH for the program.
+/// Returns only if the execution failed. The program starts with the default action for SIGPIPE, with the
+/// action for SIGCHLD that this program started with, and with an empty signal mask. The shell runs a
+/// script without `#!`, as POSIX demands of execvp(3).
 pub fn exec(argv: &[OsString]) -> Error {
     let Some((program, args)) = argv.split_first() else {
         return Error::usage("no program given to run");
@@ -36,7 +36,7 @@ pub fn exec(argv: &[OsString]) -> Error {
     }
 }
 
-/// Replaces this process by the command, like [`exec`], but with no shell where libc has none.
+/// Executes a command in place of this process, like [`exec`]. A script without `#!` is an error with musl.
 pub fn replace(command: &mut Command) -> Error {
     let error = try_replace(command);
     failure(command.get_program(), &error)
@@ -46,9 +46,9 @@ fn try_replace(command: &mut Command) -> io::Error {
     crate::platform::restore_sigchld();
     // sigprocmask(2) with a valid mask does not fail; the standard library does not change the mask.
     let _: nix::Result<()> = nix::sys::signal::SigSet::empty().thread_set_mask();
-    // Not nix::execvp: that would leave SIGPIPE ignored in the payload.
+    // nix::execvp would leave SIGPIPE ignored in the payload.
     let error = command.exec();
-    // The standard library has set the default action, and messages and events about the error follow.
+    // The standard library has set the default action for SIGPIPE, and a write of the error may raise SIGPIPE.
     crate::platform::ignore_sigpipe();
     error
 }
@@ -96,11 +96,10 @@ pub(crate) fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
     env::split_paths(path).map(candidate).collect()
 }
 
-/// Where another tool of jc is: beside this program, else where PATH finds it. Called by that, it need
-/// not be searched for again.
+/// The path of another tool of jc: beside this program, or else in PATH.
 pub fn locate_tool(name: &OsStr) -> Result<PathBuf> {
     let own = match env::current_exe() {
-        // The standard library's own error for a system without a procfs.
+        // Without a procfs the standard library returns an error that has no errno.
         Err(error) if error.raw_os_error().is_none() => None,
         found => Some(found.op("find this program")?),
     };
@@ -120,7 +119,7 @@ pub fn locate_tool(name: &OsStr) -> Result<PathBuf> {
     })
 }
 
-/// How a shell calls what [`tool`] has found: by name where PATH finds the same, else by its path.
+/// The word by which a shell runs a tool: the name if PATH leads to the same file, or else the path.
 pub fn display_name(tool: &Path) -> OsString {
     let by_name = || {
         let name = tool.file_name()?;

@@ -1,5 +1,5 @@
-//! The foundation of all packages: errors and exit codes, execution of the rest of a command line, the waiting link.
-//! The program `jc-unshare`, which owns all namespaces but the mount and network ones, is here too.
+//! The foundation of all packages (errors and exit codes, execution of the rest of a chain, the waiting link), and the
+//! program `jc-unshare`, which makes and enters namespaces.
 
 pub mod capability;
 pub mod error;

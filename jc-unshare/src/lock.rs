@@ -1,4 +1,4 @@
-//! Locks that a process waits for (flock(2)): every user who can open a file for reading can lock it.
+//! Locks on files (flock(2)) with a bound for the wait, since every user who can read a file can lock it.
 
 use std::os::fd::AsFd;
 use std::path::Path;

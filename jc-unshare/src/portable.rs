@@ -10,7 +10,7 @@ pub const LOOKUP: OFlags = OFlags::RDONLY;
 
 const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Opens a directory for reading; `EBUSY` if it lies on another device.
+/// Opens a directory for reading. `EBUSY`: the directory lies on another device.
 pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let parent = parent.as_fd();
     let fd = openat(parent, name, DIRECTORY | OFlags::RDONLY, Mode::empty())?;
@@ -23,31 +23,31 @@ pub fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
     chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Other platforms have no payload with such a capability.
+/// Never clears attributes: other platforms have no payload that sets any.
 pub fn allow_change(_: &OwnedFd, _: &[u8]) -> bool {
     false
 }
 
-/// There is no other user namespace than the initial one.
+/// Always true: other platforms have no user namespaces.
 pub fn is_initial_user_namespace() -> crate::Result<bool> {
     Ok(true)
 }
 
-/// SIGCHLD has its action of before: no program here changes it.
+/// Does nothing: on other platforms no program changes the action for SIGCHLD.
 pub fn restore_sigchld() {}
 
-/// There is no advice about other kernels.
+/// No advice: only Linux has an oldest supported kernel.
 pub fn old_kernel(_: Option<i32>) -> Option<String> {
     None
 }
 
-/// SIGPIPE keeps its action: no event follows a failed execution.
+/// Does nothing: on other platforms no event follows a failed execution.
 pub fn ignore_sigpipe() {}
 
-/// No memory is mapped ahead.
+/// Does nothing: only Linux maps memory before its use.
 pub fn map_ahead() {}
 
-/// `jc-unshare`, which says that there are no namespaces.
+/// `jc-unshare`, which fails on a platform without namespaces.
 pub mod unshare {
     use std::process::ExitCode;
 

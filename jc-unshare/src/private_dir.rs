@@ -1,4 +1,4 @@
-//! Directories that no other user can change or make a path to lead elsewhere.
+//! Directories with paths that no other user can redirect.
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -24,16 +24,16 @@ const LINKS: usize = 40;
 pub struct Purpose {
     /// The directory in the terms of the manual.
     pub name: &'static str,
-    /// How the user names another directory.
+    /// The option or variable that names another directory.
     pub hint: &'static str,
 }
 
-/// Whose a file is.
+/// The trust in the owner of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
     /// Root or the caller.
     Trusted,
-    /// A user whom this user namespace has no number for.
+    /// A user without an ID in this user namespace.
     Unmapped,
     /// Another user.
     Foreign,
@@ -51,12 +51,12 @@ impl Owner {
     }
 }
 
-/// Whether other users than root and the caller can put entries into a directory.
+/// Whether users other than root and the caller can put entries into a directory.
 pub fn is_shared(directory: &Stat) -> Result<bool> {
     Ok(directory.st_mode & WRITABLE != 0 || Owner::of(directory)? != Owner::Trusted)
 }
 
-/// Whether another user may have put an entry into a directory, to lead the caller elsewhere.
+/// Whether another user may have put an entry into a directory, to redirect the caller.
 pub fn is_planted(directory: &Stat, entry: &Stat) -> Result<bool> {
     Ok(is_shared(directory)? && Owner::of(entry)? != Owner::Trusted)
 }
@@ -64,11 +64,11 @@ pub fn is_planted(directory: &Stat, entry: &Stat) -> Result<bool> {
 /// The fault of a planted entry, for error messages.
 pub const PLANTED: &str = "another user has put it into a directory that others write to";
 
-/// Opens a directory for path lookups beneath it, and checks that no other user can make the path lead
-/// elsewhere: each directory and each symbolic link on the way belongs to root or to the caller, and
-/// other users can write only to sticky directories. In a user namespace the owner may be unmapped,
-/// which root of the host is. Missing directories are made with mode 0700 if `makes`. The result is
-/// `None` if the directory is absent.
+/// Opens a directory for path lookups beneath it, and checks that no other user can redirect the path: each
+/// directory and each symbolic link on the way belongs to root or to the caller, and other users can write
+/// only to sticky directories. In a user namespace the owner may be unmapped, like root of the host.
+/// If `makes` is set, missing directories are made with mode 0700. The result is `None` if the directory is
+/// absent.
 pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<OwnedFd>> {
     let flags = LOOKUP | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = || rustix::fs::open("/", flags, Mode::empty()).on("open", "/");
@@ -83,7 +83,7 @@ pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<O
     let absolute = std::path::absolute(path).on("find", path)?;
     let mut rest = reversed(&absolute);
     while let Some(name) = rest.pop() {
-        // A name that is checked stays: only root and the caller can change it in such a directory.
+        // Nobody redirects a name after its check: only root and the caller can rename it in a checked directory.
         let stat = match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) if makes => {
                 make(&directory, &name).on("mkdir", at.join(&name))?;
@@ -114,7 +114,7 @@ pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<O
     Ok(Some(directory))
 }
 
-/// Makes a directory with mode 0700, whatever the umask is. Another process may have made it.
+/// Makes a directory with mode 0700, whatever the umask is. An existing directory is no error.
 pub fn make(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) -> rustix::io::Result<()> {
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         Ok(()) => rustix::fs::chmodat(parent, name, Mode::RWXU, AtFlags::empty()),
@@ -123,13 +123,13 @@ pub fn make(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) -> rustix::io
     }
 }
 
-/// The names of a path, the first at the end.
+/// The names of a path in reverse order.
 fn reversed(path: &Path) -> Vec<OsString> {
     let names = path.components().rev().filter(|part| *part != Component::RootDir);
     names.map(|part| part.as_os_str().to_owned()).collect()
 }
 
-/// The fault of one file on the way to a directory, if the file has one.
+/// The reason why one file on the way to a directory is not trusted, or `None` if it is.
 fn fault(stat: &Stat) -> Result<Option<&'static str>> {
     if Owner::of(stat)? == Owner::Foreign {
         return Ok(Some("belongs to another user"));
@@ -144,8 +144,8 @@ fn fault(stat: &Stat) -> Result<Option<&'static str>> {
     })
 }
 
-/// Whether a number stands for owners that this user namespace has none for (user_namespaces(7),
-/// "Unmapped user and group IDs").
+/// Whether an ID is that of all owners without an ID in this user namespace (user_namespaces(7), "Unmapped
+/// user and group IDs").
 fn is_overflow(uid: u32) -> Result<bool> {
     let path = "/proc/sys/kernel/overflowuid";
     let text = std::fs::read_to_string(path).on("read", path).absent()?;

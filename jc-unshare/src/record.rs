@@ -13,10 +13,10 @@ use crate::escape::json;
 /// The version of the format that this code writes and reads.
 pub const VERSION: u64 = 1;
 
-/// The longest line that is taken for a record, in bytes.
+/// The longest record, in bytes.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// What a source hands to a runner. Unknown keys are passed over when reading.
+/// The record that a source prints and a runner reads. A reader ignores unknown keys.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Record {
     /// The format's version, [`VERSION`].
@@ -33,7 +33,7 @@ pub struct Record {
     /// Layer directories in overlayfs format, lowest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<PathBuf>>,
-    /// One directory that is the whole root, in place of `layers`.
+    /// The directory that is the whole root, in place of `layers`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rootfs: Option<PathBuf>,
     /// The image configuration's `config` object, as the image has it (OCI image-spec config.md).
@@ -41,12 +41,12 @@ pub struct Record {
     pub config: Map<String, Value>,
 }
 
-/// Where a record's root is.
+/// The root of a record.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Root {
     /// Layers to stack, lowest first.
     Layers(Vec<PathBuf>),
-    /// One directory.
+    /// A directory that is the whole root.
     Directory(PathBuf),
 }
 

@@ -1,8 +1,8 @@
-//! Amounts of memory, as Docker's users write them.
+//! Sizes in the form of Docker's options.
 
 /// Parses a size in bytes: a decimal number, with a fraction if the result is a number of whole bytes, and a
 /// suffix `b`, `k`, `m`, `g` or `t` (powers of 1024) in either case, which `b` or `ib` may follow.
-/// Zero, signs, exponents and what does not fit 63 bits are errors.
+/// Zero, signs, exponents and numbers above 63 bits are errors.
 pub fn parse(word: &str) -> Result<u64, String> {
     exact(word).ok_or_else(|| "not a size like 512M, 1.5G or 4096".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Where the store is (jc-store(5)).
+//! The path of the store (jc-store(5)).
 
 use std::path::PathBuf;
 
@@ -7,15 +7,15 @@ use rustix::process::geteuid;
 use crate::error::{Absent, Error, Result};
 use crate::userns;
 
-/// Whether this process is root of the initial user namespace (user_namespaces(7)). Without procfs there
-/// is no sign of another one.
+/// Whether this process is root of the initial user namespace (user_namespaces(7)). Without a procfs the
+/// namespace counts as the initial one.
 pub fn is_root() -> Result<bool> {
     let is_initial = || Ok(userns::is_initial().absent()?.unwrap_or(true));
     if geteuid().is_root() { is_initial() } else { Ok(false) }
 }
 
-/// The store that no option names: `$JC_STORE`, `/var/lib/jc`, or for other users than root
-/// `$XDG_DATA_HOME/jc` or `~/.local/share/jc`.
+/// The default path: `$JC_STORE`, or else for root `/var/lib/jc`, and for other users `$XDG_DATA_HOME/jc` or
+/// `~/.local/share/jc`.
 pub fn default_path() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(path) = set("JC_STORE") {

@@ -1,6 +1,6 @@
-//! Tables for people.
+//! Tables for terminals.
 
-/// Lines with columns of equal width, two spaces apart. Columns from `first_number` on are aligned to the
+/// Formats rows with aligned columns, two spaces apart. Columns from `first_number` on are aligned to the
 /// right.
 pub fn table<const N: usize>(rows: &[[String; N]], first_number: usize) -> String {
     let width = |column: usize| {

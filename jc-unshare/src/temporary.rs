@@ -21,7 +21,7 @@ pub fn create_dir(parent: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd)> {
         rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            // Another process took the directory for one of a dead process.
+            // Another process removed the directory before its lock, as that of a dead process.
             Err(Errno::NOENT) => Err(Errno::EXIST),
             other => other,
         }
@@ -42,7 +42,7 @@ fn create(prefix: &str, make: impl Fn(&str) -> Result<OwnedFd>) -> Result<(Strin
             Err(Errno::EXIST) => continue,
             made => made?,
         };
-        // Before the lock, another process may take the entry for one of a dead process.
+        // Another process may have removed the entry before its lock, as that of a dead process.
         if try_exclude(&fd)? && rustix::fs::fstat(&fd)?.st_nlink > 0 {
             return Ok((name, fd));
         }

@@ -1,4 +1,4 @@
-//! `main` of every tool: parse, run, and turn the outcome into the contract's exit code.
+//! `main` of every tool: parse the command line, run, and return the exit code that `jc(7)` documents.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -11,20 +11,23 @@ use clap::{ArgMatches, Command, Parser};
 
 use crate::error::{Context, Error, Kind, Result};
 
-/// The contract about exit codes that a tool keeps.
+/// The exit codes of a tool (`jc(7)`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
-    /// Runs a payload and passes its exit code on; 125 is its own failure, usage included.
+    /// The tool runs a payload and exits with its code. 125: the tool itself failed, usage errors included.
     Link,
-    /// Prints a result or manages something: 0, 1 failed, 2 usage.
+    /// The tool runs no payload. 0: success; 1: failure; 2: usage error.
     Source,
 }
 
-/// The tool that this process is.
+/// The tool of this process.
 static RUNNING: OnceLock<Tool> = OnceLock::new();
 
-/// The start of each error line, and the exit code for a failure, of the tool that this process is.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only the heap of Linux asks"))]
+/// The name and the exit code for a failure of this process's tool.
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, reason = "only the heap of Linux needs them")
+)]
 pub(crate) fn running() -> (&'static str, u8) {
     RUNNING.get().map_or(("jc", 125), |tool| (tool.name, tool.code(Kind::Failed)))
 }
@@ -42,7 +45,7 @@ impl Tool {
         Self { name, family: Family::Link }
     }
 
-    /// A tool that prints or manages.
+    /// A tool that runs no payload.
     pub const fn source(name: &'static str) -> Self {
         Self { name, family: Family::Source }
     }
@@ -63,22 +66,22 @@ impl Tool {
         }
     }
 
-    /// Says which tool this process is, for the errors of a tool that cannot go on: a panic, which is an
-    /// error of the program, and memory that cannot be allocated. Either ends the process with one line and
-    /// the code for a failure.
+    /// Declares that this process is the tool. A panic and a failed allocation then end the process with one
+    /// line and the exit code for a failure.
     pub fn begin(self) {
-        // Already set: that tool goes on in this process.
+        // A second tool in this process: the name of the first one stays.
         let _: std::result::Result<(), Self> = RUNNING.set(self);
         std::panic::set_hook(Box::new(move |info| {
             let payload = info.payload();
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| payload.downcast_ref().copied()).unwrap_or("no message");
-            let place = info.location().map(ToString::to_string).unwrap_or_default();
-            // std panics where the kernel refuses it something, and says what.
+            let location = info.location().map(ToString::to_string).unwrap_or_default();
+            // The standard library panics on some errors of the kernel, and the text has the error.
             let text = text.split(" (os error").next().unwrap_or(text);
-            self.exit(&match place.starts_with("/rustc/") {
-                true => Error::new(text),
-                false => Error::new(format_args!("internal error at {place}: {text}")),
+            self.exit(&if location.starts_with("/rustc/") {
+                Error::new(text)
+            } else {
+                Error::new(format_args!("internal error at {location}: {text}"))
             })
         }));
     }
@@ -106,7 +109,7 @@ impl Tool {
     ) -> ExitCode {
         self.begin();
         crate::platform::map_ahead();
-        // The parser's memory stays: its destructors cost time, and exec(3) or the exit frees it.
+        // Destructors of the parser cost time, and exec(3) or exit(3) frees the memory anyway.
         let mut command = ManuallyDrop::new(command());
         let outcome = match command.try_get_matches_from_mut(std::env::args_os()) {
             Ok(matches) => run(&mut ManuallyDrop::new(matches)),
@@ -120,13 +123,13 @@ impl Tool {
         outcome.unwrap_or_else(|error| self.fail(&error))
     }
 
-    /// Writes the error to stderr and gives the exit code for it.
+    /// Writes the error to stderr. Returns the exit code of the error.
     pub fn fail(self, error: &Error) -> ExitCode {
         self.report(error);
         ExitCode::from(self.code(error.kind()))
     }
 
-    /// Reports the error and ends the process: for a forked child.
+    /// Writes the error to stderr and ends the process, which may be a forked child.
     pub fn exit(self, error: &Error) -> ! {
         self.report(error);
         std::process::exit(self.code(error.kind()).into())
@@ -144,7 +147,7 @@ impl Tool {
             if let Some(hint) = crate::platform::old_kernel(error.errno()) {
                 text = format!("{text}{}: hint: {hint}\n", self.name);
             }
-            // A closed stderr leaves no place for the error of this write.
+            // An error of this write cannot be reported anywhere.
             let _: io::Result<()> = io::stderr().write_all(text.as_bytes());
         }
     }
@@ -165,14 +168,14 @@ fn usage_error(error: &clap::Error) -> Error {
     Error::usage(one_line(&error.render().to_string()))
 }
 
-/// clap explains in paragraphs; the contract is one line: the first paragraph, joined.
+/// The first paragraph of a message of clap, as one line.
 fn one_line(rendered: &str) -> String {
     let paragraph = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let lines: Vec<&str> = paragraph.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
     lines.join(" ")
 }
 
-/// Refuses a link without a program (contract 1).
+/// Returns a usage error if a link has no program.
 pub fn require_program(argv: &[OsString]) -> Result<()> {
     if argv.is_empty() { Err(Error::usage("no program given to run")) } else { Ok(()) }
 }

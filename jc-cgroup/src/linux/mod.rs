@@ -104,7 +104,7 @@ fn run_program(args: &Args) -> Result<ExitCode> {
         // While the program starts. A group that others left is no failure of this process, and must not
         // keep signals from the program for long.
         let _: Result<()> = sweep(Duration::from_millis(20));
-        child.wait_holding(&held(&group, report.as_ref()))
+        child.wait_keeping(&held(&group, report.as_ref()))
     });
     let end = exit.and_then(|exit| {
         report_usage(&group, exit, start.elapsed(), (report, status))?;

@@ -40,7 +40,7 @@ pub fn enter(invocation: Invocation<'_>, pid: u32) -> Result<ExitCode> {
         return Err(run(invocation, root, setup, None));
     }
     let child = spawn(TOOL, 0, None, |life| run(invocation, root, setup, Some(life)))?;
-    child.wait_holding(&[]).map(Into::into)
+    child.wait_keeping(&[]).map(Into::into)
 }
 
 /// Returns only an error.

@@ -62,7 +62,7 @@ fn start(args: &Args) -> Result<ExitCode> {
     };
     if payload::needs_child_to_lead(args) {
         let child = spawn(TOOL, 0, None, |_| enter())?;
-        return child.wait_holding(&[]).map(Into::into);
+        return child.wait_keeping(&[]).map(Into::into);
     }
     Err(enter())
 }

@@ -1,6 +1,5 @@
-//! The waiting link: a parent that behaves as if its child had been executed in its place. Signals
-//! arrive, stops and continues are followed, the exit code is handed on, and when the parent is
-//! killed the child dies too.
+//! The wait of a link for its child: the parent forwards signals, stops and continues with the child, and returns
+//! how the child ended.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -33,7 +32,7 @@ const SI_USER: i32 = 0;
 /// The code of a signal from sigqueue(3).
 const SI_QUEUE: i32 = -1;
 /// The longest time that a link takes to forward a signal.
-const HAND_ON_LIMIT: Duration = Duration::from_secs(1);
+const FORWARD_LIMIT: Duration = Duration::from_secs(1);
 
 /// A child of a waiting link.
 #[derive(Debug)]
@@ -76,13 +75,13 @@ impl Child {
         })
     }
 
-    /// Writes the end of the child to a descriptor.
+    /// Reports the end of the child to a descriptor, as an event.
     #[must_use]
     pub fn reporting(self, status: Option<StatusFd>) -> Self {
         Self { status, ..self }
     }
 
-    /// Writes that the child executes its program. An error ends the child.
+    /// Reports the start of the program as an event. An error of the write kills the child.
     pub(crate) fn report_start(&self, status: StatusFd) -> Result<()> {
         let process = self.proc_number().and_then(Process::numbered);
         let written = process.and_then(|process| status.started(process));
@@ -98,15 +97,15 @@ impl Child {
         self.end()
     }
 
-    /// Waits for the end of the child, without a look at signals.
+    /// Waits for the end of the child, without forwarding signals.
     pub fn end(&self) -> Result<Exit> {
         let status = waitpid(Some(self.pid), WaitOptions::empty()).op("waitpid")?;
         let exit = status.and_then(|(_, status)| ended(status));
         exit.ok_or_else(|| Error::new("waitpid: the child has not ended"))
     }
 
-    /// The descriptors that must stay open as long as the child lives. The first can be read when there is a
-    /// [`signal`](Self::signal), the second when the child has ended.
+    /// The descriptors that must stay open as long as the child lives. The first becomes readable when this process
+    /// receives a [`signal`](Self::signal), the second when the child ends.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         [self.signals.as_fd(), self.pidfd.as_fd(), self.alive.as_fd()]
     }
@@ -127,7 +126,7 @@ impl Child {
         self.end().map(drop)
     }
 
-    /// Reads one of the signals that this process received, if there is any.
+    /// Reads the next signal that this process received, if there is any.
     pub fn signal(&self) -> Result<Option<siginfo>> {
         self.signals.read_signal().op("read signalfd")
     }
@@ -139,40 +138,35 @@ impl Child {
     }
 
     /// Waits like [`wait`](Self::wait), and lets a poller handle its descriptors meanwhile.
-    pub fn wait_polling(&self, beside: &mut dyn Poller) -> Result<Exit> {
-        self.attend(&mut Waiter::Link(None), Some(beside))
+    pub fn wait_polling(&self, poller: &mut dyn Poller) -> Result<Exit> {
+        self.attend(&mut Waiter::Link(None), Some(poller))
     }
 
-    /// Waits like [`wait`](Self::wait), after it has closed all descriptors but these and those of the wait: a pipe must
-    /// be at its end when the child closes it. Errors are written only if stderr is in `held`. The caller must own no
-    /// other descriptors.
-    pub fn wait_holding(&self, held: &[BorrowedFd<'_>]) -> Result<Exit> {
-        self.close_all_but(held, None);
-        self.attend(&mut Waiter::Link(None), None)
+    /// Closes all descriptors but `kept` and those of the wait, and then waits like [`wait`](Self::wait). Without the
+    /// close, the other end of a pipe would not see that the child has closed its own end. Errors are written only if
+    /// stderr is in `kept`. The caller must own no other descriptors.
+    pub fn wait_keeping(&self, kept: &[BorrowedFd<'_>]) -> Result<Exit> {
+        self.wait_as(Waiter::Link(None), kept)
     }
 
-    /// Waits like [`wait_holding`](Self::wait_holding), as a link or an `--init`.
-    pub(crate) fn wait_as(&self, mut waiter: Waiter, held: &[BorrowedFd<'_>]) -> Result<Exit> {
+    /// Waits like [`wait_keeping`](Self::wait_keeping), as a link or an `--init`.
+    pub(crate) fn wait_as(&self, mut waiter: Waiter, kept: &[BorrowedFd<'_>]) -> Result<Exit> {
         let pipe = match &waiter {
             Waiter::Link(reader) => reader.as_ref(),
             Waiter::Init(writer) => Some(writer),
         };
-        self.close_all_but(held, pipe);
+        let mut all = self.descriptors().to_vec();
+        all.extend(pipe.map(AsFd::as_fd));
+        all.extend(self.status.as_ref().map(AsFd::as_fd));
+        all.extend(kept);
+        sys::close_all_but(&all);
         self.attend(&mut waiter, None)
     }
 
-    fn close_all_but(&self, held: &[BorrowedFd<'_>], pipe: Option<&OwnedFd>) {
-        let mut keep = self.descriptors().to_vec();
-        keep.extend(pipe.map(AsFd::as_fd));
-        keep.extend(self.status.as_ref().map(AsFd::as_fd));
-        keep.extend(held);
-        sys::close_all_but(&keep);
-    }
-
-    /// Waits until the child has ended. An error of the wait kills the child, since the caller undoes
-    /// what the child uses.
-    fn attend(&self, waiter: &mut Waiter, beside: Option<&mut (dyn Poller + '_)>) -> Result<Exit> {
-        self.follow(waiter, beside).inspect_err(|_| {
+    /// Waits until the child has ended. An error of the wait kills the child, since the caller removes
+    /// the objects that the child uses.
+    fn attend(&self, waiter: &mut Waiter, poller: Option<&mut (dyn Poller + '_)>) -> Result<Exit> {
+        self.follow(waiter, poller).inspect_err(|_| {
             // The error of the wait is the one to report.
             let _: Result<()> = self.kill();
         })
@@ -181,12 +175,12 @@ impl Child {
     fn follow(
         &self,
         waiter: &mut Waiter,
-        mut beside: Option<&mut (dyn Poller + '_)>,
+        mut poller: Option<&mut (dyn Poller + '_)>,
     ) -> Result<Exit> {
         deny_tracing()?;
         let mut book = SignalBookkeeping::default();
         loop {
-            // The child first: it may have ended before SIGCHLD could reach the signalfd.
+            // The child may have ended before the signalfd was there, without a SIGCHLD.
             if let Some(exit) = self.reap_and_check(waiter, &mut book)? {
                 if let Some(status) = self.status {
                     status.exited(exit);
@@ -194,10 +188,10 @@ impl Child {
                 return Ok(exit);
             }
             if let Waiter::Link(reader) = waiter
-                && let Some(word) =
-                    wait_for_event(reader, self.signals.as_fd(), beside.as_deref_mut())?
+                && let Some(event) =
+                    wait_for_event(reader, self.signals.as_fd(), poller.as_deref_mut())?
             {
-                match word {
+                match event {
                     InitEvent::Stopped(signal) => self.stop(signal, waiter, &mut book)?,
                     InitEvent::Killed(signal) => book.killed_inside = Some(signal),
                 }
@@ -219,31 +213,33 @@ impl Child {
             Waiter::Link(_) => waitpid(Some(self.pid), options).op("waitpid"),
             Waiter::Init(_) => wait(options).op("wait"),
         };
-        let mut found = next()?;
-        while found.is_some_and(|(pid, _)| pid != self.pid) {
-            found = next()?;
+        let mut change = next()?;
+        while change.is_some_and(|(pid, _)| pid != self.pid) {
+            change = next()?;
         }
-        Ok(found.map(|(_, status)| status))
+        Ok(change.map(|(_, status)| status))
     }
 
-    /// Handles changes of the child's state. rustix waits, since nix fails on real-time signals.
+    /// Handles changes of the child's state. The calls are those of rustix, since those of nix fail on real-time
+    /// signals.
     fn reap_and_check(
         &self,
         waiter: &Waiter,
         book: &mut SignalBookkeeping,
     ) -> Result<Option<Exit>> {
-        let mut found = self.status(waiter)?;
-        if found.is_none() && book.killed_for.is_some() && ends_within(&self.pidfd, HAND_ON_LIMIT) {
-            found = self.status(waiter)?;
-            if found.is_none() {
+        let mut status = self.status(waiter)?;
+        if status.is_none() && book.killed_for.is_some() && ends_within(&self.pidfd, FORWARD_LIMIT)
+        {
+            status = self.status(waiter)?;
+            if status.is_none() {
                 // A tracer of the child reaps it first, at any time (ptrace(2)).
                 let exit = Exit::Signal(libc::SIGKILL);
                 return Ok(Some(book.seen_from_outside(exit, self.is_init)));
             }
         }
-        let Some(status) = found else { return Ok(None) };
+        let Some(status) = status else { return Ok(None) };
         if let Some(signal) = status.stopping_signal() {
-            // A SIGSTOP of another process is not followed: its sender continues only the child.
+            // The sender of a SIGSTOP continues only the child, so this process does not stop with the child.
             let followed = Some(signal).filter(|signal| stops_by_terminal(*signal));
             if let Some(signal) = followed.or(book.stopped_for.take()) {
                 self.stop(signal, waiter, book)?;
@@ -256,7 +252,7 @@ impl Child {
             book.killed_inside = killed.or(book.killed_inside);
         }
         let exit = book.seen_from_outside(exit, self.is_init);
-        // A PID 1 cannot end by a signal of its own, which would show the signal.
+        // The kernel lets no PID 1 end by a signal of its own, so the pipe reports the signal.
         if let (Waiter::Init(writer), Exit::Signal(signal) | Exit::Key(signal)) = (waiter, exit) {
             write_event(writer, InitEvent::Killed(signal))?;
         }
@@ -282,7 +278,7 @@ impl Child {
         let Waiter::Link(Some(reader)) = waiter else { return self.continue_child() };
         // Stops that PID 1 reported while this process was stopped are over.
         book.killed_inside = drain_events(reader)?.or(book.killed_inside);
-        // PID 1 may have received the SIGCONT of its group, and recognises this one by SI_QUEUE.
+        // PID 1 may have received the SIGCONT of its group too, and recognises this SIGCONT by SI_QUEUE.
         sys::queue_signal(self.pid, libc::SIGCONT).op("sigqueue")
     }
 
@@ -315,10 +311,10 @@ impl Child {
                 };
             }
         }
-        let itself = self.stops_itself(info, waiter);
+        let stops_itself = self.stops_itself(info, waiter);
         let early = !self.has_execed()?;
-        let dropped = itself || (early || self.is_init) && self.would_drop(signal, early);
-        if !itself && !self.has_it_already(info) {
+        let dropped = stops_itself || (early || self.is_init) && self.would_drop(signal, early);
+        if !stops_itself && !self.was_sent_to_child(info) {
             match self.send(signal) {
                 // PID 1 has only the capabilities of the payload, and may lack CAP_KILL over its new user.
                 Err(e) if matches!(waiter, Waiter::Init(_)) && e.errno() == Some(libc::EPERM) => {}
@@ -366,13 +362,13 @@ impl Child {
             book.stop_from_inside = Some((signal, Instant::now()));
         }
         let same = |(from_inside, when): (i32, Instant)| {
-            from_inside == signal && when.elapsed() < HAND_ON_LIMIT
+            from_inside == signal && when.elapsed() < FORWARD_LIMIT
         };
         book.stop_from_inside.is_some_and(same)
     }
 
     /// Whether the terminal sent the signal to the whole foreground process group, the child included.
-    fn has_it_already(&self, info: &siginfo) -> bool {
+    fn was_sent_to_child(&self, info: &siginfo) -> bool {
         const SI_KERNEL: i32 = 0x80;
         let leads_session = getsid(None) == Ok(getpid());
         info.ssi_code == SI_KERNEL
@@ -380,14 +376,14 @@ impl Child {
             && self.is_in_own_group()
     }
 
-    /// Whether the child is in the process group of this process. A group outside of the PID namespace is 0, which only
-    /// nix accepts.
+    /// Whether the child is in the process group of this process. nix accepts 0, the number of a group outside of the
+    /// PID namespace.
     fn is_in_own_group(&self) -> bool {
         let child = unistd::Pid::from_raw(self.pid.as_raw_nonzero().get());
         getpgid(Some(child)) == Ok(getpgrp())
     }
 
-    /// Whether the child has executed a program, or as `--init` waits for one: its end of the lifeline is closed then.
+    /// Whether the child has executed a program, or waits for one as `--init`. Its end of the lifeline is then closed.
     fn has_execed(&self) -> Result<bool> {
         can_be_read(self.alive.as_fd())
     }

@@ -1,4 +1,4 @@
-//! Descriptors for path lookups (O_PATH in open(2)). All are close-on-exec.
+//! Close-on-exec descriptors for path lookups (O_PATH in open(2)).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

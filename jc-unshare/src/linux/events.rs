@@ -19,7 +19,7 @@ use crate::exec::exec;
 /// The longest wait for the reader of a pipe that is full.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A pipe that poll(2) calls writable takes so many bytes at once (PIPE_BUF in pipe(7)).
+/// The number of bytes that a pipe takes at once if poll(2) reports POLLOUT (PIPE_BUF in pipe(7)).
 const AT_ONCE: usize = 4096;
 
 /// The descriptor to which a program of jc writes its events. The descriptor belongs to the caller, and the
@@ -48,13 +48,13 @@ impl StatusFd {
         Ok(self)
     }
 
-    /// Writes that PROG runs as this process, or is executed next.
+    /// Writes the event that PROG runs as `process`, or is executed next.
     pub fn started(self, process: Process) -> Result<()> {
         let Process { pid, start } = process;
         self.report("started", &format!("{{\"pid\":{pid},\"start-time\":{start}}}"))
     }
 
-    /// Writes that PROG was not executed.
+    /// Writes the event that PROG was not executed.
     pub fn exec_failed(self, error: &Error) {
         let (code, text) = (self.tool.code(error.kind()), quote(&error.to_string()));
         // The error goes to stderr too, and matters more than an error of this write.
@@ -62,7 +62,7 @@ impl StatusFd {
             self.report("exec-failed", &format!("{{\"code\":{code},\"error\":{text}}}"));
     }
 
-    /// Writes how PROG ended.
+    /// Writes the event that PROG ended.
     pub fn exited(self, exit: Exit) {
         let code = exit.code();
         let signal = exit.signal().map_or_else(|| "null".to_owned(), |signal| signal.to_string());
@@ -71,14 +71,14 @@ impl StatusFd {
             self.report("exited", &format!("{{\"code\":{code},\"signal\":{signal}}}"));
     }
 
-    /// Writes an event of a link, with the members of an object of JSON.
+    /// Writes an event of a link. The event has the members of `object`, in JSON.
     pub fn report(self, event: &str, object: &str) -> Result<()> {
         let link = self.tool.name();
         self.write(event, &format!("{{\"link\":\"{link}\",{}", object.trim_start_matches('{')))
     }
 
-    /// Writes an event, with the members of an object of JSON. A reader that has gone needs no event, so EPIPE
-    /// is no error. ETIMEDOUT: the pipe is full, and nobody reads it.
+    /// Writes an event with the members of `object`, in JSON. EPIPE is no error, since the reader has gone.
+    /// ETIMEDOUT: the pipe is full, and nobody reads it.
     pub fn write(self, event: &str, object: &str) -> Result<()> {
         let line = format!("{{\"event\":\"{event}\",{}\n", object.trim_start_matches('{'));
         match self.write_all(line.as_bytes()) {

@@ -89,7 +89,7 @@ impl Exit {
         if let Self::Key(signal) = self
             && let Ok(signal) = Signal::try_from(signal)
         {
-            // No second core dump. Where the signal has no effect, as on PID 1, the exit code follows.
+            // The child has dumped its core already. If the signal has no effect, as for PID 1, the exit code follows.
             let _: nix::Result<()> = set_dumpable(false)
                 .and_then(|()| SigSet::from(signal).thread_unblock())
                 .and_then(|()| raise(signal));

@@ -1,4 +1,4 @@
-//! Hints for errors of namespaces, by the settings of the kernel.
+//! Hints for errors of namespaces, from the settings of the kernel.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use super::sys::clone;
 use crate::capability::SYS_ADMIN;
 use crate::error::Error;
 
-/// The namespaces with the names that sysctls give them.
+/// The flag of each kind of namespace, and the name of the kind in sysctls.
 const KINDS: [(u64, &str); 8] = [
     (clone::NEWUSER, "user"),
     (clone::NEWNS, "mnt"),
@@ -23,8 +23,7 @@ const KINDS: [(u64, &str); 8] = [
     (clone::NEWTIME, "time"),
 ];
 
-/// Sysctls of distributions that keep ordinary users from making user namespaces, with the value
-/// that does.
+/// Sysctls of distributions, each with the value at which ordinary users cannot make user namespaces.
 const SWITCHES: [(&str, &str); 2] = [
     ("kernel.unprivileged_userns_clone", "0"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1"),
@@ -36,7 +35,7 @@ pub fn capable(capability: u32) -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.bits() >> capability & 1 == 1)
 }
 
-/// Makes a failure to create the namespaces of `flags` say what would help.
+/// Adds a hint to an error of clone(2) or unshare(2) with these `flags`.
 pub fn advise(flags: u64) -> impl Fn(Error) -> Error {
     move |error| match missing(flags, error.errno()) {
         Some(hint) => error.hint(hint),
@@ -44,8 +43,8 @@ pub fn advise(flags: u64) -> impl Fn(Error) -> Error {
     }
 }
 
-/// Makes a failure inside of a new user namespace say what would help: AppArmor lets it be made, and
-/// then takes the capabilities away.
+/// Adds a hint to an error inside a new user namespace: AppArmor permits the namespace, and denies its
+/// capabilities.
 pub fn advise_inside(error: Error) -> Error {
     let denied = matches!(error.errno(), Some(libc::EPERM | libc::EACCES));
     match switched_off().filter(|_| denied) {
@@ -54,11 +53,10 @@ pub fn advise_inside(error: Error) -> Error {
     }
 }
 
-/// The oldest kernel that every program supports, by version and patch level.
+/// The oldest kernel that every program supports, as version and patch level.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
-/// Advice for an error that a system call or a flag of a newer kernel causes, if the kernel is older than the oldest one that
-/// is supported.
+/// A hint for an errno that may mean an unknown system call or flag, if the kernel is older than supported.
 pub fn old_kernel(errno: Option<i32>) -> Option<String> {
     if !matches!(errno, Some(libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP)) {
         return None;
@@ -70,7 +68,7 @@ pub fn old_kernel(errno: Option<i32>) -> Option<String> {
         .then(|| format!("Linux {major}.{minor} or later is needed, and this is {release}"))
 }
 
-/// Version and patch level at the start of a kernel release (uname(2)). `None`: the text has another form.
+/// The version and patch level at the start of a kernel release (uname(2)). `None`: the text has another form.
 pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -93,7 +91,7 @@ fn missing(flags: u64, errno: Option<i32>) -> Option<String> {
     }
 }
 
-/// Why the kernel may say EPERM, the likeliest first.
+/// The likeliest reason for EPERM.
 fn refused(flags: u64) -> Option<String> {
     let is_user = flags & clone::NEWUSER != 0;
     if !is_user && !capable(SYS_ADMIN) {
@@ -120,8 +118,8 @@ fn switched_off() -> Option<String> {
     })
 }
 
-/// Whether an ID of this user namespace has a mapping, by `/proc/self/uid_map` or `gid_map`. That of
-/// the overflow user is shown for all that have none.
+/// Whether an ID of this process has a mapping in `/proc/self/uid_map` or `gid_map`. The ID of a process
+/// without a mapping appears as the overflow ID.
 fn is_mapped(map: &str, id: u32) -> bool {
     let Ok(map) = fs::read_to_string(format!("/proc/self/{map}")) else { return true };
     map.lines().any(|line| {
@@ -131,7 +129,7 @@ fn is_mapped(map: &str, id: u32) -> bool {
     })
 }
 
-/// Whether a seccomp filter is active in this process, as far as a procfs shows that.
+/// Whether a seccomp filter is active in this process. Without a procfs the answer is no.
 pub fn is_filtered() -> bool {
     status("Seccomp").is_ok_and(|mode| mode.as_deref() == Some("2"))
 }

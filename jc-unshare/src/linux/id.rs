@@ -1,10 +1,10 @@
-//! Random bytes, and names made of them.
+//! Random bytes and random names.
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{Context, Result};
 
-/// Random bytes (getrandom(2)).
+/// Returns random bytes of the kernel (getrandom(2)).
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom(&mut bytes, GetRandomFlags::empty()).op("getrandom")?;

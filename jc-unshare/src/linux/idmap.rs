@@ -55,7 +55,7 @@ pub enum Setgroups {
     Deny,
 }
 
-/// How the IDs of a new user namespace are to be mapped, as the command line says.
+/// The options for the ID maps of a new user namespace.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct MapOptions {
     /// Map the caller to root (with -U)
@@ -78,8 +78,8 @@ pub struct MapOptions {
     setgroups: Option<Setgroups>,
 }
 
-/// The maps of a new user namespace, found before it is entered: inside, everybody is nobody at
-/// first.
+/// The maps of a new user namespace. The caller's IDs must be read before the namespace is entered, since all
+/// IDs inside are the overflow ID until the maps are written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Maps {
     users: Vec<Extent>,
@@ -90,7 +90,7 @@ pub struct Maps {
 }
 
 impl MapOptions {
-    /// Whether anything is to be mapped or set.
+    /// Whether any of the options is set.
     pub fn any(&self) -> bool {
         self.map_root
             || self.map_current
@@ -100,7 +100,7 @@ impl MapOptions {
             || !self.map_groups.is_empty()
     }
 
-    /// Finds the IDs that are meant: the caller's, and for `--map-auto` its subordinate ones.
+    /// The maps that the options ask for, with the caller's IDs, and for `--map-auto` its subordinate IDs.
     pub fn maps(&self) -> Result<Maps> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let (mut users, mut groups) = (Vec::new(), Vec::new());
@@ -123,8 +123,8 @@ impl MapOptions {
 }
 
 impl Maps {
-    /// Maps that change no ID: each that the present user namespace has, or for a process that may not map
-    /// others, its own.
+    /// Maps that change no ID. The maps have all IDs of the present user namespace, or only the IDs of this
+    /// process if the process has no permission to map others.
     pub fn identity() -> Result<Self> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let (users, groups) = match capable(SETUID) && capable(SETGID) {
@@ -134,8 +134,8 @@ impl Maps {
         Ok(Self { users, groups, setgroups: None, uid, gid })
     }
 
-    /// Whether the process that has entered the namespace may write them itself: they name nobody
-    /// but the caller, and setgroups(2) is given up.
+    /// Whether a process inside the namespace has the permission to write the maps: each map has only the
+    /// caller's own ID, and setgroups(2) is denied (user_namespaces(7)).
     pub fn is_self_writable(&self) -> bool {
         let own = |extents: &[Extent], id: u32| match extents {
             [] => true,
@@ -147,7 +147,7 @@ impl Maps {
             && (self.groups.is_empty() || self.setgroups != Some(Setgroups::Allow))
     }
 
-    /// Writes the maps of the namespace that this process has just entered.
+    /// Writes the maps of the new namespace of this process.
     pub fn write_own(&self) -> Result<()> {
         if !self.groups.is_empty() || self.setgroups == Some(Setgroups::Deny) {
             procfs::write("self/setgroups", "deny")?;
@@ -156,8 +156,8 @@ impl Maps {
         write_map("self/gid_map", &self.groups)
     }
 
-    /// Writes the maps of the namespace that the process which /proc shows as `pid` has entered, from
-    /// outside: directly where this process may, else through the set-user-ID programs of shadow-utils.
+    /// Writes the maps of another process's new namespace. `pid` is its number in /proc. A process without the
+    /// permission for that executes newuidmap(1) and newgidmap(1).
     pub fn write_for(&self, pid: u32) -> Result<()> {
         if self.setgroups == Some(Setgroups::Deny) {
             procfs::write(&format!("{pid}/setgroups"), "deny")?;
@@ -170,7 +170,7 @@ impl Maps {
         run_mapper("newgidmap", pid, &self.groups)
     }
 
-    /// Whether the caller's IDs are not in the namespace, and there is a root to become.
+    /// Whether the maps lack the caller's own IDs, and have a root that the caller can become.
     pub fn needs_root(&self) -> bool {
         let has = |extents: &[Extent], id: u32| {
             extents.iter().any(|e| id >= e.outside && id - e.outside < e.count)
@@ -189,7 +189,7 @@ fn write_map(path: &str, extents: &[Extent]) -> Result<()> {
     procfs::write(path, &lines)
 }
 
-/// The IDs of the present user namespace, by one of its maps, each mapped to itself.
+/// A map of each ID of the present user namespace to itself, from one of its own maps.
 fn present(path: &str) -> Result<Vec<Extent>> {
     let map = fs::read_to_string(path).on("read", path)?;
     let extent = |line: &str| {
@@ -200,7 +200,7 @@ fn present(path: &str) -> Result<Vec<Extent>> {
     Ok(map.lines().filter_map(extent).collect())
 }
 
-/// newuidmap(1), newgidmap(1)
+/// Executes newuidmap(1) or newgidmap(1).
 fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
     if extents.is_empty() {
         return Ok(());
@@ -231,7 +231,7 @@ pub fn has_ranges() -> Result<bool> {
     Ok(has("/etc/subuid")? && has("/etc/subgid")?)
 }
 
-/// The ranges that a file like subuid(5) gives to a user, from ID 1 inside on.
+/// The ranges of a user in a file like subuid(5), mapped to the IDs from 1 on.
 fn subordinate(path: &str, uid: u32) -> Result<Vec<Extent>> {
     let name = user_name(uid)?;
     let extents = ranges(&read(path)?, name.as_deref(), uid);

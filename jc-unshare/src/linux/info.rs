@@ -1,4 +1,4 @@
-//! `--info-fd` and `--block-fd`, as in bwrap(1): the namespaces of the program, and a wait before it.
+//! `--info-fd` and `--block-fd`, as in bwrap(1): the namespaces of the program, and a wait before its execution.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -11,8 +11,8 @@ use rustix::io::read;
 use super::namespaces::Kind;
 use crate::error::{Context, Error, Result};
 
-/// Writes one JSON object about this process, which is to become the program: its PID and the numbers
-/// of its namespaces. The PID is that of the procfs on /proc, so the caller's, not the new one.
+/// Writes one JSON object about this process, which executes the program later: its PID and the inode numbers
+/// of its namespaces. The PID is that in the procfs on /proc, so its number for the caller.
 pub fn write_info(mut file: &File) -> Result<()> {
     let mut json = format!("{{\"child-pid\":{}", proc_number()?);
     for kind in Kind::ALL {
@@ -25,14 +25,14 @@ pub fn write_info(mut file: &File) -> Result<()> {
     file.write_all(json.as_bytes()).op("write --info-fd")
 }
 
-/// This process's number in the procfs on /proc, which need not be that of its PID namespace.
+/// The number of this process in the procfs on /proc, which may belong to another PID namespace.
 pub fn proc_number() -> Result<u32> {
     let number = fs::read_link("/proc/self").on("readlink", "/proc/self")?;
     let parsed = number.to_str().and_then(|number| number.parse().ok());
     parsed.ok_or_else(|| Error::new("readlink /proc/self: not a PID"))
 }
 
-/// Waits until something can be read, or the other end is closed.
+/// Waits until a byte can be read, or the other end is closed.
 pub fn wait_for_release(fd: &OwnedFd) -> Result<()> {
     read(fd, &mut [0; 1]).op("read --block-fd").map(|_| ())
 }

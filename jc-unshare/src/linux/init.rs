@@ -12,9 +12,9 @@ use super::sys;
 use crate::Tool;
 use crate::error::{Context, Error, Result};
 
-/// A pipe between a PID 1 and the link that waits for it: the read end, and the write end with this number,
-/// which stays open in the programs that children of this process execute. A descriptor of the caller's that
-/// has the number is closed. Usage error: the number is that of a standard stream.
+/// Makes the pipe between a PID 1 and the link that waits for it. The write end has this number, and programs
+/// that children of this process execute inherit it. A descriptor with the same number is closed. Usage error:
+/// the number is that of a standard stream.
 pub fn pipe_as(number: u32) -> Result<(OwnedFd, OwnedFd)> {
     if number <= 2 {
         return Err(Error::usage(format_args!(
@@ -34,8 +34,8 @@ pub fn pipe_as(number: u32) -> Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-/// Runs `body`, which ends in an exec, as a child, and exits with its code; `writer` is the pipe to the waiting
-/// link outside. Returns only an error.
+/// Runs `body` in a child, which executes a program at its end, and exits with the child's code. `writer` is the
+/// pipe to the waiting link outside. Returns only an error.
 pub fn run(tool: Tool, writer: OwnedFd, body: impl FnOnce() -> Error) -> Error {
     match supervise(tool, writer, body) {
         Ok(code) => std::process::exit(code.into()),

@@ -29,7 +29,7 @@ pub fn write_event(writer: &OwnedFd, event: InitEvent) -> Result<()> {
     write(writer, &[byte]).op("write to jc-unshare").map(drop)
 }
 
-/// Reads an event; none at the end of the pipe.
+/// Reads an event. `None`: the pipe is at its end.
 fn read_event(reader: &OwnedFd) -> Result<Option<InitEvent>> {
     let mut byte = [0];
     let length = read(reader, &mut byte).op("read from --init")?;
@@ -46,10 +46,10 @@ fn read_event(reader: &OwnedFd) -> Result<Option<InitEvent>> {
     Ok((length > 0).then_some(event))
 }
 
-/// Discards the events that are in the pipe, and gives the last signal that killed the program.
+/// Discards the events in the pipe. Returns the last signal that killed the program.
 pub fn drain_events(reader: &OwnedFd) -> Result<Option<i32>> {
     let mut killed = None;
-    // The end of the pipe stays readable.
+    // A pipe at its end is readable.
     while can_be_read(reader.as_fd())?
         && let Some(event) = read_event(reader)?
     {
@@ -60,21 +60,21 @@ pub fn drain_events(reader: &OwnedFd) -> Result<Option<i32>> {
     Ok(killed)
 }
 
-/// Waits until there is a signal to read, or an event of PID 1, and lets `poller` handle its descriptors
-/// meanwhile.
+/// Waits for an event of PID 1, or for a signal that can be read (`None`). Meanwhile `poller` handles its
+/// descriptors.
 pub fn wait_for_event(
     reader: &mut Option<OwnedFd>,
     signals: BorrowedFd<'_>,
     mut poller: Option<&mut (dyn Poller + '_)>,
 ) -> Result<Option<InitEvent>> {
-    // Without either, the read of the signal waits.
+    // Without a pipe and a poller, the caller's read of the signalfd waits.
     while reader.is_some() || poller.is_some() {
         let pipe = reader.as_ref().map(AsFd::as_fd);
         let others = poller.as_ref().map(|poller| poller.polled()).unwrap_or_default();
         let own = pipe.into_iter().chain([signals]).map(readable);
         let ready = wait(own.chain(others).collect(), None)?;
         let (has_event, ready) = ready.split_at(usize::from(reader.is_some()));
-        // The signal first: Ctrl-C must be seen here before PID 1 reports that the program was killed by it.
+        // The signal comes first: the SIGINT of Ctrl-C reaches this process before the report of PID 1.
         if ready[0] {
             break;
         } else if let (Some(pipe), [true]) = (&*reader, has_event) {

@@ -1,4 +1,4 @@
-//! Entering namespaces that exist: those of a process, or those that a file stands for.
+//! Entry of existing namespaces, which processes or files name.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +11,7 @@ use super::namespaces::Kind;
 use super::sys;
 use crate::error::{Absent, Context, Error, Result};
 
-/// `PID[:KIND,...]`
+/// The value of `--join`, `PID[:KIND,...]`: namespaces of a process.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Process {
     pid: u32,
@@ -35,7 +35,7 @@ impl Process {
     }
 }
 
-/// `TYPE=PATH`
+/// The value of `--join-file`, `KIND=PATH`: the namespace of a file like `/proc/PID/ns/net`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct File {
     kind: Kind,
@@ -43,7 +43,7 @@ pub struct File {
 }
 
 impl File {
-    /// Parses a file, `TYPE=PATH`.
+    /// Parses a file, `KIND=PATH`.
     pub fn parse(word: &str) -> std::result::Result<Self, String> {
         match word.split_once('=') {
             Some((kind, path)) if !path.is_empty() => {
@@ -54,22 +54,22 @@ impl File {
     }
 }
 
-/// A namespace, held open, and what it was opened as.
+/// An open namespace, with the path for error messages.
 type Namespace = (Kind, OwnedFd, PathBuf);
 
-/// The namespaces of processes and files, opened.
+/// The open namespaces of processes and files.
 #[derive(Debug, Default)]
 pub struct Joined(Vec<Namespace>);
 
 impl Joined {
-    /// Opens them all before any is entered: what they are found by may be out of sight then.
+    /// Opens all namespaces before any is entered, since their paths may not exist inside.
     pub fn open(processes: &[Process], files: &[File]) -> Result<Self> {
         let mut namespaces = Vec::new();
         for process in processes {
             namespaces.extend(process.open()?);
         }
         for file in files {
-            // No FIFO at that path holds up the start.
+            // O_NONBLOCK: the open of a FIFO would wait.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = openat(CWD, &file.path, flags, Mode::empty()).on("open", &file.path)?;
             if !is_own(file.kind, &fd)? {
@@ -79,20 +79,18 @@ impl Joined {
         Ok(Self(namespaces))
     }
 
-    /// Whether children of this process will be in another PID namespace than it is.
+    /// Whether a PID namespace is among the namespaces: only children of this process then enter it.
     pub fn has_pid(&self) -> bool {
         self.0.iter().any(|(kind, ..)| *kind == Kind::Pid)
     }
 
-    /// Enters them.
-    ///
-    /// Who is unknown in the user namespace that it enters becomes root there, like nsenter(1)'s
-    /// caller: else it would lose its capabilities with the next exec.
+    /// Enters the namespaces. A caller without IDs in the user namespace becomes root there, as with nsenter(1), since
+    /// execve(2) would otherwise clear its capabilities.
     pub fn enter(self) -> Result<()> {
         let (users, others): (Vec<_>, Vec<_>) =
             self.0.iter().partition(|(kind, ..)| *kind == Kind::User);
         let set = |(kind, fd, _): &Namespace| sys::setns(fd.as_fd(), kind.flag());
-        // A capability over them comes from the present user namespace, or from the one to enter.
+        // CAP_SYS_ADMIN over a namespace comes from the present user namespace, or from the user namespace to enter.
         let left: Vec<&&Namespace> =
             others.iter().filter(|namespace| users.is_empty() || set(namespace).is_err()).collect();
         let nobody = if users.is_empty() { None } else { overflow_ids()? };
@@ -108,8 +106,8 @@ impl Joined {
 }
 
 impl Process {
-    /// Opens the namespaces that are not this process's own already. Everything is found from one
-    /// held directory of /proc, which stays that of the same process even if its PID is reused.
+    /// Opens the namespaces that differ from those of this process. All lookups start at one open directory of
+    /// /proc, which belongs to the same process even if the PID is reused.
     fn open(&self) -> Result<Vec<Namespace>> {
         let directory = PathBuf::from(format!("/proc/{}", self.pid));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -133,8 +131,7 @@ impl Process {
     }
 }
 
-/// Whether a namespace is this process's already: to enter one's own user namespace is an error
-/// (setns(2)).
+/// Whether a namespace is that of this process. setns(2) fails for the own user namespace.
 fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
     let path = PathBuf::from("/proc/self/ns").join(kind.name());
     let own = stat(&path).on("stat", &path)?;
@@ -142,7 +139,7 @@ fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
     Ok((own.st_dev, own.st_ino) == (given.st_dev, given.st_ino))
 }
 
-/// The user and group that a process is where the user namespace does not know it
+/// The overflow user and group IDs: those of a process without IDs in its user namespace
 /// (user_namespaces(7)).
 fn overflow_ids() -> Result<Option<(u32, u32)>> {
     let read = |path: &str| {
@@ -153,13 +150,13 @@ fn overflow_ids() -> Result<Option<(u32, u32)>> {
     Ok(ids.0.zip(ids.1))
 }
 
-/// Becomes root of the user namespace, if it has one.
+/// Becomes root of the user namespace, if the namespace has a root.
 fn become_root(groups_dropped: bool) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     if setresgid(gid, gid, gid) == Err(nix::errno::Errno::EINVAL) {
         return Ok(());
     }
-    // Not allowed where the namespace's maker was an ordinary user; before, it was.
+    // Where an ordinary user made the namespace, setgroups(2) is denied inside, so the caller drops its groups before.
     if let (Err(e), false) = (setgroups(&[]), groups_dropped) {
         return Err(e).op("setgroups");
     }

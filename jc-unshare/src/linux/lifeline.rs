@@ -1,4 +1,4 @@
-//! The end of a child with its parent, however early the parent dies.
+//! A pipe and PR_SET_PDEATHSIG, so that a child ends with its parent however early the parent dies.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -13,7 +13,7 @@ use crate::error::{Context, Result};
 pub struct Lifeline(OwnedFd);
 
 impl Lifeline {
-    /// A lifeline, and the end that only the parent has open, as long as the parent lives.
+    /// A lifeline, and the other end of the pipe. The parent keeps the other end open as long as it lives.
     pub(crate) fn new() -> Result<(Self, OwnedFd)> {
         let (death, alive) = pipe_with(PipeFlags::CLOEXEC).op("pipe2")?;
         Ok((Self(death), alive))

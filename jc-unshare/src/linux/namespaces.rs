@@ -1,4 +1,4 @@
-//! The eight kinds of namespaces, and making new ones.
+//! The eight kinds of namespaces, and the creation of namespaces.
 
 use std::ffi::CString;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds, in the order in which `--join` enters them.
     pub const ALL: [Self; 8] = [
         Self::User,
         Self::Mount,
@@ -50,7 +50,7 @@ impl Kind {
         Self::Time,
     ];
 
-    /// The name of its file in `/proc/PID/ns`.
+    /// The name of the kind's file in `/proc/PID/ns`.
     pub fn name(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -151,16 +151,16 @@ pub fn unshare(flags: u64) -> Result<()> {
 /// Offsets of the clocks of a time namespace against those outside, in seconds.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Clocks {
-    /// Shift the boot-time clock by so many seconds (with -T)
+    /// Shift the boot-time clock by this number of seconds (with -T)
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub boottime: Option<i64>,
-    /// Shift the monotonic clock by so many seconds (with -T)
+    /// Shift the monotonic clock by this number of seconds (with -T)
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub monotonic: Option<i64>,
 }
 
-/// Makes a new time namespace and moves the calling process there. unshare(2) alone moves only
-/// children (time_namespaces(7)), and on kernels before 6.1 not even the next program.
+/// Makes a time namespace and moves the calling process there. unshare(2) alone moves only children
+/// (time_namespaces(7)), and on kernels before 6.1 not even a program that this process executes.
 pub fn enter_time(clocks: Clocks) -> Result<()> {
     unshare(clone::NEWTIME)?;
     let mut offsets = String::new();
@@ -178,23 +178,22 @@ pub fn enter_time(clocks: Clocks) -> Result<()> {
     sys::setns(namespace.as_fd(), clone::NEWTIME).on("setns", path)
 }
 
-/// What a new mount namespace and the old one see of each other's later mounts
-/// (mount_namespaces(7)).
+/// The propagation of later mounts between a new mount namespace and the old one (mount_namespaces(7)).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Propagation {
-    /// Nothing.
+    /// Neither namespace sees mounts of the other.
     #[default]
     Private,
-    /// The new one sees those of the old one.
+    /// The new namespace sees mounts of the old one.
     Slave,
-    /// Both see all.
+    /// Each namespace sees mounts of the other.
     Shared,
-    /// Whatever each mount has been set to.
+    /// Each mount keeps its propagation type.
     Unchanged,
 }
 
-/// Steps that set up new namespaces, by the process that is in them. Each names the namespace that it
-/// must be in: elsewhere it would change the host.
+/// Steps that set up new namespaces from inside. Outside of the namespace that its description names, a step
+/// would change the host.
 pub mod steps {
     use super::*;
 
@@ -237,10 +236,10 @@ pub mod steps {
     }
 }
 
-/// gethostname(2): the longest name, in bytes; also for the domain name.
+/// The longest host name or domain name in bytes, see gethostname(2).
 const HOST_NAME_MAX: usize = 64;
 
-/// Brings loopback up, in the network namespace that the caller has made.
+/// Brings loopback up in the network namespace of the caller.
 pub fn loopback_up() -> Result<()> {
     steps::loopback_up().make()
 }

@@ -21,7 +21,7 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags
 /// The inode number of the initial user namespace (PROC_USER_INIT_INO of Linux' proc_ns.h).
 const INITIAL: u64 = 0xEFFF_FFFD;
 
-/// Opens a directory for reading; `EBUSY` if a mount lies on it.
+/// Opens a directory for reading. `EBUSY`: something is mounted on the directory.
 pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     let flags = DIRECTORY | OFlags::RDONLY;
     match openat2(parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
@@ -30,7 +30,7 @@ pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
     }
 }
 
-/// Gives a directory that cannot be opened for reading the mode `u+rwx`. A symbolic link is ELOOP.
+/// Gives a directory that cannot be opened for reading the mode `u+rwx`. ELOOP: the name is a symbolic link.
 pub fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
     let fd = openat(parent, name, DIRECTORY | OFlags::PATH, Mode::empty())?;
     let mode = Mode::from_raw_mode(fstat(&fd)?.st_mode);
@@ -38,8 +38,8 @@ pub fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
     chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), mode | Mode::RWXU)
 }
 
-/// Clears the attributes of chattr(1) that forbid the removal of `name`, which a payload with
-/// CAP_LINUX_IMMUTABLE may have set. False: there are none, or this process may not clear them.
+/// Clears the attributes of chattr(1) that prevent the removal of `name`. A payload with CAP_LINUX_IMMUTABLE may
+/// have set them. False: none is set, or this process has no permission to clear them.
 pub fn allow_change(directory: &OwnedFd, name: &[u8]) -> bool {
     let forbids = IFlags::IMMUTABLE | IFlags::APPEND;
     let clear = |fd: &OwnedFd| match ioctl_getflags(fd) {
@@ -59,12 +59,12 @@ pub fn allow_change(directory: &OwnedFd, name: &[u8]) -> bool {
     open().is_ok_and(|fd| clear(&fd)) || is_open
 }
 
-/// Whether the user namespace of this process is the initial one, by the inode number of its file.
-/// ENOENT: there is no procfs on /proc.
+/// Whether the user namespace of this process is the initial one, by the inode number of its file in
+/// `/proc/self/ns`. ENOENT: there is no procfs on /proc.
 pub fn is_initial_user_namespace() -> crate::Result<bool> {
     match namespace("user").absent()? {
         Some(number) => Ok(number == INITIAL),
-        // A kernel without user namespaces lacks the file; every kernel has that of the mount namespace.
+        // A kernel without user namespaces has only the files of other kinds, like the mount namespace.
         None => namespace("mnt").map(|_| true),
     }
 }

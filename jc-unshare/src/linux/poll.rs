@@ -8,12 +8,13 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 
-/// A supervisor that handles descriptors while its child runs.
+/// A handler of descriptors while a child runs.
 pub trait Poller {
-    /// The descriptors for poll(2): [`readable`], or [`at_end`].
+    /// The descriptors for poll(2), from [`readable`] or [`at_end`].
     fn polled(&self) -> Vec<PollFd<'_>>;
 
-    /// Handles the descriptors that are ready, without a wait. `ready` has a value for each descriptor.
+    /// Handles the descriptors that are ready, without a wait. `ready` has a value for each descriptor of
+    /// [`polled`](Self::polled).
     fn handle(&mut self, ready: &[bool]);
 }
 
@@ -22,7 +23,7 @@ pub fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }
 
-/// A descriptor that is ready at its end. A write to it wakes nobody, so the writer need not share its CPU.
+/// A descriptor that is ready when the other end is closed. A write to the other end wakes no process.
 pub fn at_end(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::empty())
 }
@@ -37,7 +38,7 @@ pub fn are_ready(fds: Vec<PollFd<'_>>) -> Result<Vec<bool>> {
     wait(fds, Some(Instant::now()))
 }
 
-/// Whether each descriptor is ready, after a wait for the first one until the deadline, or without end.
+/// Waits until a descriptor is ready or the deadline is over. Returns whether each descriptor is ready.
 pub fn wait(mut fds: Vec<PollFd<'_>>, deadline: Option<Instant>) -> Result<Vec<bool>> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -24,7 +24,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// This process.
+    /// The process that calls this function.
     pub fn this() -> Result<Self> {
         Stat::open()?.read().map(|(this, _)| this)
     }
@@ -41,25 +41,25 @@ impl Process {
         in_stat(stat).map(|(process, _)| process)
     }
 
-    /// A descriptor of the process, or `None` if the process no longer exists. The number is read again
-    /// once the descriptor is open: it cannot be that of a later process by then.
+    /// A descriptor of the process, or `None` if the process no longer exists. The start time is compared after
+    /// pidfd_open(2), since a later process may have the same PID.
     pub fn open(self) -> Result<Option<OwnedFd>> {
         let Some(pid) = self.pid.try_into().ok().and_then(Pid::from_raw) else { return Ok(None) };
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            // The number is free, or that of a thread.
+            // The PID is free, or belongs to a thread.
             Err(Errno::SRCH | Errno::INVAL | Errno::NOENT) => return Ok(None),
             opened => opened.op("pidfd_open")?,
         };
         let path = format!("/proc/{}/stat", self.pid);
         let stat = match fs::read_to_string(&path) {
-            // The process is reaped while the file is open.
+            // The process was reaped while the file was open.
             Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => None,
             read => read.on("read", &path).absent()?,
         };
         Ok(stat.filter(|stat| Self::in_stat(stat) == Some(self)).map(|_| pidfd))
     }
 
-    /// Whether the process runs: one that has ended may still wait to be reaped.
+    /// Whether the process runs. A process that has ended, and is not yet reaped, does not run.
     pub fn runs(self) -> Result<bool> {
         Ok(self.open()?.is_some_and(|pidfd| !ends_within(&pidfd, Duration::ZERO)))
     }
@@ -70,7 +70,7 @@ impl Process {
     }
 }
 
-/// Sends a signal to the process of a descriptor. Returns whether the process was there.
+/// Sends a signal to the process of a descriptor. Returns whether the process existed.
 pub fn send(pidfd: &OwnedFd, signal: i32) -> Result<bool> {
     match sys::send_signal(pidfd.as_fd(), signal) {
         Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Ok(false),
@@ -78,29 +78,30 @@ pub fn send(pidfd: &OwnedFd, signal: i32) -> Result<bool> {
     }
 }
 
-/// Denies other processes ptrace(2) of this one, and its `/proc/PID/exe`, `root`, `fd` and `mem`, unless
-/// they have CAP_SYS_PTRACE in the user namespace that executed it (PR_SET_DUMPABLE(2const)). execve(2)
-/// ends the denial, so each program of a chain calls this function. The files of this process in /proc
-/// belong to root from here on: an ordinary user writes ID maps and clock offsets before the call.
+/// Denies other processes ptrace(2) of this process, and access to its `/proc/PID/exe`, `root`, `fd` and `mem`.
+/// Processes with CAP_SYS_PTRACE in the user namespace that executed this process are the exception
+/// (PR_SET_DUMPABLE(2const)). execve(2) ends the denial, so each program of a chain calls this function. The
+/// call makes root the owner of the files of this process in /proc, so an ordinary user writes ID maps and clock
+/// offsets before the call.
 pub fn deny_tracing() -> Result<()> {
     set_dumpable(false).op("PR_SET_DUMPABLE")
 }
 
-/// `/proc/self/stat`, open: its procfs may be out of sight when it is read again.
+/// An open `/proc/self/stat`, which can be read when another procfs is on /proc.
 #[derive(Debug)]
 pub struct Stat(File);
 
 const STAT: &str = "/proc/self/stat";
 
 impl Stat {
-    /// Opens the file of this process.
+    /// Opens the `stat` file of this process.
     pub fn open() -> Result<Self> {
         File::open(STAT).on("open", STAT).map(Self)
     }
 
-    /// This process as that procfs has it, and the number of its parent.
+    /// This process as the file's procfs numbers it, and the PID of its parent.
     pub fn read(&self) -> Result<(Process, u32)> {
-        // 52 numbers and a name: one read has all of it.
+        // 52 numbers and a name fit the buffer.
         let mut buffer = [0; 2048];
         let length = pread(&self.0, &mut buffer, 0).on("read", STAT)?;
         let text = String::from_utf8_lossy(&buffer[..length]);
@@ -111,19 +112,19 @@ impl Stat {
 /// A process by a line of proc_pid_stat(5), and its parent.
 fn in_stat(stat: &str) -> Option<(Process, u32)> {
     let pid = stat.split_once(' ')?.0.parse().ok()?;
-    // The second field may hold anything but ends in ")".
+    // The second field is the name in parentheses, which may contain any character.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(1);
     let parent = fields.next()?.parse().ok()?;
     Some((Process { pid, start: fields.nth(17)?.parse().ok()? }, parent))
 }
 
-/// Whether the process of a descriptor ends before the time is over.
+/// Whether the process of a descriptor ends within the time.
 pub fn ends_within(pidfd: &OwnedFd, time: Duration) -> bool {
     ends_until(pidfd, Instant::now() + time).unwrap_or(false)
 }
 
-/// Whether the process of a descriptor ends before that moment (pidfd_open(2)).
+/// Whether the process of a descriptor ends before the deadline (pidfd_open(2)).
 pub fn ends_until(pidfd: &OwnedFd, deadline: Instant) -> Result<bool> {
     wait(vec![readable(pidfd.as_fd())], Some(deadline)).map(|ready| ready[0])
 }

@@ -1,4 +1,4 @@
-//! The procfs at /proc, and files of this process there (proc(5)).
+//! Files of the procfs at /proc (proc(5)).
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,8 +12,8 @@ use rustix::fs::{
 use super::descriptor::open_dir_at;
 use crate::error::{Context, Error, Result};
 
-/// Whether the descriptor holds the root directory of a procfs. A directory of the payload's root could
-/// otherwise stand in place of a procfs.
+/// Whether the descriptor is the root directory of a procfs. The root of a payload may have any directory at
+/// /proc.
 pub fn is_procfs(fd: BorrowedFd<'_>) -> Result<bool> {
     /// PROC_ROOT_INO of Linux' proc_fs.h
     const ROOT: u64 = 1;
@@ -38,7 +38,7 @@ pub fn namespace(name: &str) -> Result<u64> {
 }
 
 /// Writes to a file of a process, by its path below /proc. EXDEV: something is mounted over the file or a
-/// directory above it, and would get the text instead (CVE-2025-52881).
+/// directory above it, and would receive the text (CVE-2025-52881).
 pub fn write(path: &str, text: &str) -> Result<()> {
     const PROC: &str = "/proc";
     let proc = open_dir_at(CWD, PROC).on("open", PROC)?;
@@ -50,8 +50,8 @@ pub fn write(path: &str, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).on("write", &shown)
 }
 
-/// Opens a setting below /proc/sys/net, which may be a mount of its own, such as a writable one in a
-/// read-only /proc/sys. EXDEV: a mount lies further below, and would stand for the setting.
+/// Opens a setting below /proc/sys/net. The directory itself may be a mount, such as a writable one in a
+/// read-only /proc/sys. EXDEV: something is mounted further below, and would be opened in place of the setting.
 pub fn open_net_setting(name: &str, access: OFlags) -> Result<File> {
     const NET: &str = "/proc/sys/net";
     let net = open_dir_at(CWD, NET).on("open", NET)?;

@@ -1,4 +1,4 @@
-//! A program that a child executes, with the steps before. Everything is prepared in the parent, since the child shares
+//! A program that a child executes, with the steps before. The parent prepares everything, since the child shares
 //! its memory and only makes system calls.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use super::sys::vfork::{self, Call, Failure};
 use crate::error::{Context, Error, Result};
 use crate::exec::{candidates, failure};
 
-/// A variable and its value; a variable without a value is removed.
+/// The name and the value of an environment variable. A variable without a value is removed.
 pub type Variable = (OsString, Option<OsString>);
 
 /// A program to execute, after some steps.
@@ -33,7 +33,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// A program with its arguments, which PATH finds.
+    /// A program with its arguments. PATH is searched for the program.
     pub fn new(argv: &[OsString]) -> Result<Self> {
         let Some(name) = argv.first() else {
             return Err(Error::usage("no program given to run"));
@@ -56,7 +56,7 @@ impl Program {
         Ok(Self { steps, inherited, death: Signal::SIGKILL, status: None, execute })
     }
 
-    /// Marks the program as a part of the tool: its absence is exit code 125, and not that of an absent payload.
+    /// Marks the program as a part of the tool: its absence is exit code 125, in place of 127.
     #[must_use]
     pub fn required(mut self) -> Self {
         if let Call::Execute(program) = &mut self.execute.call {
@@ -84,7 +84,7 @@ impl Program {
         Ok(self)
     }
 
-    /// Writes the start of the program, or that its execution failed, and its end to a descriptor.
+    /// Reports the start and the end of the program, or that its execution failed, as events to a descriptor.
     #[must_use]
     pub fn reporting(self, status: Option<StatusFd>) -> Self {
         Self { status, ..self }
@@ -102,20 +102,20 @@ impl Program {
         self
     }
 
-    /// Sets the signal that the program gets when this process dies, in place of SIGKILL.
+    /// Sets the signal that the kernel sends to the program when this process dies, in place of SIGKILL.
     #[must_use]
     pub fn dying_by(mut self, signal: Signal) -> Self {
         self.death = signal;
         self
     }
 
-    /// The program inherits the descriptor as this number.
+    /// Lets the program inherit the descriptor as this number.
     pub fn inherit(&mut self, fd: OwnedFd, number: RawFd) {
         self.inherited.push((fd, number));
     }
 
-    /// All steps of a child, with those of every child. `alive` is the end of the lifeline that only this process has
-    /// open.
+    /// All steps of the child: those of every child, and those of this program. `alive` is the end of the lifeline that
+    /// only this process keeps open.
     pub(crate) fn into_steps(self, life: &Lifeline, alive: &OwnedFd) -> Result<Vec<Step>> {
         let close = Step::new(Call::Close(alive.as_raw_fd()), "close", "");
         let mut steps = vec![close, life.step(Signal::SIGKILL)];
@@ -123,7 +123,7 @@ impl Program {
         if self.death != Signal::SIGKILL {
             steps.push(life.step(self.death));
         }
-        // A number of the child must not be the number of a descriptor that a later step inherits.
+        // The number that one step assigns must not be the number of a descriptor that a later step needs.
         let free = self.inherited.iter().map(|(_, number)| number + 1).max().unwrap_or(0);
         for (fd, number) in self.inherited {
             let fd = match fd.as_raw_fd() < free {
@@ -147,8 +147,8 @@ pub(crate) fn calls(steps: &[Step]) -> Vec<&Call> {
     steps.iter().map(|step| &step.call).collect()
 }
 
-/// The error at which a child that took these steps has ended.
+/// The error of the step that failed in a child.
 pub(crate) fn error(steps: &[Step], failure: Failure) -> Error {
-    let step = steps.get(failure.place);
+    let step = steps.get(failure.index);
     step.map_or_else(Error::quiet, |step| step.error(failure.errno))
 }

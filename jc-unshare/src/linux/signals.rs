@@ -1,4 +1,4 @@
-//! Signals: their names, what they do by default, and to whom the kernel and the terminal send them.
+//! Names and default actions of signals, and the signals that the kernel sends to process groups.
 
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -6,15 +6,15 @@ use nix::sys::signal::Signal;
 /// The default action of a signal.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Action {
-    /// Ends the process, with a core dump or without.
+    /// The signal ends the process, with a core dump or without.
     Terminate,
-    /// Stops it.
+    /// The signal stops the process.
     Stop,
-    /// No action that PID 1 lacks: the signal is ignored, or continues the process.
+    /// The signal is ignored or continues the process, also as PID 1.
     None,
 }
 
-/// The default action of a signal (signal(7)), for those that have one which may be overridden.
+/// The default action of a signal that may be caught (signal(7)).
 pub fn default_action(signal: i32) -> Action {
     match signal {
         libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH => Action::None,
@@ -23,14 +23,14 @@ pub fn default_action(signal: i32) -> Action {
     }
 }
 
-/// Whether this is a stop that belongs to job control, so that a shell is to see it.
+/// Whether a signal is a stop signal of job control. The stop must then be visible to the shell.
 pub fn stops_by_terminal(signal: i32) -> bool {
     matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
 }
 
-/// Whether a signal of the kernel's went to a whole process group: those of the terminal do, as do
-/// SIGHUP and SIGCONT at the end of a session, but for those that its leader gets alone when the
-/// terminal hangs up. Others, as of a timer that was set before an exec, are for one process.
+/// Whether the kernel sent a signal to a whole process group. The groups receive the signals of a terminal's keys,
+/// and SIGHUP and SIGCONT at the end of a session. Only the session leader receives SIGHUP and SIGCONT when the
+/// terminal hangs up. All other signals, like that of a timer, are for one process.
 pub fn goes_to_group(signal: i32, is_session_leader: bool) -> bool {
     match signal {
         libc::SIGHUP | libc::SIGCONT => !is_session_leader,
@@ -39,13 +39,12 @@ pub fn goes_to_group(signal: i32, is_session_leader: bool) -> bool {
     }
 }
 
-/// Whether a process leaves a signal at its default, not blocked, by its `/proc/PID/status`
-/// (proc(5)).
+/// Whether a signal is neither caught, ignored nor blocked, by `/proc/PID/status` (proc(5)).
 pub fn is_default(status: &str, signal: i32) -> bool {
     !["SigBlk:", "SigIgn:", "SigCgt:"].iter().any(|set| in_set(status, set, signal))
 }
 
-/// Whether a process ignores a signal, by its `/proc/PID/status`.
+/// Whether a signal is ignored, by `/proc/PID/status`.
 pub fn is_ignored(status: &str, signal: i32) -> bool {
     in_set(status, "SigIgn:", signal)
 }
@@ -56,8 +55,8 @@ fn in_set(status: &str, set: &str, signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// SIGRTMIN as glibc has it, and so nearly every program in an image (signal(7)); the C library of this
-/// one may keep another signal for itself.
+/// SIGRTMIN of glibc, and so of most programs in images (signal(7)). The C library of this program may have
+/// another SIGRTMIN.
 const FIRST_REAL_TIME: i32 = 34;
 
 /// The number of a signal: `TERM`, `SIGTERM`, `15`, `RTMIN+3`.

@@ -10,14 +10,14 @@ use rustix::process::Pid;
 use super::child::Child;
 use super::lifeline::Lifeline;
 use super::program::{Program, calls, error};
-use super::sys::vfork::{Started, follow, vfork};
+use super::sys::vfork::{Started, make_all, vfork};
 use super::sys::{self, Fork, clone};
 use crate::error::{Context, Error, Result};
 use crate::tool::Tool;
 
-/// Starts a child in new namespaces (`flags` of [`clone`]) and, with `cgroup`, in that cgroup v2 directory. The child
-/// runs `body`, which ends in an exec and so returns only an error, and reports the error as `tool`. The child gets
-/// SIGKILL when this process dies, however early.
+/// Starts a child in new namespaces (`flags` of [`clone`]) and in the cgroup v2 directory `cgroup`. The child runs
+/// `body`, which executes a program at its end and returns only an error. The child writes the error as `tool`. The
+/// kernel kills the child when this process dies, however early.
 pub fn spawn(
     tool: Tool,
     flags: u64,
@@ -37,10 +37,10 @@ pub fn spawn(
     start.fork(tool, flags, cgroup, child)
 }
 
-/// Starts a child like [`spawn`] that executes a program, but without a copy of the memory of this process,
-/// which is a third of what a start takes: this process stands still until the child has executed the
-/// program or ended. A failure of the child is reported here, and the child then has the exit code for it.
-/// Signals reach the child from its last step on; one that comes before is pending until then.
+/// Starts a child that executes a program, like [`spawn`], but with vfork(2) semantics: the child shares the memory of
+/// this process, which waits until the child has executed the program or ended. A copy of the memory would take a
+/// third of the time of a start. This process writes an error of the child, whose exit code follows from the error.
+/// Signals for the child are pending until its last step.
 pub fn spawn_program(
     tool: Tool,
     flags: u64,
@@ -60,7 +60,7 @@ pub fn spawn_program(
     };
     let (child, failure) = match vfork(flags, cgroup, tool, &calls) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-            (start.fork(tool, flags, cgroup, |_| failed(follow(&calls)))?, None)
+            (start.fork(tool, flags, cgroup, |_| failed(make_all(&calls)))?, None)
         }
         started => {
             let Started { pid, pidfd, failure } = started.op("clone3")?;

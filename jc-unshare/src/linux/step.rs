@@ -20,7 +20,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// `operation object: strerror` is the error of this call.
+    /// A step with the error message `operation object: strerror`.
     pub(crate) fn new(call: Call, operation: &'static str, object: impl Into<OsString>) -> Self {
         Self { call, operation, object: object.into(), hint: None }
     }
@@ -30,7 +30,7 @@ impl Step {
         Self { hint, ..self }
     }
 
-    /// Writes this text at once to a file that is open.
+    /// A step that writes the text to an open file, with one write(2).
     pub fn write(file: OwnedFd, text: &str, path: &Path) -> Self {
         Self::new(Call::Write(file, text.into()), "write", path)
     }

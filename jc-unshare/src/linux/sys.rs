@@ -1,4 +1,4 @@
-//! The system calls that nix and rustix lack. The only unsafe code of this package.
+//! System calls that nix and rustix lack, and all unsafe code of this package.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -37,30 +37,30 @@ pub mod clone {
     pub const NEWTIME: u64 = 0x80;
 }
 
-/// The side of a [`fork`].
+/// The result of [`fork`] in each of the two processes.
 pub enum Fork {
-    /// The new process.
+    /// This process is the child.
     Child,
-    /// The caller.
+    /// This process is the parent.
     Parent {
-        /// The child as the caller's PID namespace numbers it.
+        /// The PID of the child in the caller's PID namespace.
         pid: Pid,
-        /// Refers to the child for good, however pids are reused. Close-on-exec.
+        /// A close-on-exec descriptor of the child, which stays that of the child when the PID is reused.
         pidfd: OwnedFd,
     },
 }
 
-/// clone3(2) as a fork: new namespaces by `flags` ([`clone`]), and with `cgroup` (an open cgroup v2
-/// directory) the child begins in that group. Kernels or seccomp filters without clone3 get clone(2),
-/// which can do neither time namespaces nor cgroups: with those the error is `ENOSYS`.
+/// Forks by clone3(2). The child starts in new namespaces by `flags` ([`clone`]), and in `cgroup`, an open cgroup
+/// v2 directory. clone(2) is the fallback where the kernel or a seccomp filter lacks clone3(2). `ENOSYS`: the
+/// fallback has neither time namespaces nor cgroups.
 ///
-/// The caller must have one thread: a lock that another thread holds stays held in the child. There
-/// libc knows the thread by the caller's number: raise(3) would signal somebody else.
+/// The caller must have one thread, since a lock of another thread would stay locked in the child. libc keeps the
+/// caller's thread ID in the child, so raise(3) there would signal the parent.
 pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     let mut pidfd: RawFd = -1;
     let mut args = clone_args(flags, cgroup, &mut pidfd);
-    // SAFETY: without CLONE_VM and with no stack given the child runs on a copy of this memory, like
-    // fork(2); `args` and `pidfd` outlive the call.
+    // SAFETY: without CLONE_VM and without a stack the child runs on a copy of this memory, as after
+    // fork(2). `args` and `pidfd` outlive the call.
     let mut pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
     if pid < 0
@@ -75,12 +75,12 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     check(pid)?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Fork::Child),
-        // SAFETY: the kernel has just made this descriptor for us.
+        // SAFETY: the kernel has just made this descriptor, which has no other owner.
         Some(pid) => Ok(Fork::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
 }
 
-/// Arguments that make a child with a pidfd, which goes where `pidfd` is.
+/// Arguments of clone3(2). The kernel writes the child's descriptor to `pidfd`.
 fn clone_args(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut RawFd) -> libc::clone_args {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     // SAFETY: clone_args is plain integers, for which zero means "not used".
@@ -95,9 +95,9 @@ fn clone_args(flags: u64, cgroup: Option<BorrowedFd<'_>>, pidfd: &mut RawFd) -> 
     args
 }
 
-/// Closes a descriptor whose owner lives on elsewhere, in the parent or in its part of the code.
+/// Closes a descriptor in a child without dropping its owner, since the parent still uses the descriptor.
 pub fn close(fd: BorrowedFd<'_>) {
-    // SAFETY: only a child that shares no descriptors with its parent calls this, on its way to an exec.
+    // SAFETY: only a child that shares no descriptor table with its parent calls this function, before execve(2).
     unsafe { libc::close(fd.as_raw_fd()) };
 }
 
@@ -107,24 +107,24 @@ pub fn unshare(flags: u64) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_unshare, flags) })
 }
 
-/// setns(2): enters the namespaces that `fd` stands for, which must be of the types in `flags`.
+/// setns(2): enters the namespaces of `fd`, which must be of the kinds in `flags`.
 pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     // SAFETY: setns(2) changes no memory of the caller.
     check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
 }
 
-/// Takes over a descriptor that the caller of this program has opened for it, and marks it
-/// close-on-exec. `EBADF` if it is not open.
+/// Takes ownership of a descriptor that this program inherited, and marks it close-on-exec. `EBADF`: the
+/// descriptor is not open.
 pub fn take_fd(number: u32) -> io::Result<OwnedFd> {
     let number = RawFd::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: fcntl(2) with F_SETFD touches no memory, and fails if the descriptor is not open.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
-    // SAFETY: it is open, and the caller of this program has given it to nobody but us.
+    // SAFETY: the descriptor is open, and its number comes from the command line, so it has no other owner here.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A descriptor that the caller of this program has opened for it. Descriptors of the caller stay open as long
-/// as this process lives, so the borrow has no end. `EBADF` if the descriptor is not open for writing.
+/// Borrows a descriptor that this program inherited. Inherited descriptors stay open as long as this process lives, so
+/// the borrow has no end. `EBADF`: the descriptor is not open for writing.
 pub fn writable_fd(number: u32) -> io::Result<BorrowedFd<'static>> {
     let bad = || io::Error::from_raw_os_error(libc::EBADF);
     let number = RawFd::try_from(number).map_err(|_| bad())?;
@@ -134,13 +134,13 @@ pub fn writable_fd(number: u32) -> io::Result<BorrowedFd<'static>> {
     if flags & libc::O_ACCMODE == libc::O_RDONLY {
         return Err(bad());
     }
-    // SAFETY: it is open, and belongs to the caller.
+    // SAFETY: the descriptor is open, and this process never closes it.
     Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }
 
 /// Ignores SIGPIPE, as the standard library does at the start of a program.
 pub fn ignore_sigpipe() {
-    // SAFETY: SIG_IGN installs no handler that could run.
+    // SAFETY: SIG_IGN installs no handler.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
@@ -148,35 +148,35 @@ pub fn ignore_sigpipe() {
 /// ignored, and a waiting link would forward it.
 pub fn discard_sigpipe() {
     let (pipe, now) = (SigSet::from(Signal::SIGPIPE), libc::timespec { tv_sec: 0, tv_nsec: 0 });
-    // SAFETY: sigtimedwait(2) reads both arguments, and with a null pointer writes nothing. It fails if no
-    // signal is pending.
+    // SAFETY: sigtimedwait(2) reads the first and the third argument, and writes nothing to a null pointer. Its error
+    // means that no signal is pending.
     unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
 }
 
-/// pidfd_send_signal(2), by number so that real-time signals go through too.
+/// pidfd_send_signal(2) by number, since nix and rustix have no names for real-time signals.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     let no_info = std::ptr::null::<libc::siginfo_t>();
-    // SAFETY: a null siginfo is allowed: the kernel fills in that of kill(2).
+    // SAFETY: with a null pointer the kernel fills the siginfo in, as for kill(2).
     check(unsafe {
         libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
     })
 }
 
-/// kill(2), by number like [`send_signal`]: for kernels or filters without pidfds.
+/// kill(2) by number, for kernels or seccomp filters without pidfd_send_signal(2).
 pub fn kill(pid: Pid, signal: i32) -> io::Result<()> {
     // SAFETY: kill(2) touches no memory of the caller.
     check(unsafe { libc::kill(pid.as_raw_nonzero().get(), signal) }.into())
 }
 
-/// sigqueue(3), to a child that has not been waited for: its pid is its own.
+/// sigqueue(3). The child must not be reaped, so that the PID is not reused.
 pub fn queue_signal(pid: Pid, signal: i32) -> io::Result<()> {
     let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
-    // SAFETY: the value is not used as a pointer by anybody.
+    // SAFETY: no receiver uses the value as a pointer.
     check(unsafe { libc::sigqueue(pid.as_raw_nonzero().get(), signal, value) }.into())
 }
 
-/// All 64 signals: sigfillset(3) leaves out those that libc has taken for itself, of which a program
-/// with another libc knows nothing.
+/// All 64 signals. sigfillset(3) leaves out the signals that libc uses itself, and a payload with another libc may
+/// receive these.
 pub fn every_signal() -> SigSet {
     // SAFETY: sigset_t is plain integers, a bit for each signal.
     unsafe {
@@ -186,31 +186,32 @@ pub fn every_signal() -> SigSet {
     }
 }
 
-/// Whether the caller of this program had SIGCHLD ignored.
+/// Whether this program inherited an ignored SIGCHLD.
 static SIGCHLD_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 
-/// Sets SIGCHLD to its default: an ignored one, which execve(2) hands down, throws exit statuses away.
+/// Sets SIGCHLD to its default action. If SIGCHLD is ignored, which execve(2) inherits, the kernel discards exit
+/// statuses of children.
 pub fn default_sigchld() {
-    // SAFETY: SIG_DFL installs no handler that could run. It cannot fail for a signal that exists.
+    // SAFETY: SIG_DFL installs no handler, and signal(2) cannot fail for SIGCHLD.
     let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     SIGCHLD_WAS_IGNORED.fetch_or(before == libc::SIG_IGN, Ordering::Relaxed);
 }
 
-/// Whether [`default_sigchld`] has found SIGCHLD ignored.
+/// Whether SIGCHLD was ignored before [`default_sigchld`].
 pub fn was_sigchld_ignored() -> bool {
     SIGCHLD_WAS_IGNORED.load(Ordering::Relaxed)
 }
 
-/// Ignores SIGCHLD again if [`default_sigchld`] has found it so.
+/// Ignores SIGCHLD again if it was ignored before [`default_sigchld`].
 pub fn restore_sigchld() {
     if was_sigchld_ignored() {
-        // SAFETY: SIG_IGN installs no handler that could run.
+        // SAFETY: SIG_IGN installs no handler.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     }
 }
 
-/// Has the kernel map what a start touches of heap and stack at one go (MADV_POPULATE_WRITE, Linux
-/// 5.14), in place of a page fault for each page.
+/// Maps the pages of heap and stack that a start uses with one call (MADV_POPULATE_WRITE, Linux 5.14), in place of
+/// one page fault for each page.
 pub fn map_ahead() {
     const HEAP: usize = 60 << 10;
     const STACK: usize = 32 << 10;
@@ -219,14 +220,14 @@ pub fn map_ahead() {
     let here = std::ptr::from_ref(&page) as usize;
     for (start, length) in [(heap.as_ptr() as usize, HEAP), (here - STACK, STACK)] {
         let first = start.next_multiple_of(page);
-        // SAFETY: what is there stays as it is. If it fails, pages come when they are touched.
+        // SAFETY: the content of the pages does not change. After an error the kernel maps each page at its first use.
         unsafe { libc::madvise(first as _, start + length - first, libc::MADV_POPULATE_WRITE) };
     }
 }
 
-/// Closes every descriptor but those to keep, the standard ones too. Only for a process that has
-/// nothing more to do with what it was given: whoever owns one of them here finds it closed. Where
-/// the kernel or a filter lacks close_range(2), they are looked up in procfs; without that they stay.
+/// Closes all descriptors except those of `keep`, the standard streams too. The caller must use no other descriptor
+/// afterwards. Where the kernel or a seccomp filter lacks close_range(2), /proc/self/fd lists the descriptors. Without
+/// a procfs the descriptors stay open.
 pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
     let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
     keep.sort_unstable();
@@ -240,14 +241,14 @@ pub fn close_all_but(keep: &[BorrowedFd<'_>]) {
 }
 
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: as to memory, closing is safe; the caller has promised that nobody uses them.
+    // SAFETY: close_range(2) changes no memory, and the caller uses none of the descriptors afterwards.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
 }
 
 fn close_listed(keep: &[u32]) {
     let listed = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
-    // The list is complete, and its own descriptor closed, before anything else is.
+    // The collection ends the iterator, which closes the descriptor of the directory, before the first close.
     let numbers: Vec<u32> = listed.filter_map(number).collect();
     for number in numbers.into_iter().filter(|number| !keep.contains(number)) {
         // SAFETY: as in close_range.

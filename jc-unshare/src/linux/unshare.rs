@@ -26,7 +26,7 @@ use super::{info, init, namespaces, signals};
 use crate::error::{Context, Error, Result};
 use crate::{Tool, require_program};
 
-/// The tool's name and contract.
+/// The name and exit codes of the tool.
 pub const TOOL: Tool = Tool::link("jc-unshare");
 
 /// Enter new or existing namespaces, then run PROG there
@@ -93,7 +93,7 @@ fn signal(word: &str) -> std::result::Result<Signal, String> {
 pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     args.check()?;
-    // First: a descriptor that the caller has not opened must not turn out to be one of ours.
+    // This check comes first: a number that is not open yet may become that of a descriptor which this program opens.
     args.check_descriptors()?;
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let info = take(args.info_fd, "--info-fd")?.map(File::from);
@@ -105,8 +105,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
     }
     let maps = args.ids.any().then(|| args.ids.maps()).transpose()?;
-    // A payload that has CAP_SYS_PTRACE in a user namespace may trace a process from the moment that the
-    // process enters it. Maps and offsets of new namespaces are still to be written by a dumpable process.
+    // A payload with CAP_SYS_PTRACE in a user namespace may trace a process as soon as the process enters the
+    // namespace. A process that still has to write the maps or clock offsets of new namespaces must stay dumpable.
     if !args.writes_own_proc() {
         deny_tracing()?;
     }
@@ -125,7 +125,7 @@ impl Args {
         self.new.has(Kind::User) || self.new.has(Kind::Time)
     }
 
-    /// Refuses two options that name one descriptor: each has its own use of it.
+    /// Checks that no two options name the same descriptor.
     fn check_descriptors(&self) -> Result<()> {
         let all = [self.info_fd, self.block_fd, self.init_fd, self.status_fd];
         if (1..all.len()).any(|n| all[n].is_some() && all[..n].contains(&all[n])) {
@@ -136,7 +136,8 @@ impl Args {
         Ok(())
     }
 
-    /// Refuses options that mean nothing without others: they would change the host.
+    /// Checks that an option that changes a namespace comes with the option that makes the namespace. The host would
+    /// change otherwise.
     fn check(&self) -> Result<()> {
         let new = &self.new;
         for (given, kind, message) in [
@@ -170,7 +171,7 @@ impl Args {
         Ok(())
     }
 
-    /// The steps that set the new namespaces up from inside.
+    /// The steps that set up the new namespaces from inside.
     fn steps(&self) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         if self.new.has(Kind::Mount) {
@@ -184,7 +185,7 @@ impl Args {
     }
 }
 
-/// The start of the program, with all that is opened before a namespace is entered.
+/// The start of the program, with the descriptors that are opened before a namespace is entered.
 struct Launch {
     args: Args,
     maps: Option<Maps>,
@@ -196,7 +197,7 @@ struct Launch {
 }
 
 impl Launch {
-    /// Starts the program in a child: clone3(2) makes the child and its namespaces, and this process stays outside.
+    /// Starts the program in a child. clone3(2) makes the child with its namespaces, and this process stays outside.
     fn in_child(mut self) -> Result<ExitCode> {
         let flags = self.args.new.flags();
         let outside = self.maps_from_outside();
@@ -222,8 +223,8 @@ impl Launch {
         Ok(child.wait_as(Waiter::Link(reader), &[])?.end())
     }
 
-    /// Whether the way to the program consists of steps. A new user or time namespace takes more, as does
-    /// --info-fd; --block-fd waits for somebody, and an --init stays.
+    /// Whether the child needs only [`Step`]s before the program. A new user or time namespace, --info-fd, --block-fd
+    /// and --init need more.
     fn is_straight(&self) -> bool {
         !self.args.init
             && self.info.is_none()
@@ -231,7 +232,7 @@ impl Launch {
             && !self.args.writes_own_proc()
     }
 
-    /// The program, after the steps to it.
+    /// The program, after its steps.
     fn program(&self) -> Result<Program> {
         let program = Program::new(&self.args.program)?;
         let program = program.after(self.args.steps()?).reporting(self.status);
@@ -245,14 +246,14 @@ impl Launch {
         writer: Option<OwnedFd>,
     ) -> Error {
         let prepare = |launch: &mut Self| {
-            // Before another procfs is mounted on /proc.
+            // The lookup comes before another procfs is mounted on /proc.
             let process = launch.status.map(|_| Process::this()).transpose()?;
             if let Some(gate) = gate {
-                // The other side has said why, or is dead.
+                // The parent has written the error, or is dead.
                 gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
             }
             launch.set_up_inside()?;
-            // Becoming another user has disarmed it.
+            // A change of credentials disarms PR_SET_PDEATHSIG.
             life.arm(launch.args.kill_child.unwrap_or(Signal::SIGKILL))?;
             Ok(process)
         };
@@ -262,7 +263,7 @@ impl Launch {
         }
     }
 
-    /// Without a PID namespace this process itself moves.
+    /// Executes the program in place of this process, which needs no child without a PID namespace.
     fn in_place(&mut self) -> Error {
         let flags = self.args.new.flags();
         let enter = |launch: &mut Self| {
@@ -275,12 +276,12 @@ impl Launch {
         enter(self).err().unwrap_or_else(|| self.become_program(None, None))
     }
 
-    /// The maps, if they take a process outside of the namespace to write.
+    /// The maps, if a process outside of the namespace has to write them.
     fn maps_from_outside(&self) -> Option<Maps> {
         self.maps.clone().filter(|maps| !maps.is_self_writable())
     }
 
-    /// Sets the namespaces up from inside.
+    /// Sets up the namespaces from inside. Adds a hint to an error.
     fn set_up_inside(&mut self) -> Result<()> {
         let outcome = self.set_up();
         if self.args.new.has(Kind::User) { outcome.map_err(advise_inside) } else { outcome }
@@ -291,7 +292,7 @@ impl Launch {
         if let Some(maps) = self.maps.as_ref().filter(|maps| maps.is_self_writable()) {
             maps.write_own()?;
         }
-        // Before becoming root: a process that has changed user may not write to its own /proc.
+        // A process that has changed its user cannot write to its own files in /proc, so this step comes before.
         if args.new.has(Kind::Time) {
             namespaces::enter_time(args.clocks)?;
         }
@@ -301,12 +302,12 @@ impl Launch {
         if self.maps.as_ref().is_some_and(|maps| !maps.is_self_writable() && maps.needs_root()) {
             become_root()?;
         }
-        // A reader of --info-fd waits for the end of the file before it writes to --block-fd.
+        // The descriptor is closed here, since the reader waits for the end of the file before it writes to --block-fd.
         self.info.take().map_or(Ok(()), |info| info::write_info(&info))?;
         args.steps()?.iter().try_for_each(Step::make)
     }
 
-    /// Executes the program. `process` is this process, if it is a child whose start is an event.
+    /// Executes the program. `process` is this process if its start is reported as an event.
     fn become_program(&self, process: Option<Process>, writer: Option<OwnedFd>) -> Error {
         if let Some(Err(error)) = self.block.as_ref().map(info::wait_for_release) {
             return error;
@@ -325,7 +326,7 @@ impl Launch {
     }
 }
 
-/// Leaves a helper outside, which writes the maps once this process has entered the namespace.
+/// Makes new namespaces. A helper, which stays outside, then writes the maps.
 fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
     let (mut gate, mut open) = pipe().op("pipe")?;
     let pid = info::proc_number()?;
@@ -335,17 +336,17 @@ fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
                 Ok(()) => std::process::exit(0),
                 Err(error) => error,
             },
-            Err(_) => Error::quiet(), // the other side has said why
+            Err(_) => Error::quiet(), // the parent has written the error
         })?;
     namespaces::unshare(flags)?;
     open.write_all(b"!").op("release the helper")?;
     match helper.reap()? {
         Exit::Code(0) => Ok(()),
-        _ => Err(Error::quiet()), // the helper has said why
+        _ => Err(Error::quiet()), // the helper has written the error
     }
 }
 
-/// Becomes root of the namespace, for a caller whose own IDs are not in it.
+/// Becomes root of the namespace, for a caller whose own IDs are not in the maps.
 fn become_root() -> Result<()> {
     let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
     setgroups(&[]).op("setgroups")?;

@@ -1,4 +1,4 @@
-//! An end without a panic where there is no memory.
+//! Out-of-memory errors without a panic.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::{IoSlice, stderr};
@@ -6,7 +6,7 @@ use std::io::{IoSlice, stderr};
 use nix::libc;
 use rustix::io::writev;
 
-/// A heap that ends the process with one line where it has no memory left.
+/// A heap that ends the process with one line if an allocation fails.
 pub struct Checked<H>(pub H);
 
 impl<H> Checked<H> {
@@ -15,7 +15,7 @@ impl<H> Checked<H> {
     }
 }
 
-// SAFETY: the blocks are those of the heap inside; the callers' promises are those that it wants.
+// SAFETY: the inner heap allocates the blocks, and needs the same guarantees of the caller.
 unsafe impl<H: GlobalAlloc> GlobalAlloc for Checked<H> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as above.
@@ -38,12 +38,12 @@ unsafe impl<H: GlobalAlloc> GlobalAlloc for Checked<H> {
     }
 }
 
-/// Ends the process with this error, by system calls alone: the heap cannot be used.
+/// Ends the process with this error. Only system calls are made, since the heap is unusable.
 pub(super) fn end(error: &str) -> ! {
     let (tool, code) = crate::tool::running();
     let line = [tool, ": ", error, "\n"].map(|part| IoSlice::new(part.as_bytes()));
-    // An error of this write has no place to go.
+    // An error of this write cannot be reported anywhere.
     let _: rustix::io::Result<usize> = writev(stderr(), &line);
-    // SAFETY: unlike exit(3), it runs nothing of this process.
+    // SAFETY: _exit(2) runs no handlers, unlike exit(3).
     unsafe { libc::_exit(code.into()) }
 }

@@ -1,9 +1,9 @@
 //! A child that shares the memory of this process until it executes a program, as posix_spawn(3) makes it.
 //!
-//! A signal can end such a child at any instruction, and this process then goes on with the memory as the
-//! child has left it. So the child runs no code but [`Call::make`]: system calls with arguments that this
-//! process has prepared. The child allocates nothing, takes no lock and calls no closure. The two values
-//! that the child writes, its report and the name of a script, are one atomic store each.
+//! A signal can end such a child at any instruction, and this process then continues with the memory as the
+//! child has left it. The child therefore runs only [`Call::make`]: system calls with arguments that this
+//! process has prepared. The child allocates no memory, takes no lock and calls no closure. The child writes
+//! two values, its report and the name of a script, by one atomic store each.
 
 use std::ffi::{CStr, CString, c_char, c_long};
 use std::io;
@@ -22,14 +22,14 @@ use crate::tool::Tool;
 /// A system call that a child makes, with all that the call needs.
 #[derive(Debug)]
 pub enum Call {
-    /// close(2), of a descriptor that only the parent is to hold.
+    /// close(2) of a descriptor that only the parent may have open.
     Close(RawFd),
-    /// PR_SET_PDEATHSIG without its race: poll(2) then sees whether the parent has hung up this pipe. If
-    /// the parent is dead, the child ends here.
+    /// PR_SET_PDEATHSIG with this signal, and then poll(2) of this pipe. If the parent died before the prctl(2),
+    /// its end of the pipe is closed, and the child exits.
     DieWithParent(RawFd, i32),
     /// dup3(2): the program inherits the descriptor as this number.
     Inherit(OwnedFd, RawFd),
-    /// write(2) of all of it at once.
+    /// write(2) of all bytes at once.
     Write(OwnedFd, Vec<u8>),
     /// mount(2) of a new file system, by its type, on a directory.
     Mount(CString, CString, libc::c_ulong),
@@ -47,7 +47,7 @@ pub enum Call {
     IgnoreSignal(i32),
     /// sigprocmask(2) with an empty mask.
     UnblockSignals,
-    /// execve(2), as execvp(3) calls it. If the program is a script that only the shell could run, the
+    /// execve(2), as execvp(3) calls it. If the execution of the shell for a script without `#!` fails, the
     /// error has [`BY_SHELL`] added.
     Execute(Program),
 }
@@ -57,22 +57,22 @@ pub enum Call {
 pub struct Program {
     /// The paths where the program may be, in order.
     candidates: Vec<CString>,
-    /// Whether the paths come from a search, which goes on where there is no such file.
+    /// Whether the paths come from a search of PATH, which passes over absent files.
     is_searched: bool,
     /// Whether the program belongs to the tool, so that its absence is the tool's failure.
     pub is_required: bool,
-    /// The shell, then the program's argv, and a null pointer: without the first it is the program's.
+    /// The shell, the program's argv, and a null pointer. Without the first word they are the program's argv.
     words: Vec<AtomicPtr<c_char>>,
     /// The environment and a null pointer, if it differs from the environment of this process.
     environment: Option<Vec<AtomicPtr<c_char>>>,
-    /// Where the pointers point to.
+    /// The texts that the pointers point to.
     text: Vec<CString>,
 }
 
 /// The shell that runs scripts without `#!`.
 pub const SHELL: &CStr = c"/bin/sh";
 
-/// Is added to an errno with which the execution of [`SHELL`] has failed.
+/// The bit that marks the errno of a failed execution of [`SHELL`].
 pub const BY_SHELL: i32 = 1 << 16;
 
 impl Program {
@@ -83,14 +83,14 @@ impl Program {
         Self { candidates, is_searched, is_required: false, words, environment, text: argv }
     }
 
-    /// Gives it this environment, `NAME=VALUE` each.
+    /// Sets the environment, a list of `NAME=VALUE`.
     pub fn set_environment(&mut self, variables: Vec<CString>) {
         self.environment = Some(pointers(variables.iter().map(CString::as_c_str)));
-        // A move of a CString leaves its text where it is.
+        // A move of a CString does not move its text.
         self.text.extend(variables);
     }
 
-    /// Executes the program. Returns why that failed.
+    /// Executes the program. Returns the errno of the failure.
     fn execute(&self) -> i32 {
         let (Some(argv), Some(name)) = (self.words.get(1..), self.words.get(1)) else {
             return libc::EINVAL;
@@ -112,7 +112,7 @@ impl Program {
     }
 }
 
-/// Pointers to words, and a null pointer.
+/// An array of pointers to the words, with a null pointer at its end.
 fn pointers<'a>(words: impl Iterator<Item = &'a CStr>) -> Vec<AtomicPtr<c_char>> {
     let pointers = words.map(|word| AtomicPtr::new(word.as_ptr().cast_mut()));
     pointers.chain([AtomicPtr::default()]).collect()
@@ -129,14 +129,14 @@ fn execve(
     // SAFETY: no program of the workspace changes its environment.
     let own = unsafe { environ } as usize;
     let environment = environment.map_or(own, |variables| variables.as_ptr() as usize);
-    // An atomic pointer is in memory as a pointer is.
+    // An AtomicPtr has the same layout as a pointer.
     let words = [path.as_ptr() as usize, argv.as_ptr() as usize, environment, 0, 0];
     call(libc::SYS_execve, words).err().unwrap_or_default()
 }
 
-/// A system call. It changes only memory that the arguments point to, and errno.
+/// A system call. The call changes only errno and memory that the arguments point to.
 fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> Result<usize, i32> {
-    // SAFETY: the callers are in this file; they pass pointers to what they own or borrow.
+    // SAFETY: all callers are in this file, and pass pointers to memory that they own or borrow.
     match unsafe { libc::syscall(number, a, b, c, d, e) } {
         -1 => Err(Errno::last_raw()),
         result => Ok(result as usize),
@@ -144,7 +144,7 @@ fn call(number: c_long, [a, b, c, d, e]: [usize; 5]) -> Result<usize, i32> {
 }
 
 impl Call {
-    /// The kind of failure of a tool that an errno of this call is.
+    /// The kind of failure that an errno of this call means for the tool.
     pub const fn kind(&self, errno: i32) -> Kind {
         match self {
             Self::Execute(program) if !program.is_required => match errno & !BY_SHELL {
@@ -191,7 +191,7 @@ impl Call {
     }
 }
 
-/// A signal mask as the kernel has it.
+/// An empty signal mask in the layout of the kernel.
 static NO_SIGNALS: u64 = 0;
 
 fn die_with_parent(pipe: RawFd, signal: i32) -> Result<(), i32> {
@@ -201,7 +201,7 @@ fn die_with_parent(pipe: RawFd, signal: i32) -> Result<(), i32> {
     let pipe = &raw mut pipe as usize;
     match call(libc::SYS_ppoll, [pipe, 1, &raw const now as usize, 0, size_of::<u64>()])? {
         0 => Ok(()),
-        // The parent has said of what it failed, and who killed it knows.
+        // The parent has written its error, or was killed.
         _ => exit(125),
     }
 }
@@ -211,11 +211,11 @@ fn write(fd: RawFd, bytes: &[u8]) -> Result<(), i32> {
     if written == bytes.len() { Ok(()) } else { Err(libc::EIO) }
 }
 
-/// By a socket of any kind; this kind has the least to set up. The exec closes it.
+/// Brings the loopback interface up through a socket. A UNIX socket is the cheapest kind for the ioctl(2).
 fn loopback_up() -> Result<(), i32> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     let socket = call(libc::SYS_socket, [libc::AF_UNIX as usize, kind as usize, 0, 0, 0])?;
-    // SAFETY: ifreq is plain integers, an empty name and no flags.
+    // SAFETY: ifreq has only integers, and zeros are an empty name without flags.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (place, letter) in request.ifr_name.iter_mut().zip(b"lo") {
         *place = *letter as c_char;
@@ -227,7 +227,7 @@ fn loopback_up() -> Result<(), i32> {
 }
 
 fn set_action(signal: i32, handler: libc::sighandler_t) -> Result<(), i32> {
-    // The kernel's own struct: a handler, flags, a restorer and a mask.
+    // The struct of the kernel has a handler, flags, a restorer and a mask.
     let action = [handler as u64, 0, 0, 0];
     let action = &raw const action as usize;
     call(libc::SYS_rt_sigaction, [signal as usize, action, 0, size_of::<u64>(), 0]).map(drop)
@@ -235,37 +235,37 @@ fn set_action(signal: i32, handler: libc::sighandler_t) -> Result<(), i32> {
 
 fn exit(code: u8) -> ! {
     loop {
-        // Does not return, nor can it fail.
+        // exit_group(2) neither returns nor fails.
         let _: Result<usize, i32> = call(libc::SYS_exit_group, [code.into(), 0, 0, 0, 0]);
     }
 }
 
-/// The call at which a child has ended, by its place, and the errno.
+/// The failed call of a child.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Failure {
-    /// The place of the call.
-    pub place: usize,
+    /// The index of the call.
+    pub index: usize,
     /// The errno of the call.
     pub errno: i32,
 }
 
-/// Makes the calls in order, of which the last executes a program. Returns only if one fails.
-pub fn follow(calls: &[&Call]) -> Failure {
-    for (place, call) in calls.iter().enumerate() {
+/// Makes the calls in order. The last call executes a program, so the function returns only if a call fails.
+pub fn make_all(calls: &[&Call]) -> Failure {
+    for (index, call) in calls.iter().enumerate() {
         if let Err(errno) = call.make() {
-            return Failure { place, errno };
+            return Failure { index, errno };
         }
     }
-    Failure { place: 0, errno: libc::EINVAL }
+    Failure { index: 0, errno: libc::EINVAL }
 }
 
 /// A child of [`vfork`].
 pub struct Started {
-    /// The child as the PID namespace of this process numbers it.
+    /// The PID of the child in the PID namespace of this process.
     pub pid: Pid,
-    /// Refers to the child for good, however pids are reused. Close-on-exec.
+    /// A close-on-exec descriptor of the child, which stays that of the child when the PID is reused.
     pub pidfd: OwnedFd,
-    /// Why the child has executed no program. A child that a signal has killed leaves none.
+    /// The failed call, if the child has executed no program. `None` also if a signal has killed the child.
     pub failure: Option<Failure>,
 }
 
@@ -273,18 +273,18 @@ pub struct Started {
 struct Order<'a> {
     tool: Tool,
     calls: &'a [&'a Call],
-    /// The place of a failure, plus one, in the upper half, and its errno in the lower half.
+    /// The index of the failed call plus one, in the upper half, and its errno in the lower half.
     report: AtomicU64,
 }
 
-/// How much stack a child has: its calls need some hundred bytes.
+/// The size of the child's stack in bytes. Its calls need some hundred bytes.
 const STACK: usize = 16 << 10;
 
 /// clone3(2) as posix_spawn(3) uses it: the child runs on a stack of its own, and this process waits until
-/// the child has executed a program or ended. The child follows `calls`; if one fails, the child ends with
-/// the exit code that `tool` has for it. Descriptors and signal actions are the child's own, and no handler
-/// of this process runs there. Flags and errors are those of [`fork`](super::fork), but without clone3 the
-/// error is always `ENOSYS`.
+/// the child has executed a program or ended. The child makes `calls` in order. If a call fails, the child ends with
+/// the exit code of `tool` for that failure. The child has its own descriptors and signal actions, and runs no
+/// signal handler of this process. Flags and errors are those of [`fork`](super::fork), but the error without
+/// clone3 is always `ENOSYS`.
 pub fn vfork(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
@@ -301,16 +301,15 @@ pub fn vfork(
         return Err(io::Error::from_raw_os_error(-result as i32));
     }
     let pid = Pid::from_raw(result as i32).ok_or(io::ErrorKind::Other)?;
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just made this descriptor, which has no other owner.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let report = order.report.into_inner();
-    let place = (report >> 32).checked_sub(1);
-    let failure = place.map(|place| Failure { place: place as usize, errno: report as i32 });
+    let index = (report >> 32).checked_sub(1);
+    let failure = index.map(|index| Failure { index: index as usize, errno: report as i32 });
     Ok(Started { pid, pidfd, failure })
 }
 
-/// Calls `act`, which must not allocate: a child that does so ends at once. Only programs that are built with
-/// musl have such a heap.
+/// Calls `act`, which must not allocate memory. With musl's heap, a child that allocates ends at once.
 fn with_heap_closed<T>(act: impl FnOnce() -> T) -> T {
     #[cfg(target_env = "musl")]
     return super::super::allocator::HEAP.0.closed(act);
@@ -319,15 +318,15 @@ fn with_heap_closed<T>(act: impl FnOnce() -> T) -> T {
 }
 
 extern "C" fn enter(order: *const Order<'_>) -> ! {
-    // SAFETY: the order is in the frame of the parent, and the parent waits.
+    // SAFETY: the order is on the stack of the parent, which waits.
     let order = unsafe { &*order };
-    let Failure { place, errno } = follow(order.calls);
-    order.report.store((place as u64 + 1) << 32 | u64::from(errno as u32), Ordering::Relaxed);
-    let kind = order.calls.get(place).map_or(Kind::Failed, |call| call.kind(errno));
+    let Failure { index, errno } = make_all(order.calls);
+    order.report.store((index as u64 + 1) << 32 | u64::from(errno as u32), Ordering::Relaxed);
+    let kind = order.calls.get(index).map_or(Kind::Failed, |call| call.kind(errno));
     exit(order.tool.code(kind))
 }
 
-/// clone3(2), with a stack for the child. Returns as the kernel does.
+/// clone3(2) with a stack for the child. Returns the PID, or a negative errno.
 fn start<T>(
     mut args: libc::clone_args,
     data: *const T,
@@ -339,16 +338,15 @@ fn start<T>(
     clone3_on_stack(&args, data, enter)
 }
 
-/// clone3(2), whose child calls `enter` with `data` on the stack that `args` have. Returns what the kernel does.
+/// clone3(2), whose child calls `enter` with `data` on the stack of `args`. Returns the PID, or a negative errno.
 fn clone3_on_stack<T>(
     args: &libc::clone_args,
     data: *const T,
     enter: extern "C" fn(*const T) -> !,
 ) -> i64 {
     let result;
-    // SAFETY: the child returns from the system call too, with all registers but on the other stack, of
-    // which nobody else knows; it never comes back from `enter`. Registers that the kernel may change
-    // are named.
+    // SAFETY: the child too returns from the system call, with the same registers, on its own stack, which no other
+    // code uses. `enter` never returns. All registers that the kernel may change are named.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
@@ -425,7 +423,7 @@ mod tests {
         let calls = [Call::LoopbackUp, Call::Close(-1), Call::UnblockSignals];
         let calls: Vec<&Call> = calls[1..].iter().collect();
         let started = vfork(0, None, Tool::link("jc-x"), &calls).unwrap();
-        assert_eq!(started.failure, Some(Failure { place: 0, errno: libc::EBADF }));
+        assert_eq!(started.failure, Some(Failure { index: 0, errno: libc::EBADF }));
         assert_eq!(code(started.pid.as_raw_nonzero().get().into()), Some(125));
     }
 }
