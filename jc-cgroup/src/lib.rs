@@ -1,4 +1,4 @@
-//! The `jc-cgroup` program: one cgroup, made, limited, joined, reported on and removed.
+//! The `jc-cgroup` program, which makes, limits, joins, measures and removes one cgroup.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,4 +1,4 @@
-//! `jc-cgroup`: a cgroup of its own, with limits, then the program.
+//! `jc-cgroup`: run a program in a cgroup of its own, with limits.
 
 use std::process::ExitCode;
 

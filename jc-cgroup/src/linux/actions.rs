@@ -1,4 +1,4 @@
-//! Actions on a group that runs, by its name.
+//! Actions on an existing group, by its name.
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -11,42 +11,42 @@ use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::place::enter;
-use super::remove::{PATIENCE, clear, freeze, is_frozen, is_held, kill_all, members};
+use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, kill_all, members};
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
 
-/// A group that was found, in all hierarchies that have it.
-pub struct Found {
+/// A group, in all hierarchies that have it.
+pub struct ExistingGroup {
     name: String,
     parts: Vec<(Hierarchy, PathBuf)>,
 }
 
-/// Finds the groups of this place.
-fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Found>> {
-    let mut found: Vec<Found> = Vec::new();
+/// The groups below `place`, or below the default places.
+fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<ExistingGroup>> {
+    let mut all: Vec<ExistingGroup> = Vec::new();
     for hierarchy in hierarchies {
         for (path, name, _) in groups_of(&hierarchy, place)? {
             let part = (hierarchy.clone(), path);
-            match found.iter_mut().find(|group| group.name == name) {
+            match all.iter_mut().find(|group| group.name == name) {
                 Some(group) => group.parts.push(part),
-                None => found.push(Found { name, parts: vec![part] }),
+                None => all.push(ExistingGroup { name, parts: vec![part] }),
             }
         }
     }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
 }
 
-/// Finds the group of that name, dead ones swept.
-pub fn named(name: &str, place: Option<&Path>) -> Result<Found> {
+/// Finds the group of that name, after a removal of dead groups.
+pub fn named(name: &str, place: Option<&Path>) -> Result<ExistingGroup> {
     let hierarchies = hierarchy::all(true)?;
     sweep_all(&hierarchies, place, PATIENCE)?;
-    let found = all(hierarchies, place)?.into_iter().find(|group| group.name == name);
-    found.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
+    let group = all(hierarchies, place)?.into_iter().find(|group| group.name == name);
+    group.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
 }
 
-/// One line a group: name, processes, memory in bytes. Dead ones are swept, of all places if none is
-/// asked for.
+/// Prints one line for each group: name, processes, memory in bytes. Dead groups are removed, in the whole
+/// hierarchy if `place` is `None`.
 pub fn list(place: Option<&Path>) -> Result<()> {
     let hierarchies = hierarchy::all(true)?;
     let swept = match place {
@@ -65,7 +65,7 @@ pub fn list(place: Option<&Path>) -> Result<()> {
     swept
 }
 
-impl Found {
+impl ExistingGroup {
     fn meter(&self) -> Meter<'_> {
         Meter(self.parts.iter().map(|(h, path)| (h.version, path.as_path())).collect())
     }
@@ -89,14 +89,14 @@ impl Found {
         Ok(false)
     }
 
-    /// Prints what it uses, once or as a line every so often until it is gone.
-    pub fn stat(&self, every: Option<Duration>) -> Result<()> {
+    /// Prints the usage of the group, once or at each interval until the group is removed.
+    pub fn stat(&self, interval: Option<Duration>) -> Result<()> {
         loop {
             let mut usage = self.meter().read()?;
             usage.insert("name".into(), json!(self.name));
             print(format!("{}\n", json!(usage)))?;
-            let Some(every) = every else { return Ok(()) };
-            sleep(every);
+            let Some(interval) = interval else { return Ok(()) };
+            sleep(interval);
             if !self.exists()? {
                 return Ok(());
             }
@@ -152,24 +152,24 @@ impl Found {
         Ok(())
     }
 
-    /// Moves this process into it.
+    /// Moves this process into the group.
     pub fn join(&self) -> Result<()> {
         self.parts.iter().try_for_each(|(hierarchy, path)| enter(hierarchy.version, path))
     }
 
-    /// Kills all that is in it.
+    /// Kills all processes of the group.
     pub fn kill(&self) -> Result<()> {
         // Each hierarchy has all processes of the group, and version 2 kills them at once.
         let best = self.parts.iter().max_by_key(|(h, _)| h.version == Version::V2);
         best.map_or(Ok(()), |(hierarchy, path)| kill_all(hierarchy.version, path))
     }
 
-    /// Removes it, which must not be held by a jc-cgroup that waits.
+    /// Removes the group with its processes. A group that a jc-cgroup has locked is an error.
     pub fn remove(&self) -> Result<()> {
         for (_, path) in &self.parts {
             let directory = std::fs::File::open(path).on("open", path).absent()?;
             if let Some(directory) = directory
-                && is_held(&directory, path)?
+                && is_locked(&directory, path)?
             {
                 let error = Error::new(format_args!("{}: in use", self.name));
                 if !members(path)?.is_empty() {

@@ -24,7 +24,7 @@ pub struct Args {
     /// Make the group below this one, a path from the top of the hierarchy
     #[arg(long, value_name = "PATH", value_parser = super::place::below_top)]
     pub(super) parent: Option<PathBuf>,
-    /// Name the group
+    /// Give the group a name
     #[arg(long, value_name = "NAME", value_parser = super::group::name)]
     pub(super) name: Option<String>,
     /// Move processes of the parent group to a group beside it (cgroup v2)

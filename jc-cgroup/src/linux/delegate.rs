@@ -1,4 +1,4 @@
-//! `--delegate`: the payload may make groups below its own.
+//! `--delegate`: the mark of a group below which the payload makes groups.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use rustix::fs::{XattrFlags, setxattr};
 
 use super::hierarchy::Version;
 
-/// Marks the group as delegated, as systemd does, so that a manager inside knows it.
+/// Marks the group as delegated, in the way of systemd, so that a manager inside recognizes it.
 pub fn mark(version: Version, path: &Path) -> Result<()> {
     if version == Version::V1 {
-        return Ok(()); // any v1 group may have others below it
+        return Ok(()); // a v1 group needs no mark for groups below it
     }
     let name =
         if rustix::process::geteuid().is_root() { "trusted.delegate" } else { "user.delegate" };

@@ -19,7 +19,7 @@ pub struct IoMax {
     limits: Vec<(&'static str, u64)>,
 }
 
-/// The names of io.max, and the files that hold the same in version 1 (blkio-controller.rst).
+/// The names of io.max, and the files of version 1 for the same limits (blkio-controller.rst).
 const NAMES: [(&str, &str); 4] = [
     ("rbps", "blkio.throttle.read_bps_device"),
     ("wbps", "blkio.throttle.write_bps_device"),
@@ -76,7 +76,7 @@ fn count(value: &str) -> std::result::Result<u64, String> {
     value.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("not a number: {value:?}"))
 }
 
-/// The whole disk that a name means: the kernel throttles no partitions.
+/// The whole disk of a device or file, since the kernel throttles no partitions.
 fn disk(device: &str) -> Result<(u32, u32)> {
     let (major, minor) = match numbers(device) {
         Some(numbers) => numbers,

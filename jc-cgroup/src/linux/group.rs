@@ -24,7 +24,7 @@ use super::setting::Setting;
 #[derive(Clone, Debug, Default)]
 pub struct GroupSpec {
     pub parent: Option<PathBuf>,
-    /// `--name`, else 12 hexadecimal digits.
+    /// The value of `--name`. The default is 12 hexadecimal digits.
     pub name: Option<String>,
     pub evacuate: bool,
     /// The payload outlives this process, so no process locks the group.
@@ -40,11 +40,11 @@ pub struct Group {
 
 /// The group's directory in one hierarchy.
 pub struct Part {
-    /// The interface that it has.
+    /// The version of the hierarchy.
     pub version: Version,
     /// The path of the directory.
     pub path: PathBuf,
-    /// Open and locked for as long as the group is in use.
+    /// The directory, open and locked as long as the group is in use.
     directory: File,
 }
 
@@ -52,11 +52,11 @@ pub struct Part {
 /// created. A sweep removes only directories with a prefix.
 const PREFIXES: [&str; 2] = ["jc+", "jc-exec+"];
 
-/// The mode of a group's directory: others open the files in it by their names, as a payload that is
-/// not root does for its limits, and they do not open the directory itself, so they cannot lock it.
+/// The mode of a group's directory. Other users can open files in the directory by their names, which a payload
+/// without root needs to read its limits. Other users cannot open the directory itself, and so cannot lock it.
 const MODE: u32 = 0o711;
 
-/// The controllers that count, of either version.
+/// The controllers of both versions that measure usage.
 const METERS: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "io", "blkio"];
 
 impl Group {
@@ -120,14 +120,15 @@ impl Group {
         parts.map(|part| step_into(version, &part.path)).collect()
     }
 
-    /// Kills what is left in the group and removes it, in all hierarchies even if one fails.
+    /// Kills the remaining processes of the group and removes it. An error in one hierarchy does not stop the removal in
+    /// the others.
     pub fn remove(&self) -> Result<()> {
         let outcomes: Vec<Result<()>> = self.parts.iter().map(Part::remove).collect();
         outcomes.into_iter().collect()
     }
 }
 
-/// Removes what dead groups have left, in all hierarchies: theirs may be others than ours.
+/// Removes dead groups in all hierarchies, since a dead group may use hierarchies that this process does not use.
 pub fn sweep_all(
     hierarchies: &[Hierarchy],
     place: Option<&Path>,
@@ -141,7 +142,8 @@ pub fn sweep_all(
     Ok(())
 }
 
-/// A name that is one directory, and none of the kernel's files, which have a dot.
+/// Checks the name of a group: one directory name without a dot, since the kernel's files have a dot in their
+/// names.
 pub fn name(word: &str) -> std::result::Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
     match word.bytes().all(fine) && (1..=64).contains(&word.len()) {
@@ -159,17 +161,18 @@ pub fn groups_of(
     Ok(found?.concat())
 }
 
-/// The groups right below one: each one's directory and name, and whether nobody has to hold it.
+/// The groups directly below a directory: the directory and name of each, and whether the group is unattended.
 fn groups(top: &Path) -> Result<Vec<(PathBuf, String, bool)>> {
     let group = |path: PathBuf| {
-        let (name, unattended) = ours(&path)?;
+        let (name, unattended) = parse_path(&path)?;
         Some((path, name, unattended))
     };
     Ok(children(top)?.into_iter().filter_map(group).collect())
 }
 
-/// The name of a group, by its directory, and whether nobody has to hold it; none if it is not ours.
-pub fn ours(path: &Path) -> Option<(String, bool)> {
+/// The name of a group, and whether the group is unattended, by its directory. `None`: another program made the
+/// directory.
+pub fn parse_path(path: &Path) -> Option<(String, bool)> {
     let directory = path.file_name()?.to_str()?;
     let (name, unattended) = PREFIXES
         .into_iter()
@@ -178,8 +181,9 @@ pub fn ours(path: &Path) -> Option<(String, bool)> {
     Some((self::name(name).ok()?, unattended))
 }
 
-/// The hierarchies that hold the settings, with the controllers wanted of each; and the unified one
-/// anyway, which keeps the processes together, or without it the freezer, which kills them best.
+/// The hierarchies of a group, with the controllers that are needed of each: the hierarchies of the settings, and the
+/// unified hierarchy, by which the processes are found. Without a unified hierarchy the freezer takes its
+/// place, since frozen processes cannot fork before they are killed.
 fn needed<'a>(
     all: &'a [Hierarchy],
     settings: &[(&'a Hierarchy, Setting)],
@@ -243,7 +247,7 @@ impl Part {
                 }
                 other => other.on("mkdir", &path)?,
             }
-            // Another jc-cgroup may have taken it for left over meanwhile.
+            // Another jc-cgroup may have removed the directory before the lock, as that of a dead group.
             if let Some(directory) = lock(&path, give_up)? {
                 if hierarchy.version == Version::V1 && hierarchy.has("cpuset")? {
                     inherit_cpuset(&top)?;
@@ -259,8 +263,7 @@ impl Part {
     }
 }
 
-/// Opens and locks a group's directory; none when it was removed before the lock was had. A jc-cgroup
-/// that sweeps holds the lock for a moment, and the directory is gone then.
+/// Opens and locks a group's directory. `None`: another jc-cgroup had the lock, and removed the directory.
 fn lock(path: &Path, give_up: Instant) -> Result<Option<File>> {
     let Some(directory) = File::open(path).on("open", path).absent()? else { return Ok(None) };
     loop {
@@ -272,7 +275,7 @@ fn lock(path: &Path, give_up: Instant) -> Result<Option<File>> {
         }
         if locked != Err(Errno::WOULDBLOCK) || Instant::now() >= give_up {
             locked.on("flock", path)?;
-            // The caller's umask takes bits away.
+            // The umask of the caller clears bits of mkdir(2).
             if own.mode() & 0o7777 != MODE {
                 let mode = fs::Permissions::from_mode(MODE);
                 directory.set_permissions(mode).on("chmod", path)?;

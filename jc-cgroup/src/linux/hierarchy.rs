@@ -1,4 +1,4 @@
-//! Where cgroups are on this machine: one v2 hierarchy, several of v1, or both (cgroups(7)).
+//! The mounted cgroup hierarchies: one of v2, several of v1, or both (cgroups(7)).
 
 use std::cell::OnceCell;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{StatFs, fstatfs, statfs};
 use rustix::io::Errno;
 
-/// The two interfaces of the kernel.
+/// The version of a hierarchy's interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Version {
     /// A hierarchy for each controller, or pair of controllers.
@@ -20,25 +20,25 @@ pub enum Version {
     V2,
 }
 
-/// A hierarchy that is mounted.
+/// A mounted hierarchy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hierarchy {
     /// The version of the interface.
     pub version: Version,
-    /// Where it is mounted.
+    /// The mount point.
     pub mount: PathBuf,
     /// The directory of the group that this process is in.
     pub own: PathBuf,
-    /// The controllers, if they are known yet.
+    /// The controllers. Those of v2 are read at the first use.
     controllers: OnceCell<Vec<String>>,
 }
 
 impl Hierarchy {
-    /// Whether it has the controller.
+    /// Whether the hierarchy has the controller.
     pub fn has(&self, controller: &str) -> Result<bool> {
         let controllers = match self.controllers.get() {
             Some(known) => known,
-            // Only the unified one has to be asked, and only for a limit.
+            // The hierarchy is that of v2, whose controllers matter only for limits.
             None => {
                 let path = self.mount.join("cgroup.controllers");
                 let names = fs::read_to_string(&path).on("read", &path)?;
@@ -50,8 +50,8 @@ impl Hierarchy {
     }
 }
 
-/// The hierarchies that groups are made in. Unless they are made in those of version 1 too, it is not looked
-/// into whether these are really there: who sweeps finds nothing then.
+/// The hierarchies for groups. If groups need only v2 (`uses_version_1` is false), nothing checks that the hierarchies of
+/// version 1 are mounted: a removal of dead groups finds none in a hierarchy that is not mounted.
 pub fn all(uses_version_1: bool) -> Result<Vec<Hierarchy>> {
     let groups = read("/proc/self/cgroup")?;
     if let Some(hierarchies) = from_fixed_layout(&groups, uses_version_1) {
@@ -60,7 +60,7 @@ pub fn all(uses_version_1: bool) -> Result<Vec<Hierarchy>> {
     in_table(&groups)
 }
 
-/// All hierarchies that are mounted, wherever that is.
+/// All mounted hierarchies, by mountinfo.
 pub fn listed() -> Result<Vec<Hierarchy>> {
     in_table(&read("/proc/self/cgroup")?)
 }
@@ -79,13 +79,13 @@ fn in_table(groups: &str) -> Result<Vec<Hierarchy>> {
     }
 }
 
-/// The hierarchies, by `/proc/self/cgroup` (cgroups(7)), if each is as a whole where it is on nearly every
-/// machine: one with containers may have thousands of mounts to look through.
+/// The hierarchies of `/proc/self/cgroup` (cgroups(7)), if each is mounted as a whole at its usual mount point.
+/// mountinfo is not read for that, since a machine with containers may have thousands of mounts.
 fn from_fixed_layout(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy>> {
     let top = Path::new("/sys/fs/cgroup");
     let mounts = [top.to_owned(), top.join("unified")];
     let unified = mounts.into_iter().find(|mount| is_whole(mount, Version::V2));
-    // Then no other is below: the kernel has some that are mounted elsewhere, or nowhere.
+    // If v2 is mounted at the top, no other hierarchy is below. The kernel may have others, which are not mounted.
     let is_only = unified.as_deref() == Some(top);
     let hierarchy = |line: &str| {
         let (names, group) = names_and_group(line)?;
@@ -94,7 +94,7 @@ fn from_fixed_layout(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy
             "" => (Version::V2, unified.clone()?),
             names => (Version::V1, top.join(names.trim_start_matches("name="))),
         };
-        // In a cgroup namespace, a group above its root.
+        // A group above the root of the cgroup namespace.
         let is_above = group.split('/').any(|part| part == "..");
         let is_sure = version == Version::V2 || !uses_version_1 || is_whole(&mount, version);
         (!is_above && is_sure).then(|| Hierarchy {
@@ -104,18 +104,18 @@ fn from_fixed_layout(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy
             controllers: controllers(names),
         })
     };
-    // What those of version 1 can do needs no unified one that is not mounted here.
+    // If hierarchies of version 1 are in use, the unified hierarchy need not be mounted.
     let is_needed = |line: &&str| match line.starts_with("0::") {
         true => unified.is_some() || !uses_version_1,
         false => uses_version_1 || !is_only,
     };
     let all: Option<Vec<Hierarchy>> = groups.lines().filter(is_needed).map(hierarchy).collect();
-    // Without the unified one, groups are in others anyway.
+    // Without hierarchies of version 1, the unified hierarchy must be mounted.
     let is_enough = |one: &Hierarchy| uses_version_1 || one.version == Version::V2;
     all.filter(|all| all.iter().any(is_enough))
 }
 
-/// Whether all of a hierarchy is mounted there, by the type of its file system and kernfs' number of a
+/// Whether a hierarchy is mounted there as a whole, by the type of the file system and the inode number of kernfs'
 /// root.
 fn is_whole(mount: &Path, version: Version) -> bool {
     is_mounted(mount, version) && fs::metadata(mount).is_ok_and(|meta| meta.ino() == 1)
@@ -125,12 +125,12 @@ fn is_mounted(mount: &Path, version: Version) -> bool {
     statfs(mount).is_ok_and(|found| is_type(&found, version))
 }
 
-/// Whether a directory that is open is a cgroup.
+/// Whether an open directory is a cgroup.
 pub fn is_cgroup(directory: impl AsFd, version: Version) -> bool {
     fstatfs(directory).is_ok_and(|found| is_type(&found, version))
 }
 
-/// The types of file systems of statfs(2).
+/// Whether the type of a file system (statfs(2)) is that of cgroups.
 fn is_type(found: &StatFs, version: Version) -> bool {
     const CGROUP_SUPER_MAGIC: u64 = 0x0027_E0EB;
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -141,15 +141,15 @@ fn is_type(found: &StatFs, version: Version) -> bool {
     found.f_type as u64 == magic
 }
 
-/// Reads a file of procfs, whose length nobody knows, at one go.
+/// Reads a file of procfs. Its length is unknown, and the capacity spares further read(2) calls.
 fn read(path: &str) -> Result<String> {
     let mut text = String::with_capacity(1 << 13);
     File::open(path).and_then(|mut file| file.read_to_string(&mut text)).on("read", path)?;
     Ok(text)
 }
 
-/// Reads a file of a group. `None` where the group is removed meanwhile (ENOENT, or ENODEV once the file
-/// is open), or has no such value (EOPNOTSUPP: a threaded group, or pressure that is switched off).
+/// Reads a file of a group. `None`: the group was removed meanwhile (ENOENT, or ENODEV after the open), or has no such
+/// value (EOPNOTSUPP: a threaded group, or disabled pressure).
 pub fn read_file(path: &Path) -> Result<Option<String>> {
     let text = fs::read_to_string(path).on("read", path);
     match text {
@@ -161,12 +161,12 @@ pub fn read_file(path: &Path) -> Result<Option<String>> {
 const ENODEV: i32 = Errno::NODEV.raw_os_error();
 const EOPNOTSUPP: i32 = Errno::OPNOTSUPP.raw_os_error();
 
-/// The hierarchy that has the controller.
+/// The hierarchy that has the controller. Its absence is an error.
 pub fn with<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<&'a Hierarchy> {
     find(hierarchies, controller)?.ok_or_else(|| missing(controller))
 }
 
-/// The hierarchy that has the controller, if one has.
+/// The hierarchy that has the controller, if there is one.
 pub fn find<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<Option<&'a Hierarchy>> {
     for hierarchy in hierarchies {
         if hierarchy.has(controller)? {
@@ -176,7 +176,7 @@ pub fn find<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<Option
     Ok(None)
 }
 
-/// Says where a controller is that no mounted hierarchy has.
+/// The error for a controller that no mounted hierarchy has, with the reason in /proc/cgroups.
 fn missing(controller: &str) -> Error {
     let error = Error::new(format_args!("cgroup controller {controller}: not available"));
     let known = fs::read_to_string("/proc/cgroups").unwrap_or_default();
@@ -193,8 +193,7 @@ fn missing(controller: &str) -> Error {
     }
 }
 
-/// Reads a line of mountinfo (proc_pid_mountinfo(5)), and finds where in that hierarchy this process
-/// is. A v2 hierarchy's controllers are not in it.
+/// The hierarchy of a line of mountinfo (proc_pid_mountinfo(5)). mountinfo has no controllers of a v2 hierarchy.
 fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
     let mut fields = line.split(' ').skip(3);
     let (root, mount) = (fields.next()?, fields.next()?);
@@ -211,8 +210,7 @@ fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
     Some(Hierarchy { version, mount, own, controllers: controllers(names) })
 }
 
-/// The controllers of a hierarchy of version 1, which are separated by commas; the unified one has no
-/// name.
+/// The controllers of a hierarchy of version 1, separated by commas. The unified hierarchy has no names.
 fn controllers(names: &str) -> OnceCell<Vec<String>> {
     match names {
         "" => OnceCell::new(),
@@ -220,13 +218,13 @@ fn controllers(names: &str) -> OnceCell<Vec<String>> {
     }
 }
 
-/// What is between and behind the colons of a line of `/proc/PID/cgroup`: `NUMBER:NAMES:GROUP`.
+/// The second and third field of a line of `/proc/PID/cgroup`, which is `NUMBER:NAMES:GROUP`.
 fn names_and_group(line: &str) -> Option<(&str, &str)> {
     line.split_once(':')?.1.split_once(':')
 }
 
-/// The group of a process in the hierarchy that has one of these controllers, or the unified one if
-/// there are none, by its `/proc/PID/cgroup` (cgroups(7)).
+/// The group of a process in the hierarchy with one of these controllers, by its `/proc/PID/cgroup` (cgroups(7)).
+/// Without controllers the hierarchy is the unified one.
 fn own_group<'a>(groups: &'a str, controllers: &str) -> Option<&'a Path> {
     groups.lines().find_map(|line| {
         let (names, group) = names_and_group(line)?;

@@ -1,5 +1,5 @@
-//! The limits that can be asked for, and the files that hold them in either version
-//! (cgroup-v2.rst; for version 1 cgroup-v1/*.rst of the kernel's documentation).
+//! Options for limits, and the files of the limits in both versions (cgroup-v2.rst and cgroup-v1/*.rst of the
+//! kernel's documentation).
 
 use std::fs;
 
@@ -50,7 +50,7 @@ pub struct Limits {
     set: Vec<(String, String)>,
 }
 
-/// How much may be swapped out.
+/// The limit of swap.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Swap {
     Unlimited,
@@ -61,7 +61,7 @@ fn swap(word: &str) -> std::result::Result<Swap, String> {
     if word == "-1" { Ok(Swap::Unlimited) } else { size::parse(word).map(Swap::Together) }
 }
 
-/// The period over which CPU time is counted, the kernel's default, in microseconds.
+/// The period for quotas of CPU time in microseconds, the default of the kernel.
 const PERIOD: u64 = 100_000;
 
 /// Parses a number of CPUs into microseconds a period.
@@ -80,7 +80,7 @@ fn cpus(word: &str) -> std::result::Result<u64, String> {
     let fraction: u64 = format!("{fraction:0<5}").parse().map_err(|_| error())?;
     let whole: u64 = whole.parse().map_err(|_| error())?;
     let quota = whole.checked_mul(PERIOD).and_then(|whole| whole.checked_add(fraction));
-    // The kernel takes no quota below one millisecond, and none of many years.
+    // The kernel rejects a quota below one millisecond or of many years.
     quota.filter(|quota| (1000..1 << 40).contains(quota)).ok_or_else(error)
 }
 
@@ -101,13 +101,13 @@ fn set(word: &str) -> std::result::Result<(String, String), String> {
 }
 
 impl Limits {
-    /// Whether there is any.
+    /// Whether any limit is set.
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
 
-    /// The files to write, each with the hierarchy that has its controller. What the hierarchies of
-    /// this machine cannot hold is an error.
+    /// The files to write, each with the hierarchy of its controller. A limit that the hierarchies of this machine
+    /// lack is an error.
     pub fn settings<'a>(&self, all: &'a [Hierarchy]) -> Result<Vec<(&'a Hierarchy, Setting)>> {
         let mut settings = Vec::new();
         if let Some(bytes) = self.memory {
@@ -208,7 +208,7 @@ impl Limits {
     }
 }
 
-/// Limits that only version 2 has.
+/// The v2 hierarchy of a controller, for limits that version 1 lacks.
 fn unified<'a>(all: &'a [Hierarchy], controller: &str, what: &str) -> Result<&'a Hierarchy> {
     let hierarchy = with(all, controller)?;
     match hierarchy.version {
@@ -221,18 +221,18 @@ fn unified<'a>(all: &'a [Hierarchy], controller: &str, what: &str) -> Result<&'a
     }
 }
 
-/// The kernel rounds down to pages.
+/// The number of bytes that the kernel stores: rounded down to pages.
 fn whole_pages(bytes: u64) -> u64 {
     bytes - bytes % rustix::param::page_size() as u64
 }
 
-/// The weights 1, 100 and 10000 of version 2 become version 1's 10, 1024 and 102400: the defaults
-/// meet, and so do the ratios.
+/// The shares of version 1 for a weight of version 2. The weights 1, 100 and 10000 become the shares 10, 1024 and
+/// 102400, so that defaults and ratios agree.
 fn shares(weight: u64) -> u64 {
     (weight * 1024 / 100).max(2)
 }
 
-/// cgroup v2 would take a CPU that there is none of, and use another.
+/// Checks that the CPUs or nodes of a list are online. cgroup v2 accepts absent CPUs, and uses others.
 fn check_online(list: &str, file: &str) -> Result<()> {
     let online = match file {
         "cpuset.cpus" => "/sys/devices/system/cpu/online",

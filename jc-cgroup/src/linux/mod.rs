@@ -1,4 +1,4 @@
-//! A cgroup around a program: made, limited, joined, reported on and removed; or an action on a group that runs.
+//! A cgroup for a program (made, limited, joined, reported on and removed), or an action on an existing group.
 
 mod actions;
 mod args;
@@ -36,7 +36,7 @@ use remove::PATIENCE;
 use report::{Target, outcome};
 use usage::Meter;
 
-/// Does what the command line asks for, and gives the exit code of the payload.
+/// Runs an action, or the program in a group. Returns the exit code of the payload.
 pub fn run(args: Args) -> Result<ExitCode> {
     if !args.is_action() {
         return run_program(&args);
@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     act(&args).map(|()| ExitCode::SUCCESS)
 }
 
-/// Acts on a group that runs.
+/// Runs an action on an existing group.
 fn act(args: &Args) -> Result<()> {
     let parent = args.parent.as_deref();
     let find = |name: &str| named(name, parent);
@@ -73,7 +73,7 @@ fn act(args: &Args) -> Result<()> {
 /// Creates the group, or joins one, and runs the program in it.
 fn run_program(args: &Args) -> Result<ExitCode> {
     require_program(&args.program)?;
-    // First: a descriptor that the caller has not opened must not turn out to be one of this process.
+    // This check comes first: a number that is not open yet may become that of a descriptor which this process opens.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     if let Some(name) = &args.join {
         named(name, args.parent.as_deref())?.join()?;
@@ -101,10 +101,10 @@ fn run_program(args: &Args) -> Result<ExitCode> {
     }
     let start = Instant::now();
     let exit = start_program(&group, args, status).and_then(|child| {
-        // While the program starts. A group that others left is no failure of this process, and must not
-        // keep signals from the program for long.
+        // The sweep runs while the program starts. Its errors are no failures of this process, and its time is bounded
+        // since it delays the forwarding of signals.
         let _: Result<()> = sweep(Duration::from_millis(20));
-        child.wait_keeping(&held(&group, report.as_ref()))
+        child.wait_keeping(&kept_descriptors(&group, report.as_ref()))
     });
     let end = exit.and_then(|exit| {
         report_usage(&group, exit, start.elapsed(), (report, status))?;
@@ -115,7 +115,7 @@ fn run_program(args: &Args) -> Result<ExitCode> {
     removed.map(|()| exit.end())
 }
 
-/// Writes the usage of the group, and on stderr that memory ran out.
+/// Writes the usage of the group, and an out-of-memory message to stderr.
 fn report_usage(
     group: &Group,
     exit: Exit,
@@ -142,16 +142,16 @@ fn start_program(group: &Group, args: &Args, status: Option<StatusFd>) -> Result
     spawn_program(TOOL, flags, group.v2(), program.reporting(status)).map_err(advise(flags))
 }
 
-/// The descriptors that stay open while the program runs: a pipe of the caller is at its end when the program
-/// has closed it.
-fn held<'a>(group: &'a Group, report: Option<&'a Target>) -> Vec<BorrowedFd<'a>> {
+/// The descriptors that stay open while the program runs. All others are closed, so that the program alone has the
+/// caller's pipes open.
+fn kept_descriptors<'a>(group: &'a Group, report: Option<&'a Target>) -> Vec<BorrowedFd<'a>> {
     group.locks().chain(report.map(AsFd::as_fd)).chain([rustix::stdio::stderr()]).collect()
 }
 
-/// Writes to stderr that the kernel killed the program because memory ran out. The program itself cannot do that.
+/// Writes to stderr that the kernel killed the program because memory ran out.
 fn report_out_of_memory(exit: Exit, meter: &Meter<'_>) {
     const SIGKILL: u8 = 137;
-    // The payload's exit status matters more than an error here: without figures nothing is explained.
+    // An error of the read only leaves the message out, since the exit status of the payload matters more.
     let is_out_of_memory = || matches!(meter.oom_kills(), Ok(Some(1..)));
     if exit.code() != SIGKILL || !is_out_of_memory() {
         return;

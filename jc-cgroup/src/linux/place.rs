@@ -1,5 +1,5 @@
-//! The directory of a new group in a hierarchy: `--parent`, else the nearest ancestor of the caller's own group that is
-//! delegated to the caller and can hold the group, else the top for root.
+//! The parent directory of a new group in a hierarchy: `--parent`, or the nearest ancestor of the caller's own group that
+//! is delegated to the caller and can hold the group, or for root the top.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::hierarchy::{Hierarchy, Version, is_cgroup};
 
-/// A path from the top of a hierarchy, which does not lead out of it again. The file system of cgroups
+/// Checks a path from the top of a hierarchy: without `..` it stays in the hierarchy, since the file system of cgroups
 /// has no symbolic links.
 pub fn below_top(word: &str) -> std::result::Result<PathBuf, String> {
     let path = PathBuf::from(word);
@@ -36,7 +36,7 @@ pub fn parent(
 ) -> Result<PathBuf> {
     let parents = parents(hierarchy, asked)?;
     let nearest = parents.first().ok_or_else(|| match asked {
-        // A directory made here would have no owner that removes it.
+        // No process would remove a directory that this one made here.
         Some(path) => {
             let path = below(&hierarchy.mount, path);
             Error::new(format_args!("--parent {}: no such cgroup", path.display()))
@@ -147,10 +147,10 @@ fn not_delegated(own: &Path) -> Error {
         .hint("systemd-run --user --scope -p Delegate=yes -- jc-cgroup ... delegates one")
 }
 
-/// Whether a manager has delegated the group to root (systemd's "Delegate=", in version 2 only). Only
-/// root sets trusted.delegate, and what another user owns is not delegated to root, nor is anything
-/// below: its owner can move and stop all that runs there. In a user namespace, trusted attributes do
-/// not show (xattr(7)), and its root owns what is delegated to it.
+/// Whether a manager has delegated the v2 group to root (systemd's "Delegate="). Only root sets trusted.delegate. A
+/// group of another user, and each group below it, is not delegated to root, since that user can move and
+/// stop its processes. In a user namespace, trusted attributes are not visible (xattr(7)), and the root of
+/// the namespace owns a delegated group.
 fn is_roots(mount: &Path, group: &Path) -> Result<bool> {
     if is_marked(group, "trusted.delegate")? {
         for path in group.ancestors().take_while(|path| path.starts_with(mount)) {
@@ -198,8 +198,8 @@ pub fn may_write(path: &Path) -> Result<bool> {
     }
 }
 
-/// Lets groups below `group` be limited by these controllers of a v2 hierarchy, from as far above as
-/// it takes. With `evacuate`, processes of this user that are in the way move to a leaf beside.
+/// Enables these controllers of a v2 hierarchy for groups below `group`, in its ancestors first. With `evacuate`,
+/// processes of this user that prevent that move to a leaf group.
 pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) -> Result<()> {
     let missing = not_in(&group.join("cgroup.controllers"), controllers)?;
     if let Some(name) = missing.first() {
@@ -216,7 +216,7 @@ pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) 
     let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
     match fs::write(&control, words.join(" ")) {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy && evacuate => {
-            make_room(group)?;
+            evacuate_to_leaf(group)?;
             fs::write(&control, words.join(" ")).on("write", &control)
         }
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
@@ -241,15 +241,15 @@ fn not_available(name: &str, group: &Path) -> Error {
         .hint("the manager of the parent group has not delegated it")
 }
 
-/// The controllers that the file does not list.
+/// The controllers that are not in the file.
 fn not_in<'a>(file: &Path, controllers: &[&'a str]) -> Result<Vec<&'a str>> {
     let text = fs::read_to_string(file).on("read", file)?;
     let has = |name: &str| text.split_whitespace().any(|known| known == name);
     Ok(controllers.iter().copied().filter(|name| !has(name)).collect())
 }
 
-/// Moves the processes of a group to a leaf of it, where they hinder nobody.
-fn make_room(group: &Path) -> Result<()> {
+/// Moves the processes of a group to a leaf group below it.
+fn evacuate_to_leaf(group: &Path) -> Result<()> {
     let leaf = group.join("jc-evacuated");
     make_dir(&leaf)?;
     let (from, to) = (group.join("cgroup.procs"), leaf.join("cgroup.procs"));
@@ -262,7 +262,7 @@ fn make_room(group: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes a group's directory, which may be there already.
+/// Makes a group's directory. An existing directory is no error.
 fn make_dir(path: &Path) -> Result<()> {
     match fs::create_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -276,7 +276,7 @@ pub fn enter(version: Version, group: &Path) -> Result<()> {
     fs::write(&file, SELF).on("write", &file)
 }
 
-/// The same as a step of a child.
+/// A step that moves a child into a group.
 pub fn step_into(version: Version, group: &Path) -> Result<Step> {
     let path = members(version, group);
     let file = File::options().write(true).open(&path).on("open", &path)?;
@@ -286,8 +286,8 @@ pub fn step_into(version: Version, group: &Path) -> Result<Step> {
 /// The number that stands for the process that writes it.
 const SELF: &str = "0";
 
-/// The file that takes new members. In version 1 the thread moves: to move a whole process the kernel may
-/// wait for an RCU grace period.
+/// The file that moves the process of a written PID into the group. In version 1 the file moves one thread, since
+/// the kernel may wait for an RCU grace period to move a whole process.
 fn members(version: Version, group: &Path) -> PathBuf {
     group.join(match version {
         Version::V1 => "tasks",
@@ -295,7 +295,7 @@ fn members(version: Version, group: &Path) -> PathBuf {
     })
 }
 
-/// A new v1 cpuset takes no process before it has CPUs and memory: those of the group above.
+/// Copies CPUs and memory nodes from the parent group, since a new v1 cpuset without them accepts no process.
 pub fn inherit_cpuset(group: &Path) -> Result<()> {
     let Some(parent) = group.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -1,5 +1,5 @@
-//! Ending groups: killing what is in them, removing their directories, and finding those that nobody
-//! holds any more.
+//! The end of groups: the kill of their processes, the removal of their directories, and the search for groups
+//! without a lock.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -17,11 +17,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::hierarchy::Version;
 
-/// How long removing a group may take; killed processes need a moment to go.
+/// The longest time that the removal of a group takes, since killed processes do not end at once.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Removes a group if nobody holds it, and says whether it is gone. What runs in it is killed, unless
-/// it is `unattended`: those may live without being held, and go when they are empty.
+/// Removes a group that no process has locked, with its processes. An `unattended` group never has a lock, and is
+/// removed only if it is empty. Returns whether the group is removed.
 pub fn sweep_one(
     version: Version,
     path: &Path,
@@ -29,37 +29,37 @@ pub fn sweep_one(
     patience: Duration,
 ) -> Result<bool> {
     let directory = match File::open(path) {
-        // A group of another user, who sweeps it.
+        // The group belongs to another user, whose jc-cgroup removes it.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
         opened => opened.on("open", path).absent()?,
     };
     let Some(directory) = directory else { return Ok(true) };
-    if is_held(&directory, path)? || unattended && !is_empty(path)? {
+    if is_locked(&directory, path)? || unattended && !is_empty(path)? {
         return Ok(false);
     }
     clear(version, path, patience).map(|()| true)
 }
 
-/// Whether another process holds the lock of a group; if none does, this process takes it.
-pub fn is_held(directory: &File, path: &Path) -> Result<bool> {
+/// Whether another process has locked a group. If none has, this process locks the group.
+pub fn is_locked(directory: &File, path: &Path) -> Result<bool> {
     match flock(directory, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Ok(true),
         taken => taken.on("flock", path).map(|()| false),
     }
 }
 
-/// The groups right below one.
+/// The groups directly below a group.
 pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
-    // A directory has two links, and one more for each that is in it.
+    // A directory has two links, and one more for each directory in it.
     if fs::metadata(group).is_ok_and(|meta| meta.nlink() == 2) {
         return Ok(Vec::new());
     }
     let directory = open(group, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let Some(directory) = directory.on("open", group).absent()? else { return Ok(Vec::new()) };
     let mut children = Vec::new();
-    // Each start looks into each hierarchy; read_dir would have memory mapped and unmapped each time.
+    // Each start reads each hierarchy. std::fs::read_dir would map and unmap memory each time.
     for entry in Dir::new(directory).on("read", group)? {
-        // The group itself is removed meanwhile.
+        // The group was removed meanwhile.
         let Some(entry) = entry.on("read", group).absent()? else { break };
         let name = entry.file_name().to_bytes();
         if entry.file_type() == FileType::Directory && ![&b"."[..], b".."].contains(&name) {
@@ -69,8 +69,8 @@ pub fn children(group: &Path) -> Result<Vec<PathBuf>> {
     Ok(children)
 }
 
-/// The processes of a group and of those below it. A threaded group (cgroups(7)) is an error: only
-/// the group above it lists its processes.
+/// The processes of a group and of all groups below it. A threaded group (cgroups(7)) is an error, since only the
+/// group above it lists its processes.
 pub fn members(group: &Path) -> Result<Vec<i32>> {
     let Some(mut members) = own_members(group)? else {
         let why = "a threaded cgroup, whose processes belong to the cgroup above";
@@ -82,19 +82,19 @@ pub fn members(group: &Path) -> Result<Vec<i32>> {
 
 fn add_members_below(group: &Path, members: &mut Vec<i32>) -> Result<()> {
     for child in children(group)? {
-        // The processes of a threaded group are among those of the domain above.
+        // The group above lists the processes of a threaded group.
         members.extend(own_members(&child)?.unwrap_or_default());
         add_members_below(&child, members)?;
     }
     Ok(())
 }
 
-/// The processes of one group; `None` if it is threaded. A group that is removed meanwhile has none.
+/// The processes of one group, or `None` if the group is threaded. A group that was removed meanwhile has none.
 fn own_members(group: &Path) -> Result<Option<Vec<i32>>> {
     let procs = group.join("cgroup.procs");
     let text = match fs::read_to_string(&procs).on("read", &procs) {
         Err(error) if error.errno() == Some(Errno::OPNOTSUPP.raw_os_error()) => return Ok(None),
-        // ENODEV: removed while the file is open.
+        // ENODEV: the group was removed while the file was open.
         Err(error) if error.errno() == Some(Errno::NODEV.raw_os_error()) => None,
         read => read.absent()?,
     };
@@ -106,10 +106,10 @@ fn is_empty(group: &Path) -> Result<bool> {
     members(group).map(|members| members.is_empty())
 }
 
-/// Kills what is in a group and removes it, the groups below it first, within this time.
+/// Kills the processes of a group, and removes it after the groups below it. `patience` is the longest time.
 pub fn clear(version: Version, path: &Path, patience: Duration) -> Result<()> {
     let give_up = Instant::now() + patience;
-    // In most there is nothing left.
+    // Most groups are empty.
     if fs::remove_dir(path).is_ok() {
         return Ok(());
     }
@@ -134,8 +134,8 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Kills all that is in a group: at one stroke where the kernel can (Linux 5.14, v2), else frozen, so
-/// that nobody forks meanwhile, else again and again by the caller.
+/// Kills all processes of a group: by cgroup.kill (v2, Linux 5.14), or frozen, so that no process forks meanwhile. If
+/// neither is possible, the caller repeats the call until the group is empty.
 pub fn kill_all(version: Version, path: &Path) -> Result<()> {
     if members(path)?.is_empty() {
         return Ok(());
@@ -147,11 +147,11 @@ pub fn kill_all(version: Version, path: &Path) -> Result<()> {
     freeze(version, path, true)?;
     let members = members(path)?;
     for pid in members.iter().copied().filter_map(Pid::from_raw) {
-        // A process that has ended is no error; the next round finds the rest.
+        // The process may have ended, and the next round kills the remaining ones.
         let _: rustix::io::Result<()> = kill_process(pid, Signal::KILL);
     }
     freeze(version, path, false)?;
-    // cgroup.procs has 0 for a process that has no number here.
+    // cgroup.procs has 0 for a process without a number in this PID namespace.
     if members.contains(&0) {
         let why = "it has processes of another PID namespace, which cannot be killed from here";
         return Err(Error::new(format_args!("{}: {why}", path.display())));

@@ -1,4 +1,4 @@
-//! `--report`: the resource usage, at the end.
+//! `--report`: the target of the resource usage.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -22,17 +22,17 @@ use serde_json::{Map, Value, json};
 /// The longest wait for a reader of a FIFO.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the report goes.
+/// The target of a report.
 #[derive(Debug)]
 pub enum Target {
-    /// A file that appears whole.
+    /// A file that appears complete, by rename.
     File(NamedFile),
-    /// A descriptor of the caller's, or a file that must not be replaced: a device, a FIFO or the
-    /// target of a link, such as /dev/null and /dev/stderr.
+    /// A descriptor of the caller, or a file that must not be replaced: a device, a FIFO or the target of a symbolic
+    /// link, such as /dev/null and /dev/stderr.
     Open(File),
 }
 
-/// A name in a directory that is open.
+/// A name in an open directory.
 #[derive(Debug)]
 pub struct NamedFile {
     directory: OwnedFd,
@@ -40,7 +40,7 @@ pub struct NamedFile {
 }
 
 impl Target {
-    /// Makes sure of the target before anything is started.
+    /// Opens the target, before the program starts.
     pub fn open(word: &str) -> Result<Self> {
         match word.parse() {
             _ if word == "-" => Err(Error::usage("--report -: stdout is the program's")),
@@ -94,9 +94,9 @@ impl NamedFile {
             FileType::RegularFile => self.file(word),
             FileType::Directory => Err(is_directory(Path::new(word))),
             kind => {
-                let is_shared = self.refuse_planted(word, &stat)?;
+                let is_shared = self.check_not_planted(word, &stat)?;
                 let file = match kind {
-                    // A magic link of procfs has no path to read. It is in no shared directory.
+                    // A magic link of procfs has no path that could be read, and lies in no shared directory.
                     FileType::Symlink if !is_shared => self.open_to_append(&self.name, word),
                     FileType::Symlink => {
                         let to = readlinkat(&found, "", Vec::new()).on("--report", word)?;
@@ -117,9 +117,8 @@ impl NamedFile {
         Ok(Target::File(self))
     }
 
-    /// Refuses what another user has put into a directory that others write to, and says whether the
-    /// directory is one. Root's files are everybody's.
-    fn refuse_planted(&self, word: &str, stat: &Stat) -> Result<bool> {
+    /// Checks that no other user has put the file into a shared directory. Returns whether the directory is shared.
+    fn check_not_planted(&self, word: &str, stat: &Stat) -> Result<bool> {
         let directory = fstat(&self.directory).on("--report", word)?;
         if is_planted(&directory, stat)? {
             return Err(Error::new(format_args!("--report {word}: {PLANTED}")));
@@ -127,7 +126,7 @@ impl NamedFile {
         is_shared(&directory)
     }
 
-    /// Opens a file that exists. A FIFO needs a reader, and gets some time for that.
+    /// Opens an existing file. The open of a FIFO waits some time for a reader.
     fn open_to_append(&self, path: &OsStr, word: &str) -> Result<File> {
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -145,7 +144,7 @@ impl NamedFile {
         }
     }
 
-    /// A file that others read appears by rename.
+    /// Writes a temporary file and renames it, since others may read the file.
     fn replace(&self, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".jc-report-{}", id::random()?);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -169,7 +168,7 @@ fn is_directory(path: &Path) -> Error {
     Error::new(format_args!("--report {}: Is a directory", path.display()))
 }
 
-/// The figures that no file of the group has.
+/// The figures that come from the end of the program, and not from files of the group.
 pub fn outcome(exit: Exit, wall: Duration) -> Map<String, Value> {
     let (code, signal) = match exit {
         Exit::Code(code) => (Some(code), None),

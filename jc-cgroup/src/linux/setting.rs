@@ -1,4 +1,4 @@
-//! Writing a cgroup's files, and making sure that the kernel took what was asked for.
+//! Writes to a cgroup's files, with a check that the kernel stores the same value.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -9,13 +9,13 @@ use jc_unshare::{Context, Error, Result, size};
 /// The content that a file must have after a write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReadBack {
-    /// Exactly what was written.
+    /// The text that was written.
     Same,
-    /// The same set of numbers, however its ranges are written (cpuset).
+    /// The same set of numbers, in any form of ranges (cpuset).
     Set,
     /// A line that begins with the first word and has all others (io.max).
     Line,
-    /// The same words; amounts may be in other units.
+    /// The same words, with amounts in any unit.
     Words,
 }
 
@@ -30,7 +30,7 @@ pub struct Setting {
     pub value: String,
     /// The check of the content.
     pub read_back: ReadBack,
-    /// Means nothing on a machine without swap.
+    /// Whether the setting limits swap.
     swap: bool,
 }
 
@@ -47,12 +47,13 @@ impl Setting {
         }
     }
 
-    /// A setting that a kernel which does not count swap lacks. Only without any swap will it do so.
+    /// A setting for swap. A kernel that does not count swap lacks the file, which is an error only if the machine
+    /// has swap.
     pub fn swap(file: &str, value: impl ToString) -> Self {
         Self { swap: true, ..Self::new(file, value, ReadBack::Same) }
     }
 
-    /// Writes it into the group `directory` and reads it back.
+    /// Writes the value to the file in the group `directory`, and reads the file back.
     pub fn apply(&self, directory: &Path) -> Result<()> {
         let path = directory.join(&self.file);
         let opened = File::options().read(true).write(true).open(&path);
@@ -65,14 +66,15 @@ impl Setting {
         let mut file = written
             .on(&format!("write {:?} to", self.value), &path)
             .map_err(|e| if is_missing { e.hint(self.no_such_file()) } else { e })?;
-        let mut found = String::with_capacity(256);
-        file.rewind().and_then(|()| file.read_to_string(&mut found)).on("read", &path)?;
-        if self.holds(found.trim_end()) {
+        let mut stored = String::with_capacity(256);
+        file.rewind().and_then(|()| file.read_to_string(&mut stored)).on("read", &path)?;
+        let stored = stored.trim_end();
+        if self.equals(stored) {
             return Ok(());
         }
-        let (path, value, found) = (path.display(), &self.value, found.trim_end());
+        let (path, value) = (path.display(), &self.value);
         Err(Error::new(format_args!(
-            "write {path}: asked for {value:?}, the kernel holds {found:?}"
+            "write {path}: asked for {value:?}, the kernel holds {stored:?}"
         )))
     }
 
@@ -80,10 +82,11 @@ impl Setting {
         format!("this kernel's {} controller has no {}", self.controller, self.file)
     }
 
-    fn holds(&self, found: &str) -> bool {
+    /// Whether the stored text means the value of the setting.
+    fn equals(&self, stored: &str) -> bool {
         match self.read_back {
-            ReadBack::Same => found == self.value,
-            ReadBack::Set => numbers(found).is_some() && numbers(found) == numbers(&self.value),
+            ReadBack::Same => stored == self.value,
+            ReadBack::Set => numbers(stored).is_some() && numbers(stored) == numbers(&self.value),
             ReadBack::Line => {
                 let wanted: Vec<&str> = self.value.split(' ').collect();
                 let has = |line: &str| {
@@ -91,11 +94,11 @@ impl Setting {
                     words.first() == wanted.first()
                         && wanted.iter().all(|word| words.contains(word))
                 };
-                found.lines().any(has)
+                stored.lines().any(has)
             }
             ReadBack::Words => {
-                let found: Vec<String> = found.split_whitespace().map(plain).collect();
-                self.value.split_whitespace().all(|word| found.contains(&plain(word)))
+                let stored: Vec<String> = stored.split_whitespace().map(plain).collect();
+                self.value.split_whitespace().all(|word| stored.contains(&plain(word)))
             }
         }
     }
@@ -110,7 +113,7 @@ fn no_swap() -> Result<()> {
     }
 }
 
-/// A word as the kernel shows it: `64M` is a number of bytes, on or off a 1 or 0.
+/// A word in the form of the kernel: a size like `64M` becomes a number of bytes.
 fn plain(word: &str) -> String {
     size::parse(word).map_or_else(|_| word.to_owned(), |bytes| bytes.to_string())
 }

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use jc_unshare::{Error, Result};
 use rustix::io::Errno;
 
-use super::group::ours;
+use super::group::parse_path;
 use super::hierarchy::{Hierarchy, Version};
 use super::place::may_write;
 use super::remove::{PATIENCE, children, sweep_one};
 use crate::TOOL;
 
-/// The longest wait for the groups of other users together: they decide what is in them.
+/// The longest wait for all groups of other users together, since other users can delay the removal of their groups.
 const PATIENCE_FOR_OTHERS: Duration = Duration::from_secs(1);
 
-/// A group that stays.
+/// A group that could not be removed.
 struct Left {
     version: Version,
     path: PathBuf,
@@ -35,9 +35,8 @@ impl Left {
     }
 }
 
-/// Removes what dead groups have left. Each group is tried once before any is waited for, so that
-/// none takes the time of another. A group of another user that stays is reported on stderr; an error
-/// is a group of the caller's own.
+/// Removes dead groups. Each group is tried once before the first wait, so that one group takes no time of another. A
+/// remaining group of another user is reported on stderr, and one of the caller is an error.
 pub fn sweep_everywhere(hierarchies: &[Hierarchy]) -> Result<()> {
     let mut left = Vec::new();
     for hierarchy in hierarchies {
@@ -52,7 +51,7 @@ pub fn sweep_everywhere(hierarchies: &[Hierarchy]) -> Result<()> {
     wait_for(own, PATIENCE).into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Tries those again whose processes were about to end, and returns the errors that remain.
+/// Tries again to remove groups whose processes were about to end. Returns the errors of the groups that remain.
 fn wait_for(left: Vec<Left>, patience: Duration) -> Vec<Error> {
     let give_up = Instant::now() + patience;
     let again = |left: Left| {
@@ -69,13 +68,13 @@ fn sweep_below(version: Version, top: &Path, left: &mut Vec<Left>) {
     let found = children(top).and_then(|children| Ok((children, may_write(top)?)));
     let (children, can_remove) = match found {
         Ok(found) => found,
-        // A group that this process may not read holds none of its own.
+        // A group that this process cannot read has no groups of this user below it.
         Err(error) if error.errno() == Some(Errno::ACCESS.raw_os_error()) => return,
         // Another user may have made a path that is too long.
         Err(error) => return left.push(Left::new(version, top.to_owned(), false, error)),
     };
     for path in children {
-        match ours(&path) {
+        match parse_path(&path) {
             None => sweep_below(version, &path, left),
             Some((_, unattended)) if can_remove => {
                 if let Err(error) = sweep_one(version, &path, unattended, Duration::ZERO) {

@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::hierarchy::{Version, read_file};
 
-/// A group's directories to read from.
+/// The directories of a group, whose files have its usage.
 pub struct Meter<'a>(pub Vec<(Version, &'a Path)>);
 
 impl Meter<'_> {
-    /// Everything, by the names that `jc-cgroup(1)` gives them.
+    /// All figures, under their names in `jc-cgroup(1)`.
     pub fn read(&self) -> Result<Map<String, Value>> {
         let events = self.keyed("memory.events")?;
         let cpu = self.keyed("cpu.stat")?;
@@ -45,12 +45,12 @@ impl Meter<'_> {
         Ok(self.keyed("memory.events")?.get("oom_kill").or(v1.get("oom_kill")).copied())
     }
 
-    /// The most memory that was used at once, in bytes.
+    /// The peak of memory, in bytes.
     pub fn memory_peak(&self) -> Result<Option<u64>> {
         self.either("memory.peak", "memory.max_usage_in_bytes")
     }
 
-    /// The limit of memory, in bytes, if there is one.
+    /// The limit of memory, in bytes. `None`: there is no limit.
     pub fn memory_limit(&self) -> Result<Option<u64>> {
         self.either("memory.max", "memory.limit_in_bytes")
     }
@@ -75,12 +75,12 @@ impl Meter<'_> {
         Ok(self.texts(file)?.into_iter().next())
     }
 
-    /// A file of one number; the word `max` is none.
+    /// A file of one number. `None`: the word `max`, or no file.
     fn number(&self, file: &str) -> Result<Option<u64>> {
         Ok(self.text(file)?.and_then(|text| text.trim().parse().ok()))
     }
 
-    /// A file of lines `KEY NUMBER`, from all hierarchies that have one of this name.
+    /// The lines `KEY NUMBER` of the files with this name, in all hierarchies.
     fn keyed(&self, file: &str) -> Result<BTreeMap<String, u64>> {
         Ok(self.texts(file)?.iter().flat_map(|text| keyed(text)).collect())
     }
@@ -108,7 +108,7 @@ impl Meter<'_> {
     }
 }
 
-/// Whether groups of this version may have the file: one need not look for the others.
+/// Whether groups of this version may have the file. The check spares a lookup.
 fn has(version: Version, file: &str) -> bool {
     let is_old = file.starts_with("cpuacct.")
         || file.starts_with("blkio.")

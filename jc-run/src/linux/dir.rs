@@ -210,7 +210,7 @@ pub fn all(base_path: &BasePath) -> Result<(Vec<State>, Vec<Error>)> {
 
 /// A container that a word names, with the directory of all state directories.
 pub struct Found {
-    /// The recorded state.
+    /// The state from `state.json`.
     pub state: State,
     base: Rc<Base>,
 }
