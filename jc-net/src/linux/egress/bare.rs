@@ -13,7 +13,7 @@ use rustix::mount::{
     mount_bind, mount_change, move_mount, open_tree, unmount,
 };
 
-use crate::sys;
+use crate::linux::sys;
 
 /// By these sockets a program could have the host look up a name: nscd(8), systemd-resolved(8), by D-Bus too,
 /// avahi-daemon(8) and sssd(8).

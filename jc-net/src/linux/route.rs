@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use rustix::io::Errno;
 
-use crate::message::{Attributes, Message};
-use crate::netlink::{Answer, CREATE, EXCL, Socket};
+use crate::linux::message::{Attributes, Message};
+use crate::linux::netlink::{Answer, CREATE, EXCL, Socket};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;

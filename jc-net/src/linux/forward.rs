@@ -6,11 +6,11 @@ use std::fs;
 
 use jc_unshare::{Context, Result};
 
-use crate::host::Host;
-use crate::link::{self, LOOPBACK};
-use crate::record::{ALL_V6, Opened, is_own_bridge};
-use crate::route::Route;
-use crate::sysctl;
+use crate::linux::host::Host;
+use crate::linux::link::{self, LOOPBACK};
+use crate::linux::record::{ALL_V6, Opened, is_own_bridge};
+use crate::linux::route::Route;
+use crate::linux::sysctl;
 
 /// The links to which routes of the host lead and that do not forward yet. A host that is a router has no such link.
 pub fn find(host: &Host, routes: &[Route], v6: bool) -> Result<Opened> {

@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use jc_unshare::{Error, Result};
 use rustix::io::Errno;
 
-use crate::message::{Attributes, Message, NESTED};
-use crate::netlink::{Answer, Socket};
-use crate::ports::{Forward, Protocol};
-use crate::route::{self, FAMILIES};
+use crate::linux::message::{Attributes, Message, NESTED};
+use crate::linux::netlink::{Answer, Socket};
+use crate::linux::ports::{Forward, Protocol};
+use crate::linux::route::{self, FAMILIES};
 
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
@@ -198,7 +198,7 @@ fn is_local(route: &Socket, known: &mut BTreeMap<IpAddr, bool>, address: IpAddr)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::HEADER;
+    use crate::linux::message::HEADER;
 
     fn body(protocol: u8) -> Vec<u8> {
         let ip = |m: Message| {

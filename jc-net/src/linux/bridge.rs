@@ -6,14 +6,14 @@ use jc_unshare::id::random_bytes;
 use jc_unshare::{Error, Result};
 use rustix::io::Errno;
 
-use crate::forward;
-use crate::host::Host;
-use crate::link::{self, Link, Mac};
-use crate::netlink::Refusal;
-use crate::record::{Opened, Policy, Record, is_own_bridge};
-use crate::route::{self, Route};
-use crate::wait::wait_until_local;
-use crate::{rules, subnet, sysctl};
+use crate::linux::forward;
+use crate::linux::host::Host;
+use crate::linux::link::{self, Link, Mac};
+use crate::linux::netlink::Refusal;
+use crate::linux::record::{Opened, Policy, Record, is_own_bridge};
+use crate::linux::route::{self, Route};
+use crate::linux::wait::wait_until_local;
+use crate::linux::{rules, subnet, sysctl};
 
 /// The properties of a bridge that the command line requires. An existing bridge must have them.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use ipnetwork::IpNetwork;
 use jc_unshare::{Error, Result};
 use rustix::io::Errno;
 
-use crate::message::{ACK, Attributes, Message};
-use crate::netlink::{APPEND, Answer, CREATE, EXCL, Socket};
+use crate::linux::message::{ACK, Attributes, Message};
+use crate::linux::netlink::{APPEND, Answer, CREATE, EXCL, Socket};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;

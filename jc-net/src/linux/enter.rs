@@ -12,8 +12,8 @@ use jc_unshare::{Context, Error, Result, userns};
 use rustix::fs::{Mode, OFlags, fstat};
 use rustix::io::Errno;
 
-use crate::mode::Network;
-use crate::sys;
+use crate::linux::mode::Network;
+use crate::linux::sys;
 
 /// The default of `--network`: a bridge if this process can create one, else pasta(1).
 pub fn default_network() -> Result<Network> {

@@ -11,10 +11,10 @@ use rustix::net::{
 
 use super::names::{OWN_V4, OWN_V6};
 use super::rule::DNS;
-use crate::link::{self, LOOPBACK};
-use crate::netlink::Socket;
-use crate::nft::{Batch, Hook, explain};
-use crate::{route, sysctl, wait};
+use crate::linux::link::{self, LOOPBACK};
+use crate::linux::netlink::Socket;
+use crate::linux::nft::{Batch, Hook, explain};
+use crate::linux::{route, sysctl, wait};
 
 const TABLE: &str = "jc-egress";
 const IPPROTO_TCP: u8 = 6;

@@ -6,8 +6,8 @@ use std::fmt::{self, Display};
 
 use jc_unshare::{Error, Result};
 
-use crate::link::Link;
-use crate::sysctl;
+use crate::linux::link::Link;
+use crate::linux::sysctl;
 
 /// The setting of IPv6 forwarding on all links.
 pub const ALL_V6: &str = "ipv6/conf/all/forwarding";

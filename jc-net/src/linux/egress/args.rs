@@ -8,7 +8,7 @@ use jc_unshare::{Error, Result, require_program};
 
 use super::rule::Rule;
 use super::rules::{self, Rules};
-use crate::dns::HostsLine;
+use crate::linux::dns::HostsLine;
 
 /// Give PROG a network that leads to the hosts of a list only, then run it
 #[derive(Debug, Parser)]

@@ -22,14 +22,15 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 use serde_json::json;
 
-use crate::args::Args;
-use crate::dns::Reach;
-use crate::enter::is_root_of_host;
-use crate::lease::INSIDE;
-use crate::link::{self, LOOPBACK};
-use crate::netlink::Socket;
-use crate::ports::{self, Forward, Protocol};
-use crate::{TOOL, addresses, status};
+use crate::TOOL;
+use crate::linux::args::Args;
+use crate::linux::dns::Reach;
+use crate::linux::enter::is_root_of_host;
+use crate::linux::lease::INSIDE;
+use crate::linux::link::{self, LOOPBACK};
+use crate::linux::netlink::Socket;
+use crate::linux::ports::{self, Forward, Protocol};
+use crate::linux::{addresses, status};
 
 /// Runs the program in a namespace of pasta, and ends pasta after the program.
 pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {

@@ -11,11 +11,11 @@ use jc_unshare::id::random_bytes;
 use jc_unshare::{Error, Result};
 use rustix::io::Errno;
 
-use crate::bridge::Bridge;
-use crate::host::Host;
-use crate::link::{self, Link, Mac, Pair, PortFlag};
-use crate::netlink::Refusal;
-use crate::{rules, subnet};
+use crate::linux::bridge::Bridge;
+use crate::linux::host::Host;
+use crate::linux::link::{self, Link, Mac, Pair, PortFlag};
+use crate::linux::netlink::Refusal;
+use crate::linux::{rules, subnet};
 
 /// The name of the link in the container.
 pub const INSIDE: &str = "eth0";

@@ -17,7 +17,7 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::enter::is_root_of_host;
+use crate::linux::enter::is_root_of_host;
 
 const DIRECTORY: &str = "/run/jc-net";
 const NAMESPACE: &str = "/proc/self/ns/net";

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::{Error, Result};
 
-use crate::netlink::Socket;
-use crate::nft::{self, Batch, Field, Hook, Map, Rule, explain, octets};
-use crate::ports::{Forward, Protocol};
-use crate::record::{Opened, Record};
+use crate::linux::netlink::Socket;
+use crate::linux::nft::{self, Batch, Field, Hook, Map, Rule, explain, octets};
+use crate::linux::ports::{Forward, Protocol};
+use crate::linux::record::{Opened, Record};
 
 /// The table of the bridges' rules.
 const TABLE: &str = "jc";
@@ -238,14 +238,14 @@ pub fn forward((key, value): &(Vec<u8>, Vec<u8>)) -> Option<Forward> {
     let port = |field: &[u8]| Some(u16::from_be_bytes(field.get(..2)?.try_into().ok()?));
     let (address, rest) = key.split_at_checked(key.len().checked_sub(8)?)?;
     let (to, to_port) = value.split_at_checked(value.len().checked_sub(4)?)?;
-    let to = crate::message::address(to)?;
+    let to = crate::linux::message::address(to)?;
     let any: IpAddr = match to {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     Some(Forward {
         protocol: Protocol::from_number(*rest.first()?)?,
-        host: crate::message::address(address).unwrap_or(any),
+        host: crate::linux::message::address(address).unwrap_or(any),
         host_port: port(rest.get(4..)?)?,
         to,
         port: port(to_port)?,

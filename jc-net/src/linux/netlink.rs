@@ -15,11 +15,11 @@ use rustix::net::{
     socket_with,
 };
 
-use crate::enter::owns_network;
-use crate::sys;
+use crate::linux::enter::owns_network;
+use crate::linux::sys;
 
-use crate::message::{ACK, HEADER};
-pub use crate::message::{Attributes, Message};
+use crate::linux::message::{ACK, HEADER};
+pub use crate::linux::message::{Attributes, Message};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
-use crate::ports::Forward;
+use crate::linux::ports::Forward;
 
 /// Addresses with prefix lengths for the member `addresses`.
 pub fn networks(networks: impl Iterator<Item = IpNetwork>) -> Value {

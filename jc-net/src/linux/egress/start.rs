@@ -24,7 +24,8 @@ use serde_json::json;
 use super::inside::{self, Sockets};
 use super::names::{OWN_V4, OWN_V6};
 use super::{Args, bare};
-use crate::{EGRESS, status};
+use crate::EGRESS;
+use crate::linux::status;
 
 /// Two listeners and two resolvers.
 const MOST_SOCKETS: usize = 4;

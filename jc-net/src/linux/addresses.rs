@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use jc_unshare::Result;
 
-use crate::link::{self, LOOPBACK};
-use crate::netlink::{Refusal, Socket};
-use crate::{route, sysctl};
+use crate::linux::link::{self, LOOPBACK};
+use crate::linux::netlink::{Refusal, Socket};
+use crate::linux::{route, sysctl};
 
 /// The addresses of this network namespace: those of links other than loopback, or if there is none those of loopback.
 pub fn list(socket: &Socket) -> Result<Vec<IpNetwork>> {

@@ -8,13 +8,13 @@ use clap::Parser;
 use ipnetwork::IpNetwork;
 use jc_unshare::{Error, Result};
 
-use crate::dns::{Files, HostsLine};
-use crate::link::Mac;
-use crate::mode::Network;
-use crate::ports::{Expose, Publish};
-use crate::record::Policy;
-use crate::subnet::DEFAULT_BRIDGE;
-use crate::{bridge, lease, subnet};
+use crate::linux::dns::{Files, HostsLine};
+use crate::linux::link::Mac;
+use crate::linux::mode::Network;
+use crate::linux::ports::{Expose, Publish};
+use crate::linux::record::Policy;
+use crate::linux::subnet::DEFAULT_BRIDGE;
+use crate::linux::{bridge, lease, subnet};
 
 /// Give PROG a network of its own, then run it
 #[derive(Debug, Parser)]

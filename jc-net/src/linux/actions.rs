@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use jc_unshare::{Error, Result, print};
 use serde_json::{Value, json};
 
-use crate::host::Host;
-use crate::link::{self, Link};
-use crate::netlink::Socket;
-use crate::ports::Forward;
-use crate::{bridge, lease, lock, record, rules, status, sys};
+use crate::linux::host::Host;
+use crate::linux::link::{self, Link};
+use crate::linux::netlink::Socket;
+use crate::linux::ports::Forward;
+use crate::linux::{bridge, lease, lock, record, rules, status, sys};
 
 /// A container on a bridge.
 struct Connected {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use jc_unshare::{Error, Result};
 use rustix::thread::sched_yield;
 
-use crate::netlink::Socket;
-use crate::{link, route};
+use crate::linux::netlink::Socket;
+use crate::linux::{link, route};
 
 /// Waits until packets pass a veth pair in both directions. The kernel starts to send on a link a little after its peer
 /// is up, and to receive packets for a new IPv6 address a little after the address is added. Packets in between are

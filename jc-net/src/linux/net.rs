@@ -14,18 +14,19 @@ use jc_unshare::{Error, Result};
 use rustix::process::getpid;
 use serde_json::{Value, json};
 
-use crate::args::Args;
-use crate::bridge::{self, Bridge};
-use crate::dns::Reach;
-use crate::host::Host;
-use crate::lease::{self, INSIDE, Veth};
-use crate::link::{self, LOOPBACK};
-use crate::mode::Network;
-use crate::netlink::Socket;
-use crate::ports::{self, BoundPorts};
-use crate::rules;
-use crate::wait::wait_until_ready;
-use crate::{TOOL, actions, addresses, conntrack, enter, route, status, sysctl};
+use crate::TOOL;
+use crate::linux::args::Args;
+use crate::linux::bridge::{self, Bridge};
+use crate::linux::dns::Reach;
+use crate::linux::host::Host;
+use crate::linux::lease::{self, INSIDE, Veth};
+use crate::linux::link::{self, LOOPBACK};
+use crate::linux::mode::Network;
+use crate::linux::netlink::Socket;
+use crate::linux::ports::{self, BoundPorts};
+use crate::linux::rules;
+use crate::linux::wait::wait_until_ready;
+use crate::linux::{actions, addresses, conntrack, enter, route, status, sysctl};
 
 /// Replaces this process by the payload. If the payload's network needs a waiting process, the payload is a child, and the
 /// result is its exit code.
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             enter::process(*pid)?;
             become_program(args, &network, status, Reach::Outside { v6: true })
         }
-        Network::Pasta => crate::pasta::run(args, status),
+        Network::Pasta => crate::linux::pasta::run(args, status),
     }
 }
 

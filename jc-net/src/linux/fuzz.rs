@@ -2,12 +2,12 @@
 //! panic, and each takes no more steps than there are bytes. `fuzz/` has the target and the seeds, which are answers of a kernel. A
 //! test here runs the readers on mutations of the seeds, the same in each run.
 
-use crate::conntrack::Entry;
-pub use crate::egress::fuzz::{client_hello, http, query, rule};
-use crate::link::Link;
-use crate::message::{Attributes, HEADER, address, text};
-use crate::netlink::{acknowledged, parts, parts_flags};
-use crate::{nft, route, rules};
+use crate::linux::conntrack::Entry;
+pub use crate::linux::egress::fuzz::{client_hello, http, query, rule};
+use crate::linux::link::Link;
+use crate::linux::message::{Attributes, HEADER, address, text};
+use crate::linux::netlink::{acknowledged, parts, parts_flags};
+use crate::linux::{nft, route, rules};
 
 /// Reads a datagram as an answer of each kind.
 pub fn netlink(datagram: &[u8]) {

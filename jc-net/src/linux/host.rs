@@ -5,8 +5,8 @@ use std::io::Write;
 use jc_unshare::Result;
 
 use crate::TOOL;
-use crate::lock::Lock;
-use crate::netlink::Socket;
+use crate::linux::lock::Lock;
+use crate::linux::netlink::Socket;
 
 /// Access to the host's network namespace.
 pub struct Host {

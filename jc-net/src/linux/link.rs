@@ -6,8 +6,8 @@ use std::str::FromStr;
 use jc_unshare::Result;
 use rustix::io::Errno;
 
-use crate::message::{Attributes, Message};
-use crate::netlink::{Answer, CREATE, EXCL, Socket};
+use crate::linux::message::{Attributes, Message};
+use crate::linux::netlink::{Answer, CREATE, EXCL, Socket};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -123,7 +123,7 @@ impl Link {
         Some(Self {
             index: number(4)?,
             name: all.string(IFLA_IFNAME)?,
-            others: others.filter_map(|(_, name)| crate::message::text(name)).collect(),
+            others: others.filter_map(|(_, name)| crate::linux::message::text(name)).collect(),
             kind: all.nested(IFLA_LINKINFO).string(IFLA_INFO_KIND).unwrap_or_default(),
             alias: all.string(IFLA_IFALIAS).unwrap_or_default(),
             master: all.number(IFLA_MASTER),
