@@ -368,6 +368,22 @@ fn no_fault_breaks_the_stop_of_a_container_with_a_network() {
     });
 }
 
+#[test]
+fn no_fault_breaks_a_container_with_an_allow_list() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        survives(s, &report(jc_run(&["--allow", "a.example:443", "--egress-log", "/dev/null"])));
+    });
+}
+
+#[test]
+fn no_fault_breaks_jc_egress() {
+    sandbox_for(LONG, |s| {
+        let words = vec!["jc-egress", "--allow", "a.example:443", "--", "sh", "-c", REPORT];
+        survives(s, &report(words));
+    });
+}
+
 /// The places of system calls with one of these numbers in the main of the first process.
 fn places(ended: &Ended, numbers: &[i64]) -> Vec<usize> {
     let calls = ended.calls[0].iter().enumerate();

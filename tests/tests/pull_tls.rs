@@ -81,6 +81,41 @@ fn front(registry: &Registry, server: Identity, clients: Option<&Authority>) -> 
     address
 }
 
+/// Bytes that a server sends once, and bytes that it sends again and again.
+type Flood = (&'static str, &'static str);
+
+/// A server that floods its client: within TLS in answer to a request, or in place of its part of the handshake.
+fn flooding(server: Option<Identity>, bytes: Flood) -> String {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = server.map(|server| {
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![server.certificate], server.key).unwrap())
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, config) = (stream.unwrap(), config.clone());
+            std::thread::spawn(move || match config {
+                None => flood(stream, bytes),
+                Some(config) => {
+                    flood(StreamOwned::new(ServerConnection::new(config).unwrap(), stream), bytes);
+                }
+            });
+        }
+    });
+    address
+}
+
+fn flood(mut to: impl Read + Write, (once, again): Flood) {
+    drop(to.read(&mut [0; 16384]));
+    drop(to.write_all(once.as_bytes()));
+    let again = again.repeat(16384 / again.len());
+    // The client hangs up.
+    while to.write_all(again.as_bytes()).is_ok() {}
+}
+
 /// Forwards one request after the other, and each answer to its end.
 fn forward(stream: TcpStream, config: Arc<ServerConfig>, to: &str) -> std::io::Result<()> {
     let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
@@ -131,6 +166,8 @@ fn a_registry_is_trusted_by_ca_by_certs_d_or_not_at_all() {
         let nothing = system_trusts(Path::new("/dev/null"));
         let message = failure(&nothing, 1);
         assert!(message.contains("tls: the system's CA certificates: "), "{message}");
+        let message = failure(&system_trusts(Path::new("/dev/zero")), 1);
+        assert!(message.contains("read /dev/zero: longer than 16777216 bytes"), "{message}");
         let output = system_trusts(&system);
         let message = failure(&output, 1);
         assert!(message.contains("https://") && message.contains("UnknownIssuer"), "{message}");
@@ -174,6 +211,59 @@ fn a_registry_is_trusted_by_ca_by_certs_d_or_not_at_all() {
         write(&certs.join("client.cert"), "");
         let message = store.fail(1, &["-q", &name]);
         assert!(message.ends_with("client.cert: no key beside it"), "{message}");
+    });
+}
+
+#[test]
+fn a_server_that_floods_its_client_is_given_up() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\n";
+    const CHUNKS: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    // Records of TLS (RFC 8446, 5.1): a change of ciphers, an alert, an empty handshake, a HelloRequest.
+    let handshakes: [Flood; 4] = [
+        ("", "\x14\x03\x03\0\x01\x01"),
+        ("", "\x15\x03\x03\0\x02\x01\x5a"),
+        ("", "\x16\x03\x03\0\0"),
+        ("", "\x16\x03\x03\0\x04\0\0\0\0"),
+    ];
+    let answers: [Flood; 9] = [
+        ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+        ("", "HTTP/1.1 103 Early Hints\r\nlink: aaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n"),
+        // Frames of HTTP/2, which the client does not speak: SETTINGS and CONTINUATION.
+        ("\0\0\0\x04\0\0\0\0\0", "\0\0\x04\x09\0\0\0\0\x01aaaa"),
+        (HEAD, "a: b\r\n"),
+        (HEAD, "a"),
+        (CHUNKS, "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\na\r\n"),
+        (CHUNKS, "0"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", "a: b\r\n"),
+        ("HTTP/1.1 401 No\r\nwww-authenticate: ", "Basic a=\"b\", "),
+    ];
+    sandbox(|s| {
+        let (authority, store) = (Authority::new("ours"), Store::new(s));
+        let ca = store.beside("ca.pem");
+        write(&ca, &authority.issuer.pem());
+        let given_up = |server: String| {
+            let limits = ["--cpu=20", "--data=268435456", "--"];
+            let pull = s.cmd("prlimit").args(limits).arg(s.bin("jc-pull"));
+            let pull = pull.args(["-q", "--retry", "0", "--timeout", "1", "far.example/x", "--ca"]);
+            // A name of this machine would be asked by plain http first.
+            failure(
+                &pull.arg(&ca).env("https_proxy", format!("http://{}", proxy(&server))).run(),
+                1,
+            )
+        };
+        std::thread::scope(|scope| {
+            let ends = |server: String, bytes: Flood| {
+                let found = given_up(server);
+                assert!(found.contains("https://far.example/v2/x/"), "{bytes:?}: {found}");
+            };
+            for bytes in handshakes {
+                scope.spawn(move || ends(flooding(None, bytes), bytes));
+            }
+            for bytes in answers {
+                let server = authority.issue("far.example");
+                scope.spawn(move || ends(flooding(Some(server), bytes), bytes));
+            }
+        });
     });
 }
 

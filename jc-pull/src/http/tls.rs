@@ -1,16 +1,21 @@
 //! Certificates: the system's, `--ca`, and `certs.d` (containers-certs.d(5)).
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Context, Error, Result, read_at_most};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 
 use crate::config_files;
+
+/// The most bytes of SSL_CERT_FILE, many times those of the bundle of a distribution.
+const MAX_BUNDLE: u64 = 16 << 20;
 
 /// The files of `certs.d` for one host.
 #[derive(Clone, Debug, Default)]
@@ -127,13 +132,31 @@ fn pem<T: PemObject>(what: &str, path: &Path, text: &[u8]) -> Result<Vec<T>> {
     }
 }
 
+/// Trusts the system's authorities: those of SSL_CERT_FILE and SSL_CERT_DIR, or else those that are installed.
 fn add_native(roots: &mut RootCertStore) -> Result<()> {
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let (file, directories) = (set("SSL_CERT_FILE"), set("SSL_CERT_DIR"));
+    let mut errors = Vec::new();
+    let mut trust = |found: CertificateResult| {
+        roots.add_parsable_certificates(found.certs);
+        errors.extend(found.errors);
+    };
+    if file.is_none() && directories.is_none() {
+        trust(load_native_certs());
+    }
+    for directory in directories.iter().flat_map(std::env::split_paths) {
+        trust(load_certs_from_paths(None, Some(&directory)));
+    }
+    if let Some(path) = file.map(PathBuf::from) {
+        // The crate would read a device to its end.
+        let text = read_at_most(File::open(&path).on("read", &path)?, MAX_BUNDLE, &path)?;
+        let found = CertificateDer::pem_slice_iter(&text).flatten();
+        roots.add_parsable_certificates(found);
+    }
     if !roots.is_empty() {
         return Ok(());
     }
-    let why = found.errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
+    let why = errors.first().map_or_else(|| "none found".to_owned(), ToString::to_string);
     Err(Error::new(format_args!("tls: the system's CA certificates: {why}"))
         .hint("install ca-certificates, or name a file with --ca"))
 }
