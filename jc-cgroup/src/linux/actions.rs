@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
-use super::place::enter;
+use super::place::{absolute, below, enter};
 use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, kill_all, members};
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
@@ -37,12 +37,32 @@ fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Existing
     Ok(all)
 }
 
-/// Finds the group of that name, after a removal of dead groups.
+/// Finds the group of that name, after a removal of dead groups. A name with a slash in front is a path from the top
+/// of the hierarchies.
 pub fn named(name: &str, place: Option<&Path>) -> Result<ExistingGroup> {
     let hierarchies = hierarchy::all(true)?;
+    if name.starts_with('/') {
+        let path = absolute(name).map_err(Error::usage)?;
+        return at(hierarchies, name, &path);
+    }
     sweep_all(&hierarchies, place, PATIENCE)?;
     let group = all(hierarchies, place)?.into_iter().find(|group| group.name == name);
     group.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
+}
+
+/// Finds the group of a path, in the hierarchies that have it.
+fn at(hierarchies: Vec<Hierarchy>, name: &str, path: &Path) -> Result<ExistingGroup> {
+    let mut parts = Vec::new();
+    for hierarchy in hierarchies {
+        let directory = below(&hierarchy.mount, path);
+        if exists(&directory)? {
+            parts.push((hierarchy, directory));
+        }
+    }
+    if parts.is_empty() {
+        return Err(Error::new(format_args!("{name}: no such group")));
+    }
+    Ok(ExistingGroup { name: name.to_owned(), parts })
 }
 
 /// Prints one line for each group: name, processes, memory in bytes. Dead groups are removed, in the whole

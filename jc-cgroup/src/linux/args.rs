@@ -24,6 +24,9 @@ pub struct Args {
     /// Make the group below this one, a path from the top of the hierarchy
     #[arg(long, value_name = "PATH", value_parser = super::place::below_top)]
     pub(super) parent: Option<PathBuf>,
+    /// Use the group of this path in every hierarchy, made if missing, and leave the group at the end
+    #[arg(long, value_name = "PATH", value_parser = super::place::absolute, conflicts_with_all = ["parent", "name", "evacuate", "delegate"])]
+    pub(super) path: Option<PathBuf>,
     /// Give the group a name
     #[arg(long, value_name = "NAME", value_parser = super::group::name)]
     pub(super) name: Option<String>,
@@ -48,8 +51,11 @@ pub struct Args {
     /// Join and execute, without staying to clean up
     #[arg(long)]
     pub(super) exec: bool,
+    /// Exit as soon as PROG is executed as a child, which lives on (with --path)
+    #[arg(long, requires = "path", conflicts_with_all = ["exec", "join", "report"])]
+    pub(super) no_wait: bool,
     /// Execute PROG in a running group
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "report", "exec", "delegate", "Limits"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "path", "report", "exec", "delegate", "Limits"])]
     pub(super) join: Option<String>,
     /// Print the resource usage of a group, as JSON
     #[arg(long, value_name = "NAME", group = "action")]

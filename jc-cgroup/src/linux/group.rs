@@ -35,7 +35,7 @@ pub struct GroupSpec {
 
 /// A cgroup that this process created.
 pub struct Group {
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// The group's directory in one hierarchy.
@@ -44,8 +44,8 @@ pub struct Part {
     pub version: Version,
     /// The path of the directory.
     pub path: PathBuf,
-    /// The directory, open and locked as long as the group is in use.
-    directory: File,
+    /// The directory, open as long as the group is in use, and locked unless the group has a path.
+    pub(super) directory: File,
 }
 
 /// The prefixes of directories of groups: of groups that are locked, and of groups without a lock that `--exec`

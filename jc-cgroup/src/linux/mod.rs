@@ -7,6 +7,7 @@ mod device;
 mod group;
 mod hierarchy;
 mod limits;
+mod path;
 mod place;
 mod remove;
 mod report;
@@ -15,6 +16,7 @@ mod sweep;
 mod usage;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
 use jc_unshare::namespaces::Kind;
 use jc_unshare::program::Program;
-use jc_unshare::supervise::{Child, Exit, spawn_program};
+use jc_unshare::supervise::{Child, Exit, spawn_program, start_program};
 use jc_unshare::{Error, Result, require_program};
 use serde_json::json;
 
@@ -79,6 +81,9 @@ fn run_program(args: &Args) -> Result<ExitCode> {
         named(name, args.parent.as_deref())?.join()?;
         return Err(exec_reporting(status, &args.program));
     }
+    if let Some(path) = &args.path {
+        return run_at(args, path, status);
+    }
     let report = args.report.as_deref().map(Target::open).transpose()?;
     let has_report = report.is_some() || status.is_some();
     let spec = GroupSpec {
@@ -100,7 +105,7 @@ fn run_program(args: &Args) -> Result<ExitCode> {
         return Err(exec_reporting(status, &args.program));
     }
     let start = Instant::now();
-    let exit = start_program(&group, args, status).and_then(|child| {
+    let exit = start_program_in(&group, args, status).and_then(|child| {
         // The sweep runs while the program starts. Its errors are no failures of this process, and its time is bounded
         // since it delays the forwarding of signals.
         let _: Result<()> = sweep(Duration::from_millis(20));
@@ -113,6 +118,25 @@ fn run_program(args: &Args) -> Result<ExitCode> {
     let removed = group.remove();
     let exit = end?;
     removed.map(|()| exit.end())
+}
+
+/// Runs the program in the group of a path, which stays.
+fn run_at(args: &Args, path: &Path, status: Option<StatusFd>) -> Result<ExitCode> {
+    let report = args.report.as_deref().map(Target::open).transpose()?;
+    let group = Group::at(&hierarchy::all(true)?, path, &args.limits)?;
+    if args.exec {
+        group.join()?;
+        return Err(exec_reporting(status, &args.program));
+    }
+    if args.no_wait {
+        let (flags, program) = program_in(&group, args, status)?;
+        return start_program(TOOL, flags, group.v2(), program).map_err(advise(flags));
+    }
+    let start = Instant::now();
+    let exit = start_program_in(&group, args, status)?
+        .wait_keeping(&kept_descriptors(&group, report.as_ref()))?;
+    report_usage(&group, exit, start.elapsed(), (report, status))?;
+    Ok(exit.end())
 }
 
 /// Writes the usage of the group, and an out-of-memory message to stderr.
@@ -136,10 +160,16 @@ fn report_usage(
     Ok(())
 }
 
-fn start_program(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<Child> {
+fn start_program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<Child> {
+    let (flags, program) = program_in(group, args, status)?;
+    spawn_program(TOOL, flags, group.v2(), program).map_err(advise(flags))
+}
+
+/// The program after the steps into the group, and the flags of its namespaces.
+fn program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<(u64, Program)> {
     let flags = if args.pid { Kind::Pid.flag() } else { 0 };
     let program = Program::new(&args.program)?.after(group.steps(Version::V1)?);
-    spawn_program(TOOL, flags, group.v2(), program.reporting(status)).map_err(advise(flags))
+    Ok((flags, program.reporting(status)))
 }
 
 /// The descriptors that stay open while the program runs. All others are closed, so that the program alone has the

@@ -24,6 +24,15 @@ pub fn below_top(word: &str) -> std::result::Result<PathBuf, String> {
     Ok(path)
 }
 
+/// An absolute path like that of [`below_top`], which is not the top itself.
+pub fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
+    let path = below_top(word)?;
+    match path.is_absolute() && path.parent().is_some() {
+        true => Ok(path),
+        false => Err("not a path like /a/b from the top of the hierarchies".to_owned()),
+    }
+}
+
 /// The directory of a new group that needs these controllers: the nearest of [`parents`] that can hold it.
 ///
 /// A v2 group that holds processes cannot limit groups below it (cgroups(7), "no internal processes"). With `evacuate` the
@@ -138,7 +147,8 @@ const LIMITS: [(&str, &str); 7] = [
     ("io", "io.max"),
 ];
 
-fn below(mount: &Path, path: &Path) -> PathBuf {
+/// The directory of a path from the top of a hierarchy.
+pub fn below(mount: &Path, path: &Path) -> PathBuf {
     mount.join(path.strip_prefix("/").unwrap_or(path))
 }
 

@@ -79,9 +79,10 @@ impl Joined {
         Ok(Self(namespaces))
     }
 
-    /// Whether a PID namespace is among the namespaces: only children of this process then enter it.
-    pub fn has_pid(&self) -> bool {
-        self.0.iter().any(|(kind, ..)| *kind == Kind::Pid)
+    /// Whether another namespace of this kind is among the namespaces. Only children of this process enter a PID
+    /// namespace.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.0.iter().any(|(joined, ..)| *joined == kind)
     }
 
     /// Enters the namespaces. A caller without IDs in the user namespace becomes root there, as with nsenter(1), since

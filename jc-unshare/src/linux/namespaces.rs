@@ -148,15 +148,38 @@ pub fn unshare(flags: u64) -> Result<()> {
     if flags == 0 { Ok(()) } else { sys::unshare(flags).op("unshare").map_err(advise(flags)) }
 }
 
-/// Offsets of the clocks of a time namespace against those outside, in seconds.
+/// An offset of a clock, `SECONDS[.DIGITS]`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Offset {
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl Offset {
+    /// Parses an offset. The digits after the point are a positive part of a second, as in timens_offsets
+    /// (time_namespaces(7)).
+    fn parse(word: &str) -> std::result::Result<Self, String> {
+        let (seconds, digits) = word.split_once('.').unwrap_or((word, "0"));
+        let are_digits = digits.bytes().all(|b| b.is_ascii_digit());
+        let nanoseconds = format!("{digits:0<9}").parse().ok();
+        match (seconds.parse(), nanoseconds) {
+            (Ok(seconds), Some(nanoseconds)) if are_digits && (1..=9).contains(&digits.len()) => {
+                Ok(Self { seconds, nanoseconds })
+            }
+            _ => Err("not a number of seconds with at most 9 decimals".to_owned()),
+        }
+    }
+}
+
+/// Offsets of the clocks of a time namespace against those outside.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Clocks {
     /// Shift the boot-time clock by this number of seconds (with -T)
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    pub boottime: Option<i64>,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = Offset::parse)]
+    pub boottime: Option<Offset>,
     /// Shift the monotonic clock by this number of seconds (with -T)
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    pub monotonic: Option<i64>,
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = Offset::parse)]
+    pub monotonic: Option<Offset>,
 }
 
 /// Makes a time namespace and moves the calling process there. unshare(2) alone moves only children
@@ -165,9 +188,9 @@ pub fn enter_time(clocks: Clocks) -> Result<()> {
     unshare(clone::NEWTIME)?;
     let mut offsets = String::new();
     for (clock, offset) in [("monotonic", clocks.monotonic), ("boottime", clocks.boottime)] {
-        if let Some(seconds) = offset {
+        if let Some(Offset { seconds, nanoseconds }) = offset {
             // Writing to a String cannot fail.
-            let _: std::fmt::Result = writeln!(offsets, "{clock} {seconds} 0");
+            let _: std::fmt::Result = writeln!(offsets, "{clock} {seconds} {nanoseconds}");
         }
     }
     if !offsets.is_empty() {
@@ -242,4 +265,21 @@ const HOST_NAME_MAX: usize = 64;
 /// Brings loopback up in the network namespace of the caller.
 pub fn loopback_up() -> Result<()> {
     steps::loopback_up().make()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_has_seconds_and_a_positive_part_of_a_second() {
+        for (word, seconds, nanoseconds) in
+            [("5", 5, 0), ("-5", -5, 0), ("1.5", 1, 500_000_000), ("-1.000000001", -1, 1)]
+        {
+            assert_eq!(Offset::parse(word), Ok(Offset { seconds, nanoseconds }), "{word}");
+        }
+        for word in ["", ".", "1.", ".5", "1.+5", "1.0000000001", "1e3", "x"] {
+            assert!(Offset::parse(word).is_err(), "{word}");
+        }
+    }
 }

@@ -27,7 +27,8 @@ pub type Variable = (OsString, Option<OsString>);
 pub struct Program {
     steps: Vec<Step>,
     inherited: Vec<(OwnedFd, RawFd)>,
-    death: Signal,
+    /// The signal that the program gets when this process dies. `None`: the program outlives this process.
+    death: Option<Signal>,
     status: Option<StatusFd>,
     execute: Step,
 }
@@ -53,7 +54,8 @@ impl Program {
         let program = vfork::Program::new(paths.collect(), is_searched, words);
         let execute = Step::new(Call::Execute(program), "exec", name);
         let (steps, inherited) = (Vec::new(), Vec::new());
-        Ok(Self { steps, inherited, death: Signal::SIGKILL, status: None, execute })
+        let death = Some(Signal::SIGKILL);
+        Ok(Self { steps, inherited, death, status: None, execute })
     }
 
     /// Marks the program as a part of the tool: its absence is exit code 125, in place of 127.
@@ -105,8 +107,14 @@ impl Program {
     /// Sets the signal that the kernel sends to the program when this process dies, in place of SIGKILL.
     #[must_use]
     pub fn dying_by(mut self, signal: Signal) -> Self {
-        self.death = signal;
+        self.death = Some(signal);
         self
+    }
+
+    /// Lets the program live on when this process ends.
+    #[must_use]
+    pub fn outliving(self) -> Self {
+        Self { death: None, ..self }
     }
 
     /// Lets the program inherit the descriptor as this number.
@@ -118,11 +126,11 @@ impl Program {
     /// only this process keeps open.
     pub(crate) fn into_steps(self, life: &Lifeline, alive: &OwnedFd) -> Result<Vec<Step>> {
         let close = Step::new(Call::Close(alive.as_raw_fd()), "close", "");
-        let mut steps = vec![close, life.step(Signal::SIGKILL)];
+        let mut steps = vec![close];
+        steps.extend(self.death.map(|_| life.step(Signal::SIGKILL)));
         steps.extend(self.steps);
-        if self.death != Signal::SIGKILL {
-            steps.push(life.step(self.death));
-        }
+        let other = self.death.filter(|signal| *signal != Signal::SIGKILL);
+        steps.extend(other.map(|signal| life.step(signal)));
         // The number that one step assigns must not be the number of a descriptor that a later step needs.
         let free = self.inherited.iter().map(|(_, number)| number + 1).max().unwrap_or(0);
         for (fd, number) in self.inherited {

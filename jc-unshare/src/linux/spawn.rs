@@ -1,6 +1,8 @@
 //! The start of a child of a waiting link.
 
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
 
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
@@ -24,17 +26,59 @@ pub fn spawn(
     cgroup: Option<BorrowedFd<'_>>,
     body: impl FnOnce(&Lifeline) -> Error,
 ) -> Result<Child> {
+    let body = |life: &Lifeline| match life.arm(Signal::SIGKILL) {
+        Ok(()) => body(life),
+        Err(error) => error,
+    };
+    spawn_unbound(tool, flags, cgroup, body)
+}
+
+/// Starts a child like [`spawn`], whose `body` decides whether the child ends with this process.
+pub fn spawn_unbound(
+    tool: Tool,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: impl FnOnce(&Lifeline) -> Error,
+) -> Result<Child> {
     let start = Start::new()?;
     let child = |start: &Start| {
         sys::close(start.alive.as_fd());
         sys::close(start.signals.as_fd());
-        let ready = SigSet::empty().thread_set_mask().op("sigprocmask");
-        match ready.and_then(|()| start.life.arm(Signal::SIGKILL)) {
+        match SigSet::empty().thread_set_mask().op("sigprocmask") {
             Ok(()) => body(&start.life),
             Err(error) => error,
         }
     };
     start.fork(tool, flags, cgroup, child)
+}
+
+/// The execution of a program by a child. A pipe to the parent ends with the execution, or has a byte if the child
+/// fails.
+pub struct Execution {
+    reader: PipeReader,
+    writer: PipeWriter,
+}
+
+impl Execution {
+    /// An execution that a child is to begin.
+    pub fn new() -> Result<Self> {
+        let (reader, writer) = pipe().op("pipe")?;
+        Ok(Self { reader, writer })
+    }
+
+    /// In the child: reports that the child fails.
+    pub fn fail(&self, error: Error) -> Error {
+        // A parent that has gone needs no report.
+        let _: std::io::Result<usize> = (&self.writer).write(b"!");
+        error
+    }
+
+    /// In the parent: waits for the end of the pipe. Returns whether the child has executed the program.
+    pub fn succeeds(self) -> Result<bool> {
+        drop(self.writer);
+        let mut reader = self.reader;
+        Ok(reader.read(&mut [0]).op("wait for an execution")? == 0)
+    }
 }
 
 /// Starts a child that executes a program, like [`spawn`], but with vfork(2) semantics: the child shares the memory of
@@ -47,6 +91,30 @@ pub fn spawn_program(
     cgroup: Option<BorrowedFd<'_>>,
     program: Program,
 ) -> Result<Child> {
+    launch(tool, flags, cgroup, program).map(|(child, _)| child)
+}
+
+/// Starts a child like [`spawn_program`] that outlives this process. The exit code is 0, or that of a child which
+/// could not execute the program.
+pub fn start_program(
+    tool: Tool,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    program: Program,
+) -> Result<ExitCode> {
+    match launch(tool, flags, cgroup, program.outliving())? {
+        (_, true) => Ok(ExitCode::SUCCESS),
+        (child, false) => Ok(child.end()?.into()),
+    }
+}
+
+/// Starts a child that executes a program. Returns whether the child has executed the program.
+fn launch(
+    tool: Tool,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+    program: Program,
+) -> Result<(Child, bool)> {
     let start = Start::new()?;
     let status = program.status();
     let steps = program.into_steps(&start.life, &start.alive)?;
@@ -58,21 +126,24 @@ pub fn spawn_program(
         }
         error
     };
-    let (child, failure) = match vfork(flags, cgroup, tool, &calls) {
+    let (child, is_executed) = match vfork(flags, cgroup, tool, &calls) {
         Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => {
-            (start.fork(tool, flags, cgroup, |_| failed(make_all(&calls)))?, None)
+            let execution = Execution::new()?;
+            let body = |_: &Start| execution.fail(failed(make_all(&calls)));
+            (start.fork(tool, flags, cgroup, body)?, execution.succeeds()?)
         }
         started => {
             let Started { pid, pidfd, failure } = started.op("clone3")?;
-            (start.child(flags, pid, pidfd), failure)
+            if let Some(failure) = failure {
+                tool.report(&failed(failure));
+            }
+            (start.child(flags, pid, pidfd), failure.is_none())
         }
     };
-    match (failure, status) {
-        (Some(failure), _) => tool.report(&failed(failure)),
-        (None, Some(status)) => child.report_start(status)?,
-        (None, None) => {}
+    if let Some(status) = status.filter(|_| is_executed) {
+        child.report_start(status)?;
     }
-    Ok(child.reporting(status))
+    Ok((child.reporting(status), is_executed))
 }
 
 /// The descriptors of a parent and its child before the start of the child.

@@ -21,7 +21,7 @@ use super::lifeline::Lifeline;
 use super::namespaces::{Clocks, Kind, New, Propagation, steps};
 use super::process::{Process, deny_tracing};
 use super::program::{Program, Step};
-use super::spawn::{spawn, spawn_program};
+use super::spawn::{Execution, spawn, spawn_program, spawn_unbound, start_program};
 use super::{info, init, namespaces, signals};
 use crate::error::{Context, Error, Result};
 use crate::{Tool, require_program};
@@ -35,10 +35,10 @@ pub const TOOL: Tool = Tool::link("jc-unshare");
 pub struct Args {
     #[command(flatten)]
     new: New,
-    /// Set the host name (with -u)
+    /// Set the host name (with -u or a UTS namespace to join)
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// Set the NIS domain name (with -u)
+    /// Set the NIS domain name (with -u or a UTS namespace to join)
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
     /// Bring the loopback interface up (with -n)
@@ -69,6 +69,9 @@ pub struct Args {
     /// Send PROG this signal when jc-unshare dies, instead of KILL (with -p or --join)
     #[arg(long, value_name = "SIGNAL", value_parser = signal)]
     kill_child: Option<Signal>,
+    /// Exit as soon as PROG is executed as a child, which lives on
+    #[arg(long, conflicts_with_all = ["init", "init_fd", "kill_child"])]
+    no_wait: bool,
     /// Write the child's PID and namespaces to this descriptor, as JSON
     #[arg(long, value_name = "N")]
     info_fd: Option<u32>,
@@ -100,7 +103,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let block = take(args.block_fd, "--block-fd")?;
     let init = args.init_fd.map(init::pipe_as).transpose()?;
     let joined = Joined::open(&args.processes, &args.files)?;
-    let forks = args.new.has(Kind::Pid) || joined.has_pid();
+    if args.names_host() && !args.new.has(Kind::Uts) && !joined.has(Kind::Uts) {
+        let needed = "-u or another UTS namespace to join: it would rename the host";
+        return Err(Error::usage(format_args!("--hostname and --domainname need {needed}")));
+    }
+    let forks = args.new.has(Kind::Pid) || joined.has(Kind::Pid) || args.no_wait;
     if args.kill_child.is_some() && !forks {
         return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
     }
@@ -125,6 +132,11 @@ impl Args {
         self.new.has(Kind::User) || self.new.has(Kind::Time)
     }
 
+    /// Whether an option sets a name of the UTS namespace.
+    fn names_host(&self) -> bool {
+        self.hostname.is_some() || self.domainname.is_some()
+    }
+
     /// Checks that no two options name the same descriptor.
     fn check_descriptors(&self) -> Result<()> {
         let all = [self.info_fd, self.block_fd, self.init_fd, self.status_fd];
@@ -141,12 +153,6 @@ impl Args {
     fn check(&self) -> Result<()> {
         let new = &self.new;
         for (given, kind, message) in [
-            (self.hostname.is_some(), Kind::Uts, "--hostname needs -u: it would rename the host"),
-            (
-                self.domainname.is_some(),
-                Kind::Uts,
-                "--domainname needs -u: it would rename the host",
-            ),
             (self.loopback, Kind::Net, "--loopback needs -n: it would change the host's network"),
             (self.clocks.boottime.is_some(), Kind::Time, "--boottime needs -T"),
             (self.clocks.monotonic.is_some(), Kind::Time, "--monotonic needs -T"),
@@ -200,6 +206,10 @@ impl Launch {
     /// Starts the program in a child. clone3(2) makes the child with its namespaces, and this process stays outside.
     fn in_child(mut self) -> Result<ExitCode> {
         let flags = self.args.new.flags();
+        if self.args.no_wait && self.is_straight() {
+            return start_program(TOOL, flags, None, self.program()?).map_err(advise(flags));
+        }
+        let execution = self.args.no_wait.then(Execution::new).transpose()?;
         let outside = self.maps_from_outside();
         let mut gate = outside.as_ref().map(|_| pipe()).transpose().op("pipe")?;
         let (reader, writer) = self.args.init.then(pipe).transpose().op("pipe")?.unzip();
@@ -209,8 +219,10 @@ impl Launch {
         };
         let child = match self.is_straight() {
             true => spawn_program(TOOL, flags, None, self.program()?),
-            false => spawn(TOOL, flags, None, |life| {
-                self.child(life, gate.as_mut().map(|g| &mut g.0), writer.map(OwnedFd::from))
+            false => spawn_unbound(TOOL, flags, None, |life| {
+                let gate = gate.as_mut().map(|g| &mut g.0);
+                let error = self.child(life, gate, writer.map(OwnedFd::from));
+                execution.iter().fold(error, |error, execution| execution.fail(error))
             }),
         }
         .map_err(advise(flags))?
@@ -220,7 +232,11 @@ impl Launch {
             maps.write_for(child.proc_number()?)?;
             open.write_all(b"!").op("release the child")?;
         }
-        Ok(child.wait_as(Waiter::Link(reader), &[])?.end())
+        match execution.map(Execution::succeeds).transpose()? {
+            Some(true) => Ok(ExitCode::SUCCESS),
+            Some(false) => Ok(child.end()?.into()),
+            None => Ok(child.wait_as(Waiter::Link(reader), &[])?.end()),
+        }
     }
 
     /// Whether the child needs only [`Step`]s before the program. A new user or time namespace, --info-fd, --block-fd
@@ -246,6 +262,7 @@ impl Launch {
         writer: Option<OwnedFd>,
     ) -> Error {
         let prepare = |launch: &mut Self| {
+            launch.bind(life, Signal::SIGKILL)?;
             // The lookup comes before another procfs is mounted on /proc.
             let process = launch.status.map(|_| Process::this()).transpose()?;
             if let Some(gate) = gate {
@@ -254,13 +271,18 @@ impl Launch {
             }
             launch.set_up_inside()?;
             // A change of credentials disarms PR_SET_PDEATHSIG.
-            life.arm(launch.args.kill_child.unwrap_or(Signal::SIGKILL))?;
+            launch.bind(life, launch.args.kill_child.unwrap_or(Signal::SIGKILL))?;
             Ok(process)
         };
         match prepare(self) {
             Ok(process) => self.become_program(process, writer),
             Err(error) => error,
         }
+    }
+
+    /// Ties the life of this child to that of its parent, unless the child outlives the parent.
+    fn bind(&self, life: &Lifeline, signal: Signal) -> Result<()> {
+        if self.args.no_wait { Ok(()) } else { life.arm(signal) }
     }
 
     /// Executes the program in place of this process, which needs no child without a PID namespace.
