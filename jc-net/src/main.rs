@@ -1,4 +1,4 @@
-//! `jc-net`: a network of its own, then exec.
+//! `jc-net`: execute a program in a network of its own.
 
 use std::process::ExitCode;
 

@@ -216,8 +216,8 @@ fn a_container_gets_the_addresses_that_are_asked_for() {
             (&["--ip", "10.8.0.2"], "address 10.8.0.2"),
             (&["--ip6", "fd00:7::1"], "address fd00:7::1"),
             (&["--ip6", "fd00:8::2"], "address fd00:8::2"),
-            (&["--internal"], "b0 is there, and is not internal"),
-            (&["--isolate"], "b0 is there, and does not isolate"),
+            (&["--internal"], "b0 exists, and is not internal"),
+            (&["--isolate"], "b0 exists, and does not isolate containers"),
         ] {
             let ran = s.jc(TOOL).args(with(more)).args(["--", "echo", "ran"]).run();
             ran.code(125).stdout("").fails_as(TOOL, why);

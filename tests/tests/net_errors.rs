@@ -87,9 +87,9 @@ fn a_name_that_is_taken_is_an_error() {
         s.sh("ip link add jc0 type veth peer name x0; ip link add br0 type bridge; ip link set br0 up")
             .run()
             .code(0);
-        let told = fails(s, "", "jc0: the name is taken by veth that jc-net has not made");
-        assert!(told.contains("hint: --bridge names another"), "{told}");
-        fails(s, "--bridge br0", "br0: the name is taken by bridge that jc-net has not made");
+        let told = fails(s, "", "jc0: the name of a veth that jc-net has not made");
+        assert!(told.contains("hint: --bridge NAME chooses another name"), "{told}");
+        fails(s, "--bridge br0", "br0: the name of a bridge that jc-net has not made");
         s.jc(TOOL).args(["--rm-bridge", "br0"]).run().code(125).fails_as(TOOL, "not a bridge that");
         s.jc(TOOL).arg("--gc").run().code(0).stderr("");
         s.sh("ip link del jc0 && ip link del br0").run().code(0);

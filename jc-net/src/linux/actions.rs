@@ -71,7 +71,7 @@ impl Connected {
 }
 
 fn links(socket: &Socket) -> Result<Vec<Link>> {
-    link::list(socket, None).map_err(|refusal| refusal.during("list links"))
+    link::list(socket, None).map_err(|error| error.during("list links"))
 }
 
 /// Removes the veths of ended containers from a bridge. Returns a port that remains.

@@ -6,12 +6,13 @@ use ipnetwork::IpNetwork;
 use jc_unshare::Result;
 
 use crate::linux::link::{self, LOOPBACK};
-use crate::linux::netlink::{Refusal, Socket};
+use crate::linux::netlink::{NetlinkError, Socket};
 use crate::linux::{route, sysctl};
 
-/// The addresses of this network namespace: those of links other than loopback, or if there is none those of loopback.
+/// The addresses of this network namespace: those of all links except loopback. If there are none, the addresses of
+/// loopback are the result.
 pub fn list(socket: &Socket) -> Result<Vec<IpNetwork>> {
-    let doing = |refusal: Refusal| refusal.during("list addresses");
+    let doing = |error: NetlinkError| error.during("list addresses");
     let mut all = Vec::new();
     for link in link::list(socket, None).map_err(doing)? {
         if link.index != LOOPBACK {

@@ -123,12 +123,12 @@ impl Args {
         self.list || self.gc || self.repair || self.rm_bridge.is_some()
     }
 
-    /// Refuses options that have no effect with an action.
+    /// Checks that no option is without effect for an action.
     pub fn check_action(&self) -> Result<()> {
         if !self.program.is_empty() {
             return Err(Error::usage("an action runs no program"));
         }
-        // clap waives `requires` where another of the group is given.
+        // clap does not check `requires` if another option of the group is given.
         if self.json && !self.list {
             return Err(Error::usage("--json is for --list"));
         }
@@ -157,7 +157,7 @@ impl Args {
         self.resolv_conf.is_some() || !self.hosts.is_empty() || self.status_fd.is_some()
     }
 
-    /// Refuses options that have no effect with this kind of network.
+    /// Checks that no option is without effect for this kind of network.
     pub fn check(&self, network: &Network) -> Result<()> {
         let name = network.name();
         if *network != Network::Bridge && self.shapes_bridge() {

@@ -1,5 +1,5 @@
-//! Bridges of jc-net. The first use creates a bridge. All properties of a bridge are read from the kernel, and its alias
-//! has those that the kernel does not know.
+//! Bridges of jc-net. The first use creates a bridge. All properties of a bridge are read from the kernel, and the alias
+//! of the bridge has those that the kernel does not store.
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use jc_unshare::id::random_bytes;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use crate::linux::forward;
 use crate::linux::host::Host;
 use crate::linux::link::{self, Link, Mac};
-use crate::linux::netlink::Refusal;
+use crate::linux::netlink::NetlinkError;
 use crate::linux::record::{Opened, Policy, Record, is_own_bridge};
 use crate::linux::route::{self, Route};
 use crate::linux::wait::wait_until_local;
@@ -47,7 +47,7 @@ pub struct Bridge {
     pub policy: Policy,
 }
 
-/// Finds or creates a bridge. The lock keeps the bridge as it is until this process releases the lock. A bridge that
+/// Finds or creates a bridge. No other process changes the bridge until this process releases the lock. A bridge that
 /// differs from the specification is an error.
 pub fn ensure(host: &Host, spec: &BridgeSpec<'_>) -> Result<Bridge> {
     ensure_locked(host, spec).inspect_err(|_| {
@@ -64,7 +64,7 @@ fn ensure_locked(host: &Host, spec: &BridgeSpec<'_>) -> Result<Bridge> {
             return Ok(bridge);
         }
         host.lock.change_bridges()?;
-        // Another process may have created the bridge since.
+        // Another process may have created the bridge before this one had the lock.
         if find(host, spec)?.is_none() {
             create(host, spec)?;
         }
@@ -76,23 +76,23 @@ fn find(host: &Host, spec: &BridgeSpec<'_>) -> Result<Option<Bridge>> {
     let doing = || format!("look for {}", spec.name);
     let link = link::by_name(&host.route, spec.name).map_err(|r| r.during(doing()))?;
     let Some(link) = link.filter(|link| link.up) else { return Ok(None) };
-    let Some(Record { policy, .. }) = Record::of(&link) else { return Err(taken(&link)) };
+    let Some(Record { policy, .. }) = Record::of(&link) else { return Err(name_in_use(&link)) };
     let addresses = route::addresses(&host.route, link.index).map_err(|r| r.during(doing()))?;
     let v4 = addresses.iter().find_map(|a| if let IpNetwork::V4(a) = a { Some(*a) } else { None });
     let v6 = addresses.iter().find_map(|a| if let IpNetwork::V6(a) = a { Some(*a) } else { None });
     let Some(v4) = v4 else {
         return Err(Error::new(format_args!("{} has no IPv4 address any more", link.name))
-            .hint(format_args!("jc-net --rm-bridge {} clears the way for a new one", link.name)));
+            .hint(format_args!("jc-net --rm-bridge {} removes it", link.name)));
     };
     let bridge = Bridge { index: link.index, mtu: link.mtu, v4, v6, policy, name: link.name };
     let is_complete = rules::exist(&host.netfilter, &bridge.name)?;
     Ok(Some(bridge).filter(|_| is_complete))
 }
 
-fn taken(link: &Link) -> Error {
-    let what = if link.kind.is_empty() { "a link" } else { &link.kind };
-    Error::new(format_args!("{}: the name is taken by {what} that jc-net has not made", link.name))
-        .hint("--bridge names another")
+fn name_in_use(link: &Link) -> Error {
+    let kind = if link.kind.is_empty() { "link" } else { &link.kind };
+    Error::new(format_args!("{}: the name of a {kind} that jc-net has not made", link.name))
+        .hint("--bridge NAME chooses another name")
 }
 
 impl BridgeSpec<'_> {
@@ -100,27 +100,27 @@ impl BridgeSpec<'_> {
     fn check(&self, bridge: &Bridge) -> Result<()> {
         let differs = |what: &str| {
             Err(Error::new(format_args!("{} {what}", bridge.name))
-                .hint("--bridge NAME makes another one"))
+                .hint("--bridge NAME makes another bridge"))
         };
         let has = [Some(IpNetwork::V4(bridge.v4)), bridge.v6.map(IpNetwork::V6)];
         let same =
             |a: IpNetwork, b: IpNetwork| a.network() == b.network() && a.prefix() == b.prefix();
         for required in self.subnets {
             if !has.iter().flatten().any(|has| same(*has, *required)) {
-                return differs(&format!("is there, and its subnet is not {required}"));
+                return differs(&format!("exists, and its subnet is not {required}"));
             }
         }
         if self.needs_v6 && bridge.v6.is_none() {
             return differs("has no IPv6");
         }
         if self.policy.internal && !bridge.policy.internal {
-            return differs("is there, and is not internal");
+            return differs("exists, and is not internal");
         }
         if self.policy.isolate && !bridge.policy.isolate {
-            return differs("is there, and does not isolate");
+            return differs("exists, and does not isolate containers");
         }
         match self.mtu.filter(|mtu| *mtu != bridge.mtu) {
-            Some(mtu) => differs(&format!("is there, and its MTU is {}, not {mtu}", bridge.mtu)),
+            Some(mtu) => differs(&format!("exists, and its MTU is {}, not {mtu}", bridge.mtu)),
             None => Ok(()),
         }
     }
@@ -139,10 +139,10 @@ impl BridgeSpec<'_> {
 /// down is incomplete.
 fn create(host: &Host, spec: &BridgeSpec<'_>) -> Result<()> {
     let name = spec.name;
-    let doing = |step: &'static str| move |r: Refusal| r.during(format_args!("{step} {name}"));
+    let doing = |step: &'static str| move |r: NetlinkError| r.during(format_args!("{step} {name}"));
     if let Some(link) = link::by_name(&host.route, name).map_err(doing("look for"))? {
         match is_own_bridge(&link) {
-            false => return Err(taken(&link)),
+            false => return Err(name_in_use(&link)),
             true if link.up => return repair(host, &link),
             true => remove(host, &link)?,
         }
@@ -165,28 +165,28 @@ fn create(host: &Host, spec: &BridgeSpec<'_>) -> Result<()> {
     })
 }
 
-/// Adds a bridge that is down. The link has a random name until it has its alias, so no bridge without a record has
+/// Adds a bridge that is down. The link has a random name until its alias is set, so no bridge without a record has
 /// the name of the specification.
 fn add_link(host: &Host, name: &str, mtu: u32, record: &Record) -> Result<Link> {
     let [a, b, c, d, e, f] = random_bytes()?;
     let temporary = format!("jc-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}");
     let mac = Mac([0x02, 0x6a, 0x63, d, e, f]);
     link::add_bridge(&host.route, &temporary, mac, mtu, &record.to_alias()?)
-        .map_err(|refusal| add_error(refusal, name))?;
+        .map_err(|error| add_error(error, name))?;
     let made = link::by_name(&host.route, &temporary);
     let made = made.map_err(|r| r.during(format_args!("look for {temporary}")))?;
     let link = made.ok_or_else(|| Error::new(format_args!("{temporary}: removed meanwhile")))?;
-    if let Err(refusal) = link::rename(&host.route, link.index, name) {
+    if let Err(error) = link::rename(&host.route, link.index, name) {
         // The first error is reported. `--gc` removes the bridge too.
         drop(link::remove(&host.route, link.index));
-        return Err(refusal.during(format_args!("name {name}")));
+        return Err(error.during(format_args!("name {name}")));
     }
     Ok(Link { name: name.to_owned(), ..link })
 }
 
-fn add_error(refusal: Refusal, name: &str) -> Error {
-    let lacks = refusal.errno == Errno::OPNOTSUPP;
-    let error = refusal.during(format_args!("make bridge {name}"));
+fn add_error(error: NetlinkError, name: &str) -> Error {
+    let lacks = error.errno == Errno::OPNOTSUPP;
+    let error = error.during(format_args!("make bridge {name}"));
     if lacks { error.hint("the kernel lacks bridges: modprobe bridge") } else { error }
 }
 
@@ -206,8 +206,8 @@ fn configure(
     let mut given = Vec::new();
     for subnet in subnets.iter().filter(|s| s.is_ipv4() || has_v6 || spec.requires_v6()) {
         let Some(address) = subnet::gateway(*subnet) else { continue };
-        if let Err(refusal) = host.route.ask(route::add_address(index, address)) {
-            let error = refusal.during(format_args!("give {name} the address {address}"));
+        if let Err(error) = host.route.ask(route::add_address(index, address)) {
+            let error = error.during(format_args!("give {name} the address {address}"));
             return Err(if subnet.is_ipv4() || has_v6 { error } else { error.hint(v6_hint()?) });
         }
         given.push(*subnet);
@@ -231,16 +231,16 @@ fn v6_hint() -> Result<&'static str> {
     })
 }
 
-/// Restores the rules of a bridge that is up. Links to which new routes lead forward from here on. If the host has become
-/// a router since, the record loses its links.
+/// Restores the rules of a bridge that is up, and enables forwarding on links to which new routes lead. If the host has
+/// become a router, the links are removed from the record.
 pub fn repair(host: &Host, link: &Link) -> Result<()> {
     let name = &link.name;
-    let doing = |r: Refusal| r.during(format_args!("look for {name}"));
+    let doing = |r: NetlinkError| r.during(format_args!("look for {name}"));
     let addresses = route::addresses(&host.route, link.index).map_err(doing)?;
-    let mut record = Record::of(link).ok_or_else(|| taken(link))?;
+    let mut record = Record::of(link).ok_or_else(|| name_in_use(link))?;
     if !record.policy.internal {
         let routes = route::routes(&host.route).map_err(|r| r.during("list routes"))?;
-        record.opened.forget_routers()?;
+        record.opened.clear_if_router()?;
         let v6 = addresses.iter().any(IpNetwork::is_ipv6);
         record.opened.add(&forward::find(host, &routes, v6)?);
         set_alias(host, link, &record)?;
@@ -261,10 +261,10 @@ fn set_alias(host: &Host, link: &Link, record: &Record) -> Result<()> {
 /// Removes a bridge of jc-net with its rules. The record of changed settings goes to another bridge. Without another
 /// bridge the settings are restored.
 pub fn remove(host: &Host, link: &Link) -> Result<()> {
-    let doing = |r: Refusal| r.during(format_args!("remove {}", link.name));
-    // The alias may have changed since the caller listed the links: another removal may have passed on its record.
+    let doing = |r: NetlinkError| r.during(format_args!("remove {}", link.name));
+    // The alias may have changed since the caller listed the links: another removal may have added its record.
     let Some(link) = link::by_index(&host.route, link.index).map_err(doing)? else { return Ok(()) };
-    let opened = Record::of(&link).ok_or_else(|| taken(&link))?.opened;
+    let opened = Record::of(&link).ok_or_else(|| name_in_use(&link))?.opened;
     if !opened.is_empty() {
         match other_forwarder(host, &link)? {
             Some((other, mut record)) => {
@@ -276,13 +276,13 @@ pub fn remove(host: &Host, link: &Link) -> Result<()> {
         }
     }
     match link::remove(&host.route, link.index) {
-        Err(refusal) if refusal.errno != Errno::NODEV => return Err(doing(refusal)),
+        Err(error) if error.errno != Errno::NODEV => return Err(doing(error)),
         _ => {}
     }
     rules::remove(&host.netfilter, &link.name)
 }
 
-/// Another bridge that forwards, with its record.
+/// Another bridge of jc-net that forwards, with its record.
 fn other_forwarder(host: &Host, link: &Link) -> Result<Option<(Link, Record)>> {
     let links = link::list(&host.route, None).map_err(|r| r.during("list links"))?;
     let others = links.into_iter().filter(|other| other.up && other.index != link.index);
@@ -323,7 +323,7 @@ fn choose_subnets(host: &Host, spec: &BridgeSpec<'_>, routes: &[Route]) -> Resul
 }
 
 fn overlapping(host: &Host, subnet: IpNetwork, route: &Route) -> Error {
-    // The name is a detail of the error.
+    // Without the name the error is still complete.
     let link = route.link.and_then(|index| link::by_index(&host.route, index).ok().flatten());
     let by = link.map_or(String::new(), |link| format!(" dev {}", link.name));
     let to = route.to.map_or("default".to_owned(), |to| to.to_string());

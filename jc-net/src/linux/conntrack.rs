@@ -1,16 +1,16 @@
-//! Entries of connection tracking for UDP, deleted by ctnetlink
-//! (`linux/netfilter/nfnetlink_conntrack.h`). The kernel applies NAT rules only to the first datagram
-//! that makes an entry. An entry outlives the container, and each datagram renews the entry, so that a
-//! busy client never reaches the next owner of a port, and still reaches the next owner of an address.
+//! Deletion of connection tracking entries for UDP, by ctnetlink (`linux/netfilter/nfnetlink_conntrack.h`). The kernel
+//! applies NAT rules only to the first datagram of an entry. An entry outlives its container, and each datagram renews
+//! the entry. Without the deletion, a busy client would not reach the next container with the same published port,
+//! and would reach the next container with the same address.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use jc_unshare::{Error, Result};
+use jc_unshare::Result;
 use rustix::io::Errno;
 
 use crate::linux::message::{Attributes, Message, NESTED};
-use crate::linux::netlink::{Answer, Socket};
+use crate::linux::netlink::{NetlinkResult, Socket};
 use crate::linux::ports::{Forward, Protocol};
 use crate::linux::route::{self, FAMILIES};
 
@@ -98,13 +98,13 @@ impl Entry {
     }
 
     /// Deletes the entry if it still exists.
-    fn delete(&self, socket: &Socket) -> Answer<()> {
+    fn delete(&self, socket: &Socket) -> NetlinkResult<()> {
         let message = self.name.iter().fold(message(DELETE, self.family), |m, (kind, value)| {
             let nested = if *kind == TUPLE_ORIG { NESTED } else { 0 };
             m.bytes(kind | nested, value)
         });
         match socket.ask(message) {
-            Err(refusal) if refusal.errno == Errno::NOENT => Ok(()),
+            Err(error) if error.errno == Errno::NOENT => Ok(()),
             answer => answer,
         }
     }
@@ -112,7 +112,7 @@ impl Entry {
 
 /// The entries for UDP of a family. The kernel walks the whole table, which takes about 5 ms for a table with room for
 /// 262,144 entries.
-fn list(socket: &Socket, family: u8) -> Answer<Vec<Entry>> {
+fn list(socket: &Socket, family: u8) -> NetlinkResult<Vec<Entry>> {
     // CTA_FILTER_ORIG_FLAGS: only the number of the protocol is compared (since Linux 5.8).
     const BY_PROTOCOL: u32 = 1 << 3;
     let protocol = |m: Message| m.bytes(PROTO_NUMBER, &[Protocol::Udp.number()]);
@@ -125,14 +125,14 @@ fn list(socket: &Socket, family: u8) -> Answer<Vec<Entry>> {
 }
 
 /// The number of entries of all protocols.
-fn count(socket: &Socket) -> Answer<u32> {
+fn count(socket: &Socket) -> NetlinkResult<u32> {
     let read = |body: &[u8]| Attributes(body.get(4..)?).big(STATS_ENTRIES);
     Ok(socket.get(message(GET_STATS, 0), read)?.unwrap_or(0))
 }
 
-/// Deletes the entries of published UDP ports, and those in which an address of a container is the
-/// source of questions or answers. An error where a UDP port is published and the kernel lacks ctnetlink.
-pub fn forget(
+/// Deletes the entries of published UDP ports, and the entries with an address of the container as the source of either
+/// direction. A kernel without ctnetlink is an error if a UDP port is published.
+pub fn delete_stale(
     netfilter: &Socket,
     route: &Socket,
     forwards: &[Forward],
@@ -142,28 +142,24 @@ pub fn forget(
     if !publishes && addresses.is_empty() {
         return Ok(());
     }
-    match try_forget(netfilter, route, forwards, addresses) {
+    match try_delete_stale(netfilter, route, forwards, addresses) {
         // nfnetlink returns this errno if no module serves the subsystem.
-        Err(refusal) if refusal.errno == Errno::INVAL => match publishes {
-            true => Err(refused(refusal.during(DELETING))),
-            false => Ok(()),
-        },
-        outcome => outcome.map_err(|refusal| refusal.during(DELETING)),
+        Err(error) if error.errno == Errno::INVAL && publishes => Err(error
+            .during(DELETING)
+            .hint("the kernel lacks ctnetlink: modprobe nf_conntrack_netlink")),
+        Err(error) if error.errno == Errno::INVAL => Ok(()),
+        outcome => outcome.map_err(|error| error.during(DELETING)),
     }
 }
 
 const DELETING: &str = "delete conntrack entries of UDP";
 
-fn refused(error: Error) -> Error {
-    error.hint("the kernel lacks ctnetlink: modprobe nf_conntrack_netlink")
-}
-
-fn try_forget(
+fn try_delete_stale(
     netfilter: &Socket,
     route: &Socket,
     forwards: &[Forward],
     addresses: &[IpAddr],
-) -> Answer<()> {
+) -> NetlinkResult<()> {
     if count(netfilter)? == 0 {
         return Ok(());
     }
@@ -186,7 +182,11 @@ fn try_forget(
     Ok(())
 }
 
-fn is_local(route: &Socket, known: &mut BTreeMap<IpAddr, bool>, address: IpAddr) -> Answer<bool> {
+fn is_local(
+    route: &Socket,
+    known: &mut BTreeMap<IpAddr, bool>,
+    address: IpAddr,
+) -> NetlinkResult<bool> {
     if let Some(known) = known.get(&address) {
         return Ok(*known);
     }

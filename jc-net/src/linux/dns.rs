@@ -52,7 +52,7 @@ impl HostsLine {
 pub enum Reach {
     /// All servers of the host, also on loopback.
     Host,
-    /// The servers of the host except those on loopback.
+    /// The servers of the host, except servers on loopback.
     Outside {
         /// Whether servers with IPv6 addresses are reachable.
         v6: bool,
@@ -87,7 +87,7 @@ pub struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes the files. An error if the host names no reachable server.
+    /// Writes the files. It is an error if no server of the host is reachable.
     pub fn write(&self, reach: Reach, addresses: &[IpAddr]) -> Result<()> {
         if let Some(path) = self.resolv_conf {
             write_resolv_conf(path, self, reach)?;

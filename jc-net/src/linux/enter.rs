@@ -1,4 +1,4 @@
-//! Existing network namespaces: entering one, and the privileges of this process in its own one.
+//! The entry of an existing network namespace, and the privileges of this process in its own.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -39,7 +39,7 @@ pub fn owns_network() -> Result<bool> {
 /// Enters the namespace of a file. EINVAL: the file is no network namespace. EPERM: this process has no CAP_SYS_ADMIN in
 /// the owner of the namespace.
 pub fn file(path: &Path) -> Result<()> {
-    // No FIFO at that path holds up the start.
+    // O_NONBLOCK: the open of a FIFO would wait.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).on("open", path)?;
     let entered = setns(file.as_fd(), clone::NEWNET).on("setns", path);

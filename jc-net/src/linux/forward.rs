@@ -12,7 +12,7 @@ use crate::linux::record::{ALL_V6, Opened, is_own_bridge};
 use crate::linux::route::Route;
 use crate::linux::sysctl;
 
-/// The links to which routes of the host lead and that do not forward yet. A host that is a router has no such link.
+/// The links without forwarding to which routes of the host lead. A host that is a router has no such link.
 pub fn find(host: &Host, routes: &[Route], v6: bool) -> Result<Opened> {
     let mut opened = Opened::default();
     let all_v6 = sysctl::get(ALL_V6)?;
@@ -48,7 +48,7 @@ fn v6_setting(link: &str) -> String {
 /// Enables forwarding on a bridge and on the links.
 pub fn open(host: &Host, bridge: &str, opened: &Opened) -> Result<()> {
     sysctl::ensure(&v4_setting(bridge), "1")?;
-    sysctl::ensure_if_there(&v6_setting(bridge), "1")?;
+    sysctl::ensure_if_present(&v6_setting(bridge), "1")?;
     let v4 = opened.v4.iter().map(|link| v4_setting(link));
     let v6 = opened.v6.iter().map(|link| v6_setting(link));
     for setting in v4.chain(v6) {

@@ -1,6 +1,6 @@
-//! The readers of netlink answers, and of what a program behind jc-egress sends, for fuzzing: no bytes make them
-//! panic, and each takes no more steps than there are bytes. `fuzz/` has the target and the seeds, which are answers of a kernel. A
-//! test here runs the readers on mutations of the seeds, the same in each run.
+//! Entry points for fuzzing: the parsers of netlink answers, and of data that a program behind jc-egress sends. No bytes
+//! make a parser panic, and each parser takes at most as many steps as there are bytes. `fuzz/` has the targets and the
+//! seeds, which are answers of a kernel. A test here runs the parsers on the same mutations of the seeds each time.
 
 use crate::linux::conntrack::Entry;
 pub use crate::linux::egress::fuzz::{client_hello, http, query, rule};
@@ -13,8 +13,8 @@ use crate::linux::{nft, route, rules};
 pub fn netlink(datagram: &[u8]) {
     assert!(parts_flags(datagram).count() <= datagram.len() / HEADER);
     for (_, _, body) in parts(datagram) {
-        if let Err(refusal) = acknowledged(body, 0) {
-            drop(refusal.during("fuzz"));
+        if let Err(error) = acknowledged(body, 0) {
+            drop(error.during("fuzz"));
         }
         let _ = (Link::read(body), nft::read_chain(body), Entry::read(body)); // only for panics
         let _ = (route::read_route(body), route::read_address(body, 1)); // only for panics

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::linux::bridge::Bridge;
 use crate::linux::host::Host;
 use crate::linux::link::{self, Link, Mac, Pair, PortFlag};
-use crate::linux::netlink::Refusal;
+use crate::linux::netlink::NetlinkError;
 use crate::linux::{rules, subnet};
 
 /// The name of the link in the container.
@@ -117,7 +117,7 @@ impl LeaseSpec {
         self.ip.is_some() || self.ip6.is_some() || subnet::hosts(bridge.v4).len() < LARGE
     }
 
-    /// Refuses addresses outside of the subnets of the bridge.
+    /// Checks that the addresses are in the subnets of the bridge.
     fn check(&self, bridge: &Bridge) -> Result<()> {
         let subnet = bridge.v4;
         if let Some(ip) = self.ip {
@@ -128,7 +128,7 @@ impl LeaseSpec {
             }
         }
         if let Some(ip6) = self.ip6 {
-            // The caller has checked that the bridge has IPv6.
+            // The caller has already checked that the bridge has IPv6.
             let Some(subnet) = bridge.v6 else { return Ok(()) };
             if !subnet.contains(ip6) || ip6 == subnet.ip() || ip6 == subnet.network() {
                 return Err(outside(bridge, ip6.into(), subnet.into()));
@@ -180,8 +180,8 @@ impl Attempt<'_> {
             down: bridge.policy.isolate,
         };
         match link::add_pair(&self.host.route, &pair) {
-            Err(refusal) if refusal.errno == Errno::EXIST => return Ok(None),
-            other => other.map_err(|refusal| connect_error(refusal, bridge, &veth.name))?,
+            Err(error) if error.errno == Errno::EXIST => return Ok(None),
+            other => other.map_err(|error| connect_error(error, bridge, &veth.name))?,
         }
         if let Some(address) = self.taken(&veth)? {
             self.remove(&veth.name)?;
@@ -216,7 +216,7 @@ impl Attempt<'_> {
         if let Some(v6) = veth.v6.map(|v6| v6.ip()) {
             let name = other_name_of(v6);
             match link::add_name(&self.host.route, &veth.name, &name) {
-                Err(refusal) if refusal.errno == Errno::EXIST => return Ok(Some(v6.into())),
+                Err(error) if error.errno == Errno::EXIST => return Ok(Some(v6.into())),
                 other => other.map_err(|r| r.during(format_args!("name {name}")))?,
             }
         }
@@ -265,7 +265,8 @@ impl Attempt<'_> {
     /// Attempts every address of the subnet that no link names.
     fn with_all(&self) -> Result<Veth> {
         let subnet = self.bridge.v4;
-        let doing = |r: Refusal| r.during(format_args!("list the ports of {}", self.bridge.name));
+        let doing =
+            |r: NetlinkError| r.during(format_args!("list the ports of {}", self.bridge.name));
         // The kernel frees the veths of ended containers asynchronously, so pauses lie between the attempts.
         const PAUSES: [u64; 10] = [0, 1, 2, 4, 8, 16, 32, 64, 128, 256];
         for pause in PAUSES {
@@ -295,9 +296,9 @@ impl Attempt<'_> {
     }
 }
 
-fn connect_error(refusal: Refusal, bridge: &Bridge, name: &str) -> Error {
-    let errno = refusal.errno;
-    let error = refusal.during(format_args!("connect {name} to {}", bridge.name));
+fn connect_error(error: NetlinkError, bridge: &Bridge, name: &str) -> Error {
+    let errno = error.errno;
+    let error = error.during(format_args!("connect {name} to {}", bridge.name));
     match errno {
         Errno::OPNOTSUPP => error.hint("the kernel lacks veth: modprobe veth"),
         Errno::XFULL => error.hint("the kernel gives a bridge 1023 ports: use another --bridge"),

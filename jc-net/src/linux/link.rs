@@ -7,7 +7,7 @@ use jc_unshare::Result;
 use rustix::io::Errno;
 
 use crate::linux::message::{Attributes, Message};
-use crate::linux::netlink::{Answer, CREATE, EXCL, Socket};
+use crate::linux::netlink::{CREATE, EXCL, NetlinkResult, Socket};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -148,7 +148,7 @@ fn disables_v6(link: Attributes<'_>) -> Option<bool> {
 }
 
 /// The link with a name. `None`: no link has the name.
-pub fn by_name(socket: &Socket, name: &str) -> Answer<Option<Link>> {
+pub fn by_name(socket: &Socket, name: &str) -> NetlinkResult<Option<Link>> {
     let message = Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, name)
         .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
@@ -156,14 +156,14 @@ pub fn by_name(socket: &Socket, name: &str) -> Answer<Option<Link>> {
 }
 
 /// The link with an index. `None`: no link has the index.
-pub fn by_index(socket: &Socket, index: u32) -> Answer<Option<Link>> {
+pub fn by_index(socket: &Socket, index: u32) -> NetlinkResult<Option<Link>> {
     let message = Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, index, 0))
         .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     socket.get(message, Link::read)
 }
 
 /// All links, or the ports of one bridge.
-pub fn list(socket: &Socket, bridge: Option<u32>) -> Answer<Vec<Link>> {
+pub fn list(socket: &Socket, bridge: Option<u32>) -> NetlinkResult<Vec<Link>> {
     let message = || {
         Message::new(RTM_GETLINK, 0, &header(AF_UNSPEC, 0, 0))
             .number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
@@ -193,7 +193,7 @@ pub struct Pair<'a> {
 
 /// Adds a veth pair (veth(4)). EEXIST: a link has the name. The peer stays down, because the kernel would set it up
 /// before this end exists, which fails. Each end has one queue. The kernel's default is a queue for each possible CPU.
-pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
+pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> NetlinkResult<()> {
     let flags = if pair.down { 0 } else { IFF_UP };
     let peer = |message: Message| {
         message
@@ -220,7 +220,13 @@ pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> Answer<()> {
 
 /// Adds a bridge that is down, and its alias, in one datagram, which no signal interrupts. No link may have the name: an
 /// existing link would get the alias.
-pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32, note: &str) -> Answer<()> {
+pub fn add_bridge(
+    socket: &Socket,
+    name: &str,
+    mac: Mac,
+    mtu: u32,
+    note: &str,
+) -> NetlinkResult<()> {
     let add = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, name)
         .bytes(IFLA_ADDRESS, &mac.0)
@@ -233,13 +239,13 @@ pub fn add_bridge(socket: &Socket, name: &str, mac: Mac, mtu: u32, note: &str) -
 }
 
 /// Renames a link that is down. EEXIST: another link has the name.
-pub fn rename(socket: &Socket, index: u32, name: &str) -> Answer<()> {
+pub fn rename(socket: &Socket, index: u32, name: &str) -> NetlinkResult<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
     socket.ask(message.string(IFLA_IFNAME, name))
 }
 
 /// Adds an alternative name to a link. EEXIST: another link has the name.
-pub fn add_name(socket: &Socket, link: &str, name: &str) -> Answer<()> {
+pub fn add_name(socket: &Socket, link: &str, name: &str) -> NetlinkResult<()> {
     let message = Message::new(RTM_NEWLINKPROP, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
         .string(IFLA_IFNAME, link)
         .nest(IFLA_PROP_LIST, |m| m.string(IFLA_ALT_IFNAME, name));
@@ -256,14 +262,14 @@ pub enum PortFlag {
 }
 
 /// Sets a flag of a port of a bridge.
-pub fn set_port_flag(socket: &Socket, index: u32, flag: PortFlag) -> Answer<()> {
+pub fn set_port_flag(socket: &Socket, index: u32, flag: PortFlag) -> NetlinkResult<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_BRIDGE, index, 0))
         .nest(IFLA_PROTINFO, |m| m.bytes(flag as u16, &[1]));
     socket.ask(message)
 }
 
 /// Sets the alias of a link.
-pub fn set_alias(socket: &Socket, index: u32, alias: &str) -> Answer<()> {
+pub fn set_alias(socket: &Socket, index: u32, alias: &str) -> NetlinkResult<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
     socket.ask(message.string(IFLA_IFALIAS, alias))
 }
@@ -273,7 +279,7 @@ pub fn set_up(index: u32) -> Message {
     Message::new(RTM_NEWLINK, 0, &header(AF_UNSPEC, index, IFF_UP))
 }
 
-fn has_dead_peer(socket: &Socket, link: &Link) -> Answer<bool> {
+fn has_dead_peer(socket: &Socket, link: &Link) -> NetlinkResult<bool> {
     const AF_UNSPEC: [u8; 4] = [0; 4]; // rtgenmsg, filled up
     let Some(number) = link.peer_namespace else { return Ok(false) };
     if number < 0 {
@@ -287,7 +293,7 @@ fn has_dead_peer(socket: &Socket, link: &Link) -> Answer<bool> {
 /// some time.
 pub fn is_dying(socket: &Socket, link: &Link) -> Result<bool> {
     has_dead_peer(socket, link)
-        .map_err(|refusal| refusal.during(format_args!("look for the other end of {}", link.name)))
+        .map_err(|error| error.during(format_args!("look for the other end of {}", link.name)))
 }
 
 /// Removes a veth if [`is_dying`]. Returns whether that is so.
@@ -296,16 +302,16 @@ pub fn remove_if_dying(socket: &Socket, link: &Link) -> Result<bool> {
         return Ok(false);
     }
     match remove(socket, link.index) {
-        Err(refusal) if refusal.errno == Errno::NODEV => {}
+        Err(error) if error.errno == Errno::NODEV => {}
         removed => {
-            removed.map_err(|refusal| refusal.during(format_args!("remove {}", link.name)))?;
+            removed.map_err(|error| error.during(format_args!("remove {}", link.name)))?;
         }
     }
     Ok(true)
 }
 
 /// Removes a link, and if the link is a veth its peer.
-pub fn remove(socket: &Socket, index: u32) -> Answer<()> {
+pub fn remove(socket: &Socket, index: u32) -> NetlinkResult<()> {
     socket.ask(Message::new(RTM_DELLINK, 0, &header(AF_UNSPEC, index, 0)))
 }
 

@@ -24,7 +24,7 @@ const NAMESPACE: &str = "/proc/self/ns/net";
 /// The longest wait for other jc-net processes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The lock of a network namespace: the one that this process is in at the first use.
+/// The lock of the network namespace in which this process is at the first use.
 #[derive(Default)]
 pub struct Lock(RefCell<Option<LockFile>>);
 
@@ -35,12 +35,12 @@ struct LockFile {
 }
 
 impl Lock {
-    /// Locks out changes of bridges. Other processes may do the same at the same time. An error after [`PATIENCE`].
+    /// Takes a shared lock, so that no process changes bridges. A wait longer than [`PATIENCE`] is an error.
     pub fn keep_bridges(&self) -> Result<()> {
         self.acquire(FlockOperation::NonBlockingLockShared)
     }
 
-    /// Locks out other processes, for changes of bridges. An error after [`PATIENCE`].
+    /// Takes the exclusive lock, for changes of bridges. A wait longer than [`PATIENCE`] is an error.
     pub fn change_bridges(&self) -> Result<()> {
         self.acquire(FlockOperation::NonBlockingLockExclusive)
     }
@@ -70,8 +70,7 @@ impl Lock {
         }
     }
 
-    /// Removes the file unless another process holds the lock. A process that waits for the lock makes
-    /// a new file.
+    /// Removes the file unless another process has locked it. A process that waits for the lock makes a new file.
     pub fn remove(&self) -> Result<()> {
         match self.0.take() {
             Some(LockFile { file, name: Some(name) }) => remove_unheld(&file, &name),
@@ -123,7 +122,7 @@ fn open_namespace() -> Result<LockFile> {
     File::open(NAMESPACE).on("open", NAMESPACE).map(|file| LockFile { file, name: None })
 }
 
-/// Opens a file in the directory, both of which are made if missing. EACCES: the directory belongs to another user, or
+/// Opens a file in the directory. A missing file or directory is made. EACCES: the directory belongs to another user, or
 /// other users have access.
 fn open_beneath(name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,29 +1,29 @@
-//! Netlink messages as bytes: made from attributes, and taken apart (netlink(7)).
+//! The composition and the parsing of netlink messages (netlink(7)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const REQUEST: u16 = 1;
-/// Asks for an acknowledgement.
+/// The flag that requests an acknowledgement (NLM_F_ACK).
 pub const ACK: u16 = 4;
-/// The length of nlmsghdr.
+/// The length of the header (struct nlmsghdr), in bytes.
 pub const HEADER: usize = 16;
-/// Marks an attribute that holds attributes.
+/// The bit in the type of an attribute that contains attributes (NLA_F_NESTED).
 pub const NESTED: u16 = 0x8000;
-/// Bits of an attribute's type that are not its number.
+/// The bits of an attribute's type that are not part of its number.
 const TYPE_FLAGS: u16 = 0xc000;
 
-/// A message being made.
+/// A message under construction.
 #[derive(Debug)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// A request of this type, with the fixed part that the type has.
+    /// A request of this type, with the header of the type.
     pub fn new(kind: u16, flags: u16, fixed: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(256);
-        bytes.extend([0; 4]); // the length, and later the sequence number
+        bytes.extend([0; 4]); // the sequence number, which `finish` sets
         bytes.extend(kind.to_ne_bytes());
         bytes.extend((flags | REQUEST).to_ne_bytes());
-        bytes.extend([0; 8]); // the port is the kernel's
+        bytes.extend([0; 8]); // the port of the kernel
         bytes.extend(fixed);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         Self(bytes)
@@ -40,7 +40,7 @@ impl Message {
         u16::from_ne_bytes([self.0[6], self.0[7]]) & ACK != 0
     }
 
-    /// Adds an attribute with a value of bytes.
+    /// Adds an attribute with these bytes as its value.
     #[must_use]
     pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         self.0.extend(((4 + value.len()) as u16).to_ne_bytes());
@@ -50,25 +50,25 @@ impl Message {
         self
     }
 
-    /// Adds a text, which ends in a zero.
+    /// Adds an attribute with a text, which ends in a NUL byte.
     #[must_use]
     pub fn string(self, kind: u16, value: &str) -> Self {
         self.bytes(kind, &[value.as_bytes(), &[0]].concat())
     }
 
-    /// Adds a number in the machine's order, as rtnetlink has them.
+    /// Adds an attribute with a number in host byte order, as in rtnetlink.
     #[must_use]
     pub fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// Adds a number in the network's order, as nf_tables has them.
+    /// Adds an attribute with a number in network byte order, as in nf_tables.
     #[must_use]
     pub fn big(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// Adds an address of either family.
+    /// Adds an attribute with an address of either family.
     #[must_use]
     pub fn address(self, kind: u16, address: IpAddr) -> Self {
         match address {
@@ -83,7 +83,7 @@ impl Message {
         self.nest_with_header(kind | NESTED, &[], fill)
     }
 
-    /// Adds an attribute with a fixed part and the attributes that `fill` adds.
+    /// Adds an attribute with a header and the attributes that `fill` adds.
     #[must_use]
     pub fn nest_with_header(
         mut self,
@@ -101,7 +101,7 @@ impl Message {
         filled
     }
 
-    /// Calls `fill` if there is a value.
+    /// Calls `fill` if the value is present.
     #[must_use]
     pub fn maybe<T>(self, value: Option<T>, fill: impl FnOnce(Self, T) -> Self) -> Self {
         match value {
@@ -110,7 +110,7 @@ impl Message {
         }
     }
 
-    /// The bytes to be sent under this number.
+    /// The bytes of the message, with this sequence number.
     pub fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = self.0.len() as u32;
         self.0[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -120,12 +120,12 @@ impl Message {
     }
 }
 
-/// The attributes of a message that has come.
+/// The attributes of a received message.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes<'a>(pub &'a [u8]);
 
 impl<'a> Attributes<'a> {
-    /// All of them, in their order: number and value. What is cut short ends them.
+    /// The number and the value of each attribute, in order. An incomplete attribute ends the list.
     pub fn all(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
@@ -137,44 +137,44 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    /// The value of one.
+    /// The value of an attribute.
     pub fn get(self, kind: u16) -> Option<&'a [u8]> {
         self.all().find(|(k, _)| *k == kind).map(|(_, value)| value)
     }
 
-    /// The attributes that one holds.
+    /// The attributes in an attribute.
     pub fn nested(self, kind: u16) -> Self {
         Self(self.get(kind).unwrap_or_default())
     }
 
-    /// A number in the machine's order.
+    /// The number of an attribute in host byte order.
     pub fn number(self, kind: u16) -> Option<u32> {
         Some(u32::from_ne_bytes(self.get(kind)?.try_into().ok()?))
     }
 
-    /// A number in the network's order.
+    /// The number of an attribute in network byte order.
     pub fn big(self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
-    /// A text, without the zero at its end.
+    /// The text of an attribute, without the NUL byte at its end.
     pub fn string(self, kind: u16) -> Option<String> {
         text(self.get(kind)?)
     }
 
-    /// An address of either family.
+    /// The address of an attribute, of either family.
     pub fn address(self, kind: u16) -> Option<IpAddr> {
         address(self.get(kind)?)
     }
 }
 
-/// A text that ends in a zero.
+/// The text before the first NUL byte.
 pub fn text(value: &[u8]) -> Option<String> {
     let text = value.split(|b| *b == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
-/// An address, whose length says its family.
+/// An address, whose family follows from the length.
 pub fn address(value: &[u8]) -> Option<IpAddr> {
     let v4 = || Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into());
     let v6 = || Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into());

@@ -1,4 +1,4 @@
-//! jc-net on Linux: one recipe for each kind of network.
+//! The recipe for each kind of network.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ use crate::linux::{actions, addresses, conntrack, enter, route, status, sysctl};
 /// Replaces this process by the payload. If the payload's network needs a waiting process, the payload is a child, and the
 /// result is its exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    // This process has opened no descriptor yet, so the number cannot be that of its own one.
+    // This process has opened no descriptor yet, so the number cannot be that of a descriptor of its own.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
     args.check(&network)?;
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// Takes the action of `--list`, `--gc`, `--repair` or `--rm-bridge`.
+/// Runs the action of `--list`, `--gc`, `--repair` or `--rm-bridge`.
 pub fn act(args: &Args) -> Result<ExitCode> {
     let host = Host::open(args.verbose)?;
     let outcome = if args.list {
@@ -126,12 +126,12 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     drop(inside);
     let addresses = veth.addresses();
     if has_ports {
-        bound.lead_to(&addresses);
+        bound.set_targets(&addresses);
         rules::publish(&host.netfilter, &veth.names(), &bound.forwards)?;
     }
-    // The rules exist now, so a later datagram creates an entry that follows them.
+    // The rules exist now, so the kernel applies them to an entry that a later datagram creates.
     let reused = if args.lease().is_reused(&bridge) { &addresses[..] } else { &[] };
-    conntrack::forget(&host.netfilter, &host.route, &bound.forwards, reused)?;
+    conntrack::delete_stale(&host.netfilter, &host.route, &bound.forwards, reused)?;
     let reach = match bridge.policy.internal {
         true => Reach::Nothing,
         false => Reach::Outside { v6: veth.v6.is_some() },
@@ -176,8 +176,8 @@ fn run_with_ports(
     drop(netfilter);
     if let Some((late, route)) = late {
         let addresses: Vec<IpAddr> = bound.forwards.iter().map(|forward| forward.to).collect();
-        // stderr is closed. The next start with the port deletes the entries too.
-        drop(conntrack::forget(&late, &route, &bound.forwards, &addresses));
+        // stderr is closed, so an error has no place. The next start with the port deletes the entries too.
+        drop(conntrack::delete_stale(&late, &route, &bound.forwards, &addresses));
     }
     Ok(exit.end())
 }
@@ -190,7 +190,7 @@ fn configure(inside: &Socket, bridge: &Bridge, veth: &Veth) -> Result<()> {
     // The link is still down: a router advertisement of a neighbour could arrive as soon as it is up.
     sysctl::quiet_ipv6(INSIDE)?;
     if veth.v6.is_none() {
-        sysctl::ensure_if_there(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "1")?;
+        sysctl::ensure_if_present(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "1")?;
     } else if link.without_v6 {
         sysctl::set(&format!("ipv6/conf/{INSIDE}/disable_ipv6"), "0")?;
     }
@@ -204,9 +204,9 @@ fn configure(inside: &Socket, bridge: &Bridge, veth: &Veth) -> Result<()> {
     let up = ["set lo up".to_owned(), "set eth0 up".to_owned()];
     let mut names: Vec<String> = up.into_iter().chain(names).collect();
     names.resize(messages.len(), "add the default route".to_owned());
-    inside.send_all(messages).map_err(|refusal| {
-        let index = refusal.index;
-        refusal.during(names.get(index).map_or("configure eth0", String::as_str))
+    inside.send_all(messages).map_err(|error| {
+        let index = error.index;
+        error.during(names.get(index).map_or("configure eth0", String::as_str))
     })
 }
 

@@ -25,16 +25,16 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// Requests a list of objects.
 pub const DUMP: u16 = 0x300;
-/// An object with the name must not exist.
+/// The flag that makes an existing object with the name an error.
 pub const EXCL: u16 = 0x200;
-/// A missing object is created.
+/// The flag that creates a missing object.
 pub const CREATE: u16 = 0x400;
-/// The object comes after others of its kind.
+/// The flag that puts the object behind others of its kind.
 pub const APPEND: u16 = 0x800;
 
 /// The error of the kernel for a message.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct NetlinkError {
     /// The errno of the kernel.
     pub errno: Errno,
     /// The text of the extended acknowledgement.
@@ -44,9 +44,9 @@ pub struct Refusal {
 }
 
 /// The result of a request to the kernel.
-pub type Answer<T> = std::result::Result<T, Refusal>;
+pub type NetlinkResult<T> = std::result::Result<T, NetlinkError>;
 
-impl Refusal {
+impl NetlinkError {
     fn local(errno: Errno) -> Self {
         Self { errno, words: None, index: 0 }
     }
@@ -117,18 +117,18 @@ impl Socket {
     }
 
     /// Sends one message and waits for the acknowledgement.
-    pub fn ask(&self, message: Message) -> Answer<()> {
+    pub fn ask(&self, message: Message) -> NetlinkResult<()> {
         self.batch([message])
     }
 
-    /// Sends several messages at once. The kernel processes all of them in order, also after a failure. The first refusal is
+    /// Sends several messages at once. The kernel processes all of them in order, also after a failure. The first error is
     /// the result.
-    pub fn batch<const N: usize>(&self, messages: [Message; N]) -> Answer<()> {
+    pub fn batch<const N: usize>(&self, messages: [Message; N]) -> NetlinkResult<()> {
         self.send_all(messages.into())
     }
 
     /// Sends any number of messages like [`batch`](Self::batch). The kernel acknowledges the last one and each failure.
-    pub fn send_all(&self, mut messages: Vec<Message>) -> Answer<()> {
+    pub fn send_all(&self, mut messages: Vec<Message>) -> NetlinkResult<()> {
         if let Some(last) = messages.last_mut() {
             last.add_flags(ACK);
         }
@@ -137,32 +137,36 @@ impl Socket {
 
     /// Sends messages like [`send_all`](Self::send_all), but only those with the flag [`ACK`] are acknowledged. At least one
     /// message has the flag.
-    pub fn send_batch(&self, messages: Vec<Message>) -> Answer<()> {
+    pub fn send_batch(&self, messages: Vec<Message>) -> NetlinkResult<()> {
         let count = messages.len() as u32;
         let awaited = messages.iter().rposition(Message::is_acknowledged).unwrap_or(0) as u32;
         let first = self.send(messages)?;
-        let mut refusal = None;
+        let mut first_error = None;
         let mut buffer = vec![0; SMALL];
         loop {
             let reply = self.receive(&mut buffer)?;
             for (kind, sequence, body) in parts(reply) {
                 let index = sequence.wrapping_sub(first);
                 if kind != NLMSG_ERROR || index >= count {
-                    continue; // of a batch before
+                    continue; // the answer to an earlier batch
                 }
                 let outcome = acknowledged(body, index as usize);
                 let failed = outcome.is_err();
-                refusal = refusal.or(outcome.err());
-                // If nf_tables refuses the start of a batch, no other acknowledgement follows.
+                first_error = first_error.or(outcome.err());
+                // If nf_tables rejects the start of a batch, no other acknowledgement follows.
                 if index >= awaited || failed && index == 0 {
-                    return refusal.map_or(Ok(()), Err);
+                    return first_error.map_or(Ok(()), Err);
                 }
             }
         }
     }
 
     /// Requests one object. `None`: the object does not exist.
-    pub fn get<T>(&self, message: Message, read: impl Fn(&[u8]) -> Option<T>) -> Answer<Option<T>> {
+    pub fn get<T>(
+        &self,
+        message: Message,
+        read: impl Fn(&[u8]) -> Option<T>,
+    ) -> NetlinkResult<Option<T>> {
         let first = self.send(vec![message])?;
         let mut buffer = vec![0; SMALL];
         loop {
@@ -187,7 +191,7 @@ impl Socket {
         &self,
         make: impl Fn() -> Message,
         read: impl Fn(&[u8]) -> Option<T>,
-    ) -> Answer<Vec<T>> {
+    ) -> NetlinkResult<Vec<T>> {
         // The kernel marks a list that has changed during the dump. After 20 such lists the next one is the result.
         for _ in 0..20 {
             let (all, whole) = self.dump_once(make(), &read)?;
@@ -202,7 +206,7 @@ impl Socket {
         &self,
         mut message: Message,
         read: impl Fn(&[u8]) -> Option<T>,
-    ) -> Answer<(Vec<T>, bool)> {
+    ) -> NetlinkResult<(Vec<T>, bool)> {
         const DUMP_INTR: u16 = 0x10;
         message.add_flags(DUMP);
         let first = self.send(vec![message])?;
@@ -228,7 +232,7 @@ impl Socket {
     }
 
     /// Sends messages with consecutive sequence numbers. Returns the first number.
-    fn send(&self, messages: Vec<Message>) -> Answer<u32> {
+    fn send(&self, messages: Vec<Message>) -> NetlinkResult<u32> {
         let first = self.sequence.get();
         let mut bytes = Vec::with_capacity(1024);
         for (message, sequence) in messages.into_iter().zip(first..) {
@@ -236,16 +240,16 @@ impl Socket {
             self.sequence.set(sequence.wrapping_add(1));
         }
         let kernel = SocketAddrNetlink::new(0, 0);
-        sendto(&self.fd, &bytes, SendFlags::empty(), &kernel).map_err(Refusal::local)?;
+        sendto(&self.fd, &bytes, SendFlags::empty(), &kernel).map_err(NetlinkError::local)?;
         Ok(first)
     }
 
-    fn receive<'b>(&self, buffer: &'b mut [u8]) -> Answer<&'b [u8]> {
+    fn receive<'b>(&self, buffer: &'b mut [u8]) -> NetlinkResult<&'b [u8]> {
         loop {
             match recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok((length, _)) => return Ok(&buffer[..length]),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Refusal::local(errno)),
+                Err(errno) => return Err(NetlinkError::local(errno)),
             }
         }
     }
@@ -291,7 +295,7 @@ fn messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Parses the body of an NLMSG_ERROR: 0 or a negative errno, the header of the request, and attributes with the kernel's
 /// message.
-pub fn acknowledged(body: &[u8], index: usize) -> Answer<()> {
+pub fn acknowledged(body: &[u8], index: usize) -> NetlinkResult<()> {
     const NLMSGERR_ATTR_MSG: u16 = 1;
     /// The largest errno (MAX_ERRNO of Linux' err.h).
     const ERRNOS: std::ops::RangeInclusive<i32> = 1..=4095;
@@ -302,7 +306,7 @@ pub fn acknowledged(body: &[u8], index: usize) -> Answer<()> {
     let words = Attributes(body.get(4 + HEADER..).unwrap_or_default()).string(NLMSGERR_ATTR_MSG);
     let words = words.map(|words| words.trim_end_matches('.').to_owned());
     let errno = code.checked_neg().filter(|errno| ERRNOS.contains(errno));
-    Err(Refusal { errno: errno.map_or(Errno::IO, Errno::from_raw_os_error), words, index })
+    Err(NetlinkError { errno: errno.map_or(Errno::IO, Errno::from_raw_os_error), words, index })
 }
 
 #[cfg(test)]
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_has_the_kernels_words() {
+    fn an_error_has_the_text_of_the_kernel() {
         let words = Message::new(0, 0, &[]).string(1, "Unknown device type.").finish(0);
         let body = [&(-95i32).to_ne_bytes()[..], &[0; 16], &words[HEADER..]].concat();
         let error = acknowledged(&body, 0).unwrap_err().during("make link x");

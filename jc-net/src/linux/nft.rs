@@ -8,7 +8,7 @@ use jc_unshare::{Error, Result};
 use rustix::io::Errno;
 
 use crate::linux::message::{ACK, Attributes, Message};
-use crate::linux::netlink::{APPEND, Answer, CREATE, EXCL, Socket};
+use crate::linux::netlink::{APPEND, CREATE, EXCL, NetlinkResult, Socket};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -59,7 +59,7 @@ const DATA_VERDICT: u16 = 2;
 const L4PROTO: u32 = 16;
 const TRANSPORT_HEADER: u32 = 2;
 
-/// The first of the 4-byte registers, and one that no key reaches.
+/// The first of the 4-byte registers, and a register behind the longest key.
 const REGISTER: u32 = 8;
 const FOUND: u32 = 16;
 
@@ -82,7 +82,7 @@ pub enum Hook {
 
 impl Hook {
     /// Type, number (`NF_INET_*`) and priority.
-    fn place(self) -> (&'static str, u32, i32) {
+    fn type_number_priority(self) -> (&'static str, u32, i32) {
         match self {
             Self::Raw => ("filter", 0, -300),
             Self::Prerouting => ("nat", 0, -100),
@@ -126,7 +126,7 @@ impl Batch {
 
     /// Adds a chain at a hook. An existing chain loses its rules.
     pub fn chain(&mut self, table: &str, name: &str, hook: Hook) {
-        let (kind, number, priority) = hook.place();
+        let (kind, number, priority) = hook.type_number_priority();
         let hooked = |m: Message| m.big(HOOK_NUMBER, number).big(HOOK_PRIORITY, priority as u32);
         let new = message(NEWCHAIN, CREATE, NFPROTO_INET).string(TABLE, table);
         let new = new.string(CHAIN_NAME, name).nest(CHAIN_HOOK, hooked).string(CHAIN_TYPE, kind);
@@ -177,7 +177,7 @@ impl Batch {
     }
 
     /// Sends the transaction and waits for the acknowledgement.
-    pub fn commit(mut self, socket: &Socket) -> Answer<()> {
+    pub fn commit(mut self, socket: &Socket) -> NetlinkResult<()> {
         if let Some(last) = self.0.last_mut() {
             last.add_flags(ACK);
         }
@@ -321,7 +321,7 @@ impl Rule {
     }
 
     /// `ct state & (established | related) == 0`
-    pub fn unasked_for(self) -> Self {
+    pub fn new_connection(self) -> Self {
         const STATE: u32 = 0;
         const ESTABLISHED_RELATED: u32 = 6;
         self.ct(STATE, ESTABLISHED_RELATED, false)
@@ -362,7 +362,7 @@ impl Rule {
         self.payload(TRANSPORT_HEADER, 2, 2, REGISTER).compare(true, &port.to_be_bytes())
     }
 
-    /// `redirect to :PORT`: what this host sends goes to its loopback address.
+    /// `redirect to :PORT`: packets that this host sends go to its loopback address.
     pub fn redirect_to(self, port: u16) -> Self {
         let value = |m: Message| m.bytes(DATA_VALUE, &port.to_be_bytes());
         self.expression("immediate", |m| m.big(1, REGISTER).nest(2, value))
@@ -403,20 +403,20 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// Whether a table exists.
-pub fn has_table(socket: &Socket, name: &str) -> Answer<bool> {
+pub fn has_table(socket: &Socket, name: &str) -> NetlinkResult<bool> {
     let question = message(GETTABLE, 0, NFPROTO_INET).string(TABLE, name);
     Ok(socket.get(question, |_| Some(()))?.is_some())
 }
 
 /// Whether a table exists and has the mark of jc-net.
-pub fn is_marked(socket: &Socket, table: &str) -> Answer<bool> {
+pub fn is_marked(socket: &Socket, table: &str) -> NetlinkResult<bool> {
     let question = message(GETTABLE, 0, NFPROTO_INET).string(TABLE, table);
     let marked = |body: &[u8]| Some(Attributes(body.get(4..)?).get(TABLE_USERDATA) == Some(MARK));
     Ok(socket.get(question, marked)?.unwrap_or(false))
 }
 
 /// Whether a chain exists and has the mark of jc-net.
-pub fn has_chain(socket: &Socket, table: &str, name: &str) -> Answer<bool> {
+pub fn has_chain(socket: &Socket, table: &str, name: &str) -> NetlinkResult<bool> {
     let question = message(GETCHAIN, 0, NFPROTO_INET).string(TABLE, table);
     let marked = |body: &[u8]| Some(Attributes(body.get(4..)?).get(CHAIN_USERDATA) == Some(MARK));
     Ok(socket.get(question.string(CHAIN_NAME, name), marked)?.unwrap_or(false))
@@ -447,7 +447,7 @@ impl Chain {
 }
 
 /// All chains of all tables.
-pub fn chains(socket: &Socket) -> Answer<Vec<Chain>> {
+pub fn chains(socket: &Socket) -> NetlinkResult<Vec<Chain>> {
     socket.dump(|| message(GETCHAIN, 0, NFPROTO_UNSPEC), read_chain)
 }
 
@@ -468,7 +468,7 @@ pub fn read_chain(body: &[u8]) -> Option<Chain> {
 pub type Element = (Vec<u8>, Vec<u8>);
 
 /// The elements of a map. A map that does not exist has none.
-pub fn elements(socket: &Socket, table: &str, map: &str) -> Answer<Vec<Element>> {
+pub fn elements(socket: &Socket, table: &str, map: &str) -> NetlinkResult<Vec<Element>> {
     let question =
         || message(GETSETELEM, 0, NFPROTO_INET).string(TABLE, table).string(SET_NAME, map);
     let lists = socket.dump(question, read_elements)?;
@@ -486,13 +486,13 @@ pub fn read_elements(body: &[u8]) -> Option<Vec<Element>> {
     Some(elements.collect())
 }
 
-/// A refusal of the kernel as an error, with a hint where the kernel lacks something.
-pub fn explain<T>(answer: Answer<T>, doing: &str) -> Result<T> {
-    answer.map_err(|refusal| {
-        let errno = refusal.errno;
+/// The error of an operation, with a hint where the kernel may lack a module.
+pub fn explain<T>(answer: NetlinkResult<T>, doing: &str) -> Result<T> {
+    answer.map_err(|error| {
+        let errno = error.errno;
         let lacks = matches!(errno, Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::INVAL)
             || errno == Errno::NOENT;
-        let error: Error = refusal.during(doing);
+        let error: Error = error.during(doing);
         if !lacks {
             return error;
         }

@@ -52,7 +52,8 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     Ok(exit.end())
 }
 
-/// pasta(1) drops the privileges of root and then may not enter a namespace that root has made.
+/// Checks that the caller is not root of the host: pasta(1) drops the privileges of root, and then cannot enter a namespace
+/// that root has made.
 fn refuse_root_of_host() -> Result<()> {
     match is_root_of_host()? {
         true => Err(Error::new("--network pasta: not available to root of the host")
@@ -68,7 +69,7 @@ fn find() -> Result<PathBuf> {
     })
 }
 
-/// The ports, which must be free now. pasta binds them later.
+/// The ports, which must be free at this moment. pasta binds them later.
 fn forwards(args: &Args) -> Result<Vec<Forward>> {
     let list = "/proc/net/if_inet6";
     let held = ports::bind_all(&args.published(), fs::exists(list).on("stat", list)?)?;
@@ -174,11 +175,11 @@ fn inside(
     status: Option<StatusFd>,
     forwards: &[Forward],
 ) -> Result<Error> {
-    // The waiting link has reported an error or is dead.
+    // The waiting link has written its error, or is dead.
     gate.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
     let socket = Socket::route()?;
     let up = socket.ask(link::set_up(LOOPBACK));
-    up.map_err(|refusal| refusal.during("set lo up"))?;
+    up.map_err(|error| error.during("set lo up"))?;
     let networks = addresses::list(&socket)?;
     let addresses: Vec<_> = networks.iter().map(IpNetwork::ip).collect();
     let v6 = networks.iter().any(IpNetwork::is_ipv6);

@@ -210,7 +210,7 @@ impl BoundPorts {
     }
 
     /// Sets the targets of the ports to the addresses of the container, by family.
-    pub fn lead_to(&mut self, addresses: &[IpAddr]) {
+    pub fn set_targets(&mut self, addresses: &[IpAddr]) {
         for forward in &mut self.forwards {
             let same = addresses.iter().find(|to| to.is_ipv4() == forward.host.is_ipv4());
             forward.to = same.copied().unwrap_or(forward.to);
@@ -231,7 +231,7 @@ impl BoundPorts {
             let mut sockets = Vec::new();
             let mut outcome = Ok(());
             for host in targets {
-                match bound(protocol, *host, chosen.unwrap_or(0)) {
+                match bind_port(protocol, *host, chosen.unwrap_or(0)) {
                     Ok((socket, number)) => {
                         chosen = Some(number);
                         sockets.extend(socket);
@@ -262,9 +262,9 @@ impl BoundPorts {
     }
 }
 
-/// Binds a socket, which does not listen, to a port or for 0 to any free one. Returns the socket and the port. `None`: the
-/// kernel lacks SCTP, so no other program can use the port.
-fn bound(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<OwnedFd>, u16)> {
+/// Binds a socket, which does not listen, to a port. 0 stands for any free port. Returns the socket and the port. `None`:
+/// the kernel lacks SCTP, so no other program can use the port.
+fn bind_port(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<OwnedFd>, u16)> {
     let family = if host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
@@ -291,8 +291,8 @@ fn bound(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<OwnedFd>
     let is_tcp = protocol == Protocol::Tcp;
     sockopt::set_socket_reuseaddr(&socket, is_tcp).op(&name)?;
     let taken = bind(&socket, &address).and_then(|()| match is_tcp && port != 0 {
-        // Older kernels (6.1) compare SO_REUSEADDR as it was at the bind, until a socket listens. A socket that went on
-        // listening would accept connections that no rule translates, and leave them without an answer.
+        // Older kernels (6.1) compare the value of SO_REUSEADDR at the bind(2), until a socket listens. A socket that
+        // continued to listen would accept connections that no rule translates, and never answer them.
         true => listen(&socket, 1).and_then(|()| shutdown(&socket, Shutdown::Read)),
         false => Ok(()),
     });

@@ -1,5 +1,5 @@
-//! The record that jc-net keeps in the alias of a bridge of its own: the policy of the bridge, and the links of the
-//! host that forward because of the bridge.
+//! The record in the alias of each bridge of jc-net: the policy of the bridge, and the links of the host that forward
+//! because of the bridge.
 
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
@@ -52,7 +52,7 @@ impl Record {
         (has_prefix && words.all(is_known)).then_some(record)
     }
 
-    /// The alias. An error if the alias is longer than the kernel allows (IFALIASZ).
+    /// The alias. An alias longer than the kernel's limit (IFALIASZ) is an error.
     pub fn to_alias(&self) -> Result<String> {
         const LONGEST: usize = 255;
         let mut alias = PREFIX.to_owned();
@@ -110,8 +110,8 @@ impl Opened {
         self.all_v6 |= other.all_v6;
     }
 
-    /// Removes the links if the host has become a router since: forwarding then does not depend on jc-net.
-    pub fn forget_routers(&mut self) -> Result<()> {
+    /// Removes the links if the host has become a router: forwarding then does not depend on jc-net.
+    pub fn clear_if_router(&mut self) -> Result<()> {
         if sysctl::get("ipv4/ip_forward")?.as_deref() == Some("1") {
             self.v4.clear();
         }

@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 use rustix::io::Errno;
 
 use crate::linux::message::{Attributes, Message};
-use crate::linux::netlink::{Answer, CREATE, EXCL, Socket};
+use crate::linux::netlink::{CREATE, EXCL, NetlinkResult, Socket};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
@@ -41,12 +41,12 @@ pub fn family(address: IpAddr) -> u8 {
 /// The address families of IPv4 and IPv6.
 pub const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 
-/// The list of a family. Without IPv6 in the kernel, that of IPv6 is empty.
-fn unless_missing<T>(family: u8, answer: Answer<Vec<T>>) -> Answer<Vec<T>> {
+/// The list of a family. A kernel without IPv6 has an empty list for IPv6.
+fn unless_missing<T>(family: u8, answer: NetlinkResult<Vec<T>>) -> NetlinkResult<Vec<T>> {
     match answer {
-        Err(refusal)
+        Err(error)
             if family == AF_INET6
-                && matches!(refusal.errno, Errno::AFNOSUPPORT | Errno::OPNOTSUPP) =>
+                && matches!(error.errno, Errno::AFNOSUPPORT | Errno::OPNOTSUPP) =>
         {
             Ok(Vec::new())
         }
@@ -54,7 +54,7 @@ fn unless_missing<T>(family: u8, answer: Answer<Vec<T>>) -> Answer<Vec<T>> {
     }
 }
 
-/// A message of the family. A kernel without IPv6 answers with all other families.
+/// The body of a message, if the message is of the family. A kernel without IPv6 answers with messages of other families.
 fn of_family(family: u8, body: &[u8]) -> Option<&[u8]> {
     (body.first() == Some(&family)).then_some(body)
 }
@@ -79,7 +79,7 @@ pub fn add_address(index: u32, address: IpNetwork) -> Message {
 }
 
 /// The addresses of a link with their prefix lengths, except link-local ones.
-pub fn addresses(socket: &Socket, index: u32) -> Answer<Vec<IpNetwork>> {
+pub fn addresses(socket: &Socket, index: u32) -> NetlinkResult<Vec<IpNetwork>> {
     let mut all = Vec::new();
     for family in FAMILIES {
         let message = || Message::new(RTM_GETADDR, 0, &address_header(family, 0, index));
@@ -98,7 +98,7 @@ pub fn read_address(body: &[u8], index: u32) -> Option<IpNetwork> {
     IpNetwork::new(address, *body.get(1)?).ok().filter(|_| is_match)
 }
 
-/// The message that adds the default route, by this gateway.
+/// The message that adds a default route with this gateway.
 pub fn add_default(index: u32, gateway: IpAddr) -> Message {
     let mut header = route_header(family(gateway));
     (header[4], header[5], header[7]) = (RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST);
@@ -125,8 +125,9 @@ fn route_header(family: u8) -> [u8; 12] {
     header
 }
 
-/// Whether the kernel receives packets for an address. For IPv6 that begins a little after the address is added.
-pub fn is_local(socket: &Socket, address: IpAddr) -> Answer<bool> {
+/// Whether the kernel receives packets for an address. For an IPv6 address, the kernel starts to receive packets shortly
+/// after the address is added.
+pub fn is_local(socket: &Socket, address: IpAddr) -> NetlinkResult<bool> {
     const RTN_LOCAL: u8 = 2;
     let mut header = route_header(family(address));
     header[1] = if address.is_ipv4() { 32 } else { 128 };
@@ -144,7 +145,7 @@ pub struct Route {
 }
 
 /// The routes of the main tables of both families.
-pub fn routes(socket: &Socket) -> Answer<Vec<Route>> {
+pub fn routes(socket: &Socket) -> NetlinkResult<Vec<Route>> {
     let mut all = Vec::new();
     for family in FAMILIES {
         let message = || {

@@ -23,11 +23,11 @@ fn chain_names(bridge: &str) -> [(String, Hook); 3] {
     ]
 }
 
-/// Writes the rules of a bridge, in place of present ones. A chain of another program with one of the names is an error.
+/// Writes the rules of a bridge, and replaces existing ones. A chain of another program with one of the names is an error.
 pub fn write(socket: &Socket, bridge: &str, subnets: &[IpNetwork], record: &Record) -> Result<()> {
     let policy = record.policy;
     let [raw, forward, nat] = chain_names(bridge);
-    refuse_foreign(socket, &[&raw.0, &forward.0, &nat.0])?;
+    check_no_foreign(socket, &[&raw.0, &forward.0, &nat.0])?;
     let mut batch = Batch::new();
     batch.table(TABLE);
     for (name, hook) in [&raw, &forward, &nat] {
@@ -50,7 +50,7 @@ pub fn write(socket: &Socket, bridge: &str, subnets: &[IpNetwork], record: &Reco
         // Only published ports are reachable, also for hosts with a route to the subnet.
         batch.rule(TABLE, &forward.0, |r| {
             let r = r.input(false, bridge).output(true, bridge);
-            r.unasked_for().redirected(false).drop()
+            r.new_connection().redirected(false).drop()
         });
     }
     if policy.isolate {
@@ -81,7 +81,7 @@ fn drop_between_links(batch: &mut Batch, chain: &str, opened: &Opened) {
         for link in links {
             batch.rule(TABLE, chain, |r| {
                 let r = r.family(v4).input(true, link).output(false, link);
-                r.unasked_for().redirected(false).drop()
+                r.new_connection().redirected(false).drop()
             });
         }
     }
@@ -96,8 +96,8 @@ fn from_elsewhere(rule: Rule, v4: bool, subnets: &[IpNetwork]) -> Rule {
     own.fold(rule.family(v4), |rule, network| rule.within(false, Field::Source, network))
 }
 
-/// Refuses chains of other programs with these names.
-fn refuse_foreign(socket: &Socket, names: &[&String]) -> Result<()> {
+/// Checks that no chain of another program has one of these names.
+fn check_no_foreign(socket: &Socket, names: &[&String]) -> Result<()> {
     let chains = explain(nft::chains(socket), "list nft chains")?;
     let in_table = chains.iter().filter(|chain| chain.is_in(TABLE) && !chain.is_marked);
     match in_table.into_iter().find(|chain| names.contains(&&chain.name)) {

@@ -7,7 +7,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 /// The name of the default bridge.
 pub const DEFAULT_BRIDGE: &str = "jc0";
 
-/// The default subnets of a new bridge, which gets the first that overlaps no route.
+/// The default subnets of a new bridge. The bridge gets the first subnet that overlaps no route.
 pub fn defaults(bridge: &str) -> Vec<Ipv4Network> {
     let network = |a, b, prefix| Ipv4Network::new(Ipv4Addr::new(10, a, b, 0), prefix).ok();
     match bridge == DEFAULT_BRIDGE {
@@ -44,7 +44,7 @@ pub fn parse(word: &str) -> Result<IpNetwork, String> {
     }
 }
 
-/// The first address of a subnet, which is the bridge's.
+/// The first address of a subnet, which is the address of the bridge.
 pub fn gateway(subnet: IpNetwork) -> Option<IpNetwork> {
     let first: IpAddr = match subnet.network() {
         IpAddr::V4(address) => Ipv4Addr::from(u32::from(address) + 1).into(),

@@ -1,4 +1,4 @@
-//! The system calls that rustix lacks. The only unsafe code of this package.
+//! System calls that rustix lacks, and all unsafe code of this package.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -22,8 +22,8 @@ pub fn set_socket_option(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The user namespace that owns a namespace (ioctl_nsfs(2)). `EPERM` if it is not this process's own
-/// or below it.
+/// The user namespace that owns a namespace (ioctl_nsfs(2)). `EPERM`: the owner is neither the user namespace of this
+/// process nor below it.
 pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const NS_GET_USERNS: u64 = 0xb701;
     // SAFETY: the request takes no argument.
@@ -31,7 +31,7 @@ pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just made this descriptor, which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -51,9 +51,9 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Installs a seccomp filter for this process and its children, which it lets make sockets of the families UNIX,
-/// INET, INET6 and NETLINK only. io_uring, which can make sockets past the filter, and system calls of other
-/// ABIs fail with ENOSYS.
+/// Installs a seccomp filter for this process and its children. The filter permits only sockets of the families UNIX,
+/// INET, INET6 and NETLINK. io_uring, which makes sockets without socket(2), and system calls of other ABIs fail with
+/// ENOSYS.
 pub fn filter_sockets() -> io::Result<()> {
     let program = socket_filter();
     let program =

@@ -10,7 +10,7 @@ fn path(name: &str) -> String {
     format!("/proc/sys/net/{name}")
 }
 
-/// A setting; `None` if the kernel, or the link, has no such setting.
+/// The value of a setting. `None`: the kernel or the link lacks the setting.
 pub fn get(name: &str) -> Result<Option<String>> {
     let Some(mut file) = open_net_setting(name, OFlags::RDONLY).absent()? else { return Ok(None) };
     let mut value = String::new();
@@ -24,8 +24,8 @@ pub fn set(name: &str, value: &str) -> Result<()> {
     file.write_all(value.as_bytes()).on("write", path(name))
 }
 
-/// Writes a setting unless it has the value. Returns whether it had another one. With the right value, a read-only procfs is
-/// no error.
+/// Writes a setting that has another value. Returns whether it had another value. A read-only procfs is no error if the
+/// setting has the value.
 pub fn ensure(name: &str, value: &str) -> Result<bool> {
     if get(name)?.as_deref() == Some(value) {
         return Ok(false);
@@ -34,19 +34,18 @@ pub fn ensure(name: &str, value: &str) -> Result<bool> {
 }
 
 /// Writes a setting if it exists. A kernel without IPv6 lacks the settings of IPv6.
-pub fn ensure_if_there(name: &str, value: &str) -> Result<()> {
+pub fn ensure_if_present(name: &str, value: &str) -> Result<()> {
     match set(name, value).absent() {
         Err(_) if get(name)?.as_deref() == Some(value) => Ok(()),
         outcome => outcome.map(drop),
     }
 }
 
-/// Prepares a link that is down for addresses that jc-net gives: the link ignores router advertisements,
-/// which any neighbour can send, and uses an address at once, without the second of duplicate address
-/// detection, in which this host could not ask for neighbours.
+/// Prepares a link that is down for addresses of jc-net. The link ignores router advertisements, which any
+/// neighbour can send. Duplicate address detection is off, since an address could not be used for a second.
 pub fn quiet_ipv6(link: &str) -> Result<()> {
     let settings = ["accept_ra", "accept_dad"];
-    settings.iter().try_for_each(|name| ensure_if_there(&format!("ipv6/conf/{link}/{name}"), "0"))
+    settings.iter().try_for_each(|name| ensure_if_present(&format!("ipv6/conf/{link}/{name}"), "0"))
 }
 
 /// Whether new links have IPv6: the kernel has IPv6, and no setting disables IPv6.

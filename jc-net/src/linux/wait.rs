@@ -1,4 +1,4 @@
-//! Waits for the kernel to complete the set-up of links and addresses.
+//! Waits until the kernel has set up links and addresses.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::thread::sleep;
@@ -38,20 +38,20 @@ pub fn wait_until_ready(
 pub fn wait_until_local(socket: &Socket, address: IpAddr) -> Result<()> {
     poll_until(&format!("{address} does not become usable"), || {
         let local = route::is_local(socket, address);
-        local.map_err(|refusal| refusal.during(format_args!("look for {address}")))
+        local.map_err(|error| error.during(format_args!("look for {address}")))
     })
 }
 
-/// Calls `is` until the result is true, which usually takes a fraction of a millisecond. The pauses grow, since the
-/// calls of many processes would slow down the kernel's own work. After 30 seconds `message` is the error.
-fn poll_until(message: &str, is: impl Fn() -> Result<bool>) -> Result<()> {
+/// Calls `condition` until the result is true, which usually takes a fraction of a millisecond. The pauses grow, since
+/// frequent calls of many processes would slow down the kernel's own work. After 30 seconds `message` is the error.
+fn poll_until(message: &str, condition: impl Fn() -> Result<bool>) -> Result<()> {
     const PATIENCE: Duration = Duration::from_secs(30);
     const LONGEST: Duration = Duration::from_millis(20);
-    /// The first pauses only yield the processor to the kernel's work: the shortest sleep takes longer.
+    /// The first pauses only yield the processor, since the shortest sleep takes longer than the kernel's work.
     const YIELDS: u32 = 8;
     let start = Instant::now();
     for attempt in 0.. {
-        if is()? {
+        if condition()? {
             return Ok(());
         }
         match attempt {

@@ -63,7 +63,7 @@ pub fn set_up() -> Result<Sockets> {
     };
     add_table(&Socket::netfilter()?, port)?;
     for (name, seconds) in TIMEOUTS {
-        sysctl::ensure_if_there(&format!("netfilter/nf_conntrack_{name}"), seconds)?;
+        sysctl::ensure_if_present(&format!("netfilter/nf_conntrack_{name}"), seconds)?;
     }
     Ok(sockets)
 }
