@@ -56,7 +56,7 @@ impl DirStack {
         self.current = match self.above.pop() {
             Some(Above::Open(fd)) => fd,
             Some(Above::Closed(device, inode)) => {
-                let fd = sys::open_dir(&self.current, b"..")?;
+                let fd = sys::open_dir_to_read(&self.current, "..")?;
                 if identity(&rustix::fs::fstat(&fd)?) != (device, inode) {
                     return Err(Errno::STALE);
                 }
@@ -97,7 +97,7 @@ mod tests {
         fs::create_dir_all(dir.path().join(&deep)).unwrap();
         let mut stack = DirStack::new(File::open(dir.path()).unwrap().into());
         for _ in 0..WINDOW * 2 {
-            stack.push(sys::open_dir(stack.fd(), b"d").unwrap()).unwrap();
+            stack.push(sys::open_dir_to_read(stack.fd(), "d").unwrap()).unwrap();
         }
         for _ in 0..WINDOW + 2 {
             stack.pop().unwrap();

@@ -36,7 +36,7 @@ impl Visitor for Writer {
         let enter = |stack: &mut DirStack| {
             let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
             rustix::fs::mkdirat(stack.fd(), name, Mode::RWXU)?;
-            stack.push(sys::open_dir(stack.fd(), name)?)
+            stack.push(sys::open_dir_to_read(stack.fd(), name)?)
         };
         match &mut self.stack {
             Some(stack) => enter(stack).on("mkdir", sys::as_path(path)),

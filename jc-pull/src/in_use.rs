@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Context, Result};
 use rustix::io::Errno;
 
@@ -42,16 +43,14 @@ impl LowerDirs {
     fn add(&mut self, text: &[u8], pid: u32) {
         for line in text.split(|b| *b == b'\n') {
             let line = String::from_utf8_lossy(line);
-            let Some((_, after)) = line.split_once(" - ") else { continue };
-            let mut fields = after.split(' ');
-            let (Some("overlay"), _, Some(options)) = (fields.next(), fields.next(), fields.next())
+            let Some(mount) = MountInfo::parse(&line).filter(|mount| mount.kind == "overlay")
             else {
                 continue;
             };
-            for option in split(options, ',') {
+            for option in split(mount.options, ',') {
                 let value = option.strip_prefix("lowerdir=").or(option.strip_prefix("lowerdir+="));
                 for path in value.into_iter().flat_map(|value| split(value, ':')) {
-                    self.dirs.insert((unescape(&path).into(), pid));
+                    self.dirs.insert((unescape(&path), pid));
                 }
             }
         }
@@ -105,25 +104,6 @@ fn split(text: &str, separator: char) -> Vec<String> {
         }
     }
     parts
-}
-
-/// Decodes `\040` to a space, and a backslash in front of another character to that character.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        let octal = after.get(..3).and_then(|d| std::str::from_utf8(d).ok());
-        match (first, octal.and_then(|d| u8::from_str_radix(d, 8).ok())) {
-            (b'\\', Some(byte)) => {
-                out.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            (b'\\', None) => {}
-            (byte, _) => out.push(*byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn run(&mut self, own: &OwnedFd, lower: &[OwnedFd]) -> rustix::io::Result<bool> {
-        let mut stack = DirStack::new(sys::open_dir(own, b".")?);
+        let mut stack = DirStack::new(sys::open_dir_to_read(own, ".")?);
         let mut merged = Merged::new(lower)?;
         if let Some(theirs) = merged.top()
             && self.implied.is_implied(Implied::ROOT)
@@ -62,7 +62,7 @@ impl<'a> Walk<'a> {
                 continue;
             };
             self.path.push(name);
-            let mine = sys::open_dir(stack.fd(), name)?;
+            let mine = sys::open_dir_to_read(stack.fd(), name)?;
             let found = if sys::is_opaque(&mine) { Lookup::Absent } else { merged.lookup(name)? };
             let is_implied = self.implied.is_implied(node);
             match found {

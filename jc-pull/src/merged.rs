@@ -49,7 +49,7 @@ impl Merged {
     pub fn new(layers: &[OwnedFd]) -> Result<Self> {
         let mut merged = Self { layers: Vec::new(), level: 0 };
         for layer in layers {
-            let directory = sys::open_dir(layer, b".")?;
+            let directory = sys::open_dir_to_read(layer, ".")?;
             let opaque = sys::is_opaque(&directory);
             merged.layers.push(Position { directory, level: 0 });
             if opaque {
@@ -87,7 +87,7 @@ impl Merged {
     /// Looks up a name in the current directory. Errors are those of openat(2), except absence.
     pub fn lookup(&self, name: &[u8]) -> Result<Lookup> {
         for (_, directory) in self.directories() {
-            match sys::open_dir(directory, name) {
+            match sys::open_dir_to_read(directory, name) {
                 Ok(found) => return Ok(Lookup::Directory(found)),
                 Err(Errno::NOENT) => {}
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -95,7 +95,7 @@ impl Merged {
                     if sys::is_whiteout(&stat) {
                         return Ok(Lookup::Absent);
                     }
-                    return Ok(Lookup::NonDirectory(sys::open_dir(directory, b".")?, stat));
+                    return Ok(Lookup::NonDirectory(sys::open_dir_to_read(directory, ".")?, stat));
                 }
                 Err(e) => return Err(e),
             }
@@ -109,7 +109,7 @@ impl Merged {
         let level = self.level;
         self.level += 1;
         for position in self.layers.iter_mut().filter(|position| position.level == level) {
-            match sys::open_dir(&position.directory, name) {
+            match sys::open_dir_to_read(&position.directory, name) {
                 Ok(directory) => {
                     let opaque = sys::is_opaque(&directory);
                     *position = Position { directory, level: level + 1 };
@@ -132,7 +132,7 @@ impl Merged {
         for position in
             self.layers.iter_mut().filter(|position| position.level == level && level > 0)
         {
-            position.directory = sys::open_dir(&position.directory, b"..")?;
+            position.directory = sys::open_dir_to_read(&position.directory, "..")?;
             position.level = level - 1;
         }
         Ok(())

@@ -38,7 +38,7 @@ impl<'a> Staging<'a> {
         if self.work.is_none() {
             let work = self.store.work()?;
             if !self.no_sync {
-                let own = sys::open_dir(work.fd(), b".").op("open work directory")?;
+                let own = sys::open_dir_to_read(work.fd(), ".").op("open work directory")?;
                 self.writeback = Some(Writeback::new(own));
             }
             self.work = Some(work);

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
-use jc_unshare::{Context, Error, Result, Tool, read_at_most, remove_tree, temporary};
+use jc_unshare::{Context, Error, Result, Tool, read_at_most, remove_tree, rlimit, temporary};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -57,7 +57,8 @@ impl Store {
     /// Opens the store of an option, or the default store, and sweeps it. A sweep that fails is reported,
     /// and does not end the program.
     pub fn open_for(tool: Tool, given: Option<&Path>) -> Result<Self> {
-        sys::allow_descriptors();
+        // An image needs a descriptor for each layer.
+        rlimit::raise_descriptors()?;
         let store = Self::open(&given.map_or_else(default_path, |path| Ok(path.to_owned()))?)?;
         if store.owner == Owner::Trusted
             && let Err(error) = store.sweep()
@@ -78,10 +79,10 @@ impl Store {
         let owner = check(&directory, &path)?;
         let part = |name: &str| {
             let path = path.join(name);
-            let part = match sys::open_dir(&directory, name.as_bytes()) {
+            let part = match sys::open_dir_to_read(&directory, name.as_bytes()) {
                 Err(Errno::NOENT) => {
                     private_dir::make(&directory, name).on("mkdir", &path)?;
-                    sys::open_dir(&directory, name.as_bytes())
+                    sys::open_dir_to_read(&directory, name.as_bytes())
                 }
                 other => other,
             };
@@ -135,7 +136,7 @@ impl Store {
 
     /// Opens a layer. The result is `None` if the layer is absent.
     pub fn layer(&self, name: &str) -> Result<Option<OwnedFd>> {
-        match sys::open_dir(&self.layers, name.as_bytes()) {
+        match sys::open_dir_to_read(&self.layers, name.as_bytes()) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).on("open", self.layer_path(name)),

@@ -11,10 +11,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub use jc_unshare::descriptor::open_dir_to_read;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
-use rustix::process::Rlimit;
 
 use crate::tar::Time;
 
@@ -31,23 +31,8 @@ const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 /// unknown".
 const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
 
-/// Raises RLIMIT_NOFILE to its hard limit. An image needs a descriptor for each layer, which may be more
-/// than the usual 1024.
-pub fn allow_descriptors() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Without this limit, images of fewer layers can still be opened.
-    let _: Result<()> = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
 pub fn as_path(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
-}
-
-/// Opens a directory in a directory. A symbolic link is ELOOP or ENOTDIR.
-pub fn open_dir(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
 /// Opens a regular file for reading. Other types of files are errors. The open of a FIFO does not wait with

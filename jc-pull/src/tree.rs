@@ -149,7 +149,7 @@ impl Tree {
 
     /// Enters a directory, or returns the target of a symbolic link.
     fn descend(&mut self, name: &[u8]) -> Result<Step> {
-        match sys::open_dir(self.fd(), name) {
+        match sys::open_dir_to_read(self.fd(), name) {
             Ok(fd) => self.push_existing(name, fd).map(|()| Step::Entered),
             Err(Errno::NOENT) => Ok(Step::Missing),
             Err(Errno::LOOP | Errno::NOTDIR) => {
@@ -246,7 +246,7 @@ impl Tree {
     /// Makes and opens a directory in the current directory.
     pub fn make_directory(&self, name: &[u8], mode: Mode) -> Result<OwnedFd> {
         rustix::fs::mkdirat(self.fd(), name, mode).map_err(|e| self.fault("mkdir", name, e))?;
-        sys::open_dir(self.fd(), name).map_err(|e| self.fault("open", name, e))
+        sys::open_dir_to_read(self.fd(), name).map_err(|e| self.fault("open", name, e))
     }
 
     /// Records that the archive lists the current directory, with this metadata.

@@ -2,12 +2,14 @@
 //! program `jc-unshare`, which makes and enters namespaces.
 
 pub mod capability;
+pub mod descriptor;
 pub mod error;
 pub mod escape;
 pub mod exec;
 #[cfg(target_os = "linux")]
 mod linux;
 pub mod lock;
+pub mod mountinfo;
 #[cfg(feature = "mutate")]
 pub mod mutate;
 #[cfg(not(target_os = "linux"))]
@@ -16,6 +18,7 @@ pub mod private_dir;
 #[cfg(feature = "record")]
 pub mod record;
 mod remove_tree;
+pub mod rlimit;
 pub mod size;
 pub mod store;
 pub mod table;

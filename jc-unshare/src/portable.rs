@@ -5,6 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, fstat, openat};
 use rustix::io::{Errno, Result};
 
+/// The largest limit of descriptors that setrlimit(2) accepts: OPEN_MAX of macOS.
+pub const MAX_DESCRIPTORS: Option<u64> = Some(10240);
+
 /// Flags for path lookups.
 pub const LOOKUP: OFlags = OFlags::RDONLY;
 

@@ -83,7 +83,7 @@ pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<O
     let absolute = std::path::absolute(path).on("find", path)?;
     let mut rest = reversed(&absolute);
     while let Some(name) = rest.pop() {
-        // Nobody redirects a name after its check: only root and the caller can rename it in a checked directory.
+        // A checked name is not redirected later: only root and the caller can rename it in a checked directory.
         let stat = match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) if makes => {
                 make(&directory, &name).on("mkdir", at.join(&name))?;

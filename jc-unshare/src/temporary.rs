@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 
+use crate::descriptor::open_dir_to_read;
 use crate::lock::try_exclude;
 use crate::remove_tree;
 
@@ -19,8 +20,7 @@ pub fn random() -> u64 {
 pub fn create_dir(parent: &OwnedFd, prefix: &str) -> Result<(String, OwnedFd)> {
     create(prefix, |name| {
         rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        match open_dir_to_read(parent, name) {
             // Another process removed the directory before its lock, as that of a dead process.
             Err(Errno::NOENT) => Err(Errno::EXIST),
             other => other,

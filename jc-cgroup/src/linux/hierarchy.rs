@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{StatFs, fstatfs, statfs};
 use rustix::io::Errno;
@@ -195,15 +196,13 @@ fn missing(controller: &str) -> Error {
 
 /// The hierarchy of a line of mountinfo (proc_pid_mountinfo(5)). mountinfo has no controllers of a v2 hierarchy.
 fn parse(line: &str, groups: &str) -> Option<Hierarchy> {
-    let mut fields = line.split(' ').skip(3);
-    let (root, mount) = (fields.next()?, fields.next()?);
-    let mut source = fields.skip_while(|field| *field != "-").skip(1);
-    let (version, names) = match source.next()? {
+    let line = MountInfo::parse(line)?;
+    let (version, names) = match line.kind {
         "cgroup2" => (Version::V2, ""),
-        "cgroup" => (Version::V1, source.nth(1)?),
+        "cgroup" => (Version::V1, line.options),
         _ => return None,
     };
-    let (root, mount) = (unescape(root), unescape(mount));
+    let (root, mount) = (unescape(line.root), unescape(line.point));
     let group = own_group(groups, names).unwrap_or(Path::new("/"));
     // A bind mount or a cgroup namespace may show only a part of the hierarchy.
     let own = mount.join(group.strip_prefix(&root).unwrap_or(Path::new("")));
@@ -234,18 +233,6 @@ fn own_group<'a>(groups: &'a str, controllers: &str) -> Option<&'a Path> {
         };
         same.then_some(Path::new(group))
     })
-}
-
-/// Undoes mountinfo's octal escapes of white space and backslashes.
-fn unescape(field: &str) -> PathBuf {
-    if !field.contains('\\') {
-        return field.into();
-    }
-    let mut text = field.to_owned();
-    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        text = text.replace(code, character);
-    }
-    text.into()
 }
 
 #[cfg(test)]

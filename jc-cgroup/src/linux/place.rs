@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use jc_unshare::descriptor::open_dir;
 use jc_unshare::program::Step;
 use jc_unshare::{Absent, Context, Error, Result, userns};
-use rustix::fs::{Access, Mode, OFlags, access, getxattr, open};
+use rustix::fs::{Access, access, getxattr};
 use rustix::io::Errno;
 
 use super::hierarchy::{Hierarchy, Version, is_cgroup};
@@ -83,9 +84,7 @@ pub fn parent(
 pub fn parents(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Vec<PathBuf>> {
     if let Some(path) = asked {
         let path = below(&hierarchy.mount, path);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = open(&path, flags, Mode::empty()).on("open", &path).absent()?;
-        return match directory {
+        return match open_dir(&path).absent()? {
             Some(directory) if !is_cgroup(&directory, hierarchy.version) => {
                 Err(Error::new(format_args!("--parent {}: not a cgroup", path.display())))
             }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jc_unshare::descriptor::open_at;
 use jc_unshare::private_dir::{PLANTED, is_planted, is_shared};
 use jc_unshare::supervise::Exit;
 use jc_unshare::{Context, Error, Result, id, sys};
@@ -83,8 +84,7 @@ impl NamedFile {
     }
 
     fn target(self, word: &str) -> Result<Target> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = match openat(&self.directory, &self.name, flags, Mode::empty()) {
+        let found = match open_at(&self.directory, &self.name) {
             Err(Errno::NOENT) => None,
             other => Some(other.on("--report", word)?),
         };

@@ -162,7 +162,7 @@ mod tests {
             ("64M", ReadBack::Words, "max", false),
         ] {
             let setting = Setting::new("memory.x", value, read_back);
-            assert_eq!(setting.holds(found), holds, "{value} {found}");
+            assert_eq!(setting.equals(found), holds, "{value} {found}");
         }
     }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jc_unshare::descriptor::open_dir_to_read;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, fstat, openat};
 use rustix::io::Errno;
@@ -125,14 +126,14 @@ fn open_namespace() -> Result<LockFile> {
 /// Opens a file in the directory. A missing file or directory is made. EACCES: the directory belongs to another user, or
 /// other users have access.
 fn open_beneath(name: &str) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = match openat(CWD, DIRECTORY, flags, Mode::empty()) {
+    let open = || open_dir_to_read(CWD, DIRECTORY);
+    let directory = match open() {
         Err(Errno::NOENT) => {
             match DirBuilder::new().mode(0o700).create(DIRECTORY) {
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 made => made.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?,
             }
-            openat(CWD, DIRECTORY, flags, Mode::empty())?
+            open()?
         }
         opened => opened?,
     };

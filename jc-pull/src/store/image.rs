@@ -50,7 +50,7 @@ impl Store {
     /// All images, sorted by name and platform. A malformed entry is an error.
     pub fn images(&self) -> Result<Vec<ImageEntry>> {
         let mut keys = Vec::new();
-        let directory = sys::open_dir(&self.images, b".").op("open images")?;
+        let directory = sys::open_dir_to_read(&self.images, ".").op("open images")?;
         sys::for_each_name(&directory, |name| {
             keys.push(String::from_utf8_lossy(name).into_owned());
             Ok(())

@@ -79,7 +79,7 @@ impl Store {
     /// Runs `work` while no pull publishes an image, so that unused layers stay unused.
     fn exclusively<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.check_writable()?;
-        let lock = sys::open_dir(&self.images, b".").op("open images")?;
+        let lock = sys::open_dir_to_read(&self.images, ".").op("open images")?;
         lock::exclude(&lock, self.path.join(IMAGES))?;
         work()
     }
@@ -172,7 +172,7 @@ impl Needed {
 
 fn names(directory: &OwnedFd) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    let copy = sys::open_dir(directory, b".").op("open store")?;
+    let copy = sys::open_dir_to_read(directory, ".").op("open store")?;
     sys::for_each_name(&copy, |name| {
         names.push(String::from_utf8_lossy(name).into_owned());
         Ok(())

@@ -49,7 +49,7 @@ impl Work<'_> {
         let (name, path) = (layer_work(number), self.path.join(layer_work(number)));
         remove_tree(&self.fd, name.as_bytes()).on("remove", &path)?;
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
-        let fd = sys::open_dir(&self.fd, name.as_bytes()).on("open", &path)?;
+        let fd = sys::open_dir_to_read(&self.fd, name.as_bytes()).on("open", &path)?;
         // The directory of the store may hand on a group, a setgid bit or access control lists.
         sys::clear_acls(&fd).on("removexattr", &path)?;
         sys::reset_owner(&fd).on("chown", &path)?;
@@ -94,7 +94,7 @@ impl Work<'_> {
             sys::sync(&self.fd).on("sync", &self.path)?;
         }
         // The lock keeps layers that no image needs yet from removal, for the time of a few renames.
-        let lock = sys::open_dir(&self.store.images, b".").op("open images")?;
+        let lock = sys::open_dir_to_read(&self.store.images, ".").op("open images")?;
         lock::share(&lock, self.store.path.join(IMAGES))?;
         for digest in publication.blobs {
             let name = digest.file_name();

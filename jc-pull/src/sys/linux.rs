@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use jc_unshare::descriptor::open_at;
 use rustix::fs::{Dev, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::{Errno, Result};
 
@@ -48,8 +49,7 @@ pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
 /// Opens a file with O_PATH, and returns a path in procfs that leads to it: a descriptor with O_PATH has
 /// no attribute calls.
 fn refer(parent: impl AsFd, name: &[u8]) -> Result<(OwnedFd, String)> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let fd = open_at(parent, name)?;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     Ok((fd, path))
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dev, FileType, Mode, Stat, Uid};
 use rustix::io::{Errno, Result};
 
-use super::{Xattrs, file_type, open_dir};
+use super::{Xattrs, file_type, open_dir_to_read};
 use crate::tar::EntryKind;
 
 /// The owner of the symbolic links that stand for whiteouts, since no overlayfs mounts them.
@@ -40,7 +40,7 @@ pub fn clear_acls(_: &OwnedFd) -> Result<()> {
 
 /// Opens a directory below `root`. `ELOOP` or `ENOTDIR` if a component is a symbolic link.
 pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
-    parts.iter().try_fold(open_dir(root, b".")?, |at, part| open_dir(&at, part))
+    parts.iter().try_fold(open_dir_to_read(root, ".")?, |at, part| open_dir_to_read(&at, *part))
 }
 
 /// No attributes, since none are set.

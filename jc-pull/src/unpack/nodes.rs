@@ -22,8 +22,8 @@ impl State {
         let plain = Mode::from_raw_mode(entry.mode & 0o1777);
         let inherits = self.tree.is_setgid();
         let (fd, existed, replaced) = match rustix::fs::mkdirat(self.tree.fd(), name, plain) {
-            Ok(()) => (sys::open_dir(self.tree.fd(), name), false, false),
-            Err(Errno::EXIST) => match sys::open_dir(self.tree.fd(), name) {
+            Ok(()) => (sys::open_dir_to_read(self.tree.fd(), name), false, false),
+            Err(Errno::EXIST) => match sys::open_dir_to_read(self.tree.fd(), name) {
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     self.remove(name)?;
                     (Ok(self.tree.make_directory(name, plain)?), false, true)
@@ -88,7 +88,7 @@ impl State {
         let fd = self.tree.fd();
         match sys::make_whiteout(fd, name) {
             Ok(()) => sys::set_origin(fd).map_err(|e| fault("setxattr", e)),
-            Err(Errno::EXIST) => match sys::open_dir(fd, name) {
+            Err(Errno::EXIST) => match sys::open_dir_to_read(fd, name) {
                 Ok(directory) => sys::set_opaque(directory).map_err(|e| fault("setxattr", e)),
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => Ok(()),
                 Err(e) => Err(fault("open", e)),

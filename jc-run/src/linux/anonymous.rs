@@ -7,12 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::open_dir_to_read;
 use jc_unshare::private_dir::{self, Purpose, WRITABLE, open_chain};
 use jc_unshare::{Context, Error, Result, lock, store};
 use rustix::fd::OwnedFd;
-use rustix::fs::{
-    Dir, FlockOperation, Mode, OFlags, flock, fstat, lstat, mkdirat, openat, readlinkat, symlinkat,
-};
+use rustix::fs::{Dir, FlockOperation, Mode, flock, fstat, lstat, mkdirat, readlinkat, symlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -46,7 +45,7 @@ pub fn create(path: &Path, bundle: &Path) -> Result<OwnedFd> {
     // A sweep passes over a directory that has no link yet.
     lock::share(&all, parent)?;
     mkdirat(&all, id, Mode::RWXU).on("mkdir", path)?;
-    let volumes = open_in(&all, id).on("open", path)?;
+    let volumes = open_dir_to_read(&all, id).on("open", path)?;
     lock::share(&volumes, path)?;
     symlinkat(bundle, &volumes, STATE).on("link", path.join(STATE))?;
     let link = bundle.join(VOLUMES);
@@ -102,7 +101,7 @@ fn sweep_in(all: &OwnedFd, parent: &Path) -> Result<Vec<Error>> {
 }
 
 fn sweep_one(all: &OwnedFd, path: &Path, id: &str) -> Result<()> {
-    let volumes = match open_in(all, id) {
+    let volumes = match open_dir_to_read(all, id) {
         Err(Errno::NOENT) => return Ok(()),
         other => other.on("open", path)?,
     };
@@ -132,7 +131,7 @@ fn open(path: &Path, makes: bool) -> Result<Option<OwnedFd>> {
     if makes {
         private_dir::make(&store, name).on("mkdir", path)?;
     }
-    let volumes = match open_in(&store, name) {
+    let volumes = match open_dir_to_read(&store, name) {
         Err(Errno::NOENT) => return Ok(None),
         other => other.on("open", path)?,
     };
@@ -144,11 +143,6 @@ fn open(path: &Path, makes: bool) -> Result<Option<OwnedFd>> {
         )));
     }
     Ok(Some(volumes))
-}
-
-fn open_in(parent: impl rustix::fd::AsFd, name: impl AsRef<Path>) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name.as_ref(), flags, Mode::empty())
 }
 
 fn split(path: &Path) -> Result<(&Path, &str)> {

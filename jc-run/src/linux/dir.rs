@@ -5,11 +5,11 @@
 use std::path::Path;
 use std::rc::Rc;
 
+use jc_unshare::descriptor::open_dir_to_read;
 use jc_unshare::{Context, Error, Result, lock};
 use rustix::fd::OwnedFd;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat, symlinkat,
-    unlinkat,
+    AtFlags, FlockOperation, Mode, flock, fstat, mkdirat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -124,8 +124,7 @@ fn claim(base: &Rc<Base>, name: &str, id: &str) -> Result<()> {
 
 /// Locks the names, so that no process sweeps a name that another process has just made.
 fn lock_names(base: &Base) -> Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let lock = openat(base, ".", flags, Mode::empty()).on("open", base.path())?;
+    let lock = open_dir_to_read(base, ".").on("open", base.path())?;
     lock::exclude(&lock, base.path())?;
     Ok(lock)
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::open_dir_to_read;
 use jc_unshare::{Context, Error, Result};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, renameat, unlinkat};
@@ -26,8 +27,7 @@ pub struct StateDir {
 impl StateDir {
     /// Opens a directory of the caller's; `None` if it is absent.
     pub fn open(parent: impl AsFd, name: &Path, path: &Path) -> Result<Option<Self>> {
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = match openat(parent, name, flags, Mode::empty()) {
+        let directory = match open_dir_to_read(parent, name) {
             Err(Errno::NOENT) => return Ok(None),
             other => other.on("open", path)?,
         };

@@ -9,6 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
 
 use super::namespaces::Kind;
 use super::sys;
+use crate::descriptor::open_dir;
 use crate::error::{Absent, Context, Error, Result};
 
 /// The value of `--join`, `PID[:KIND,...]`: namespaces of a process.
@@ -111,9 +112,7 @@ impl Process {
     /// /proc, which belongs to the same process even if the PID is reused.
     fn open(&self) -> Result<Vec<Namespace>> {
         let directory = PathBuf::from(format!("/proc/{}", self.pid));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let process = openat(CWD, &directory, flags, Mode::empty())
-            .on("open", &directory)
+        let process = open_dir(&directory)
             .absent()?
             .ok_or_else(|| Error::new(format_args!("join {}: no such process", self.pid)))?;
         let kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };

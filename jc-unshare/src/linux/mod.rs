@@ -2,7 +2,6 @@
 
 mod allocator;
 mod child;
-pub mod descriptor;
 pub mod events;
 mod exit;
 pub mod hints;

@@ -112,10 +112,10 @@ pub struct New {
     /// New mount namespace (jc-rootfs makes its own)
     #[arg(short = 'm', long)]
     pub mount: bool,
-    /// New user namespace: who is root inside need not be root outside
+    /// New user namespace: the caller can be root inside without being root outside
     #[arg(short = 'U', long)]
     pub user: bool,
-    /// All of these
+    /// New namespaces of all these kinds
     #[arg(long)]
     pub all: bool,
 }

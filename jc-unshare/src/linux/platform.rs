@@ -13,6 +13,9 @@ use super::procfs::namespace;
 pub use super::sys::{ignore_sigpipe, map_ahead, restore_sigchld};
 use crate::error::Absent;
 
+/// The largest limit of descriptors that setrlimit(2) accepts, where that is not the hard limit.
+pub const MAX_DESCRIPTORS: Option<u64> = None;
+
 /// Flags for path lookups only.
 pub const LOOKUP: OFlags = OFlags::PATH;
 

@@ -9,7 +9,7 @@ use rustix::fs::{
     CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, openat2, stat,
 };
 
-use super::descriptor::open_dir_at;
+use crate::descriptor::open_dir_at;
 use crate::error::{Context, Error, Result};
 
 /// Whether the descriptor is the root directory of a procfs. The root of a payload may have any directory at

@@ -30,7 +30,6 @@ use jc_unshare::Result;
 use jc_unshare::events::StatusFd;
 use jc_unshare::process::deny_tracing;
 use jc_unshare::sys::close_all_but;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::stdio::stderr;
 
 pub use args::Args;
@@ -82,10 +81,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 /// Raises the limit of descriptors of this process, which has its child by now. Returns how many connections
 /// there may be.
 fn raise_limit() -> Result<usize> {
-    use jc_unshare::Context;
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).op("setrlimit RLIMIT_NOFILE")?;
-    let most = limit.maximum.unwrap_or(u64::MAX).saturating_sub(OTHER_FDS) / FDS_OF_A_CONNECTION;
+    let limit = jc_unshare::rlimit::raise_descriptors()?;
+    let most = limit.unwrap_or(u64::MAX).saturating_sub(OTHER_FDS) / FDS_OF_A_CONNECTION;
     Ok(most.clamp(1, MOST_CONNECTIONS) as usize)
 }

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use jc_unshare::mountinfo::MountInfo;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, StatVfsMountFlags, StatxFlags, fstat, fstatvfs, mkdir, statx,
@@ -90,11 +91,11 @@ fn require_without(mount: &OwnedFd, flags: u64, operation: &str, path: &Path) ->
 /// proc_pid_mountinfo(5).
 fn require_peer(path: &Path, fields: &[&str]) -> Result<()> {
     let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).on("statx", path)?;
-    let id = format!("{} ", stat.stx_mnt_id);
+    let id = stat.stx_mnt_id.to_string();
     let table = "/proc/self/mountinfo";
     let mounts = fs::read_to_string(table).on("read", table)?;
-    let line = mounts.lines().find(|line| line.starts_with(&id)).unwrap_or_default();
-    let optional = line.split(" - ").next().unwrap_or_default().split(' ').skip(6);
+    let mount = mounts.lines().filter_map(MountInfo::parse).find(|mount| mount.id == id);
+    let optional = mount.map_or("", |mount| mount.optional).split(' ');
     if optional.into_iter().any(|field| fields.iter().any(|known| field.starts_with(known))) {
         return Ok(());
     }

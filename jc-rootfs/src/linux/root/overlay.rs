@@ -4,10 +4,10 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use jc_unshare::descriptor::{open_dir, open_dir_at};
+use jc_unshare::descriptor::{open_dir, open_dir_at, open_dir_to_read};
 use jc_unshare::{Context, Error, Result, userns};
 use nix::libc;
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat};
+use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::fchdir;
@@ -78,8 +78,7 @@ fn open_or_make(base: &OwnedFd, name: &str, shown: &Path) -> Result<(OwnedFd, bo
         Err(Errno::EXIST) => false,
         made => made.on("mkdir", &path).map(|()| true)?,
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok((openat(base, name, flags, Mode::empty()).on("open", &path)?, is_new))
+    Ok((open_dir_to_read(base, name).on("open", &path)?, is_new))
 }
 
 /// Gives a new upper directory, which is the root directory of the overlay, the attributes of the top layer.
