@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test test-faults test-egress test-vm demo session lint bench-egress bench-limits bench-pull bench-start clean
+.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-start clean
 
 # glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
 # an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
@@ -145,6 +145,11 @@ test-vm: all
 	tests/vm.sh '$(target)/fixtures'
 	JC_BIN_DIR='$(bin)' JC_FIXTURES='$(target)/fixtures' JC_MUST_RUN=1 $(cargo) test --locked -p jc-tests \
 		--features vm --test vm -- --test-threads 2
+
+# Engines of Debian's that call jc-oci, and runc as the control: podman, buildah, containerd, Docker, Slurm. As root.
+test-engines: all
+	@tests/packages.sh engines
+	JC_BIN_DIR='$(bin)' JC_MUST_RUN=1 $(cargo) test --locked -p jc-tests --features engines --test engines -- --test-threads 2
 
 # All attempts to get past jc-egress, as root.
 test-egress: all

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs from Debian's packages what building, and then `test`, `demo` or `lint`, needs and this
-# machine lacks. Usage: tests/packages.sh test|demo|lint|vm
+# machine lacks. Usage: tests/packages.sh test|demo|lint|vm|engines
 set -eu
 
 missing=
@@ -62,6 +62,7 @@ test)
 	need skopeo skopeo
 	need umoci umoci
 	need buildah buildah
+	need podman podman
 	need mmdebstrap mmdebstrap
 	need jq jq
 	need zsh zsh
@@ -82,8 +83,29 @@ vm)
 		dpkg-query -W "$package" >/dev/null 2>&1 || missing="$missing $package"
 	done
 	;;
+engines)
+	need_busybox
+	need ip iproute2
+	need jq jq
+	need script bsdutils
+	need pgrep procps
+	need runc runc
+	need podman podman
+	need catatonit catatonit
+	need buildah buildah
+	need containerd containerd
+	need /usr/lib/cni/ptp containernetworking-plugins
+	need /usr/bin/python3 python3
+	need dockerd docker.io
+	need docker-init tini
+	need munged munge
+	need srun slurm-client
+	need slurmd slurmd
+	need slurmctld slurmctld
+	dpkg-query -W python3-grpcio >/dev/null 2>&1 || missing="$missing python3-grpcio"
+	;;
 *)
-	echo "usage: ${0##*/} test|demo|lint|vm" >&2
+	echo "usage: ${0##*/} test|demo|lint|vm|engines" >&2
 	exit 2
 	;;
 esac
@@ -109,7 +131,11 @@ $as_root apt-get -q update </dev/null
 $as_root DEBIAN_FRONTEND=noninteractive \
 	apt-get -q install -y --no-install-recommends $missing </dev/null
 
-# Tests start their own registry; a service that listens on every address is not for this machine.
-case $missing in
-*docker-registry*) [ ! -d /run/systemd/system ] || $as_root systemctl disable --now docker-registry ;;
-esac
+# Tests start their own daemons: services that listen are not for this machine.
+[ -d /run/systemd/system ] || exit 0
+for package in $missing; do
+	case $package in
+	docker-registry | containerd | munge | slurmd | slurmctld) $as_root systemctl disable --now "$package" ;;
+	docker.io) $as_root systemctl disable --now docker.socket docker ;;
+	esac
+done
