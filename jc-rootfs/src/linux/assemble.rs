@@ -13,7 +13,8 @@ use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::args::Args;
 use super::args::mounts::Mount;
-use super::args::values::{Proc, Sys};
+use super::args::values::{Dev, Proc, Sys};
+use super::args::words::Depth;
 use super::join::{Target, run_from_read_only_here};
 use super::joined;
 use super::mount::bind;
@@ -22,9 +23,13 @@ use super::mount::mask::Mounted;
 use super::mount::proc::mount_proc;
 use super::mount::resolve::Missing;
 use super::mount::sysfs::mount_sys;
+use super::mount::word::Planned;
+use super::payload::gate::Gate;
 use super::payload::init::Init;
+use super::payload::sysctl::Sysctl;
 use super::payload::{self, Directories, Invocation, Setup};
-use super::root::{Root, make_read_only};
+use super::root::{Bare, Root, make_read_only};
+use super::sys::{mount_setattr, propagation};
 
 /// Assembles the root and executes the program. Returns only an error.
 pub fn enter(invocation: Invocation<'_>, root: &Root) -> Error {
@@ -63,26 +68,54 @@ fn prepare(
     unshare(clone::NEWNS)?;
     // The sources are paths of the host, and propagation to the host needs its peer groups.
     let mounts = create_mounts(args)?;
+    let words = Planned::all(&args.words)?;
+    let bare = open_bare(args, root)?;
     // Later mounts must not propagate to the host.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).on("make private", "/")?;
     setup.init = Init::new(args)?;
-    let directory = root.attach(args.read_only)?;
-    mount_proc(directory.as_fd(), args.proc, proc)?;
-    mount_dev(directory.as_fd(), args.dev, &args.shm_size)?;
-    mount_sys(directory.as_fd(), args.sys)?;
+    let directory = match bare {
+        Some((bare, path)) => bare.attach(path)?,
+        None => root.attach(args.read_only)?,
+    };
+    mount_proc(directory.as_fd(), args.proc(), proc)?;
+    if args.dev() != Dev::Nodes {
+        mount_dev(directory.as_fd(), args.dev(), &args.shm_size)?;
+    }
+    mount_sys(directory.as_fd(), args.sys())?;
     for (mount, fd) in &mounts {
         bind::attach_at_target(directory.as_fd(), mount, fd)?;
     }
+    words.iter().try_for_each(|word| word.attach(directory.as_fd()))?;
+    if args.dev() == Dev::Nodes {
+        mount_dev(directory.as_fd(), args.dev(), &args.shm_size)?;
+    }
+    args.nodes.iter().try_for_each(|node| node.make(directory.as_fd()))?;
     setup.open_console(directory.as_fd(), true)?;
-    let mounted = Mounted { proc: args.proc != Proc::None, sys: args.sys != Sys::None };
+    setup.gates.pass(Gate::Mounts, setup.started.as_ref())?;
+    args.sysctls.iter().try_for_each(Sysctl::apply)?;
+    let mounted = Mounted { proc: args.proc() != Proc::None, sys: args.sys() != Sys::None };
     args.mask.apply(directory.as_fd(), mounted)?;
     let directories = Directories::open(args, directory, Missing::MakeDir)?;
     if args.read_only {
         make_read_only(&directories.root.0)?;
     }
     pivot(&directories.root.0)?;
+    if let Some((types, depth)) = args.root_propagation {
+        mount_setattr(directories.root.0.as_fd(), 0, types, depth == Depth::All)
+            .on("set propagation of", "/")?;
+    }
     Ok(directories)
+}
+
+/// Opens a directory that is the root of `--bare`.
+fn open_bare<'a>(args: &Args, root: &'a Root) -> Result<Option<(Bare, &'a Path)>> {
+    let Root::Directory(directory) = root else { return Ok(None) };
+    if !args.bare {
+        return Ok(None);
+    }
+    let is_slave = args.root_propagation.is_some_and(|(types, _)| types == propagation::SLAVE);
+    Ok(Some((Bare::open(directory, is_slave)?, directory)))
 }
 
 /// Creates detached mounts for `--bind`, `--device` and `--tmpfs`. An outer target comes before the targets below.

@@ -21,6 +21,16 @@ pub mod attr {
     pub const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
     /// Programs cannot be executed.
     pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+    /// Symbolic links are not followed.
+    pub const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+    /// Access times of directories do not change.
+    pub const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
+    /// Access times do not change.
+    pub const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+    /// Access times change at each access.
+    pub const STRICTATIME: u64 = libc::MOUNT_ATTR_STRICTATIME;
+    /// The bits of the choice between access times; without a bit the times are relative.
+    pub const ATIME: u64 = libc::MOUNT_ATTR__ATIME;
     /// The attributes of a file system without programs and devices.
     pub const DATA_ONLY: u64 = NOSUID | NODEV | NOEXEC;
 }
@@ -37,6 +47,41 @@ pub mod propagation {
     pub const SLAVE: u64 = libc::MS_SLAVE;
     /// Later mounts propagate both ways.
     pub const SHARED: u64 = libc::MS_SHARED;
+    /// The mount is private, and cannot be bound.
+    pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
+
+    /// The type that a word of mount(8) names.
+    pub fn parse(word: &str) -> Option<u64> {
+        Some(match word {
+            "private" => PRIVATE,
+            "slave" => SLAVE,
+            "shared" => SHARED,
+            "unbindable" => UNBINDABLE,
+            _ => return None,
+        })
+    }
+}
+
+/// A change of flags of [`attr`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Change {
+    /// The flags to set.
+    pub set: u64,
+    /// The flags to clear first.
+    pub clear: u64,
+}
+
+impl Change {
+    /// Adds a later change.
+    pub fn add(&mut self, later: Self) {
+        self.set = self.set & !later.clear | later.set;
+        self.clear = (self.clear | later.clear) & !(later.set & !attr::ATIME);
+    }
+
+    /// Whether the attributes stay as they are.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// mount_setattr(2): adds flags of [`attr`] to a mount and sets its [`propagation`], and if `recursive` does
@@ -48,6 +93,34 @@ pub fn mount_setattr(
     recursive: bool,
 ) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
+    set_attributes(mount, &attr, recursive)
+}
+
+/// mount_setattr(2): changes the attributes of a mount, and if `recursive` of all mounts below.
+pub fn change_mount(mount: BorrowedFd<'_>, change: Change, recursive: bool) -> io::Result<()> {
+    let Change { set, clear } = change;
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    set_attributes(mount, &attr, recursive)
+}
+
+/// mount_setattr(2) with MOUNT_ATTR_IDMAP: the mount, and if `recursive` all mounts below, show owners by the maps of a
+/// user namespace. EINVAL: the file system does not support that. EPERM: this process does not own the file system.
+pub fn map_ids(
+    mount: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<()> {
+    let userns_fd = namespace.as_raw_fd() as u64;
+    let set = libc::MOUNT_ATTR_IDMAP;
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
+    set_attributes(mount, &attr, recursive)
+}
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attr: &libc::mount_attr,
+    recursive: bool,
+) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated constant. `attr` outlives the call, which reads as many bytes as
     // the last argument says.
@@ -57,7 +130,7 @@ pub fn mount_setattr(
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     })

@@ -1,12 +1,17 @@
 //! The ID maps of a new user namespace (user_namespaces(7)).
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::process::Command;
 
-use nix::unistd::{getegid, geteuid};
+use nix::sys::signal::Signal::SIGKILL;
+use nix::unistd::{getegid, geteuid, pause};
 
 use super::hints::capable;
 use super::procfs;
+use super::spawn::spawn;
+use super::sys::clone;
+use crate::Tool;
 use crate::capability::{SETGID, SETUID};
 use crate::error::{Absent, Context, Error, Result};
 
@@ -123,6 +128,31 @@ impl MapOptions {
 }
 
 impl Maps {
+    /// Maps of these ranges.
+    pub fn of(users: &[Extent], groups: &[Extent]) -> Self {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        Self { users: users.to_vec(), groups: groups.to_vec(), setgroups: None, uid, gid }
+    }
+
+    /// Makes a user namespace with the maps, in which no process is.
+    pub fn namespace(&self, tool: Tool) -> Result<OwnedFd> {
+        let helper = spawn(tool, clone::NEWUSER, None, |_| {
+            loop {
+                pause();
+            }
+        })?;
+        let open = || {
+            let pid = helper.proc_number()?;
+            self.write_for(pid)?;
+            let path = format!("/proc/{pid}/ns/user");
+            Ok(File::open(&path).on("open", &path)?.into())
+        };
+        let namespace = open();
+        helper.send(SIGKILL as i32)?;
+        helper.reap()?;
+        namespace
+    }
+
     /// Maps that change no ID. The maps have all IDs of the present user namespace, or only the IDs of this
     /// process if the process has no permission to map others.
     pub fn identity() -> Result<Self> {

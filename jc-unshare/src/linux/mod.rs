@@ -26,4 +26,4 @@ pub mod sys;
 mod terminal;
 pub mod unshare;
 
-pub use idmap::{Maps, has_ranges};
+pub use idmap::{Extent, Maps, has_ranges};

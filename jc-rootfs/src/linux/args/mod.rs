@@ -2,6 +2,7 @@
 
 pub mod mounts;
 pub mod values;
+pub mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,9 +10,9 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::environment;
-use crate::linux::mount::mask;
-use crate::linux::payload::caps;
+use crate::linux::mount::{mask, node};
 use crate::linux::payload::rlimit::Ulimit;
+use crate::linux::payload::{caps, gate, sysctl};
 use crate::linux::seccomp::Seccomp;
 use mounts::Mount;
 use values::{Dev, Proc, Sys, Upper};
@@ -39,15 +40,15 @@ pub struct Args {
     /// Make the root read-only
     #[arg(long)]
     pub(crate) read_only: bool,
-    /// Mount this at /proc
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) proc: Proc,
-    /// Mount this at /dev
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) dev: Dev,
-    /// Mount this at /sys
-    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
-    pub(crate) sys: Sys,
+    /// Mount this at /proc [default: auto]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) proc: Option<Proc>,
+    /// Mount this at /dev [default: minimal]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) dev: Option<Dev>,
+    /// Mount this at /sys [default: ro]
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) sys: Option<Sys>,
     /// Set the size of /dev/shm
     #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = values::tmpfs_size)]
     pub(crate) shm_size: String,
@@ -60,6 +61,23 @@ pub struct Args {
     /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = mounts::tmpfs)]
     pub(crate) tmpfs: Vec<Mount>,
+    /// Mount nothing but what is asked for: no /proc, /dev and /sys, unless an option names them
+    #[arg(long)]
+    pub(crate) bare: bool,
+    /// Mount as a line of fstab(5) says: SRC DST TYPE [OPTIONS] (repeatable, in this order)
+    #[arg(long = "mount", value_name = "LINE", value_parser = words::word)]
+    pub(crate) words: Vec<words::Word>,
+    /// Make a device node: TYPE:MAJOR:MINOR:MODE:UID:GID:PATH (repeatable)
+    #[arg(long = "node", value_name = "SPEC", value_parser = node::node)]
+    pub(crate) nodes: Vec<node::Node>,
+    /// Set the propagation of the root: [r]shared, [r]slave, [r]private or [r]unbindable (with --bare)
+    #[arg(long, value_name = "HOW", value_parser = words::root_propagation, requires = "bare")]
+    pub(crate) root_propagation: Option<(u64, words::Depth)>,
+    /// Set a kernel setting of the namespaces: KEY=VALUE (repeatable)
+    #[arg(long = "sysctl", value_name = "KEY=VALUE", value_parser = sysctl::sysctl)]
+    pub(crate) sysctls: Vec<sysctl::Sysctl>,
+    #[command(flatten)]
+    pub(crate) gates: gate::GateArgs,
     #[command(flatten)]
     pub(crate) mask: mask::MaskArgs,
     /// Run as this user of the root: NAME|UID[:GROUP|GID]
@@ -97,7 +115,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
     /// Start PROG in the PID namespace of process PID, entered as the last step
-    #[arg(long, value_name = "PID", conflicts_with_all = ["join", "chroot", "init_fd"])]
+    #[arg(long, value_name = "PID", conflicts_with_all = ["join", "chroot", "init_fd", "gates", "hooks"])]
     pub(crate) join_pid: Option<u32>,
     /// Stay as PID 1 that forwards signals and reaps orphans, and write stops of PROG to descriptor N
     #[arg(long, value_name = "N", conflicts_with_all = ["join", "chroot"])]
@@ -105,13 +123,14 @@ pub struct Args {
     /// Enter the root of the container of process PID, instead of assembling one
     #[arg(long, value_name = "PID", conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
-        "devices", "masks", "ro_paths", "chroot",
+        "devices", "masks", "ro_paths", "chroot", "bare", "words", "nodes", "sysctls", "gates", "hooks",
     ])]
     pub(crate) join: Option<u32>,
     /// Only chroot(2) into ROOT, for systems without mount namespaces
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",
-        "devices", "masks", "ro_paths", "console_socket", "status_fd",
+        "devices", "masks", "ro_paths", "console_socket", "status_fd", "bare", "words", "nodes", "sysctls",
+        "gates", "hooks",
     ])]
     pub(crate) chroot: bool,
     /// The root, unless --layer or --record gives it; the program and its arguments
@@ -120,6 +139,21 @@ pub struct Args {
 }
 
 impl Args {
+    /// The mount at /proc.
+    pub(crate) fn proc(&self) -> Proc {
+        self.proc.unwrap_or(if self.bare { Proc::None } else { Proc::default() })
+    }
+
+    /// The mount at /dev.
+    pub(crate) fn dev(&self) -> Dev {
+        self.dev.unwrap_or(if self.bare { Dev::None } else { Dev::default() })
+    }
+
+    /// The mount at /sys.
+    pub(crate) fn sys(&self) -> Sys {
+        self.sys.unwrap_or(if self.bare { Sys::None } else { Sys::default() })
+    }
+
     /// Whether the payload leads a session.
     pub(crate) fn leads_session(&self) -> bool {
         self.new_session || self.console_socket.is_some()

@@ -52,6 +52,8 @@ pub enum Dev {
     Minimal,
     /// The host's /dev, with all mounts below it
     Host,
+    /// The default devices of the OCI in the root's own /dev, behind all mounts
+    Nodes,
     /// Nothing
     None,
 }

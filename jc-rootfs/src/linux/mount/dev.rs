@@ -3,9 +3,10 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Absent, Context, Result, userns};
+use jc_unshare::descriptor::open_at;
+use jc_unshare::{Absent, Context, Error, Result, userns};
 use nix::libc;
-use rustix::fs::{FileType, Mode, OFlags, chmodat, makedev, mknodat, openat, symlinkat};
+use rustix::fs::{FileType, Mode, OFlags, chmodat, fstat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
 use super::fscontext::{attach, attach_below, clone_tree, new_mount};
@@ -39,6 +40,7 @@ pub fn mount_dev(root: BorrowedFd<'_>, kind: Dev, shm_size: &str) -> Result<()> 
     }
     let target = real_dir(root, "dev")?;
     match kind {
+        Dev::Nodes => make_nodes(&target),
         Dev::Host => attach(clone_tree(Path::new("/dev"))?, &target, Path::new("/dev")),
         _ => mount_minimal(&target, shm_size),
     }
@@ -49,12 +51,7 @@ fn mount_minimal(target: &OwnedFd, shm_size: &str) -> Result<()> {
     let dev =
         new_mount("tmpfs", &[("mode", "0755"), ("size", "64k")], attr::NOSUID | attr::NOEXEC)?;
     attach(&dev, target, Path::new("/dev"))?;
-    for (name, major, minor) in DEVICES {
-        make_device(&dev, name, makedev(major, minor))?;
-    }
-    for (name, link) in LINKS {
-        symlinkat(link, &dev, name).on("symlink", Path::new("/dev").join(name))?;
-    }
+    make_nodes(&dev)?;
     let attach_at =
         |name: &str, mount| attach_below(mount, &dev, name, &Path::new("/dev").join(name));
     attach_at("pts", new_devpts()?)?;
@@ -63,6 +60,20 @@ fn mount_minimal(target: &OwnedFd, shm_size: &str) -> Result<()> {
         new_mount("tmpfs", &[("mode", "1777"), ("size", shm_size)], attr::DATA_ONLY)?,
     )?;
     message_queues()?.map_or(Ok(()), |queues| attach_at("mqueue", queues))
+}
+
+/// Makes the default devices and symbolic links. A file that is there already stays, if it is not another device.
+fn make_nodes(dev: &OwnedFd) -> Result<()> {
+    for (name, major, minor) in DEVICES {
+        make_device(dev, name, makedev(major, minor))?;
+    }
+    for (name, link) in LINKS {
+        match symlinkat(link, dev, name) {
+            Err(Errno::EXIST) => {}
+            made => made.on("symlink", Path::new("/dev").join(name))?,
+        }
+    }
+    Ok(())
 }
 
 /// Mounts the message queues of this IPC namespace. The kernel refuses the mount (EPERM) to a user namespace
@@ -96,6 +107,14 @@ fn make_device(dev: &OwnedFd, name: &str, number: u64) -> Result<()> {
     let shown = Path::new("/dev").join(name);
     let mode = Mode::from_raw_mode(0o666);
     match mknodat(dev, name, FileType::CharacterDevice, mode, number) {
+        Err(Errno::EXIST) => {
+            let found = fstat(open_at(dev, name).on("open", &shown)?).on("stat", &shown)?;
+            let kind = FileType::from_raw_mode(found.st_mode);
+            match kind == FileType::CharacterDevice && found.st_rdev == number {
+                true => Ok(()),
+                false => Err(Error::new(format_args!("{}: is another file", shown.display()))),
+            }
+        }
         Err(Errno::PERM) => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             let target = openat(dev, name, flags, mode).on("create", &shown)?;

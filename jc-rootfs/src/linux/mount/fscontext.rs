@@ -15,18 +15,23 @@ use rustix::mount::{
 use crate::linux::sys::{self, propagation};
 
 /// The configuration context of a new file system (fsopen(2)).
-pub struct FsContext {
+pub struct FsContext<'a> {
     fd: OwnedFd,
-    kind: &'static str,
+    kind: &'a str,
 }
 
-impl FsContext {
+impl<'a> FsContext<'a> {
     /// Opens a context for a file system type. ENODEV: this kernel lacks the type. EPERM: this process has no
     /// CAP_SYS_ADMIN in the user namespace that owns its mount namespace.
-    pub fn open(kind: &'static str) -> Result<Self> {
+    pub fn open(kind: &'a str) -> Result<Self> {
+        Self::open_from(kind, kind)
+    }
+
+    /// Opens a context like [`open`](Self::open), for the source of a file system, which mountinfo shows.
+    pub fn open_from(kind: &'a str, source: &str) -> Result<Self> {
         let fd = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).on("fsopen", kind)?;
         let context = Self { fd, kind };
-        context.set("source", kind)?; // mountinfo shows the source
+        context.set("source", source)?;
         Ok(context)
     }
 
@@ -117,7 +122,7 @@ pub struct Refusal {
 }
 
 /// Creates a file system and a detached mount with flags of [`sys::attr`].
-pub fn new_mount(kind: &'static str, options: &[(&str, &str)], attributes: u64) -> Result<OwnedFd> {
+pub fn new_mount(kind: &str, options: &[(&str, &str)], attributes: u64) -> Result<OwnedFd> {
     let context = FsContext::open(kind)?;
     for (key, value) in options {
         context.set(key, value)?;

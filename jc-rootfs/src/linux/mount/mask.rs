@@ -19,11 +19,11 @@ use crate::linux::sys::attr;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct MaskArgs {
     /// Hide a file or directory of the root; default: the kernel files that containers hide (repeatable)
-    #[arg(long = "mask", value_name = "PATH|default", value_parser = parse)]
+    #[arg(long = "mask", value_name = "[-]PATH|default", value_parser = parse, allow_hyphen_values = true)]
     masks: Vec<Mask>,
     /// Make a file or directory of the root read-only (repeatable)
-    #[arg(long = "ro-path", value_name = "PATH", value_parser = below_root)]
-    ro_paths: Vec<PathBuf>,
+    #[arg(long = "ro-path", value_name = "[-]PATH", value_parser = Place::parse, allow_hyphen_values = true)]
+    ro_paths: Vec<Place>,
 }
 
 /// A value of `--mask`.
@@ -32,12 +32,33 @@ enum Mask {
     /// The lists of this module.
     Default,
     /// A file or directory of the root.
-    Path(PathBuf),
+    Path(Place),
+}
+
+/// A path of the root.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Place {
+    path: PathBuf,
+    /// Whether the root must have the path, which has no `-` in front then.
+    must_exist: bool,
+}
+
+impl Place {
+    fn parse(word: &str) -> std::result::Result<Self, String> {
+        let path = word.strip_prefix('-');
+        Ok(Self { path: below_root(path.unwrap_or(word))?, must_exist: path.is_none() })
+    }
+
+    /// Opens the path. `None`: the root lacks a path that need not exist.
+    fn open(&self, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+        let found = resolve(root, &self.path, Missing::Fail);
+        if self.must_exist { found.map(Some) } else { found.absent() }
+    }
 }
 
 /// Parses a value of `--mask`.
 fn parse(word: &str) -> std::result::Result<Mask, String> {
-    if word == "default" { Ok(Mask::Default) } else { below_root(word).map(Mask::Path) }
+    if word == "default" { Ok(Mask::Default) } else { Place::parse(word).map(Mask::Path) }
 }
 
 /// Paths that reveal the host or widen the attack surface of the kernel. All container runtimes hide these
@@ -76,11 +97,13 @@ impl MaskArgs {
         for mask in &self.masks {
             match mask {
                 Mask::Default => mask_kernel(root, mounted, &mut covers)?,
-                Mask::Path(path) => covers.hide(&resolve(root, path, Missing::Fail)?, path)?,
+                Mask::Path(place) => {
+                    place.open(root)?.map_or(Ok(()), |fd| covers.hide(&fd, &place.path))?;
+                }
             }
         }
-        for path in &self.ro_paths {
-            make_read_only(&resolve(root, path, Missing::Fail)?, path)?;
+        for place in &self.ro_paths {
+            place.open(root)?.map_or(Ok(()), |fd| make_read_only(&fd, &place.path))?;
         }
         Ok(())
     }
@@ -212,7 +235,8 @@ mod tests {
     #[test]
     fn a_mask_is_a_path_below_the_root_or_the_default_list() {
         assert_eq!(parse("default"), Ok(Mask::Default));
-        assert_eq!(parse("/proc/x"), Ok(Mask::Path("/proc/x".into())));
+        let place = |must_exist| Ok(Mask::Path(Place { path: "/proc/x".into(), must_exist }));
+        assert_eq!((parse("/proc/x"), parse("-/proc/x")), (place(true), place(false)));
         assert_eq!(parse("defaults"), Err("not an absolute path: \"defaults\"".to_owned()));
         assert_eq!(parse("/"), Err("the root itself".to_owned()));
     }

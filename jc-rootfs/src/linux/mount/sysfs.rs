@@ -9,7 +9,9 @@ use jc_unshare::{Absent, Context, Error, Result, exists, procfs};
 use nix::libc;
 use rustix::fs::{StatFs, fstatfs, statfs};
 
-use super::fscontext::{FsContext, attach, attach_below, clone_tree, new_mount, restrict_tree};
+use super::fscontext::{
+    FsContext, attach, attach_below, clone_mount, clone_tree, new_mount, restrict_tree,
+};
 use super::resolve::real_dir;
 use crate::linux::args::values::Sys;
 use crate::linux::sys::{attr, mount_setattr, propagation};
@@ -33,7 +35,7 @@ pub fn mount_sys(root: BorrowedFd<'_>, kind: Sys) -> Result<()> {
         made => {
             let sys = made?;
             attach(&sys, &target, path)?;
-            mount_cgroups(&sys, attributes)
+            mount_cgroups(|| open_cgroups(&sys), attributes, Extent::Hierarchy)
         }
     }
 }
@@ -47,22 +49,53 @@ pub fn is_sysfs(fd: BorrowedFd<'_>) -> Result<bool> {
 /// The mount point of the hierarchies, on the host and in the container.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Mounts the hierarchies of the host on a new sysfs: cgroup v2, or a directory for each hierarchy of v1. The
-/// mounts begin at the root of the cgroup namespace (cgroup_namespaces(7)).
-fn mount_cgroups(sys: &OwnedFd, attributes: u64) -> Result<()> {
+/// The part of the hierarchies that a mount shows in the initial cgroup namespace.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Extent {
+    /// All groups.
+    Hierarchy,
+    /// The group of this process, and the groups below.
+    OwnGroup,
+}
+
+/// Whether the host's hierarchies are in directories of their own, as with version 1.
+pub fn is_version_1() -> Result<bool> {
+    Ok(statfs(CGROUPS)
+        .on("statfs", CGROUPS)
+        .absent()?
+        .is_some_and(|host| magic(&host) == TMPFS_MAGIC))
+}
+
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// Mounts the hierarchies of the host on the directory that `open` opens: cgroup v2, or a directory for each hierarchy
+/// of v1. The mounts begin at the root of the cgroup namespace (cgroup_namespaces(7)).
+pub fn mount_cgroups(
+    open: impl FnOnce() -> Result<OwnedFd>,
+    attributes: u64,
+    extent: Extent,
+) -> Result<()> {
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-    const TMPFS_MAGIC: u64 = 0x0102_1994;
     let Some(host) = statfs(CGROUPS).on("statfs", CGROUPS).absent()? else { return Ok(()) };
     let hierarchies = match magic(&host) {
+        CGROUP2_SUPER_MAGIC if extent == Extent::OwnGroup && in_initial_namespace()? => {
+            let table = read_groups()?;
+            let own = table.lines().filter_map(Hierarchy::parse).find(|own| own.kind == "cgroup2");
+            let own = own.ok_or_else(|| Error::new("/proc/self/cgroup: has no cgroup2"))?;
+            own.bind(Path::new(CGROUPS), attributes)?
+        }
+        TMPFS_MAGIC if extent == Extent::OwnGroup => {
+            return mount_version_1(&open()?, attributes, in_initial_namespace()?);
+        }
         CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_initial_namespace()? => clone_cgroups(attributes)?,
         CGROUP2_SUPER_MAGIC => match new_mount("cgroup2", &[], attributes) {
             Err(error) if is_refusal(&error) => clone_cgroups(attributes)?,
             made => made?,
         },
-        TMPFS_MAGIC => return mount_version_1(&open_cgroups(sys)?, attributes),
+        TMPFS_MAGIC => return mount_version_1(&open()?, attributes, false),
         _ => return Ok(()),
     };
-    attach(&hierarchies, open_cgroups(sys)?, Path::new(CGROUPS))
+    attach(&hierarchies, open()?, Path::new(CGROUPS))
 }
 
 /// Opens the directory of a new sysfs on which the hierarchies are mounted.
@@ -90,10 +123,15 @@ fn clone_cgroups(attributes: u64) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-/// Mounts a tmpfs with a directory for each hierarchy (cgroups(7), "Mounting v1 controllers").
-fn mount_version_1(target: &OwnedFd, attributes: u64) -> Result<()> {
+fn read_groups() -> Result<String> {
     let path = Path::new("/proc/self/cgroup");
-    let table = fs::read_to_string(path).on("read", path)?;
+    fs::read_to_string(path).on("read", path)
+}
+
+/// Mounts a tmpfs with a directory for each hierarchy (cgroups(7), "Mounting v1 controllers"). If `binds`, the mounts
+/// are those of the host, from the groups of this process on.
+fn mount_version_1(target: &OwnedFd, attributes: u64, binds: bool) -> Result<()> {
+    let table = read_groups()?;
     // A refusal concerns all hierarchies, so none is attached before the kernel has made all mounts.
     let mut mounts = Vec::new();
     for hierarchy in table.lines().filter_map(Hierarchy::parse) {
@@ -101,7 +139,11 @@ fn mount_version_1(target: &OwnedFd, attributes: u64) -> Result<()> {
         if kind == "cgroup2" && !exists(Path::new(CGROUPS).join(directory))? {
             continue;
         }
-        match hierarchy.mount(attributes) {
+        let made = match binds {
+            true => hierarchy.bind(&Path::new(CGROUPS).join(directory), attributes),
+            false => hierarchy.mount(attributes),
+        };
+        match made {
             Err(error) if is_refusal(&error) => {
                 return attach(clone_cgroups(attributes)?, target, Path::new(CGROUPS));
             }
@@ -124,17 +166,28 @@ struct Hierarchy<'a> {
     kind: &'static str,
     directory: &'a str,
     controllers: &'a str,
+    /// The group of this process.
+    group: &'a str,
 }
 
 impl<'a> Hierarchy<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let (number, rest) = line.split_once(':')?;
-        let (controllers, _) = rest.split_once(':')?;
+        let (controllers, group) = rest.split_once(':')?;
         Some(match (number, controllers.strip_prefix("name=")) {
-            ("0", _) => Self { kind: "cgroup2", directory: "unified", controllers },
-            (_, Some(directory)) => Self { kind: "cgroup", directory, controllers },
-            (_, None) => Self { kind: "cgroup", directory: controllers, controllers },
+            ("0", _) => Self { kind: "cgroup2", directory: "unified", controllers, group },
+            (_, Some(directory)) => Self { kind: "cgroup", directory, controllers, group },
+            (_, None) => Self { kind: "cgroup", directory: controllers, controllers, group },
         })
+    }
+
+    /// Creates a detached copy of the group of this process, whose hierarchy the host has at `mount`.
+    fn bind(&self, mount: &Path, attributes: u64) -> Result<OwnedFd> {
+        let group = mount.join(self.group.trim_start_matches('/'));
+        let tree = clone_mount(&group, false)?;
+        mount_setattr(tree.as_fd(), attributes, propagation::PRIVATE, false)
+            .on("mount_setattr", group)?;
+        Ok(tree)
     }
 
     fn mount(&self, attributes: u64) -> Result<OwnedFd> {
@@ -159,12 +212,12 @@ mod tests {
 
     #[test]
     fn a_hierarchy_of_version_1_has_the_directory_of_its_controllers_or_name() {
-        for (line, kind, directory, controllers) in [
-            ("12:cpu,cpuacct:/a:b", "cgroup", "cpu,cpuacct", "cpu,cpuacct"),
-            ("1:name=systemd:/", "cgroup", "systemd", "name=systemd"),
-            ("0::/x", "cgroup2", "unified", ""),
+        for (line, kind, directory, (controllers, group)) in [
+            ("12:cpu,cpuacct:/a:b", "cgroup", "cpu,cpuacct", ("cpu,cpuacct", "/a:b")),
+            ("1:name=systemd:/", "cgroup", "systemd", ("name=systemd", "/")),
+            ("0::/x", "cgroup2", "unified", ("", "/x")),
         ] {
-            let expected = Hierarchy { kind, directory, controllers };
+            let expected = Hierarchy { kind, directory, controllers, group };
             assert_eq!(Hierarchy::parse(line), Some(expected), "{line}");
         }
         assert_eq!(Hierarchy::parse("garbage"), None);

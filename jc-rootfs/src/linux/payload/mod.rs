@@ -4,11 +4,13 @@ pub mod caps;
 pub mod console;
 mod credentials;
 mod directories;
+pub mod gate;
 pub mod init;
 pub mod program;
 pub mod rlimit;
 mod setup;
 pub mod started;
+pub mod sysctl;
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
@@ -32,6 +34,7 @@ use caps::PayloadSets;
 use console::Console;
 use credentials::Credentials;
 pub use directories::Directories;
+use gate::Gate;
 use rlimit::Ulimit;
 pub use setup::Setup;
 use started::Started;
@@ -70,8 +73,9 @@ pub fn run(
     mut setup: Setup,
     life: Option<&Lifeline>,
 ) -> Error {
-    let (started, init) = (setup.started.take(), setup.init.take());
+    let init = setup.init.take();
     // A filter may forbid the write later.
+    let started = setup.started;
     let reported = started.as_ref().map_or(Ok(()), Started::report);
     let payload =
         reported.and_then(|()| prepare(invocation, directories, setup, Executor::This(life)));
@@ -181,12 +185,14 @@ fn prepare(
     if let Some(exe) = setup.exe {
         exe.refuse(&path)?;
     }
-    sys::default_signals().op("rt_sigaction")?;
     if args.no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
-        if matches!(executor, Executor::This(_)) || args.seccomp == Seccomp::Default {
-            setup.filter.take().iter().try_for_each(Filter::install)?;
-        }
+    }
+    setup.gates.pass(Gate::Exec, setup.started.as_ref())?;
+    sys::default_signals().op("rt_sigaction")?;
+    // Without no_new_privs the filter is active already.
+    if matches!(executor, Executor::This(_)) || args.seccomp == Seccomp::Default {
+        setup.filter.take().iter().try_for_each(Filter::install)?;
     }
     let (console, filter) = (setup.console, setup.filter);
     Ok(Payload { path, environment, leads_session: args.leads_session(), console, filter })

@@ -11,6 +11,7 @@ use rustix::process::{
 
 use super::caps::{self, PayloadSets};
 use super::console::{self, Console};
+use super::gate::Gates;
 use super::init::Init;
 use super::program::SelfExe;
 use super::started::Started;
@@ -36,6 +37,8 @@ pub struct Setup {
     pub started: Option<Started>,
     /// The PID 1 to execute in place of the payload.
     pub init: Option<Init>,
+    /// The points at which this process waits for the caller.
+    pub gates: Gates,
 }
 
 impl Setup {
@@ -43,7 +46,9 @@ impl Setup {
     pub fn new(args: &Args) -> Result<Self> {
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         leave_session_keyring()?;
-        let (parent, this) = Parent::find(args.status_fd.is_some())?;
+        let needs_process = args.status_fd.is_some() || args.gates.needs_process();
+        let (parent, this) = Parent::find(needs_process)?;
+        let gates = Gates::open(&args.gates, this)?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
         let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
@@ -68,6 +73,7 @@ impl Setup {
             console,
             started,
             init,
+            gates,
         })
     }
 

@@ -10,6 +10,7 @@ use crate::TOOL;
 
 /// The descriptor, open until the payload is executed. The payload does not inherit the descriptor: events of
 /// a container do not come from its payload.
+#[derive(Clone, Copy)]
 pub struct Started {
     status: StatusFd,
     payload: Process,
@@ -30,6 +31,13 @@ impl Started {
     /// Writes which process is the payload.
     pub fn report(&self) -> Result<()> {
         self.status.started(self.payload)
+    }
+
+    /// Writes that this process waits at a gate.
+    pub fn report_gate(&self, gate: &str) -> Result<()> {
+        let Process { pid, start } = self.payload;
+        let members = format!("{{\"gate\":\"{gate}\",\"pid\":{pid},\"start-time\":{start}}}");
+        self.status.report("gate", &members)
     }
 
     /// Writes that the payload was not executed.

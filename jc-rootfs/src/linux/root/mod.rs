@@ -49,6 +49,30 @@ impl Root {
     }
 }
 
+/// A directory of the host as the root of `--bare`.
+pub struct Bare {
+    mount: OwnedFd,
+    place: OwnedFd,
+}
+
+impl Bare {
+    /// Creates a detached copy of the directory with all mounts below. If `is_slave`, mounts that the host makes there
+    /// later propagate to the copy, for which the mounts of this process must still be peers of the host's.
+    pub fn open(directory: &Path, is_slave: bool) -> Result<Self> {
+        let place = open_dir(directory)?;
+        let mount = clone_fd(&place, true, directory)?;
+        let types = if is_slave { propagation::SLAVE } else { propagation::PRIVATE };
+        sys::mount_setattr(mount.as_fd(), 0, types, true).on("set propagation of", directory)?;
+        Ok(Self { mount, place })
+    }
+
+    /// Mounts the copy over the directory itself, where programs of the host find it by its path. Returns its root.
+    pub fn attach(self, shown: &Path) -> Result<OwnedFd> {
+        attach(&self.mount, &self.place, shown)?;
+        Ok(self.mount)
+    }
+}
+
 /// Makes the mount of the root read-only, after all mount points in it are made.
 pub fn make_read_only(root: &OwnedFd) -> Result<()> {
     sys::mount_setattr(root.as_fd(), attr::RDONLY, propagation::KEEP, false).op("mount_setattr /")
