@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::link::Opt;
 use crate::options::ProgramOptions;
 
-/// The part of an image's `config` object that a runner uses. Anything may be null or absent.
+/// The part of an image's `config` object that a runner uses. Each member may be null or absent.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Config {
@@ -33,7 +33,7 @@ impl Config {
             .map_err(|e| Error::new(format_args!("record: config: {e}")))
     }
 
-    /// Reads the record's `config` with the program of the command line, and gives the payload too.
+    /// Reads the record's `config`, and replaces the program by that of the command line. Returns the payload too.
     pub fn with_program(
         record: &Record,
         program: &ProgramOptions,
@@ -77,9 +77,9 @@ impl Config {
         Ok(argv)
     }
 
-    /// `NAME=VALUE` words, PATH always among them.
+    /// Variables as `NAME=VALUE`. PATH is always among them.
     fn env(&self) -> Vec<String> {
-        // Without "=" a word would fetch the value of the caller.
+        // Without "=" an option would pass on the value of the caller.
         let words = self.env.iter().flatten().map(|word| match word.contains('=') {
             true => word.clone(),
             false => format!("{word}="),

@@ -1,4 +1,4 @@
-//! Taking exactly one line from stdin: the bytes after it are the payload's.
+//! A read of exactly one line from stdin. The bytes after the line belong to the payload.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,11 +8,11 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, SeekFrom, fstat, seek};
 use rustix::io::read;
 
-/// How much is looked at in one go; also what a pipe holds by default (pipe(7)).
+/// The number of bytes of one look, which is also the default capacity of a pipe (pipe(7)).
 const CHUNK: usize = 64 << 10;
 
-/// Reads up to and including the first newline, or the end, and not one byte more, however the
-/// descriptor is read: peeking where it can be done, byte by byte where not.
+/// Reads up to and including the first newline, or to the end, and no byte more. Bytes of files, sockets and pipes are
+/// examined before the read. Other descriptors are read byte by byte.
 pub fn one_line(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     let kind = FileType::from_raw_mode(fstat(fd).op("stat stdin")?.st_mode);
     let mut line = Vec::new();
@@ -34,15 +34,15 @@ pub fn one_line(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     Ok(line)
 }
 
-/// How much of `bytes` belongs to the line.
-fn wanted(bytes: &[u8]) -> usize {
+/// The number of bytes that belong to the line.
+fn line_length(bytes: &[u8]) -> usize {
     bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |newline| newline + 1)
 }
 
 fn from_file(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     let mut chunk = vec![0; CHUNK];
     let length = read(fd, &mut chunk)?;
-    let wanted = wanted(&chunk[..length]);
+    let wanted = line_length(&chunk[..length]);
     seek(fd, SeekFrom::Current(wanted as i64 - length as i64))?;
     line.extend(&chunk[..wanted]);
     Ok(wanted)
@@ -52,10 +52,10 @@ fn from_socket(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     use rustix::net::{RecvFlags, recv};
     let mut chunk = vec![0; CHUNK];
     let (length, _) = recv(fd, &mut chunk[..], RecvFlags::PEEK)?;
-    exactly(fd, wanted(&chunk[..length]), line)
+    exactly(fd, line_length(&chunk[..length]), line)
 }
 
-/// A terminal hands out no more than a line anyway; whatever else there is has to be slow.
+/// Reads one byte, or from a terminal up to one line, since a terminal returns no more.
 fn from_any(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     let mut byte = [0];
     let length = read(fd, &mut byte)?;
@@ -63,7 +63,7 @@ fn from_any(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     Ok(length)
 }
 
-/// Reads bytes that are known to be there.
+/// Reads bytes that an earlier look has seen.
 fn exactly(fd: BorrowedFd<'_>, count: usize, line: &mut Vec<u8>) -> io::Result<usize> {
     let mut bytes = vec![0; count];
     let mut done = 0;
@@ -79,14 +79,14 @@ fn exactly(fd: BorrowedFd<'_>, count: usize, line: &mut Vec<u8>) -> io::Result<u
 
 #[cfg(target_os = "linux")]
 mod pipe {
-    use super::{CHUNK, exactly, from_any, wanted};
+    use super::{CHUNK, exactly, from_any, line_length};
     use std::io;
     use std::os::fd::BorrowedFd;
 
     use rustix::io::{Errno, read};
     use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 
-    /// tee(2) copies what is in the pipe without taking it out.
+    /// Looks at the bytes by tee(2), which copies the content of a pipe and leaves it there.
     pub fn from_pipe(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         match tee(fd, &writer, CHUNK, SpliceFlags::empty()) {
@@ -94,7 +94,7 @@ mod pipe {
             Ok(available) => {
                 let mut copy = vec![0; available];
                 let length = read(&reader, &mut copy)?;
-                exactly(fd, wanted(&copy[..length]), line)
+                exactly(fd, line_length(&copy[..length]), line)
             }
             Err(Errno::INVAL | Errno::NOSYS) => from_any(fd, line),
             Err(error) => Err(error.into()),

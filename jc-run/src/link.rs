@@ -107,7 +107,7 @@ impl Link {
         [program].into_iter().chain(options).chain(self.operands.iter().cloned()).collect()
     }
 
-    /// The words that a user would type.
+    /// The words of the link with the name under which a shell finds the program.
     fn typed(&self) -> Vec<OsString> {
         self.words_as(display_name(self.program.as_ref()))
     }
@@ -142,7 +142,7 @@ impl Chain {
         Self { links, payload }
     }
 
-    /// Finds the program of each link, so that a missing one is an error beforehand.
+    /// Finds the program of each link, so that a missing program is an error before the start.
     pub fn locate(mut self) -> Result<Self> {
         for link in &mut self.links {
             link.program = locate_tool(&link.program)?.into();

@@ -29,7 +29,7 @@ const HERE: [&str; 11] = [
     "workdir",
 ];
 
-/// The restrictions that no option names.
+/// The warning about missing isolation.
 const WARNING: &str =
     "warning: no namespaces and no limits on this platform, only chroot: no sandbox";
 
@@ -45,7 +45,7 @@ pub fn command() -> Command {
     })
 }
 
-/// Becomes the payload, by way of jc-rootfs.
+/// Executes jc-rootfs, which executes the payload.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     options::check_refused(matches)?;
     check(matches)?;
@@ -105,7 +105,7 @@ macro_rules! without_containers {
     ($($module:ident: $family:ident $name:literal,)*) => {$(
         #[doc = concat!("`", $name, "`, which fails.")]
         pub mod $module {
-            /// The tool's name and contract.
+            /// The name and exit codes of the program.
             pub const TOOL: jc_unshare::Tool = jc_unshare::Tool::$family($name);
 
             /// A command line of any words.

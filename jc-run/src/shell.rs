@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use jc_unshare::escape::is_unsafe;
 
-/// The variable that holds a newline in a printed script: a command substitution drops those at its end.
+/// The variable for a newline in a printed script, since a command substitution drops newlines at its end.
 const NEWLINE: &[u8] = b"$jc_nl";
 
 /// A script, behind the assignment of [`NEWLINE`] if the script uses it.
@@ -15,13 +15,12 @@ pub fn with_newline(script: Vec<u8>) -> Vec<u8> {
     [assignment, &script].concat()
 }
 
-/// Words for a shell to paste: a terminal shows them, and does nothing else with them.
+/// Words as a line for a shell. No character of the line controls a terminal.
 pub fn script(words: &[OsString]) -> Vec<u8> {
     words.iter().map(|word| spell(word)).collect::<Vec<_>>().join(&b' ')
 }
 
-/// Quotes a word like [`quote`], but where a terminal would act on a character of it, printf(1) prints the
-/// word.
+/// Quotes a word like [`quote`]. A word with a character that controls a terminal becomes a call of printf(1).
 pub fn spell(word: &OsStr) -> Vec<u8> {
     if is_safe(word.as_bytes()) {
         return quote(word);
@@ -54,7 +53,7 @@ pub fn printf_format(bytes: &[u8]) -> String {
                 '\t' => format.push_str("\\t"),
                 '\\' => format.push_str("\\\\"),
                 '%' => format.push_str("%%"),
-                // A hyphen in front begins an option.
+                // A hyphen at the start would begin an option.
                 '-' if format.len() == 1 => format.push_str(&octal(b"-")),
                 c if c == '\'' || is_unsafe(c) => {
                     format.push_str(&octal(c.encode_utf8(&mut [0; 4]).as_bytes()));
@@ -68,7 +67,7 @@ pub fn printf_format(bytes: &[u8]) -> String {
     format
 }
 
-/// Quotes a word for the shell where it needs that.
+/// Quotes a word for the shell if needed.
 pub fn quote(word: &OsStr) -> Vec<u8> {
     let bytes = word.as_bytes();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(b);

@@ -11,7 +11,7 @@ use rustix::fs::{FileType, fstat};
 use crate::input::one_line;
 use crate::options::Source;
 
-/// Reads the record from its source; `pull` gives that of an image.
+/// Reads the record from its source. `pull` returns the record of an image.
 pub fn read(source: &Source, pull: impl FnOnce(&str, &str) -> Result<Record>) -> Result<Record> {
     match source {
         Source::File(file) => Record::read(file),
@@ -34,7 +34,7 @@ fn from_stdin() -> Result<Record> {
     if line.is_empty() {
         let kind = FileType::from_raw_mode(fstat(&stdin).op("fstat")?.st_mode);
         return Err(match kind {
-            // Such as /dev/null.
+            // The device is one like /dev/null.
             FileType::CharacterDevice => nothing(),
             // The program that writes to the pipe reports why it has no record.
             _ => Error::new("no record on stdin"),

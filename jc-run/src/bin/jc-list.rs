@@ -1,4 +1,4 @@
-//! `jc-list`: list containers, and sweep what dead ones have left.
+//! `jc-list`: list containers, and remove the remains of dead containers.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `jc-logs`: print what detached containers have written.
+//! `jc-logs`: print the output of detached containers.
 
 use std::process::ExitCode;
 

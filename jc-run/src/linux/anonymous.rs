@@ -37,12 +37,12 @@ fn all() -> Result<PathBuf> {
     Ok(std::path::absolute(&store).on("find", &store)?.join(VOLUMES))
 }
 
-/// Makes the directory, for the container of that state directory. It is locked until the result is
+/// Makes the directory for the container of the state directory `bundle`. The directory is locked until the result is
 /// dropped.
 pub fn create(path: &Path, bundle: &Path) -> Result<OwnedFd> {
     let (parent, id) = split(path)?;
     let all = open(parent, true)?.ok_or(Errno::NOENT).on("open", parent)?;
-    // A sweep passes over a directory that has no link yet.
+    // The lock keeps a sweep away until the directory has its link.
     lock::share(&all, parent)?;
     mkdirat(&all, id, Mode::RWXU).on("mkdir", path)?;
     let volumes = open_dir_to_read(&all, id).on("open", path)?;
@@ -53,8 +53,8 @@ pub fn create(path: &Path, bundle: &Path) -> Result<OwnedFd> {
     Ok(volumes)
 }
 
-/// Removes the directory that the link in a state directory names, if there is one. The link is only
-/// followed to a directory of the container's ID in a `volumes` of the caller's.
+/// Removes the directory that the link in a state directory names. The link is followed only to a directory with the
+/// container's ID in a `volumes` directory of the caller. An absent link is no error.
 pub fn remove(directory: &StateDir, id: &str) -> Result<()> {
     let path = match readlinkat(directory, VOLUMES, Vec::new()) {
         Err(Errno::NOENT | Errno::INVAL) => return Ok(()),
@@ -71,7 +71,7 @@ pub fn remove(directory: &StateDir, id: &str) -> Result<()> {
     }
 }
 
-/// Removes directories of containers that have no state directory any more, and gives the errors.
+/// Removes the directories of containers whose state directory is absent. Returns the errors.
 pub fn sweep() -> Vec<Error> {
     // Without a store there are no volumes.
     let Ok(parent) = all() else { return Vec::new() };
@@ -84,7 +84,7 @@ pub fn sweep() -> Vec<Error> {
 
 fn sweep_in(all: &OwnedFd, parent: &Path) -> Result<Vec<Error>> {
     match flock(all, FlockOperation::NonBlockingLockExclusive) {
-        // A container starts: the next sweep comes here again.
+        // A container starts, so the next sweep reads the directory.
         Err(Errno::WOULDBLOCK) => return Ok(Vec::new()),
         locked => locked.on("flock", parent)?,
     }
@@ -106,7 +106,7 @@ fn sweep_one(all: &OwnedFd, path: &Path, id: &str) -> Result<()> {
         other => other.on("open", path)?,
     };
     match flock(&volumes, FlockOperation::NonBlockingLockExclusive) {
-        // The container runs, with a state directory that another mount namespace shows.
+        // The container runs, and its state directory is visible in another mount namespace only.
         Err(Errno::WOULDBLOCK) => return Ok(()),
         locked => locked.on("flock", path)?,
     }
@@ -124,7 +124,7 @@ fn sweep_one(all: &OwnedFd, path: &Path, id: &str) -> Result<()> {
     tree::remove(all, id, path)
 }
 
-/// Opens `volumes` of a store; `None` if it is absent and not to be made.
+/// Opens `volumes` of a store, and makes it if `makes` is set. `None`: the directory is absent.
 fn open(path: &Path, makes: bool) -> Result<Option<OwnedFd>> {
     let (store, name) = split(path)?;
     let Some(store) = open_chain(store, PURPOSE, makes)? else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! The directory of all state directories, held open.
+//! The open directory of all state directories.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,19 +13,20 @@ use rustix::io::Errno;
 use super::base_path::{BasePath, hinted, open_chain};
 use super::files::StateDir;
 
-/// The directory of all state directories. All that is in it is reached through its descriptor.
+/// The directory of all state directories. All lookups in it start at its descriptor.
 #[derive(Debug)]
 pub struct Base {
     path: PathBuf,
     parent: OwnedFd,
     name: OsString,
     directory: OwnedFd,
-    /// Whether it goes with the last container: it is the default, or this process has made it.
+    /// Whether the directory is removed with the last container: it is the default, or this process has made it.
     is_temporary: bool,
 }
 
 impl Base {
-    /// Opens it; `None` if it is absent. A directory that another user owns or can write to is an error.
+    /// Opens the directory. `None`: the directory is absent. A directory that another user owns or can write to is an
+    /// error.
     pub fn open(base_path: &BasePath) -> Result<Option<Self>> {
         let Some(parent) = open_chain(above(&base_path.path), false)? else { return Ok(None) };
         let Some(base) = Self::beneath(parent, base_path, base_path.is_default)? else {
@@ -38,7 +39,7 @@ impl Base {
         Ok(Some(base))
     }
 
-    /// Opens it, makes it if it is absent, and takes the permissions of other users away.
+    /// Opens the directory, makes it if it is absent, and clears the permissions of other users.
     pub fn create(base_path: &BasePath) -> Result<Self> {
         let path = &base_path.path;
         loop {
@@ -47,7 +48,7 @@ impl Base {
                 Err(Errno::EXIST) => false,
                 made => made.on("mkdir", path).map(|()| true)?,
             };
-            // The last container of another jc-run may have just taken it along.
+            // Another jc-run may have removed the directory with its last container.
             let is_temporary = is_new || base_path.is_default;
             let Some(base) = Self::beneath(parent, base_path, is_temporary)? else { continue };
             if base.mode()? & 0o077 != 0 {
@@ -75,7 +76,7 @@ impl Base {
         &self.path
     }
 
-    /// The names of its entries, each with whether the entry is a symbolic link.
+    /// The name of each entry, and whether the entry is a symbolic link.
     pub fn entries(&self) -> Result<Vec<(OsString, bool)>> {
         let mut entries = Vec::new();
         for entry in Dir::read_from(&self.directory).on("read", &self.path)? {
@@ -91,7 +92,7 @@ impl Base {
         Ok(entries)
     }
 
-    /// The text of a symbolic link; `None` if there is no link of that name.
+    /// The text of a symbolic link. `None`: no link has the name.
     pub fn link(&self, name: impl AsRef<Path>) -> Result<Option<String>> {
         match readlinkat(&self.directory, name.as_ref(), Vec::new()) {
             Err(Errno::NOENT | Errno::INVAL) => Ok(None),
@@ -102,10 +103,10 @@ impl Base {
         }
     }
 
-    /// Removes it if that is due and it is empty.
+    /// Removes the directory if it is temporary and empty.
     pub fn remove_if_empty(&self) {
         if self.is_temporary {
-            // Another container is in it, or another process has removed it.
+            // Another container has a state directory here, or another process has removed the directory.
             let _: rustix::io::Result<()> = unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
         }
     }

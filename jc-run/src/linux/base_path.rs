@@ -18,7 +18,7 @@ const PURPOSE: Purpose = Purpose {
 #[derive(Debug)]
 pub struct BasePath {
     pub path: PathBuf,
-    /// Whether neither an option nor JC_STATE_DIR names it.
+    /// Whether the path is the default: neither an option nor JC_STATE_DIR names it.
     pub is_default: bool,
 }
 
@@ -36,7 +36,7 @@ fn set(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// The first default of jc-state(5) that this user has.
+/// The first default of jc-state(5) that exists for this user.
 fn default() -> Result<PathBuf> {
     let user = geteuid();
     if user.is_root() {
@@ -45,7 +45,7 @@ fn default() -> Result<PathBuf> {
     if let Some(runtime) = set("XDG_RUNTIME_DIR") {
         return Ok(runtime.join("jc"));
     }
-    // A session of the same user elsewhere has XDG_RUNTIME_DIR, and cron(8) has not.
+    // A login session sets XDG_RUNTIME_DIR, and cron(8) does not. Both must use the same directory.
     let runtime = PathBuf::from(format!("/run/user/{user}"));
     match lstat(&runtime) {
         Ok(stat) if is_directory(&stat) && stat.st_uid == user.as_raw() => {
@@ -60,7 +60,7 @@ fn default() -> Result<PathBuf> {
     Ok(home.join(".local/state/jc"))
 }
 
-/// Adds how the user names another place.
+/// Adds a hint about the option and the variable that name another directory.
 pub fn hinted(error: Error) -> Error {
     error.hint(PURPOSE.hint)
 }

@@ -45,8 +45,8 @@ pub struct Directory {
     pub owner: Option<(u32, u32)>,
 }
 
-/// The descriptors to which links write events. The last link has one of its own: links that wait hold theirs
-/// to their end, and the end of that of the last link shows that the payload has been executed.
+/// The descriptors to which links write events. The last link has a pipe of its own, whose end shows that the payload
+/// has been executed. Waiting links keep the other pipe open to their end.
 #[derive(Clone, Copy, Debug)]
 pub struct StatusFds {
     /// The descriptor of jc-rootfs.
@@ -66,7 +66,7 @@ impl Bundle {
         self.state.bundle.join(name)
     }
 
-    /// Creates the files and directories. Gives the lock on the volumes, if there are any.
+    /// Creates the files and directories. Returns the lock on the volumes, if there are any.
     pub fn create(&self) -> Result<Option<OwnedFd>> {
         for (name, text) in &self.files {
             write_readable(&self.path(name), text)?;
@@ -85,7 +85,7 @@ impl Bundle {
         Ok(lock)
     }
 
-    /// A script that does the same: the files, then the chain, one link on a line. The events go to a file.
+    /// A script that creates the files and runs the chain, one link on a line. The events go to a file.
     pub fn to_shell(&self) -> Vec<u8> {
         let StatusFds { last, others } = self.status_fds;
         let mut script = self.creation();

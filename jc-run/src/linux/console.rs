@@ -1,4 +1,4 @@
-//! The socket on which jc-rootfs hands over the container's terminal (its `--console-socket`).
+//! The socket on which jc-rootfs passes the container's terminal (`--console-socket`).
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -10,18 +10,18 @@ use std::path::Path;
 use jc_unshare::{Absent, Context, Error, Result};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-/// The socket, until the terminal has come.
+/// The socket, until the terminal has arrived.
 #[derive(Debug)]
 pub struct Console(UnixListener);
 
 impl Console {
-    /// Listens at a path, which must not be there yet.
+    /// Listens at a path. EADDRINUSE: the path exists.
     pub fn listen(path: &Path) -> Result<Self> {
         UnixListener::bind(path).on("listen", path).map(Self)
     }
 
-    /// Takes the terminal's master, once the socket can be read, and removes the path. A payload that ends at once may
-    /// have had its state directory removed before.
+    /// Receives the master of the terminal, when the socket can be read, and removes the path. The path may be absent,
+    /// since the state directory of a payload that ends at once may have been removed.
     pub fn take(self, path: &Path) -> Result<OwnedFd> {
         let (connection, _) = self.0.accept().on("accept", path)?;
         fs::remove_file(path).on("remove", path).absent()?;

@@ -17,7 +17,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use super::supervise::{Container, Stdio};
 use crate::TOOL;
 
-/// Starts the container and prints its ID; or fails as it fails.
+/// Starts the container and prints its ID. Returns the exit code of the container if its start fails.
 pub fn detach(mut container: Container, stdio: Stdio) -> Result<ExitCode> {
     let (mut begun, ready) = container.or_remove(pipe().op("pipe"))?;
     match container.or_remove(fork(0, None).op("fork"))? {
@@ -35,7 +35,7 @@ pub fn detach(mut container: Container, stdio: Stdio) -> Result<ExitCode> {
             }
             let ended = waitpid(Some(pid), WaitOptions::empty()).op("waitpid")?;
             match ended.and_then(|(_, status)| status.exit_status()) {
-                // The supervisor has said why.
+                // The supervisor has written the error.
                 Some(code) => Ok(ExitCode::from(code as u8)),
                 None => Err(Error::new("the supervisor was killed")),
             }
@@ -43,9 +43,9 @@ pub fn detach(mut container: Container, stdio: Stdio) -> Result<ExitCode> {
     }
 }
 
-/// Files that a supervisor takes over from its caller, or needs when the state directory has gone.
+/// Files that a supervisor inherits from its caller, or needs after the removal of the state directory.
 struct Files {
-    /// Stdout of the caller, which gets the ID.
+    /// The stdout of the caller, for the ID.
     output: File,
     null: File,
     /// The log of stderr.
@@ -73,7 +73,7 @@ fn supervise(mut container: Container, stdio: Stdio, mut ready: impl Write) -> R
     let has_begun = Cell::new(false);
     let exit = container.run(stdio, || {
         has_begun.set(true);
-        // A container whose ID the caller does not get ends.
+        // If the ID cannot be printed, the container ends.
         output.take().map_or(Ok(()), |output| print_id(output, &id))?;
         dup2_stderr(&null).op("dup2")?;
         ready.write_all(b"!").op("write to the caller")

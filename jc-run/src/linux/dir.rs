@@ -1,5 +1,5 @@
-//! State directories: each belongs to one container, has the container's ID as its name, and is locked
-//! (flock(2)) as long as the container's supervisor lives. A symbolic link beside it, whose text is the
+//! State directories. Each belongs to one container, has the container's ID as its name, and is locked
+//! (flock(2)) as long as the container's supervisor lives. A symbolic link beside the directory, whose text is the
 //! ID, is the container's name.
 
 use std::path::Path;
@@ -20,7 +20,7 @@ use super::files::StateDir;
 use super::state::{State, Status, boot_id, is_id, now};
 use super::tree;
 
-/// A state directory whose lock this process holds.
+/// A state directory that this process has locked.
 #[derive(Debug)]
 pub struct LockedDir {
     base: Rc<Base>,
@@ -29,18 +29,18 @@ pub struct LockedDir {
 }
 
 impl LockedDir {
-    /// Makes the state directory of a container, and with `name` a link of that name.
+    /// Makes the state directory of a container, and a link with the name of the container.
     pub fn create(base_path: &BasePath, id: &str, name: Option<&str>) -> Result<Self> {
         let locked = loop {
             let base = Rc::new(Base::create(base_path)?);
             match mkdirat(&*base, id, Mode::RWXU) {
-                // The last of the other containers has removed the base.
+                // The last other container has removed the parent directory.
                 Err(Errno::NOENT) => continue,
                 made => made
                     .on("mkdir", base.path().join(id))
                     .inspect_err(|_| base.remove_if_empty())?,
             }
-            // A sweep removes a directory that nobody has locked.
+            // A sweep may have removed the directory before the lock.
             if let Some(locked) = Self::lock(&base, id)? {
                 break locked;
             }
@@ -54,7 +54,7 @@ impl LockedDir {
         Ok(locked)
     }
 
-    /// Locks a state directory; `None` if it is absent, or locked by another process.
+    /// Locks a state directory. `None`: the directory is absent, or another process has locked it.
     pub fn lock(base: &Rc<Base>, id: &str) -> Result<Option<Self>> {
         let Some(directory) = open(base, id)? else { return Ok(None) };
         let path = directory.path();
@@ -79,15 +79,15 @@ impl LockedDir {
         &self.directory
     }
 
-    /// Removes the directory with its contents, and the name that the state has.
+    /// Removes the directory with its contents, and the name in the state.
     pub fn remove(self) -> Result<()> {
-        // A state that cannot be read has no name to remove, and jc-list sweeps names without target.
+        // Without a readable state the name stays, and jc-list removes names without target.
         let state = State::read(&self.directory).ok().flatten();
         self.remove_with_name(state.as_ref().and_then(|state| state.get("name")))
     }
 
-    /// Removes the directory with its contents, and this name. The recorded state goes first: jc-list removes
-    /// a directory without one, and names without a directory.
+    /// Removes the directory with its contents, and this name. The state file is removed first: after a kill, jc-list
+    /// removes directories without a state, and names without a directory.
     pub fn remove_with_name(self, name: Option<&str>) -> Result<()> {
         let Self { base, id, directory } = &self;
         State::remove(directory)?;
@@ -104,12 +104,12 @@ impl LockedDir {
     }
 }
 
-/// Opens the state directory of that ID; `None` if it is absent.
+/// Opens the state directory of an ID. `None`: the directory is absent.
 fn open(base: &Base, id: &str) -> Result<Option<StateDir>> {
     StateDir::open(base, Path::new(id), &base.path().join(id))
 }
 
-/// Makes the link of that name; one name belongs to one container.
+/// Makes the link with the name of a container. A name of another container is an error.
 fn claim(base: &Rc<Base>, name: &str, id: &str) -> Result<()> {
     let _lock = lock_names(base)?;
     sweep_name(base, name)?;
@@ -129,22 +129,22 @@ fn lock_names(base: &Base) -> Result<OwnedFd> {
     Ok(lock)
 }
 
-/// Removes a name that leads to no container any more.
+/// Removes a name whose container is absent.
 fn sweep_name(base: &Rc<Base>, name: &str) -> Result<()> {
-    // A link with another text than an ID is no name, and stays.
+    // A link whose text is no ID is no name, and stays.
     let Some(id) = base.link(name)?.filter(|text| is_id(text)) else { return Ok(()) };
     if settled_state(base, &id)?.is_some() || open(base, &id)?.is_some() {
         return Ok(());
     }
     match unlinkat(&**base, name, AtFlags::empty()) {
-        // The name went with the container.
+        // The name was removed with the container.
         Err(Errno::NOENT) => Ok(()),
         removed => removed.on("remove", base.path().join(name)),
     }
 }
 
-/// The state of a container. If its supervisor is dead, a container that is kept is recorded as
-/// stopped, and any other is removed. `None` if it is absent then, or not recorded yet.
+/// The state of a container. If the supervisor is dead, a kept container is recorded as stopped, and another one is
+/// removed. `None`: the container is absent, or not recorded yet.
 fn settled_state(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
     let Some(directory) = open(base, id)? else { return Ok(None) };
     let state = State::read(&directory)?;
@@ -160,7 +160,7 @@ fn settled_state(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
             if state.status != Status::Stopped {
                 state.stop();
                 state.set("finished", now());
-                // On a full disk the state stays as it is, and the next reader tries again.
+                // On a full disk the file stays unchanged, and the next reader tries again.
                 let _: Result<()> = state.write(&locked.directory);
             }
             Ok(Some(state))
@@ -169,8 +169,8 @@ fn settled_state(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
     }
 }
 
-/// All recorded containers, after a sweep of what dead supervisors left, and the errors of those whose
-/// state cannot be read.
+/// All recorded containers, after the removal of remains of dead supervisors, and the errors of containers whose state
+/// cannot be read.
 pub fn all(base_path: &BasePath) -> Result<(Vec<State>, Vec<Error>)> {
     let (mut states, mut errors, mut names) = (Vec::new(), Vec::new(), Vec::new());
     let Some(base) = Base::open(base_path)?.map(Rc::new) else { return Ok((states, errors)) };
@@ -202,12 +202,12 @@ pub fn all(base_path: &BasePath) -> Result<(Vec<State>, Vec<Error>)> {
             Err(error) => errors.push(error),
         }
     }
-    // A start that was killed before it had a state, or whose name was swept last, leaves the base empty.
+    // The directory is empty if a start was killed before it had a state, or after the removal of the last name.
     base.remove_if_empty();
     Ok((states, errors))
 }
 
-/// A container that a word names, with the directory of all state directories.
+/// A recorded container, with the directory of all state directories.
 pub struct Found {
     /// The state from `state.json`.
     pub state: State,
@@ -220,24 +220,24 @@ impl Found {
         open(&self.base, &self.state.id)?.ok_or_else(|| none(&self.state.id))
     }
 
-    /// Whether its state directory is absent.
+    /// Whether the state directory is absent.
     pub fn is_gone(&self) -> Result<bool> {
         open(&self.base, &self.state.id).map(|directory| directory.is_none())
     }
 
-    /// Locks the state directory; `None` if it is absent or locked.
+    /// Locks the state directory. `None`: the directory is absent or locked.
     pub fn lock(&self) -> Result<Option<LockedDir>> {
         LockedDir::lock(&self.base, &self.state.id)
     }
 }
 
-/// The container that a word names: a name, an ID, or the beginning of just one ID.
+/// The container of a word: a name, an ID, or the beginning of exactly one ID.
 pub fn find(base_path: &BasePath, word: &str) -> Result<Found> {
     let base = Base::open(base_path)?.ok_or_else(|| none(word))?;
     find_in(&Rc::new(base), word)
 }
 
-/// The containers that words name. All must be there.
+/// The containers of words. An absent container is an error.
 pub fn find_all<'a>(
     base_path: &BasePath,
     mut words: impl Iterator<Item = &'a String>,
@@ -251,7 +251,7 @@ pub fn find_all<'a>(
 fn find_in(base: &Rc<Base>, word: &str) -> Result<Found> {
     let id = resolve(base, word)?;
     let state = match settled_state(base, &id) {
-        // No supervisor holds it, so it has ended, and jc-rm removes it.
+        // No supervisor has locked the directory, so the container has ended, and jc-rm can remove it.
         Err(error) => LockedDir::lock(base, &id)?.map(|locked| lost(&id, &locked)).ok_or(error)?,
         Ok(state) => state.ok_or_else(|| none(word))?,
     };
@@ -262,14 +262,14 @@ fn none(word: &str) -> Error {
     Error::new(format_args!("{word}: no such container")).hint("jc-list -a shows all containers")
 }
 
-/// The state of a container that has ended, where the recorded one cannot be read.
+/// A state for a container that has ended, and whose recorded state cannot be read.
 fn lost(id: &str, locked: &LockedDir) -> State {
     let mut state = State::new(id, locked.directory.path());
     state.stop();
     state
 }
 
-/// The ID that a word means.
+/// The ID for a word.
 fn resolve(base: &Base, word: &str) -> Result<String> {
     if word.is_empty() || word.contains('/') || word.starts_with('.') {
         return Err(none(word));

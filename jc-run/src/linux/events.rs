@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use crate::TOOL;
 
-/// The descriptor that the events of a container go to, if the caller asks for them.
+/// The descriptor for the events of a container, if the caller gives one.
 #[derive(Debug, Default)]
 pub struct Events(Option<StatusFd>);
 
 impl Events {
-    /// Uses the descriptor of that number. The chain does not inherit it.
+    /// Uses the descriptor with this number. The chain does not inherit the descriptor.
     pub fn open(number: Option<u32>) -> Result<Self> {
         let open = |number| StatusFd::open(TOOL, number)?.close_on_exec();
         number.map(open).transpose().map(Self)
@@ -24,7 +24,7 @@ impl Events {
         if let (Some(object), Some(more)) = (object.as_object_mut(), more.as_object()) {
             object.extend(more.clone());
         }
-        // The container matters more than a reader of its events.
+        // The container matters more than an error of this write.
         let _: Result<()> = status.write(event, &object.to_string());
     }
 }

@@ -1,4 +1,4 @@
-//! `jc-exec`: one more program in a container, by a chain of links that join what jc-run has recorded.
+//! `jc-exec`: one more program in a container, by a chain of links that join the recorded namespaces.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -22,11 +22,11 @@ use crate::link::{Chain, Form, Link, Opt};
 use crate::options::args;
 use crate::options::table::values;
 
-/// The tool's name and contract.
+/// The name and exit codes of the program.
 pub const TOOL: Tool = Tool::link("jc-exec");
 
-/// The longest time between the kill of a program of a container and the end of the payload: the kernel ends PID 1
-/// last.
+/// The longest time between the end of another program of a container and the end of the payload. When PID 1 ends, the
+/// kernel kills all other processes first.
 const ENDING: Duration = Duration::from_millis(100);
 
 /// Builds the command line parser.
@@ -178,9 +178,9 @@ fn links(options: &ExecOptions, state: &State, console: &Path) -> Result<Vec<Lin
     Ok(cgroup.into_iter().chain([unshare, Link::new("jc-rootfs", rootfs)]).collect())
 }
 
-/// Takes the values of variables out of the options of jc-rootfs, which finds them in its environment:
-/// every user can read the command line of a process, and only its own user the environment
-/// (proc_pid_cmdline(5), proc_pid_environ(5)). Variables that the links use themselves stay.
+/// Moves the values of variables from the options of jc-rootfs to its environment. Every user can read the command
+/// line of a process, and only the same user can read its environment (proc_pid_cmdline(5), proc_pid_environ(5)).
+/// Variables that the links use themselves stay.
 fn take_values(options: &mut [Opt]) -> Vec<Variable> {
     let is_of_links = |name: &[u8]| name == b"PATH" || name.starts_with(b"JC_");
     let mut variables = Vec::new();

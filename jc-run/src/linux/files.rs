@@ -1,4 +1,4 @@
-//! The files of one state directory, reached only through its descriptor.
+//! The files of one state directory. All lookups start at its descriptor.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,10 +14,10 @@ use serde::de::DeserializeOwned;
 
 use super::base_path::hinted;
 
-/// The most bytes of a file that is read whole.
+/// The most bytes of a file.
 const MOST: u64 = 16 << 20;
 
-/// A state directory that is open.
+/// An open state directory.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -25,7 +25,7 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens a directory of the caller's; `None` if it is absent.
+    /// Opens a directory of the caller. `None`: the directory is absent.
     pub fn open(parent: impl AsFd, name: &Path, path: &Path) -> Result<Option<Self>> {
         let directory = match open_dir_to_read(parent, name) {
             Err(Errno::NOENT) => return Ok(None),
@@ -44,8 +44,8 @@ impl StateDir {
         &self.path
     }
 
-    /// Opens a regular file to read it; `None` if it is absent. Neither a symbolic link nor a FIFO is
-    /// opened: the one leads elsewhere, the other waits for a writer.
+    /// Opens a regular file for reading. `None`: the file is absent. A symbolic link, which leads elsewhere, and a FIFO,
+    /// whose open waits for a writer, are errors.
     pub fn file(&self, name: &str) -> Result<Option<File>> {
         let path = self.path.join(name);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -60,7 +60,7 @@ impl StateDir {
         Ok(Some(file.into()))
     }
 
-    /// Reads a regular file of bounded size; `None` if it is absent.
+    /// Reads a regular file of bounded size. `None`: the file is absent.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.file(name)? else { return Ok(None) };
         let (path, mut bytes) = (self.path.join(name), Vec::new());
@@ -72,7 +72,7 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
-    /// Reads a value in JSON; `None` if the file is absent.
+    /// Reads a value in JSON. `None`: the file is absent.
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let Some(bytes) = self.read(name)? else { return Ok(None) };
         let value = serde_json::from_slice(&bytes);
@@ -81,7 +81,7 @@ impl StateDir {
             .map_err(|e| Error::new(format_args!("read {}: {e}", self.path.join(name).display())))
     }
 
-    /// Replaces a file, whole or not at all.
+    /// Replaces a file by rename, so that no reader sees a part of it.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let new = format!("{name}.new");
         self.write(&new, bytes).inspect_err(|_| {

@@ -1,4 +1,4 @@
-//! `jc-list`: the containers, after a sweep of what killed ones left.
+//! `jc-list`: the list of containers, after the removal of remains of killed containers.
 
 use std::cmp::Reverse;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use super::state::{State, Status, now};
 use super::sweep::sweep_links;
 use super::{anonymous, dir, tools};
 
-/// The tool's name and contract.
+/// The name and exit codes of the program.
 pub const TOOL: Tool = Tool::source("jc-list");
 
 /// Builds the command line parser.
@@ -25,7 +25,7 @@ pub fn command() -> Command {
         )
 }
 
-/// Sweeps and prints. A state that cannot be read is an error, after the list of the others.
+/// Removes remains and prints the list. A state that cannot be read is an error after the list of the others.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let (mut states, mut errors) = dir::all(&tools::base_path(matches)?)?;
     errors.extend(anonymous::sweep());
@@ -83,7 +83,7 @@ fn status(state: &State, now: f64) -> String {
         Status::Running => format!("up {}", age(now - seconds(state, "started"))),
         Status::Stopped => {
             let reason = if state.get("oom") == Some("true") { ", out of memory" } else { "" };
-            // Only a supervisor that lives records an exit code.
+            // A supervisor that was killed has recorded no exit code.
             format!("exited ({}{reason})", state.get("exit-code").unwrap_or("unknown"))
         }
     }
@@ -104,7 +104,7 @@ fn age(seconds: f64) -> String {
     }
 }
 
-/// A text without characters that act on a terminal, of at most so many characters.
+/// A text of at most `most` characters, with escapes for characters that control a terminal.
 fn shown(text: &str, most: usize) -> String {
     let text = Escaped(text).to_string();
     match text.chars().count() > most {

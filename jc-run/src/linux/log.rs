@@ -11,7 +11,7 @@ use jc_unshare::{Context, Result};
 /// Files of the logs of a container: two for each of two outputs.
 const FILES: u64 = 4;
 
-/// The name of the file that holds what was written before the file of this name.
+/// The name of the previous file of a log.
 pub fn older(name: &str) -> String {
     format!("{name}.1")
 }
@@ -21,26 +21,26 @@ pub fn older(name: &str) -> String {
 pub struct Log {
     path: PathBuf,
     older: PathBuf,
-    /// The current file; none if it could not be created.
+    /// The current file, if its creation succeeded.
     file: Option<File>,
-    /// Bytes in the current file.
+    /// The number of bytes in the current file.
     length: u64,
-    /// The most bytes that one file holds.
+    /// The most bytes of one file.
     limit: u64,
-    /// Bytes that could not be written.
+    /// The number of bytes that could not be written.
     lost: u64,
 }
 
 impl Log {
-    /// Creates the file of this name. `size` bounds the logs of the whole container, in bytes.
+    /// Creates the file with this name. `size` is the limit for all logs of the container, in bytes.
     pub fn create(directory: &Path, name: &str, size: u64) -> Result<Self> {
         let (path, older) = (directory.join(name), directory.join(older(name)));
         let file = Some(create(&path).on("create", &path)?);
         Ok(Self { path, older, file, length: 0, limit: size / FILES, lost: 0 })
     }
 
-    /// Appends bytes. A payload must not wait for a log that cannot be written, because the disk is
-    /// full: its bytes are counted and dropped.
+    /// Appends bytes. Bytes that cannot be written, as on a full disk, are counted and dropped, since a payload must not
+    /// wait for its log.
     pub fn append(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.write(bytes) {
@@ -53,7 +53,7 @@ impl Log {
         }
     }
 
-    /// How many bytes could not be written so far.
+    /// The number of bytes that could not be written so far.
     pub fn lost(&self) -> u64 {
         self.lost
     }

@@ -1,5 +1,4 @@
-//! `jc-logs`: what a detached container has written: for each output the current file, and the one
-//! before it.
+//! `jc-logs`: the output of a detached container, from the current and the previous file of each output.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,10 +20,10 @@ use super::log::older;
 use super::state::State;
 use super::tools;
 
-/// The tool's name and contract.
+/// The name and exit codes of the program.
 pub const TOOL: Tool = Tool::source("jc-logs");
 
-/// How much is looked at in one go, in bytes.
+/// The number of bytes of one read.
 const CHUNK: usize = 64 << 10;
 
 /// Builds the command line parser.
@@ -45,7 +44,7 @@ pub fn command() -> Command {
         .arg(tools::ids().num_args(1))
 }
 
-/// Prints them: stdout to stdout, stderr to stderr.
+/// Prints the log of stdout to stdout, and the log of stderr to stderr.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let found = tools::named(matches)?;
     let Some(container) = found.first() else { return Ok(ExitCode::SUCCESS) };
@@ -71,9 +70,9 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says on stderr that bytes are missing from the log, if they are.
+/// Writes a message to stderr if the log lacks bytes.
 fn warn_of_loss(state: &State, directory: &StateDir) {
-    // By now the container may have ended, or be gone.
+    // The container may have ended meanwhile, or been removed.
     let now = State::read(directory).ok().flatten();
     if let Some(bytes) = now.as_ref().unwrap_or(state).get("log-lost") {
         TOOL.fail(&Error::new(format_args!(
@@ -83,7 +82,7 @@ fn warn_of_loss(state: &State, directory: &StateDir) {
     }
 }
 
-/// An output of a payload: the files that hold what is still to be printed, the oldest first.
+/// An output of a payload, with the files that are still to be printed, the oldest first.
 struct Output<'a> {
     directory: &'a StateDir,
     name: &'static str,
@@ -96,10 +95,10 @@ impl<'a> Output<'a> {
         Ok((!files.is_empty()).then(|| Self { directory, name, files: files.into() }))
     }
 
-    /// Prints what has come.
+    /// Prints the new bytes.
     fn print(&mut self) -> Result<()> {
         loop {
-            // Asked first: nobody writes any more to a file that has a newer one.
+            // The lookup comes before the read: no process writes to a file that has a newer one.
             let newer = match self.files.len() {
                 0 | 1 => self.newer()?,
                 _ => Vec::new(),
@@ -122,7 +121,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// The files that have come after the last one, as far as they are still there.
+    /// The files after the last one, as far as they still exist.
     fn newer(&self) -> Result<Vec<File>> {
         let mut files = generations(self.directory, self.name)?;
         if let Some(last) = self.files.back() {
@@ -156,7 +155,7 @@ fn inode(file: &File) -> Result<u64> {
     file.metadata().op("stat log").map(|metadata| metadata.ino())
 }
 
-/// Goes to the beginning of the last lines, so many, reading from the end.
+/// Seeks to the beginning of the last `lines` lines. The files are read from their ends.
 fn skip_to_last(files: &mut VecDeque<File>, lines: usize) -> Result<()> {
     let (mut wanted, mut is_end) = (lines, true);
     for index in (0..files.len()).rev() {
@@ -168,8 +167,8 @@ fn skip_to_last(files: &mut VecDeque<File>, lines: usize) -> Result<()> {
     Ok(())
 }
 
-/// Goes back in a file by as many newlines as are wanted, and says whether it has that many. With
-/// `is_end`, its last byte is the last of all: a newline there ends the last line.
+/// Seeks back in a file by the number of wanted newlines. Returns whether the file has that many. With `is_end`, the last
+/// byte of the file is the last byte of the output, and a newline there ends the last line.
 fn skip_in(file: &mut File, wanted: &mut usize, is_end: &mut bool) -> Result<bool> {
     let mut at = file.seek(SeekFrom::End(0)).op("seek log")?;
     if *wanted == 0 {
@@ -205,7 +204,7 @@ fn copy(from: &mut File, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
-/// Prints until the container has ended, which is when its supervisor has.
+/// Prints until the container has ended. A container ends with its supervisor.
 fn follow(state: &State, outputs: &mut [Output<'_>]) -> Result<()> {
     let events = inotify::init(inotify::CreateFlags::CLOEXEC).op("inotify_init")?;
     let kinds = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;

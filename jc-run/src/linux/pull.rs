@@ -1,4 +1,4 @@
-//! The record of an image that the command line names: jc-pull prints it.
+//! The record of an image on the command line, which jc-pull prints.
 
 use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
@@ -12,8 +12,8 @@ use super::compose::{maps_one_id, user_namespace};
 use crate::link::{Chain, Link};
 use crate::options::NamespaceOptions;
 
-/// Runs jc-pull, whose messages go where those of this process go. Without root, jc-pull runs in the user
-/// namespace of the container.
+/// Runs jc-pull with the stderr of this process. For an ordinary user, jc-pull runs in the user namespace of the
+/// container.
 pub fn pull(image: &str, policy: &str, namespaces: &NamespaceOptions) -> Result<Record> {
     if policy == "missing" {
         // An image that is in the store needs no message.

@@ -11,10 +11,10 @@ use super::dir::Found;
 use super::state::Status;
 use super::{stop, tools};
 
-/// The tool's name and contract.
+/// The name and exit codes of the program.
 pub const TOOL: Tool = Tool::source("jc-rm");
 
-/// How long a supervisor that has recorded the end may take to end itself.
+/// The longest time between the record of a container's end and the end of its supervisor.
 const RELEASE: Duration = Duration::from_secs(2);
 
 /// Builds the command line parser.
@@ -25,7 +25,7 @@ pub fn command() -> Command {
         .arg(tools::ids())
 }
 
-/// Removes all, or if one runs and is not to be killed, none.
+/// Removes all containers. Without `--force`, a running container is an error, and nothing is removed.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let found = tools::named(matches)?;
     if matches.get_flag("force") {

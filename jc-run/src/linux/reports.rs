@@ -1,4 +1,4 @@
-//! The events that links write (jc(7)), read through pipes that only links hold.
+//! The events that links write (jc(7)). Only links have the pipes open.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 /// each published port.
 const MOST: usize = 16 << 20;
 
-/// How many bytes are read at once.
+/// The number of bytes of one read.
 const CHUNK: usize = 16 << 10;
 
 /// A pipe with events. Of each event that a link reports, the first one counts.
@@ -24,7 +24,7 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Makes a pipe, and gives the end that links write to.
+    /// Makes a pipe. Returns the end to which links write too.
     pub fn pipe() -> Result<(Self, OwnedFd)> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
         fcntl_setfl(&reader, OFlags::NONBLOCK).op("F_SETFL")?;
@@ -36,7 +36,7 @@ impl Reports {
         self.reader.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads what there is. A writer of more than [`MOST`] bytes finds the pipe closed.
+    /// Reads the available bytes. After more than [`MOST`] bytes the pipe is closed.
     pub fn read(&mut self) -> Result<()> {
         let mut chunk = [0; CHUNK];
         while let Some(reader) = &self.reader {
@@ -54,14 +54,14 @@ impl Reports {
         Ok(())
     }
 
-    /// The first event of this name, of one link or of any. Text that is no event counts for nothing.
+    /// The first event with this name, of one link or of any. Text that is no event is ignored.
     pub fn find(&self, name: &str, link: Option<&str>) -> Option<Value> {
         let lines = self.text.split_inclusive(|b| *b == b'\n').filter(|line| line.ends_with(b"\n"));
         let mut events = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
         events.find(|event| event["event"] == name && link.is_none_or(|link| event["link"] == link))
     }
 
-    /// The payload, if jc-rootfs has executed it. Only to be asked at the end of the pipe.
+    /// The payload, if jc-rootfs has executed it. The answer is valid only at the end of the pipe.
     pub fn payload(&self) -> Option<Process> {
         let number = |event: &Value, key: &str| event[key].as_u64();
         let started = self.find("started", Some("jc-rootfs"))?;

@@ -20,7 +20,7 @@ use crate::{TOOL, source};
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let options = Options::parse(matches)?;
     let life = &options.life;
-    // First: a descriptor that the caller has not opened must not turn out to be one of this process.
+    // This check comes first: a number that is not open yet may become that of a descriptor which this process opens.
     let events = Events::open(life.status_fd)?;
     let base_path = BasePath::new(life.state_dir.clone())?;
     let pulled = |image: &str, policy: &str| pull(image, policy, &options.namespaces);

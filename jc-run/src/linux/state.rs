@@ -104,7 +104,7 @@ impl State {
 
     /// An annotation of jc.
     pub fn get(&self, key: &str) -> Option<&str> {
-        // No allocation of a key for each of ten thousand states.
+        // A lookup by key would allocate memory for each of ten thousand states.
         let found = self.annotations.iter().find(|(name, _)| name.strip_prefix("jc.") == Some(key));
         found.map(|(_, value)| value.as_str())
     }
@@ -128,10 +128,10 @@ impl State {
         self.get("keep").is_some()
     }
 
-    /// Reads it from its directory; `None` if none has been written.
+    /// Reads the state from its directory. `None`: no state has been written.
     pub fn read(directory: &StateDir) -> Result<Option<Self>> {
         let Some(mut state) = directory.read_json::<Self>(FILE)? else { return Ok(None) };
-        // The file is not trusted with its own path.
+        // The path in the file is not trusted.
         let path = directory.path();
         if Some(state.id.as_ref()) != path.file_name() {
             return Err(Error::new(format_args!("read {}: not its ID", path.join(FILE).display())));
@@ -140,7 +140,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Writes it to its directory, whole or not at all.
+    /// Writes the state to its directory, by rename.
     pub fn write(&self, directory: &StateDir) -> Result<()> {
         let mut json =
             serde_json::to_vec(self).map_err(|e| Error::new(format_args!("state: {e}")))?;
@@ -148,16 +148,16 @@ impl State {
         directory.replace(FILE, &json)
     }
 
-    /// Removes the file: any sweep then removes the directory.
+    /// Removes the file. Every sweep then removes the directory.
     pub fn remove(directory: &StateDir) -> Result<()> {
         match unlinkat(directory, FILE, AtFlags::empty()) {
-            // A directory of that name is no state, and goes with the state directory.
+            // A directory with that name is no state, and is removed with the state directory.
             Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
             removed => removed.on("remove", directory.path().join(FILE)),
         }
     }
 
-    /// Forgets the processes, which have ended.
+    /// Removes the processes, which have ended, from the state.
     pub fn stop(&mut self) {
         (self.status, self.pid) = (Status::Stopped, None);
         for key in ["jc.process", "jc.supervisor"] {
@@ -165,7 +165,7 @@ impl State {
         }
     }
 
-    /// The state as it is in this boot: the PIDs of another boot belong to other processes.
+    /// The state in this boot. PIDs of another boot belong to other processes now.
     pub fn in_boot(mut self, boot: &str) -> Self {
         if self.get("boot") != Some(boot) {
             self.stop();

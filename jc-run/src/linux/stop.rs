@@ -1,5 +1,5 @@
-//! `jc-stop`, and the end of a container that `jc-rm -f` wants: a signal, and when that has had its
-//! time, SIGKILL; both through descriptors of the processes that are meant.
+//! `jc-stop`, and the kill of `jc-rm -f`: a signal, and after some time SIGKILL, both sent through descriptors of
+//! processes.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,13 +17,13 @@ use super::state::{State, Status};
 use super::tools;
 use crate::link::Opt;
 
-/// The tool's name and contract.
+/// The name and exit codes of the program.
 pub const TOOL: Tool = Tool::source("jc-stop");
 
-/// How long a container may take to end that has been killed.
+/// The longest time between the kill and the end of a container.
 const KILLED: Duration = Duration::from_secs(10);
 
-/// How long a container may take to end before its control group is thawed.
+/// The time to wait for the end of a container before its cgroup is thawed.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// Builds the command line parser.
@@ -57,7 +57,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A container that is to end.
+/// A container that this process ends.
 struct Ending<'a> {
     container: &'a Found,
     /// The container has ended when its supervisor has.
@@ -65,8 +65,8 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// Sends the supervisor a signal, then SIGCONT: a supervisor or a link that is stopped takes signals
-    /// only when it continues.
+    /// Sends a signal and then SIGCONT to the supervisor, since a stopped supervisor or link handles signals only when it
+    /// continues.
     fn signal(&self, signal: i32) -> Result<()> {
         for signal in [signal, SIGCONT] {
             send(&self.supervisor, signal)?;
@@ -74,7 +74,7 @@ impl Ending<'_> {
         Ok(())
     }
 
-    /// Kills the payload, and if there is none yet, the supervisor, with which the chain ends.
+    /// Kills the payload. Before the start of the payload, kills the supervisor, with which the chain ends.
     fn kill(&self) -> Result<()> {
         match self.container.state.process("process") {
             Some(payload) => {
@@ -85,8 +85,8 @@ impl Ending<'_> {
         }
     }
 
-    /// Thaws the container's control group: a frozen process takes no signal, and a frozen link reaps
-    /// nothing. Errors are passed over, as the wait that follows shows which containers have ended.
+    /// Thaws the container's cgroup, since a frozen process handles no signal, and a frozen link reaps no child. Errors are
+    /// ignored, since the later wait shows which containers have ended.
     fn thaw(&self) {
         let join = self.container.state.join.as_ref();
         let Some(group) = join.and_then(|join| join.cgroup.as_ref()) else { return };
@@ -99,7 +99,7 @@ impl Ending<'_> {
     }
 }
 
-/// Sends each its signal, and kills those that have not ended when the time is over.
+/// Sends its signal to each container, and kills the containers that have not ended in time.
 pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> {
     let signals: Result<Vec<i32>> =
         found.iter().map(|container| stop_signal(&container.state, asked)).collect();
@@ -114,7 +114,7 @@ pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> 
         if signal == SIGKILL {
             left.push(ending);
         } else {
-            // The supervisor hands it on, and does its default action where a PID 1 would not.
+            // The supervisor forwards the signal, and carries out the default action that the kernel drops for PID 1.
             ending.signal(signal)?;
             signalled.push(ending);
         }
@@ -130,8 +130,8 @@ pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> 
     }
 }
 
-/// Waits for each until the deadline, and thaws those that do not end at once. Returns those that have
-/// not ended.
+/// Waits for each container until the deadline, and thaws the cgroups of containers that do not end at once. Returns the
+/// containers that have not ended.
 fn await_end(ending: Vec<Ending<'_>>, deadline: Instant) -> Result<Vec<Ending<'_>>> {
     let left = await_until(ending, deadline.min(Instant::now() + AT_ONCE))?;
     left.iter().for_each(Ending::thaw);

@@ -111,7 +111,7 @@ impl Container {
         self.locked.take().map_or(Ok(()), |locked| locked.remove_with_name(self.bundle.name()))
     }
 
-    /// Starts the chain and waits for its end. Gives the events of the links too.
+    /// Starts the chain and waits for its end. Returns the events of the links too.
     fn supervise(
         &mut self,
         stdio: Stdio,
@@ -136,18 +136,18 @@ impl Container {
                 }),
             News::LogLost(bytes) => {
                 state.set("log-lost", bytes);
-                // A disk without room for the log may have none for this: the end writes it again.
+                // The disk may be full. The state is written again at the end.
                 let _: Result<()> = state.write(directory);
                 Ok(())
             }
         };
-        // A state that nobody reads is removed while the links undo their work.
+        // A state that nobody reads is removed while the links remove their objects.
         let ended = || match locked.take_if(|_| !needs_exit_status) {
             Some(locked) => locked.remove_with_name(name.as_deref()),
             None => Ok(()),
         };
         let mut watch = Watch::new(channels, outputs, news, ended);
-        // Links that are killed undo nothing.
+        // Killed links leave their objects.
         let exit = child.wait_polling(&mut watch).inspect_err(|_| sweep_links());
         match watch.finish() {
             Err(error) if is_unrecorded.get() => Err(unless_reported(error, &exit)),
@@ -157,7 +157,7 @@ impl Container {
 
     /// Starts the chain, and records the container while the chain starts.
     fn start(&mut self, stdio: Stdio, pipes: Vec<OwnedFd>) -> Result<(Child, Channels)> {
-        // The first link belongs to this program: its absence is no absence of a payload.
+        // An absent link is a failure of this program (125), and no absent payload (127).
         let mut chain = Program::new(&self.bundle.chain.argv())?.required();
         self.redirect(stdio, pipes, &mut chain)?;
         let channels = self.channels(&mut chain)?;
@@ -173,7 +173,7 @@ impl Container {
         }
     }
 
-    /// Creates the pipes by which links report, and gives the chain the ends to write to.
+    /// Creates the pipes for the events of links. The chain inherits the write ends.
     fn channels(&self, chain: &mut Program) -> Result<Channels> {
         let ((last, to_last), (others, to_others)) = (Reports::pipe()?, Reports::pipe()?);
         let StatusFds { last: last_number, others: others_number } = self.bundle.status_fds;
@@ -182,8 +182,8 @@ impl Container {
         Ok(Channels { last, others })
     }
 
-    /// Records the container, and closes the payload's stdin and stdout in this process: a reader of the
-    /// payload's output sees the end when the payload closes it.
+    /// Records the container, and closes stdin and stdout in this process, so that a reader of the payload's output sees
+    /// its end when the payload closes it.
     fn record_creation(&mut self) -> Result<()> {
         let state = &mut self.bundle.state;
         state.set("supervisor", Process::this()?);
@@ -210,7 +210,7 @@ impl Container {
         let (mut read, mut written) = (Vec::new(), Vec::new());
         for name in names {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
-            // A payload that is not root opens /dev/stdout, which leads to the pipe.
+            // A payload without root may open /dev/stdout, which leads to the pipe.
             fchmod(&writer, Mode::WUSR | Mode::WGRP | Mode::WOTH).op("chmod pipe")?;
             read.push((reader, self.log(name)?));
             written.push(writer);
@@ -225,8 +225,8 @@ impl Container {
         Ok((Outputs::new(read, console)?, written))
     }
 
-    /// Gives the chain stdin, stdout and stderr of the payload. The pipes are at their end when no process of the
-    /// container has them open.
+    /// Lets the chain inherit stdin, stdout and stderr of the payload. The pipes end when no process of the container has
+    /// them open.
     fn redirect(&self, stdio: Stdio, pipes: Vec<OwnedFd>, chain: &mut Program) -> Result<()> {
         let mut pipes = pipes.into_iter();
         let Some(stderr) = pipes.next() else { return Ok(()) };
@@ -237,7 +237,7 @@ impl Container {
         if stdio == Stdio::LogsAndFifo {
             create_fifo(&stdin)?;
         }
-        // For writing too, so that a FIFO never ends.
+        // This process opens the FIFO for writing too, so that it never ends.
         let stdin = File::options().read(true).write(true).open(&stdin).on("open", &stdin)?;
         let stdout = match pipes.next() {
             Some(pipe) => pipe,
@@ -250,7 +250,7 @@ impl Container {
     }
 }
 
-/// An error that ended a start, unless a link has reported one: a full disk needs only one line.
+/// The error of a start, or a quiet error if a link has reported one already.
 fn unless_reported(error: Error, chain: &Result<Exit>) -> Error {
     if matches!(chain, Ok(Exit::Code(125))) { Error::quiet() } else { error }
 }
@@ -278,10 +278,10 @@ fn record_start(
     state.write(directory)
 }
 
-/// Records how the payload ended, and gives the members of the event.
+/// Records the end of the payload. Returns the members of the event.
 fn record_end(state: &mut State, exit: Exit, reports: &Reports) -> Value {
     let code = exit.code();
-    // The link that is nearest to the payload ends first, and reports a signal that others see as a code.
+    // The link next to the payload ends first, and reports a signal that others see as an exit code.
     let signal = reports.find("exited", None).and_then(|end| end["signal"].as_u64());
     let usage = reports.find("usage", Some("jc-cgroup"));
     let oom = usage.and_then(|usage| Some(usage["oom_kills"].as_u64()? > 0));

@@ -1,14 +1,14 @@
-//! Removal of what killed links left.
+//! Removal of the remains of killed links.
 
 use std::process::{Command, Stdio};
 
 use jc_unshare::exec::locate_tool;
 
-/// The links that leave something when they are killed, and the action that removes it.
+/// The links that leave objects when they are killed, and the action that removes the objects.
 const ACTIONS: [(&str, &str); 2] = [("jc-cgroup", "--list"), ("jc-net", "--gc")];
 
-/// Executes the actions. Errors are passed over: a caller who may not sweep, or has no such link, has left
-/// nothing.
+/// Executes the actions. Errors are ignored: a caller without the permission, or without the link, has left no
+/// objects.
 pub fn sweep_links() {
     for (link, action) in ACTIONS {
         let Ok(program) = locate_tool(link.as_ref()) else { continue };

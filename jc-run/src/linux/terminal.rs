@@ -32,7 +32,7 @@ struct Relay<'a> {
     child: &'a Child,
     console: Option<Console>,
     master: Option<OwnedFd>,
-    /// Keys that are not written yet.
+    /// Input that is not written yet.
     typed: Vec<u8>,
     has_keyboard: bool,
 }
@@ -53,8 +53,8 @@ impl Terminal {
         Ok(Self { fd, modes })
     }
 
-    /// Runs `body`, which gives an exit code, in a child, and connects this terminal with the one that
-    /// comes by `console`. The child dies with this process.
+    /// Runs `body`, which returns an exit code, in a child, and connects this terminal with the terminal that arrives at
+    /// `console`. The child dies with this process.
     pub fn attend(
         self,
         tool: Tool,
@@ -212,7 +212,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Writes output of the container's terminal, and returns whether there may be more.
+    /// Writes output of the container's terminal. Returns whether there may be more output.
     fn show(&mut self) -> Result<bool> {
         let Some(master) = &self.master else { return Ok(false) };
         let mut bytes = [0; 16384];
@@ -221,7 +221,7 @@ impl Relay<'_> {
                 let shown: io::Result<()> =
                     stdout().write_all(&bytes[..count]).and_then(|()| stdout().flush());
                 if shown.is_err() {
-                    // Without a screen the container gets a hang-up.
+                    // The terminal of the user has gone, so the container sees a hang-up.
                     self.master = None;
                 }
                 Ok(shown.is_ok())

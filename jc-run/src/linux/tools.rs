@@ -1,4 +1,4 @@
-//! The parts that the command lines of the small programs share.
+//! Common parts of the command lines of the small programs.
 
 use clap::{Arg, ArgMatches, Command};
 use jc_unshare::Result;
@@ -22,7 +22,7 @@ pub fn ids() -> Arg {
     arg.help("A container's name, its ID, or the beginning of exactly one ID")
 }
 
-/// The containers of the operands. Error: one is absent.
+/// The containers of the operands. An absent container is an error.
 pub fn named(matches: &ArgMatches) -> Result<Vec<Found>> {
     let ids = matches.get_many::<String>("id").into_iter().flatten();
     dir::find_all(&base_path(matches)?, ids)

@@ -9,8 +9,8 @@ use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-/// Removes the directory of this name in `parent`, with all that is in it. `path` is its path. An ordinary user may
-/// remove some files only as root of the user namespace that made them.
+/// Removes a directory in `parent` with its content. `path` is for the error. An ordinary user can remove some files
+/// only as root of the user namespace that made them.
 pub fn remove(parent: impl AsFd, name: &str, path: &Path) -> Result<()> {
     match remove_tree(parent, name.as_bytes()) {
         Err(Errno::ACCESS | Errno::PERM) if !geteuid().is_root() => remove_as_mapped(path),

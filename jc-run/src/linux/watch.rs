@@ -15,14 +15,14 @@ use super::console::Console;
 use super::log::Log;
 use super::reports::Reports;
 
-/// How many bytes are read at once; a pipe holds as many by default (pipe(7)).
+/// The number of bytes of one read, which is the default capacity of a pipe (pipe(7)).
 const CHUNK: usize = 64 << 10;
 
-/// The most bytes that a pipe of an unprivileged user holds, unless the administrator has said otherwise
-/// (pipe-max-size in proc_sys_fs(5)); more than a terminal does.
+/// The largest default capacity of an ordinary user's pipe in bytes (pipe-max-size in proc_sys_fs(5)). The buffer of a
+/// terminal is smaller.
 const PIPE: u64 = 1 << 20;
 
-/// News for the supervisor.
+/// The changes of which the supervisor is notified.
 pub enum News<'a> {
     /// The payload has been executed, after these events of the links.
     Started(Process, &'a Reports),
@@ -30,23 +30,23 @@ pub enum News<'a> {
     LogLost(u64),
 }
 
-/// The pipes by which links report.
+/// The pipes to which links write events.
 #[derive(Debug)]
 pub struct Channels {
-    /// For the last link, which closes it when the payload is executed.
+    /// The pipe of the last link, which is closed when the payload is executed.
     pub last: Reports,
-    /// For the other links. Those that wait hold it to their end.
+    /// The pipe of the other links. Waiting links have it open to their end.
     pub others: Reports,
 }
 
 /// The watched descriptors, and the functions that handle them.
 pub struct Watch<F, G> {
     channels: Channels,
-    /// Called with the news.
+    /// The function for changes.
     news: F,
     /// The payload's descriptor while it runs.
     payload: Option<OwnedFd>,
-    /// Called when the payload has ended, while the chain still undoes its work.
+    /// The function for the end of the payload, while links still remove their objects.
     ended: G,
     outputs: Outputs,
     /// The first failure, after which only the outputs are watched.
@@ -93,14 +93,14 @@ struct Output {
 }
 
 impl Output {
-    /// Makes the descriptor non-blocking: a payload that is root can read its own pipe first.
+    /// Makes the descriptor non-blocking, since a payload as root can read its own pipe before this process.
     fn new(source: OwnedFd, log: Log) -> Result<Self> {
         let flags = fcntl_getfl(&source).op("F_GETFL")?;
         fcntl_setfl(&source, flags | OFlags::NONBLOCK).op("F_SETFL")?;
         Ok(Self { source: Some(source), log })
     }
 
-    /// Copies bytes to the log, and returns their number: 0 if there are none now, or at the end.
+    /// Copies bytes to the log. Returns their number. 0: no bytes are available, or the output is at its end.
     fn copy(&mut self) -> usize {
         let Some(source) = &self.source else { return 0 };
         let mut buffer = vec![0; CHUNK];
@@ -118,8 +118,8 @@ impl Output {
         }
     }
 
-    /// Copies what the payload wrote before its end. A process that goes on writing, which only
-    /// `--pid host` leaves, must not keep the supervisor from its own end.
+    /// Copies the output that the payload wrote before its end, up to a bound: with `--pid host`, a process that survives
+    /// the payload may still write, and must not delay the end of the supervisor.
     fn finish(&mut self) {
         let Some(source) = &self.source else { return };
         let mut left = ioctl_fionread(source).unwrap_or_default().max(PIPE) as usize;
@@ -138,7 +138,7 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
         Self { channels, news, payload: None, ended, outputs, outcome: Ok(()) }
     }
 
-    /// Handles the rest when the chain has ended, and gives the events of the links.
+    /// Handles the remaining events and output after the end of the chain. Returns the events of the links.
     pub fn finish(mut self) -> Result<Reports> {
         while self.outcome.is_ok() {
             let (sources, fds): (Vec<_>, Vec<_>) = self.sources(false).into_iter().unzip();
@@ -174,8 +174,8 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
         polled
     }
 
-    /// Handles the descriptors that are ready. The outputs come first: a terminal that comes now was not
-    /// polled. After a failure the outputs are still read, so that the payload never waits for a reader.
+    /// Handles the descriptors that are ready. The outputs come first, since a terminal that arrives now was not polled.
+    /// After a failure the outputs are still read, so that the payload never waits for a reader.
     fn handle_ready(&mut self, sources: &[Source], ready: &[bool]) {
         let ready: Vec<Source> =
             sources.iter().zip(ready).filter(|(_, ready)| **ready).map(|(s, _)| *s).collect();
@@ -195,7 +195,7 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
                 self.channels.others.read()?;
                 let Some(payload) = self.channels.last.payload() else { return Ok(()) };
                 (self.news)(News::Started(payload, &self.channels.others))?;
-                // A payload that has ended already has no descriptor, and the end of the chain follows.
+                // `None`: the payload has ended, and the end of the chain follows.
                 self.payload = payload.open()?;
             }
             Source::OtherLinks => self.channels.others.read()?,
@@ -213,7 +213,7 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
         Ok(())
     }
 
-    /// Copies the outputs that are ready, and reports once while the payload runs that some of it is lost.
+    /// Copies the outputs that are ready. Reports lost bytes once while the payload runs.
     fn copy_outputs(&mut self, ready: &[Source]) -> Result<()> {
         let lost_before = self.outputs.lost() > 0;
         for (index, output) in self.outputs.logged.iter_mut().enumerate() {

@@ -49,7 +49,7 @@ pub enum Source {
 /// `--entrypoint` and the operands.
 #[derive(Debug)]
 pub struct ProgramOptions {
-    /// The entry point; an empty one is none.
+    /// The value of `--entrypoint`. An empty value removes the image's entry point.
     pub entrypoint: Option<OsString>,
     pub arguments: Vec<OsString>,
 }

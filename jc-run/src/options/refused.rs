@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use clap::{Arg, ArgAction, ArgMatches};
 use jc_unshare::{Error, Result};
 
-/// The option, and what to write instead.
+/// Each option, with its replacement.
 #[rustfmt::skip]
 const INSTEAD: &[(&str, &str)] = &[
     ("add-host", "-v FILE:/etc/hosts shows the container a hosts file"),
@@ -37,8 +37,8 @@ const INSTEAD: &[(&str, &str)] = &[
     ("volumes-from", "-v SRC:DST, as for the other container"),
 ];
 
-/// Arguments for the refused options that the command line has, as most have none; 26 arguments cost a start 5 percent.
-/// No `--help` shows them.
+/// Hidden arguments for the refused options on the command line. Arguments for all 26 options would make each start
+/// 5 percent slower.
 pub fn args() -> impl Iterator<Item = Arg> {
     let names: Vec<String> =
         std::env::args_os().filter_map(|word| Some(name(&word)?.into())).collect();
@@ -49,13 +49,13 @@ pub fn args() -> impl Iterator<Item = Arg> {
     })
 }
 
-/// The name of the long option that a word is, with a value or without.
+/// The name of a long option, which may have a value.
 fn name(word: &OsStr) -> Option<&str> {
     let option = word.to_str()?.strip_prefix("--")?;
     Some(option.split_once('=').map_or(option, |(name, _)| name))
 }
 
-/// An error if one of them is given.
+/// Returns a usage error if the command line has a refused option.
 pub fn check(matches: &ArgMatches) -> Result<()> {
     let given = |long: &str| matches.try_contains_id(long).unwrap_or(false);
     match INSTEAD.iter().find(|(long, _)| given(long)) {

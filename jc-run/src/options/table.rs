@@ -11,19 +11,19 @@ use crate::link::Opt;
 /// The link that gets an option, in the order of the chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
-    /// `jc-cgroup`, there only when one of its options is given.
+    /// `jc-cgroup`, which the chain has only with one of its options.
     Cgroup,
     /// `jc-unshare` in front: the user namespace.
     User,
-    /// `jc-net`
+    /// `jc-net`.
     Net,
     /// `jc-egress`, in place of `jc-net` when one of its options is given.
     Egress,
     /// `jc-unshare`
     Unshare,
-    /// `jc-rootfs`: what the root is.
+    /// `jc-rootfs`: options about the root.
     Rootfs,
-    /// `jc-rootfs`: what the payload is; `jc-exec` uses these again.
+    /// `jc-rootfs`: options about the payload, which `jc-exec` uses again.
     Payload,
 }
 
@@ -41,11 +41,11 @@ impl Owner {
     }
 }
 
-/// An option that is passed on as it is: short and long name, value (none if it is empty), owner, the owner's
-/// spelling, help.
+/// An option with the same value in the link: short and long name, name of the value (empty without a value), owner, name
+/// of the option in the owner, help.
 type Row = (&'static str, &'static str, &'static str, Owner, &'static str, &'static str);
 
-/// Docker's names, where they mean the same.
+/// The options. Those with Docker's meaning have Docker's names.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
     ("m", "memory", "SIZE", Owner::Cgroup, "-m", "Limit memory; no swap unless --memory-swap allows it"),
@@ -129,7 +129,7 @@ fn arg(&(short, long, value, owner, _, help): &Row) -> Arg {
     }
 }
 
-/// The options given for a link, in its own spelling.
+/// The options on the command line for a link, with their names in the link.
 pub fn given(matches: &ArgMatches, owner: Owner) -> Vec<Opt> {
     let mut options = Vec::new();
     for (_, long, value, _, spelling, _) in ROWS.iter().filter(|row| row.3 == owner) {
@@ -142,7 +142,7 @@ pub fn given(matches: &ArgMatches, owner: Owner) -> Vec<Opt> {
     options
 }
 
-/// The values given for an option.
+/// The values of an option on the command line.
 pub fn values<'a>(matches: &'a ArgMatches, long: &str) -> impl Iterator<Item = &'a OsString> {
     matches.get_many::<OsString>(long).into_iter().flatten()
 }

@@ -10,9 +10,9 @@ use crate::options::{Options, PayloadOptions};
 const CAPABILITIES: &str = "CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,NET_BIND_SERVICE,SETFCAP,SETGID,SETPCAP,\
                             SETUID,SYS_CHROOT";
 
-/// Refuses CAP_NET_ADMIN in the caller's user namespace, unless an option accepts what it allows:
+/// Checks that the payload has no CAP_NET_ADMIN in the caller's user namespace, unless an option accepts that:
 /// rtnetlink(7) resolves `IFLA_TARGET_NETNSID` and `IFLA_LINK_NETNSID` to the host's network namespace,
-/// whose links the payload then lists, makes, moves and deletes.
+/// whose links the payload could then list, make, move and delete.
 pub fn check_net_admin(options: &Options, has_user_namespace: bool) -> Result<()> {
     let payload = &options.payload;
     let has = |list: &[String], name: &str| list.iter().any(|listed| listed == name);

@@ -70,7 +70,7 @@ struct Composer<'a> {
     hostname: String,
     namespaces: Namespaces,
     network: Network,
-    /// The options of a user namespace; none without one.
+    /// The options of a user namespace. The list is empty without a user namespace.
     user: Vec<Opt>,
     status_fds: StatusFds,
     /// The descriptor of the pipe between PID 1 and the link that waits for it.
@@ -110,13 +110,13 @@ impl<'a> Composer<'a> {
         })
     }
 
-    /// A group is needed for limits, and to kill the payload where no PID namespace does.
+    /// Whether a cgroup is needed: for limits, or to kill all processes of the payload without a PID namespace.
     fn has_cgroup(&self) -> bool {
         !self.options.limits.passed.is_empty() || !self.namespaces.has_new_pids
     }
 
-    /// A chain needs one waiting process, so jc-cgroup makes the PID namespace, unless jc-unshare has to wait: to
-    /// report the exit status, for PID 1, or to map IDs; or jc-net waits in between.
+    /// Whether jc-cgroup makes the PID namespace, which spares a waiting jc-unshare. jc-unshare has to wait if it reports
+    /// the exit status, runs PID 1 or maps IDs, or if jc-net waits in between.
     fn cgroup_makes_pids(&self) -> bool {
         self.namespaces.has_new_pids
             && self.has_cgroup()
@@ -126,8 +126,8 @@ impl<'a> Composer<'a> {
             && !self.network.waits(&self.options.network)
     }
 
-    /// Without root, only root of a user namespace may make a network, so the user namespace comes first. With
-    /// root, the network belongs to the host, and one jc-unshare makes all other namespaces.
+    /// Whether the user namespace comes first. An ordinary user needs one to make a network. The network of root belongs
+    /// to the host, and one jc-unshare makes all other namespaces.
     fn user_namespace_is_first(&self) -> bool {
         !self.user.is_empty() && self.has_net_link() && !geteuid().is_root()
     }
@@ -149,7 +149,7 @@ impl<'a> Composer<'a> {
         let mut options = Vec::new();
         options.extend(self.cgroup_makes_pids().then(|| Opt::flag("-p")));
         options.push(Opt::new("--name", self.id));
-        // Whether memory ran out; or the exit status, where jc-unshare is no parent of the payload.
+        // jc-cgroup reports whether memory ran out, and the exit status if jc-unshare is no parent of the payload.
         if life.needs_exit_status() && (limits.has_memory || !self.namespaces.has_new_pids) {
             options.push(self.status_fd());
             options.extend(limits.report.is_none().then(|| Opt::new("--measure", "limited")));
@@ -317,7 +317,7 @@ fn command(payload: &[OsString]) -> String {
     String::from_utf8_lossy(&words.join(&b' ')).into_owned()
 }
 
-/// The signal for jc-stop. A word of the image that is no signal counts for nothing, so that jc-stop works.
+/// The signal for jc-stop. A word of the image that is no signal is ignored, so that jc-stop works.
 fn stop_signal(life: &LifeOptions, config: &Config) -> Result<Option<String>> {
     let is_signal = |word: &&String| signals::number(word).is_some();
     match &life.stop_signal {
@@ -327,8 +327,8 @@ fn stop_signal(life: &LifeOptions, config: &Config) -> Result<Option<String>> {
     }
 }
 
-/// An option with the value that a variable of the caller has now, and with absolute paths: jc-exec runs later
-/// and elsewhere. None for a variable that the caller has not.
+/// An option with the present value of the caller's variable, and with absolute paths, since jc-exec runs later and in
+/// another directory. `None`: the caller lacks the variable.
 fn resolve(option: Opt) -> Result<Option<Opt>> {
     let Some(value) = option.value().map(ToOwned::to_owned) else { return Ok(Some(option)) };
     let bytes = value.as_encoded_bytes();

@@ -1,4 +1,4 @@
-//! The namespaces of a container, except network and mount namespace: those of its own, and those of others.
+//! The namespaces of a container except network and mount namespace: its own, and those of other containers.
 
 use jc_unshare::Result;
 
@@ -7,12 +7,12 @@ use super::super::dir;
 use crate::link::Opt;
 use crate::options::{Mode, NamespaceOptions};
 
-/// Namespaces that the host does not share.
+/// The namespaces that differ from those of the host.
 pub struct Namespaces {
     /// The options of jc-unshare, except for a new PID namespace.
     pub options: Vec<Opt>,
-    /// The option of jc-rootfs for the PID namespace of another container. jc-rootfs enters it last, so that
-    /// processes in it see nothing of the host.
+    /// The option of jc-rootfs for the PID namespace of another container. jc-rootfs enters this namespace last, so that
+    /// its processes see nothing of the host.
     pub join_pids: Option<Opt>,
     /// The container has a new PID namespace.
     pub has_new_pids: bool,
@@ -23,7 +23,7 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Error: a container whose namespace is to be joined does not run.
+    /// The namespaces that the options name. It is an error if the other container does not run.
     pub fn new(options: &NamespaceOptions, base_path: &BasePath) -> Result<Self> {
         let pid_in = |id: &str| Ok(dir::find(base_path, id)?.state.payload()?.pid);
         let mut namespaces = Self {

@@ -36,8 +36,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network that the options name, else a bridge, or for a caller who is not root, pasta(1). Error: the
-    /// container that owns the network does not run.
+    /// The network that the options name. The default is a bridge for root, and pasta(1) for other users. It is an error
+    /// if the container that owns the network does not run.
     pub fn new(options: &NetworkOptions, base_path: &BasePath) -> Result<Self> {
         if !options.egress.is_empty() {
             refuse_beside_egress(options)?;
@@ -73,17 +73,17 @@ impl Network {
         if self.egress().is_some() { "jc-egress" } else { "jc-net" }
     }
 
-    /// Whether a link makes the network, and so has addresses to report.
+    /// Whether a link makes the network, and reports its addresses.
     fn is_new(&self) -> bool {
         ["bridge", "pasta", EGRESS].contains(&self.mode.as_str())
     }
 
-    /// Whether the link waits for the payload: it holds ports, pasta or a proxy.
+    /// Whether the link waits for the payload, since it has open ports, pasta(1) or a proxy.
     pub fn waits(&self, options: &NetworkOptions) -> bool {
         ["pasta", EGRESS].contains(&self.mode.as_str()) || options.publishes
     }
 
-    /// Whether jc-net has anything to do. jc-unshare makes a network with only a loopback interface.
+    /// Whether the chain needs jc-net. jc-unshare makes a network with only a loopback interface.
     pub fn needs_link(&self, options: &NetworkOptions) -> bool {
         self.mode != "none" || !options.passed.is_empty()
     }
@@ -132,7 +132,7 @@ impl Network {
     }
 }
 
-/// Refuses options that would open the network, or do nothing.
+/// Checks that no option opens the network past jc-egress, or has no effect.
 fn refuse_beside_egress(options: &NetworkOptions) -> Result<()> {
     if options.publishes {
         return Err(Error::usage("-p, -P: ports cannot be published together with --allow"));

@@ -1,4 +1,4 @@
-//! The user namespace: asked for, or needed because the caller is not root.
+//! The user namespace, which an option names or an ordinary user needs.
 
 use jc_unshare::{Error, Result, has_ranges};
 use rustix::process::geteuid;
@@ -6,7 +6,7 @@ use rustix::process::geteuid;
 use crate::link::Opt;
 use crate::options::NamespaceOptions;
 
-/// The options of the user namespace; none without one.
+/// The options of the user namespace. The list is empty without a user namespace.
 pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
     let maps = options.id_maps.clone();
     let mapped = |option| vec![Opt::flag("-U"), Opt::flag(option)];
@@ -33,7 +33,7 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
 /// The option that maps one ID alone, for a caller without ranges of IDs.
 const ONE_ID: &str = "--map-root";
 
-/// Whether the options map one ID alone, so that no file can belong to another one.
+/// Whether the options map one ID alone, so that no file can belong to another ID.
 pub fn maps_one_id(options: &[Opt]) -> bool {
     options.contains(&Opt::flag(ONE_ID))
 }

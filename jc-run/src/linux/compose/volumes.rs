@@ -48,7 +48,7 @@ pub fn volumes(
     Ok(volumes)
 }
 
-/// Refuses a path that is no plain path: an image is hostile, and a colon in `-v SRC:DST:OPTIONS` of
+/// Checks that a path has no special characters. Images are hostile, and a colon in `-v SRC:DST:OPTIONS` of
 /// jc-rootfs ends the path and begins mount options.
 fn check(path: &str) -> Result<()> {
     let has_names_only = Path::new(path)
@@ -79,7 +79,7 @@ fn like(root: &Root, path: &str) -> Result<Option<(u32, u32, u32)>> {
     Ok(None)
 }
 
-/// The status of a directory in a layer; `None` if the layer has no such directory.
+/// The metadata of a directory in a layer. `None`: the layer has no such directory.
 fn stat_beneath(layer: &Path, below: &Path) -> rustix::io::Result<Option<Stat>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -89,8 +89,8 @@ fn stat_beneath(layer: &Path, below: &Path) -> rustix::io::Result<Option<Stat>> 
         Ok(directory) => fstat(&directory).map(Some),
         // The layer has a file, or a symbolic link, on the way.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
-        // The directory above belongs to another user of a user namespace, and an ordinary user gives the
-        // volume no owner.
+        // The parent belongs to another ID of the user namespace. An ordinary user cannot set the owner of a volume
+        // anyway.
         Err(Errno::ACCESS) if !geteuid().is_root() => Ok(None),
         Err(e) => Err(e),
     }
