@@ -3,6 +3,7 @@
 
 _jc_containers() { jc-list -a --json 2>/dev/null | grep -oE '"(id|jc\.name)":"[^"]*"' | cut -d'"' -f4; }
 _jc_images() { jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p'; }
+_jc_oci() { if [ "$1" = 1 ]; then jc-oci --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'; else jc-oci list -q 2>/dev/null; fi; }
 _jc_options() { "$1" --help 2>/dev/null | grep -oE '^ +--?[A-Za-z0-9-]+(, --[a-z0-9-]+)?' | tr -s ', ' '\n'; }
 
 # Where the rest of the command line is another command: a link's program.
@@ -30,9 +31,11 @@ _jc() {
 	*,-*) mapfile -t COMPREPLY < <(compgen -W "$(_jc_options "$tool")" -- "$word") ;;
 	jc-stop,* | jc-logs,* | jc-rm,* | jc-exec,*)
 		mapfile -t COMPREPLY < <(compgen -W "$(_jc_containers)" -- "$word") ;;
+	jc-oci,*)
+		mapfile -t COMPREPLY < <(compgen -W "$(_jc_oci "$COMP_CWORD")" -- "$word") ;;
 	jc-pull,* | jc-rmi,*) mapfile -t COMPREPLY < <(compgen -W "$(_jc_images)" -- "$word") ;;
 	esac
 }
 
-complete -o default -F _jc jc-cgroup jc-egress jc-exec jc-images jc-list jc-logs jc-net jc-pull jc-rm \
-	jc-rmi jc-rootfs jc-run jc-stop jc-unshare
+complete -o default -F _jc jc-cgroup jc-egress jc-exec jc-images jc-list jc-logs jc-net jc-oci jc-pull \
+	jc-rm jc-rmi jc-rootfs jc-run jc-stop jc-unshare

@@ -14,7 +14,7 @@ function __jc_images
     jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p'
 end
 
-for tool in cgroup exec images list logs net pull rm rmi rootfs run stop unshare
+for tool in cgroup exec images list logs net oci pull rm rmi rootfs run stop unshare
     complete -c jc-$tool -n 'string match -q -- "-*" (commandline -ct)' -f -a '(__jc_options)'
 end
 for tool in exec logs rm stop
@@ -25,3 +25,5 @@ for tool in pull rmi
 end
 complete -c jc-run -n 'test (commandline -opc)[-1] = --image' -f -a '(__jc_images)'
 complete -c jc-run -n 'test (commandline -opc)[-1] = --network' -f -a 'bridge pasta none host'
+complete -c jc-oci -n 'test (count (commandline -opc)) = 1' -f -a "(jc-oci --help | string match -rg '^  ([a-z]+)  ')"
+complete -c jc-oci -n 'test (count (commandline -opc)) -gt 1' -f -a '(jc-oci list -q 2>/dev/null)'

@@ -16,6 +16,8 @@ mod input;
 mod link;
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(target_os = "linux")]
+pub mod oci;
 #[cfg_attr(
     not(target_os = "linux"),
     expect(dead_code, reason = "only chroot(2) and the payload have options")
@@ -31,7 +33,7 @@ pub use linux::{execute, list, logs, remove, run::run, stop};
 #[cfg(target_os = "linux")]
 pub use options::table::command;
 #[cfg(not(target_os = "linux"))]
-pub use portable::{command, execute, list, logs, remove, run, stop};
+pub use portable::{command, execute, list, logs, oci, remove, run, stop};
 
 /// The name and contract of the program.
 pub const TOOL: Tool = Tool::link("jc-run");

@@ -115,6 +115,11 @@ macro_rules! without_containers {
                 clap::Command::new($name).version(env!("CARGO_PKG_VERSION")).arg(words)
             }
 
+            /// Parses the command line, and fails.
+            pub fn main() -> std::process::ExitCode {
+                TOOL.main_with(command, run)
+            }
+
             /// Fails, since there are no containers.
             pub fn run(_: &clap::ArgMatches) -> jc_unshare::Result<std::process::ExitCode> {
                 Ok(TOOL.unsupported("containers"))
@@ -127,6 +132,7 @@ without_containers! {
     execute: link "jc-exec",
     list: source "jc-list",
     logs: source "jc-logs",
+    oci: source "jc-oci",
     remove: source "jc-rm",
     stop: source "jc-stop",
 }

@@ -1,8 +1,6 @@
 //! `jc-exec`: one more program in a container, by a chain of links that join the recorded namespaces.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +15,7 @@ use super::base_path::BasePath;
 use super::console::Console;
 use super::state::{State, Status};
 use super::terminal::Terminal;
+use super::variables::take_values;
 use super::{dir, tools};
 use crate::link::{Chain, Form, Link, Opt};
 use crate::options::args;
@@ -118,9 +117,9 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         let chain = Chain::new(links, options.program).locate()?;
         return chain.print(form, || chain.to_shell());
     }
-    let variables = links.last_mut().map(|rootfs| take_values(&mut rootfs.options));
+    let variables = take_values(&mut links);
     let chain = Chain::new(links, options.program).locate()?;
-    let run = || run_chain(&chain, &variables.unwrap_or_default(), &state);
+    let run = || run_chain(&chain, &variables, &state);
     if options.has_terminal {
         let terminal = Terminal::open()?;
         let socket = Console::listen(&console)?;
@@ -176,44 +175,4 @@ fn links(options: &ExecOptions, state: &State, console: &Path) -> Result<Vec<Lin
     }
     rootfs.extend(options.env.iter().cloned());
     Ok(cgroup.into_iter().chain([unshare, Link::new("jc-rootfs", rootfs)]).collect())
-}
-
-/// Moves the values of variables from the options of jc-rootfs to its environment. Every user can read the command
-/// line of a process, and only the same user can read its environment (proc_pid_cmdline(5), proc_pid_environ(5)).
-/// Variables that the links use themselves stay.
-fn take_values(options: &mut [Opt]) -> Vec<Variable> {
-    let is_of_links = |name: &[u8]| name == b"PATH" || name.starts_with(b"JC_");
-    let mut variables = Vec::new();
-    for option in options.iter_mut().filter(|option| option.name() == "-e") {
-        let Some(pair) = option.value().map(OsStr::to_owned) else { continue };
-        let bytes = pair.as_bytes();
-        let (name, value) = match bytes.iter().position(|b| *b == b'=') {
-            Some(end) if is_of_links(&bytes[..end]) => continue,
-            Some(end) => (&bytes[..end], Some(OsStr::from_bytes(&bytes[end + 1..]).to_owned())),
-            None => (bytes, env::var_os(&pair)),
-        };
-        let name = OsStr::from_bytes(name).to_owned();
-        *option = Opt::new("-e", &name);
-        variables.push((name, value));
-    }
-    variables
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_of_variables_leave_the_command_line() {
-        let options = |pairs: [&str; 5]| pairs.map(|pair| Opt::new("-e", pair)).to_vec();
-        let mut rootfs = options(["A=1=2", "PATH=/b", "JC_TESTS_NONE", "JC_X=3", "A="]);
-        rootfs.push(Opt::new("-u", "web"));
-        let variable = |name: &str, value: Option<&str>| (name.into(), value.map(Into::into));
-        let taken =
-            [variable("A", Some("1=2")), variable("JC_TESTS_NONE", None), variable("A", Some(""))];
-        assert_eq!(take_values(&mut rootfs), taken);
-        let mut left = options(["A", "PATH=/b", "JC_TESTS_NONE", "JC_X=3", "A"]);
-        left.push(Opt::new("-u", "web"));
-        assert_eq!(rootfs, left);
-    }
 }

@@ -1,0 +1,243 @@
+//! The start of a chain, and the events of its links (jc(7)).
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use jc_unshare::process::Process;
+use jc_unshare::program::Variable;
+use jc_unshare::{Context, Error, Kind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, read};
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde_json::Value;
+
+use super::compile::Descriptors;
+use super::state::{Container, EVENTS, GATE};
+use crate::link::Chain;
+
+/// The most bytes of events.
+const MOST: usize = 1 << 20;
+
+/// The longest time between two events of a chain that runs no hooks.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The events of a chain.
+#[derive(Debug)]
+pub struct Events {
+    reader: OwnedFd,
+    text: Vec<u8>,
+    /// How much of the text has been returned.
+    seen: usize,
+}
+
+impl Events {
+    /// Opens the FIFO of a container.
+    pub fn open(container: &Container) -> Result<Self> {
+        let path = container.path(EVENTS);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let reader = rustix::fs::open(&path, flags, Mode::empty()).on("open", &path)?;
+        Ok(Self::of(reader))
+    }
+
+    fn of(reader: OwnedFd) -> Self {
+        Self { reader, text: Vec::new(), seen: 0 }
+    }
+
+    /// The next event; `None` at the end, when no link has the descriptor. Text that is no event counts for nothing.
+    pub fn next(&mut self, patience: Option<Duration>) -> Result<Option<Value>> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        loop {
+            while let Some(end) = self.text[self.seen..].iter().position(|b| *b == b'\n') {
+                let line = &self.text[self.seen..self.seen + end];
+                let event = serde_json::from_slice(line);
+                self.seen += end + 1;
+                if let Ok(event) = event {
+                    return Ok(Some(event));
+                }
+            }
+            if !self.read(deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads more. `false` at the end.
+    fn read(&mut self, deadline: Option<Instant>) -> Result<bool> {
+        let mut chunk = [0; 4096];
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let time = left.map(|left| Timespec {
+                tv_sec: left.as_secs() as i64,
+                tv_nsec: left.subsec_nanos().into(),
+            });
+            let mut fds = [PollFd::new(&self.reader, PollFlags::IN)];
+            match poll(&mut fds, time.as_ref()) {
+                Ok(0) => return Err(Error::new("the chain has not written an event in time")),
+                Err(Errno::INTR) => continue,
+                ready => ready.op("poll")?,
+            };
+            match read(&self.reader, &mut chunk) {
+                Ok(0) => return Ok(false),
+                Ok(count) if self.text.len() + count > MOST => {
+                    return Err(Error::new("the chain has written too many events"));
+                }
+                Ok(count) => {
+                    self.text.extend(&chunk[..count]);
+                    return Ok(true);
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error).op("read events"),
+            }
+        }
+    }
+
+    /// Waits for an event of that name that `is_it` accepts. The failure of a link is an error.
+    pub fn expect(
+        &mut self,
+        patience: Option<Duration>,
+        program: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        loop {
+            match self.next(patience)? {
+                Some(event) if is_it(&event) => return Ok(event),
+                Some(event) => failure(&event, program).map_or(Ok(()), Err)?,
+                None => return Err(Error::new("the chain has ended before the program")),
+            }
+        }
+    }
+
+    /// Waits for the execution of the program: the end of the events, without a failure.
+    pub fn expect_end(&mut self, program: &str) -> Result<()> {
+        while let Some(event) = self.next(None)? {
+            failure(&event, program).map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+}
+
+/// The process that an event `started` names.
+pub fn started(event: &Value) -> Option<Process> {
+    let number = |key: &str| event[key].as_u64();
+    (event["event"] == "started").then_some(())?;
+    Some(Process { pid: number("pid")?.try_into().ok()?, start: number("start-time")? })
+}
+
+/// The error of an event that reports one, in the words of runc about a program, which engines look for.
+fn failure(event: &Value, program: &str) -> Option<Error> {
+    let text = event["error"].as_str().unwrap_or("unknown error");
+    match (event["event"].as_str(), event["code"].as_u64()) {
+        (Some("exec-failed"), Some(127)) if !program.contains('/') => {
+            let message = format_args!("exec: {program:?}: executable file not found in $PATH");
+            Some(Error::with_kind(Kind::NotFound, message))
+        }
+        (Some("exec-failed"), code) => {
+            let cause = text.rsplit(": ").next().unwrap_or(text).to_lowercase();
+            let kind = if code == Some(127) { Kind::NotFound } else { Kind::NotExecutable };
+            Some(Error::with_kind(kind, format_args!("exec: {program:?}: {cause}")))
+        }
+        (Some("failed"), _) => Some(Error::new(text)),
+        _ => None,
+    }
+}
+
+/// A chain that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// The first link, which ends when the program has a process.
+    pub child: Child,
+    pub events: Events,
+    /// The gate before the change of the root, until it is open.
+    mounts: Option<OwnedFd>,
+}
+
+impl Running {
+    /// Closes the gate after the mounts, which ends the chain.
+    pub fn close_mounts(&mut self) {
+        self.mounts = None;
+    }
+
+    /// Opens the gate after the mounts.
+    pub fn open_mounts(&mut self) -> Result<()> {
+        let gate = self.mounts.take().map(File::from);
+        gate.map_or(Ok(()), |mut gate| gate.write_all(b"!")).op("open the gate")
+    }
+}
+
+/// Where the events of a chain go, and whether a FIFO holds the program back.
+#[derive(Clone, Copy, Debug)]
+pub enum Channel<'a> {
+    /// The FIFOs of a container, which `start` opens.
+    Fifos(&'a Container),
+    /// A pipe, and no gate.
+    Pipe,
+}
+
+/// Starts a chain. `compose` gets the numbers of the descriptors, which are above those that the program gets.
+pub fn start(
+    channel: Channel<'_>,
+    preserved: u32,
+    compose: impl FnOnce(Descriptors) -> Result<(Chain, Vec<Variable>)>,
+) -> Result<Running> {
+    let (events, writer, gates) = match channel {
+        Channel::Fifos(container) => {
+            let (events, gate) = (container.path(EVENTS), container.path(GATE));
+            for path in [&events, &gate] {
+                mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
+                    .on("mkfifo", path)?;
+            }
+            // A FIFO is opened for writing when it has a reader.
+            let reader = Events::open(container)?;
+            let (mounts, opener) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
+            // For writing too: a FIFO without a writer is at its end.
+            let gate = open_fifo(&gate, OFlags::RDWR)?;
+            (reader, open_fifo(&events, OFlags::WRONLY)?, Some((mounts, opener, gate)))
+        }
+        Channel::Pipe => {
+            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
+            (Events::of(reader), writer, None)
+        }
+    };
+    let inherit = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, 3 + preserved as i32).op("F_DUPFD");
+    let mut inherited = vec![inherit(&writer)?];
+    drop(writer);
+    let mounts = match gates {
+        Some((mounts, opener, gate)) => {
+            inherited.extend([inherit(&mounts)?, inherit(&gate)?]);
+            Some(opener)
+        }
+        None => None,
+    };
+    let number = |at: usize| inherited.get(at).map_or(0, |fd| fd.as_raw_fd() as u32);
+    let numbers = Descriptors { events: number(0), mounts: number(1), exec: number(2) };
+    let (chain, variables) = compose(numbers)?;
+    for fd in &inherited {
+        fcntl_setfd(fd, FdFlags::empty()).op("F_SETFD")?;
+    }
+    let child = spawn(&chain.argv(), &variables)?;
+    Ok(Running { child, events, mounts })
+}
+
+fn open_fifo(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).on("open", path)
+}
+
+fn spawn(argv: &[OsString], variables: &[Variable]) -> Result<Child> {
+    let (program, arguments) = argv.split_first().ok_or_else(|| Error::new("an empty chain"))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    for (name, value) in variables {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.spawn().on("exec", OsStr::new(program))
+}

@@ -1,0 +1,49 @@
+//! `process.capabilities`: the five sets, without what cannot be granted. The specification asks for a warning
+//! about capabilities that are unknown or cannot be granted (config.md, "capabilities").
+
+use jc_unshare::capability::{NAMES, number};
+
+use crate::link::Opt;
+use crate::oci::config::process::Capabilities;
+
+/// The options for all five sets. `held` has the capabilities that can be granted.
+pub fn options(asked: Option<&Capabilities>, held: u64, warnings: &mut Vec<String>) -> Vec<Opt> {
+    let none = Capabilities::default();
+    let sets = asked.unwrap_or(&none).sets();
+    let mut refused = Vec::new();
+    let mut masks = sets.map(|(_, names)| {
+        let numbers = names.iter().filter_map(|name| {
+            let found = number(name).filter(|number| held & 1 << number != 0);
+            if found.is_none() && !refused.contains(name) {
+                refused.push(name.clone());
+            }
+            found
+        });
+        numbers.fold(0, |mask, number| mask | 1 << number)
+    });
+    warnings.extend(
+        refused.iter().map(|name| format!("capability {name}: cannot be granted, and is left out")),
+    );
+    let [_, effective, inheritable, permitted, ambient] = &mut masks;
+    // capset(2), and PR_CAP_AMBIENT(2const).
+    for (mask, name, within) in
+        [(effective, "effective", *permitted), (ambient, "ambient", *permitted & *inheritable)]
+    {
+        if *mask & !within != 0 {
+            let names = self::names(*mask & !within);
+            warnings.push(format!(
+                "capabilities {names}: not permitted, and left out of the {name} set"
+            ));
+        }
+        *mask &= within;
+    }
+    let named = sets.iter().zip(masks);
+    named
+        .map(|((kind, _), mask)| Opt::new("--cap-set", format!("{kind}={}", names(mask))))
+        .collect()
+}
+
+fn names(mask: u64) -> String {
+    let numbers = (0..NAMES.len()).filter(|number| mask & 1 << number != 0);
+    numbers.map(|number| NAMES[number]).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,146 @@
+//! `mounts`, `linux.devices`, and paths that are hidden or read-only.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use jc_unshare::{Error, Result};
+
+use super::namespaces::range;
+use crate::link::Opt;
+use crate::oci::config::linux::{Device, IdMapping};
+use crate::oci::config::{Linux, Mount};
+
+/// The options for all mounts, in order.
+pub fn options(mounts: &[Mount], linux: &Linux, bundle: &Path) -> Result<Vec<Opt>> {
+    let mut options = Vec::new();
+    for mount in mounts {
+        options.push(Opt::new("--mount", word(mount, &linux.mount_label, bundle)?));
+    }
+    // A directory of the host on /dev keeps its own devices.
+    if !mounts.iter().any(|mount| clean(&mount.destination) == Path::new("/dev") && is_bind(mount))
+    {
+        options.push(Opt::new("--dev", "nodes"));
+        for device in &linux.devices {
+            options.push(Opt::new("--node", node(device)?));
+        }
+    }
+    options.extend(linux.readonly_paths.iter().map(|path| Opt::new("--ro-path", if_present(path))));
+    options.extend(linux.masked_paths.iter().map(|path| Opt::new("--mask", if_present(path))));
+    Ok(options)
+}
+
+/// A path that may be absent.
+fn if_present(path: &Path) -> OsString {
+    let mut word = OsString::from("-");
+    word.push(path);
+    word
+}
+
+/// The path without repeated and trailing slashes. Relative paths begin at the root (config.md, "mounts").
+fn clean(path: &Path) -> PathBuf {
+    Path::new("/").join(path).components().collect()
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    let is_option = |option: &String| option == "bind" || option == "rbind";
+    mount.kind.as_deref() == Some("bind") || mount.options.iter().any(is_option)
+}
+
+/// The four fields of a mount.
+fn word(mount: &Mount, label: &str, bundle: &Path) -> Result<OsString> {
+    let destination = clean(&mount.destination);
+    let mut options = mount.options.clone();
+    let kind = mount.kind.as_deref().filter(|kind| !kind.is_empty());
+    let mut source = mount.source.clone().filter(|source| !source.as_os_str().is_empty());
+    if is_bind(mount) {
+        if !options.iter().any(|option| option == "bind" || option == "rbind") {
+            options.push("bind".to_owned());
+        }
+        let path = source.ok_or_else(|| {
+            Error::new(format_args!("mounts: {}: a bind without a source", destination.display()))
+        })?;
+        source = Some(bundle.join(path));
+    } else if kind.is_none() && !options.iter().any(|option| option == "remount") {
+        return Err(Error::new(format_args!("mounts: {}: no type", destination.display())));
+    } else if !label.is_empty()
+        && !["proc", "sysfs", "cgroup", "mqueue"].contains(&kind.unwrap_or(""))
+    {
+        options.push(format!("context=\"{label}\""));
+    }
+    add_mappings(&mut options, mount)?;
+    let options: Vec<Vec<u8>> =
+        options.iter().map(|option| escape(option.as_bytes(), b",")).collect();
+    let options = if options.is_empty() { b"defaults".to_vec() } else { options.join(&b',') };
+    let source = source.unwrap_or_else(|| "none".into());
+    let fields = [
+        escape(source.as_os_str().as_bytes(), b""),
+        escape(destination.as_os_str().as_bytes(), b""),
+        escape(kind.unwrap_or("none").as_bytes(), b""),
+        options,
+    ];
+    Ok(OsString::from_vec(fields.join(&b' ')))
+}
+
+/// Writes the maps of an ID-mapped mount into its option `idmap` or `ridmap`.
+fn add_mappings(options: &mut Vec<String>, mount: &Mount) -> Result<()> {
+    let (users, groups) = (&mount.uid_mappings, &mount.gid_mappings);
+    if users.is_empty() && groups.is_empty() {
+        return Ok(());
+    }
+    if users.is_empty() || groups.is_empty() {
+        return Err(Error::new(format_args!(
+            "mounts: {}: uidMappings and gidMappings need each other",
+            mount.destination.display()
+        )));
+    }
+    let ranges = |maps: &[IdMapping]| maps.iter().map(range).collect::<Vec<_>>().join(";");
+    let maps = format!("{}/{}", ranges(users), ranges(groups));
+    match options.iter_mut().find(|option| ["idmap", "ridmap"].contains(&option.as_str())) {
+        Some(option) => *option = format!("{option}={maps}"),
+        None => options.push(format!("idmap={maps}")),
+    }
+    Ok(())
+}
+
+/// A field as in fstab(5): blanks, control characters, backslashes and the bytes of `also` are octal.
+fn escape(bytes: &[u8], also: &[u8]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in bytes {
+        if *byte <= b' ' || *byte == b'\\' || also.contains(byte) {
+            let mut octal = String::new();
+            // Writing to a String cannot fail.
+            let _: std::fmt::Result = write!(octal, "\\{byte:03o}");
+            text.extend(octal.into_bytes());
+        } else {
+            text.push(*byte);
+        }
+    }
+    text
+}
+
+/// `TYPE:MAJOR:MINOR:MODE:UID:GID:PATH`.
+fn node(device: &Device) -> Result<OsString> {
+    let path = device.path.display();
+    if !["c", "u", "b", "p"].contains(&device.kind.as_str()) {
+        return Err(Error::new(format_args!(
+            "linux.devices: {path}: unknown type {:?}",
+            device.kind
+        )));
+    }
+    if !device.path.is_absolute() {
+        return Err(Error::new(format_args!("linux.devices: {path}: not an absolute path")));
+    }
+    let mut word = OsString::from(format!(
+        "{}:{}:{}:{:o}:{}:{}:",
+        device.kind,
+        device.major,
+        device.minor,
+        device.file_mode.unwrap_or(0o666) & 0o7777,
+        device.uid.unwrap_or(0),
+        device.gid.unwrap_or(0)
+    ));
+    word.push(&device.path);
+    Ok(word)
+}

@@ -1,0 +1,194 @@
+//! `linux.namespaces`, and the link that makes and joins them.
+
+use jc_unshare::{Error, Result};
+
+use super::context::Context;
+use crate::link::{Link, Opt};
+use crate::oci::config::linux::{IdMapping, Namespace, TimeOffset};
+use crate::oci::config::{Config, Linux};
+
+/// A kind of namespace: the name in the specification, that of jc-unshare, and the option for a new one.
+struct Kind {
+    name: &'static str,
+    link_name: &'static str,
+    option: Option<&'static str>,
+}
+
+const KINDS: [Kind; 8] = [
+    Kind { name: "user", link_name: "user", option: Some("-U") },
+    Kind { name: "cgroup", link_name: "cgroup", option: Some("-C") },
+    Kind { name: "ipc", link_name: "ipc", option: Some("-i") },
+    Kind { name: "uts", link_name: "uts", option: Some("-u") },
+    Kind { name: "network", link_name: "net", option: Some("-n") },
+    Kind { name: "time", link_name: "time", option: Some("-T") },
+    Kind { name: "pid", link_name: "pid", option: Some("-p") },
+    // jc-rootfs makes its own.
+    Kind { name: "mount", link_name: "mnt", option: None },
+];
+
+/// The namespaces of a configuration that holds them once each.
+#[derive(Debug)]
+pub struct Namespaces {
+    all: Vec<Namespace>,
+    options: Vec<Opt>,
+}
+
+impl Namespaces {
+    /// Checks the namespaces, and what needs them.
+    pub fn parse(config: &Config) -> Result<Self> {
+        let linux = config.linux();
+        let all = linux.namespaces.clone();
+        for (at, Namespace { kind, .. }) in all.iter().enumerate() {
+            if !KINDS.iter().any(|known| known.name == kind) {
+                return Err(Error::new(format_args!("linux.namespaces: unknown type {kind:?}")));
+            }
+            if all[..at].iter().any(|earlier| earlier.kind == *kind) {
+                return Err(Error::new(format_args!("linux.namespaces: {kind} is listed twice")));
+            }
+            if let Some(path) = all[at].path()
+                && !path.is_absolute()
+            {
+                let path = path.display();
+                return Err(Error::new(format_args!(
+                    "linux.namespaces: {path}: not an absolute path"
+                )));
+            }
+        }
+        let mut namespaces = Self { all, options: Vec::new() };
+        namespaces.check(config, &linux)?;
+        namespaces.options = namespaces.settings(config, &linux)?;
+        Ok(namespaces)
+    }
+
+    fn find(&self, kind: &str) -> Option<&Namespace> {
+        self.all.iter().find(|namespace| namespace.kind == kind)
+    }
+
+    fn is_new(&self, kind: &str) -> bool {
+        self.find(kind).is_some_and(|namespace| namespace.path().is_none())
+    }
+
+    fn is_joined(&self, kind: &str) -> bool {
+        self.find(kind).is_some_and(|namespace| namespace.path().is_some())
+    }
+
+    fn check(&self, config: &Config, linux: &Linux) -> Result<()> {
+        let needs = |is_set: bool, member: &str, kind: &str, has: bool| match is_set && !has {
+            true => {
+                Err(Error::new(format_args!("{member}: needs a {kind} namespace of the container")))
+            }
+            false => Ok(()),
+        };
+        needs(true, "root", "new mount", self.is_new("mount"))?;
+        let has_uts = self.find("uts").is_some();
+        needs(config.hostname.is_some(), "hostname", "uts", has_uts)?;
+        needs(config.domainname.is_some(), "domainname", "uts", has_uts)?;
+        let has_offsets = !linux.time_offsets.is_empty();
+        needs(has_offsets, "linux.timeOffsets", "new time", self.is_new("time"))?;
+        let has_maps = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
+        needs(
+            has_maps,
+            "linux.uidMappings, linux.gidMappings",
+            "user",
+            self.find("user").is_some(),
+        )?;
+        let has_devices = !linux.net_devices.is_empty();
+        needs(has_devices, "linux.netDevices", "network", self.find("network").is_some())?;
+        if self.is_new("user") && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
+            return Err(Error::new(
+                "linux.uidMappings, linux.gidMappings: a new user namespace needs both",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The settings of new namespaces.
+    fn settings(&self, config: &Config, linux: &Linux) -> Result<Vec<Opt>> {
+        let mut options = Vec::new();
+        options.extend(config.hostname.as_ref().map(|name| Opt::new("--hostname", name)));
+        options.extend(config.domainname.as_ref().map(|name| Opt::new("--domainname", name)));
+        for (clock, offset) in &linux.time_offsets {
+            let option = match clock.as_str() {
+                "boottime" => "--boottime",
+                "monotonic" => "--monotonic",
+                _ => {
+                    return Err(Error::new(format_args!(
+                        "linux.timeOffsets: unknown clock {clock:?}"
+                    )));
+                }
+            };
+            options.push(Opt::new(option, seconds(*offset)?));
+        }
+        if self.is_new("user") {
+            options
+                .extend(linux.uid_mappings.iter().map(|map| Opt::new("--map-users", range(map))));
+            options
+                .extend(linux.gid_mappings.iter().map(|map| Opt::new("--map-groups", range(map))));
+        }
+        Ok(options)
+    }
+
+    /// Whether jc-cgroup starts the child, which spares a move into the group. A user namespace and a PID namespace
+    /// that exists are entered by jc-unshare, which then starts the child.
+    pub fn group_forks(&self) -> bool {
+        self.find("user").is_none() && !self.is_joined("pid")
+    }
+
+    /// Whether the program is PID 1 of a new PID namespace.
+    pub fn has_new_pid(&self) -> bool {
+        self.is_new("pid")
+    }
+
+    /// The link for these namespaces, unless it would have nothing to do.
+    pub fn link(&self, has_group: bool, context: &Context<'_>) -> Result<Option<Link>> {
+        let forks = !(has_group && self.group_forks());
+        let mut options = Vec::new();
+        for kind in KINDS {
+            let is_made_before = kind.name == "pid" && !forks;
+            match (self.find(kind.name), kind.option) {
+                (Some(namespace), _) if namespace.path().is_some() => {
+                    let path = namespace.path().map(|path| path.as_os_str().to_owned());
+                    let mut spec = std::ffi::OsString::from(format!("{}=", kind.link_name));
+                    spec.push(path.unwrap_or_default());
+                    options.push(Opt::new("--join-ns", spec));
+                }
+                (Some(_), Some(option)) if !is_made_before => options.push(Opt::flag(option)),
+                _ => {}
+            }
+        }
+        options.extend(self.options.iter().cloned());
+        if options.is_empty() && !forks {
+            return Ok(None);
+        }
+        if forks {
+            options.push(Opt::flag("--no-wait"));
+        }
+        options.push(Opt::new("--status-fd", context.descriptors.events.to_string()));
+        Ok(Some(Link::new("jc-unshare", options)))
+    }
+
+    /// The kinds that jc-unshare joins for `exec`; jc-rootfs joins the others.
+    pub fn joined(&self) -> Vec<&'static str> {
+        let kinds = KINDS.iter().filter(|kind| !["mount", "pid"].contains(&kind.name));
+        kinds.filter(|kind| self.find(kind.name).is_some()).map(|kind| kind.link_name).collect()
+    }
+}
+
+/// A range as jc-unshare takes it.
+pub fn range(map: &IdMapping) -> String {
+    format!("{}:{}:{}", map.inside, map.outside, map.size)
+}
+
+/// An offset as jc-unshare takes it: the nanoseconds count towards the future.
+fn seconds(offset: TimeOffset) -> Result<String> {
+    const SECOND: i128 = 1_000_000_000;
+    if i128::from(offset.nanosecs) >= SECOND {
+        return Err(Error::new("linux.timeOffsets: nanosecs is not below one second"));
+    }
+    let total = i128::from(offset.secs) * SECOND + i128::from(offset.nanosecs);
+    let (sign, total) = if total < 0 { ("-", -total) } else { ("", total) };
+    Ok(match total % SECOND {
+        0 => format!("{sign}{}", total / SECOND),
+        rest => format!("{sign}{}.{rest:09}", total / SECOND),
+    })
+}

@@ -1,0 +1,194 @@
+//! `create`: the chain runs up to the gate before the program.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::process::Process;
+use jc_unshare::{Context as _, Error, Result, print, read_at_most};
+use serde_json::Value;
+
+use super::args::Create;
+use super::chain::{self, Channel, PATIENCE, Running};
+use super::compile::{self, Context, Descriptors};
+use super::delete;
+use super::environment::{Environment, Manager, held_capabilities};
+use super::state::{Container, Record, Root, Status};
+use super::stored::StoredConfig;
+use super::{group, handover, hooks};
+use crate::linux::variables::take_values;
+
+/// The most bytes of a `config.json`.
+pub const LONGEST: u64 = 16 << 20;
+
+/// The command `create`: see jc-oci(1).
+pub fn command(environment: &Environment, options: &Create) -> Result<()> {
+    let bundle = Bundle::read(options)?;
+    if environment.prints {
+        return bundle.print(environment, options.handover.console_socket.as_deref());
+    }
+    let (container, record) =
+        bundle.create(environment, options.handover.console_socket.as_deref())?;
+    let given = record.process().map(|process| handover::give(&options.handover, process));
+    given.unwrap_or(Ok(())).or_else(|error| undo(environment, container, &record, error))
+}
+
+/// Destroys a container whose creation has failed.
+pub fn undo<T>(
+    environment: &Environment,
+    container: Container,
+    record: &Record,
+    error: Error,
+) -> Result<T> {
+    if let Err(second) = delete::destroy(environment, container, record) {
+        environment.log.warn(&format!("{}: {second}", record.id));
+    }
+    Err(error)
+}
+
+/// A bundle that is to become a container.
+pub struct Bundle<'a> {
+    options: &'a Create,
+    path: PathBuf,
+    pub config: StoredConfig,
+    preserved: u32,
+    listened: Option<u32>,
+}
+
+impl<'a> Bundle<'a> {
+    /// Reads and parses `config.json`.
+    pub fn read(options: &'a Create) -> Result<Self> {
+        if options.no_pivot {
+            return Err(Error::new("--no-pivot: not supported by this runtime"));
+        }
+        let path = options.bundle.canonicalize().on("find", &options.bundle)?;
+        let file = path.join("config.json");
+        let text = read_at_most(File::open(&file).on("open", &file)?, LONGEST, &file)?;
+        let config = StoredConfig::parse(&text)?;
+        let listened = handover::listened()?;
+        let preserved = options.handover.preserve_fds + listened.unwrap_or(0);
+        Ok(Self { options, path, config, preserved, listened })
+    }
+
+    /// The record of the container before its start.
+    fn record(&self, environment: &Environment) -> Result<Record> {
+        let id = &self.options.container.id;
+        let mut record = Record::new(id, &self.path, self.config.clone())?;
+        let linux = self.config.linux();
+        record.cgroup = match environment.manager {
+            Manager::None => None,
+            // A user who owns no group has none for containers, unless limits need one.
+            Manager::Files if environment.is_rootless && linux.resources.is_none() => None,
+            Manager::Files => Some(group::path(&linux.cgroups_path, id)?),
+            Manager::Systemd => return Err(Error::new("--systemd-cgroup: not supported yet")),
+        };
+        Ok(record)
+    }
+
+    /// The chain for a container.
+    fn compile(
+        &self,
+        record: &Record,
+        console_socket: Option<&Path>,
+        state: &Value,
+        descriptors: Descriptors,
+    ) -> Result<compile::Compiled> {
+        let has_user = self.config.linux().namespaces.iter().any(|one| one.kind == "user");
+        let context = Context {
+            bundle: &self.path,
+            cgroup: record.cgroup.as_deref(),
+            descriptors,
+            console_socket,
+            preserved: self.preserved,
+            listened: self.listened,
+            // A new user namespace has all of them.
+            held: if has_user { u64::MAX } else { held_capabilities()? },
+            state,
+        };
+        compile::create(&self.config, &context)
+    }
+
+    /// Prints the chain as shell.
+    pub fn print(&self, environment: &Environment, console_socket: Option<&Path>) -> Result<()> {
+        let record = self.record(environment)?;
+        let state = record.state(Status::Creating);
+        let descriptors = Descriptors::after(self.preserved);
+        let compiled = self.compile(&record, console_socket, &state, descriptors)?;
+        print(compiled.chain().locate()?.to_shell())
+    }
+
+    /// Creates the container. A failure leaves nothing behind.
+    pub fn create(
+        &self,
+        environment: &Environment,
+        console_socket: Option<&Path>,
+    ) -> Result<(Container, Record)> {
+        let mut record = self.record(environment)?;
+        let state = record.state(Status::Creating);
+        // Before anything is made: a configuration that has no chain is an error.
+        let compiled =
+            self.compile(&record, console_socket, &state, Descriptors::after(self.preserved))?;
+        compiled.warnings.iter().for_each(|text| environment.log.warn(text));
+        record.cgroup.as_deref().map_or(Ok(()), group::check_unused)?;
+        let root = Root::open(environment.root.as_deref(), true)?;
+        let container = root.create(&record.id)?;
+        match self.launch(environment, &container, &mut record, console_socket) {
+            Ok(()) => Ok((container, record)),
+            Err(error) => undo(environment, container, &record, error),
+        }
+    }
+
+    /// Runs the chain up to the gate before the program.
+    fn launch(
+        &self,
+        environment: &Environment,
+        container: &Container,
+        record: &mut Record,
+        console_socket: Option<&Path>,
+    ) -> Result<()> {
+        container.write(record)?;
+        let state = record.state(Status::Creating);
+        let compose = |descriptors| {
+            let mut compiled = self.compile(record, console_socket, &state, descriptors)?;
+            let variables = take_values(&mut compiled.links);
+            let chain = compiled.chain().locate()?;
+            environment.log.debug(|| String::from_utf8_lossy(&chain.to_shell()).into_owned());
+            Ok((chain, variables))
+        };
+        let mut running = chain::start(Channel::Fifos(container), self.preserved, compose)?;
+        let outcome = self.pass_gates(container, record, &mut running);
+        if outcome.is_err() {
+            // The links wait at the gate as long as it is not closed.
+            running.close_mounts();
+        }
+        running.child.wait().op("wait")?;
+        outcome
+    }
+
+    fn pass_gates(
+        &self,
+        container: &Container,
+        record: &mut Record,
+        running: &mut Running,
+    ) -> Result<()> {
+        let hooks = &self.config.hooks;
+        let program = self.config.process()?.args[0].as_str();
+        let is_gate = |name: &'static str| {
+            move |event: &Value| event["event"] == "gate" && event["gate"] == name
+        };
+        let first =
+            running.events.expect(Some(PATIENCE), program, |event| event["event"] == "started")?;
+        let process: Option<Process> = chain::started(&first);
+        let process = process.ok_or_else(|| Error::new("the chain has reported no process"))?;
+        record.process = Some((process.pid, process.start));
+        container.write(record)?;
+        running.events.expect(Some(PATIENCE), program, is_gate("mounts"))?;
+        let state = record.state(Status::Creating);
+        hooks::run("prestart", &hooks.prestart, &state)?;
+        hooks::run("createRuntime", &hooks.create_runtime, &state)?;
+        running.open_mounts()?;
+        let patience = Some(PATIENCE).filter(|_| hooks.create_container.is_empty());
+        running.events.expect(patience, program, is_gate("exec"))?;
+        record.phase = Status::Created;
+        container.write(record)
+    }
+}

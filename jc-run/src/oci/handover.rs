@@ -1,0 +1,47 @@
+//! The process of a container, given to the caller: the PID file and the socket for a descriptor.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use jc_unshare::process::Process;
+use jc_unshare::{Context, Error, Result, temporary};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+use super::args::Handover;
+
+/// Writes the PID file by a rename, and sends a descriptor of the process.
+pub fn give(options: &Handover, process: Process) -> Result<()> {
+    if let Some(path) = &options.pid_file {
+        let mut name = OsString::from(path);
+        name.push(format!(".{:016x}", temporary::random()));
+        let mut file = File::create_new(&name).on("create", &name)?;
+        file.write_all(process.pid.to_string().as_bytes()).on("write", &name)?;
+        fs::rename(&name, path).on("rename", path)?;
+    }
+    if let Some(path) = &options.pidfd_socket {
+        let ended = || Error::new("the process has ended");
+        let pidfd = process.open()?.ok_or_else(ended)?;
+        let socket = UnixStream::connect(path).on("connect", path)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [pidfd.as_fd()];
+        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+            return Err(Error::new("sendmsg: no space for a descriptor"));
+        }
+        let name = [IoSlice::new(b"pidfd")];
+        sendmsg(&socket, &name, &mut control, SendFlags::NOSIGNAL).on("sendmsg", path)?;
+    }
+    Ok(())
+}
+
+/// How many descriptors from 3 on are sockets of a service manager (sd_listen_fds(3)).
+pub fn listened() -> Result<Option<u32>> {
+    let Some(word) = std::env::var_os("LISTEN_FDS") else { return Ok(None) };
+    let count = word.to_str().and_then(|word| word.parse().ok()).filter(|count| *count <= 1 << 20);
+    let fault = || Error::new(format_args!("LISTEN_FDS {}: not a number", word.display()));
+    count.map(Some).ok_or_else(fault)
+}

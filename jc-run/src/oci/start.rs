@@ -1,0 +1,62 @@
+//! `start`: the gate before the program opens.
+
+use std::fs::File;
+use std::io::Write;
+
+use jc_unshare::{Context, Error, Result};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+
+use super::chain::Events;
+use super::environment::Environment;
+use super::hooks;
+use super::state::{Container, EVENTS, GATE, Record, Root, Status};
+
+/// Starts the program of a created container.
+pub fn command(environment: &Environment, id: &str) -> Result<()> {
+    let container = Root::open(environment.root.as_deref(), false)?.lock(id)?;
+    let mut record = container.read()?;
+    start(environment, &container, &mut record)
+}
+
+/// Opens the gate, and waits for the execution of the program.
+pub fn start(environment: &Environment, container: &Container, record: &mut Record) -> Result<()> {
+    match record.status()? {
+        Status::Created => {}
+        Status::Creating => return Err(Error::new("cannot start a container that is not created")),
+        Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
+        Status::Running | Status::Paused => {
+            return Err(Error::new("cannot start an already running container"));
+        }
+    }
+    // Links write to the FIFO as long as it has a reader.
+    let mut events = Events::open(container)?;
+    open_gate(container)?;
+    let outcome = events.expect_end(&record.config.process()?.args[0]);
+    record.phase = Status::Running;
+    container.write(record)?;
+    container.remove_file(GATE)?;
+    container.remove_file(EVENTS)?;
+    outcome?;
+    let state = record.state(Status::Running);
+    for hook in &record.config.hooks.poststart {
+        // The specification demands a warning, and that the container goes on (runtime.md, "Lifecycle").
+        if let Err(error) = hooks::run_one("poststart", hook, &state) {
+            environment.log.warn(&error.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn open_gate(container: &Container) -> Result<()> {
+    let path = container.path(GATE);
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let gate = match open(&path, flags, Mode::empty()) {
+        // No process waits at the gate: the program has ended, or an earlier `start` has been killed.
+        Err(Errno::NXIO) => {
+            return Err(Error::new("cannot start a container that does not wait for its start"));
+        }
+        opened => opened.on("open", &path)?,
+    };
+    File::from(gate).write_all(b"!").on("write", &path)
+}

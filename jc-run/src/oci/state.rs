@@ -1,0 +1,287 @@
+//! The directories of containers below `--root`. Each has the ID as its name, the record of the container in
+//! `state.json`, and while the program waits for `start`, two FIFOs. A command that changes the container holds the
+//! lock (flock(2)) of the directory.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use jc_unshare::private_dir::{Purpose, open_chain};
+use jc_unshare::process::Process;
+use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
+use rustix::fs::{AtFlags, Dir, Mode, fstat, mkdirat, statat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::clock;
+use super::stored::StoredConfig;
+use crate::linux::files::StateDir;
+
+const FILE: &str = "state.json";
+
+/// The FIFO that `start` writes to: the program waits for a byte.
+pub const GATE: &str = "gate";
+
+/// The FIFO to which the links write events.
+pub const EVENTS: &str = "events";
+
+const PURPOSE: Purpose = Purpose { name: "--root", hint: "--root DIR names another directory" };
+
+/// The part of a container's life.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// The chain assembles the container.
+    Creating,
+    /// The program waits for `start`.
+    Created,
+    /// The program runs.
+    Running,
+    /// The program has ended.
+    Stopped,
+    /// All processes are frozen. No record has this status: the kernel is asked.
+    Paused,
+}
+
+impl Status {
+    /// The word of the specification.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// The facts about a container.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Record {
+    pub id: String,
+    pub bundle: PathBuf,
+    /// The time of `create` in RFC 3339.
+    pub created: String,
+    /// The user who has created the container.
+    pub owner: u32,
+    /// The boot of the process: PIDs of another boot belong to other processes.
+    pub boot: String,
+    /// The phase: [`Status::Creating`], [`Status::Created`] or [`Status::Running`].
+    pub phase: Status,
+    /// The PID and start time of the program, once the links have written them.
+    pub process: Option<(u32, u64)>,
+    /// The path of the cgroup, if there is one.
+    pub cgroup: Option<String>,
+    /// The scope of systemd that has the cgroup, if there is one.
+    pub unit: Option<String>,
+    /// The configuration at the time of `create`: later changes of the file count for nothing.
+    pub config: StoredConfig,
+}
+
+impl Record {
+    /// A container that is about to be created.
+    pub fn new(id: &str, bundle: &Path, config: StoredConfig) -> Result<Self> {
+        Ok(Self {
+            id: id.to_owned(),
+            bundle: bundle.to_owned(),
+            created: clock::now(),
+            owner: geteuid().as_raw(),
+            boot: crate::linux::state::boot_id()?,
+            phase: Status::Creating,
+            process: None,
+            cgroup: None,
+            unit: None,
+            config,
+        })
+    }
+
+    /// The program or PID 1, if the links have started it.
+    pub fn process(&self) -> Option<Process> {
+        self.process.map(|(pid, start)| Process { pid, start })
+    }
+
+    /// The status, apart from a pause.
+    pub fn status(&self) -> Result<Status> {
+        let runs = match self.process() {
+            Some(process) => self.boot == crate::linux::state::boot_id()? && process.runs()?,
+            // The chain of a `create` that is at work, or that has been killed.
+            None => true,
+        };
+        Ok(if runs { self.phase } else { Status::Stopped })
+    }
+
+    /// The state of the specification.
+    pub fn state(&self, status: Status) -> Value {
+        let pid = self.process.filter(|_| status != Status::Stopped).map_or(0, |(pid, _)| pid);
+        let mut state = json!({
+            "ociVersion": super::features::VERSION,
+            "id": self.id,
+            "status": status.word(),
+            "pid": pid,
+            "bundle": self.bundle,
+        });
+        if !self.config.annotations.is_empty() {
+            state["annotations"] = json!(self.config.annotations);
+        }
+        state
+    }
+
+    /// The state with the members that runc adds.
+    pub fn long_state(&self, status: Status) -> Value {
+        let mut state = self.state(status);
+        let root = self.config.root.as_ref().map(|root| self.bundle.join(&root.path));
+        state["rootfs"] = json!(root);
+        state["created"] = json!(self.created);
+        state["owner"] = json!("");
+        state["annotations"] = json!(self.config.annotations);
+        state
+    }
+}
+
+/// The directory of all containers.
+#[derive(Debug)]
+pub struct Root {
+    path: PathBuf,
+    /// `None` if the directory is absent.
+    directory: Option<OwnedFd>,
+}
+
+impl Root {
+    /// Opens the directory, and makes it if `makes`.
+    pub fn open(option: Option<&Path>, makes: bool) -> Result<Self> {
+        let path = match option {
+            Some(path) => path.to_owned(),
+            None => default_root(),
+        };
+        let path = std::path::absolute(&path).on("find", &path)?;
+        Ok(Self { directory: open_chain(&path, PURPOSE, makes)?, path })
+    }
+
+    /// The path of the directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The IDs of all containers, sorted.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let Some(directory) = &self.directory else { return Ok(Vec::new()) };
+        let mut ids = Vec::new();
+        for entry in Dir::read_from(directory).on("read", &self.path)? {
+            let entry = entry.on("read", &self.path)?;
+            ids.extend(entry.file_name().to_str().ok().filter(|id| is_id(id)).map(str::to_owned));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Makes the directory of a new container, and locks it.
+    pub fn create(&self, id: &str) -> Result<Container> {
+        if !is_id(id) {
+            return Err(Error::new(format_args!("container id {id:?}: invalid")));
+        }
+        let path = self.path.join(id);
+        let directory = self.directory.as_ref().ok_or(Errno::NOENT).on("open", &self.path)?;
+        match mkdirat(directory, id, Mode::RWXU) {
+            Err(Errno::EXIST) => Err(Error::new(format_args!("container with id exists: {id}"))),
+            made => {
+                made.on("mkdir", path)?;
+                self.lock(id)
+            }
+        }
+    }
+
+    /// Opens the directory of a container, without a lock.
+    pub fn find(&self, id: &str) -> Result<Container> {
+        self.try_find(id)?.ok_or_else(|| absent(id))
+    }
+
+    /// Opens the directory of a container, without a lock; `None` if it is absent.
+    pub fn try_find(&self, id: &str) -> Result<Option<Container>> {
+        let Some(parent) = self.directory.as_ref().filter(|_| is_id(id)) else { return Ok(None) };
+        let path = self.path.join(id);
+        let Some(directory) = StateDir::open(parent, Path::new(id), &path)? else {
+            return Ok(None);
+        };
+        let parent = parent.try_clone().op("dup")?;
+        Ok(Some(Container { id: id.to_owned(), directory, parent }))
+    }
+
+    /// Opens the directory of a container, and waits for its lock.
+    pub fn lock(&self, id: &str) -> Result<Container> {
+        let container = self.find(id)?;
+        lock::exclude(&container.directory, container.directory.path())?;
+        // Another command may have removed the directory meanwhile.
+        let ours = fstat(&container.directory).on("stat", container.directory.path())?;
+        match statat(&container.parent, id, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => {
+                Ok(container)
+            }
+            Ok(_) | Err(Errno::NOENT) => Err(absent(id)),
+            Err(error) => Err(error).on("stat", container.directory.path()),
+        }
+    }
+}
+
+/// The directory of a container.
+#[derive(Debug)]
+pub struct Container {
+    pub id: String,
+    directory: StateDir,
+    parent: OwnedFd,
+}
+
+impl Container {
+    /// The path of a file.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Reads the record; `None` if a `create` has been killed before it wrote one, or is about to.
+    pub fn try_read(&self) -> Result<Option<Record>> {
+        self.directory.read_json(FILE)
+    }
+
+    /// Reads the record, which must be there.
+    pub fn read(&self) -> Result<Record> {
+        self.try_read()?.ok_or_else(|| absent(&self.id))
+    }
+
+    /// Writes the record, whole or not at all.
+    pub fn write(&self, record: &Record) -> Result<()> {
+        let text =
+            serde_json::to_vec(record).map_err(|e| Error::new(format_args!("state: {e}")))?;
+        self.directory.replace(FILE, &text)
+    }
+
+    /// Removes a file, if it is there.
+    pub fn remove_file(&self, name: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed.on("remove", self.path(name)),
+        }
+    }
+
+    /// Removes the directory with the record.
+    pub fn remove(self) -> Result<()> {
+        remove_tree(&self.parent, self.id.as_bytes()).on("remove", self.directory.path())
+    }
+}
+
+/// The error of a container that is absent, in words that engines look for.
+fn absent(id: &str) -> Error {
+    Error::with_kind(Kind::NotFound, format_args!("container does not exist: {id}"))
+}
+
+/// The directory of all containers of this user.
+fn default_root() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !geteuid().is_root());
+    runtime.map_or_else(|| "/run/jc-oci".into(), |runtime| Path::new(&runtime).join("jc-oci"))
+}
+
+/// Whether a text may be an ID: runc's rule.
+fn is_id(text: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
+    !text.is_empty() && text.len() <= 255 && ![".", ".."].contains(&text) && text.bytes().all(fine)
+}
