@@ -12,6 +12,7 @@ pub mod init;
 mod init_pipe;
 mod join;
 mod lifeline;
+pub mod named_file;
 pub mod namespaces;
 pub mod platform;
 mod poll;
