@@ -153,7 +153,7 @@ test-engines: all
 
 # All attempts to get past jc-egress, as root.
 test-egress: all
-	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_bypass -- --nocapture
+	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_log --test egress_programs --test egress_bypass -- --nocapture
 
 # How much jc-egress adds to a start, and how fast it moves bytes, beside pasta. As root.
 bench-egress: all

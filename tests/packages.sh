@@ -70,6 +70,12 @@ test)
 	need lintian lintian
 	need parallel parallel
 	need openssl openssl
+	need git git
+	need node nodejs
+	need npm npm
+	need /usr/bin/pip3 python3-pip
+	need ssh openssh-client
+	need sshd openssh-server
 	[ "$(uname -m)" != x86_64 ] || need qemu-system-x86_64 qemu-system-x86
 	;;
 vm)

@@ -145,6 +145,13 @@ fn jc_net_ends_when_its_child_is_killed_early() {
 }
 
 #[test]
+fn jc_egress_ends_when_its_child_is_killed_early() {
+    sandbox_for(time(), |s| {
+        survives_both(s, &["jc-egress", "--allow", "a.example:80", "--", "true"]);
+    });
+}
+
+#[test]
 fn jc_run_ends_when_its_child_is_killed_early() {
     sandbox_for(time(), |s| {
         busybox_root(s, "root");

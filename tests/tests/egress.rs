@@ -6,7 +6,8 @@ use std::fs;
 use std::time::Duration;
 
 use jc_tests::internet::{Internet, RULES};
-use jc_tests::{Sandbox, require, sandbox};
+use jc_tests::volume::volume;
+use jc_tests::{Sandbox, require, sandbox, sandbox_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -39,49 +40,6 @@ fn programs_reach_the_hosts_of_the_rules_only() {
         let listed = s.jc(TOOL).args(["--allow", "listed.example:80", "--", "curl", "-sS"]);
         // A name of the host's /etc/hosts, with the Host that the server does not mind.
         listed.arg("http://listed.example/").run().code(0).stdout("good");
-    });
-}
-
-#[test]
-fn the_log_has_each_decision() {
-    sandbox(|s| {
-        require(s, "curl", "curl");
-        let _internet = Internet::start(s);
-        let script = "curl -s http://good.example/; curl -s http://evil.example/; curl -s http://203.0.113.66/; \
-                      curl -s -H 'Host: evil.example' http://good.example/; true";
-        let by_number = format!("{TOOL} {} --log 9 -- sh -c \"{script}\" 9>>/srv/log", rules());
-        s.sh(&by_number).run().code(0);
-        let log = lines("/srv/log");
-        let find = |key: &str, value: &str| {
-            let found = log.iter().find(|line| line[key] == value);
-            found.unwrap_or_else(|| panic!("no {key} {value}: {log:?}"))
-        };
-        let allowed = find("verdict", "allow");
-        assert_eq!(allowed["name"], "good.example");
-        assert_eq!(allowed["rule"], "good.example:80,443");
-        assert!(["203.0.113.10", "2001:db8::10"].contains(&allowed["address"].as_str().unwrap()));
-        assert_eq!(allowed["port"], 80);
-        assert_eq!(allowed["received"], 42);
-        assert!(allowed["sent"].as_u64() > Some(50) && allowed["time"].as_f64() > Some(1e9));
-        assert!(allowed["duration"].is_number());
-        assert_eq!(find("name", "evil.example")["protocol"], "dns");
-        assert_eq!(find("address", "203.0.113.66")["reason"], "no rule");
-        assert_eq!(find("reason", "a request for another host")["name"], "good.example");
-        let file = format!("{TOOL} {} --log /srv/log -- curl -s http://good.example/", rules());
-        s.sh(&file).run().code(0);
-        assert_eq!(lines("/srv/log").len(), log.len() + 1, "a file is appended to");
-    });
-}
-
-#[test]
-fn a_log_that_cannot_be_written_ends_the_program() {
-    sandbox(|s| {
-        let query = "import socket, time; s = socket.socket(2, 2); s.sendto(bytes(20), (\"127.0.0.1\", 53)); time.sleep(100)";
-        let command =
-            format!("{TOOL} --allow a.example:80 --log /dev/full -- {PYTHON} -c '{query}'");
-        let ran = s.sh(&command).run();
-        ran.code(125).stdout("").fails_as(TOOL, "write --log: No space left on device");
-        s.wait_for_no_process();
     });
 }
 
@@ -179,7 +137,8 @@ fn command_lines_that_cannot_be_meant() {
     sandbox(|s| {
         fs::write("/srv/wrong", "a.example:443\nb.example\n").unwrap();
         for (options, why) in [
-            ("", "no rule: --allow, --allow-private or --allow-file gives some"),
+            ("", "no rule: --allow, --allow-private or --allow-file gives some, and --learn all"),
+            ("--learn /srv/x --allow a.example:80", "cannot be used with"),
             ("--allow a.example", "not HOST:PORT[,PORT...][:tls|http|tcp|ech]"),
             ("--allow a.example:53", "port 53: all of it goes to jc-egress's own resolver"),
             ("--allow 127.0.0.1:80", "leads to the program's own network namespace"),
@@ -274,6 +233,167 @@ fn the_network_alone_is_for_a_later_link_to_confine() {
         assert_eq!(status["addresses"][0], "198.18.0.1/32");
         let user = format!("{} {TOOL} --only-network {} -- true", CALLERS[1], rules());
         s.sh(&user).run().code(125).fails_as(TOOL, "clone3: Operation not permitted");
+    });
+}
+
+/// However early the proxy dies, the program does not outlive it.
+#[test]
+fn no_program_outlives_a_killed_proxy() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        for delay in 0..100 * u64::from(volume()) {
+            let options = ["--allow", "a.example:80", "--log", "/srv/log", "--", "sleep", "1000"];
+            let running = s.jc(TOOL).args(options).spawn();
+            std::thread::sleep(Duration::from_micros(delay % 100 * 60));
+            running.signal(Signal::KILL);
+            running.wait().killed_by(Signal::KILL);
+        }
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn the_program_dies_with_the_proxy_that_it_kills() {
+    sandbox(|s| {
+        for caller in CALLERS {
+            let script = "kill -9 $PPID; sleep 1000; echo alive";
+            let command = format!("exec {caller} {TOOL} --allow a.example:80 -- sh -c '{script}'");
+            s.sh(&command).run().killed_by(Signal::KILL).stdout("");
+            s.wait_for_no_process();
+        }
+    });
+}
+
+#[test]
+fn connections_go_on_after_a_stop_of_the_proxy() {
+    sandbox(|s| {
+        let _internet = Internet::start(s);
+        let script = r#"
+import os, select, signal, socket
+os.kill(os.getppid(), signal.SIGSTOP)
+s = socket.create_connection(("203.0.113.20", 5432), 5)
+print(select.select([s], [], [], 0.3)[0])
+os.kill(os.getppid(), signal.SIGCONT)
+print(s.recv(12).decode())
+"#;
+        for caller in CALLERS {
+            let command =
+                format!("{caller} {TOOL} --allow 203.0.113.20:5432 -- {PYTHON} -c '{script}'");
+            s.sh(&command).run().code(0).stdout(
+                "[]
+SSH-2.0-good
+",
+            );
+        }
+    });
+}
+
+/// Connections of each kind, in which the program learns nothing but whether the host has answered.
+const CONNECTIONS: &str = r#"
+import socket, sys
+sys.path.insert(0, "/srv")
+from attempts import GET, GET_EVIL, ask, extension, hello, sni
+ech = hello(extensions=[sni(b"b.wild.example"), extension(0xfe0d, b"0" * 32)])
+for host, port, data in [
+    ("good.example", 80, GET), ("good.example", 443, hello("good.example")), ("a.wild.example", 80, GET + GET_EVIL),
+    ("b.wild.example", 443, ech), ("evil.example", 443, b"SSH-2.0-x\r\n"), ("tcp.example", 22, b""),
+    ("private.example", 9999, b"x"), ("203.0.113.20", 5432, b""), ("2001:db8::10", 80, GET),
+    ("none.example", 80, GET), ("203.0.113.77", 81, b"x"), ("good.example", 80, GET)]:
+    try:
+        print(bool(ask(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0], port, data, count=1)))
+    except OSError:
+        print("refused")
+"#;
+
+const LEARNED: &str = "203.0.113.20:5432
+[2001:db8::10]:80
+a.wild.example:80:tcp
+b.wild.example:443:ech
+evil.example:443:tcp
+good.example:443
+good.example:80
+private private.example:9999
+tcp.example:22
+";
+
+#[test]
+fn learned_rules_allow_the_same_again_and_no_more() {
+    sandbox(|s| {
+        let _internet = Internet::start(s);
+        fs::write("/srv/attempts.py", include_str!("egress_support/attempts.py")).unwrap();
+        fs::write("/srv/connections.py", CONNECTIONS).unwrap();
+        s.sh("mkdir -m 777 learned").run().code(0);
+        for (number, caller) in CALLERS.into_iter().enumerate() {
+            let file = format!("/srv/learned/{number}");
+            let run = |options: &str| {
+                let line = format!("{caller} {TOOL} {options} -- {PYTHON} /srv/connections.py");
+                s.sh(&line).run().code(0).out()
+            };
+            fs::write(
+                &file, "before
+",
+            )
+            .unwrap();
+            let first = run(&format!("--learn {file} --deny 203.0.113.77:*"));
+            assert_eq!(
+                first,
+                "True
+"
+                .repeat(9)
+                    + "refused
+refused
+True
+"
+            );
+            assert_eq!(fs::read_to_string(&file).unwrap(), LEARNED);
+            let log = format!("/srv/learned/log{number}");
+            assert_eq!(run(&format!("--allow-file {file} --log {log}")), first);
+            let refused: Vec<Value> =
+                lines(&log).into_iter().filter(|line| line["verdict"] == "deny").collect();
+            let is_expected =
+                |l: &Value| l["name"] == "none.example" || l["address"] == "203.0.113.77";
+            assert!(refused.len() >= 2 && refused.iter().all(is_expected), "{refused:?}");
+        }
+        assert_eq!(
+            s.sh("ls -A learned").run().code(0).out(),
+            "0
+1
+log0
+log1
+"
+        );
+    });
+}
+
+#[test]
+fn learned_rules_replace_a_file_at_the_end_only() {
+    sandbox(|s| {
+        s.sh("mkdir directory && ln -s target link && echo before >file").run().code(0);
+        for (file, why) in [
+            ("directory", "not a regular file"),
+            ("link", "not a regular file"),
+            ("/dev/null", "not a regular file"),
+            ("none/x", "No such file or directory"),
+            ("directory/", "Is a directory"),
+        ] {
+            let ran = s.sh(&format!("{TOOL} --learn {file} -- echo ran")).run().code(125);
+            ran.stdout("").fails_as(TOOL, why);
+        }
+        let user = s.sh(&format!("{} {TOOL} --learn /etc/x -- echo ran", CALLERS[1])).run();
+        user.code(125).stdout("").fails_as(TOOL, "--learn /etc/x: Permission denied");
+        let script = format!("exec {TOOL} --learn file -- sh -c 'echo ready; exec sleep 1000'");
+        let mut running = s.sh(&script).spawn();
+        running.wait_for(
+            "ready
+",
+        );
+        running.signal(Signal::KILL);
+        running.wait().killed_by(Signal::KILL);
+        s.wait_for_no_process();
+        s.sh("cat file; ls -A | grep jc-").run().stdout(
+            "before
+",
+        );
+        s.sh(&format!("{TOOL} --learn file -- true && cat file")).run().code(0).stdout("");
     });
 }
 

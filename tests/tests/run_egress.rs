@@ -47,6 +47,24 @@ fn options_that_would_open_the_network_are_refused() {
 }
 
 #[test]
+fn a_container_teaches_the_rules_that_it_needs() {
+    sandbox(|s| {
+        let _internet = Internet::start(s);
+        busybox_root(s, "root");
+        let run = |options: &str| {
+            let payload = "sh -c 'echo | nc -w 5 tcp.example 22'";
+            s.sh(&format!("jc-run {options} --rootfs root -- {payload}")).run().code(0).out()
+        };
+        assert_eq!(run("--egress-learn rules"), "SSH-2.0-good\r\n");
+        s.sh("cat rules").run().stdout("tcp.example:22\n");
+        assert_eq!(run("--allow-file rules"), "SSH-2.0-good\r\n");
+        let both =
+            s.sh("jc-run --egress-learn rules --allow a.example:80 --rootfs root -- true").run();
+        both.code(125).fails_as("jc-egress", "cannot be used with");
+    });
+}
+
+#[test]
 fn containers_reach_allowed_hosts_and_so_does_jc_exec() {
     sandbox(|s| {
         let _internet = Internet::start(s);

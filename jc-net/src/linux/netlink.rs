@@ -74,6 +74,12 @@ pub struct Socket {
     sequence: Cell<u32>,
 }
 
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.fd
+    }
+}
+
 /// The protocols with their numbers (NETLINK_* in netlink(7)).
 #[derive(Clone, Copy)]
 enum Family {

@@ -352,6 +352,15 @@ impl Rule {
         self.expression("reject", |m| m.big(1, ICMPX_UNREACH).bytes(2, &[ICMPX_PORT_UNREACH]))
     }
 
+    /// `log group GROUP snaplen LENGTH queue-threshold 1`: the kernel copies the packet's first bytes to the socket of the
+    /// group (nfnetlink_log).
+    pub fn log(self, group: u16, length: u32) -> Self {
+        let threshold = 1u16.to_be_bytes();
+        self.expression("log", |m| {
+            m.bytes(1, &group.to_be_bytes()).big(3, length).bytes(4, &threshold)
+        })
+    }
+
     /// `meta l4proto PROTOCOL`, by its number in an IP header.
     pub fn protocol(self, protocol: u8) -> Self {
         self.meta(L4PROTO, REGISTER).compare(true, &[protocol])

@@ -22,6 +22,20 @@ pub fn set_socket_option(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// How many messages had no room in a socket (SK_MEMINFO_DROPS of SO_MEMINFO, `linux/sock_diag.h`).
+pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    const SO_MEMINFO: i32 = 55;
+    const DROPS: usize = 8;
+    let mut values = [0u32; DROPS + 1];
+    let mut length = size_of_val(&values) as u32;
+    let pointer = values.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `length` bytes to `values`, which outlives the call.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, pointer, &mut length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(values[DROPS]) }
+}
+
 /// The user namespace that owns a namespace (ioctl_nsfs(2)). `EPERM`: the owner is neither the user namespace of this
 /// process nor below it.
 pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {

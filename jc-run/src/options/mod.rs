@@ -102,7 +102,7 @@ pub struct NetworkOptions {
     pub publishes_all: bool,
     /// The options as jc-egress spells them.
     pub egress: Vec<Opt>,
-    /// `--allow`, `--allow-private` or `--allow-file` is given.
+    /// `--allow`, `--allow-private`, `--allow-file` or `--egress-learn` is given.
     pub has_rules: bool,
 }
 
@@ -238,7 +238,7 @@ impl NetworkOptions {
             publishes: publishes_all || matches.contains_id("publish"),
             publishes_all,
             egress: given(matches, Owner::Egress),
-            has_rules: ["allow", "allow-private", "allow-file"]
+            has_rules: ["allow", "allow-private", "allow-file", "egress-learn"]
                 .iter()
                 .any(|name| matches.contains_id(name)),
         }

@@ -70,6 +70,7 @@ const ROWS: &[Row] = &[
     ("", "allow", "RULE", Owner::Egress, "--allow", "Allow connections to HOST:PORT[,PORT...], and no others"),
     ("", "allow-private", "RULE", Owner::Egress, "--allow-private", "Allow a name also where its address is not public"),
     ("", "allow-file", "FILE", Owner::Egress, "--allow-file", "Allow the rules of a file, one a line"),
+    ("", "egress-learn", "FILE", Owner::Egress, "--learn", "Allow all connections, and write the rules that would have allowed them to a file"),
     ("", "deny", "RULE", Owner::Egress, "--deny", "Deny connections, whatever is allowed"),
     ("", "egress-log", "FILE", Owner::Egress, "--log", "Append a line of JSON for each decision to a file"),
     ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Set the host name [default: the container's ID]"),

@@ -376,8 +376,9 @@ def vsock():
 @attempt
 def tcp_fast_open():
     with socket.socket() as s:
-        s.settimeout(2)
+        s.setblocking(True)
         s.sendto(b"GET / HTTP/1.1\r\n\r\n", 0x20000000, (EVIL, 80))
+        s.settimeout(2)
         return s.recv(100).decode() or None
 
 
@@ -693,4 +694,5 @@ def main():
             print(json.dumps(line), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

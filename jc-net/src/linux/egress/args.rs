@@ -23,6 +23,9 @@ pub struct Args {
     /// Allow the rules of a file, one a line (repeatable)
     #[arg(long, value_name = "FILE")]
     pub allow_file: Vec<PathBuf>,
+    /// Allow all connections, and write the rules that would have allowed them to FILE
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["allow", "allow_private", "allow_file"])]
+    pub learn: Option<PathBuf>,
     /// Deny these connections, whatever is allowed (repeatable)
     #[arg(long, value_name = "RULE")]
     pub deny: Vec<Rule>,
@@ -54,9 +57,10 @@ impl Args {
     pub fn rules(&self) -> Result<Rules> {
         require_program(&self.program)?;
         let mut allow = [&self.allow[..], &self.allow_private].concat();
+        allow.extend(self.learn.as_ref().map(|_| Rule::any()));
         if allow.is_empty() && self.allow_file.is_empty() {
             return Err(Error::usage(
-                "no rule: --allow, --allow-private or --allow-file gives some",
+                "no rule: --allow, --allow-private or --allow-file gives some, and --learn all",
             ));
         }
         for path in &self.allow_file {

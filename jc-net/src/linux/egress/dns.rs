@@ -19,21 +19,24 @@ const TTL: u32 = 60;
 /// An answer, and the name that was refused.
 #[derive(Debug, Default)]
 pub struct Answer {
-    /// The message for the client.
-    pub bytes: Vec<u8>,
+    /// The message for the client. `None`: the bytes are no query, and an answer could be one to another client.
+    pub bytes: Option<Vec<u8>>,
     /// The name as the client has spelled it, and the reason.
     pub refused: Option<(String, &'static str)>,
 }
 
-/// Answers a query. `None`: the bytes are no query, and an answer could be one to somebody else.
-pub fn answer(query: &[u8], rules: &Rules, names: &mut Names, has_v6: bool) -> Option<Answer> {
-    let header = query.first_chunk::<12>()?;
+/// Answers a query, and says whether its name is refused.
+pub fn answer(query: &[u8], rules: &Rules, names: &mut Names, has_v6: bool) -> Answer {
     const RESPONSE: u8 = 0x80;
-    if header[2] & RESPONSE != 0 {
-        return None;
-    }
-    let Some(packet) = parse(query) else { return Some(malformed(header)) };
-    let question = packet.questions.first()?;
+    let header = query.first_chunk::<12>().filter(|header| header[2] & RESPONSE == 0);
+    let Some(header) = header else {
+        return Answer { bytes: None, refused: Some((String::new(), "not a query")) };
+    };
+    let packet = parse(query);
+    let Some((packet, question)) = packet.as_ref().and_then(|p| Some((p, p.questions.first()?)))
+    else {
+        return malformed(header);
+    };
     let mut reply = Packet::new_reply(packet.id());
     reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
     if packet.has_flags(PacketFlag::RECURSION_DESIRED) {
@@ -48,8 +51,11 @@ pub fn answer(query: &[u8], rules: &Rules, names: &mut Names, has_v6: bool) -> O
     };
     let refused = match resolved {
         Ok(name) => {
-            reply.answers.extend(record(question, names.addresses(&name), has_v6));
-            None
+            let addresses = names.addresses(&name);
+            reply.answers.extend(record(question, addresses, has_v6));
+            let is_address =
+                [QTYPE::TYPE(TYPE::A), QTYPE::TYPE(TYPE::AAAA)].contains(&question.qtype);
+            (!is_address).then_some((shown, "a query of another type than A and AAAA"))
         }
         Err(refusal) => {
             *reply.rcode_mut() = RCODE::NameError;
@@ -57,8 +63,7 @@ pub fn answer(query: &[u8], rules: &Rules, names: &mut Names, has_v6: bool) -> O
         }
     };
     reply.questions.push(question.clone());
-    let bytes = reply.build_bytes_vec_compressed().ok()?;
-    Some(Answer { bytes, refused })
+    Answer { bytes: reply.build_bytes_vec_compressed().ok(), refused }
 }
 
 /// Parses a message that is one question, and at most an OPT and a signature. Counts are compared first, since
@@ -77,7 +82,7 @@ fn parse(query: &[u8]) -> Option<Packet<'_>> {
 fn malformed(header: &[u8; 12]) -> Answer {
     let [high, low, ..] = *header;
     let bytes = vec![high, low, 0x80, 0x81, 0, 0, 0, 0, 0, 0, 0, 0];
-    Answer { bytes, refused: Some((String::new(), "a malformed query")) }
+    Answer { bytes: Some(bytes), refused: Some((String::new(), "a malformed query")) }
 }
 
 /// A name as it is shown, and as it is compared. A dot within a label is no border of labels.
@@ -119,7 +124,7 @@ mod tests {
         bytes
     }
 
-    fn ask(bytes: &[u8]) -> Option<Answer> {
+    fn ask(bytes: &[u8]) -> Answer {
         let rules =
             Rules::new(vec!["a.example:443".parse().unwrap(), "*.b:443".parse().unwrap()], vec![]);
         answer(bytes, &rules.unwrap(), &mut Names::default(), true)
@@ -127,8 +132,8 @@ mod tests {
 
     /// The code and the addresses.
     fn answered(bytes: &[u8]) -> (RCODE, Vec<RData<'static>>) {
-        let answer = ask(bytes).unwrap();
-        let packet = Packet::parse(&answer.bytes).unwrap();
+        let bytes = ask(bytes).bytes.unwrap();
+        let packet = Packet::parse(&bytes).unwrap();
         assert_eq!(packet.id(), 0xabcd);
         let answers = packet.answers.iter().map(|record| record.rdata.clone().into_owned());
         (packet.rcode(), answers.collect())
@@ -147,6 +152,7 @@ mod tests {
                 (RCODE::NoError, vec![]),
                 "{other}"
             );
+            assert!(ask(&query(&[b"a", b"example"], other)).refused.is_some());
         }
     }
 
@@ -163,7 +169,7 @@ mod tests {
             &[b"x.y", b"b"],
             &[],
         ] {
-            let answer = ask(&query(labels, 1)).unwrap();
+            let answer = ask(&query(labels, 1));
             assert_eq!(answered(&query(labels, 1)), (RCODE::NameError, vec![]), "{labels:?}");
             assert!(answer.refused.is_some());
         }
@@ -194,11 +200,13 @@ mod tests {
             &good[..20].to_vec(),
             &[&good[..], &[0; 1300]].concat(),
         ] {
-            assert_eq!(ask(bytes).unwrap().bytes[..4], [0xab, 0xcd, 0x80, 0x81], "{bytes:?}");
+            assert_eq!(ask(bytes).bytes.unwrap()[..4], [0xab, 0xcd, 0x80, 0x81], "{bytes:?}");
         }
         let mut response = good;
         response[2] |= 0x80;
-        assert!(ask(&response).is_none());
-        assert!(ask(&response[..11]).is_none());
+        for bytes in [&response[..], &response[..11]] {
+            let answer = ask(bytes);
+            assert!(answer.bytes.is_none() && answer.refused.is_some());
+        }
     }
 }

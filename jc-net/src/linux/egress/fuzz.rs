@@ -45,7 +45,7 @@ pub fn query(bytes: &[u8]) {
     let allow = ["a.example:443", "*.b:80"].map(str::parse::<Rule>).into_iter().flatten().collect();
     let Ok(rules) = Rules::new(allow, Vec::new()) else { return };
     let answer = dns::answer(bytes, &rules, &mut Names::default(), true);
-    assert!(answer.is_none_or(|answer| answer.bytes.len() <= 12 + bytes.len().max(12) + 64));
+    assert!(answer.bytes.is_none_or(|answer| answer.len() <= 12 + bytes.len().max(12) + 64));
 }
 
 /// Reads bytes as a rule and as a name.

@@ -164,22 +164,14 @@ impl Requests {
         self.state == State::Switching
     }
 
-    /// Takes the first bytes of the server's answer to a request to switch. Error: the server does not switch,
-    /// so the connection is one of HTTP that takes no further request.
-    pub fn answered(&mut self, answer: &[u8]) -> Result<(), &'static str> {
-        let status = answer
-            .strip_prefix(b"HTTP/1.1 101")
-            .ok_or("the server does not switch to websocket")?;
-        if !matches!(status.first(), Some(b' ' | b'\r')) {
-            return Err("the server does not switch to websocket");
-        }
-        self.state = State::Switched;
-        Ok(())
+    /// Takes the first bytes of the server's answer to a request to switch. If the server does not switch, further
+    /// requests follow.
+    pub fn take_answer(&mut self, answer: &[u8]) {
+        let rest = answer.strip_prefix(b"HTTP/1.1 101").and_then(|rest| rest.first());
+        let has_switched = matches!(rest, Some(b' ' | b'\r'));
+        self.state = if has_switched { State::Switched } else { State::Head };
     }
 }
-
-/// The bytes of an answer that [`Requests::answered`] needs.
-pub const STATUS_LINE: usize = 13;
 
 /// Reads a head, without the empty line at its end.
 fn head(bytes: &[u8], origin: Origin<'_>) -> Result<Framing, &'static str> {
@@ -457,9 +449,13 @@ mod tests {
             let mut requests = Requests::new();
             assert_eq!(requests.pass(all.as_bytes(), ORIGIN), Ok(request.len()));
             assert!(requests.is_switching());
-            assert_eq!(requests.answered(&answer.as_bytes()[..STATUS_LINE]).is_ok(), switches);
+            requests.take_answer(&answer.as_bytes()[..13]);
             let rest = &all.as_bytes()[request.len()..];
-            assert_eq!(requests.pass(rest, ORIGIN), Ok(if switches { rest.len() } else { 0 }));
+            let passed = requests.pass(rest, ORIGIN);
+            assert_eq!(
+                passed,
+                if switches { Ok(rest.len()) } else { Err("a request for another host") }
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ use rustix::net::{
 };
 
 use super::names::{OWN_V4, OWN_V6};
+use super::packets;
 use super::rule::DNS;
 use crate::linux::link::{self, LOOPBACK};
 use crate::linux::netlink::Socket;
@@ -39,10 +40,12 @@ pub struct Sockets {
     pub listeners: Vec<OwnedFd>,
     /// Sockets at which queries arrive as datagrams.
     pub resolvers: Vec<OwnedFd>,
+    /// The socket at which copies of rejected packets arrive, if there is a log.
+    pub packets: Option<OwnedFd>,
 }
 
 /// Sets the namespace up in which this process is.
-pub fn set_up() -> Result<Sockets> {
+pub fn set_up(has_log: bool) -> Result<Sockets> {
     let has_v6 = sysctl::has_ipv6()?;
     let route = Socket::route()?;
     let own = [(IpAddr::from(OWN_V4), 32), (IpAddr::from(OWN_V6), 128)];
@@ -56,12 +59,13 @@ pub fn set_up() -> Result<Sockets> {
     if has_v6 {
         wait::wait_until_local(&route, OWN_V6.into())?;
     }
-    let sockets = sockets(has_v6)?;
+    let mut sockets = sockets(has_v6)?;
+    sockets.packets = has_log.then(packets::socket).transpose()?;
     let port = match sockets.listeners.first() {
         Some(listener) => port(listener)?,
         None => 0,
     };
-    add_table(&Socket::netfilter()?, port)?;
+    add_table(&Socket::netfilter()?, port, has_log)?;
     for (name, seconds) in TIMEOUTS {
         sysctl::ensure_if_present(&format!("netfilter/nf_conntrack_{name}"), seconds)?;
     }
@@ -76,6 +80,8 @@ fn sockets(has_v6: bool) -> Result<Sockets> {
     let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     for address in addresses.into_iter().filter(|address| address.is_ipv4() || has_v6) {
         let listener = socket(SocketType::STREAM, SocketAddr::new(address, free))?;
+        // An accepted socket inherits the option: bytes are passed on as they come.
+        sockopt::set_tcp_nodelay(&listener, true).op("TCP_NODELAY")?;
         listen(&listener, BACKLOG).op("listen")?;
         free = port(&listener)?;
         sockets.listeners.push(listener);
@@ -102,7 +108,7 @@ fn port(socket: impl AsFd) -> Result<u16> {
 
 /// The rules. Connections to the namespace's own addresses are those of the program with itself. All else but
 /// TCP is rejected, and the sender has the error at once.
-fn add_table(socket: &Socket, port: u16) -> Result<()> {
+fn add_table(socket: &Socket, port: u16, has_log: bool) -> Result<()> {
     let mut batch = Batch::new();
     batch.table(TABLE);
     batch.chain(TABLE, "redirect", Hook::Output);
@@ -113,6 +119,9 @@ fn add_table(socket: &Socket, port: u16) -> Result<()> {
     batch.rule(TABLE, "redirect", |r| r.protocol(IPPROTO_TCP).redirect_to(port));
     batch.chain(TABLE, "send", Hook::Sent);
     batch.rule(TABLE, "send", |r| r.for_this_host().accept());
-    batch.rule(TABLE, "send", |r| r.reject());
+    batch.rule(TABLE, "send", |r| match has_log {
+        true => r.log(packets::GROUP, packets::LENGTH).reject(),
+        false => r.reject(),
+    });
     explain(batch.commit(socket), "make the nft rules")
 }

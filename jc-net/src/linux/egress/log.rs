@@ -19,7 +19,7 @@ pub struct Entry<'a> {
     pub refused: Option<&'a str>,
     /// The failure of an allowed connection.
     pub error: Option<&'a str>,
-    /// The protocol: `tcp` or `dns`.
+    /// The protocol: `dns`, or that of the packets.
     pub protocol: &'a str,
     /// The name of the host.
     pub name: Option<&'a str>,
@@ -61,6 +61,21 @@ impl Log {
     /// The descriptor of the file.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.file.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Counts refusals that have no line.
+    pub fn skip(&mut self, refusals: u64) {
+        self.unwritten += refusals;
+    }
+
+    /// Writes the number of refusals after the last line that have none.
+    pub fn finish(&mut self) -> Result<()> {
+        let refused = Some("refusals without a line");
+        if self.unwritten == 0 {
+            return Ok(());
+        }
+        self.count = 0;
+        self.write(&Entry { refused, protocol: "any", ..Entry::default() })
     }
 
     /// Writes a line. Error: the line could not be written, so that the run has no log.

@@ -7,20 +7,24 @@ mod address;
 pub mod args;
 mod bare;
 mod connection;
+mod dial;
 mod dns;
 pub mod fuzz;
 mod http;
 mod inside;
+mod inspection;
+mod learned;
 mod log;
 mod lookup;
 mod name;
 mod names;
+mod packets;
 mod proxy;
 mod relay;
 mod rule;
 mod rules;
+mod shared;
 mod start;
-mod table;
 mod tls;
 
 use std::os::fd::AsFd;
@@ -33,6 +37,7 @@ use jc_unshare::sys::close_all_but;
 use rustix::stdio::stderr;
 
 pub use args::Args;
+use learned::Learned;
 use log::Log;
 use proxy::Proxy;
 use start::Started;
@@ -58,12 +63,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let log = Log::open(args.log.as_deref())?;
     let rules = args.rules()?;
+    let learned = args.learn.as_deref().map(Learned::new).transpose()?;
     let Started { child, sockets, mut gate } = match start::start(args, status)? {
         Ok(started) => started,
         Err(exit) => return Ok(exit.end()),
     };
     let most = raise_limit()?;
-    let mut proxy = Proxy::new(sockets, rules, log, most)?;
+    let mut proxy = Proxy::new(sockets, rules, learned, log, most)?;
     deny_tracing()?;
     gate.open()?;
     drop(gate);
@@ -74,7 +80,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     kept.push(stderr());
     close_all_but(&kept);
     let exit = child.wait_polling(&mut proxy)?;
-    proxy.finish();
+    proxy.finish()?;
     Ok(exit.end())
 }
 

@@ -1,12 +1,16 @@
 //! The proxy: accepts the connections of the program, and the queries, in one thread by epoll(7).
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use jc_unshare::supervise::{Poller, readable};
-use jc_unshare::{Context, Result};
+use jc_unshare::{Context, Error, Result};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, Timespec, epoll};
+
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::net::{
     RecvFlags, SendFlags, SocketFlags, accept_with, getsockname, recvfrom, sendto, sockopt,
@@ -15,16 +19,14 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
-use super::connection::{Connection, End, Failure, Target};
-use super::dns;
+use super::connection::{Connection, Failure, Target};
 use super::inside::Sockets;
+use super::learned::Learned;
 use super::log::{Entry, Log};
-use super::lookup::Lookups;
-use super::names::{self, Names};
-use super::relay::Pipes;
 use super::rule::{Check, DNS};
 use super::rules::{Refusal, Rules};
-use super::table::Table;
+use super::shared::{End, Shared, key_of};
+use super::{dns, names, packets};
 use crate::EGRESS;
 
 /// How many connections may wait for their first bytes, each with some bytes in memory.
@@ -40,67 +42,16 @@ const LISTENERS: u64 = 1 << 63;
 const RESOLVERS: u64 = LISTENERS | 1 << 32;
 const LOOKUPS: u64 = LISTENERS | 2 << 32;
 const TIMER: u64 = LISTENERS | 3 << 32;
-
-/// The number that epoll(7) gives for a socket of a connection.
-pub fn key_of(key: u64, end: End) -> u64 {
-    key << 1 | u64::from(end == End::Outside)
-}
-
-/// Resources that all connections use.
-pub struct Shared {
-    epoll: OwnedFd,
-    /// The rules of the run.
-    pub rules: Rules,
-    /// Lookups of names outside.
-    pub lookups: Lookups,
-    /// Pipes without bytes in them.
-    pub pipes: Pipes,
-    /// Room for what is read, before it belongs to a connection.
-    pub buffer: Box<[u8; 16 << 10]>,
-    names: Names,
-    log: Log,
-    has_v6: bool,
-}
-
-impl Shared {
-    /// Has epoll(7) report changes of a socket.
-    pub fn report(&self, socket: &OwnedFd, data: u64) -> std::result::Result<(), Errno> {
-        epoll::add(&self.epoll, socket, epoll::EventData::new_u64(data), FLAGS)
-    }
-
-    /// Has epoll(7) report the present state of a socket again.
-    pub fn report_again(&self, socket: &OwnedFd, data: u64) -> std::result::Result<(), Errno> {
-        epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(data), FLAGS)
-    }
-
-    /// Answers a query, and writes a refusal to the log.
-    pub fn answer(&mut self, query: &[u8]) -> Option<Vec<u8>> {
-        let answer = dns::answer(query, &self.rules, &mut self.names, self.has_v6)?;
-        if let Some((name, why)) = &answer.refused {
-            let entry =
-                Entry { refused: Some(why), protocol: "dns", name: Some(name), ..Entry::default() };
-            self.write(&entry);
-        }
-        Some(answer.bytes)
-    }
-
-    /// Writes to the log. Without the log that was asked for, the run ends, and the program with it.
-    fn write(&mut self, entry: &Entry<'_>) {
-        if let Err(error) = self.log.write(entry) {
-            EGRESS.exit(&error);
-        }
-    }
-}
-
-const FLAGS: epoll::EventFlags =
-    epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::ET);
+const PACKETS: u64 = LISTENERS | 4 << 32;
 
 /// The proxy: its sockets inside, and its connections.
 pub struct Proxy {
     shared: Shared,
     sockets: Sockets,
     addresses: Vec<SocketAddr>,
-    table: Table<Connection>,
+    /// Connections, each under a number that is never used again.
+    connections: HashMap<u64, Box<Connection>>,
+    next: u64,
     /// The most connections at a time.
     most: usize,
     /// How many wait for their first bytes.
@@ -108,57 +59,47 @@ pub struct Proxy {
     is_paused: bool,
     timer: OwnedFd,
     is_timed: bool,
+    /// How many rejected packets had no room in their socket.
+    dropped: u32,
 }
 
 impl Proxy {
     /// A proxy that accepts from these sockets. `most` connections have descriptors enough.
-    pub fn new(sockets: Sockets, rules: Rules, log: Log, most: usize) -> Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).op("epoll_create1")?;
+    pub fn new(
+        sockets: Sockets,
+        rules: Rules,
+        learned: Option<Learned>,
+        log: Log,
+        most: usize,
+    ) -> Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).op("timerfd_create")?;
-        let lookups = Lookups::new()?;
-        let has_v6 = sockets.listeners.len() > 1;
-        let shared = Shared {
-            epoll,
-            rules,
-            lookups,
-            pipes: Pipes::default(),
-            buffer: Box::new([0; 16 << 10]),
-            names: Names::default(),
-            log,
-            has_v6,
-        };
+        let shared = Shared::new(rules, learned, log, sockets.listeners.len() > 1)?;
         let address = |socket: &OwnedFd| {
             let name = getsockname(socket).and_then(SocketAddr::try_from);
             name.op("getsockname")
         };
-        let addresses = sockets.listeners.iter().map(address).collect::<Result<_>>()?;
-        let proxy = Self {
+        for (sockets, base) in [(&sockets.listeners, LISTENERS), (&sockets.resolvers, RESOLVERS)] {
+            for (socket, data) in sockets.iter().zip(base..) {
+                shared.watch(socket, data)?;
+            }
+        }
+        sockets.packets.iter().try_for_each(|socket| shared.watch(socket, PACKETS))?;
+        shared.watch(shared.lookups.bell(), LOOKUPS)?;
+        shared.watch(&timer, TIMER)?;
+        Ok(Self {
+            addresses: sockets.listeners.iter().map(address).collect::<Result<_>>()?,
             shared,
             sockets,
-            addresses,
-            table: Table::default(),
+            connections: HashMap::new(),
+            next: 0,
             most,
             new: 0,
             is_paused: false,
             timer,
             is_timed: false,
-        };
-        for (sockets, base) in
-            [(&proxy.sockets.listeners, LISTENERS), (&proxy.sockets.resolvers, RESOLVERS)]
-        {
-            for (socket, data) in sockets.iter().zip(base..) {
-                proxy.watch(socket.as_fd(), data)?;
-            }
-        }
-        proxy.watch(proxy.shared.lookups.bell(), LOOKUPS)?;
-        proxy.watch(proxy.timer.as_fd(), TIMER)?;
-        Ok(proxy)
-    }
-
-    fn watch(&self, fd: impl AsFd, data: u64) -> Result<()> {
-        let data = epoll::EventData::new_u64(data);
-        epoll::add(&self.shared.epoll, fd, data, epoll::EventFlags::IN).op("epoll_ctl")
+            dropped: 0,
+        })
     }
 
     /// The descriptors without which the proxy cannot go on.
@@ -166,17 +107,20 @@ impl Proxy {
         let shared = &self.shared;
         let mut all = vec![shared.epoll.as_fd(), shared.lookups.bell(), self.timer.as_fd()];
         all.extend(self.sockets.listeners.iter().chain(&self.sockets.resolvers).map(AsFd::as_fd));
+        all.extend(self.sockets.packets.as_ref().map(AsFd::as_fd));
         all.extend(shared.log.descriptor());
+        all.extend(shared.learned.as_ref().map(Learned::descriptor));
         all
     }
 
-    /// Ends all connections, which the log then has.
-    pub fn finish(mut self) {
-        for key in self.table.keys() {
-            if let Some(connection) = self.table.remove(key) {
-                self.note(&connection, None);
-            }
+    /// Ends all connections, which the log then has, and writes the rules that were learned.
+    pub fn finish(mut self) -> Result<()> {
+        for connection in std::mem::take(&mut self.connections).into_values() {
+            self.note(&connection, None);
         }
+        while self.note_packets() {}
+        self.shared.log.finish()?;
+        self.shared.learned.map_or(Ok(()), |learned| learned.write())
     }
 
     fn handle(&mut self, data: u64) {
@@ -190,15 +134,20 @@ impl Proxy {
                     });
                 }
             }
+            PACKETS => drop(self.note_packets()),
             RESOLVERS.. => self.resolve((data - RESOLVERS) as usize),
             _ => self.accept((data - LISTENERS) as usize),
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.connections.len() < self.most && self.new < MOST_NEW
+    }
+
     /// Accepts connections, as long as there is room.
     fn accept(&mut self, place: usize) {
         for _ in 0..AT_A_TIME {
-            if self.table.len() >= self.most || self.new >= MOST_NEW {
+            if !self.has_room() {
                 return self.pause(true);
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -232,7 +181,10 @@ impl Proxy {
                 return self.refuse(&socket, wanted, name.as_deref(), refusal.words());
             }
         };
-        let key = self.table.add(Connection::new(socket, target));
+        let key = self.next;
+        let connection = Connection::new(socket, target, self.shared.learned.is_some());
+        self.connections.insert(key, Box::new(connection));
+        self.next += 1;
         self.new += 1;
         self.set_timer(true);
         self.with(key, |connection, shared| {
@@ -245,7 +197,7 @@ impl Proxy {
     fn target(
         &self,
         wanted: SocketAddr,
-    ) -> std::result::Result<Target, (Option<std::rc::Rc<str>>, Refusal)> {
+    ) -> std::result::Result<Target, (Option<Rc<str>>, Refusal)> {
         let (address, port) = (wanted.ip(), wanted.port());
         let name = self.shared.names.name(address);
         let rule = match &name {
@@ -260,7 +212,8 @@ impl Proxy {
                 Some(rule.map_err(|refusal| (None, refusal))?)
             }
         };
-        let check = rule.map_or(Check::Tcp, |rule| rule.check(port));
+        let checked = rule.filter(|_| name.is_some());
+        let check = checked.map_or(Check::Tcp, |rule| rule.check(port));
         let private = rule.is_some_and(|rule| rule.private);
         let rule = rule.map(ToString::to_string).unwrap_or_default();
         Ok(Target { address, port, name, rule, check, private })
@@ -281,7 +234,7 @@ impl Proxy {
         key: u64,
         act: impl FnOnce(&mut Connection, &mut Shared) -> std::result::Result<bool, Failure>,
     ) {
-        let Some(connection) = self.table.get(key) else { return };
+        let Some(connection) = self.connections.get_mut(&key) else { return };
         let was_new = connection.is_new();
         let outcome = act(connection, &mut self.shared);
         let is_new = connection.is_new();
@@ -290,7 +243,7 @@ impl Proxy {
             return;
         }
         self.new -= usize::from(was_new);
-        if let Some(connection) = self.table.remove(key) {
+        if let Some(connection) = self.connections.remove(&key) {
             let failure = outcome.err();
             if failure.is_some() {
                 reset(connection.inside());
@@ -319,7 +272,7 @@ impl Proxy {
             name: target.name.as_deref(),
             address: Some(connection.peer.unwrap_or(target.address)),
             port: Some(target.port),
-            sni: connection.sni.as_deref(),
+            sni: connection.inspection.sni.as_deref(),
             moved: Some((sent, received, connection.begun.elapsed())),
             rule: Some(&target.rule).filter(|rule| !rule.is_empty()).map(String::as_str),
         });
@@ -327,8 +280,7 @@ impl Proxy {
 
     /// Stops to accept, or begins again.
     fn pause(&mut self, pause: bool) {
-        let has_room = self.table.len() < self.most && self.new < MOST_NEW;
-        if self.is_paused == pause || !pause && !has_room {
+        if self.is_paused == pause || !pause && !self.has_room() {
             return;
         }
         let flags = if pause { epoll::EventFlags::empty() } else { epoll::EventFlags::IN };
@@ -363,6 +315,47 @@ impl Proxy {
         }
     }
 
+    /// Writes the packets that the table has rejected to the log. Returns whether there may be more.
+    fn note_packets(&mut self) -> bool {
+        let Some(socket) = &self.sockets.packets else { return false };
+        for _ in 0..AT_A_TIME {
+            match packets::next(socket, &mut self.shared.buffer[..]) {
+                Ok(Some(packet)) => {
+                    let (address, port) = (Some(packet.address), packet.port);
+                    let refused = Some("not a connection of TCP");
+                    let protocol = &packet.protocol;
+                    self.shared.write(&Entry {
+                        refused,
+                        protocol,
+                        address,
+                        port,
+                        ..Entry::default()
+                    });
+                }
+                Ok(None) => return self.count_dropped(),
+                // ENOBUFS: packets had no room, which are counted.
+                Err(Errno::NOBUFS | Errno::BADMSG) => {}
+                Err(errno) => {
+                    EGRESS.exit(&Error::new(format_args!("read rejected packets: {errno}")))
+                }
+            }
+        }
+        true
+    }
+
+    /// Adds the packets that had no room to the refusals without a line.
+    fn count_dropped(&mut self) -> bool {
+        let Some(socket) = &self.sockets.packets else { return false };
+        match packets::dropped(socket) {
+            Ok(dropped) => {
+                self.shared.log.skip(u64::from(dropped.wrapping_sub(self.dropped)));
+                self.dropped = dropped;
+            }
+            Err(error) => EGRESS.exit(&error),
+        }
+        false
+    }
+
     /// Has the timer tell once a second that time-outs may be over.
     fn set_timer(&mut self, on: bool) {
         if self.is_timed == on {
@@ -380,16 +373,13 @@ impl Proxy {
     fn time_out(&mut self) {
         // A count of zero means that another call has read it.
         let _ = read(&self.timer, &mut [0; 8]);
-        let now = std::time::Instant::now();
-        let mut waits = false;
-        for key in self.table.keys() {
-            let deadline = self.table.get(key).and_then(|connection| connection.deadline);
-            waits |= deadline.is_some();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                self.with(key, |connection, shared| connection.time_out(shared, key));
-            }
+        let now = Instant::now();
+        let waiting = self.connections.iter().filter_map(|(key, c)| Some((*key, c.deadline?)));
+        let waiting: Vec<(u64, Instant)> = waiting.collect();
+        self.set_timer(!waiting.is_empty());
+        for (key, _) in waiting.into_iter().filter(|(_, deadline)| *deadline <= now) {
+            self.with(key, |connection, shared| connection.time_out(shared, key));
         }
-        self.set_timer(waits);
         // The kernel may have room again.
         self.pause(false);
     }
@@ -406,7 +396,7 @@ impl Poller for Proxy {
             events.clear();
             let none = Timespec { tv_sec: 0, tv_nsec: 0 };
             let waited = epoll::wait(&self.shared.epoll, spare_capacity(&mut events), Some(&none));
-            if waited.is_err() || events.is_empty() {
+            if waited.is_err() {
                 return;
             }
             for event in &events {
@@ -421,6 +411,9 @@ impl Poller for Proxy {
                     connection.go_on(shared, data >> 1)
                 });
             }
+            if events.len() < EVENTS {
+                return;
+            }
         }
     }
 }
@@ -428,5 +421,5 @@ impl Poller for Proxy {
 /// Has the kernel reset a connection when its socket is closed.
 fn reset(socket: &OwnedFd) {
     // A connection that is over need not be reset.
-    let _ = sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }

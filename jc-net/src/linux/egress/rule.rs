@@ -20,10 +20,12 @@ pub enum Host {
     Below(String),
     /// Each address of a network, by literal address.
     Network(IpNetwork),
+    /// Each host that a rule of another kind may name.
+    Any,
 }
 
-/// The form that the first bytes of a connection must have.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// The form that the first bytes of a connection must have. A later one has bytes of the ones before, but for HTTP.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Check {
     /// TLS, with the name as SNI, and without encrypted_client_hello.
     Tls,
@@ -33,6 +35,33 @@ pub enum Check {
     Http,
     /// Anything.
     Tcp,
+}
+
+impl Check {
+    /// The form on a port, where the rule says none.
+    pub fn default(port: u16) -> Self {
+        match port {
+            443 => Self::Tls,
+            80 => Self::Http,
+            _ => Self::Tcp,
+        }
+    }
+
+    /// The word in a rule.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::TlsEch => "ech",
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    fn parse(word: &str) -> Result<Self, String> {
+        let all = [Self::Tls, Self::TlsEch, Self::Http, Self::Tcp];
+        let check = all.into_iter().find(|check| check.word() == word);
+        check.ok_or_else(|| format!("{word:?}: not one of tls, http, tcp, ech"))
+    }
 }
 
 /// A rule of the command line or a file.
@@ -49,6 +78,20 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The rule of `--learn`, which allows all.
+    pub fn any() -> Self {
+        let (text, ports) = ("--learn".to_owned(), Vec::new());
+        Self { text, host: Host::Any, ports, check: None, private: true }
+    }
+
+    /// A line of a file: a rule, or `private` and one of `--allow-private`.
+    pub fn from_line(line: &str) -> Result<Self, String> {
+        match line.trim().split_once(char::is_whitespace) {
+            Some(("private", rule)) => Self::private(rule.trim_start()),
+            _ => line.trim().parse(),
+        }
+    }
+
     /// Whether the rule is about this port.
     pub fn has_port(&self, port: u16) -> bool {
         port != DNS && (self.has_all_ports() || self.ports.contains(&port))
@@ -67,24 +110,23 @@ impl Rule {
                 let label = name.strip_suffix(suffix.as_str())?.strip_suffix('.')?;
                 (!label.is_empty()).then_some(suffix.len())
             }
+            Host::Any => (name::from_user(name).as_deref() == Some(name)).then_some(0),
             _ => None,
         }
     }
 
-    /// Whether the rule names a network that has the address.
+    /// Whether the rule allows the literal address.
     pub fn has_address(&self, address: IpAddr) -> bool {
-        matches!(self.host, Host::Network(network) if network.contains(address))
+        match self.host {
+            Host::Network(network) => network.contains(address),
+            Host::Any => true,
+            _ => false,
+        }
     }
 
-    /// The check of first bytes on this port.
+    /// The check of first bytes on this port of a host with a name.
     pub fn check(&self, port: u16) -> Check {
-        match (self.check, &self.host, port) {
-            (_, Host::Network(_), _) => Check::Tcp,
-            (Some(check), ..) => check,
-            (None, _, 443) => Check::Tls,
-            (None, _, 80) => Check::Http,
-            (None, ..) => Check::Tcp,
-        }
+        self.check.unwrap_or_else(|| Check::default(port))
     }
 
     /// The rule of `--allow-private`.
@@ -110,7 +152,7 @@ impl FromStr for Rule {
         let (host, rest) = split_host(word)?;
         let (ports, check) = rest.split_once(':').map_or((rest, None), |(a, b)| (a, Some(b)));
         let host = parse_host(host)?;
-        let check = check.map(parse_check).transpose()?;
+        let check = check.map(Check::parse).transpose()?;
         if check.is_some_and(|check| check != Check::Tcp) && matches!(host, Host::Network(_)) {
             return Err("an address is dialled without a check of its first bytes".to_owned());
         }
@@ -173,16 +215,6 @@ fn parse_ports(word: &str) -> Result<Vec<u16>, String> {
         .collect()
 }
 
-fn parse_check(word: &str) -> Result<Check, String> {
-    match word {
-        "tls" => Ok(Check::Tls),
-        "ech" => Ok(Check::TlsEch),
-        "http" => Ok(Check::Http),
-        "tcp" => Ok(Check::Tcp),
-        _ => Err(format!("{word:?}: not one of tls, http, tcp, ech")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,11 +235,7 @@ mod tests {
             ("github.com:8443:tls", 8443, Check::Tls),
             ("github.com:8080:http", 8080, Check::Http),
             ("github.com:443:ech", 443, Check::TlsEch),
-            ("192.0.2.1:443", 443, Check::Tcp),
-            ("[2001:db8::1]:443", 443, Check::Tcp),
             ("10.1.2.0/24:5432", 5432, Check::Tcp),
-            ("[2001:db8::/32]:443", 443, Check::Tcp),
-            ("0.0.0.0/0:443", 443, Check::Tcp),
         ] {
             let rule = rule(word);
             assert!(rule.has_port(port) && !rule.has_port(53), "{word}");

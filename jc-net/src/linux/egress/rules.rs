@@ -9,7 +9,7 @@ use jc_unshare::{Context, Error, Result, read_at_most};
 use super::rule::Rule;
 
 /// How many rules there may be: each is compared at each connection.
-const MOST: usize = 4096;
+pub const MOST: usize = 4096;
 /// The longest file of rules, in bytes.
 const LONGEST: u64 = 1 << 20;
 
@@ -84,7 +84,7 @@ impl Rules {
     }
 }
 
-/// Reads a file of rules: one a line, `#` begins a comment.
+/// Reads a file of rules: one on a line, `#` begins a comment.
 pub fn read(path: &Path) -> Result<Vec<Rule>> {
     let file = File::open(path).on("open", path)?;
     let bytes = read_at_most(file, LONGEST, path)?;
@@ -96,7 +96,7 @@ pub fn read(path: &Path) -> Result<Vec<Rule>> {
     for (number, line) in text.lines().enumerate() {
         let rule = line.split('#').next().unwrap_or_default().trim();
         if !rule.is_empty() {
-            rules.push(rule.parse().map_err(|why: String| at(number, &why))?);
+            rules.push(Rule::from_line(rule).map_err(|why| at(number, &why))?);
         }
     }
     Ok(rules)

@@ -27,8 +27,8 @@ use super::{Args, bare};
 use crate::EGRESS;
 use crate::linux::status;
 
-/// Two listeners and two resolvers.
-const MOST_SOCKETS: usize = 4;
+/// Two listeners, two resolvers, and the socket of rejected packets.
+const MOST_SOCKETS: usize = 5;
 
 /// A child that is ready to become the program.
 pub struct Started {
@@ -111,7 +111,7 @@ impl Inside<'_> {
         if self.has_own_user {
             self.maps.write_own()?;
         }
-        let sockets = inside::set_up()?;
+        let sockets = inside::set_up(self.args.log.is_some())?;
         self.write_files(&sockets, status)?;
         if !self.args.only_network {
             bare::cover()?;
@@ -146,10 +146,11 @@ impl Inside<'_> {
     }
 }
 
-/// Sends the sockets, of each family the listener and the resolver.
+/// Sends the sockets: of each family the listener and the resolver, then that of rejected packets, if there is one.
 fn send(to: BorrowedFd<'_>, sockets: Sockets) -> Result<()> {
     let pairs = sockets.listeners.iter().zip(&sockets.resolvers);
-    let fds: Vec<BorrowedFd<'_>> = pairs.flat_map(|(a, b)| [a.as_fd(), b.as_fd()]).collect();
+    let pairs = pairs.flat_map(|(a, b)| [a.as_fd(), b.as_fd()]);
+    let fds: Vec<BorrowedFd<'_>> = pairs.chain(sockets.packets.as_ref().map(AsFd::as_fd)).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
@@ -170,8 +171,10 @@ fn receive(from: BorrowedFd<'_>) -> Result<Option<Sockets>> {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
-    let mut sockets = Sockets::default();
-    for (place, fd) in rights.flatten().enumerate() {
+    let mut all: Vec<OwnedFd> = rights.flatten().collect();
+    let packets = if all.len() % 2 == 1 { all.pop() } else { None };
+    let mut sockets = Sockets { packets, ..Sockets::default() };
+    for (place, fd) in all.into_iter().enumerate() {
         let list = if place % 2 == 0 { &mut sockets.listeners } else { &mut sockets.resolvers };
         list.push(fd);
     }
