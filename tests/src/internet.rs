@@ -129,6 +129,7 @@ impl Internet {
             "/run/nscd/socket",
             "/run/systemd/resolve/io.systemd.Resolve",
             "/run/dbus/system_bus_socket",
+            "/run/service/socket",
         ] {
             fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
             listeners.push(UnixListener::bind(path).unwrap());
@@ -147,9 +148,10 @@ impl Internet {
 
 impl Drop for Internet {
     fn drop(&mut self) {
-        for command in
-            ["umount /etc/hosts /etc/resolv.conf", "rm -r /run/nscd /run/systemd /run/dbus"]
-        {
+        for command in [
+            "umount /etc/hosts /etc/resolv.conf",
+            "rm -r /run/nscd /run/systemd /run/dbus /run/service",
+        ] {
             std::process::Command::new("sh").args(["-c", command]).status().unwrap();
         }
     }

