@@ -260,7 +260,7 @@ fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
         for options in [
             "--userns auto",
             "--userns auto --network none",
-            "--userns auto --cap-add ALL --security-opt seccomp=unconfined",
+            "--userns auto --cap-add ALL --security-opt seccomp=unconfined --security-opt systempaths=unconfined",
             "--userns auto --pid host",
             "--userns auto -v /proc/1/ns:/host",
         ] {

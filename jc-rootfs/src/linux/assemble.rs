@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
+use jc_unshare::capability::MKNOD;
 use jc_unshare::namespaces::unshare;
 use jc_unshare::sys::clone;
 use jc_unshare::{Context, Error, Result};
@@ -80,7 +81,8 @@ fn prepare(
     };
     mount_proc(directory.as_fd(), args.proc(), proc)?;
     if args.dev() != Dev::Nodes {
-        mount_dev(directory.as_fd(), args.dev(), &args.shm_size)?;
+        let makes_devices = args.caps.sets()?.is_some_and(|sets| sets.bounding & 1 << MKNOD != 0);
+        mount_dev(directory.as_fd(), args.dev(), &args.shm_size, makes_devices)?;
     }
     mount_sys(directory.as_fd(), args.sys())?;
     for (mount, fd) in &mounts {
@@ -88,7 +90,7 @@ fn prepare(
     }
     words.iter().try_for_each(|word| word.attach(directory.as_fd()))?;
     if args.dev() == Dev::Nodes {
-        mount_dev(directory.as_fd(), args.dev(), &args.shm_size)?;
+        mount_dev(directory.as_fd(), args.dev(), &args.shm_size, false)?;
     }
     args.nodes.iter().try_for_each(|node| node.make(directory.as_fd()))?;
     setup.open_console(directory.as_fd(), true)?;

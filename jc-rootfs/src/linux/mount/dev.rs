@@ -1,6 +1,6 @@
 //! /dev of a container.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::descriptor::open_at;
@@ -9,10 +9,10 @@ use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags, chmodat, fstat, makedev, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 
-use super::fscontext::{attach, attach_below, clone_tree, new_mount};
+use super::fscontext::{attach, attach_below, clone_fd, clone_tree, new_mount};
 use super::resolve::real_dir;
 use crate::linux::args::values::Dev;
-use crate::linux::sys::attr;
+use crate::linux::sys::{attr, mount_setattr, propagation};
 
 /// The default devices (OCI runtime-spec config-linux.md, "Default Devices").
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -33,21 +33,29 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Mounts /dev. `shm_size` is the option `size` of tmpfs(5) for /dev/shm.
-pub fn mount_dev(root: BorrowedFd<'_>, kind: Dev, shm_size: &str) -> Result<()> {
+/// Mounts /dev. `shm_size` is the option `size` of tmpfs(5) for /dev/shm. With `makes_devices` the payload has
+/// CAP_MKNOD.
+pub fn mount_dev(
+    root: BorrowedFd<'_>,
+    kind: Dev,
+    shm_size: &str,
+    makes_devices: bool,
+) -> Result<()> {
     if kind == Dev::None {
         return Ok(());
     }
     let target = real_dir(root, "dev")?;
     match kind {
-        Dev::Nodes => make_nodes(&target),
-        Dev::Host => attach(clone_tree(Path::new("/dev"))?, &target, Path::new("/dev")),
-        _ => mount_minimal(&target, shm_size),
+        Dev::Nodes => return make_nodes(&target),
+        Dev::Host => return attach(clone_tree(Path::new("/dev"))?, &target, Path::new("/dev")),
+        _ => {}
     }
+    let dev = mount_minimal(&target, shm_size)?;
+    if makes_devices { confine_devices(&dev) } else { Ok(()) }
 }
 
 /// Mounts a tmpfs with the default devices, a devpts, shared memory and message queues.
-fn mount_minimal(target: &OwnedFd, shm_size: &str) -> Result<()> {
+fn mount_minimal(target: &OwnedFd, shm_size: &str) -> Result<OwnedFd> {
     let dev =
         new_mount("tmpfs", &[("mode", "0755"), ("size", "64k")], attr::NOSUID | attr::NOEXEC)?;
     attach(&dev, target, Path::new("/dev"))?;
@@ -59,7 +67,20 @@ fn mount_minimal(target: &OwnedFd, shm_size: &str) -> Result<()> {
         "shm",
         new_mount("tmpfs", &[("mode", "1777"), ("size", shm_size)], attr::DATA_ONLY)?,
     )?;
-    message_queues()?.map_or(Ok(()), |queues| attach_at("mqueue", queues))
+    message_queues()?.map_or(Ok(()), |queues| attach_at("mqueue", queues))?;
+    Ok(dev)
+}
+
+/// Gives each default device a mount of its own and makes the rest of /dev nodev, so that a device that the payload
+/// makes does not work there.
+fn confine_devices(dev: &OwnedFd) -> Result<()> {
+    for (name, ..) in DEVICES {
+        let shown = Path::new("/dev").join(name);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = openat(dev, name, flags, Mode::empty()).on("open", &shown)?;
+        attach(clone_fd(&node, false, &shown)?, &node, &shown)?;
+    }
+    mount_setattr(dev.as_fd(), attr::NODEV, propagation::KEEP, false).on("mount_setattr", "/dev")
 }
 
 /// Makes the default devices and symbolic links. A file that is there already stays, if it is not another device.
