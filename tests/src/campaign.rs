@@ -23,9 +23,9 @@ const ERRORS: [Errno; 7] = [
     Errno::EINTR,
 ];
 
-/// The faults that `JC_TEST_FAULTS` asks for: a number of them, by chance; `all`; `KILL`, which is SIGKILL for
-/// each call; or `each`, which is one other fault for each call. The seed says which fault the first call gets,
-/// and the next call gets the next fault: nine seeds in a row and `KILL` are `all`.
+/// The faults of `JC_TEST_FAULTS`: a number of random faults; `all`; `KILL`, which is SIGKILL at each call; or
+/// `each`, which is one other fault at each call. The seed selects the fault of the first call, and each later call
+/// gets the next fault. Nine seeds in a row and `KILL` together are `all`.
 pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
     let mut all = Vec::new();
     for (process, calls) in calls.iter().enumerate() {
@@ -51,14 +51,14 @@ pub fn chosen(calls: &[Vec<Call>]) -> Vec<Fault> {
     }
 }
 
-/// Disturbances of a call. Before `main` begins, a call that fails is the business of libc.
+/// The disturbances of a call. An error of a call before `main` concerns libc only, so such calls do not fail.
 fn possible(call: Call) -> impl Iterator<Item = Act> {
     let fails = call.has_begun && can_fail(call.number);
     let errors = errors().into_iter().map(Act::Fail).filter(move |_| fails);
     SIGNALS.map(Act::Send).into_iter().chain(errors)
 }
 
-/// The errors that calls return: those with the numbers in `JC_TEST_ERRORS`, or the usual ones.
+/// The errors that calls return: the numbers in `JC_TEST_ERRORS`, or the usual errors.
 fn errors() -> Vec<Errno> {
     let Ok(set) = env::var("JC_TEST_ERRORS") else { return ERRORS.to_vec() };
     set.split(',').map(|number| Errno::from_raw(number.parse().unwrap())).collect()
@@ -73,7 +73,7 @@ pub fn seed() -> u64 {
     })
 }
 
-/// Writes a line of results, also to the file that `JC_FAULTS_LOG` names.
+/// Writes a line of results to stderr, and to the file of `JC_FAULTS_LOG`.
 pub fn note(line: &str) {
     println!("{line}");
     if let Some(path) = env::var_os("JC_FAULTS_LOG") {

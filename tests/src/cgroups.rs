@@ -1,19 +1,19 @@
-//! The cgroups of a process as the kernel tells them, on v1, v2 and hybrid hosts.
+//! The cgroups of a process as the kernel shows them, on v1, v2 and hybrid hosts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A controller of a process: the directory of its group, and which version's files are in it.
+/// A controller of a process: the directory of the group, and the version of its files.
 pub struct Controller {
-    /// The group's directory.
+    /// The directory of the group.
     pub dir: PathBuf,
-    /// Whether it is cgroup v2.
+    /// Whether the group is one of cgroup v2.
     pub v2: bool,
 }
 
 impl Controller {
-    /// Where a process is as to this controller, by `/proc/PID/cgroup` (cgroups(7)). None if nothing
-    /// on this host controls that.
+    /// The group of a process for this controller, by `/proc/PID/cgroup` (cgroups(7)). `None`: no hierarchy of this
+    /// host has the controller.
     pub fn of(pid: u32, controller: &str) -> Option<Self> {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
@@ -43,7 +43,7 @@ impl Controller {
         None
     }
 
-    /// What a file of the group says, without the newline.
+    /// The content of a file of the group, without the newline.
     pub fn read(&self, v1: &str, v2: &str) -> String {
         let path = self.dir.join(if self.v2 { v2 } else { v1 });
         match fs::read_to_string(&path) {
@@ -53,28 +53,28 @@ impl Controller {
     }
 }
 
-/// Whether this host can limit that at all.
+/// Whether this host has the controller.
 pub fn can_limit(controller: &str) -> bool {
     Controller::of(std::process::id(), controller).is_some()
 }
 
-/// A group in every hierarchy, for others below it that only one test has.
+/// A group in every hierarchy, for groups of a single test below it.
 pub struct Place(&'static str);
 
 impl Place {
-    /// Makes it.
+    /// Makes the group.
     pub fn make(name: &'static str) -> Self {
         let place = Self(name);
         place.directories().iter().for_each(|directory| fs::create_dir_all(directory).unwrap());
         place
     }
 
-    /// Its name, which is also its path in each hierarchy.
+    /// The name, which is also the path in each hierarchy.
     pub fn name(&self) -> &'static str {
         self.0
     }
 
-    /// Its directories.
+    /// The directories of the group.
     pub fn directories(&self) -> Vec<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -82,13 +82,13 @@ impl Place {
         cgroups.map(|fields| PathBuf::from(fields[1]).join(self.0)).collect()
     }
 
-    /// The groups that are right below it.
+    /// The groups directly below the group.
     pub fn groups(&self) -> Vec<PathBuf> {
         let entries = self.directories().into_iter().flat_map(|path| fs::read_dir(path).unwrap());
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
     }
 
-    /// Removes it, which fails if anything is left in it.
+    /// Removes the group. The removal fails if the group has content.
     pub fn remove(self) {
         self.directories().iter().for_each(|directory| fs::remove_dir(directory).unwrap());
     }

@@ -1,4 +1,4 @@
-//! Commands with a time-out, and what they left on their outputs.
+//! Commands with a time-out, and the contents of their outputs.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -14,16 +14,16 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::ran::Ran;
 
-/// How long a command may take unless [`Cmd::timeout`] says otherwise.
+/// The time limit of a command without [`Cmd::timeout`].
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a shell may take from its last word to its exec.
+/// The longest time between the last output of a shell and its exec.
 const BECOMING: Duration = Duration::from_millis(50);
 
-/// How long an output may stay open after its command has ended.
+/// The longest time that an output stays open after the end of its command.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// A command to be run, in a process group of its own, with nothing on stdin.
+/// A command to run in a process group of its own, with an empty stdin.
 pub struct Cmd {
     command: Command,
     input: Option<Vec<u8>>,
@@ -31,7 +31,7 @@ pub struct Cmd {
 }
 
 impl Cmd {
-    /// A command to be run as it is; [`Sandbox::cmd`](crate::Sandbox::cmd) knows more.
+    /// A command without changes of its environment. [`Sandbox::cmd`](crate::Sandbox::cmd) sets PATH and the store.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -39,35 +39,35 @@ impl Cmd {
         Self { command, input: None, timeout: TIMEOUT }
     }
 
-    /// Adds an argument.
+    /// Adds an argument to the command line.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
     }
 
-    /// Adds arguments.
+    /// Adds arguments to the command line.
     #[must_use]
     pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.command.args(args);
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Takes a variable out of its environment.
+    /// Removes an environment variable.
     #[must_use]
     pub fn env_remove(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
     }
 
-    /// What it reads from stdin, a pipe.
+    /// Sets the bytes that the command reads from stdin, a pipe.
     #[must_use]
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.input = Some(bytes.into());
@@ -75,32 +75,32 @@ impl Cmd {
         self
     }
 
-    /// Its stdin, where it is neither nothing nor bytes.
+    /// Sets another stdin.
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.command.stdin(stdin);
         self
     }
 
-    /// How long it may take.
+    /// Sets the time limit.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Runs it to its end. Panics if it cannot be started, or takes too long.
+    /// Runs the command to its end. Panics if the command cannot be started or exceeds its time limit.
     #[track_caller]
     pub fn run(self) -> Ran {
         self.spawn().wait()
     }
 
-    /// The command itself, for [`Terminal`](crate::pty::Terminal).
+    /// The command for [`Terminal`](crate::pty::Terminal).
     pub(crate) fn into_std(self) -> Command {
         self.command
     }
 
-    /// Starts it.
+    /// Starts the command.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
         let words = [self.command.get_program()].into_iter().chain(self.command.get_args());
@@ -110,7 +110,7 @@ impl Cmd {
             Err(e) => panic!("cannot start {line}: {e}"),
         };
         if let (Some(input), Some(mut stdin)) = (self.input, child.stdin.take()) {
-            // Whoever does not read it all closes it, which is for the test to judge.
+            // A command may close stdin before the end, and the test checks that.
             thread::spawn(move || drop(stdin.write_all(&input)));
         }
         let stdout = Sink::new(child.stdout.take().unwrap());
@@ -119,7 +119,7 @@ impl Cmd {
     }
 }
 
-/// An output being read as it comes.
+/// An output that a thread reads continuously.
 struct Sink {
     bytes: Arc<Mutex<Vec<u8>>>,
     closed: Receiver<()>,
@@ -140,7 +140,7 @@ impl Sink {
         Self { bytes, closed }
     }
 
-    /// Whether it was closed in time.
+    /// Whether the output was closed in time.
     fn is_closed(&self) -> bool {
         self.closed.recv_timeout(DRAIN) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
     }
@@ -150,7 +150,7 @@ impl Sink {
     }
 }
 
-/// A command that runs.
+/// A running command.
 pub struct Running {
     line: String,
     child: Child,
@@ -160,30 +160,31 @@ pub struct Running {
 }
 
 impl Running {
-    /// Its process id.
+    /// The PID of the command.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it, and only it, a signal.
+    /// Sends a signal to the command alone, and not to its process group.
     pub fn signal(&self, signal: Signal) {
-        // Not waited for yet, so the id is its own.
+        // The command is not reaped yet, so the PID is its own.
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// What it has written to stdout so far.
+    /// The stdout of the command so far.
     pub fn stdout_so_far(&self) -> String {
         String::from_utf8_lossy(&self.stdout.bytes()).into_owned()
     }
 
-    /// Waits until it has written this text to stdout. Panics if it takes too long, or ends first.
+    /// Waits until the command has written a text to stdout. Panics if that takes too long, or if the command ends
+    /// first.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         let tick = Duration::from_millis(5);
         for _ in 0..self.timeout.as_millis() / tick.as_millis() {
             if self.stdout_so_far().contains(text) {
-                // A shell that says so may be about to become another program, and until then it
-                // catches what that program would not.
+                // A shell that has written the text may be about to execute another program, and catches signals
+                // until then.
                 thread::sleep(BECOMING);
                 return;
             }
@@ -192,11 +193,11 @@ impl Running {
             }
             thread::sleep(tick);
         }
-        // What came with its last breath counts.
+        // Output just before the end counts.
         assert!(self.stdout_so_far().contains(text), "{}: never wrote {text:?}", self.line);
     }
 
-    /// Waits for its end. Panics if that takes too long, or if somebody still holds its outputs.
+    /// Waits for the end of the command. Panics if that takes too long, or if a process keeps the outputs open.
     #[track_caller]
     pub fn wait(mut self) -> Ran {
         let ended = self.ends_in_time();
@@ -233,10 +234,10 @@ impl Running {
     }
 }
 
-/// Sends a process of the test a signal.
+/// Sends a signal to a process of the test.
 pub(crate) fn signal_pid(pid: i32, signal: Signal) {
     if let Ok(pidfd) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
-        // Gone already is as good.
+        // The process may have ended.
         let _: rustix::io::Result<()> = pidfd_send_signal(pidfd, signal);
     }
 }

@@ -1,4 +1,4 @@
-//! What `jc(7)` promises of every link and every chain of them, as checks to be called for each.
+//! The contract of `jc(7)` for each link and each chain, as checks.
 
 use std::fs;
 use std::path::Path;
@@ -11,23 +11,23 @@ use crate::pty::Terminal;
 use crate::roots::busybox_root;
 use crate::sandbox::Sandbox;
 
-/// A link with its options, or a chain of links, that a payload's command line can follow.
+/// A link with its options, or a chain of links, in front of a payload.
 pub struct Chain<'a> {
     sandbox: &'a Sandbox,
     words: Vec<String>,
-    /// Which tool says that the payload cannot be executed.
+    /// The tool that reports that the payload cannot be executed.
     executes: &'static str,
-    /// Which tool says that the command line cannot be meant.
+    /// The tool that reports a wrong command line.
     parses: String,
     has_root: bool,
 }
 
 impl<'a> Chain<'a> {
-    /// A chain from its words; the last link is the one that executes the payload.
+    /// A chain of words. The last link executes the payload.
     pub fn new(sandbox: &'a Sandbox, words: &[&str], executes: &'static str) -> Self {
         let parses = words[0].to_owned();
         let has_root = words.contains(&"ROOT");
-        // By their paths, so that the chain does not depend on PATH.
+        // The links are named by path, so that the chain does not depend on PATH.
         let full = |word: &&str| match *word {
             "ROOT" => busybox_root(sandbox, "root").display().to_string(),
             word if word.starts_with("jc-") => sandbox.bin(word).display().to_string(),
@@ -36,17 +36,17 @@ impl<'a> Chain<'a> {
         Self { sandbox, parses, words: words.iter().map(full).collect(), executes, has_root }
     }
 
-    /// The chain with this payload behind it.
+    /// The chain with a payload.
     pub fn cmd(&self, payload: &[&str]) -> Cmd {
         self.behind(&[], payload)
     }
 
-    /// The chain with a line of shell behind it.
+    /// The chain with a shell script as payload.
     pub fn sh(&self, script: &str) -> Cmd {
         self.cmd(&["sh", "-c", script])
     }
 
-    /// The chain with a well-known program before it.
+    /// The chain behind a well-known program.
     pub fn behind(&self, before: &[&str], payload: &[&str]) -> Cmd {
         let mut all = before.to_vec();
         all.extend(self.words.iter().map(String::as_str));
@@ -55,9 +55,9 @@ impl<'a> Chain<'a> {
         self.sandbox.cmd(all[0]).args(&all[1..])
     }
 
-    /// Contract 1: the command line.
+    /// Contract 1: the command line is parsed up to the program.
     pub fn keeps_to_argv(&self) {
-        // What follows the program is the program's, whether there was a `--` or not.
+        // All words behind the program belong to the program, with or without a `--`.
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         let bare = self.sandbox.cmd(words[0]).args(&words[1..]);
         bare.args(["echo", "--help", "-m", "--", "x"]).run().code(0).stdout("--help -m -- x\n");
@@ -66,7 +66,7 @@ impl<'a> Chain<'a> {
         typo.args(["--", "echo"]).run().code(125).stdout("").fails_as(&self.parses, "--nonsense");
     }
 
-    /// Contract 3: exit codes.
+    /// Contract 3: exit codes are those of the payload or of the failed link.
     pub fn keeps_exit_codes(&self) {
         self.cmd(&["true"]).run().code(0).stdout("").stderr("");
         for code in [1, 42, 125, 126, 127, 255] {
@@ -80,19 +80,19 @@ impl<'a> Chain<'a> {
         directory.code(126).stdout("").fails_as(self.executes, "/etc: Permission denied");
         let no_program = self.cmd(&["/etc/passwd"]).run();
         no_program.code(126).stdout("").fails_as(self.executes, "/etc/passwd: Permission denied");
-        // Not the caller's handling of SIGCHLD: an ignored one must not eat the code.
+        // A SIGCHLD that the caller ignores must not discard the exit status.
         let before = ["env", "--ignore-signal=CHLD"];
         self.behind(&before, &["sh", "-c", "exit 7"]).run().code(7);
     }
 
-    /// Contract 2: stdin, stdout and stderr are the payload's.
+    /// Contract 2: stdin, stdout and stderr belong to the payload.
     pub fn keeps_stdio(&self) {
         let data: Vec<u8> = (0..1_000_000u64).map(|i| ((i * i) >> 7) as u8).collect();
         let echoed = self.cmd(&["cat"]).input(data.clone()).run();
         assert!(echoed.out_bytes() == data, "stdin did not reach stdout");
         echoed.code(0);
         self.sh("echo out; echo err >&2").run().code(0).stdout("out\n").stderr("err\n");
-        // Not a byte of it is read ahead.
+        // No byte of stdin is read ahead.
         fs::write(self.sandbox.path("stdin"), "one\ntwo\n").unwrap();
         let line = self.words.iter().map(|w| format!("'{w}'")).collect::<Vec<String>>().join(" ");
         let shared = format!("{{ {line} -- true; cat; }} <stdin");
@@ -108,20 +108,20 @@ impl<'a> Chain<'a> {
 
     /// Contract 2: the payload starts with the default SIGPIPE and no signal blocked.
     pub fn keeps_default_signals(&self) {
-        // Up to 28: those that the C library keeps for itself a link may reset or leave.
+        // Signals up to 28 are compared. A link may reset or keep the signals that the C library uses itself.
         let show = ["sed", "-n", r"s/^\(Sig[BI][a-z]*\).*\(.\{7\}\)$/\1 \2/p", "/proc/self/status"];
-        // What nohup(1) does is kept.
+        // An ignored SIGHUP, as nohup(1) sets it, stays ignored.
         let nohup = self.sandbox.cmd("env").arg("--ignore-signal=HUP").args(show).run();
         let before = ["env", "--ignore-signal=PIPE,HUP", "--block-signal=USR1,INT"];
         self.behind(&before, &show).run().code(0).stdout(&nohup.out());
         self.sh("yes | head -1").run().code(0).stdout("y\n").stderr("");
     }
 
-    /// Contract 5: no descriptor of a link reaches the payload, and none of the caller's goes
-    /// astray; where there is a jc-rootfs, it gets no other than the first three.
+    /// Contract 5: no descriptor of a link reaches the payload. The payload inherits the descriptors of the caller,
+    /// or behind a jc-rootfs only the first three.
     pub fn keeps_descriptors(&self) {
         let show = ["ls", "/proc/self/fd"];
-        // The one with which ls reads the directory is the lowest that is free.
+        // ls opens the directory with the lowest free descriptor.
         let expected = match self.has_root {
             true => "0\n1\n2\n3\n".to_owned(),
             false => self.sandbox.cmd(show[0]).arg(show[1]).run().out(),
@@ -129,7 +129,7 @@ impl<'a> Chain<'a> {
         self.cmd(&show).run().code(0).stdout(&expected);
     }
 
-    /// Signals to the first link arrive at the payload, once, and do there what they would do.
+    /// Signals to the first link reach the payload once, and have the same effect there.
     pub fn forwards_signals(&self) {
         let terminating =
             [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::USR1, 138)];
@@ -154,7 +154,7 @@ impl<'a> Chain<'a> {
         running.wait().code(9);
     }
 
-    /// A waiting link hands on even a signal that comes before it waits: strace holds it up there.
+    /// A waiting link forwards a signal that arrives before the wait begins. strace delays the link there.
     pub fn hears_early_signals(&self) {
         let slow = [
             "strace",
@@ -173,7 +173,7 @@ impl<'a> Chain<'a> {
         running.wait().code(9).stdout("ready\ngot\n");
     }
 
-    /// What the keys of a terminal do: the payload is told once, though it is in the same group.
+    /// Keys of a terminal: the payload receives each signal once, although the payload is in the same process group.
     pub fn obeys_the_terminal(&self) {
         let script = "n=0; trap 'n=$((n+1))' INT; echo ready
             i=0; while [ $i -lt 20 ]; do sleep 0.03; i=$((i+1)); done; echo told $n";
@@ -183,7 +183,7 @@ impl<'a> Chain<'a> {
         terminal.wait_for("told 1");
         assert_eq!(terminal.wait().0.code(), Some(0));
 
-        // Not a shell: it would catch the signal until it has become the program.
+        // The payload is no shell, since a shell would catch the signal until its exec.
         let waiting = ["cat", "/etc/passwd", "-"];
         let mut terminal = Terminal::start(self.cmd(&waiting));
         terminal.wait_for("root:");
@@ -193,23 +193,23 @@ impl<'a> Chain<'a> {
         assert!(matches!(code, Some(130 | 2)), "{status} {shown}");
     }
 
-    /// Contract 7: when the first link is killed, the payload is gone at once.
+    /// Contract 7: the payload ends at once when the first link is killed.
     pub fn dies_with_its_links(&self) {
         let mut running = self.sh("trap '' TERM HUP INT; echo ready; exec sleep 1000").spawn();
         running.wait_for("ready");
         running.signal(Signal::KILL);
         running.wait().killed_by(Signal::KILL);
         self.sandbox.wait_for_no_process();
-        // What only a waiting link could have undone, the next one does, and for jc-run jc-list.
+        // The next link removes the objects of a killed waiting link; jc-list does so for jc-run.
         self.cmd(&["true"]).run().code(0);
         if self.words[0].ends_with("jc-run") {
             self.sandbox.jc("jc-list").run().code(0);
         }
     }
 
-    /// Contract 10: programs that do something to their own process work in front of it.
+    /// Contract 10: programs that change their own process work in front of the chain.
     pub fn composes(&self) {
-        // The environment of a container is not the caller's.
+        // The environment of a container is not that of the caller.
         let variable = if self.words[0].ends_with("jc-run") { "\n" } else { "b\n" };
         let cases: [(&[&str], &str, &str); 5] = [
             (&["env", "-i", "PATH=/usr/bin:/bin", "A=b"], "echo $A", variable),
@@ -233,8 +233,8 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// A test of each of the checks for a chain, or of those that are named, in a module of that name. The
-/// chain's words may name `ROOT`, a small root made for the test.
+/// Defines a module with a test for each check of a chain, or for the named checks. The words of the chain may
+/// contain `ROOT`, a small root that is made for the test.
 #[macro_export]
 macro_rules! keeps_the_contract {
     ($name:ident, $words:expr, $executes:expr) => {

@@ -20,19 +20,19 @@ use nix::unistd::{Pid, gettid};
 
 use crate::Sandbox;
 
-/// In this time a command line of the project ends, with or without a fault.
+/// The time limit of a command line of the project, with or without a fault.
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// A disturbance of one system call.
 #[derive(Clone, Copy, Debug)]
 pub enum Act {
-    /// The process gets this signal as it begins the call.
+    /// The process receives this signal at the start of the call.
     Send(Signal),
-    /// The kernel does not see the call, which returns this error.
+    /// The kernel does not execute the call, and the call returns this error.
     Fail(Errno),
 }
 
-/// Calls that cannot fail, or only by an error of the program.
+/// Calls that never fail, or only because of a bug in the program.
 const INFALLIBLE: [i64; 35] = [
     libc::SYS_arch_prctl,
     libc::SYS_brk,
@@ -92,7 +92,7 @@ pub struct Fault {
 pub struct Call {
     /// The number of the call.
     pub number: u64,
-    /// Whether `main` has begun in the program: what is before belongs to libc and std.
+    /// Whether `main` has begun in the program. The code before `main` belongs to libc and std.
     pub has_begun: bool,
 }
 
@@ -109,7 +109,7 @@ pub struct Ended {
     pub calls: Vec<Vec<Call>>,
     /// Whether the fault has met its call.
     pub has_fired: bool,
-    /// Processes of the project's programs that a fault of their own has killed, as `PROGRAM SIGNAL`.
+    /// Processes of the project's programs that a fault in the program has killed, as `PROGRAM SIGNAL`.
     pub crashed: Vec<String>,
     /// Processes that did not end in time.
     pub hung: Vec<String>,
@@ -121,7 +121,7 @@ struct Tracee {
     /// The index among the processes that execute a program of the project; `None` for others.
     place: Option<usize>,
     has_begun: bool,
-    /// The error of the call that it is in, if that is to fail.
+    /// The error that the present call returns, if the call is to fail.
     failing: Option<Errno>,
 }
 
@@ -132,8 +132,8 @@ pub fn run(s: &Sandbox, words: &[&str], fault: Option<Fault>) -> Ended {
     run_programs(s, &programs, words, fault, LIMIT)
 }
 
-/// Runs a command line to the end of all of its processes but those of programs that are not named. After the
-/// limit they are killed.
+/// Runs a command line until all processes have ended, except those of programs that are not named. After the time
+/// limit the processes are killed.
 pub fn run_programs(
     s: &Sandbox,
     programs: &[PathBuf],
@@ -174,7 +174,7 @@ pub fn run_programs(
     ended
 }
 
-/// Reaps what has ended, as PID 1 of the sandbox.
+/// Reaps all ended children, as PID 1 of the sandbox.
 pub fn reap() {
     while !matches!(
         waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)),
@@ -182,7 +182,7 @@ pub fn reap() {
     ) {}
 }
 
-/// Kills everything, and returns what that was, unless the sender is dropped in time.
+/// Kills all processes and returns their command lines, unless the sender is dropped in time.
 fn watch(root: Pid, limit: Duration) -> (Sender<()>, JoinHandle<Vec<String>>) {
     let (done, wait) = channel::<()>();
     let watch = move || {
@@ -199,7 +199,7 @@ fn watch(root: Pid, limit: Duration) -> (Sender<()>, JoinHandle<Vec<String>>) {
         let left = crate::leaks::running();
         let left = left.into_iter().map(|(pid, command)| format!("{pid} {} {command}", state(pid)));
         let left = left.collect();
-        // All but this process, PID 1 of the sandbox.
+        // kill(2) of -1 spares this process, which is PID 1 of the sandbox.
         kill(Pid::from_raw(-1), Signal::SIGKILL).unwrap();
         let _: nix::Result<()> = kill(root, Signal::SIGKILL);
         left
@@ -222,11 +222,11 @@ struct Tracer {
 
 impl Tracer {
     fn follow(&mut self) {
-        // A parent that is killed in clone(2) has a child nevertheless, of which nothing is known yet.
+        // A parent that was killed in clone(2) may have a child that this process does not know yet.
         while !self.tracees.is_empty() || has_tracees() {
             let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
                 Ok(status) => status,
-                // A real-time signal, which nix has no name for.
+                // EINVAL: nix has no name for a real-time signal.
                 Err(Errno::EINVAL) => continue,
                 Err(_) => break,
             };
@@ -276,7 +276,7 @@ impl Tracer {
                     return;
                 }
             } else {
-                // A copy of a process whose main has begun.
+                // The process is a copy of a process whose `main` has begun.
                 tracee.has_begun = is_ours;
             }
             if is_ours && tracee.place.is_none() {
@@ -308,7 +308,7 @@ impl Tracer {
         tracee.has_begun |= number == libc::SYS_madvise as u64 && registers.rdx == populates;
         let calls = &mut self.ended.calls[place];
         let met = self.fault.filter(|fault| (fault.process, fault.call) == (place, calls.len()));
-        // The calls of two runs are not all the same.
+        // Two runs do not make exactly the same calls.
         let fails =
             tracee.has_begun && can_fail(number) && !is_of_an_eventfd(pid, number, registers.rdi);
         let met = met.filter(|fault| matches!(fault.act, Act::Send(_)) || fails);
@@ -327,7 +327,8 @@ impl Tracer {
     }
 }
 
-/// Whether a call wakes a runtime through an eventfd(2), which cannot fail while nothing fills its counter.
+/// Whether a call wakes a runtime through an eventfd(2). Such a call fails only with a full counter, which never
+/// occurs.
 fn is_of_an_eventfd(pid: Pid, number: u64, fd: u64) -> bool {
     number == libc::SYS_write as u64
         && fs::read_link(format!("/proc/{pid}/fd/{fd}"))
@@ -336,7 +337,7 @@ fn is_of_an_eventfd(pid: Pid, number: u64, fd: u64) -> bool {
 
 /// Whether this thread traces any process.
 fn has_tracees() -> bool {
-    // A thread traces, not a process (ptrace(2)).
+    // A thread traces a process (ptrace(2)).
     let this = format!("TracerPid:\t{}\n", gettid());
     crate::leaks::running().into_iter().any(|(pid, _)| {
         let status = fs::read_to_string(format!("/proc/{pid}/status"));
@@ -344,7 +345,7 @@ fn has_tracees() -> bool {
     })
 }
 
-/// Lets a process go on to its next call. One that has been killed meanwhile does not.
+/// Continues a process up to its next call. A process that was killed meanwhile is no error.
 fn go_on(pid: Pid, signal: Option<Signal>) {
     let _: nix::Result<()> = ptrace::syscall(pid, signal);
 }

@@ -16,7 +16,7 @@ use crate::image::{Built, Layout};
 /// The registry's answer to one path.
 #[derive(Clone)]
 pub struct Answer {
-    /// The status code, without its reason.
+    /// The status code.
     pub status: u16,
     /// Headers besides the length.
     pub headers: Vec<(String, String)>,
@@ -33,13 +33,13 @@ pub struct Answer {
 /// A fault in the answer to one request.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Closes the connection after so many bytes of the body.
+    /// Closes the connection after this number of bytes of the body.
     Cut(usize),
-    /// Sends no more after so many bytes of the body, and waits.
+    /// Sends this number of bytes of the body, and then waits.
     Stall(usize),
-    /// Sends the body a byte at a time, with so many milliseconds between them.
+    /// Sends the body a byte at a time, with this number of milliseconds between them.
     Drip(u64),
-    /// Sends so many bytes of the body at once, and goes on as [`Self::Drip`].
+    /// Sends this number of bytes of the body at once, and the rest like [`Self::Drip`].
     Slow(usize, u64),
     /// Sends bytes as the body until the client hangs up.
     Endless,
@@ -47,15 +47,15 @@ pub enum Fault {
     Headers,
     /// Another status, with a header.
     Status(u16, &'static str),
-    /// Answers a range with all of it.
+    /// Answers a range request with the whole body.
     NoRange,
-    /// Answers a range with another one.
+    /// Answers a range request with another range.
     WrongRange,
-    /// Says that the body is longer than it is, by so many bytes, and closes.
+    /// Declares a body that is longer by this number of bytes, and closes the connection.
     Longer(usize),
-    /// Says that the body is so many bytes shorter than it is.
+    /// Declares a body that is shorter by this number of bytes.
     Shorter(usize),
-    /// Speaks something else than HTTP.
+    /// Sends bytes that are not HTTP.
     Garbage,
 }
 
@@ -79,18 +79,18 @@ impl Answer {
     }
 }
 
-/// A request as the registry has read it.
+/// A request to the registry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Request {
     /// The method, such as HEAD.
     pub method: String,
     /// The path with its query.
     pub path: String,
-    /// The value of its `Authorization`.
+    /// The value of the `Authorization` header.
     pub authorization: Option<String>,
-    /// The value of its `Range`.
+    /// The value of the `Range` header.
     pub range: Option<String>,
-    /// The value of its `Accept`, if several joined.
+    /// The value of the `Accept` header, or several values joined.
     pub accept: String,
     /// The bytes behind the headers, as text.
     pub body: String,
@@ -113,7 +113,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry with nothing in it.
+    /// Starts an empty registry.
     pub fn start() -> Self {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let host = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -124,14 +124,14 @@ impl Registry {
             for stream in listener.incoming() {
                 let state = Arc::clone(&state);
                 state.lock().unwrap().connections += 1;
-                // A client that hangs up is one of the things being tested.
+                // Some tests check a client that hangs up.
                 thread::spawn(move || drop(serve(stream.unwrap(), &state)));
             }
         });
         registry
     }
 
-    /// Answers a path; if it has no query, with any query that has no answer of its own.
+    /// Sets the answer to a path. An answer without a query serves all queries without an answer of their own.
     pub fn set(&self, path: &str, answer: Answer) {
         self.state.lock().unwrap().answers.insert(path.to_owned(), answer);
     }
@@ -142,7 +142,7 @@ impl Registry {
         change(self.state.lock().unwrap().answers.get_mut(path).unwrap());
     }
 
-    /// Makes the next requests for a path go wrong.
+    /// Sets the faults of the next requests for a path.
     #[track_caller]
     pub fn faults(&self, path: &str, faults: &[Fault]) {
         self.change(path, |answer| answer.faults = faults.iter().cloned().collect());
@@ -163,18 +163,18 @@ impl Registry {
         }
     }
 
-    /// The paths that there are answers for, of those with this in them.
+    /// The paths with answers that contain `part`.
     pub fn paths(&self, part: &str) -> Vec<String> {
         let state = self.state.lock().unwrap();
         state.answers.keys().filter(|path| path.contains(part)).cloned().collect()
     }
 
-    /// How many connections there have been.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.state.lock().unwrap().connections
     }
 
-    /// How often it has stalled.
+    /// The number of stalls so far.
     pub fn stalls(&self) -> usize {
         self.state.lock().unwrap().stalls
     }
@@ -304,7 +304,7 @@ fn respond(
     if is_head { Ok(true) } else { send(s, &answer.body, fault) }
 }
 
-/// Leaves of the body what the request asks for.
+/// Reduces the body to the range of the request.
 fn cut_range(answer: &mut Answer, request: &Request, fault: Option<&Fault>) {
     let range = request.range.as_ref().map(|r| r.strip_prefix("bytes=").unwrap());
     let start = range.and_then(|r| r.strip_suffix('-')?.parse::<usize>().ok());
@@ -317,7 +317,7 @@ fn cut_range(answer: &mut Answer, request: &Request, fault: Option<&Fault>) {
     answer.body.drain(..start);
 }
 
-/// Sends the body. Whether the connection stays open.
+/// Sends the body. Returns whether the connection stays open.
 fn send(s: &mut TcpStream, body: &[u8], fault: Option<Fault>) -> std::io::Result<bool> {
     let drip = |s: &mut TcpStream, at_once: usize, pause: u64| {
         s.write_all(&body[..at_once])?;
@@ -331,7 +331,7 @@ fn send(s: &mut TcpStream, body: &[u8], fault: Option<Fault>) -> std::io::Result
         Some(Fault::Cut(n)) => s.write_all(&body[..n.min(body.len())]).map(|()| false),
         Some(Fault::Stall(n)) => {
             s.write_all(&body[..n])?;
-            // Until the client hangs up.
+            // The read waits until the client hangs up.
             s.read(&mut [0]).map(|_| false)
         }
         Some(Fault::Drip(pause)) => drip(s, 0, pause),
@@ -341,30 +341,30 @@ fn send(s: &mut TcpStream, body: &[u8], fault: Option<Fault>) -> std::io::Result
     }
 }
 
-/// The token that [`Manners::token`] hands out and wants back.
+/// The token that `/token` returns, and that requests need if [`Manners::token`] is set.
 const TOKEN: &str = "a-token-for-pulling";
 
-/// How a registry behaves towards all its images. The default is a registry without faults that wants no token.
+/// The behaviour of a registry for all its images. The default is a registry without faults and tokens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manners {
-    /// Answers 401 without the bearer token that `/token` gives to anybody.
+    /// Whether requests need the bearer token that `/token` returns to everyone.
     pub token: bool,
-    /// Sends only so many bytes of each blob, having promised all.
+    /// The number of bytes after which each blob is cut.
     pub cut_blobs: Option<usize>,
-    /// Sends only so many bytes of each blob that has more, and then nothing for a long time.
+    /// The number of bytes after which each longer blob stalls.
     pub stall_blobs_at: Option<usize>,
-    /// Sends so many bytes more of each blob than it has, and says so.
+    /// The number of bytes by which each blob is longer than declared.
     pub pad_blobs: usize,
-    /// Redirects for blobs to a server of another port, which must not be shown the token.
+    /// Whether blobs are redirected to a server on another port, which must not receive the token.
     pub redirect_blobs: bool,
-    /// Answers this status in place of each manifest.
+    /// A status in place of each manifest.
     pub manifest_status: Option<u16>,
-    /// Answers with this digest in the header of each manifest.
+    /// A digest in the header of each manifest.
     pub manifest_digest: Option<&'static str>,
 }
 
-/// A registry of the images of a layout, as the repository `a/b`. A later change of the layout is served after
-/// [`Self::reload`].
+/// A registry with the images of a layout, in the repository `a/b`. [`Self::reload`] serves later changes of the
+/// layout.
 pub struct FakeRegistry {
     layout: Layout,
     manners: Manners,
@@ -440,7 +440,7 @@ impl FakeRegistry {
         self.main.set(&path, self.guard(answer));
     }
 
-    /// An image of it by tag, or by digest.
+    /// The name of an image in the registry, by tag or digest.
     pub fn image(&self, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
         format!("{}/a/b{separator}{reference}", self.main.host)
@@ -451,17 +451,17 @@ impl FakeRegistry {
         self.main.seen()
     }
 
-    /// All requests to the server that redirects lead to.
+    /// All requests to the target of redirects.
     pub fn redirected(&self) -> Vec<Request> {
         self.blobs.seen()
     }
 
-    /// How often it has stalled.
+    /// The number of stalls so far.
     pub fn stalls(&self) -> usize {
         self.main.stalls()
     }
 
-    /// Waits until it has stalled in one blob more than so many.
+    /// Waits until the number of stalls is larger than `before`.
     pub fn wait_for_a_stall(&self, before: usize) {
         let start = Instant::now();
         while self.stalls() <= before {

@@ -1,5 +1,5 @@
-//! Images made to order, in an OCI image layout (image-spec image-layout.md): good ones, and ones
-//! that lie.
+//! Images made to order, in an OCI image layout (image-spec image-layout.md): correct ones, and ones with false
+//! statements.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,21 +52,21 @@ pub enum Format {
     Docker,
 }
 
-/// How a layer's blob is stored.
+/// The form of a layer's blob.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Packing {
     /// The tar archive itself.
     Plain,
-    /// By gzip.
+    /// Compressed by gzip.
     Gzip,
 }
 
-/// A layer as an image has it: the blob, and what the manifest and the config say of it.
+/// A layer of an image: the blob, and its descriptions in the manifest and the config.
 #[derive(Clone)]
 pub struct Packed {
     /// The bytes that the registry serves.
     pub blob: Vec<u8>,
-    /// The entry of the config. A `sha512:` one makes the blob's digest one of SHA-512, too.
+    /// The entry of the config. With a `sha512:` entry the digest of the blob is one of SHA-512 too.
     pub diff_id: String,
     /// The size that the manifest gives.
     pub size: usize,
@@ -80,32 +80,32 @@ impl Packed {
         Self::wrapped(tar, gzip(tar), "+gzip")
     }
 
-    /// A tar archive as it is.
+    /// An uncompressed tar archive.
     pub fn plain(tar: &[u8]) -> Self {
         Self::wrapped(tar, tar.to_vec(), "")
     }
 
-    /// A blob that the test has made of a tar archive, under a suffix of the media type.
+    /// A blob that the test has made from a tar archive, with a suffix of the media type.
     pub fn wrapped(tar: &[u8], blob: Vec<u8>, suffix: &str) -> Self {
         let media_type = format!("application/vnd.oci.image.layer.v1.tar{suffix}");
         Self { size: blob.len(), blob, diff_id: digest(tar), media_type }
     }
 }
 
-/// A statement of the image that is false.
+/// A false statement in an image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Lie {
-    /// The manifest gives the first layer this many bytes more than it has.
+    /// The manifest states this number of bytes more for the first layer.
     LayerSize(i64),
-    /// The config gives another diff-id for the first layer.
+    /// The config states another diff-id for the first layer.
     DiffId,
-    /// The config gives one diff-id more than there are layers.
+    /// The config has one diff-id more than the image has layers.
     ExtraDiffId,
-    /// The manifest gives the config one byte more than it has.
+    /// The manifest states one byte more for the config.
     ConfigSize,
 }
 
-/// An image before it is written.
+/// An image under construction.
 pub struct Image {
     layers: Vec<Packed>,
     config: Value,
@@ -132,13 +132,13 @@ impl Image {
         Self::default()
     }
 
-    /// Puts a layer on top, gzipped.
+    /// Adds a layer on top, compressed by gzip.
     #[must_use]
     pub fn layer(self, layer: Layer) -> Self {
         self.packed(layer, Packing::Gzip)
     }
 
-    /// Puts a layer on top.
+    /// Adds a layer on top, in this form.
     #[must_use]
     pub fn packed(self, layer: Layer, packing: Packing) -> Self {
         let tar = layer.into_tar();
@@ -148,7 +148,7 @@ impl Image {
         })
     }
 
-    /// Puts a layer on top, of which the image says what the test wants.
+    /// Adds a layer on top with the descriptions of the test.
     #[must_use]
     pub fn described(mut self, layer: Packed) -> Self {
         self.layers.push(layer);
@@ -176,7 +176,7 @@ impl Image {
         self
     }
 
-    /// Says something that is not so.
+    /// Adds a false statement.
     #[must_use]
     pub fn lie(mut self, lie: Lie) -> Self {
         self.lies.push(lie);
@@ -264,41 +264,41 @@ impl Image {
 pub struct Built {
     /// The documents and the layers, by digest.
     pub blobs: BTreeMap<String, Vec<u8>>,
-    /// The descriptor of its manifest, or of its index.
+    /// The descriptor of the manifest or of the index.
     pub descriptor: Value,
-    /// The descriptor of its config.
+    /// The descriptor of the config.
     pub config: Value,
-    /// The descriptors of its layers, lowest first.
+    /// The descriptors of the layers, lowest first.
     pub layers: Vec<Value>,
 }
 
 impl Built {
-    /// An image of these layers.
+    /// An image with these layers.
     pub fn of(layers: &[Packed]) -> Self {
         layers.iter().cloned().fold(Image::new(), Image::described).build()
     }
 
-    /// The digest of its manifest.
+    /// The digest of the manifest.
     pub fn digest(&self) -> &str {
         self.descriptor["digest"].as_str().unwrap()
     }
 
-    /// The digest of a layer, counted from the lowest.
+    /// The digest of a layer. The lowest layer is number 0.
     pub fn layer(&self, n: usize) -> &str {
         self.layers[n]["digest"].as_str().unwrap()
     }
 
-    /// The bytes of its manifest.
+    /// The bytes of the manifest.
     pub fn manifest(&self) -> &[u8] {
         &self.blobs[self.digest()]
     }
 
-    /// Changes a blob, and no digest.
+    /// Changes a blob and keeps its digest.
     pub fn damage(&mut self, digest: &str, how: impl FnOnce(&mut Vec<u8>)) {
         how(self.blobs.get_mut(digest).unwrap());
     }
 
-    /// Changes the manifest, and its descriptor with it.
+    /// Changes the manifest, and updates its descriptor.
     pub fn edit_manifest(&mut self, how: impl FnOnce(&mut Value)) {
         let digest = self.digest().to_owned();
         let old = self.blobs.remove(&digest).unwrap();
@@ -332,7 +332,7 @@ impl Layout {
         layout
     }
 
-    /// The layout's directory.
+    /// The directory of the layout.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -350,7 +350,7 @@ impl Layout {
         images.iter().map(Image::build).collect()
     }
 
-    /// Adds what has been built under a tag.
+    /// Adds a built image under a tag.
     pub fn put(&self, tag: &str, built: &Built) {
         for (digest, bytes) in &built.blobs {
             let path = self.blob_path(&json!({"digest": digest}));
@@ -372,13 +372,13 @@ impl Layout {
         fs::write(self.dir.join("index.json"), index.to_string()).unwrap();
     }
 
-    /// Where the blob of a descriptor is.
+    /// The path of the blob of a descriptor.
     pub fn blob_path(&self, descriptor: &Value) -> PathBuf {
         let digest = descriptor["digest"].as_str().unwrap();
         self.dir.join("blobs").join(digest.replace(':', "/"))
     }
 
-    /// Changes what a blob holds, and nothing that names it.
+    /// Changes the content of a blob, and keeps all descriptors.
     pub fn damage(&self, descriptor: &Value, how: impl FnOnce(&mut Vec<u8>)) {
         let path = self.blob_path(descriptor);
         let mut bytes = fs::read(&path).unwrap();

@@ -1,5 +1,5 @@
-//! An Internet of the test's own, in the network namespace of its sandbox: hosts that a rule allows, hosts that
-//! none does, and a record of all that has come to them.
+//! An Internet for one test, in the network namespace of its sandbox: hosts that rules allow, other hosts, and a
+//! record of all bytes that reach them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,7 +57,7 @@ const ADDRESSES: [&str; 10] = [
 const TCP_PORTS: [u16; 8] = [22, 53, 80, 81, 443, 5353, 5432, 9999];
 const UDP_PORTS: [u16; 3] = [443, 5353, 9998];
 
-/// The hosts and the record.
+/// The hosts, and the record of their connections.
 pub struct Internet {
     events: Arc<Mutex<Vec<String>>>,
 }
@@ -104,7 +104,7 @@ impl Internet {
         std::mem::take(&mut *self.events.lock().unwrap())
     }
 
-    /// A name server. `rebind.example` is another host with each answer.
+    /// A name server. The address of `rebind.example` changes with each answer.
     fn serve_names(&self) {
         let (socket, events) = (UdpSocket::bind("127.0.0.1:53").unwrap(), self.events.clone());
         thread::spawn(move || {
@@ -120,7 +120,7 @@ impl Internet {
         });
     }
 
-    /// Sockets of the host's services, which answer whoever connects.
+    /// Sockets of services of the host, which answer each client.
     fn serve_sockets(&self) {
         let abstract_name =
             std::os::unix::net::SocketAddr::from_abstract_name(b"jc-egress-evil").unwrap();
@@ -138,7 +138,7 @@ impl Internet {
         for listener in listeners {
             thread::spawn(move || {
                 for stream in listener.incoming() {
-                    // Programs outside ask nscd(8), and do not wait for its answer.
+                    // Programs outside connect to nscd(8), and do not wait for its answer.
                     drop(stream.unwrap().write_all(b"EVIL"));
                 }
             });
@@ -182,7 +182,7 @@ fn serve(mut stream: TcpStream, events: &Mutex<Vec<String>>) {
     }
 }
 
-/// Answers each empty line, as a server does that reads lines leniently.
+/// Answers after each empty line, like a server that reads lines leniently.
 fn serve_http(stream: &mut TcpStream, note: &dyn Fn(String)) {
     let mut all = Vec::new();
     let mut answered = 0;

@@ -1,5 +1,5 @@
-//! A fake host: the sandbox's network namespace, with an uplink to a fake world, in addresses that are
-//! for documentation only.
+//! A fake host: the network namespace of the sandbox, with an uplink to a fake world, in addresses that are reserved
+//! for documentation.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,21 +14,21 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{Cmd, Running, Sandbox};
 
-/// How long an answer may take. The first packet must not be lost: it would be sent again after a
-/// second.
+/// The longest wait for an answer. TCP would send a lost first packet again after a second, so a lost packet fails
+/// the test.
 pub const PATIENCE: Duration = Duration::from_millis(900);
 
-/// The host's own addresses on the uplink, and those of a server far away.
+/// The addresses of the host on the uplink.
 pub const HOST: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
-/// Behind the uplink's other end.
+/// The addresses of a server behind the other end of the uplink.
 pub const WORLD: [&str; 2] = ["203.0.113.9", "2001:db8:9::9"];
-/// The uplink's longest packet.
+/// The MTU of the uplink.
 pub const MTU: u32 = 1400;
 
-/// A network namespace.
+/// An open network namespace.
 pub struct Net(File);
 
-/// A transport protocol.
+/// A transport protocol with a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Transport {
     /// tcp(7)
@@ -38,22 +38,22 @@ pub enum Transport {
 }
 
 impl Net {
-    /// The present one.
+    /// The network namespace of this thread.
     pub fn here() -> Self {
         Self(File::open("/proc/thread-self/ns/net").unwrap())
     }
 
-    /// That of a process.
+    /// The network namespace of a running command.
     pub fn of(process: &Running) -> Self {
         Self::of_pid(process.pid())
     }
 
-    /// That of a process, by its number.
+    /// The network namespace of a process.
     pub fn of_pid(pid: u32) -> Self {
         Self(File::open(format!("/proc/{pid}/ns/net")).unwrap())
     }
 
-    /// A new one, which lives as long as this, with its loopback up.
+    /// A new network namespace with its loopback interface up. The namespace ends with this value.
     pub fn new() -> Self {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -63,7 +63,8 @@ impl Net {
         thread::spawn(make).join().unwrap()
     }
 
-    /// Makes a pair of links, one end here and one there, both down.
+    /// Makes a veth pair with one end in this namespace and the other in the network namespace of the caller. Both
+    /// ends are down.
     pub fn plug(&self, here: &str, there: &str) {
         let fd = std::os::fd::AsRawFd::as_raw_fd(&self.0);
         let own = std::process::id();
@@ -72,7 +73,7 @@ impl Net {
         Cmd::new("sh").args(["-c", &add]).run().code(0);
     }
 
-    /// Does something there. What it starts stays there.
+    /// Calls a function in a thread that has entered the namespace.
     pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -81,19 +82,20 @@ impl Net {
         thread::scope(|scope| scope.spawn(inside).join().unwrap())
     }
 
-    /// Runs a line of shell there, which must succeed.
+    /// Runs a shell command in the namespace, which must succeed.
     pub fn sh(&self, script: &str) -> String {
         self.enter(|| Cmd::new("sh").args(["-ec", script]).run().code(0).out())
     }
 
-    /// Serves one question after the other at a port of each address that is there now: each is answered
-    /// with the address that it seems to come from.
+    /// Starts a server on a port of each address in the namespace. The answer to each question is the source address
+    /// of the question.
     pub fn serve(&self, transport: Transport, port: u16) -> Server {
         let list = "ip -o addr show scope global | tr -s ' ' | cut -d' ' -f4 | cut -d/ -f1";
         let found = self.sh(list);
         let addresses = found.lines().map(|line| SocketAddr::new(line.parse().unwrap(), port));
         let stop = Arc::new(AtomicBool::new(false));
-        // Bound when this returns. A server for any address would answer from whichever it likes.
+        // The sockets are bound when this function returns. A server on the unspecified address could answer from
+        // another address.
         let threads = addresses.map(|address| {
             let stop = Arc::clone(&stop);
             match transport {
@@ -112,20 +114,20 @@ impl Net {
         Server { threads: threads.collect(), stop: Arc::clone(&stop) }
     }
 
-    /// Asks a server: the address from which the question came, or that there was no answer.
+    /// Asks a server. Returns the source address of the question, or `None` without an answer.
     pub fn ask(&self, transport: Transport, address: &str, port: u16) -> Option<String> {
         let to = SocketAddr::new(address.parse().unwrap(), port);
         self.enter(|| ask(transport, to).ok())
     }
 
-    /// Whether an echo request is answered.
+    /// Whether the address answers an echo request.
     pub fn pings(&self, address: &str) -> bool {
         let ping = ["ping", "-c", "1", "-W", "1", address];
         self.enter(|| Cmd::new("busybox").args(ping).run().status().success())
     }
 }
 
-/// A server that ends with this.
+/// A server, which ends with this value.
 pub struct Server {
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
@@ -151,7 +153,7 @@ fn until(stop: &AtomicBool, mut answer: impl FnMut() -> bool) {
 fn answer_tcp(listener: &TcpListener) -> bool {
     let Ok((mut stream, peer)) = listener.accept() else { return false };
     let answer = peer.ip().to_canonical().to_string();
-    // Who asks may have gone.
+    // The client may have ended.
     stream.write_all(answer.as_bytes()).is_ok()
 }
 
@@ -189,16 +191,16 @@ fn ask(transport: Transport, to: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
-/// The host's uplink, and the world.
+/// The uplink of the host, and the world behind it.
 pub struct Lab {
-    /// The sandbox's own namespace.
+    /// The network namespace of the sandbox.
     pub host: Net,
-    /// The namespace at the uplink's other end.
+    /// The network namespace at the other end of the uplink.
     pub world: Net,
 }
 
 impl Lab {
-    /// Connects the sandbox.
+    /// Connects the sandbox to the world.
     pub fn new() -> Self {
         let (host, world) = (Net::here(), Net::new());
         world.plug("up0", "w0");
@@ -213,7 +215,7 @@ impl Lab {
             WORLD[0], WORLD[1]
         ));
         host.sh("ip route add default via 198.51.100.1; ip -6 route add default via 2001:db8:1::1");
-        // The kernel takes a moment to.
+        // The kernel sets up the addresses after a moment.
         for _ in 0..5 {
             if WORLD.iter().all(|to| host.pings(to)) {
                 return Self { host, world };
@@ -222,7 +224,7 @@ impl Lab {
         panic!("the fake world does not answer");
     }
 
-    /// Takes the uplink away.
+    /// Removes the uplink.
     pub fn end(self) {
         self.host.sh("ip link del up0");
     }
@@ -234,7 +236,7 @@ impl Default for Lab {
     }
 }
 
-/// Waits until `jc-net --list` lists so many links, and gives the list.
+/// Waits until `jc-net --list` lists `count` links. Returns the list.
 #[track_caller]
 pub fn wait_until_listed(s: &Sandbox, count: usize) -> String {
     let start = Instant::now();
@@ -249,8 +251,8 @@ pub fn wait_until_listed(s: &Sandbox, count: usize) -> String {
     }
 }
 
-/// Waits until the kernel has taken the cables down of those that have ended, which takes it some
-/// milliseconds. Panics if it takes more than a moment.
+/// Waits until the kernel has removed the links of ended containers, which takes some milliseconds. Panics after a
+/// longer time.
 #[track_caller]
 pub fn all_end(s: &Sandbox) {
     let start = Instant::now();
@@ -260,7 +262,7 @@ pub fn all_end(s: &Sandbox) {
     }
 }
 
-/// A program that runs behind `jc-net` with these options until it is killed.
+/// Starts a program behind `jc-net` with these options, which runs until it is killed.
 pub fn contained(s: &Sandbox, options: &[&str]) -> Running {
     let wait = ["--", "sh", "-c", "echo ready; exec sleep 1000"];
     let mut running = s.jc("jc-net").args(options).args(wait).spawn();
@@ -268,7 +270,7 @@ pub fn contained(s: &Sandbox, options: &[&str]) -> Running {
     running
 }
 
-/// The addresses of the only link in the namespace of a program, IPv4 first, without prefixes.
+/// The addresses of the only link in a namespace, IPv4 first, without prefix lengths.
 pub fn addresses(net: &Net) -> Vec<String> {
     let list = "ip -o addr show dev eth0 scope global | tr -s ' ' | cut -d' ' -f4 | cut -d/ -f1";
     net.sh(list).lines().map(str::to_owned).collect()

@@ -1,13 +1,13 @@
-//! Layers made to order, header by header, so that they can be as hostile as need be.
+//! Layers made to order, header by header, so that they can have any hostile form.
 
 use std::collections::BTreeMap;
 
 use tar::{Builder, EntryType, Header};
 
-/// The mtime of everything that does not say otherwise: some second in 2001.
+/// The default mtime, a second in 2001.
 pub const MTIME: u64 = 1_000_000_000;
 
-/// An entry of a layer before it is written: what its header says.
+/// An entry of a layer under construction, with the fields of its header.
 #[derive(Clone)]
 pub struct Entry {
     path: String,
@@ -51,7 +51,7 @@ impl Entry {
         Self { link: target.to_owned(), ..Self::new(path, EntryType::Symlink, 0o777) }
     }
 
-    /// Another name of a file earlier in the layer.
+    /// A hard link to an earlier file of the layer.
     pub fn hardlink(path: &str, target: &str) -> Self {
         Self { link: target.to_owned(), ..Self::new(path, EntryType::Link, 0o644) }
     }
@@ -85,14 +85,14 @@ impl Entry {
         self
     }
 
-    /// With another mtime, in seconds.
+    /// Sets the mtime, in seconds.
     #[must_use]
     pub fn mtime(mut self, mtime: u64) -> Self {
         self.mtime = mtime;
         self
     }
 
-    /// With an extended attribute, in the pax form that GNU tar and Docker write.
+    /// Adds an extended attribute, in the pax form of GNU tar and Docker.
     #[must_use]
     pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
         self.xattrs.insert(name.to_owned(), value.to_vec());
@@ -113,13 +113,13 @@ impl Default for Layer {
 }
 
 impl Layer {
-    /// A layer with nothing in it.
+    /// An empty layer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an entry, whatever its names are: a name that is too long for the header, or holds what
-    /// no header should, goes into a pax record before it.
+    /// Adds an entry with any name. A name that is too long for the header, or contains bytes that a header cannot
+    /// have, is in a pax record in front of the entry.
     #[must_use]
     pub fn entry(mut self, entry: Entry) -> Self {
         let mut header = Header::new_ustar();
@@ -155,7 +155,7 @@ impl Layer {
         self.entry(Entry::file(path, content))
     }
 
-    /// Adds a directory of this mode.
+    /// Adds a directory with this mode.
     #[must_use]
     pub fn directory(self, path: &str, mode: u32) -> Self {
         self.entry(Entry::dir(path).mode(mode))
@@ -167,7 +167,7 @@ impl Layer {
         self.entry(Entry::symlink(path, target))
     }
 
-    /// Adds another name of a file.
+    /// Adds a hard link.
     #[must_use]
     pub fn hard_link(self, path: &str, target: &str) -> Self {
         self.entry(Entry::hardlink(path, target))
@@ -186,7 +186,7 @@ impl Layer {
         entries.into_iter().fold(self, Self::entry)
     }
 
-    /// A layer that is these bytes, be they an archive or not.
+    /// A layer of these bytes, which need not be an archive.
     pub fn raw(bytes: Vec<u8>) -> Self {
         Self { raw: Some(bytes), ..Self::default() }
     }
@@ -197,7 +197,7 @@ impl Layer {
     }
 }
 
-/// Puts a name into its field of a header, as much as there is room for.
+/// Writes the start of a name into a field of a header. Returns whether the whole name fits.
 fn fits(field: &mut [u8; 100], name: &str) -> bool {
     let n = name.len().min(field.len());
     field[..n].copy_from_slice(&name.as_bytes()[..n]);

@@ -1,4 +1,4 @@
-//! What a test must not leave behind: processes, mounts, network links, cgroups, files.
+//! The objects that a test must not leave behind: processes, mounts, network links, cgroups, files.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -12,13 +12,13 @@ use rustix::process::Signal;
 use crate::command::signal_pid;
 use crate::sandbox::{store_tmp, store_volumes, watched};
 
-/// How long the kernel may take to clear up after a kill.
+/// The time that the kernel needs to clean up after a kill.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long another test may take to clear up after the kill that it is about.
+/// The time that another test needs to clean up after a kill.
 const CGROUP_GRACE: Duration = Duration::from_secs(5);
 
-/// What there was at a test's start.
+/// The objects at the start of a test.
 pub struct Snapshot {
     mounts: BTreeSet<String>,
     links: BTreeSet<String>,
@@ -28,7 +28,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks around.
+    /// Records the present objects.
     pub fn take() -> Self {
         Self {
             mounts: mounts(),
@@ -39,7 +39,7 @@ impl Snapshot {
         }
     }
 
-    /// What has come since, in a line each; once the processes that remain have been killed.
+    /// The new objects, one on a line. Remaining processes are killed.
     pub fn leaks(&self) -> Vec<String> {
         let mut leaks = processes();
         leaks.extend(mounts().difference(&self.mounts).map(|m| format!("mount {m}")));
@@ -52,9 +52,8 @@ impl Snapshot {
         leaks
     }
 
-    /// Groups that have come and stay. Tests that run at the same time, and other users of the host,
-    /// have theirs in the same hierarchies: those have processes in them, or somebody who holds
-    /// them, or soon end.
+    /// The new groups that stay. Concurrent tests and other users of the host have groups in the same hierarchies:
+    /// those groups have processes, or a process with a lock, or end soon.
     fn new_cgroups(&self) -> BTreeSet<PathBuf> {
         let new = || -> BTreeSet<PathBuf> {
             cgroups().difference(&self.cgroups).filter(|g| is_dead(g)).cloned().collect()
@@ -70,7 +69,7 @@ impl Snapshot {
     }
 }
 
-/// Whether a group is empty, and its maker, who would hold a lock on it, gone.
+/// Whether a group is empty and unlocked. The process that made the group locks it.
 fn is_dead(group: &PathBuf) -> bool {
     let procs = fs::read_to_string(group.join("cgroup.procs"));
     procs.is_ok_and(|procs| procs.is_empty())
@@ -78,7 +77,7 @@ fn is_dead(group: &PathBuf) -> bool {
             .is_ok_and(|dir| flock(dir, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
-/// The processes that are there besides this one, PID 1 of its namespace; they are killed.
+/// The processes besides this one, which is PID 1 of its namespace. The processes are killed.
 fn processes() -> Vec<String> {
     let start = Instant::now();
     let mut left = running();
@@ -92,8 +91,8 @@ fn processes() -> Vec<String> {
     left.into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect()
 }
 
-/// The PIDs and command lines of the other processes, without zombies. A process that is made after the directory was
-/// read by another that ends before its state is read shows in no list: an empty list counts only if three are.
+/// The PIDs and command lines of the other processes, without zombies. A single list may miss a process whose parent
+/// ends during the read, so an empty list counts only after three reads.
 pub(crate) fn running() -> Vec<(i32, String)> {
     (0..3).map(|_| listed()).find(|list| !list.is_empty()).unwrap_or_default()
 }
@@ -116,20 +115,20 @@ fn is_zombie(pid: i32) -> bool {
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
-/// The mounts, each as its fields from the root on (`proc(5)`): the ones before are numbers.
+/// The mounts, each as its fields from the root on (`proc(5)`). The earlier fields are numbers.
 fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().map(|l| l.splitn(4, ' ').nth(3).unwrap_or_default().to_owned()).collect()
 }
 
-/// Whether the network namespace has a link of that name.
+/// Whether the network namespace has a link with this name.
 pub fn has_link(name: &str) -> bool {
     links().contains(name)
 }
 
 fn links() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/net/dev").unwrap();
-    // Two lines of heading.
+    // The first two lines are headings.
     let names = table.lines().skip(2).filter_map(|l| l.split_once(':'));
     names.map(|(name, _)| name.trim().to_owned()).collect()
 }
@@ -148,7 +147,7 @@ fn files() -> BTreeSet<PathBuf> {
     files
 }
 
-/// The cgroups of every hierarchy that are jc's: by their names.
+/// The cgroups of jc in every hierarchy, by their names.
 fn cgroups() -> BTreeSet<PathBuf> {
     let table = fs::read_to_string("/proc/self/mounts").unwrap();
     let mut groups = BTreeSet::new();
@@ -165,7 +164,7 @@ fn cgroups() -> BTreeSet<PathBuf> {
     groups
 }
 
-/// Visits everything below a directory of this file system; what vanishes meanwhile is passed over.
+/// Visits all files below a directory, in this file system only. Files that are removed meanwhile are passed over.
 fn walk(dir: &Path, visit: &mut dyn FnMut(&Path) -> bool) {
     for path in entries(dir) {
         visit(&path);
@@ -194,7 +193,7 @@ mod tests {
     use super::*;
     use crate::sandbox;
 
-    /// In a hierarchy of its own: a group in the host's would fail the tests that run meanwhile.
+    /// The test uses a hierarchy of its own, since a group in a hierarchy of the host would fail concurrent tests.
     #[test]
     fn a_cgroup_that_stays_is_found() {
         sandbox(|s| {
@@ -204,7 +203,7 @@ mod tests {
             if !s.sh(mount).run().status().success() {
                 crate::skip!("this kernel has no cgroup v1");
             }
-            // A hierarchy outlives a failed test; the groups must not.
+            // A hierarchy survives a failed test, and its groups must not.
             let remove = || {
                 ["jc+left", "other"]
                     .iter()
@@ -229,8 +228,7 @@ mod tests {
             drop(held);
             assert_eq!(remove(), 2);
             assert_eq!(before.leaks(), Vec::<String>::new());
-            // The kernel ends an unmounted hierarchy, in its own time, if its groups are gone for
-            // good by then.
+            // The kernel ends an unmounted hierarchy asynchronously, after the removal of its groups.
             let end = "umount hierarchy
                 while sleep 0.2; grep -q name=jc-tests: /proc/self/cgroup; do
                     mount -t cgroup -o none,name=jc-tests jc-tests hierarchy && umount hierarchy

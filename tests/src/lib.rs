@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: a sandbox for each test, commands with a time-out, and
-//! images made to order.
+//! The foundation of the end-to-end tests: a sandbox for each test, commands with a time-out, and images made to
+//! order.
 //!
 //! A test file drives the real programs, found through `JC_BIN_DIR` as `make test` sets it:
 //!

@@ -1,5 +1,5 @@
-//! A command line that a campaign of faults meets: the line runs undisturbed, then once for each fault, and all
-//! that is wrong then is one panic.
+//! A command line of a campaign of faults. The line runs undisturbed, and then once for each fault. A panic at the
+//! end has all errors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,25 +13,25 @@ use crate::campaign::{chosen, note, seed};
 use crate::faults::{Act, Ended, Fault, reap, run};
 use crate::leaks::{Snapshot, has_link};
 
-/// The payload prints what it is allowed, and has.
+/// A payload that prints its privileges and its environment.
 pub const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \
     cat /proc/self/limits; cut -d' ' -f4- /proc/self/mountinfo; for kind in /proc/self/ns/*; do readlink $kind; done; ls -a / /dev; \
     grep -qsx 67108864 /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max && echo memory limit; \
     hostname; env | sort; echo complete";
 
-/// A command line that faults meet.
+/// A command line for faults.
 pub struct Line<'a> {
-    /// Shell that comes before, undisturbed.
+    /// A shell script that runs before the line, without faults.
     pub before: &'a str,
     /// The command line.
     pub words: Vec<&'a str>,
-    /// Shell that comes after jc-list.
+    /// A shell script that runs after jc-list.
     pub after: &'a str,
-    /// Whether the payload reports.
+    /// Whether the payload prints a report.
     pub reports: bool,
 }
 
-/// A report without the words that differ between starts: IDs of containers, and the numbers of namespaces.
+/// A report without words that differ between starts: IDs of containers, and numbers of namespaces.
 fn normal(report: &str) -> String {
     // A supervisor that fails removes files while the kernel kills the payload, and script(1) ends its input.
     let report = ["//deleted", "\r", "^@", "^D\x08\x08"]
@@ -55,7 +55,7 @@ fn normal_line(line: &str) -> String {
     text
 }
 
-/// Whether the namespaces of a report are other than those of this process.
+/// The namespaces of a report that differ from those of this process.
 fn own_namespaces(report: &str) -> BTreeSet<String> {
     let links = report.lines().filter_map(|line| line.split_once(":["));
     let is_own = |(kind, _): &(&str, &str)| {
@@ -65,25 +65,25 @@ fn own_namespaces(report: &str) -> BTreeSet<String> {
     links.filter(is_own).map(|(kind, _)| kind.to_owned()).collect()
 }
 
-/// A report without what another test shows for a moment, a cgroup hierarchy, and without what jc-rootfs takes
-/// from the host or leaves out where the kernel says EPERM, as it does in a user namespace that does not own a
-/// cgroup, a device or a message queue.
+/// A report without a cgroup hierarchy of a concurrent test, and without the objects that jc-rootfs takes from the
+/// host or leaves out after EPERM. The kernel returns EPERM in a user namespace that does not own a cgroup, a device
+/// or a message queue.
 fn comparable(report: &str, fault: Fault, good: &Ended) -> String {
     let host: &[&str] = match fault.act {
-        // The last process of a start becomes jc-rootfs, and shows the limit or the host's.
+        // The last process of a start executes jc-rootfs, and shows its own limit or that of the host.
         Act::Fail(Errno::EPERM) if fault.process + 1 == good.calls.len() => {
             &[" /sys/fs/cgroup", " /dev/", "mqueue", "memory limit"]
         }
         Act::Fail(Errno::EPERM) => &[" /sys/fs/cgroup", " /dev/", "mqueue"],
         _ => &["name=jc-tests"],
     };
-    // At a terminal an error of a link is among the output.
+    // At a terminal, the error of a link is part of the output.
     let is_shown =
         |line: &&str| !line.starts_with("jc-") && !host.iter().any(|host| line.contains(host));
     report.split_inclusive('\n').filter(is_shown).collect()
 }
 
-/// The faults of a start that a disturbance has met.
+/// The errors of a start with a disturbance.
 fn faulty(line: &Line<'_>, good: &Ended, ended: &Ended, fault: Fault) -> Vec<String> {
     let mut wrong = Vec::new();
     if !ended.hung.is_empty() {
@@ -102,7 +102,7 @@ fn faulty(line: &Line<'_>, good: &Ended, ended: &Ended, fault: Fault) -> Vec<Str
             wrong.push(crate::diff(&expected, &found).to_string());
         }
     }
-    // A terminal that is hung up ends the payload with a code of its own.
+    // A payload whose terminal is hung up ends with a code of its own.
     let has_terminal = line.words.iter().any(|word| word.contains("script"));
     let hung_up = has_terminal && [1, 128 + Signal::SIGHUP as i32].contains(&ended.code);
     if line.reports && !hung_up && !is_right(ended.code, fault.act) {
@@ -133,7 +133,7 @@ fn left(s: &Sandbox, line: &Line<'_>, before: &Snapshot) -> Vec<String> {
             wrong.push(ran.to_string());
         }
     }
-    // The kernel takes a network namespace apart in its own time, and the bridge is in use until then.
+    // The kernel removes a network namespace asynchronously, and the bridge is in use until then.
     let start = Instant::now();
     while has_link("jc0") && start.elapsed().as_secs() < 5 {
         s.jc("jc-net").arg("--gc").run();
@@ -148,7 +148,7 @@ fn left(s: &Sandbox, line: &Line<'_>, before: &Snapshot) -> Vec<String> {
     wrong
 }
 
-/// Whether an exit code is the program's own, the signal's, or that of a link that another link has killed.
+/// Whether an exit code is that of the program, of the signal, or of a link that another link has killed.
 fn is_right(code: i32, act: Act) -> bool {
     let own: &[i32] = match act {
         Act::Send(_) => &[125],
@@ -161,7 +161,7 @@ fn is_right(code: i32, act: Act) -> bool {
     code == 0 || code == signal || code == 128 + Signal::SIGKILL as i32 || own.contains(&code)
 }
 
-/// Runs the line undisturbed, and cleans up.
+/// Runs the line without a fault, and cleans up.
 fn start(s: &Sandbox, line: &Line<'_>) -> Ended {
     s.sh(line.before).run().code(0);
     let ended = run(s, &line.words, None);
@@ -172,7 +172,7 @@ fn start(s: &Sandbox, line: &Line<'_>) -> Ended {
     ended
 }
 
-/// Meets the line with one fault. Gives whether the fault has met its call, and all that is wrong then.
+/// Runs the line with one fault. Returns whether the fault has met its call, and all errors.
 fn meet(
     s: &Sandbox,
     line: &Line<'_>,
@@ -201,13 +201,13 @@ fn meet(
     (ended.has_fired, Some(wrong))
 }
 
-/// Meets the line with faults, and panics with all that is wrong then.
+/// Runs the line with faults, and panics with all errors.
 pub fn survives(s: &Sandbox, line: &Line<'_>) {
     let (good, again) = (start(s, line), start(s, line));
     let is_complete = normal(&good.stdout).ends_with("complete\n");
     assert_eq!(line.reports, is_complete, "{}", good.stdout);
     assert_eq!(normal(&good.stdout), normal(&again.stdout), "two starts differ");
-    // The programs make the directory of states, and remove it when it is empty.
+    // The programs make the directory of state directories, and remove it when it is empty.
     s.sh("mkdir -p -m 700 /run/jc").run().code(0);
     let before = Snapshot::take();
     let faults = chosen(&good.calls);

@@ -1,4 +1,4 @@
-//! Memory of a waiting link.
+//! The memory of a waiting link.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use crate::{Running, Sandbox};
 
-/// A program's path as a file of its own: of it nobody else has mapped pages, so that all are private.
+/// A copy of a program. No other process has mapped pages of the copy, so all its pages are private.
 pub fn own_copy(s: &Sandbox, program: &str) -> PathBuf {
     let copy = s.path(program);
     fs::copy(s.bin(program), &copy).unwrap();
     copy
 }
 
-/// Panics unless the process, whose payload runs, soon has less private memory than this many KiB: anonymous pages,
-/// and pages of its program that no other process maps.
+/// Panics unless the process of a running payload soon has less private memory than `limit` KiB. Private memory is
+/// anonymous pages, and pages of the program that no other process maps.
 pub fn waits_in_less_than(running: &Running, limit: u64) {
     soon_less_than(running, &["Private_Clean", "Private_Dirty"], limit);
 }
 
-/// Panics unless the process, whose payload runs, soon has less anonymous memory than this many KiB. The size of its
-/// program, which depends on how that was built, does not count.
+/// Panics unless the process of a running payload soon has less anonymous memory than `limit` KiB, which does not
+/// depend on the size of the program.
 pub fn has_written_less_than(running: &Running, limit: u64) {
     soon_less_than(running, &["Anonymous"], limit);
 }

@@ -1,11 +1,11 @@
-//! Where the programs under test are.
+//! The directory of the programs under test.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// The directory of the programs: `JC_BIN_DIR`, or where cargo put them beside this test.
+/// The directory of the programs: `JC_BIN_DIR`, or the directory where cargo puts them beside this test.
 ///
-/// Panics if they are in neither, with what to do about it.
+/// Panics with a hint if the programs are in neither directory.
 pub fn bin_dir() -> PathBuf {
     if let Some(dir) = env::var_os("JC_BIN_DIR") {
         let dir = PathBuf::from(dir);
@@ -22,7 +22,7 @@ pub fn bin_dir() -> PathBuf {
     profile
 }
 
-/// The directory above the test programs, so many levels up: `target/PROFILE/deps/TEST`.
+/// The directory `levels` levels above the test program, which is `target/PROFILE/deps/TEST`.
 pub(crate) fn target_dir(levels: usize) -> PathBuf {
     let exe = env::current_exe().unwrap();
     exe.ancestors().nth(levels).unwrap().to_path_buf()

@@ -1,4 +1,4 @@
-//! A command on a terminal of its own, with its keyboard in the test's hands.
+//! A command on a terminal of its own, whose keyboard is the test.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -20,7 +20,7 @@ pub struct Terminal {
     child: Child,
 }
 
-/// How long to wait for anything to be shown.
+/// The longest wait for output on the terminal.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Terminal {
@@ -31,7 +31,7 @@ impl Terminal {
         unlockpt(&master).unwrap();
         let name = ptsname(&master, Vec::new()).unwrap();
         let slave = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        // Else the kernel may drop what is written just after a key that sends a signal.
+        // Without this mode the kernel may drop input just after a key that sends a signal.
         let mut modes = tcgetattr(&slave).unwrap();
         modes.local_modes |= LocalModes::NOFLSH;
         tcsetattr(&slave, OptionalActions::Now, &modes).unwrap();
@@ -46,7 +46,7 @@ impl Terminal {
         let (sender, screen) = channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // The last end that is closed shows as an error (EIO).
+            // The read fails with EIO when the last end is closed.
             while let Ok(n @ 1..) = output.read(&mut buffer) {
                 if sender.send(buffer[..n].to_vec()).is_err() {
                     break;
@@ -56,17 +56,17 @@ impl Terminal {
         Self { keyboard, screen, shown: String::new(), child }
     }
 
-    /// The process id of the command.
+    /// The PID of the command.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Types.
+    /// Writes keys to the terminal.
     pub fn type_in(&mut self, keys: &str) {
         self.keyboard.write_all(keys.as_bytes()).unwrap();
     }
 
-    /// Waits until this text has been shown. Panics if it takes too long.
+    /// Waits until the terminal has shown a text. Panics if that takes too long.
     #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         let start = Instant::now();
@@ -79,7 +79,7 @@ impl Terminal {
         }
     }
 
-    /// Waits for the end, and gives how it ended and all that was shown.
+    /// Waits for the end of the command. Returns its exit status and all output.
     #[track_caller]
     pub fn wait(mut self) -> (ExitStatus, String) {
         let start = Instant::now();
@@ -100,8 +100,7 @@ impl Terminal {
     }
 }
 
-/// The same command behind setsid(1), which makes its stdin the controlling terminal and executes it
-/// in its own place.
+/// The same command behind setsid(1), which makes stdin the controlling terminal and executes the command.
 fn in_session(command: &Command) -> Command {
     let mut session = Command::new("setsid");
     session.arg("--ctty").arg(command.get_program()).args(command.get_args());

@@ -13,23 +13,23 @@ use crate::image::{Built, Layout};
 use crate::ran::Ran;
 use crate::sandbox::Sandbox;
 
-/// How long a pull may take: tests of bad networks let it wait.
+/// The time limit of a pull, which includes waits in tests of bad networks.
 const TIMEOUT: Duration = Duration::from_secs(100);
 
 impl Sandbox {
-    /// Pulls an image, and gives its record. Panics if that fails, or says anything else on stdout.
+    /// Pulls an image. Returns its record. Panics if the pull fails, or if stdout has more than the record.
     #[track_caller]
     pub fn pull(&self, image: &str) -> Value {
         record(&self.jc("jc-pull").arg(image).run())
     }
 
-    /// Pulls a bad image. Panics unless that is an error of one line that leaves the store as it was.
+    /// Pulls a bad image. Panics unless the pull fails with one line, and leaves the store unchanged.
     #[track_caller]
     pub fn refuse(&self, image: &str) -> Ran {
         let before = paths(&self.store());
         let ran = self.jc("jc-pull").args(["-q", image]).run();
         let after = paths(&self.store());
-        // The first pull makes a store, with its directories; nothing may be in those.
+        // The first pull makes a store with empty directories.
         let is_part = |path: &PathBuf| path.parent() == Some(&self.store()) && path.is_dir();
         let new: Vec<&PathBuf> =
             after.difference(&before).filter(|path| !is_part(path)).take(9).collect();
@@ -38,7 +38,7 @@ impl Sandbox {
     }
 }
 
-/// A store, of which a test may have several, in a directory with its own configuration and layouts.
+/// A store in a directory with its own configuration and layouts. A test may have several stores.
 pub struct Store<'a> {
     sandbox: &'a Sandbox,
     directory: PathBuf,
@@ -54,7 +54,7 @@ impl<'a> Store<'a> {
         Self { sandbox, directory }
     }
 
-    /// The path that `--store` gets.
+    /// The path for `--store`.
     pub fn path(&self) -> PathBuf {
         self.beside("store")
     }
@@ -72,7 +72,7 @@ impl<'a> Store<'a> {
         path
     }
 
-    /// Writes an image as a layout of its own beside the store, under the tag `t`, and gives its name.
+    /// Writes an image as a layout beside the store, under the tag `t`. Returns the name of the image.
     pub fn layout(&self, name: &str, image: &Built) -> String {
         let path = self.beside(name);
         if path.exists() {
@@ -82,7 +82,7 @@ impl<'a> Store<'a> {
         format!("oci:{}", path.display())
     }
 
-    /// A program of jc-pull's package on this store, with no configuration but what the test gives.
+    /// A program of jc-pull's package with this store, and only the configuration of the test.
     pub fn program(&self, name: &str, arguments: &[&str]) -> Cmd {
         let mut cmd = self.sandbox.jc(name).arg("--store").arg(self.path()).args(arguments);
         for name in ["JC_STORE", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
@@ -95,25 +95,25 @@ impl<'a> Store<'a> {
         cmd.env("CONTAINERS_REGISTRIES_CONF", "/dev/null")
     }
 
-    /// A command line of `jc-pull` on this store.
+    /// A command line of `jc-pull` with this store.
     pub fn command(&self, arguments: &[&str]) -> Cmd {
         self.program("jc-pull", arguments)
     }
 
-    /// Runs `jc-pull` on this store.
+    /// Runs `jc-pull` with this store.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
         self.command(arguments).run()
     }
 
-    /// Pulls, and gives the records. Panics if that fails.
+    /// Pulls images. Returns the records. Panics if the pull fails.
     #[track_caller]
     pub fn pull(&self, arguments: &[&str]) -> Vec<Value> {
         let ran = self.run(arguments).code(0);
         ran.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// Pulls, and gives the line of the error. Panics unless that fails with this code.
+    /// Pulls images. Returns the line of the error. Panics unless the pull fails with this code.
     #[track_caller]
     pub fn fail(&self, code: i32, arguments: &[&str]) -> String {
         failure(&self.run(arguments), code)
@@ -125,8 +125,8 @@ impl<'a> Store<'a> {
     }
 }
 
-/// The line of the error with which `jc-pull` has failed. Panics if it wrote more than this, a hint, and the
-/// layers that had come.
+/// The error line of a failed `jc-pull`. Panics if stderr has more than that line, a hint, and the layers that were
+/// fetched.
 #[track_caller]
 pub fn failure(ran: &Ran, code: i32) -> String {
     let err = ran.err();
@@ -138,7 +138,7 @@ pub fn failure(ran: &Ran, code: i32) -> String {
     lines[0].to_owned()
 }
 
-/// The record that a successful pull of one image has printed.
+/// The record that a successful pull of one image printed.
 #[track_caller]
 pub fn record(ran: &Ran) -> Value {
     assert!(ran.status().success(), "{ran}");

@@ -1,4 +1,4 @@
-//! What a command did, and the checks of it.
+//! The result of a command, and checks of the result.
 
 use std::fmt::Write as _;
 use std::os::unix::process::ExitStatusExt;
@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 
 use rustix::process::Signal;
 
-/// A command that has ended. Its checks panic with all that it wrote.
+/// A command that has ended. A failed check panics with all output.
 pub struct Ran {
     pub(crate) line: String,
     pub(crate) status: ExitStatus,
@@ -15,15 +15,14 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Its exit code must be this one; a command killed by a signal has none.
+    /// Checks the exit code. A command that a signal killed has none.
     #[track_caller]
     pub fn code(self, code: i32) -> Self {
         assert_eq!(self.status.code(), Some(code), "exit code\n{self}");
         self
     }
 
-    /// Its exit code must be this one as a shell sees it, which gives a command that signal N killed
-    /// 128+N.
+    /// Checks the exit code in the form of a shell: 128 + N after a kill by signal N.
     #[track_caller]
     pub fn shell_code(self, code: i32) -> Self {
         let seen = self.status.code().or(self.status.signal().map(|signal| 128 + signal));
@@ -31,28 +30,28 @@ impl Ran {
         self
     }
 
-    /// A signal must have killed it.
+    /// Checks that a signal killed the command.
     #[track_caller]
     pub fn killed_by(self, signal: Signal) -> Self {
         assert_eq!(self.status.signal(), Some(signal.as_raw()), "signal\n{self}");
         self
     }
 
-    /// Its stdout must be this text.
+    /// Checks that stdout is this text.
     #[track_caller]
     pub fn stdout(self, text: &str) -> Self {
         assert_eq!(self.out(), text, "stdout\n{self}");
         self
     }
 
-    /// Its stderr must be this text.
+    /// Checks that stderr is this text.
     #[track_caller]
     pub fn stderr(self, text: &str) -> Self {
         assert_eq!(self.err(), text, "stderr\n{self}");
         self
     }
 
-    /// Its stderr must be one line from this tool that contains this text, with perhaps one hint.
+    /// Checks that stderr is one line of this tool that contains a text. A hint may follow.
     #[track_caller]
     pub fn fails_as(self, tool: &str, text: &str) -> Self {
         let err = self.err();
@@ -69,22 +68,22 @@ impl Ran {
         self
     }
 
-    /// Its stdout as text.
+    /// The stdout as text.
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// Its stderr as text.
+    /// The stderr as text.
     pub fn err(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
-    /// Its stdout as it came.
+    /// The stdout as bytes.
     pub fn out_bytes(&self) -> &[u8] {
         &self.stdout
     }
 
-    /// How it ended.
+    /// The exit status of the command.
     pub fn status(&self) -> ExitStatus {
         self.status
     }

@@ -1,4 +1,4 @@
-//! A real registry, Debian's docker-registry, on loopback inside of a sandbox.
+//! A real registry, Debian's docker-registry, on loopback inside the sandbox.
 
 use std::env;
 use std::fs;
@@ -13,14 +13,14 @@ use serde_json::Value;
 use crate::image::{Format, Layout};
 use crate::sandbox::{Sandbox, leave_skipped};
 
-/// A running registry. It ends with this value.
+/// A running registry, which ends with this value.
 pub struct Registry {
     child: Child,
     address: String,
     storage: PathBuf,
 }
 
-/// An authority, certificates by it, and a password as htpasswd(1) would write it.
+/// A shell script that makes an authority, certificates of it, and a password in the form of htpasswd(1).
 const CERTIFICATES: &str = r#"
     set -e
     mkdir certs && cd certs
@@ -39,9 +39,8 @@ const CERTIFICATES: &str = r#"
 "#;
 
 impl Registry {
-    /// The one that `make test` has filled: `debian` and `busybox`, each with the tags `latest`
-    /// (OCI) and `docker` (Docker schema 2). It takes nothing. Where it is missing, the test is
-    /// skipped.
+    /// The registry that `make test` has filled: `debian` and `busybox`, each with the tags `latest` (OCI) and
+    /// `docker` (Docker schema 2). The registry is read-only. Without it the test is skipped.
     pub fn prepared(sandbox: &Sandbox) -> Self {
         let fixtures = env::var_os("JC_FIXTURES").map(PathBuf::from).unwrap_or_default();
         if !fixtures.join("made-by").exists() {
@@ -50,15 +49,15 @@ impl Registry {
         Self::start(sandbox, 5000, fixtures.join("registry"), "readonly: {enabled: true}", "")
     }
 
-    /// A registry with nothing in it yet.
+    /// An empty registry.
     pub fn empty(sandbox: &Sandbox) -> Self {
         let storage = sandbox.path("registry");
         fs::create_dir(&storage).unwrap();
         Self::start(sandbox, 5001, storage, "", "")
     }
 
-    /// One with TLS that wants a certificate of its clients, and a login: `alice`, `wonder`. What it
-    /// takes is in the test's directory `certs`, as `certs.d` has it: `ca.crt`, `client.cert`,
+    /// A registry with TLS that requires a certificate of its clients, and the login `alice` with the password
+    /// `wonder`. The directory `certs` of the test has the files of `certs.d` for it: `ca.crt`, `client.cert`,
     /// `client.key`.
     pub fn guarded(sandbox: &Sandbox) -> Self {
         let storage = sandbox.path("registry");
@@ -109,13 +108,12 @@ impl Registry {
         Self { child, address, storage }
     }
 
-    /// Its address and port, the first part of its images' names.
+    /// The address and port, which are the first part of image names.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Copies an OCI image of a layout into it as `NAME:TAG`, in this format; the layers stay as
-    /// they are.
+    /// Copies an OCI image of a layout into the registry as `NAME:TAG`, in this format. The layers stay unchanged.
     pub fn push(&self, s: &Sandbox, layout: &Layout, tag: &str, name: &str, format: Format) {
         let format = match format {
             Format::Oci => "oci",
@@ -130,7 +128,7 @@ impl Registry {
             .code(0);
     }
 
-    /// Where the blob of a descriptor is in its storage.
+    /// The path of a blob in the storage of the registry.
     pub fn blob_path(&self, descriptor: &Value) -> PathBuf {
         let hex = descriptor["digest"].as_str().unwrap().replace("sha256:", "");
         let blobs = Path::new("docker/registry/v2/blobs/sha256");
@@ -140,7 +138,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // A registry that has died on its own would have failed the test already.
+        // A registry that had ended would have failed the test earlier.
         let _: std::io::Result<()> = self.child.kill();
         let _: std::io::Result<_> = self.child.wait();
     }

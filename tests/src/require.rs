@@ -1,9 +1,9 @@
-//! Programs of Debian's that a test cannot do without.
+//! Programs of Debian that a test needs.
 
 use crate::sandbox::Sandbox;
 use crate::skip::skip;
 
-/// Ends the test as one that cannot run here, unless this program is there.
+/// Skips the test if a program is absent.
 pub fn require(s: &Sandbox, program: &str, package: &str) {
     let found = s.sh(&format!("command -v {program}")).run().status().success();
     if !found {

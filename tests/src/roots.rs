@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use crate::layer::{Entry, Layer};
 use crate::sandbox::{Sandbox, leave_skipped};
 
-/// Who is in the passwd(5) of the small root.
+/// The users in the passwd(5) of the small root.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n";
-/// And in its group(5).
+/// The groups in the group(5) of the small root.
 const GROUP: &str = "root:x:0:\nweb:x:34:\nlog:x:4:web\n";
 
-/// Applets that the tests use, out of busybox' hundreds.
+/// The applets of busybox that the tests use.
 const APPLETS: [&str; 46] = [
     "awk", "cat", "chmod", "chown", "cp", "cut", "dd", "df", "echo", "env", "false", "find",
     "grep", "head", "hostname", "id", "ip", "ipcs", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod",
@@ -44,7 +44,7 @@ pub fn busybox_root(sandbox: &Sandbox, name: &str) -> PathBuf {
     root
 }
 
-/// The small root as a layer, without mount points: nobody has to have made them.
+/// The small root as a layer, without mount points.
 pub fn busybox_layer() -> Layer {
     let content = fs::read(busybox()).unwrap();
     Layer::new()
@@ -56,7 +56,7 @@ pub fn busybox_layer() -> Layer {
         .entry(Entry::file("etc/group", GROUP))
 }
 
-/// What a directory holds, sorted, one name a line.
+/// The names in a directory, sorted, one on a line.
 pub fn names(dir: &Path) -> String {
     let entries = fs::read_dir(dir).unwrap();
     let mut names: Vec<String> =

@@ -1,5 +1,5 @@
-//! A sandbox for each test: a process of its own that is PID 1 of new pid, mount, network, uts and
-//! ipc namespaces. Whatever a test leaves behind there is found, and dies with it.
+//! A sandbox for each test: a process that is PID 1 of new PID, mount, network, UTS and IPC namespaces. The sandbox
+//! finds all objects that a test leaves there, and the objects end with it.
 
 use std::any::type_name;
 use std::env;
@@ -30,49 +30,49 @@ use crate::leaks::{Snapshot, running};
 use crate::programs::{bin_dir, target_dir, workspace_dir};
 use crate::skip;
 
-/// How long a test may take unless [`sandbox_for`] says otherwise.
+/// The time limit of a test without [`sandbox_for`].
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the kernel may take to be done with network namespaces.
+/// The time that the kernel needs to remove network namespaces.
 const SWEEPING: Duration = Duration::from_secs(3);
 
-/// The variable that tells a test program to be the inside of a sandbox.
+/// The variable by which a test program recognizes that it is the inside of a sandbox.
 const INSIDE: &str = "JC_TESTS_INSIDE";
 
-/// How the inside says how it ended. libtest itself has 0 for "no such test", too.
+/// The exit code of a passed test. libtest exits with 0 also for "no such test".
 const PASSED: i32 = 93;
 const SKIPPED: i32 = 94;
 const FAILED: i32 = 95;
 
-/// The test's own directory, empty, on a tmpfs.
+/// The directory of the test, on an empty tmpfs.
 const SCRATCH: &str = "/srv";
 
-/// The programs under test, mounted where every user can reach them: their own directory may lie below one
-/// that only root can enter.
+/// The mount point of the programs under test. Other users cannot reach the original directory if a directory above
+/// it belongs to root alone.
 const PROGRAMS: &str = "/mnt";
 const BIN: &str = "/mnt/bin";
 
-/// Directories that are empty and private inside: what is left in them is the test's.
+/// Directories that are empty and private inside. All files in them belong to the test.
 const WATCHED: [&str; 3] = ["/tmp", "/run", "/var/tmp"];
 
-/// The state of other container tools.
+/// The state of other container programs.
 const CONTAINERS: &str = "/var/lib/containers";
 
-/// The hostname inside.
+/// The host name inside.
 const HOSTNAME: &str = "jc-tests-host";
 
-/// What a test has inside of its sandbox.
+/// The inside of the sandbox of a test.
 pub struct Sandbox {
     bin: PathBuf,
 }
 
-/// Runs the body of a test in a sandbox of its own, and checks what it leaves behind. To be called
-/// by a test function with a closure, whose name says which test to run inside.
+/// Runs the body of a test in a sandbox, and checks the objects that remain. A test function calls this function with
+/// a closure, whose type has the name of the test.
 pub fn sandbox<F: FnOnce(&Sandbox)>(body: F) {
     sandbox_for(TIMEOUT, body);
 }
 
-/// [`sandbox`] for a test that needs more time.
+/// Runs a test like [`sandbox`], with another time limit.
 pub fn sandbox_for<F: FnOnce(&Sandbox)>(timeout: Duration, body: F) {
     if is_inside() {
         inside(body);
@@ -85,13 +85,14 @@ pub(crate) fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
-/// Ends the inside of a sandbox, where the test cannot run.
+/// Ends the inside of a sandbox of a test that cannot run.
 pub(crate) fn leave_skipped(why: &str) -> ! {
     println!("{}{why}", skip::MARK);
     std::process::exit(SKIPPED)
 }
 
-/// `file::module::test::{{closure}}` without its ends, which is what libtest calls the test.
+/// The name of the test for libtest, from the type of the closure: `file::module::test::{{closure}}` without its
+/// ends.
 fn test_name<F>() -> String {
     let path = type_name::<F>();
     let path = path.split_once("::").map_or(path, |(_, name)| name);
@@ -103,10 +104,10 @@ fn outside(test: &str, timeout: Duration) {
         return skip::record(test, "needs root");
     }
     let (status, output) = thread::scope(|scope| {
-        // Namespaces belong to a thread: one of its own, so that this one keeps the host's.
+        // Namespaces belong to a thread, so a thread of its own makes them.
         scope.spawn(|| run_inside(test, timeout)).join().unwrap()
     });
-    // libtest's own words about one test would only confuse.
+    // The messages of libtest about a single test would be confusing.
     let shown: Vec<&str> = output
         .lines()
         .filter(|l| !l.is_empty() && !l.starts_with("running ") && !l.starts_with("test result: "))
@@ -123,7 +124,7 @@ fn outside(test: &str, timeout: Duration) {
     }
 }
 
-/// Runs this test program again, as PID 1 of new namespaces, and gives all that it wrote.
+/// Executes this test program as PID 1 of new namespaces. Returns its exit status and all output.
 fn run_inside(test: &str, timeout: Duration) -> (ExitStatus, String) {
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -132,15 +133,15 @@ fn run_inside(test: &str, timeout: Duration) -> (ExitStatus, String) {
         | CloneFlags::CLONE_NEWIPC;
     let (mut reader, writer) = std::io::pipe().unwrap();
     let (sender, receiver) = channel();
-    // Before the new pid namespace, in which only the child can begin.
+    // The thread starts before the new PID namespace, in which only the child can start threads.
     thread::spawn(move || {
         let mut output = Vec::new();
         let read = reader.read_to_end(&mut output).map(|_| output);
-        // Nobody listens any more if the child could not be started.
+        // The receiver has gone if the child could not be started.
         let _: Result<(), _> = sender.send(read.unwrap());
     });
     nix::sched::unshare(namespaces).unwrap();
-    // A caller may ignore signals: a shell does for a job in the background, and nohup(1).
+    // The caller may ignore signals, like a shell for a background job, or nohup(1).
     let mut child = Command::new("env")
         .arg("--default-signal")
         .arg(env::current_exe().unwrap())
@@ -148,14 +149,14 @@ fn run_inside(test: &str, timeout: Duration) -> (ExitStatus, String) {
         .env(INSIDE, "1")
         .env("TERM", "xterm")
         .env_remove("LANG")
-        // The place and the words say it all.
+        // The location and the message of a panic are enough.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(writer.try_clone().unwrap())
         .stderr(writer)
         .spawn()
         .unwrap();
-    // Its end closes the pipe: nothing in a pid namespace outlives PID 1.
+    // The pipe ends with PID 1, since no process of a PID namespace survives PID 1.
     let output = receiver.recv_timeout(timeout);
     if output.is_err() {
         child.kill().unwrap();
@@ -168,7 +169,7 @@ fn run_inside(test: &str, timeout: Duration) -> (ExitStatus, String) {
 }
 
 fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
-    // An interrupted test run must not leave this behind; as PID 1 it would not hear of SIGINT.
+    // An interrupted test run must end this process too. PID 1 would not receive SIGINT.
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     assert_eq!(std::process::id(), 1, "not in a pid namespace of its own");
     reset_attributes();
@@ -182,11 +183,11 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
 
     let sandbox = Sandbox { bin: BIN.into() };
     let before = Snapshot::take();
-    // Caught here: libtest would take the panic that a test expects of its sandbox for a success.
+    // The panic is caught here, since libtest would take an expected panic for a success.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         body(&sandbox);
-        // The bridge stays for the next container until somebody sweeps, and is in use until the
-        // kernel has taken apart the last network namespace, which it does in its own time.
+        // The bridge stays until a sweep, and is in use until the kernel has removed the last network namespace,
+        // which happens asynchronously.
         let start = Instant::now();
         while Path::new("/proc/self/net/dev_snmp6/jc0").exists() && start.elapsed() < SWEEPING {
             sandbox.jc("jc-net").arg("--gc").run().code(0);
@@ -198,14 +199,14 @@ fn inside<F: FnOnce(&Sandbox)>(body: F) -> ! {
     std::process::exit(if outcome.is_ok() { PASSED } else { FAILED })
 }
 
-/// Gives this process the attributes that tests expect, whatever the caller has: priority, umask, no descriptors
-/// but the standard ones, and their usual soft limit.
+/// Resets the attributes of this process, whatever the caller has: priority, umask, descriptors, and the limit of
+/// descriptors.
 fn reset_attributes() {
     const DESCRIPTORS: u64 = 1024;
     let numbers = fs::read_dir("/proc/self/fd").unwrap().flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     for number in numbers.filter(|number: &i32| *number > 2).collect::<Vec<_>>() {
-        // The directory itself is closed already.
+        // The descriptor of the directory itself is closed already.
         let _: nix::Result<()> = nix::unistd::close(number);
     }
     setpriority_process(None, 0).unwrap();
@@ -215,8 +216,7 @@ fn reset_attributes() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit }).unwrap();
 }
 
-/// Empty tmpfses in place of the directories that a test uses or watches; what it needs of those
-/// that lie below one stays visible.
+/// Mounts empty tmpfses over the directories that a test uses or watches. Needed directories below them stay visible.
 fn private_directories(keep: &[PathBuf]) {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
     mount("proc", "/proc", "proc", MountFlags::empty(), None).unwrap();
@@ -232,20 +232,20 @@ fn private_directories(keep: &[PathBuf]) {
         })
         .collect();
     for dir in masked {
-        // Devices work on it: a test of nodev must not pass because of that.
+        // The tmpfs permits devices, so that a test of nodev depends on the program alone.
         mount("tmpfs", dir, "tmpfs", MountFlags::empty(), Some(c"mode=1777")).unwrap();
     }
     mount("tmpfs", PROGRAMS, "tmpfs", MountFlags::NODEV, Some(c"mode=755")).unwrap();
     fs::create_dir(BIN).unwrap();
     move_mount(programs, "", CWD, BIN, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
-    // Where skopeo remembers what it has seen, for all users of the host.
+    // skopeo caches information about registries there, for all users of the host.
     if Path::new(CONTAINERS).exists() {
         mount("tmpfs", CONTAINERS, "tmpfs", MountFlags::NODEV, None).unwrap();
     }
-    // mount(8) makes it, whenever it has something to do.
+    // mount(8) makes the directory at its first use.
     fs::create_dir("/run/mount").unwrap();
     for (path, tree) in kept {
-        // A directory within another is there already.
+        // A directory below another one exists already.
         if !path.exists() {
             fs::create_dir_all(path).unwrap();
             move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
@@ -254,7 +254,7 @@ fn private_directories(keep: &[PathBuf]) {
 }
 
 impl Sandbox {
-    /// A program of jc, by its name, with a store of the test's own.
+    /// A program of jc, with a store of the test.
     pub fn jc(&self, name: &str) -> Cmd {
         self.cmd(self.bin(name))
     }
@@ -264,7 +264,7 @@ impl Sandbox {
         self.bin.join(name)
     }
 
-    /// Any program, with those of jc on its `PATH`.
+    /// Any program, with the programs of jc on its `PATH`.
     pub fn cmd(&self, program: impl AsRef<OsStr>) -> Cmd {
         let path = env::var("PATH").unwrap_or_default();
         Cmd::new(program)
@@ -273,27 +273,27 @@ impl Sandbox {
             .env("LC_ALL", "C")
     }
 
-    /// A line of shell, as a user would type it.
+    /// A shell command line.
     pub fn sh(&self, script: &str) -> Cmd {
         self.cmd("sh").args(["-c", script])
     }
 
-    /// A path of that name in the test's own directory.
+    /// A path in the directory of the test.
     pub fn path(&self, name: &str) -> PathBuf {
         Path::new(SCRATCH).join(name)
     }
 
-    /// Where the programs of this test keep what they pull.
+    /// The store of the programs of this test.
     pub fn store(&self) -> PathBuf {
         self.path("store")
     }
 
-    /// The other processes in the sandbox, at this moment, as `PID COMMAND`.
+    /// The other processes of the sandbox at this moment, as `PID COMMAND`.
     pub fn processes(&self) -> Vec<String> {
         running().into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
     }
 
-    /// Waits until no other process is left. Panics if that takes more than a moment.
+    /// Waits until no other process is left. Panics after some seconds.
     #[track_caller]
     pub fn wait_for_no_process(&self) {
         let start = Instant::now();
@@ -303,23 +303,23 @@ impl Sandbox {
         }
     }
 
-    /// The hostname outside of the containers of this test.
+    /// The host name outside the containers of the test.
     pub fn hostname(&self) -> &'static str {
         HOSTNAME
     }
 }
 
-/// The directories that a test must leave as they were.
+/// The directories that a test must leave unchanged.
 pub(crate) fn watched() -> [&'static str; 3] {
     WATCHED
 }
 
-/// Where the volumes of containers are.
+/// The directory of the volumes of containers.
 pub(crate) fn store_volumes() -> PathBuf {
     Path::new(SCRATCH).join("store/volumes")
 }
 
-/// Where the store's half-made things are.
+/// The directory of the store's incomplete entries.
 pub(crate) fn store_tmp() -> PathBuf {
     Path::new(SCRATCH).join("store/tmp")
 }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use crate::require::require;
 use crate::sandbox::Sandbox;
 
-/// How long the screen may take to change.
+/// The longest wait for a change of the screen.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A terminal with a bash that prompts `o$ `.
+/// A terminal with a bash whose prompt is `o$ `.
 pub struct Screen<'a> {
     s: &'a Sandbox,
 }
 
 impl<'a> Screen<'a> {
-    /// Starts it, with 120 columns and 50 lines.
+    /// Starts a terminal with 120 columns and 50 lines.
     pub fn new(s: &'a Sandbox) -> Self {
         require(s, "tmux", "tmux");
         let shell = "exec env PS1='o$ ' HISTFILE= VIMINIT= EXINIT= bash --norc --noprofile";
@@ -25,7 +25,7 @@ impl<'a> Screen<'a> {
         screen
     }
 
-    /// Tells tmux(1) something.
+    /// Executes a command of tmux(1).
     pub fn tmux(&self, args: &[&str]) -> String {
         self.s
             .cmd("tmux")
@@ -37,13 +37,13 @@ impl<'a> Screen<'a> {
             .out()
     }
 
-    /// What it shows, without the spaces and empty lines that end it.
+    /// The text of the screen, without spaces and empty lines at its end.
     pub fn shown(&self) -> String {
         let lines = self.tmux(&["capture-pane", "-p"]);
         lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().to_owned()
     }
 
-    /// Waits until the screen is so.
+    /// Waits until the text of the screen meets a condition.
     #[track_caller]
     pub fn wait(&self, there: impl Fn(&str) -> bool) {
         let start = Instant::now();
@@ -53,7 +53,7 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Waits until this program runs in the foreground of the terminal, which ps(1) shows by a plus.
+    /// Waits until a program runs in the foreground of the terminal, which ps(1) marks with a plus.
     #[track_caller]
     pub fn runs(&self, name: &str) {
         let states = || self.s.cmd("ps").args(["-o", "stat=", "-C", name]).run().out();
@@ -65,18 +65,18 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Presses a key, by tmux's name.
+    /// Presses a key, which tmux(1) names.
     pub fn key(&self, key: &str) {
         self.tmux(&["send-keys", key]);
     }
 
-    /// Types a line.
+    /// Types a line of text.
     pub fn line(&self, text: &str) {
         self.tmux(&["send-keys", "-l", "--", text]);
         self.key("Enter");
     }
 
-    /// Types a command that shows something, and waits for the prompt after it.
+    /// Types a command with output, and waits for the prompt after it.
     #[track_caller]
     pub fn ask(&self, text: &str, prompt: &str) {
         self.line(text);

@@ -10,13 +10,13 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-/// Runs `f` in a thread, and with it all programs it starts, to whom these system calls fail with
-/// that errno. They have no_new_privs, too.
+/// Calls `f` in a thread in which these system calls fail with an errno. The programs that the thread starts inherit
+/// that, and no_new_privs.
 pub fn without<T: Send>(syscalls: &[libc::c_long], errno: i32, f: impl FnOnce() -> T + Send) -> T {
     under(syscalls.iter().map(|number| (*number, Vec::new())).collect(), errno, f)
 }
 
-/// The same where only calls of `syscall` fail whose argument has this value.
+/// Does the same as [`without`] for calls with a certain value of one argument.
 pub fn without_if<T: Send>(
     syscall: libc::c_long,
     (argument, value): (u8, u64),

@@ -1,13 +1,13 @@
-//! Tests that cannot run here say so; where `JC_MUST_RUN=1`, that is a failure.
+//! Skipped tests. With `JC_MUST_RUN=1` a skipped test is a failure.
 
 use std::env;
 use std::fs::OpenOptions;
 use std::io::Write;
 
-/// What the line of a skipped test starts with.
+/// The start of the line of a skipped test.
 pub(crate) const MARK: &str = "skipped: ";
 
-/// Ends the test: it cannot run here, for the reason given as in `format!`.
+/// Ends a test that cannot run. The reason is given as in `format!`.
 #[macro_export]
 macro_rules! skip {
     ($($why:tt)*) => {{
@@ -25,14 +25,14 @@ pub fn skip(why: &str) {
     record(thread.name().unwrap_or("?"), why);
 }
 
-/// Puts the skipped test where `make test` counts it.
+/// Records a skipped test in the file that `make test` counts.
 pub(crate) fn record(test: &str, why: &str) {
     if env::var_os("JC_MUST_RUN").is_some_and(|v| v == "1") {
         panic!("cannot run, and JC_MUST_RUN is set: {why}");
     }
     println!("{MARK}{why}");
     if let Some(log) = env::var_os("JC_SKIP_LOG") {
-        // One write each: tests run at the same time.
+        // The line is written at once, since tests run concurrently.
         let line = format!("{test}: {why}\n");
         let mut log = OpenOptions::new().append(true).create(true).open(log).unwrap();
         log.write_all(line.as_bytes()).unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::Sandbox;
 use crate::roots::busybox_root;
 
-/// Records this many ended containers besides the one, named `one`, that really ran.
+/// Records this number of ended containers in addition to the container `one`, which really ran.
 pub fn ended_containers(s: &Sandbox, count: u32) {
     busybox_root(s, "root");
     s.sh("jc-run --keep --name one --network none --rootfs root -- true").run().code(0);

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
-/// Holds up the other tests of the same file that call it, for as long as the guard is kept.
+/// Delays the other tests of the same file that call this function, as long as the guard exists.
 pub fn alone() -> MutexGuard<'static, ()> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    // Another's failure is not this one's.
+    // A panic of another test is no failure of this one.
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The value in the middle.
+/// The median of the values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// The CPU time of the processes that this function starts and waits for.
+/// The CPU time of the processes that `run` starts and waits for.
 pub fn cpu_time_of_children(run: impl FnOnce()) -> Duration {
     let spent = || {
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
@@ -32,8 +32,8 @@ pub fn cpu_time_of_children(run: impl FnOnce()) -> Duration {
     spent() - before
 }
 
-/// The time that nine of ten runs of each command take at least, the commands taking turns: whoever
-/// else uses the machine disturbs all of them, and the quickest runs least. Panics if one fails.
+/// The 10th percentile of the durations of each command. The commands take turns, so that other users of the machine
+/// disturb all of them, and the fastest runs least. Panics if a command fails.
 pub fn start_times<const N: usize>(mut commands: [Command; N], runs: usize) -> [Duration; N] {
     let mut times = [const { Vec::new() }; N];
     for _ in 0..runs {

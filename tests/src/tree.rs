@@ -1,4 +1,4 @@
-//! A directory tree written down, so that two moments of it can be compared.
+//! A record of a directory tree, for comparisons.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::image::digest;
 
-/// Everything below a directory, and itself as "": mode, owner, size, mtime, extended attributes,
-/// contents. Access times are not in it: reading changes them.
+/// Mode, owner, size, mtime, extended attributes and content of all files below a directory, and of the directory
+/// itself as "". Access times are left out, since a read changes them.
 pub fn manifest(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     visit(dir, dir, &mut all);
@@ -34,7 +34,7 @@ fn visit(top: &Path, path: &Path, all: &mut BTreeMap<PathBuf, String>) {
         meta.uid(),
         meta.gid(),
         if kind.is_dir() { 0 } else { meta.size() },
-        // overlayfs has its own idea of a directory's.
+        // overlayfs has another link count for directories.
         if kind.is_dir() { 1 } else { meta.nlink() },
         meta.mtime(),
         meta.mtime_nsec(),
@@ -48,7 +48,7 @@ fn visit(top: &Path, path: &Path, all: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// The extended attributes of a file, not followed if it is a link.
+/// The extended attributes of a file. A symbolic link is not followed.
 pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut names = vec![0; 65536];
     let n = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
@@ -64,7 +64,7 @@ pub fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-/// What is different between two manifests, in a line each; for a failed test to show.
+/// The differences between two records, one on a line, for the message of a failed test.
 pub fn changes(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<PathBuf, String>) -> String {
     let mut text = String::new();
     for path in before.keys().chain(after.keys().filter(|p| !before.contains_key(*p))) {

@@ -12,11 +12,10 @@ use flate2::write::GzEncoder;
 
 use crate::{Cmd, Sandbox, skip};
 
-/// The time that a script may take: the processor is emulated.
+/// The time limit of a script on the emulated processor.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The start of every script: the modules that are no part of jc-net's are loaded, and `ok` and `is` print the lines that
-/// [`Machine::run`] counts.
+/// The start of every script. `ok` and `is` print the lines that [`Machine::run`] counts.
 const PRELUDE: &str = r#"#!/bin/busybox sh
 echo
 ok() { echo "ok: $*"; }
@@ -49,7 +48,7 @@ for dir in proc sys dev; do mount --move /$dir /new/$dir; done
 exec switch_root /new $init
 "#;
 
-/// A virtual machine: its kernel and what runs there.
+/// A virtual machine: its kernel, and the programs in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     /// The directory of the fixtures with `vmlinuz`, the modules and their lists.
@@ -107,7 +106,7 @@ impl Machine {
             .arg(&image)
             .args(["-append", &append]);
         if let Some(disk) = self.disk {
-            // The image stays as it is for the next machine.
+            // The snapshot option keeps the image unchanged.
             let disk =
                 format!("file={},if=virtio,format=raw,snapshot=on", fixtures.join(disk).display());
             machine = machine.args(["-drive", &disk]);

@@ -1,15 +1,15 @@
-//! How much of a thing a test does, and numbers that look random.
+//! The volume of tests, and pseudo-random numbers.
 
 use std::env;
 use std::time::Duration;
 
-/// Multiplies what tests do many times: kills, starts. `JC_TEST_VOLUME` is 1 if it is not set.
+/// The factor for the number of kills, starts and rounds: `JC_TEST_VOLUME`, or 1.
 pub fn volume() -> u32 {
     let set = env::var("JC_TEST_VOLUME").unwrap_or_else(|_| "1".to_owned());
     set.parse().unwrap_or_else(|_| panic!("JC_TEST_VOLUME={set}: not a number"))
 }
 
-/// Numbers that look random and are the same for the same seed (Knuth's MMIX generator).
+/// Pseudo-random numbers, the same for the same seed (Knuth's MMIX generator).
 pub struct Random(pub u64);
 
 impl Random {
