@@ -62,7 +62,7 @@ pub fn can_limit(controller: &str) -> bool {
 pub struct Place(&'static str);
 
 impl Place {
-    /// Makes the group.
+    /// Makes the group in every hierarchy.
     pub fn make(name: &'static str) -> Self {
         let place = Self(name);
         place.directories().iter().for_each(|directory| fs::create_dir_all(directory).unwrap());

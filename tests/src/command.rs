@@ -75,7 +75,7 @@ impl Cmd {
         self
     }
 
-    /// Sets another stdin.
+    /// Sets a stdin that is neither empty nor bytes.
     #[must_use]
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.command.stdin(stdin);
@@ -100,7 +100,7 @@ impl Cmd {
         self.command
     }
 
-    /// Starts the command.
+    /// Starts the command without a wait.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
         let words = [self.command.get_program()].into_iter().chain(self.command.get_args());
@@ -150,7 +150,7 @@ impl Sink {
     }
 }
 
-/// A running command.
+/// A command that runs.
 pub struct Running {
     line: String,
     child: Child,

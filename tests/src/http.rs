@@ -16,7 +16,7 @@ use crate::image::{Built, Layout};
 /// The registry's answer to one path.
 #[derive(Clone)]
 pub struct Answer {
-    /// The status code.
+    /// The status code of the answer.
     pub status: u16,
     /// Headers besides the length.
     pub headers: Vec<(String, String)>,

@@ -224,7 +224,7 @@ impl Lab {
         panic!("the fake world does not answer");
     }
 
-    /// Removes the uplink.
+    /// Removes the uplink and the world.
     pub fn end(self) {
         self.host.sh("ip link del up0");
     }
@@ -257,7 +257,7 @@ pub fn wait_until_listed(s: &Sandbox, count: usize) -> String {
 pub fn all_end(s: &Sandbox) {
     let start = Instant::now();
     while !s.jc("jc-net").arg("--list").run().code(0).out().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(2), "still plugged in");
+        assert!(start.elapsed() < Duration::from_secs(2), "a link of an ended container remains");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -113,7 +113,7 @@ impl Default for Layer {
 }
 
 impl Layer {
-    /// An empty layer.
+    /// A layer without entries.
     pub fn new() -> Self {
         Self::default()
     }

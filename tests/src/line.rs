@@ -23,7 +23,7 @@ pub const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBl
 pub struct Line<'a> {
     /// A shell script that runs before the line, without faults.
     pub before: &'a str,
-    /// The command line.
+    /// The words of the command line.
     pub words: Vec<&'a str>,
     /// A shell script that runs after jc-list.
     pub after: &'a str,

@@ -49,7 +49,7 @@ impl Registry {
         Self::start(sandbox, 5000, fixtures.join("registry"), "readonly: {enabled: true}", "")
     }
 
-    /// An empty registry.
+    /// A registry without images.
     pub fn empty(sandbox: &Sandbox) -> Self {
         let storage = sandbox.path("registry");
         fs::create_dir(&storage).unwrap();

@@ -1,5 +1,5 @@
-//! Limits of time and memory that the design promises, as `make bench-limits` measures them. They depend on the
-//! machine and on its load, so `make test` leaves them out.
+//! Limits of time and memory that the design promises, measured by `make bench-limits`. `make test` leaves them out,
+//! since the results depend on the machine and its load.
 
 #![cfg(target_os = "linux")]
 
@@ -35,7 +35,7 @@ fn minimal(s: &Sandbox) -> PathBuf {
     minimal
 }
 
-/// The way of scripts: ip(8) in batches, and nft(8) once.
+/// The network of a script: ip(8) in batches, and one call of nft(8).
 const BY_HAND: &str = r#"
     ip netns add x
     ip -batch - <<END
@@ -92,8 +92,8 @@ fn gateway6(s: &Sandbox) -> String {
     s.sh(list).run().code(0).out().trim().to_owned()
 }
 
-/// From the host to a container, as much as over a veth pair in a bridge, both made by hand. A pair
-/// without a bridge, whose cost nobody can take away, is measured along with them.
+/// The throughput from the host to a container equals that of a veth pair in a bridge made by hand. A pair without a
+/// bridge is measured too, to show the cost of the bridge.
 #[test]
 fn a_bridge_carries_as_much_as_one_made_by_hand() {
     sandbox_for(LIMIT, |s| {
@@ -113,7 +113,7 @@ fn a_bridge_carries_as_much_as_one_made_by_hand() {
         let servers = nets.each_ref().map(|(net, at)| {
             net.enter(|| Cmd::new("iperf3").args(["-s", "-B", at]).timeout(LIMIT).spawn())
         });
-        // Another series has other noise.
+        // Another series has other disturbances.
         let is_as_much = (0..3).any(|_| {
             let mut rates = [vec![], vec![], vec![]];
             for _ in 0..7 {
@@ -138,26 +138,26 @@ fn a_bridge_carries_as_much_as_one_made_by_hand() {
     });
 }
 
-/// In Gbit/s, of a second.
+/// The throughput of one second, in Gbit/s.
 fn rate(s: &Sandbox, at: &str) -> f64 {
     let measure = ["-c", at, "-t", "1", "-J"];
     for _ in 0..50 {
         let ran = s.cmd("iperf3").args(measure).run();
         if ran.status().success() {
             let report: serde_json::Value = serde_json::from_str(&ran.out()).unwrap();
-            // A server that is still busy with the last one answers without figures.
+            // A server that is still busy with the last client answers without figures.
             if let Some(rate) = report["end"]["sum_received"]["bits_per_second"].as_f64() {
                 return rate / 1e9;
             }
         }
-        // The server has not begun yet.
+        // The server has not started yet.
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("no answer from {at}");
 }
 
-/// The median time of ten starts, divided by that of [`minimal`], both in turns. The kernel itself takes longer where
-/// a bridge has many ports. Each start waits until the port of the one before has gone.
+/// The median time of ten starts, divided by that of [`minimal`]; both run in turns, since the kernel takes longer
+/// for a bridge with many ports. Each start waits until the port of the previous one is removed.
 fn start_time(s: &Sandbox, plugged: usize) -> f64 {
     let (minimal, gateway) = (s.path("minimal"), gateway6(s));
     let took = |command: Cmd| {
@@ -272,7 +272,7 @@ fn a_second_pull_takes_ten_milliseconds_of_cpu_time() {
     });
 }
 
-/// Private memory counts the pages of the program, too.
+/// Private memory includes the pages of the program.
 #[test]
 fn a_waiting_link_takes_little_memory() {
     let _one = alone();

@@ -16,7 +16,7 @@ const TOOL: &str = "jc-cgroup";
 keeps_the_contract!(with_limits, ["jc-cgroup", "-m", "256M", "--pids", "64"], "jc-cgroup");
 keeps_the_contract!(with_a_pid_namespace, ["jc-cgroup", "-p"], "jc-cgroup");
 
-/// Starts a payload that waits, and gives its pid too.
+/// Starts a payload that waits. Returns its PID too.
 fn waiting(s: &Sandbox, options: &[&str]) -> (Running, u32) {
     let payload = ["--", "sh", "-c", "echo $$ ready; exec sleep 1000"];
     let mut running = s.jc(TOOL).args(options).args(payload).spawn();
@@ -42,7 +42,7 @@ fn the_program_is_pid_1_if_asked_for() {
         let script = "echo $$; sleep 1000 & exit 3";
         s.jc(TOOL).args(["-p", "--", "sh", "-c", script]).run().code(3).stdout("1\n").stderr("");
         s.wait_for_no_process();
-        // A process for itself, and one that waits.
+        // A process alone, and a process below a waiting link.
         let waits = ["-p", "--", "sh", "-c", "echo ready; exec sleep 1000"];
         let mut running = s.jc(TOOL).args(waits).spawn();
         running.wait_for("ready");
@@ -147,7 +147,7 @@ fn too_many_processes_do_not_start() {
         if !can_limit("pids") {
             skip!("this host has no pids controller");
         }
-        // bash says so and goes on; it is one process, the others are nine.
+        // bash reports the failed fork and continues. bash is one process, and nine are its children.
         let script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done 2>err
             jobs -p | wc -l; kill $(jobs -p)";
         let run = |n| {
@@ -198,7 +198,7 @@ fn the_next_run_sweeps_the_group_of_a_killed_one() {
             let groups = (0..50).find_map(|_| killed(options)).expect("a kill leaves groups");
             s.jc(TOOL).args(next).args(["--", "true"]).run().code(0);
             let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
-            // For the tests that run meanwhile.
+            // The groups of concurrent tests are removed too.
             s.jc(TOOL).args(both).args(["--", "true"]).run().code(0);
             assert!(left.is_empty(), "still there after {next:?}: {left:?}");
         }
@@ -237,7 +237,7 @@ fn what_is_no_limit_is_refused() {
     });
 }
 
-/// A limit that cannot be had is an error, never a run without it.
+/// A limit that the hierarchies lack is an error, and no run happens without the limit.
 #[test]
 fn a_limit_that_the_host_cannot_hold_is_an_error() {
     sandbox(|s| {
@@ -265,7 +265,7 @@ fn a_limit_that_the_host_cannot_hold_is_an_error() {
     });
 }
 
-/// An error is neither a group that nobody holds nor a group that does not exist.
+/// An error of a lookup means neither an unlocked group nor an absent one.
 #[test]
 fn a_failed_look_removes_no_group_that_is_held() {
     sandbox(|s| {

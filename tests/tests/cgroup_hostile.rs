@@ -1,5 +1,5 @@
-//! `jc-cgroup` among users who mean harm: locks, delegated groups, planted files and paths that lead
-//! out of the hierarchy. One at a time: a hostile group of one test looks to another like a dead one.
+//! `jc-cgroup` among hostile users: locks, delegated groups, planted files, and paths out of the hierarchy. The tests
+//! run one at a time, since a hostile group of one test looks like a dead group to another.
 
 #![cfg(target_os = "linux")]
 
@@ -22,7 +22,7 @@ fn as_other(s: &Sandbox) -> Cmd {
     s.cmd("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"])
 }
 
-/// The place's directory in the unified hierarchy, if this host has one.
+/// The directory of the group in the unified hierarchy, if this host has one.
 fn unified(place: &Place) -> Option<PathBuf> {
     place.directories().into_iter().find(|path| path.join("cgroup.type").exists())
 }
@@ -139,7 +139,7 @@ fn root_makes_no_group_in_a_subtree_of_another_user() {
         let mark = |directory: &Path, name: &str| {
             setxattr(directory, name, b"1", XattrFlags::empty()).unwrap();
         };
-        // Root's own word on root's own directories counts.
+        // A mark by root on a directory of root counts.
         mark(&shell, "trusted.delegate");
         assert!(group().starts_with(&format!("0::/{}/own/shell/jc+", place.name())));
         delegate(&own);
@@ -174,7 +174,7 @@ fn a_parent_is_a_cgroup_in_the_hierarchy() {
         }
         assert!(outside.exists() && Path::new(&format!("/proc/{}", victim.id())).exists());
         end(victim);
-        // A mount of something else inside.
+        // Another file system is mounted inside.
         let place = Place::make("jc-tests-covered");
         let mounts: Vec<String> = place
             .directories()
@@ -222,7 +222,7 @@ fn a_bill_goes_through_nothing_that_another_user_has_planted() {
             ran.code(125).stdout("").fails_as(TOOL, "another user has put it into a directory");
         }
         assert_eq!(fs::read_to_string(s.path("secret")).unwrap(), "before\n");
-        // A link of the caller's own leads where it says, and a link that comes later is replaced.
+        // The report follows a symbolic link of the caller, and replaces a link that appears later.
         s.sh("ln -s ../secret shared/own && jc-cgroup --report shared/own -- true").run().code(0);
         assert_eq!(fs::read_to_string(s.path("secret")).unwrap().lines().count(), 2);
         let late = "jc-cgroup --report shared/late -- ln -s ../secret shared/late; \

@@ -1,4 +1,4 @@
-//! The limits, the bill and the actions of `jc-cgroup`, in whatever hierarchies this machine has.
+//! The limits, the report and the actions of `jc-cgroup`, in all hierarchies of this machine.
 
 #![cfg(target_os = "linux")]
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const TOOL: &str = "jc-cgroup";
 
-/// A payload under limits whose bill is read afterwards.
+/// Runs a script under limits, and reads the report.
 fn billed(s: &Sandbox, options: &[&str], script: &str) -> (Ran, Value) {
     let bill = s.path("bill.json");
     let command = s.jc(TOOL).args(options).arg("--report").arg(&bill);
@@ -36,13 +36,13 @@ fn cpu_time_is_held_and_billed() {
         if !can_limit("cpu") {
             skip!("this host has no cpu controller");
         }
-        // Five seconds of trying give one of running.
+        // Five seconds of a loop use one second of CPU time.
         let script = "timeout 5 sh -c 'while :; do :; done'; exit 3";
         let (ran, bill) = billed(s, &["--cpus", "0.2"], script);
         ran.code(3);
         let figure = |name: &str| bill[name].as_f64().unwrap();
         let share = (figure("cpu_user_usec") + figure("cpu_system_usec")) / figure("wall_usec");
-        // Other load on the machine takes from this share, and makes the throttled time shorter.
+        // Other load on the machine reduces this share and the throttled time.
         assert!((0.02..=0.22).contains(&share), "{share} of {bill}");
         assert!(figure("throttled_periods") > 5.0, "{bill}");
         assert!(figure("throttled_usec") > 1e5, "{bill}");
@@ -81,7 +81,7 @@ fn who_was_killed_for_want_of_memory_is_told() {
             format!("{TOOL}: out of memory: killed at the limit of {limit} bytes, the peak was ");
         assert!(ran.code(137).err().starts_with(&told), "{told}");
         assert_eq!(bill["oom_kills"], 1, "{bill}");
-        // The limit holds to the page.
+        // The limit is exact to the page.
         assert_eq!(bill["memory_peak_bytes"], limit, "{bill}");
     });
 }
@@ -105,7 +105,7 @@ fn a_bill_goes_where_it_is_asked_to_go() {
     sandbox(|s| {
         let line = "jc-cgroup --report 3 -- true 3>bill; jq -e .wall_usec bill >/dev/null";
         s.sh(line).run().code(0).stdout("").stderr("");
-        // None of these is replaced by a file.
+        // The targets are no regular files, and a rename replaces none of them.
         let line = "mkfifo fifo; ln -s log link; echo before >log; jc-cgroup --report link -- true
             jc-cgroup --report fifo -- true & jq -e .wall_usec fifo >/dev/null && wait $!";
         s.sh(line).run().code(0);
@@ -180,7 +180,7 @@ fn exec_leaves_the_group_to_others() {
         let name = "jc-tests-exec";
         let command = s.jc(TOOL).args(["--exec", "--name", name, "--", "sh", "-c"]);
         command.arg("sleep 1000 >/dev/null 2>&1 & exit 5").run().code(5);
-        // Who sweeps the dead leaves it alone.
+        // A sweep of dead groups leaves a delegated group.
         s.jc(TOOL).args(["--", "true"]).run().code(0);
         let listed = s.jc(TOOL).arg("--list").run().code(0).out();
         assert!(listed.contains(&format!("{name}\t1\t")), "{listed}");
@@ -190,7 +190,7 @@ fn exec_leaves_the_group_to_others() {
     });
 }
 
-/// Who lists need not know where the dead made their groups.
+/// A list removes dead groups in the whole hierarchy.
 #[test]
 fn what_dead_groups_have_left_is_swept_wherever_it_is() {
     sandbox(|s| {
@@ -200,7 +200,7 @@ fn what_dead_groups_have_left_is_swept_wherever_it_is() {
         let exec = "sleep 1000 >/dev/null 2>&1 &";
         let unattended = s.jc(TOOL).args(parent).args(["--exec", "--name", "later"]);
         unattended.args(["--", "sh", "-c", exec]).run().code(0);
-        // As a SIGKILL leaves them. What is in a live one is that one's.
+        // Groups as a SIGKILL leaves them. A group below a locked group belongs to the owner of the lock.
         let made: Vec<PathBuf> = place.directories();
         let alive: Vec<&PathBuf> = made.iter().filter(|top| top.join("jc+live").exists()).collect();
         assert!(!alive.is_empty());
@@ -257,7 +257,7 @@ fn a_place_that_is_not_there_is_not_made() {
     });
 }
 
-/// A machine with containers may have thousands of mounts to look through.
+/// A machine with containers may have thousands of mounts to read.
 #[test]
 fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
     sandbox(|s| {
@@ -274,7 +274,7 @@ fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
             reads_none(":", "-m 64M");
             reads_none("umount /sys/fs/cgroup/unified", "-m 64M");
         }
-        // The kernel may still have those of version 1, which nobody sees here.
+        // The kernel may still have hierarchies of version 1 that are not mounted here.
         reads_none("umount -R /sys/fs/cgroup; mount -t cgroup2 c /sys/fs/cgroup", "");
     });
 }
@@ -299,7 +299,8 @@ fn a_limit_that_cannot_be_held_is_an_error() {
     });
 }
 
-/// A directory that cannot be removed is told, and keeps none of the others. The next one sweeps it.
+/// A directory that cannot be removed is reported, and does not stop the removal of others. The next sweep removes
+/// it.
 #[test]
 fn a_directory_that_cannot_be_removed_keeps_none_of_the_others() {
     sandbox(|s| {

@@ -1,5 +1,5 @@
-//! Many runs of `jc-cgroup`, many at once, and many that are killed: nothing remains. The tests run one at a time:
-//! a group of one test looks to another like something left behind.
+//! Many runs of `jc-cgroup`, many concurrent runs, and many kills: no group remains. The tests run one at a time,
+//! since a group of one test looks like a remaining group to another.
 
 #![cfg(target_os = "linux")]
 
@@ -19,14 +19,14 @@ fn jc(s: &Sandbox, place: &Place) -> Cmd {
     s.jc(TOOL).args(["--parent", place.name()])
 }
 
-/// The one-line check of the whole: after a list nothing is left.
+/// Checks that a list leaves no group.
 fn is_empty(s: &Sandbox, place: Place) {
     jc(s, &place).arg("--list").run().code(0).stdout("").stderr("");
     s.wait_for_no_process();
     place.remove();
 }
 
-/// Something in the background that no other signal ends, so that a kill of the link leaves it.
+/// A background process that only SIGKILL ends, so that it survives a kill of the link.
 const PAYLOAD: &str = "trap '' TERM HUP INT; setsid sleep 1000 >/dev/null 2>&1 & sleep 0.01";
 
 fn start(s: &Sandbox, place: &Place) -> Running {
@@ -103,7 +103,7 @@ fn the_first_instruction_is_inside_in_every_start() {
         );
         let ran = s.sh(&script).timeout(LIMIT).run().code(0);
         let inside = |line: &&str| line.contains(":/tests-jc-starts/jc+");
-        // Version 1 has a line for each controller, version 2 one for all.
+        // Version 1 has a line for each controller, and version 2 one line for all.
         let lines = ran.out().lines().filter(inside).count();
         assert!(lines >= starts && lines % starts == 0, "{lines} lines");
         let memory = ran.out().lines().filter(|l| l.contains("memory:")).filter(inside).count();

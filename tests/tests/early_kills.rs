@@ -1,6 +1,5 @@
-//! A signal meets the first child of a waiting link at any instruction of its first moments, in which the
-//! child still shares the memory of the link. The link ends nevertheless, with the child's status, and
-//! leaves nothing behind.
+//! A signal reaches the first child of a waiting link at a random instruction, while the child still shares the
+//! memory of the link. The link ends with the status of the child, and leaves no objects behind.
 
 #![cfg(target_os = "linux")]
 
@@ -19,21 +18,21 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process, kill_process_group, pidfd_open, wait,
 };
 
-/// How many signals each test sends, times `JC_TEST_VOLUME`.
+/// The number of signals of each test, times `JC_TEST_VOLUME`.
 const KILLS: u32 = 100;
 
-/// In this time a child has executed its program, or nearly.
+/// The time until a child has executed its program.
 const MOMENTS: Duration = Duration::from_micros(500);
 
-/// In this time a link has ended after a signal, however busy the machine is.
+/// The time limit for the end of a link after a signal, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The processes that a signal meets.
+/// The processes that receive a signal.
 #[derive(Clone, Copy)]
 enum Target {
     /// The first child alone.
     Child,
-    /// The process group, as a key of a terminal does.
+    /// The process group, which receives the signals of terminal keys.
     Group,
 }
 
@@ -64,7 +63,7 @@ fn first_child(of: u32) -> Option<Pid> {
     }
 }
 
-/// Starts the chain, sends the signal after this time, and returns whether the signal ended the chain.
+/// Starts the chain and sends the signal after a delay. Returns whether the signal ended the chain.
 fn meets(s: &Sandbox, chain: &[&str], signal: Signal, target: Target, delay: Duration) -> bool {
     let mut link = start(s, chain);
     let group = Pid::from_child(&link);
@@ -73,7 +72,7 @@ fn meets(s: &Sandbox, chain: &[&str], signal: Signal, target: Target, delay: Dur
     while since.elapsed() < delay {
         std::hint::spin_loop();
     }
-    // A process that has ended already takes no signal.
+    // The process may have ended.
     let _: rustix::io::Result<()> = match (target, child) {
         (Target::Child, None) => Ok(()),
         (Target::Child, Some(child)) => kill_process(child, signal),
@@ -93,7 +92,7 @@ fn meets(s: &Sandbox, chain: &[&str], signal: Signal, target: Target, delay: Dur
     }
 }
 
-/// Sends many signals. `idle` is how many processes there are without the chain.
+/// Sends many signals.
 fn survives(s: &Sandbox, chain: &[&str], signal: Signal, target: Target) {
     let mut random = Random(7);
     let idle = s.processes().len();
@@ -101,7 +100,7 @@ fn survives(s: &Sandbox, chain: &[&str], signal: Signal, target: Target) {
     for _ in 0..KILLS * volume() {
         met += u32::from(meets(s, chain, signal, target, random.time_below(MOMENTS)));
         let since = Instant::now();
-        // PID 1 of the sandbox reaps orphans: a PID namespace ends after its last process is reaped.
+        // PID 1 of the sandbox reaps orphans, since a PID namespace ends after its last process is reaped.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
         while s.processes().len() > idle {
             assert!(since.elapsed() < LIMIT, "{chain:?} leaves {:?}", s.processes());
@@ -113,13 +112,13 @@ fn survives(s: &Sandbox, chain: &[&str], signal: Signal, target: Target) {
     s.sh("jc-list -aq").run().code(0);
 }
 
-/// Both kinds of signals, in front of a payload that ends at once.
+/// Sends both kinds of signals, with a payload that ends at once.
 fn survives_both(s: &Sandbox, chain: &[&str]) {
     survives(s, chain, Signal::KILL, Target::Child);
     survives(s, chain, Signal::INT, Target::Group);
 }
 
-/// How long a test may take.
+/// The time limit of a test.
 fn time() -> Duration {
     Duration::from_secs(120) * volume()
 }

@@ -1,4 +1,4 @@
-//! `jc-egress`: what gets through, what does not, and that it is a link like the others.
+//! `jc-egress`: permitted connections, denied connections, and the contract of links.
 
 #![cfg(target_os = "linux")]
 
@@ -38,7 +38,7 @@ fn programs_reach_the_hosts_of_the_rules_only() {
             run("curl -sS http://evil.example/").code(6).stdout("");
         }
         let listed = s.jc(TOOL).args(["--allow", "listed.example:80", "--", "curl", "-sS"]);
-        // A name of the host's /etc/hosts, with the Host that the server does not mind.
+        // A name of the host's /etc/hosts. The server accepts any Host header.
         listed.arg("http://listed.example/").run().code(0).stdout("good");
     });
 }

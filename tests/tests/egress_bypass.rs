@@ -1,5 +1,5 @@
-//! Attempts to get past `jc-egress`: a table of them (`egress_support/attempts.py`), each run from inside as
-//! root and as a user.
+//! Attempts to bypass `jc-egress`: a table (`egress_support/attempts.py`), whose attempts run inside as root and as
+//! an ordinary user.
 
 #![cfg(target_os = "linux")]
 
@@ -71,7 +71,7 @@ fn attempt_all(s: &Sandbox, internet: &Internet, what: &str, command: &str) {
     let option = if command.contains("jc-run") { "--egress-log" } else { "--log" };
     let command = command.replace("RULES", &format!("{} {option} {log}", shell_words(&RULES)));
     internet.events();
-    // A descriptor that a careless caller leaves open, and a process of the same user outside.
+    // The payload inherits a descriptor of a careless caller, and a process of the same user runs outside.
     let script =
         format!("exec 7>/srv/open; {USER} sleep 100 & {command}; code=$?; kill $!; exit $code");
     let ran = s.sh(&script).timeout(Duration::from_secs(150)).run().code(0);
@@ -126,7 +126,7 @@ fn shell_words(words: &[&str]) -> String {
     words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
 }
 
-/// The program of the attempts, where every user can read it.
+/// The path of the attempts, which every user can read.
 fn attempts() -> String {
     let script = workspace_dir().join("tests/tests/egress_support/attempts.py");
     let copy = "/srv/attempts.py";
@@ -134,7 +134,7 @@ fn attempts() -> String {
     copy.to_owned()
 }
 
-/// The host's root without what a container has of its own.
+/// A copy of the host's root without the directories of a container.
 fn root(s: &Sandbox) -> &'static str {
     s.sh(
         "mkdir -p /srv/root && cd /srv/root && mkdir proc sys dev etc tmp usr srv run && chmod 1777 tmp &&

@@ -1,5 +1,5 @@
-//! Engines of Debian's that call an OCI runtime: each drives jc-oci, and runc as the control, by a script of
-//! `tests/engines`. The feature `engines` adds those that are no part of `make test`: `make test-engines`.
+//! Engines of Debian that call an OCI runtime. A script of `tests/engines` runs each engine with jc-oci, and with
+//! runc for comparison. The feature `engines` (`make test-engines`) adds the engines that are no part of `make test`.
 
 #![cfg(all(target_os = "linux", feature = "engines"))]
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jc_tests::{Sandbox, require, sandbox_for, workspace_dir};
 
-/// A script that does not end is killed after this time.
+/// The time limit of a script.
 const END: Duration = Duration::from_secs(400);
 
 /// Runs the script of an engine with a runtime. Each of its checks holds, and it leaves no process and no group.

@@ -96,7 +96,7 @@ fn the_payload_is_the_process_that_the_caller_sees() {
             running.signal(Signal::KILL);
             running.wait();
             s.wait_for_no_process();
-            // The kill left a group.
+            // The kill left a group, which the list removes.
             s.jc("jc-cgroup").arg("--list").run().code(0);
         }
     });
@@ -183,7 +183,7 @@ fn a_network_is_an_event() {
     });
 }
 
-/// More than a pipe holds.
+/// The event is longer than the capacity of a pipe.
 #[test]
 fn an_event_may_be_longer_than_a_pipe() {
     sandbox(|s| {
@@ -220,7 +220,7 @@ fn a_chain_shares_one_descriptor() {
         sorted.sort();
         let mut expected = all.map(str::to_owned).to_vec();
         expected.sort();
-        // The start of a link and that of its program are at the same time.
+        // A link and its program start concurrently.
         assert_eq!(sorted, expected);
         assert_eq!(found.last().unwrap()["event"], "usage");
         assert_eq!(found[found.len() - 3], ended("jc-unshare", 6, None));
@@ -246,7 +246,7 @@ fn a_payload_of_jc_rootfs_does_not_inherit_the_descriptor() {
             let found = events(s, &line);
             assert_eq!(names(&found), ["jc-rootfs started"], "{options}");
         }
-        // The end of the pipe shows the execution, while the payload runs.
+        // The pipe ends at the execution of the payload, while the payload runs.
         for line in [
             "jc-rootfs --status-fd 3 root --",
             "jc-cgroup -- jc-unshare -p -- jc-rootfs --status-fd 3 root --",
@@ -276,7 +276,7 @@ fn a_reader_that_has_gone_changes_nothing() {
             "jc-rootfs --status-fd 3 root --",
             "jc-run --status-fd 3 --rootfs root --",
         ] {
-            // The reader is gone before the first event, and before the last.
+            // The reader closes the pipe before the first event, and before the last.
             for (wait, late) in [("sleep 0.1;", ""), ("", "sleep 0.3;")] {
                 let script = format!(
                     "{{ {wait} {line} sh -c '{late} exit 4' 3>&1 >&2; echo $? >code; }} | true; cat code"
@@ -291,12 +291,12 @@ fn a_reader_that_has_gone_changes_nothing() {
     });
 }
 
-/// A pipe that a payload has filled, and nobody reads.
+/// A payload has filled the pipe, and nobody reads it.
 #[test]
 fn a_full_pipe_holds_a_link_up_for_two_seconds_at_most() {
     sandbox(|s| {
         for line in ["jc-unshare -p --status-fd 3 --", "jc-cgroup --status-fd 3 --"] {
-            // The payload takes the event of its start, and fills the pipe after that.
+            // The payload reads the event of its start, and then fills the pipe.
             let fill =
                 "read -r started <&3; timeout 0.3 dd if=/dev/zero bs=4096 status=none >&3; exit 4";
             let script = format!("rm -f full; mkfifo full; exec 3<>full; {line} sh -c '{fill}'");
@@ -305,7 +305,7 @@ fn a_full_pipe_holds_a_link_up_for_two_seconds_at_most() {
             assert!(start.elapsed() < Duration::from_secs(30), "{line}");
             s.wait_for_no_process();
         }
-        // Before the start, the event that nobody reads is an error.
+        // Before the start, an event that nobody reads is an error.
         let script = "mkfifo other; exec 4<>other; timeout 0.3 dd if=/dev/zero bs=4096 status=none >&4; \
                       jc-unshare -p --status-fd 4 -- sleep 1000";
         s.sh(script).run().code(125).fails_as("jc-unshare", "write --status-fd");

@@ -1,9 +1,9 @@
-//! Whatever system call of a chain a signal meets, or fails: no program hangs or panics, the payload has all
-//! of its isolation or does not start, and after one jc-list nothing is left.
+//! A signal at a system call of a chain, or a failed call: no program hangs or panics, the payload has all of its
+//! isolation or does not start, and one jc-list removes all objects.
 //!
-//! `JC_TEST_FAULTS` is how many faults each command line gets, or `all`, `KILL` or `each`
-//! ([`jc_tests::campaign::chosen`]); `JC_TEST_SEED` chooses which. The file that `JC_FAULTS_LOG` names gets a
-//! line of results for each.
+//! `JC_TEST_FAULTS` is the number of faults of each command line, or `all`, `KILL` or `each`
+//! ([`jc_tests::campaign::chosen`]). `JC_TEST_SEED` selects the faults. The file of `JC_FAULTS_LOG` gets a line of
+//! results for each command line.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
 
-/// How long a line may take.
+/// The time limit of a line.
 const LONG: Duration = Duration::from_secs(8 * 3600);
 
 fn jc_run<'a>(options: &[&'a str]) -> Vec<&'a str> {
@@ -76,7 +76,7 @@ fn no_fault_breaks_a_container_that_is_kept() {
 fn no_fault_breaks_a_container_with_a_terminal() {
     sandbox_for(LONG, |s| {
         busybox_root(s, "root");
-        // The links' errors do not go to the terminal, so that only the report is there.
+        // Errors of links do not go to the terminal, so that the terminal shows only the report.
         let line = "exec script -qec 'exec jc-run -t --network none --rootfs /srv/root -- \
             sh -c \"$REPORT\" 2>&3' /dev/null 3>&2";
         let variable = format!("REPORT={REPORT}");
@@ -140,7 +140,7 @@ fn no_fault_breaks_jc_rm() {
     });
 }
 
-/// A list that sweeps what a killed container has left.
+/// A list that removes the remains of a killed container.
 #[test]
 fn no_fault_breaks_jc_list() {
     sandbox_for(LONG, |s| {
@@ -170,7 +170,7 @@ fn image() -> Image {
     Image::new().layer(busybox_layer()).layer(more)
 }
 
-/// A pull that a fault has met does not stop the next pull, which is whole.
+/// After a pull with a fault, the next pull is complete.
 const PULLED: &str = "jc-pull -q IMAGE >/dev/null && jc-images --check && jc-rmi IMAGE &&
     rm -rf /srv/store";
 
@@ -326,7 +326,7 @@ fn no_fault_breaks_a_detached_container_with_a_terminal() {
     });
 }
 
-/// A log that ends while it is followed.
+/// A log whose container ends while jc-logs follows it.
 #[test]
 fn no_fault_breaks_jc_logs() {
     sandbox_for(LONG, |s| {
@@ -384,7 +384,7 @@ fn no_fault_breaks_jc_egress() {
     });
 }
 
-/// The places of system calls with one of these numbers in the main of the first process.
+/// The indices of system calls with one of these numbers, after the start of `main` in the first process.
 fn places(ended: &Ended, numbers: &[i64]) -> Vec<usize> {
     let calls = ended.calls[0].iter().enumerate();
     let named = calls.filter(|(_, call)| call.has_begun && numbers.contains(&(call.number as i64)));

@@ -1,7 +1,7 @@
 //! Other programs under the kills of `faults.rs`: figures for RELIABILITY.md, which `make test-faults` prints.
 //!
-//! `JC_PEERS_ROOT` is the root directory of the system that the programs are from; without it they are the
-//! host's. A program with very many calls meets `MOST` kills, at evenly spaced calls.
+//! `JC_PEERS_ROOT` is the root directory with the programs. Without it the programs of the host are used. A program
+//! with many calls gets `MOST` kills, at evenly spaced calls.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", feature = "peers"))]
 
@@ -17,17 +17,17 @@ use jc_tests::roots::busybox_root;
 use jc_tests::{Sandbox, sandbox_for};
 use nix::sys::signal::Signal;
 
-/// How long all of them may take.
+/// The time limit of all programs together.
 const LONG: Duration = Duration::from_secs(8 * 3600);
 
-/// In this time a program has ended, unless it never does.
+/// The time limit of one program, after which it counts as hung.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The most kills that a program meets.
+/// The most kills of a program.
 const MOST: usize = 300;
 
-/// Executes a program in another root, with what this mount namespace has in /proc, /sys, /dev, /run, /srv
-/// and /tmp. Beside version 1 of the control groups crun takes no second hierarchy.
+/// Executes a program in another root, with the /proc, /sys, /dev, /run, /srv and /tmp of this mount namespace. crun
+/// accepts no second hierarchy beside version 1 of cgroups.
 const ENTER: &str = r#"#!/bin/sh
 set -e
 root=$1; shift
@@ -76,7 +76,7 @@ const PEERS: [Peer; 4] = [
     },
 ];
 
-/// Where the programs are from.
+/// The system of the programs.
 struct System(String);
 
 impl System {
@@ -97,7 +97,7 @@ impl System {
     }
 }
 
-/// Other programs under the same kills: how many end, and leave nothing after a sweep of theirs.
+/// Counts the kills after which other programs end, and leave no objects after their own sweep.
 #[test]
 fn other_programs_under_kills() {
     sandbox_for(LONG, |s| {

@@ -1,4 +1,4 @@
-//! The fixtures, held against other people's tools: what those take is an image.
+//! The images of the fixtures, which other programs must accept too.
 
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,4 @@
-//! The harness itself: a test of it that could not fail would make all others worthless.
+//! Tests of the harness itself: a check that never fails would make all other tests worthless.
 
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use jc_tests::{Cmd, sandbox, sandbox_for};
 use rustix::process::Signal;
 
-/// The words with which something panics.
+/// The message of a panic.
 fn panic_of(f: impl FnOnce()) -> String {
     let payload = catch_unwind(AssertUnwindSafe(f)).expect_err("it did not panic");
     let text = payload.downcast_ref::<String>().cloned();
@@ -46,7 +46,7 @@ fn a_command_that_takes_too_long_is_killed_with_its_children() {
     for path in fs::read_dir("/proc").unwrap() {
         let stat = fs::read_to_string(path.unwrap().path().join("stat")).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        // A zombie that nobody has waited for yet is dead enough.
+        // A zombie counts as ended.
         assert!(fields.get(2) != Some(&group) || fields[0] == "Z", "{stat}");
     }
 }
@@ -67,7 +67,7 @@ fn a_sandbox_is_private() {
         s.sh("ls -A /run /var/tmp").run().stdout("/run:\nmount\n\n/var/tmp:\n");
         s.sh("ip -o link | wc -l; ip -4 -o addr | wc -l").run().stdout("1\n1\n");
         s.sh("command -v jc-unshare").run().code(0);
-        // Its own directories take files; they go with it.
+        // The directories of the sandbox are writable, and are removed with it.
         fs::write(s.path("x"), "x").unwrap();
     });
     assert_eq!(fs::read_link("/proc/self/ns/net").unwrap(), outside);
@@ -123,7 +123,7 @@ fn a_test_that_panics_fails_with_its_words() {
     sandbox(|_| panic!("words of its own"));
 }
 
-/// Runs itself, told to skip.
+/// The test executes itself with a variable that makes it skip.
 #[test]
 fn a_skipped_test_is_counted_or_fails() {
     if env::var_os("JC_TESTS_TOLD_TO_SKIP").is_some() {

@@ -1,5 +1,5 @@
-//! Other programs with the hostile layers, archives, configurations and user words of these tests: figures for
-//! SECURITY.md. `JC_PEERS_ROOT` names the root of another distribution, whose programs are asked as well.
+//! Other programs with the hostile layers, archives, configurations and user words of these tests, for the figures in
+//! SECURITY.md. `JC_PEERS_ROOT` is the root of another distribution, whose programs are tested too.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64", feature = "peers"))]
 
@@ -32,7 +32,7 @@ fn run(s: &Sandbox, root: Option<&str>, line: &str) -> Ran {
     command.timeout(Duration::from_secs(60)).run()
 }
 
-/// The program podman with its own storage; runc accepts the control groups of every machine.
+/// podman with its own storage, and with runc, which accepts the cgroups of every machine.
 const PODMAN: &str = "podman --root /srv/storage --runroot /run/storage --storage-driver vfs \
                       --cgroup-manager cgroupfs --runtime runc";
 const OPTIONS: &str = "--rm --network none --log-driver none";
@@ -40,13 +40,13 @@ const OPTIONS: &str = "--rm --network none --log-driver none";
 const CLEAN: &str = "rm -rf work storage outside bundle store
     cd /run && rm -rf libpod runc storage containers lock netns";
 
-/// The places whose programs are asked.
+/// The systems whose programs are tested.
 fn places() -> Vec<(&'static str, Option<String>)> {
     let other = std::env::var("JC_PEERS_ROOT").ok().map(|root| ("other root", Some(root)));
     [("this machine", None)].into_iter().chain(other).collect()
 }
 
-/// Runs lines over hostile inputs, and notes how often a line held, failed, or changed the files beside.
+/// Runs command lines on hostile inputs, and counts the lines that succeeded, failed, or changed other files.
 struct Count<'a> {
     s: &'a Sandbox,
     held: u32,

@@ -1,4 +1,4 @@
-//! What is installed besides programs and pages: completions of the shells, and as a Debian package.
+//! Installed files besides programs and pages: the completions of the shells, and the Debian package.
 
 #![cfg(target_os = "linux")]
 
@@ -13,7 +13,7 @@ fn completions() -> String {
     workspace_dir().join("jc-run/completions").display().to_string()
 }
 
-/// A container, by name, and an image.
+/// Makes a container with a name, and an image.
 fn something_to_complete(s: &Sandbox) -> String {
     busybox_root(s, "root");
     Layout::new(s.path("image")).image("x", &Image::new().layer(busybox_layer()));
@@ -22,7 +22,7 @@ fn something_to_complete(s: &Sandbox) -> String {
     s.sh(run).run().code(0).out().trim().to_owned()
 }
 
-/// What is to be offered for a command line, of which the last word is being typed.
+/// Command lines whose last word is incomplete, with the expected completions.
 const CASES: [(&str, &str); 9] = [
     ("jc-run --memory-s", "--memory-swap"),
     ("jc-cgroup --memory-h", "--memory-high"),
@@ -40,7 +40,7 @@ fn check(s: &Sandbox, complete: impl Fn(&str) -> String) {
     for (line, offered) in CASES {
         let (line, offered) = (line.replace("ID", &id[..11]), offered.replace("ID", &id));
         let all = complete(&line);
-        // Some shells escape the colon, or offer only what follows it.
+        // Some shells escape the colon, or offer only the text behind it.
         let all = all.replace('\\', "");
         assert!(all.lines().any(|one| one.trim() == offered), "{line}: {all}");
     }
@@ -82,7 +82,7 @@ fn fish_completes() {
 fn zsh_completes() {
     sandbox(|s| {
         require(s, "zsh", "zsh");
-        // compadd is what shows the matches: here it prints them.
+        // compadd of zsh shows the matches. This one prints them.
         let script = "compadd() { while [[ $1 == -- ]]; do shift; done
                 if [[ $1 == -a ]]; then print -l -- ${(P)2}; else print -l -- $@; fi }
             _files() { }; _normal() { }
@@ -91,7 +91,7 @@ fn zsh_completes() {
         check(s, |line| {
             let zsh = s.cmd("zsh").args(["-f", "-c", script]).env("LINE", line);
             let all = zsh.env("COMPLETIONS", completions()).run().code(0).out();
-            // zsh itself takes those that begin so.
+            // zsh itself filters by the typed prefix.
             let begun = line.rsplit(' ').next().unwrap();
             all.lines().filter(|one| one.starts_with(begun)).map(|one| format!("{one}\n")).collect()
         });
@@ -103,7 +103,7 @@ fn zsh_completes() {
     });
 }
 
-/// The package is installed into a root of its own, with Debian's own tools.
+/// Debian's own programs install the package into a separate root.
 #[test]
 fn a_release_is_complete_and_its_debian_package_is_clean_comes_and_goes() {
     let Some(bin) = std::env::var_os("JC_BIN_DIR") else { skip!("`make` builds what is packed") };
@@ -113,7 +113,7 @@ fn a_release_is_complete_and_its_debian_package_is_clean_comes_and_goes() {
         let target = s.path("target");
         fs::create_dir(&target).unwrap();
         s.sh(&format!("cp -r {} target/bin", Path::new(&bin).display())).run().code(0);
-        // No compiler is new enough, so that what is built is packed.
+        // No compiler is recent enough here, so `make` packs the programs that exist.
         let make = format!(
             "env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS DEBEMAIL=jc@debian.org CARGO_TARGET_DIR=/srv/target CARGO_HOME=/nonexistent PATH=/usr/sbin:/usr/bin:/sbin:/bin \
              make -C {} needed=99.0 dist",

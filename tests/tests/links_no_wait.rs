@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use jc_tests::{Sandbox, sandbox};
 use serde_json::Value;
 
-/// Waits until a file has text.
+/// Waits until a file has content.
 fn text_of(path: &Path) -> String {
     let give_up = Instant::now() + Duration::from_secs(20);
     loop {
@@ -25,7 +25,7 @@ fn text_of(path: &Path) -> String {
 fn start(s: &Sandbox, line: &str, script: &str) -> u32 {
     s.sh("mkfifo -m 666 go; : >events; chmod 666 events").run().code(0);
     let line = format!("{line} --status-fd 3 -- sh -c '{script}' <go >out 2>&1 3>events");
-    // The FIFO of the program has a writer before it is opened.
+    // A process opens the FIFO for writing before the program opens it for reading.
     s.sh(&format!("exec 4<>go; {line}; echo $? >code")).run().code(0);
     assert_eq!(text_of(&s.path("code")), "0\n", "{line}: {:?}", fs::read_to_string(s.path("out")));
     let events = fs::read_to_string(s.path("events")).unwrap();
@@ -90,7 +90,7 @@ fn a_group_of_a_path_is_in_every_hierarchy_and_stays() {
             s.jc("jc-cgroup").args(["--path", path, "--", "cat", "/proc/self/cgroup"]).run();
         let groups = groups.code(0).out();
         assert!(groups.lines().all(|line| line.ends_with(path)), "{groups}");
-        // A second program finds the group, by the way of execve(2) too.
+        // A second program joins the group, by execve(2) too.
         let ran = s.jc("jc-cgroup").args(["--path", path, "--pids", "7", "--exec", "--"]);
         ran.args(["cat", "/proc/self/cgroup"]).run().code(0).stdout(&groups);
         let stat = s.jc("jc-cgroup").args(["--stat", path]).run().code(0).out();

@@ -1,4 +1,4 @@
-//! The manual and the programs say the same.
+//! The agreement of the manual pages with the programs.
 
 #![cfg(target_os = "linux")]
 
@@ -93,7 +93,7 @@ fn the_formats_and_the_contracts_have_pages() {
     }
 }
 
-/// The paths of all pages; the directory has a picture besides.
+/// The paths of all pages. The directory also has pictures.
 fn pages() -> Vec<PathBuf> {
     let entries = fs::read_dir(workspace_dir().join("man")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -111,7 +111,7 @@ fn mandoc_has_nothing_to_say() {
     }
 }
 
-/// What a page refers to is there.
+/// All pages that a page refers to exist.
 #[test]
 fn references_between_the_pages_lead_somewhere() {
     for path in pages() {

@@ -10,7 +10,7 @@ const TOOL: &str = "jc-net";
 
 keeps_the_contract!(with_loopback_only, ["jc-net", "--network", "none"], "jc-net");
 keeps_the_contract!(with_the_callers_network, ["jc-net", "--network", "host"], "jc-net");
-// In a namespace whose bridge goes with it.
+// The bridge ends with its network namespace.
 keeps_the_contract!(with_a_bridge, ["jc-unshare", "-n", "jc-net"], "jc-net");
 keeps_the_contract!(
     with_published_ports,
@@ -26,7 +26,7 @@ fn a_program_is_needed() {
 #[test]
 fn loopback_is_all_there_is_and_it_is_up() {
     sandbox(|s| {
-        // A link of the caller's, which must not be seen.
+        // The payload must not see this link of the caller.
         s.sh("ip link add jcx0 type veth peer name jcx1; ip addr add 10.1.2.3/24 dev jcx0").run();
         for options in [&["--network", "none"][..], &["--network=none"]] {
             let inside = |script| {

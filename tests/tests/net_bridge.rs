@@ -1,4 +1,4 @@
-//! `jc-net` with a bridge: who reaches whom, in a fake host with a fake world.
+//! `jc-net` with a bridge: reachable and unreachable hosts, in a fake host with a fake world.
 
 #![cfg(target_os = "linux")]
 
@@ -17,7 +17,7 @@ fn end(running: Running) {
     running.wait();
 }
 
-/// Ends the containers, and checks that then nothing is left.
+/// Ends the containers, and checks that no object is left.
 fn nothing_remains(s: &Sandbox, running: impl IntoIterator<Item = Running>) {
     running.into_iter().for_each(end);
     s.wait_for_no_process();
@@ -26,7 +26,7 @@ fn nothing_remains(s: &Sandbox, running: impl IntoIterator<Item = Running>) {
     s.sh("nft list ruleset").run().code(0).stdout("");
 }
 
-/// Both families, all protocols: to the host, to a neighbour, to the world.
+/// Both families and all protocols reach the host, a neighbour and the world.
 #[test]
 fn a_container_reaches_all_that_it_should() {
     sandbox(|s| {
@@ -48,17 +48,17 @@ fn a_container_reaches_all_that_it_should() {
                 assert_eq!(ask(gateway.trim()), own, "the gateway by {transport:?}");
                 assert_eq!(ask(HOST[family]), own, "the host by {transport:?}");
                 assert_eq!(ask(&from_b[family]), own, "a neighbour by {transport:?}");
-                // The world sees the host.
+                // The world sees the address of the host.
                 let host = Some(HOST[family].to_owned());
                 assert_eq!(ask(WORLD[family]), host, "the world by {transport:?}");
-                // And the host reaches the container.
+                // The host reaches the container too.
                 let to_b = lab.host.ask(transport, &from_b[family], 7);
                 assert_eq!(to_b.as_deref(), Some(gateway.trim()), "{transport:?}");
             }
             for to in [gateway.trim(), HOST[family], &from_b[family], WORLD[family]] {
                 assert!(in_a.pings(to), "{to}");
             }
-            // Who knows the way does not get in unasked.
+            // A host with a route to the subnet does not reach the container.
             let route = format!("ip route add {}/128 via {}", from_b[1], HOST[1]);
             let route = if family == 0 {
                 format!("ip route add {}/32 via {}", from_b[0], HOST[0])
@@ -74,14 +74,14 @@ fn a_container_reaches_all_that_it_should() {
     });
 }
 
-/// The first packet of a container is not lost: what takes a second here was sent twice.
+/// The first packet of a container is not lost. A lost packet would be sent again after a second.
 #[test]
 fn the_cable_is_ready_when_the_program_starts() {
     sandbox(|s| {
         let keep = contained(s, &[]);
         let here = Net::here();
         let server = here.serve(Transport::Udp, 7);
-        // Bash's own sockets: an answer at once, or none.
+        // bash opens its own sockets, and the answer arrives at once or never.
         let ask = "exec 3<>/dev/udp/10.88.0.1/7; echo >&3; read -r -t 0.5 -n 1 -u 3 x; echo $x";
         let six = "exec 3<>/dev/udp/$(ip -6 route show default | awk '{print $3}')/7; echo >&3
             read -r -t 0.5 -n 1 -u 3 x; echo $x";
@@ -101,7 +101,7 @@ fn internal_and_isolate_stop_what_they_should() {
         let start = |options: &[&str]| contained(s, &[&["--bridge"], options].concat());
         let inner = [start(&["in0", "--internal"]), start(&["in0", "--internal"])];
         let apart = [start(&["ap0", "--isolate"]), start(&["ap0", "--isolate"])];
-        // Frames are stopped by themselves, not only where bridges show them to the firewall.
+        // Isolated ports drop frames, also where bridges do not pass frames to the firewall.
         lab.host.sh("sysctl -q -w net.bridge.bridge-nf-call-iptables=0 \
             net.bridge.bridge-nf-call-ip6tables=0 2>/dev/null || true");
         let inner_nets = inner.each_ref().map(Net::of);
@@ -115,7 +115,7 @@ fn internal_and_isolate_stop_what_they_should() {
                 net.sh(&list).split_whitespace().nth(2).map(str::to_owned)
             };
             assert_eq!(gateway(&inner_nets[0]), None);
-            // Even one who makes a route does not get out.
+            // A container that adds a route itself does not reach the outside either.
             let first = ["10.89.0.1", &inner_to[1][..inner_to[1].rfind(':').unwrap()]][family];
             let first = if family == 0 { first.to_owned() } else { format!("{first}:1") };
             inner_nets[0].sh(&format!("ip route add default via {first}"));
@@ -132,7 +132,7 @@ fn internal_and_isolate_stop_what_they_should() {
                 assert!(from_apart(HOST[family]), "the host by {transport:?}");
                 assert!(!from_apart(&inner_to[family]), "another bridge by {transport:?}");
             }
-            // Nor by way of the host, to which a neighbour's packets can be sent.
+            // Neither does the route through the host lead to a neighbour.
             let by_host = gateway(&apart_nets[0]).unwrap();
             let length = ["32", "128"][family];
             let to = &apart_to[family];
@@ -146,7 +146,7 @@ fn internal_and_isolate_stop_what_they_should() {
     });
 }
 
-/// As long as the uplink's, all the way, both ways: a packet that fills it gets there whole.
+/// The MTU is that of the uplink on the whole path in both directions: a packet of that size arrives unfragmented.
 #[test]
 fn the_longest_packet_is_the_uplinks() {
     sandbox(|s| {
@@ -155,7 +155,7 @@ fn the_longest_packet_is_the_uplinks() {
         let net = Net::of(&a);
         assert!(net.sh("ip link show eth0").contains(&format!("mtu {MTU} ")));
         assert!(lab.host.sh("ip link show jc0").contains(&format!("mtu {MTU} ")));
-        // Not to be fragmented: 28 bytes are headers.
+        // The packets must not be fragmented. Their headers have 28 bytes.
         let sizes = |net: &Net, to: &str| {
             [0, 1].map(|more| {
                 let script = format!(
@@ -199,7 +199,7 @@ fn a_container_gets_the_addresses_that_are_asked_for() {
         assert_eq!(addresses(&net), ["10.7.0.9", "fd00:7::abc"]);
         let link = net.sh("ip -d link show eth0");
         assert!(link.contains("mtu 1300 ") && link.contains("02:00:00:00:00:07"), "{link}");
-        // Not one for each CPU there may be, of which it would use none.
+        // A link has one queue, and not one for each possible CPU.
         for link in [link, s.sh("ip -d link show jc0a070009").run().code(0).out()] {
             assert!(link.contains("numtxqueues 1 numrxqueues 1 "), "{link}");
         }
@@ -239,7 +239,7 @@ fn a_container_gets_the_addresses_that_are_asked_for() {
     });
 }
 
-/// Each /29 has five addresses for containers. The last one is found, and then it is full.
+/// Each /29 has five addresses for containers. The fifth start finds the last one, and the sixth fails.
 #[test]
 fn a_full_subnet_is_an_error_until_one_ends() {
     sandbox(|s| {
@@ -290,7 +290,7 @@ fn changes_of_the_host_are_told_to_who_asks() {
     sandbox(|s| {
         let lab = Lab::new();
         let get = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();
-        // A new network namespace has it from the host, where somebody may have run a container.
+        // A new network namespace inherits the setting of the host, where a container may have run.
         s.sh("echo 0 >/proc/sys/net/ipv4/ip_forward").run().code(0);
         let of_v6 = match fs::exists("/proc/sys/net/ipv6/conf/all/force_forwarding").unwrap() {
             true => "jc-net: set net.ipv6.conf.up0.force_forwarding to 1\n",
@@ -306,7 +306,7 @@ fn changes_of_the_host_are_told_to_who_asks() {
         assert_eq!(get("ipv6/conf/jc0/accept_ra"), "0\n");
         let again = s.jc(TOOL).args(["--verbose", "--", "true"]).run().code(0).stdout("");
         assert_eq!(again.err(), "", "nothing is changed twice");
-        // A firewall that starts anew takes the rules away, and the next start brings them back.
+        // A restarted firewall removes the rules, and the next start restores them.
         s.sh("nft flush ruleset").run().code(0);
         let again = s.jc(TOOL).args(["--verbose", "--", "true"]).run().code(0).stdout("");
         assert!(again.err().contains("made the nft rules of jc0 again"), "{again}");
@@ -351,7 +351,7 @@ fn the_next_links_get_files_with_names_and_servers() {
     });
 }
 
-/// The stub of systemd-resolved cannot be reached from inside; those behind it can.
+/// The stub of systemd-resolved is unreachable from inside. The servers behind it are reachable.
 #[test]
 fn a_container_gets_servers_that_it_can_reach() {
     sandbox(|s| {

@@ -1,4 +1,4 @@
-//! What `jc-net` says where it cannot do what it is asked for, and that it leaves nothing then.
+//! Errors of `jc-net`, after which no object is left.
 
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 const TOOL: &str = "jc-net";
 
-/// No link but loopback, and no rule.
+/// Checks that there is no link but loopback, and no rule.
 fn nothing_is_left(s: &Sandbox) {
     s.sh("ip -o link | cut -d: -f2; nft list ruleset").run().code(0).stdout(" lo\n");
 }
@@ -22,7 +22,7 @@ fn fails(s: &Sandbox, options: &str, why: &str) -> String {
     told
 }
 
-/// Another user may have made it, in a directory that users share.
+/// Another user may have made the FIFO in a shared directory.
 #[test]
 fn a_fifo_in_place_of_a_namespace_holds_up_no_start() {
     sandbox(|s| {
@@ -97,7 +97,7 @@ fn a_name_that_is_taken_is_an_error() {
     });
 }
 
-/// What a SIGKILL has left of a bridge is made anew.
+/// A bridge that a SIGKILL left incomplete is made again.
 #[test]
 fn a_bridge_that_a_kill_left_half_made_is_made_anew() {
     sandbox(|s| {
@@ -126,7 +126,7 @@ fn subnets_mtus_and_addresses_that_cannot_be_are_errors() {
         let options = "--subnet 172.20.0.0/24 --subnet fd00:5::/48";
         fails(s, options, "subnet fd00:5::/48 overlaps the host's route fd00:5::/64 dev up0");
         s.sh("ip link del up0").run().code(0);
-        // The kernel's own words.
+        // The text is that of the kernel.
         fails(
             s,
             "--mtu 70000",
@@ -138,7 +138,7 @@ fn subnets_mtus_and_addresses_that_cannot_be_are_errors() {
     });
 }
 
-/// Without a word about it, unless it was asked for.
+/// A host without IPv6 is no error if no option asks for IPv6.
 #[test]
 fn ipv6_where_the_host_has_it_off_is_an_error_with_a_hint() {
     sandbox(|s| {
@@ -166,14 +166,14 @@ fn ipv6_where_the_host_has_it_off_is_an_error_with_a_hint() {
         one.wait();
         s.wait_for_no_process();
         disable("0");
-        // An MTU that IPv6 cannot have is the bridge's, and so everybody's.
+        // A bridge with an MTU below the minimum of IPv6 has no IPv6, and neither have its containers.
         s.jc(TOOL).args(["--bridge", "b0", "--mtu", "1000", "--", "true"]).run().code(0).stderr("");
         s.sh("sleep 0.2; jc-net --gc").run().code(0);
         nothing_is_left(s);
     });
 }
 
-/// nf_tables is spoken to directly: nft(8) need not be there, nor ip(8).
+/// jc-net sends messages to nf_tables itself, and needs neither nft(8) nor ip(8).
 #[test]
 fn ports_are_published_without_another_program() {
     sandbox(|s| {
@@ -199,11 +199,11 @@ fn a_missing_capability_is_named() {
             ran.fails_as(TOOL, "Operation not permitted");
             s.jc(TOOL).arg("--gc").run().code(0);
         }
-        // Root of a user namespace is not root of the host's network.
+        // Root of a user namespace is not root of the network of the host.
         let other = "jc-unshare -U -r -- jc-net --network bridge -- echo ran";
         let ran = s.sh(other).run().code(125).stdout("");
         assert!(ran.err().contains("hint: this network namespace belongs to another"), "{ran}");
-        // But it is of a network of its own.
+        // Root of a user namespace is root of a network namespace made there.
         s.sh("jc-unshare -U -r -n -- jc-net -- echo ran").run().code(0).stdout("ran\n").stderr("");
         let ran = s.sh("setpriv --bounding-set=-net_admin jc-net --gc").run().code(125);
         ran.fails_as(TOOL, "");
@@ -231,7 +231,7 @@ fn a_network_namespace_that_exists_can_be_joined() {
     });
 }
 
-/// A call to the kernel that fails is an error, or the bridge is complete all the same.
+/// A failed system call is an error, or the bridge is complete nevertheless.
 #[test]
 fn a_bridge_never_lacks_rules_for_an_address_that_it_has() {
     sandbox(|s| {

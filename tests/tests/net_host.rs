@@ -1,4 +1,4 @@
-//! What `jc-net` changes of the host: only what a bridge needs, and given back with the last bridge.
+//! Changes of `jc-net` to the host: only those that a bridge needs, which the last bridge undoes.
 
 #![cfg(target_os = "linux")]
 
@@ -19,7 +19,7 @@ fn setting(name: &str) -> String {
     fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap().trim().to_owned()
 }
 
-/// A host that forwards nothing, with an uplink.
+/// A host without forwarding, with an uplink.
 fn host_that_is_no_router() -> Lab {
     let lab = Lab::new();
     fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
@@ -45,7 +45,7 @@ fn links_forward_only_while_a_bridge_needs_them() {
         let is = |value: &str| {
             assert_eq!((&*setting("ipv4/conf/up0/forwarding"), &*setting(v6)), (value, value));
             assert_eq!(setting("ipv4/ip_forward"), "0");
-            // The host listens to its own routers, before, meanwhile and after.
+            // The host accepts router advertisements before, during and after the life of the bridges.
             let own = (setting("ipv6/conf/up0/accept_ra"), setting("ipv6/conf/up0/forwarding"));
             assert_eq!(own, ("1".to_owned(), "0".to_owned()));
         };
@@ -64,12 +64,12 @@ fn links_forward_only_while_a_bridge_needs_them() {
         ["b0", "b1"].iter().for_each(|bridge| start(&[bridge]));
         is("1");
         all_end(s);
-        // The bridge that has set the links is the first to go.
+        // The bridge that has changed the links is removed first.
         for (bridge, value) in [("b0", "1"), ("b1", "0"), ("in0", "0")] {
             s.jc(TOOL).args(["--rm-bridge", bridge]).run().code(0).stderr("");
             is(value);
         }
-        // A router stays one.
+        // A router stays a router.
         start(&["b0"]);
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         nothing_remains(s);
@@ -78,7 +78,7 @@ fn links_forward_only_while_a_bridge_needs_them() {
     });
 }
 
-/// A network of the host beside that of the uplink, with one member.
+/// A second network of the host, with one member.
 fn second_network(lab: &Lab) -> Net {
     let lan = Net::new();
     lan.plug("lan0", "l0");
@@ -142,7 +142,7 @@ fn gc_leaves_alone_what_others_have_made() {
             ran.fails_as(TOOL, "not a bridge that jc-net has made");
         }
         s.sh("nft flush ruleset; ip link del b0; ip link del b1").run().code(0);
-        // Chains of others under the names that a bridge would take.
+        // Chains of other programs with the names of a bridge's chains.
         s.sh("nft add table inet jc; nft add chain inet jc jc0-nat").run().code(0);
         let ran = s.jc(TOOL).args(["--", "echo", "ran"]).run().code(125).stdout("");
         assert!(ran.err().contains("hint: nft delete table inet jc"), "{ran}");
@@ -152,7 +152,7 @@ fn gc_leaves_alone_what_others_have_made() {
     });
 }
 
-/// A firewall that starts anew removes all rules but those of published ports.
+/// A restarted firewall removes all rules except those of published ports.
 #[test]
 fn repair_brings_back_the_rules_of_every_bridge() {
     sandbox(|s| {

@@ -33,7 +33,7 @@ fn nothing_remains(s: &Sandbox) {
         .stdout("mount\n lo\n");
 }
 
-/// The lock of the namespace itself is open to every user; the lock of jc-net is not.
+/// Every user can lock the namespace itself, and only root can lock the file of jc-net.
 #[test]
 fn another_user_cannot_hold_up_starts_by_a_lock() {
     sandbox(|s| {
@@ -51,7 +51,7 @@ fn another_user_cannot_hold_up_starts_by_a_lock() {
     });
 }
 
-/// A directory that another user could list or fill is an error, and never the lock.
+/// A directory that another user could list or fill is an error.
 #[test]
 fn a_lock_directory_of_another_user_is_refused() {
     sandbox(|s| {
@@ -65,7 +65,7 @@ fn a_lock_directory_of_another_user_is_refused() {
     });
 }
 
-/// A client of the world that keeps its source port, as a DNS forwarder does.
+/// A client in the world that keeps its source port, like a DNS forwarder.
 fn client(lab: &Lab) -> UdpSocket {
     lab.world.enter(|| {
         let socket = UdpSocket::bind("198.51.100.1:4000").unwrap();
@@ -89,7 +89,7 @@ fn a_udp_client_reaches_the_container_that_has_the_port_now() {
         let lab = Lab::new();
         let client = client(&lab);
         let start = |ip| contained(s, &["--ip", ip, "-p", "5353:53/udp"]);
-        // The client sends before there is a container.
+        // The client sends before the container exists.
         assert!(!is_answered(&client));
         for (ip, signal) in [("10.88.0.5", Signal::KILL), ("10.88.0.6", Signal::TERM)] {
             let container = start(ip);
@@ -103,7 +103,7 @@ fn a_udp_client_reaches_the_container_that_has_the_port_now() {
                 client.send(b"renews the entry").unwrap();
             }
         }
-        // A service of the host has the port after a container that ended in order.
+        // A service of the host uses the port after a container has ended normally.
         let service = UdpSocket::bind("0.0.0.0:5353").unwrap();
         service.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         client.send(b"?").unwrap();
@@ -127,7 +127,7 @@ fn the_next_owner_of_an_address_gets_no_datagrams_of_the_one_before() {
         drop((server, inside));
         end(first, Signal::KILL);
         all_but_end(s, 1);
-        // The lease is the name of the link, which the kernel removes a little after the last process.
+        // The lease is the name of the link, which the kernel removes shortly after the end of the last process.
         while s.sh("ip link show jc0a580009").run().status().success() {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -142,15 +142,15 @@ fn the_next_owner_of_an_address_gets_no_datagrams_of_the_one_before() {
     });
 }
 
-/// Waits until only so many are plugged in.
+/// Waits until `count` containers are connected.
 fn all_but_end(s: &Sandbox, count: usize) {
     while s.jc(TOOL).arg("--list").run().code(0).out().lines().count() != count {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// The rules of published ports lead to an address, and live as long as their holder, which has them
-/// when the payload has removed its own link.
+/// The rules of published ports lead to an address, and live as long as the waiting link, which keeps them after the
+/// payload has removed its own network link.
 #[test]
 fn ports_of_a_container_that_removed_its_link_lead_to_no_other() {
     sandbox(|s| {
@@ -176,7 +176,7 @@ fn ports_of_a_container_that_removed_its_link_lead_to_no_other() {
     });
 }
 
-/// A neighbour that sends router advertisements would lead a container that obeys them (CVE-2020-10749).
+/// A neighbour that sends router advertisements could redirect a container that accepts them (CVE-2020-10749).
 #[test]
 fn a_container_obeys_no_router_advertisement_where_the_host_has_no_ipv6() {
     sandbox(|s| {
@@ -196,7 +196,7 @@ fn a_container_obeys_no_router_advertisement_where_the_host_has_no_ipv6() {
     });
 }
 
-/// A container could otherwise pass for the host itself, or for anybody.
+/// A container could otherwise use the addresses of the host or of other hosts.
 #[test]
 fn a_service_of_the_host_gets_nothing_from_addresses_that_are_not_the_bridges() {
     sandbox(|s| {
@@ -236,7 +236,7 @@ fn a_service_of_the_host_gets_nothing_from_addresses_that_are_not_the_bridges() 
 }
 
 /// Makes a root with a payload that attacks links of other network namespaces by their numbers, and a link of the
-/// host for it.
+/// host for the attack.
 fn attackers_root(s: &Sandbox) {
     busybox_root(s, "root");
     let source = workspace_dir().join("tests/tests/net_support/nsid.c");
@@ -247,7 +247,7 @@ fn attackers_root(s: &Sandbox) {
 /// The links of the host that no start makes or removes.
 const HOST_LINKS: &str = "ip -o link | grep -v ' jc0' | sed 's/master.*//'";
 
-/// A container in the user namespace of the host would list and change the links of the host.
+/// In the user namespace of the host, the payload could list and change the links of the host.
 #[test]
 fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
     sandbox(|s| {
@@ -270,7 +270,7 @@ fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
             s.sh(ended).run().code(0);
             assert_eq!(s.sh(HOST_LINKS).run().code(0).out(), before, "{options}");
         }
-        // The attack works, where the command line accepts this.
+        // The attack succeeds if the command line accepts it.
         let accepted = run("--security-opt net-admin=host");
         for start in ["lists victim", "makes planted", "deletes victim", "macvlan on"] {
             assert!(accepted.lines().any(|line| line.starts_with(start)), "{start}: {accepted}");
@@ -296,7 +296,7 @@ fn a_payload_of_an_ordinary_user_controls_no_link_of_the_host() {
             assert_eq!(ran.code(0).out(), "done\n", "{line}");
             assert_eq!(s.sh("ip -o link").run().code(0).out(), before, "{line}");
         }
-        // The network of the host itself.
+        // The container uses the network of the host itself.
         let ran = ann.sh("jc-run --network host --rootfs own -- nsid").run();
         let own: Vec<String> = ran.code(0).out().lines().map(str::to_owned).collect();
         let is_reading = |line: &String| line.starts_with("lists ") || line == "done";
@@ -306,7 +306,7 @@ fn a_payload_of_an_ordinary_user_controls_no_link_of_the_host() {
     });
 }
 
-/// CVE-2025-52881: text for a setting goes to a file that is mounted over it.
+/// CVE-2025-52881: a setting is never written to a file that is mounted over it.
 #[test]
 fn settings_go_to_procfs_and_nowhere_else() {
     sandbox(|s| {
@@ -324,7 +324,7 @@ fn settings_go_to_procfs_and_nowhere_else() {
             ran.code(125).stdout("");
             assert_eq!(fs::read_to_string(s.path("other")).unwrap(), "0\n", "{mount}");
         }
-        // The arrangement of a sandbox that gives its payload a network.
+        // A sandbox that gives its payload a network mounts /proc/sys/net in this way.
         let script = "mount --bind /proc/sys/net /proc/sys/net; exec jc-net -- echo ran";
         s.cmd("unshare").args(["-m", "sh", "-c", script]).run().code(0).stdout("ran\n");
         all_end(s);

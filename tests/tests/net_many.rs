@@ -1,5 +1,5 @@
-//! Many containers on a bridge, many starts at once, and many that are killed: nothing remains. The tests run one at
-//! a time, since each waits for the end of its own.
+//! Many containers on a bridge, many concurrent starts, and many kills: no object remains. The tests run one at a
+//! time, since each waits for the end of its own containers.
 
 #![cfg(target_os = "linux")]
 
@@ -17,8 +17,8 @@ use rustix::process::Signal;
 const TOOL: &str = "jc-net";
 const LIMIT: Duration = Duration::from_secs(1200);
 
-/// Panics unless a sweep soon leaves no rule and no link in the host's network namespace. The kernel frees sockets
-/// and namespaces of killed processes in its own time.
+/// Panics unless a sweep soon leaves no rule and no link in the network namespace of the host. The kernel frees
+/// sockets and namespaces of killed processes asynchronously.
 fn nothing_remains(s: &Sandbox) {
     let start = Instant::now();
     s.wait_for_no_process();
@@ -36,7 +36,7 @@ fn nothing_remains(s: &Sandbox) {
     }
 }
 
-/// Each has a network namespace of its own. A volume of 10 makes a thousand of them.
+/// Each container has a network namespace. A volume of 10 makes a thousand containers.
 #[test]
 fn many_containers_on_one_bridge_have_an_address_each_and_leave_nothing() {
     let _one = alone();
@@ -59,8 +59,8 @@ fn many_containers_on_one_bridge_have_an_address_each_and_leave_nothing() {
     });
 }
 
-/// Half of the rounds kill some process of the chain at some moment. A subnet that has just as many
-/// addresses as there are starts: none fails for want of one.
+/// Half of the rounds kill a random process of the chain at a random time. The subnet has exactly as many addresses
+/// as there are starts, and no start fails for a lack of addresses.
 #[test]
 fn nothing_remains_of_fifty_starts_at_once_of_which_some_are_killed() {
     let _one = alone();
@@ -71,7 +71,7 @@ fn nothing_remains_of_fifty_starts_at_once_of_which_some_are_killed() {
             let options = ["--bridge", "b0", "--subnet", "10.7.0.0/26", "-p"];
             let start = |i: u32| -> Running {
                 let port = format!("{}:80", 9000 + i);
-                // A third holds ports; behind the cable is a PID namespace, as in a chain.
+                // A third of the chains publish ports. A PID namespace follows the network, as in a chain of jc-run.
                 let options = if i.is_multiple_of(3) {
                     [&options[..], &[&port]].concat()
                 } else {
@@ -103,7 +103,7 @@ fn nothing_remains_of_fifty_starts_at_once_of_which_some_are_killed() {
     });
 }
 
-/// Kills some process in the sandbox, but for this one.
+/// Kills a random process of the sandbox except this one.
 fn kill_one(random: &mut Random) {
     let numbers = fs::read_dir("/proc").unwrap().flatten();
     let numbers: Vec<i32> = numbers
@@ -112,7 +112,7 @@ fn kill_one(random: &mut Random) {
         .collect();
     if let Some(pid) = numbers.get(random.below(numbers.len().max(1) as u64) as usize) {
         let pid = rustix::process::Pid::from_raw(*pid).unwrap();
-        // Gone already is as good.
+        // The process may have ended.
         let _: rustix::io::Result<()> = rustix::process::kill_process(pid, Signal::KILL);
     }
 }

@@ -1,4 +1,4 @@
-//! `jc-net --network pasta`: a network for who has no privilege on the host.
+//! `jc-net --network pasta`: a network for users without privileges on the host.
 
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 const TOOL: &str = "jc-net";
 
-/// A line of shell, run by an ordinary user, who can open /dev/net/tun as everywhere with udev.
+/// A shell command of an ordinary user, who can open /dev/net/tun as with udev.
 fn user(s: &Sandbox, script: &str) -> Cmd {
     let tun = "[ -w /dev/net/tun ] && [ \"$(stat -c %a /dev/net/tun)\" = 666 ] || {
         mknod tun c 10 200 && chmod 666 tun && mount --bind tun /dev/net/tun; }";
@@ -28,7 +28,7 @@ fn pasta_carries_packets_to_the_world_and_back() {
     sandbox(|s| {
         let lab = Lab::new();
         let servers = [Transport::Tcp, Transport::Udp].map(|t| lab.world.serve(t, 7));
-        // The default for an ordinary user.
+        // The default network of an ordinary user.
         let ask = format!(
             "exec jc-unshare -U -r -- jc-net -- bash -c '
                 exec 3<>/dev/tcp/{0}/7; read -r -t 2 x <&3; echo $x
@@ -60,15 +60,15 @@ fn pasta_publishes_ports_until_the_program_ends() {
             serde_json::from_str(status.lines().next().unwrap()).unwrap();
         assert_eq!((&status["network"], &status["interface"]), (&"pasta".into(), &"eth0".into()));
         assert_eq!(status["ports"].as_array().unwrap().len(), 3, "{status}");
-        // A server that waits for a question: this pasta (0.0~git20230309) loses the words of one that
-        // speaks first and closes, if they come from outside.
+        // The server waits for a question: this pasta (0.0~git20230309) loses data of a server that sends first and
+        // closes, if the client is outside.
         for (net, at) in [(&lab.host, "127.0.0.1"), (&lab.world, "198.51.100.2")] {
             let get = format!("busybox wget -q -O - http://{at}:8080/");
             assert_eq!(net.sh(&get), "hello\n", "{at}");
         }
         let again = user(s, "jc-unshare -U -r -- jc-net -p 8080:80 -- echo ran").run();
         again.code(125).stdout("").fails_as(TOOL, "the port is in use");
-        // Killed, it takes both with it.
+        // A kill of jc-net ends pasta and the program.
         holder.signal(Signal::KILL);
         holder.wait().killed_by(Signal::KILL);
         end(s);
@@ -94,7 +94,7 @@ fn pasta_is_refused_where_a_bridge_is_the_way() {
         ran.fails_as(TOOL, "pasta: not found in PATH");
         let ran = user(s, "jc-unshare -U -r -- jc-net -p 80:80/sctp -- echo ran").run();
         ran.code(125).stdout("").fails_as(TOOL, "sctp");
-        // What pasta says is told.
+        // The last line of pasta is part of the error.
         s.sh("ip route del default; ip -6 route del default").run().code(0);
         let ran = user(s, "jc-unshare -U -r -- jc-net -- echo ran").run().code(125).stdout("");
         ran.fails_as(TOOL, "pasta: ");

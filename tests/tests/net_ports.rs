@@ -1,4 +1,4 @@
-//! Published ports of `jc-net`: from everywhere, to where they should lead, as long as their holder.
+//! Published ports of `jc-net`: reachable from everywhere, with the right target, until the link ends.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 const TOOL: &str = "jc-net";
 
-/// Kills the holders, not what they run, and checks that then nothing is left.
+/// Kills the links and not their payloads, and checks that no object is left.
 fn nothing_remains<const N: usize>(s: &Sandbox, running: [Running; N]) {
     for holder in running {
         holder.signal(Signal::KILL);
@@ -20,7 +20,7 @@ fn nothing_remains<const N: usize>(s: &Sandbox, running: [Running; N]) {
     }
     s.wait_for_no_process();
     all_end(s);
-    // Of the rules only the bridge's are there.
+    // Only the rules of the bridge are left.
     let tables = s.sh("nft list tables").run().code(0).out();
     assert!(tables == "table inet jc\n" || tables.is_empty(), "{tables}");
     s.jc(TOOL).arg("--gc").run().code(0).stdout("").stderr("");
@@ -42,18 +42,18 @@ fn a_port_is_reached_from_outside_from_the_host_and_from_containers() {
             for (transport, port) in [(Transport::Tcp, 8080), (Transport::Udp, 8053)] {
                 let at = HOST[family];
                 let told = format!("{transport:?} to {at}");
-                // From outside, with the address that it has there.
+                // A client outside sees the address of the host, and the server sees that of the client.
                 let world = lab.world.ask(transport, at, port);
                 let expected = ["198.51.100.1", "2001:db8:1::1"][family];
                 assert_eq!(world.as_deref(), Some(expected), "the world's {told}");
                 assert_eq!(lab.host.ask(transport, at, port).as_deref(), Some(at), "own {told}");
-                // A neighbour, and the container itself, by way of the host.
+                // A neighbour and the container itself connect through the host.
                 assert!(from.ask(transport, at, port).is_some(), "a neighbour's {told}");
                 assert!(to.ask(transport, at, port).is_some(), "its own {told}");
                 let gateway = to.sh(&format!("ip {} route show default", ["-4", "-6"][family]));
                 let gateway = gateway.split_whitespace().nth(2).unwrap().to_owned();
                 assert!(from.ask(transport, &gateway, port).is_some(), "{told}'s {gateway}");
-                // The port is the published one only.
+                // Only the published port is reachable.
                 let direct = lab.world.ask(transport, at, if port == 8080 { 80 } else { 53 });
                 assert_eq!(direct, None, "{told}");
             }
@@ -62,10 +62,10 @@ fn a_port_is_reached_from_outside_from_the_host_and_from_containers() {
             let by_loopback = lab.host.ask(transport, "127.0.0.1", port);
             assert_eq!(by_loopback.as_deref(), Some("10.88.0.1"), "{transport:?}");
         }
-        // IPv6 has no way from the host's loopback to a container: the kernel refuses the connection.
+        // IPv6 has no route from the loopback of the host to a container: the kernel refuses the connection.
         let refused = lab.host.enter(|| TcpStream::connect("[::1]:8080")).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-        // Nobody gets to the host's loopback by the route that is there for 127.0.0.1.
+        // The route for 127.0.0.1 leads no client to the loopback of the host.
         let private = TcpListener::bind("127.0.0.1:9999").unwrap();
         from.sh("ip route add 127.9.9.9 via 10.88.0.1 2>/dev/null || true");
         assert_eq!(from.ask(Transport::Tcp, "127.9.9.9", 9999), None);
@@ -111,7 +111,7 @@ fn ports_may_be_ranges_have_addresses_and_be_any_free_one() {
         assert!(!reaches(&lab.world, HOST[0], 8001), "nobody serves it");
         assert!(!reaches(&lab.world, HOST[0], 8003));
         assert!(reaches(&lab.world, HOST[0], 8100) && reaches(&lab.world, HOST[1], 8100));
-        // Where each leads: stop one server after the other.
+        // Servers stop one after the other, to show the target of each port.
         let [to_90, to_92, to_93, to_94, to_95] = servers;
         drop(to_94);
         assert!(reaches(&lab.host, "127.0.0.1", 8100) && !reaches(&lab.world, HOST[0], 8100));
@@ -143,7 +143,7 @@ fn ports_may_be_ranges_have_addresses_and_be_any_free_one() {
     });
 }
 
-/// A port in use is an error before the program starts, and the port is free again after a kill.
+/// A port in use is an error before the program starts. The port is free again after a kill.
 #[test]
 fn a_port_has_one_holder() {
     sandbox(|s| {
@@ -154,7 +154,7 @@ fn a_port_has_one_holder() {
             ("8080:80", "publish 0.0.0.0:8080/tcp: the port is in use"),
             ("127.0.0.1:8080:80", "publish 127.0.0.1:8080/tcp: the port is in use"),
             ("8081:80/udp", "publish 0.0.0.0:8081/udp: the port is in use"),
-            // The rest is the C library's word for EADDRNOTAVAIL.
+            // The rest of the text is that of the C library for EADDRNOTAVAIL.
             ("192.0.2.77:80:80", "publish 192.0.2.77:80/tcp: "),
             ("7000-7001:80", "the two ranges are not of the same length"),
             ("a:80", "\"a\" is not a port"),
@@ -185,7 +185,7 @@ fn a_port_has_one_holder() {
 #[test]
 fn hundreds_of_ports_are_published() {
     sandbox(|s| {
-        // A socket for each port and family is held.
+        // A socket for each port and family stays open.
         let limit = Rlimit { current: Some(4096), ..getrlimit(Resource::Nofile) };
         setrlimit(Resource::Nofile, limit).unwrap();
         let one =
@@ -202,7 +202,7 @@ fn hundreds_of_ports_are_published() {
     });
 }
 
-/// Nothing is waited for without ports: the program takes the link's place.
+/// Without ports the link executes the program and does not wait.
 #[test]
 fn jc_net_waits_only_if_it_holds_ports() {
     sandbox(|s| {
@@ -211,7 +211,7 @@ fn jc_net_waits_only_if_it_holds_ports() {
         assert_eq!(s.processes().len(), 1);
         let holder = contained(s, &["-p", "8080:80"]);
         assert_eq!(fs::read_to_string(format!("/proc/{}/comm", holder.pid())).unwrap(), "jc-net\n");
-        // It holds the ports, the rules, and what it needs to wait.
+        // The link keeps the ports, the rules, and the descriptors of its wait open.
         let descriptors = fs::read_dir(format!("/proc/{}/fd", holder.pid())).unwrap().count();
         assert_eq!(descriptors, 2 + 1 + 3);
         nothing_remains(s, [plain, holder]);

@@ -4,7 +4,7 @@
 
 use jc_tests::sandbox;
 
-/// Limits of the address space, in bytes: from less than the kernel needs to execute a program, to enough.
+/// Limits of the address space in bytes: from less than the kernel needs to execute a program, to more than enough.
 fn limits() -> impl Iterator<Item = u64> {
     (100..800).map(|step| step * 8192)
 }
@@ -23,7 +23,7 @@ fn a_program_without_memory_ends_with_one_line() {
             for limit in limits() {
                 let limit = format!("--as={limit}");
                 let ran = s.cmd("prlimit").args([&limit, "--"]).args(command).run();
-                // Before main there is no name yet, and earlier the kernel kills the program.
+                // Before main the program has no name yet. With a lower limit the kernel kills the program.
                 match (ran.status().code(), ran.err().as_str()) {
                     (Some(0), "") => succeeded += 1,
                     (Some(code), text) if text == said => {

@@ -1,4 +1,4 @@
-//! `jc-pull` of good images from an OCI layout: the record, and what is in the layers.
+//! `jc-pull` of good images from an OCI layout: the record, and the content of the layers.
 
 #![cfg(target_os = "linux")]
 
@@ -41,7 +41,7 @@ fn the_record_is_the_result_and_the_only_one() {
             assert!(layer.is_absolute() && layer.starts_with(s.store()), "{}", layer.display());
             assert_eq!(fs::read_to_string(layer.join("file")).unwrap(), content);
         }
-        // Whatever is in it, the page tells.
+        // The page documents every key of the record.
         let page = fs::read_to_string(workspace_dir().join("man/jc-record.5")).unwrap();
         for key in record.as_object().unwrap().keys() {
             assert!(page.contains(&format!(".It Cm {key}\n")), "{key} is not in jc-record(5)");
@@ -75,7 +75,7 @@ fn several_images_give_several_records() {
             ran.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let pulled: Vec<&Value> = records.iter().map(|record| &record["digest"]).collect();
         assert_eq!(pulled, [&json!(digests[2]), &json!(digests[0]), &json!(digests[1])]);
-        // Those before one that fails have been pulled.
+        // The images in front of the one that fails have been pulled.
         let ran = s.jc(TOOL).args(["-q", "oci:image:x", "oci:image:none", "oci:image:y"]).run();
         assert_eq!(ran.out().lines().count(), 1);
         ran.code(1).fails_as(TOOL, "none");
@@ -123,7 +123,7 @@ fn an_index_gives_the_image_for_this_machine() {
     });
 }
 
-/// Everything that a tar can say about a file is so afterwards.
+/// All metadata of a tar entry is set on the unpacked file.
 #[test]
 fn a_layer_is_unpacked_exactly() {
     sandbox(|s| {
@@ -149,7 +149,7 @@ fn a_layer_is_unpacked_exactly() {
                 .entry(Entry::file("./dotted/made", "its parent has no entry"));
         let layout = Layout::new(s.path("image"));
         layout.image("x", &Image::new().layer(layer));
-        // Not even the caller's umask changes a mode.
+        // The umask of the caller changes no mode.
         let ran = s.sh("umask 077; exec jc-pull oci:image:x").run();
         let root = layer_dirs(&record(&ran)).remove(0);
         let of = |name: &str| {
@@ -214,7 +214,7 @@ fn a_layer_is_kept_once() {
         let [x, y] = ["x", "y"].map(|tag| layer_dirs(&s.pull(&format!("oci:image:{tag}"))));
         assert_eq!(x[0], y[0]);
         assert_ne!(x[1], y[1]);
-        // Pulled again, nothing changes.
+        // A second pull changes nothing.
         let layers = s.store().join("layers");
         let before = (tree::manifest(&layers), paths(&s.store()));
         assert_eq!(layer_dirs(&s.pull("oci:image:x")), x);
@@ -288,7 +288,7 @@ fn progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere() {
         assert!(plain.starts_with("jc-pull: ") && plain.ends_with('\n'), "{plain:?}");
         assert!(!plain.contains(['\r', '\x1b']), "{plain:?}");
         fs::remove_dir_all(s.store()).unwrap();
-        // Only stderr counts: the record goes into a file.
+        // stderr decides about the progress, since stdout is a file here.
         let terminal = Terminal::start(s.sh("jc-pull oci:image > record"));
         let (status, shown) = terminal.wait();
         assert!(status.success() && shown.contains(['\r', '\x1b']), "{shown:?}");
@@ -328,7 +328,7 @@ fn a_command_line_that_cannot_be_meant_is_a_usage_error() {
     });
 }
 
-/// Each layer takes two threads besides the one that unpacks it.
+/// Each layer needs two threads besides the thread that unpacks it.
 #[test]
 fn a_pull_with_few_threads_works_or_ends_with_one_line() {
     sandbox(|s| {
@@ -344,7 +344,7 @@ fn a_pull_with_few_threads_works_or_ends_with_one_line() {
             let ran = s.jc("jc-cgroup").args(["--pids", &pids]).args(pull).run();
             match ran.status().code() {
                 Some(0) => assert_eq!(layer_dirs(&record(&ran)).len(), 4, "{ran}"),
-                // The program itself is the first thread.
+                // The main thread counts too.
                 _ => drop(ran.code(1).stdout("").fails_as(TOOL, "thread: Resource temporarily")),
             }
             fs::remove_dir_all(s.store()).unwrap();

@@ -16,14 +16,14 @@ fn tar(text: &str) -> Vec<u8> {
     Layer::new().directory("./", 0o755).file("x", text).into_tar()
 }
 
-/// The directory as a tar, written as `tar` does.
+/// Packs a directory like tar(1).
 fn pack(directory: &Path, to: &Path) {
     let mut command = Command::new("tar");
     let status = command.arg("-C").arg(directory).arg("-cf").arg(to).arg(".").status().unwrap();
     assert!(status.success());
 }
 
-/// An archive as `docker save` writes it: one image of two layers, the second behind a symbolic link.
+/// An archive in the form of `docker save`: one image of two layers, the second behind a symbolic link.
 fn docker_archive(store: &Store, compressed: bool) -> PathBuf {
     let directory = store.beside(if compressed { "saved-gz" } else { "saved" });
     let (one, two) = (tar("one"), tar("two"));
@@ -73,7 +73,7 @@ fn a_layout_in_an_archive_is_as_good_as_a_directory() {
             let ran = command.stdin(File::open(file).unwrap()).run();
             let record: Value = serde_json::from_slice(ran.out_bytes()).unwrap();
             assert_eq!(second(&record), "two");
-            // And from what cannot be rewound.
+            // The image also comes from a pipe, which cannot seek.
             let mut cat = Command::new("cat");
             let mut cat = cat.arg(file).stdout(std::process::Stdio::piped()).spawn().unwrap();
             let command = store.command(&["-q", "oci-archive:-"]);

@@ -1,4 +1,4 @@
-//! `jc-pull` of images that are damaged, that lie, or that mean harm: nothing of them may be seen.
+//! `jc-pull` of damaged, false and hostile images: no part of them may be visible.
 
 #![cfg(target_os = "linux")]
 
@@ -13,7 +13,7 @@ use jc_tests::roots::names;
 use jc_tests::{Sandbox, sandbox, tree};
 use serde_json::Value;
 
-/// A layer with enough in it that its middle is in the middle of a file.
+/// A layer with enough content that its middle is in the middle of a file.
 fn layer() -> Layer {
     let content: Vec<u8> = (0..200_000u32).map(|i| ((i * 7) >> 3).to_le_bytes()[0]).collect();
     Layer::new()
@@ -22,15 +22,15 @@ fn layer() -> Layer {
         .entry(Entry::file("etc/last", "last"))
 }
 
-/// An image that is good, and shares no layer with the bad ones.
+/// A good image, which shares no layer with the bad ones.
 fn other(s: &Sandbox) -> String {
     let layout = Layout::new(s.path(&format!("other-{}", names(&s.path("")).len())));
     layout.image("x", &Image::new().layer(Layer::new().entry(Entry::file("other", "other"))));
     format!("oci:{}", layout.dir().display())
 }
 
-/// A bad image is refused by a store that is empty and by one that has another image; and then the
-/// good one, of which the bad one is a copy, is pulled as if nothing had been.
+/// A bad image is refused by an empty store and by a store with another image. The good image, of which the bad one
+/// is a copy, is then pulled without an error.
 fn refused(s: &Sandbox, bad: &str) {
     fs::create_dir_all(s.store()).unwrap();
     fs::remove_dir_all(s.store()).unwrap();
@@ -47,7 +47,7 @@ fn image() -> Image {
     Image::new().layer(layer())
 }
 
-/// Refuses a good image, in a layout of its own, of which one part has been damaged.
+/// Damages one part of a good image in a layout of its own, and checks that the image is refused.
 fn damaged(
     s: &Sandbox,
     packing: Packing,
@@ -109,14 +109,14 @@ fn a_wrong_size_or_diff_id_is_refused() {
             layout.image(tag, &image().lie(lie));
             refused(s, &format!("oci:image:{tag}"));
         }
-        // The store having the true layer does not make these true.
+        // The true layer in the store does not make these images valid.
         for tag in ["longer", "shorter", "diff-id", "more-diff-ids", "config-size", "negative"] {
             s.refuse(&format!("oci:image:{tag}"));
         }
     });
 }
 
-/// Not a fault in transit: sizes and digests are right, the archive itself is broken.
+/// Sizes and digests are right, and the archive itself is broken.
 #[test]
 fn an_archive_that_breaks_off_is_refused() {
     sandbox(|s| {
@@ -176,7 +176,7 @@ fn a_missing_blob_and_a_missing_layout_are_errors() {
     });
 }
 
-/// What is around the store and must not be touched, whatever a layer says.
+/// The files around the store, which no layer may change.
 fn surroundings(s: &Sandbox) -> (BTreeSet<PathBuf>, String) {
     let mut all = paths(&s.path(""));
     all.retain(|path| !path.starts_with(s.store()));
@@ -184,7 +184,7 @@ fn surroundings(s: &Sandbox) -> (BTreeSet<PathBuf>, String) {
     (all, passwd)
 }
 
-/// Pulls an image with this layer on a good one; it may be refused, but it must stay in its place.
+/// Pulls an image with this layer on top of a good layer. The image may be refused, and must not change other files.
 fn contained(s: &Sandbox, name: &str, layer: Layer) -> Option<PathBuf> {
     let victim = s.path("victim");
     if !victim.exists() {
@@ -235,7 +235,7 @@ fn a_name_that_leads_out_is_refused() {
             let source = Layer::new().entry(Entry::file("f", "evil"));
             contained(s, &of("hard"), source.entry(Entry::hardlink(name, "f")));
         }
-        // An absolute name means the layer's own root.
+        // An absolute name means the root of the layer.
         let layer = Layer::new().entry(Entry::file("/srv/victim/passwd", "evil"));
         if let Some(dir) = contained(s, "absolute", layer) {
             assert_eq!(fs::read(dir.join("srv/victim/passwd")).unwrap(), b"evil");
@@ -262,7 +262,7 @@ fn a_link_that_leads_out_is_not_followed() {
             contained(s, &of("hard"), hard.entry(Entry::file("x", "evil").mode(0o777)));
             contained(s, &of("link"), link().entry(Entry::symlink("etc/passwd", "evil")));
         }
-        // The very image of the story: the file goes through the link, inside of the layer or nowhere.
+        // The known attack: a file is written through a symbolic link. The write stays inside the layer, or fails.
         let layer = Layer::new()
             .entry(Entry::file("../../x", "evil"))
             .entry(Entry::symlink("etc", "/tmp/out"))
@@ -290,7 +290,7 @@ fn a_hard_link_to_a_file_outside_the_layer_is_refused() {
     });
 }
 
-/// overlayfs believes what its attributes say, so a layer must not bring its own.
+/// overlayfs trusts its own attributes, so a layer must not set them.
 #[test]
 fn an_attribute_of_overlayfs_is_not_a_layers_to_set() {
     sandbox(|s| {
@@ -308,7 +308,7 @@ fn an_attribute_of_overlayfs_is_not_a_layers_to_set() {
                 assert!(!tree::xattrs(&dir.join("d")).contains_key(name), "{name}");
             }
         }
-        // A device 0/0 is a whiteout to overlayfs, though nobody has said so in the tar.
+        // A device 0/0 is a whiteout for overlayfs, without a whiteout in the tar.
         let layer = Layer::new().entry(Entry::device("bin", 0, 0));
         assert_eq!(contained(s, "device", layer), None);
     });

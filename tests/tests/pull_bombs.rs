@@ -1,4 +1,4 @@
-//! `jc-pull` of layers that cost more than they are long: depth, counts, records, links.
+//! `jc-pull` of layers that cost more than their length: depth, counts, records, links.
 
 #![cfg(target_os = "linux")]
 
@@ -31,8 +31,8 @@ fn nested(depth: usize) -> String {
     "a/".repeat(depth)
 }
 
-/// A layer whose names lead through links `l0`, `l1`, ... to a file at a depth of `links` times 2000,
-/// where no name could be long enough to lead.
+/// A layer whose names lead through links `l0`, `l1`, ... to a file at a depth of `links` times 2000, for which no
+/// name could be long enough.
 fn deep_by_links(links: usize) -> Layer {
     let mut layer = Layer::new().entry(Entry::dir(&nested(2000)));
     let mut target = nested(2000);
@@ -91,7 +91,7 @@ fn work_of_a_dead_pull_that_cannot_be_removed_stops_no_tool() {
     sandbox(|s| {
         let good = good(s);
         s.pull(&good);
-        // A mount in it keeps it there.
+        // A mount in the directory prevents its removal.
         for dead in ["pull-1/mount", "pull-2"] {
             fs::create_dir_all(s.store().join("tmp").join(dead)).unwrap();
         }
@@ -121,12 +121,12 @@ fn calls(s: &Sandbox, name: &str, layer: Layer) -> usize {
     let strace = s.cmd("strace").args(["-f", "-qq", "-o"]).arg(&trace).arg(s.bin("jc-pull"));
     strace.args(["-q", &image]).timeout(Duration::from_secs(100)).run().code(0);
     let text = fs::read_to_string(&trace).unwrap();
-    // Waits of the threads for each other depend on the machine.
+    // The number of waits of threads for each other depends on the machine.
     let waits = ["futex(", "resumed>", "sched_yield("];
     text.lines().filter(|line| !waits.iter().any(|wait| line.contains(wait))).count()
 }
 
-/// Twice the work makes at most a little more than twice the system calls.
+/// Checks that twice the work needs at most slightly more than twice the system calls.
 fn grows_linearly(s: &Sandbox, name: &str, layer: impl Fn(usize) -> Layer) {
     require(s, "strace", "strace");
     let [once, twice] = [1, 2].map(|n| calls(s, &format!("{name}-{n}"), layer(n)));
@@ -157,7 +157,7 @@ fn the_cost_of_depth_upon_another_layer_is_linear() {
         require(s, "strace", "strace");
         let pull = |n: usize| {
             let deep = Layer::new().entry(Entry::file(&format!("{}f", nested(300 * n)), ""));
-            // A hard link to what only the layer beneath has makes the pull look there.
+            // The target of a hard link that only the lower layer has makes the pull read that layer.
             let upper = Layer::new()
                 .entry(Entry::file(&format!("{}g", nested(300 * n)), ""))
                 .entry(Entry::hardlink("link", &format!("{}f", nested(300 * n))));
@@ -175,7 +175,7 @@ fn the_cost_of_depth_upon_another_layer_is_linear() {
     });
 }
 
-/// Pulls within that many seconds of processor time and a quarter of a gigabyte of memory.
+/// Pulls within a limit of processor time in seconds, and within 256 MB of memory.
 fn pull_within(s: &Sandbox, seconds: u64, image: &str) -> jc_tests::Ran {
     let limits = [format!("--cpu={seconds}"), "--data=268435456".to_owned()];
     let cmd = s.cmd("prlimit").args(limits).arg("--").arg(s.bin("jc-pull")).args(["-q", image]);
@@ -192,7 +192,7 @@ fn directories_that_are_implied_and_then_replaced_cost_what_entries_cost() {
     });
 }
 
-/// A header of records in front of the next entry, or of all.
+/// An extension header with records for the next entry, or for all later entries.
 fn records(kind: u8, text: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(tar::EntryType::new(kind));
@@ -231,7 +231,7 @@ fn attributes_and_sparse_maps_cost_what_they_are_long() {
     sandbox_for(Duration::from_secs(240), |s| {
         let mut tar = Vec::new();
         for n in 0..20 {
-            // In front of a whiteout, which has no attributes: ext4 and tmpfs take few.
+            // The records stand in front of a whiteout, which has no attributes, since ext4 and tmpfs store few.
             let keys = (0..34_000).map(|i| record(&format!("SCHILY.xattr.user.{i}"), ""));
             tar.extend(records(b'x', &keys.collect::<Vec<_>>().concat()));
             tar.extend(&Layer::new().entry(Entry::file(".wh.whiteout", "")).into_tar()[..512]);

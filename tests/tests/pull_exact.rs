@@ -1,5 +1,5 @@
-//! What `jc-pull` makes of archives that other programs wrote, entry by entry: type, owner, mode, times,
-//! attributes, content, links.
+//! Unpacked archives of other programs, compared entry by entry: type, owner, mode, times, attributes, content,
+//! links.
 
 #![cfg(target_os = "linux")]
 
@@ -13,7 +13,7 @@ use jc_tests::layer::Layer;
 use jc_tests::pulled::layer_dirs;
 use jc_tests::{Sandbox, require, sandbox, sandbox_for, tree};
 
-/// Files of every kind and with everything that they can have. Their directory is `from`.
+/// Makes files of every kind with all metadata, in the directory `from`.
 const MAKE: &str = r#"
 mkdir from && cd from
 mkdir -p plain closed/in "$(printf 'd%.0s' $(seq 120))/$(printf 'e%.0s' $(seq 120))"
@@ -33,7 +33,7 @@ touch -d @1.5 plain/file; touch -d @-3.25 plain/small; touch -h -d @99999999999.
 touch -d @1234567890.123456789 plain/char plain/pipe closed .
 "#;
 
-/// Attributes, and lists that new files in a directory get, by which an unpacker must not be misled.
+/// Sets attributes, and default access control lists, which must not affect an unpacker.
 fn attributes(from: &Path) {
     use rustix::fs::{XattrFlags, lsetxattr};
     let set = |path: &str, name: &str, value: &[u8]| {
@@ -63,7 +63,7 @@ fn made(s: &Sandbox) -> PathBuf {
     from
 }
 
-/// Without the holes, of which the files are too large to be read in a moment.
+/// The record of a directory without files with large holes, which would take long to read.
 fn manifest(s: &Sandbox, dir: &Path) -> BTreeMap<PathBuf, String> {
     let huge = dir.join("plain/huge");
     if huge.exists() {
@@ -74,7 +74,7 @@ fn manifest(s: &Sandbox, dir: &Path) -> BTreeMap<PathBuf, String> {
         fs::remove_file(huge).unwrap();
         let mut all = tree::manifest(dir);
         all.insert("plain/huge".into(), looks);
-        // Its directory has another time now, on either side.
+        // The time of the directory has changed on both sides.
         all.remove(Path::new("plain"));
         return all;
     }
@@ -118,7 +118,7 @@ fn gnu_tar_unpacks_the_same() {
     });
 }
 
-/// A list in a directory above, which the file system hands on to what is made in it.
+/// The directory of the store has a default access control list, which new files inherit.
 #[test]
 fn what_the_store_is_in_does_not_show() {
     sandbox(|s| {
@@ -145,7 +145,7 @@ fn what_the_store_is_in_does_not_show() {
     });
 }
 
-/// What buildah makes: of nothing, and of an image with a layer on top, in both formats.
+/// Images of buildah, from scratch and with a layer on top, in both formats.
 #[test]
 fn buildahs_images_are_what_umoci_makes_of_them() {
     sandbox_for(Duration::from_secs(120), |s| {
@@ -193,7 +193,7 @@ fn buildahs_images_are_what_umoci_makes_of_them() {
     });
 }
 
-/// umoci leaves directories with the time of what it did in them last.
+/// umoci leaves directories with the time of its last change in them.
 fn without_directory_times(mut all: BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
     for line in all.values_mut().filter(|line| line.starts_with('4')) {
         let (start, rest) = line.split_once(" mtime ").unwrap();

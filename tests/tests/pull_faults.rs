@@ -1,4 +1,4 @@
-//! `jc-pull` and registries that break off, lie, or never end.
+//! `jc-pull` and registries that close connections, send false data, or never end.
 
 #![cfg(target_os = "linux")]
 
@@ -11,10 +11,10 @@ use jc_tests::pulled::{Store, failure, layer_dirs};
 use jc_tests::{Sandbox, sandbox_for};
 use serde_json::json;
 
-/// How long a test may take: registries that are slow or silent are waited for.
+/// The time limit of a test with slow or silent registries.
 const LONG: Duration = Duration::from_secs(200);
 
-/// 200 kB that do not compress into nothing.
+/// 200 kB that hardly compress.
 fn noise() -> String {
     (0..200_000_u64).map(|n| char::from(b'a' + (n * n % 23) as u8)).collect()
 }
@@ -28,7 +28,7 @@ fn image() -> Built {
     image_with(&noise())
 }
 
-/// A registry with the image; its name, and the path of its layer.
+/// A registry with the image. Returns the name of the image, and the path of its layer.
 fn registry() -> (Registry, String, String) {
     registry_of(&image())
 }
@@ -158,7 +158,7 @@ fn a_manifest_that_does_not_come_or_is_another_is_refused() {
                 });
             }
         });
-        // Port 1 refuses connections: both ways are tried, and the error is that of the first.
+        // Port 1 refuses connections. Both protocols are tried, and the error is that of the first.
         let found = store.fail(1, &["-q", "--retry", "0", "127.0.0.1:1/x"]);
         assert!(
             found.ends_with("127.0.0.1:1/v2/x/manifests/latest: Connection refused"),
@@ -183,7 +183,7 @@ fn a_document_may_have_4_mib() {
     });
 }
 
-/// The content of the one request that `path` gets, where all others are answered.
+/// Pulls with one fault at `path`. Returns the error.
 fn with_fault(s: &Sandbox, path: &str, fault: Fault) -> String {
     let registry = Registry::start();
     let image = image_with("small");
@@ -294,7 +294,7 @@ fn a_server_that_takes_the_connection_and_is_silent_is_given_up() {
         let host = silent.local_addr().unwrap();
         std::thread::spawn(move || silent.incoming().collect::<Vec<_>>());
         let start = Instant::now();
-        // Loopback is asked by plain http first, and then by TLS.
+        // Loopback is tried by plain http first, and then by TLS.
         let name = format!("{host}/x");
         let found = Store::new(s).fail(1, &["-q", "--timeout", "1", "--retry", "1", &name]);
         assert!(found.ends_with("no answer in time"), "{found}");
@@ -340,7 +340,7 @@ fn images_before_the_one_that_fails_are_pulled() {
         assert_eq!(output.out().lines().count(), 1, "{output}");
         assert!(output.out().contains("/a:latest"), "{output}");
         assert!(output.err().contains("/b:latest: layer sha256:"), "{output}");
-        // Together, a layer that they share is fetched once.
+        // Two images in one command line fetch a shared layer once.
         registry.take_seen();
         let store = Store::new(s);
         assert_eq!(store.pull(&["-q", &names[0], &names[2]]).len(), 2);

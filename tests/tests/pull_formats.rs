@@ -1,4 +1,4 @@
-//! Compressions of layers, and the rarer entries of archives.
+//! Compressions of layers, and rare kinds of entries.
 
 #![cfg(target_os = "linux")]
 
@@ -30,7 +30,7 @@ fn every_wrapping_gives_the_same_layer() {
         let tar = tar();
         let (front, back) = tar.split_at(700);
         let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
-        // The end of zstd:chunked is a frame that decoders skip.
+        // zstd:chunked ends with a frame that decoders skip.
         let table = [b"\x50\x2a\x4d\x18".as_slice(), &5_u32.to_le_bytes(), b"table"].concat();
         let sha512 = Packed { diff_id: digest512(&tar), ..Packed::gzip(&tar) };
         let blob512 = digest512(&sha512.blob);
@@ -93,14 +93,14 @@ fn a_layer_may_unpack_to_so_much_only() {
         let big = Layer::new().file("a", "small").file("b", &"x".repeat(5000)).into_tar();
         let message = refuse(&store, &Built::of(&[Packed::gzip(&big)]), &["--max-size", "4K"]);
         assert!(message.ends_with("entry b: unpacks to more than 4096 bytes"), "{message}");
-        // A hole counts too.
+        // A hole counts for the limit too.
         let hole = Layer::new()
             .pax(&[("GNU.sparse.size", b"9000000000"), ("GNU.sparse.map", b"0,1")])
             .file("h", "x")
             .into_tar();
         let message = refuse(&store, &Built::of(&[Packed::gzip(&hole)]), &["--max-size", "4G"]);
         assert!(message.contains("entry h: unpacks to more"), "{message}");
-        // And so does what follows the end of the archive.
+        // Bytes behind the end of the archive count too.
         let zeros = Layer::new().file("a", "").into_tar();
         let zeros = [zeros, vec![0; 600 << 10]].concat();
         let message = refuse(&store, &Built::of(&[Packed::gzip(&zeros)]), &["--max-size", "100K"]);
@@ -109,7 +109,7 @@ fn a_layer_may_unpack_to_so_much_only() {
     });
 }
 
-/// Packs a directory with GNU tar, which knows all sparse forms.
+/// Packs a directory with GNU tar, which writes all sparse forms.
 fn gnu_tar(directory: &Path, arguments: &[&str]) -> Vec<u8> {
     let output = Command::new("tar")
         .args(["--sparse", "--numeric-owner", "--sort=name", "-C"])

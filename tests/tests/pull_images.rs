@@ -1,4 +1,4 @@
-//! jc-images and jc-rmi, and what they leave to whom.
+//! jc-images and jc-rmi, and the layers that jc-rmi keeps.
 
 #![cfg(target_os = "linux")]
 
@@ -26,7 +26,7 @@ fn layer(text: &str) -> Packed {
     Packed::gzip(&tar.into_tar())
 }
 
-/// Two images in the store that share a layer; their names and records.
+/// Puts two images that share a layer into the store. Returns their names and records.
 fn two(store: &Store) -> [(String, Value); 2] {
     let registry = Registry::start();
     ["a", "b"].map(|name| {
@@ -83,7 +83,7 @@ fn what_is_broken_is_found() {
     });
 }
 
-/// Names of files of a type that is not recorded are no missing files.
+/// Hard links to files whose type is not recorded do not count as missing.
 #[test]
 fn hard_links_to_devices_fifos_and_links_are_not_missing() {
     sandbox(|s| {
@@ -162,7 +162,7 @@ fn removing_an_image_leaves_what_others_share() {
     });
 }
 
-/// A process with the layers mounted in a mount namespace of its own.
+/// A process with the layers mounted in its own mount namespace.
 fn mounted(s: &Sandbox, lower: &str) -> Running {
     let script = "mount -t overlay test -o \"lowerdir=$1\" /mnt && echo ready && exec sleep 600";
     let command = s.cmd("unshare").args(["--mount", "--", "sh", "-c", script, "sh", lower]);
@@ -183,7 +183,7 @@ fn what_a_container_has_is_not_removed() {
         assert_eq!(output.status().code(), Some(1));
         assert!(output.err().contains(&format!("{a}: in use by process ")));
         assert!(at.iter().all(|layer| layer.is_dir()) && entries(&store, "images") == 2);
-        // The other image has a layer that the container has too, but needs not have.
+        // The other image shares a layer with the container, which keeps that layer.
         assert!(rmi(&store, &[&b]).status().success());
         std::fs::remove_dir_all(store.path().join("images")).unwrap();
         assert_eq!(rmi(&store, &["--unused"]).out(), "");

@@ -1,4 +1,4 @@
-//! Layers that take something from those beneath them.
+//! Layers that depend on their lower layers.
 
 #![cfg(target_os = "linux")]
 
@@ -56,7 +56,7 @@ fn a_hard_link_to_what_a_lower_layer_has_takes_it_over() {
         assert_eq!((stat("pipe").ino(), stat("pipe").uid()), (stat("pipe2").ino(), 9));
         assert_eq!((stat("sym").ino(), stat("sym").uid()), (stat("sym2").ino(), 5));
         assert_eq!(std::fs::read_link(at.join("sym2")).unwrap(), Path::new("to"));
-        // The same tar elsewhere has nothing to link to, whatever the store holds.
+        // The same tar without the lower layer has no target for its link, whatever the store has.
         let registry = Registry::start();
         let other = Layer::new().file("d/other", "").into_tar();
         let gone = Layer::new().file("d/.wh.file", "").into_tar();
@@ -101,11 +101,11 @@ fn a_directory_that_is_a_link_beneath_is_followed() {
         assert!(at.join("usr/lib/old").symlink_metadata().unwrap().file_type().is_char_device());
         let lib = at.join("usr/lib").metadata().unwrap();
         assert_eq!((lib.mode() & 0o7777, lib.mtime()), (0o711, 5));
-        // A directory that the layer does list takes the link's place.
+        // A directory that the layer lists replaces the symbolic link.
         let listed = Layer::new().directory("lib", 0o755).file("lib/a", "a").into_tar();
         let at = pull(&store, &[base, listed]).remove(1);
         assert!(at.join("lib/a").is_file());
-        // A link that leads out of the root ends at the root.
+        // A symbolic link above the root ends at the root.
         let out = Layer::new().symlink("out", "../../../../etc").into_tar();
         let at = pull(&store, &[out, Layer::new().file("out/x", "x").into_tar()]).remove(1);
         assert_eq!(read(&at.join("etc/x")), "x");

@@ -16,7 +16,7 @@ fn image() -> Built {
     Built::of(&[Packed::gzip(&Layer::new().directory("./", 0o755).file("x", "x").into_tar())])
 }
 
-/// Everything of the image needs that `Authorization`.
+/// Lets all requests for the image need this `Authorization`.
 fn protect(registry: &Registry, image: &Built, wanted: &str, challenge: &str) {
     registry.push("team/x", "latest", image);
     let blobs = image.blobs.keys().map(|digest| format!("/v2/team/x/blobs/{digest}"));
@@ -29,7 +29,7 @@ fn protect(registry: &Registry, image: &Built, wanted: &str, challenge: &str) {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const BASIC: &str = r#"Basic realm="here""#;
-/// alice:wonder
+/// `alice:wonder` in base64.
 const ALICE: &str = "YWxpY2U6d29uZGVy";
 
 #[track_caller]
@@ -61,7 +61,7 @@ fn logins_are_found_where_podman_and_docker_keep_them() {
             let directory = store.beside(path.split('/').next().unwrap());
             success(&store.command(&["-q", name]).env(variable, directory).run());
         }
-        // Without a login the hint says so.
+        // Without a login, the hint names the options.
         let store = Store::new(s);
         let output = store.run(&["-q", name]);
         assert!(failure(&output, 1).contains("401 Unauthorized"));
@@ -160,8 +160,7 @@ fn tokens_are_got_with_a_login_and_again_when_they_expire() {
         let output = store.run(&["-q", &format!("{host}/team/x")]);
         assert!(failure(&output, 1).contains("/token: 401"));
 
-        // An identity token is a refresh token of OAuth; and a token that the registry takes no more is
-        // replaced.
+        // An identity token is a refresh token of OAuth. An expired token is replaced.
         let tokens = Answer::ok(br#"{"access_token":"second"}"#, "application/json");
         registry.set("/token", tokens);
         for layer in image.layers.iter().map(|l| l["digest"].as_str().unwrap()) {
@@ -175,7 +174,7 @@ fn tokens_are_got_with_a_login_and_again_when_they_expire() {
         registry.take_seen();
         let output =
             other.run(&["-q", "--authfile", file.to_str().unwrap(), &format!("{host}/team/x")]);
-        // The service goes on giving the first one here, which the layer does not take.
+        // The service returns the first token again, which the layer does not accept.
         assert!(failure(&output, 1).contains("401 Unauthorized"));
         let posts: Vec<_> =
             registry.take_seen().into_iter().filter(|r| r.path == "/token").collect();
@@ -226,7 +225,7 @@ fn helpers_are_asked() {
         assert!(failure(&missing, 1).contains("run docker-credential-absent: No such file"));
         let path_in_name = run(r#"{"credsStore":"../x"}"#, name);
         assert!(failure(&path_in_name, 1).contains("not a plain name"));
-        // A registry that the helper does not know, and one about which it fails.
+        // A registry without an entry in the helper, and one for which the helper fails.
         std::fs::write(
             &helper,
             "#!/bin/sh\necho 'credentials not found in native keychain'; exit 1\n",
@@ -261,7 +260,7 @@ fn registries_are_where_their_configuration_says() {
             let record: Value = serde_json::from_slice(output.out_bytes()).unwrap();
             assert_eq!(record["ref"], "far.example/team/x:latest");
         }
-        // A mirror that has nothing is passed over, and one that has it is enough.
+        // A mirror without the image is passed over, and a mirror with the image is enough.
         let mirrored = format!(
             "[[registry]]\nlocation='far.example'\n[[registry.mirror]]\nlocation='{}'\n\
          [[registry.mirror]]\nlocation='{}'\n",
@@ -274,11 +273,11 @@ fn registries_are_where_their_configuration_says() {
         assert!(failure(&output, 1).contains("far.example: blocked by"));
         let output = run("[[registry]]\n\nlocation=3\n", &["x"]);
         assert!(failure(&output, 1).contains("registries.conf: line 3: invalid type"));
-        // The user's own directory is read too.
+        // The directory of the user is read too.
         store.write("home/.config/containers/registries.conf.d/1.conf", &location);
         let command = store.command(&["-q", "short"]);
         success(&command.env_remove("CONTAINERS_REGISTRIES_CONF").run());
-        // From the command line, with a path in front.
+        // A mirror on the command line, with a path.
         registry.push("cache/team/x", "latest", &image);
         let through = format!("far.example=http://{}/cache", registry.host);
         success(&store.run(&["-q", "--mirror", &through, "far.example/team/x"]));
@@ -311,7 +310,7 @@ fn proxies_are_for_other_hosts_than_this_one() {
             ("CONNECT", "far.example:443")
         );
 
-        // A request by plain http names the whole URL to the proxy. Hosts in no_proxy go past the proxy.
+        // A request by plain http sends the whole URL to the proxy. Requests for hosts in no_proxy bypass the proxy.
         let serve =
             |path: &str, answer: Answer| proxy.set(&format!("http://far.example{path}"), answer);
         for (digest, bytes) in &image.blobs {

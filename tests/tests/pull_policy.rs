@@ -1,4 +1,4 @@
-//! When the registry is asked, and what is printed.
+//! The requests to the registry by policy, and the output.
 
 #![cfg(target_os = "linux")]
 
@@ -35,18 +35,18 @@ fn the_policy_says_when_the_registry_is_asked() {
             assert_eq!(asked(&["--policy", policy]), (0, old.digest().to_owned()), "{policy}");
         }
         assert_eq!(asked(&[]), (4, new.digest().to_owned()));
-        // A digest cannot change.
+        // A digest always names the same content.
         let by_digest = format!("{name}@{}", new.digest());
         registry.take_seen();
         store.pull(&["-q", &by_digest]);
         assert_eq!(registry.take_seen(), []);
-        // A registry that knows no HEAD, and one that tells no digest.
+        // A registry without HEAD, and one without the digest in the header.
         let tag = "/v2/x/manifests/latest";
         registry.faults(tag, &[Fault::Status(405, "A: b")]);
         assert_eq!(asked(&[]), (2, new.digest().to_owned()));
         registry.change(tag, |answer| answer.headers.truncate(1));
         assert_eq!(asked(&[]), (2, new.digest().to_owned()));
-        // The layers of an image that is known have gone.
+        // The layers of a known image have been removed.
         for layer in layer_dirs(&store.pull(&["-q", name])[0]) {
             std::fs::remove_dir_all(layer).unwrap();
         }
@@ -107,9 +107,9 @@ fn progress_is_as_it_is_wanted() {
         for quiet in [["--progress", "none"].as_slice(), &["-q"]] {
             assert_eq!(said(&Store::new(s), quiet), "");
         }
-        // Not a terminal: indicatif itself draws nothing there.
+        // stderr is no terminal, so indicatif draws nothing.
         said(&Store::new(s), &["--progress", "bar"]);
-        // A slow layer prints its progress now and then.
+        // A slow layer prints its progress from time to time.
         let layer = format!("/v2/x/blobs/{}", image.layer(0));
         registry.faults(&layer, &[Fault::Drip(6000 / image.blobs[image.layer(0)].len() as u64)]);
         let lines = said(&Store::new(s), &["--progress", "plain"]);

@@ -13,7 +13,7 @@ use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::names;
 use jc_tests::{Sandbox, require, sandbox_for, skip, tree};
 
-/// The calls that bring data to the disk, or make names visible.
+/// The calls that write data to the disk, or make names visible.
 const CALLS: [&str; 8] = [
     "fsync",
     "fdatasync",
@@ -25,7 +25,7 @@ const CALLS: [&str; 8] = [
     "mkdirat",
 ];
 
-/// Data and names reach the disk in any order, so far as ext4 can be made to do that.
+/// The options with which ext4 writes data and names in the least strict order.
 const OPTIONS: &str = "data=writeback,noauto_da_alloc,commit=1000";
 
 fn image(tag: &str) -> Image {
@@ -68,9 +68,8 @@ fn jc(s: &Sandbox, program: &str, args: &[&str]) -> jc_tests::Ran {
     s.jc(program).args(["--store", "disk/store"]).args(args).run()
 }
 
-/// Runs a program with a kill at a call, and leaves the disk as a power cut at that moment would, once as
-/// it is and once after another program's fsync(2), which commits the journal. `false` if the program was
-/// faster.
+/// Runs a program with a kill at a call, and copies the disk as after a power cut: once unchanged, and once after the
+/// fsync(2) of another program, which commits the journal. Returns `false` if the program ended before the call.
 fn cut(s: &Sandbox, words: &[&str], call: &str, number: usize) -> bool {
     let _disk = Disk::new(s, "before");
     let strace = s.cmd("strace").args(["-f", "-qq", "-o", "/dev/null", &format!("--trace={call}")]);
@@ -83,7 +82,7 @@ fn cut(s: &Sandbox, words: &[&str], call: &str, number: usize) -> bool {
     !done
 }
 
-/// Whether the store that a power cut has left is whole, and a pull makes it complete.
+/// Whether the store after a power cut is whole, and a pull completes it.
 fn survives(s: &Sandbox, cut: &str, good: &Trees) -> Result<(), String> {
     let _disk = Disk::new(s, cut);
     let check = jc(s, "jc-images", &["--check"]);
@@ -103,7 +102,7 @@ fn survives(s: &Sandbox, cut: &str, good: &Trees) -> Result<(), String> {
     Ok(())
 }
 
-/// A disk with an image in its store already, and the layers that it has once the other is there too.
+/// A disk whose store has an image. Returns the layers of the store with the second image.
 fn disk(s: &Sandbox) -> Trees {
     require(s, "strace", "strace");
     require(s, "mkfs.ext4", "e2fsprogs");
@@ -160,7 +159,7 @@ fn a_power_cut_at_any_step_of_a_removal_leaves_whole_layers_or_none() {
     });
 }
 
-/// The tests above find damage where there is some.
+/// Damage is found where the pull does not sync, so the other tests can fail.
 #[test]
 fn a_pull_without_sync_does_not_survive_a_power_cut() {
     sandbox_for(Duration::from_secs(120), |s| {

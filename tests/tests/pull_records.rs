@@ -1,4 +1,4 @@
-//! jc-pull on a registry and on layouts: what comes out, and what must not.
+//! jc-pull with a registry and with layouts: the records, and the refused images.
 
 #![cfg(target_os = "linux")]
 
@@ -15,7 +15,7 @@ fn tar(content: &str) -> Vec<u8> {
     Layer::new().directory("./", 0o755).directory("etc/", 0o755).file("etc/x", content).into_tar()
 }
 
-/// An image for each architecture, behind one index.
+/// An index with an image for each architecture.
 fn index(arches: &[&str], format: Format) -> Built {
     let image = |arch: &&str| {
         Image::new().described(Packed::gzip(&tar(arch))).format(format).architecture(arch)
@@ -46,7 +46,7 @@ fn an_image_is_pulled_once_and_the_record_says_what_to_run() {
         assert_eq!(std::fs::read_to_string(directories[1].join("etc/x")).unwrap(), "two");
 
         let before = store.listing();
-        // HEAD, manifest, configuration, and the layers.
+        // The requests are HEAD, manifest, configuration, and the layers.
         assert_eq!(registry.take_seen().len(), 5);
         assert_eq!(store.pull(&["-q", &name]), [record]);
         let seen = registry.take_seen();
@@ -96,7 +96,7 @@ fn several_images_give_several_records_in_order() {
     });
 }
 
-/// Several images are asked for over the same connections, and several layers at a time.
+/// Requests for several images share connections, and several layers are fetched concurrently.
 #[test]
 fn connections_are_kept_and_layers_come_at_once() {
     sandbox(|s| {
@@ -109,7 +109,7 @@ fn connections_are_kept_and_layers_come_at_once() {
             })
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        // Without a pool there would be as many connections as requests.
+        // Without a pool each request would have its own connection.
         for (jobs, most) in [("1", 1), ("3", 3)] {
             let before = registry.connections();
             assert_eq!(Store::new(s).pull(&[&["-q", "-j", jobs], &names[..]].concat()).len(), 6);
@@ -117,7 +117,7 @@ fn connections_are_kept_and_layers_come_at_once() {
             let made = registry.connections() - before;
             assert!((1..=most).contains(&made), "-j {jobs}: {made} connections");
         }
-        // All layers take a second, one after the other they would take six.
+        // Each layer takes a second. One after the other they would take six seconds.
         for path in registry.paths("/blobs/") {
             registry.faults(&path, &[Fault::Stall(0)]);
         }
@@ -145,7 +145,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
     });
 }
 
-/// Changes an image so that it lies; its name, and what the message says of it.
+/// A change that makes an image false: the name, the change, and the expected message.
 type Lie = (&'static str, fn(&Built) -> Built, &'static str);
 
 fn with_layer(change: fn(&mut Packed)) -> Built {
@@ -154,7 +154,7 @@ fn with_layer(change: fn(&mut Packed)) -> Built {
     Built::of(&[Packed::gzip(&tar("one")), bad])
 }
 
-/// Replaces the last layer's blob under the digest that the good one has.
+/// Replaces the blob of the last layer, and keeps the digest of the good blob.
 fn with_blob(image: &Built, change: fn(&mut Vec<u8>)) -> Built {
     let mut image = image.clone();
     let digest = image.layer(1).to_owned();

@@ -52,14 +52,14 @@ fn a_real_registry_has_all_kinds_of_names() {
     });
 }
 
-/// What another tool makes of the same image is what the layers must come to.
+/// The layers equal those that another program unpacks from the same image.
 #[test]
 fn a_debian_is_what_umoci_makes_of_it() {
     sandbox_for(Duration::from_secs(240), |s| {
         let registry = Registry::prepared(s);
         let image = format!("{}/debian", registry.address());
         let ran = s.jc(TOOL).arg(&image).timeout(Duration::from_secs(60)).run();
-        // A layer of 60 MB, 160 unpacked, is never held in memory.
+        // A layer of 60 MB (160 MB unpacked) is never whole in memory.
         let peak = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() / 1024;
         assert!(peak < 40, "jc-pull took {peak} MiB of memory");
         let layers = layer_dirs(&record(&ran));
@@ -78,14 +78,14 @@ fn a_debian_is_what_umoci_makes_of_it() {
         let mut ours = tree::manifest(&s.path("merged"));
         let mut theirs = tree::manifest(&s.path("bundle/rootfs"));
         s.sh("umount merged").run().code(0);
-        // The tar has nanoseconds for some; the root itself is in neither layer the same.
+        // The tar has nanoseconds for some files, and the root differs in both layers.
         let round = |all: &mut std::collections::BTreeMap<_, String>| {
             all.remove(Path::new(""));
             for line in all.values_mut() {
                 let start = line.find("mtime").unwrap();
                 let dot = start + line[start..].find('.').unwrap();
                 line.replace_range(dot..dot + 10, "");
-                // What overlays in user namespaces look for shows in others (jc-store(5)).
+                // Attributes for overlays in user namespaces are visible in other overlays (jc-store(5)).
                 *line = line.replace("{\"user.overlay.origin\": []}", "{}");
             }
         };
@@ -155,7 +155,7 @@ fn a_real_registry_lets_nobody_in_who_may_not() {
             .args(["--dest-cert-dir", "certs/client", "oci:image:x", &format!("docker://{image}")])
             .run()
             .code(0);
-        // Where the machine keeps such things, seen by this test only.
+        // The configuration directory of the machine, which only this test sees.
         s.sh("mkdir upper work && mount -t overlay -o lowerdir=/etc,upperdir=upper,workdir=work o /etc")
             .run()
             .code(0);
@@ -182,7 +182,7 @@ fn a_real_registry_lets_nobody_in_who_may_not() {
     });
 }
 
-/// The machine's own configuration of registries, and the user's in its place.
+/// The configuration of registries of the machine, and that of the user in its place.
 #[test]
 fn registries_are_configured_for_all_and_for_one() {
     sandbox(|s| {
@@ -207,7 +207,7 @@ fn registries_are_configured_for_all_and_for_one() {
         pull("bad.example/x").code(1).fails_as(TOOL, "bad.example: blocked by /etc/containers/reg");
         fs::write("/etc/containers/registries.conf", format!("{text}\nx = [\n")).unwrap();
         pull("x").code(1).fails_as(TOOL, "/etc/containers/registries.conf: line ");
-        // The user's is read in place of that.
+        // The file of the user replaces that of the machine.
         fs::create_dir_all("home/.config/containers").unwrap();
         fs::write("home/.config/containers/registries.conf", text.replace("short", "mine"))
             .unwrap();
@@ -296,7 +296,7 @@ fn a_registry_that_lies_is_not_believed() {
             let bad = FakeRegistry::serve(&layout, manners);
             s.refuse(&bad.image("x"));
         }
-        // A manifest that is not the one asked for.
+        // The manifest is not the requested one.
         let digest = written.digest().to_owned();
         layout.damage(&written.descriptor, |bytes| bytes.push(b' '));
         good.reload();
@@ -353,7 +353,7 @@ fn plain_http_is_for_loopback_unless_one_says_otherwise() {
     });
 }
 
-/// Packets that vanish: nobody refuses the connection, nobody takes it.
+/// Packets that are dropped: no host refuses or accepts the connection.
 #[test]
 fn a_registry_that_never_answers_is_waited_for_so_long() {
     sandbox(|s| {
@@ -375,7 +375,7 @@ fn a_registry_that_never_answers_is_waited_for_so_long() {
 fn a_registry_that_is_not_there_is_an_error() {
     sandbox(|s| {
         s.refuse("127.0.0.1:1/x");
-        // The default registry, out of reach here.
+        // The default registry is out of reach here.
         for name in ["alpine", "user/x"] {
             let ran = s.refuse(name);
             assert!(ran.err().contains("docker.io"), "{ran}");

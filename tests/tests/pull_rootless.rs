@@ -13,8 +13,8 @@ use jc_tests::{Cmd, Sandbox, require, sandbox};
 
 const TOOL: &str = "jc-pull";
 
-/// An image with all that is different without root: owners, whiteouts, opaque directories, file
-/// capabilities. What its `hidden` directories show is a line.
+/// An image with all properties that differ without root: owners, whiteouts, opaque directories, file capabilities.
+/// Its `hidden` directories show one line.
 fn image(s: &Sandbox) -> String {
     let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let base = busybox_layer()
@@ -42,11 +42,11 @@ const LOOK: &str = "ls -d /gone 2>&1; ls /opaque /kept; ls -A /only; ls -ln /kep
 const LOOKS: &str = "ls: /gone: No such file or directory\n/kept:\ncapable\nof-web\n\n\
     /opaque:\nabove\n-rwsr-x--x    1";
 
-/// An ordinary user, and what makes a command one of that user's.
+/// The user ID of an ordinary user.
 const USER: u32 = 4321;
 const AS_USER: [&str; 5] = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--"];
 
-/// A home for the user, and IDs to map.
+/// The home directory of the user, and subordinate IDs.
 struct Home<'a>(&'a Sandbox);
 
 impl<'a> Home<'a> {
@@ -65,7 +65,7 @@ impl<'a> Home<'a> {
         Self(s)
     }
 
-    /// A chain of the user's, where the store is where it is without anything being said.
+    /// A command of the user with the default store.
     fn user(&self, words: &str) -> Cmd {
         let cmd = self.0.cmd("env").args(["-u", "JC_STORE", "HOME=/srv/home"]).args(AS_USER);
         cmd.args(words.split_whitespace())
@@ -92,7 +92,7 @@ fn a_range_of_users_gives_true_owners() {
         let ran = home.user(&format!("jc-unshare -U --map-auto -- {TOOL} -q {image}")).run();
         let record = record(&ran);
         let layers = layer_dirs(&record);
-        // Without the link it goes there by itself, and finds all there.
+        // Without the link jc-pull uses the same user namespace, and finds the image there.
         home.user(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
         assert!(layers[0].starts_with("/srv/home/.local/share/jc/layers"), "{layers:?}");
         let of_web = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
@@ -106,7 +106,7 @@ fn a_range_of_users_gives_true_owners() {
         }
         home.user(&format!("jc-rmi {image}")).run().code(0).stderr("");
         assert!(!layers[0].exists());
-        // Anew, by itself.
+        // jc-pull fetches the image again, in its own user namespace.
         home.user(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
         let again = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
         assert_eq!((again.uid(), again.gid(), again.mode()), (200_032, 200_033, 0o104751));
@@ -129,11 +129,11 @@ fn root_alone_has_no_owners_to_give() {
         let chain = format!("jc-unshare -U --map-root -- {} sh -c", rootfs(&without));
         let shown = home.user(&chain).arg(LOOK).run().code(0).out();
         assert!(shown.starts_with(LOOKS) && shown.contains(" 0        0 "), "{shown}");
-        // These are not taken for the true ones.
+        // Layers without owners are not used in place of layers with owners.
         let auto = format!("jc-unshare -U --map-auto -- {TOOL} -q");
         let with = layer_dirs(&record(&home.user(&format!("{auto} {image}")).run()));
         assert!(with.iter().all(|layer| !layers.contains(layer)), "{with:?}");
-        // Nor does root's choice not to have owners last.
+        // The choice of root to ignore owners does not last either.
         let ran = s.jc(TOOL).args(["-q", "--ignore-chown", &image]).run();
         let ignored = layer_dirs(&record(&ran));
         assert_eq!(fs::metadata(ignored[0].join("kept/of-web")).unwrap().uid(), 0);
@@ -147,12 +147,12 @@ fn who_is_not_root_at_all_is_told_what_helps() {
     sandbox(|s| {
         let image = image(s);
         let home = Home::new(s);
-        // No range, and so nobody to give files to.
+        // The user has no subordinate IDs, so files cannot have other owners.
         s.sh("mount --bind /dev/null /etc/subuid").run().code(0);
         let ran = home.user(&format!("{TOOL} -q {image}")).run().code(1);
         assert!(ran.err().contains("jc-unshare -U --map-auto -- jc-pull"), "{ran}");
         ran.stdout("").fails_as(TOOL, "cannot unpack layers as an ordinary user");
-        // What needs no layers needs no root.
+        // Documents without layers need no root.
         home.user(&format!("{TOOL} --print config {image}")).run().code(0);
         home.user(&format!("{TOOL} -q --ignore-chown {image}")).run().code(0);
         home.user(&format!("jc-rmi {image}")).run().code(0).stderr("");
@@ -167,7 +167,7 @@ fn who_is_not_root_at_all_is_told_what_helps() {
     });
 }
 
-/// Root's own layers, in a user namespace: nothing that was hidden comes back.
+/// Layers of root in a user namespace: hidden files stay hidden.
 #[test]
 fn roots_layers_do_for_both_kinds_of_overlays() {
     sandbox(|s| {

@@ -1,5 +1,4 @@
-//! The store under all that can befall it: kills at any instant, pulls and removals at the same time,
-//! a power cut, damage.
+//! The store under kills at any instant, concurrent pulls and removals, a power cut, and damage.
 
 #![cfg(target_os = "linux")]
 
@@ -17,7 +16,7 @@ use jc_tests::volume::volume;
 use jc_tests::{Cmd, Sandbox, require, sandbox, sandbox_for, tree};
 use serde_json::Value;
 
-/// Three layers, the uppermost of which takes something from those beneath.
+/// Three layers, the uppermost of which depends on the lower ones.
 fn image(text: &str) -> Image {
     let files = |of: &str| -> Vec<Entry> {
         (0..20).map(|n| Entry::file(&format!("d/{of}-{n}"), of)).collect()
@@ -40,8 +39,8 @@ fn trees(s: &Sandbox) -> BTreeMap<String, Tree> {
     names.lines().map(|name| (name.to_owned(), tree::manifest(&layers.join(name)))).collect()
 }
 
-/// Whatever is to be seen in the store is whole: layers are as they should be, documents are what their
-/// names say, and images have all that they need.
+/// Checks that all visible entries of the store are complete: layers have their content, documents match their names,
+/// and images have all that they need.
 fn whole(s: &Sandbox, when: &str, good: &BTreeMap<String, Tree>) {
     for (name, tree) in trees(s) {
         let changes = tree::changes(good.get(&name).unwrap_or(&BTreeMap::new()), &tree);
@@ -69,7 +68,8 @@ fn a_kill_at_any_step_leaves_whole_layers_or_none() {
         let calls = ["mkdirat", "flock", "syncfs", "renameat", "renameat2", "fsync", "openat"];
         let mut kills = 0;
         for call in calls {
-            // Each of the first ones, and then further and further ones, until it is done before.
+            // A kill at each of the first calls, and then at calls further and further apart, until the pull ends
+            // before the kill.
             for number in (1..12).chain((12..400).step_by(37)) {
                 fs::remove_dir_all(s.store()).unwrap();
                 let ran = traced(s, &format!("{call}:signal=KILL:when={number}")).run();
@@ -80,7 +80,7 @@ fn a_kill_at_any_step_leaves_whole_layers_or_none() {
                 kills += 1;
                 assert_eq!(ran.out(), "", "{when}\n{ran}");
                 whole(s, &when, &good);
-                // That has swept what was left.
+                // The pull has removed the remains.
                 assert_eq!(names(&s.store().join("tmp")), "", "{when}");
                 assert_eq!(s.pull("oci:image"), record, "{when}");
                 whole(s, &when, &good);
@@ -90,7 +90,7 @@ fn a_kill_at_any_step_leaves_whole_layers_or_none() {
     });
 }
 
-/// What `--to` and `--tar` write appears complete, and the next one sweeps what a killed one left.
+/// The outputs of `--to` and `--tar` appear complete. The next pull removes the remains of a killed one.
 #[test]
 fn a_kill_leaves_no_half_of_what_is_written_elsewhere() {
     sandbox_for(Duration::from_secs(120), |s| {
@@ -116,7 +116,7 @@ fn a_kill_leaves_no_half_of_what_is_written_elsewhere() {
             assert_eq!(names(&s.path("out")), "x\n", "{option} {call}");
             s.sh("rm -rf out/x").run().code(0);
         }
-        // In place of a file, by way of a link, and into what is no file.
+        // The output replaces a file, follows a symbolic link, and is written into a FIFO.
         s.sh("echo old > out/old && ln -s old out/link && mkfifo out/pipe").run().code(0);
         s.jc("jc-pull").args(["-q", "--tar", "out/link", "oci:image"]).run().code(0);
         let listed = s.sh("tar -tf out/old | sort").run().code(0).out();
@@ -148,7 +148,7 @@ fn a_kill_at_any_time_leaves_whole_layers_or_none() {
     });
 }
 
-/// Data is on the disk before anything is to be seen of it; by one call for all.
+/// Data is on the disk before it is visible. One call syncs all data.
 #[test]
 fn nothing_is_visible_before_it_is_synced() {
     sandbox(|s| {
@@ -166,7 +166,7 @@ fn nothing_is_visible_before_it_is_synced() {
             text.lines().filter_map(call).collect()
         };
         let all = calls(&[]);
-        // Documents, layers; then their names; then the image that needs them.
+        // The order is documents and layers, then their names, then the image that needs them.
         let order: Vec<&str> = all.iter().map(String::as_str).collect();
         let (first, rest) = order.split_first().unwrap();
         assert_eq!(*first, "syncfs", "{order:?}");
@@ -180,7 +180,7 @@ fn nothing_is_visible_before_it_is_synced() {
     });
 }
 
-/// Pulls of images that share a layer, and removals of them, all at once.
+/// Concurrent pulls of images that share a layer, and removals of the images.
 #[test]
 fn pulls_and_removals_at_once_all_end_well() {
     sandbox_for(Duration::from_secs(120), |s| {
@@ -203,7 +203,7 @@ fn pulls_and_removals_at_once_all_end_well() {
                 assert_eq!(record["layers"].as_array().unwrap().len(), 3);
             }
         }
-        // Removals may find nothing, or an image that has just been replaced; nothing else.
+        // A removal may find no image, or an image that was just replaced. All other errors fail the test.
         let errors = fs::read_to_string("errors").unwrap_or_default();
         let known = [
             "no such image",
@@ -225,7 +225,7 @@ fn pulls_and_removals_at_once_all_end_well() {
     });
 }
 
-/// What a container has mounted, its layers, stays, and it alone; in whichever namespaces it is.
+/// Layers that a container has mounted stay, in any mount namespace, and no others.
 #[test]
 fn only_what_a_container_has_is_kept() {
     sandbox(|s| {
@@ -251,7 +251,7 @@ fn only_what_a_container_has_is_kept() {
             let ran = s.jc("jc-rmi").arg("oci:image:y").run().code(0);
             assert_eq!(ran.out().lines().count(), 2, "{ran}");
             assert!(x.iter().all(|layer| layer.exists()) && !y[1].exists());
-            // Not even when no image has them any more.
+            // The layers stay also if no image has them.
             fs::remove_dir_all(s.store().join("images")).unwrap();
             s.jc("jc-rmi").arg("--unused").run().code(0).stdout("");
             container.signal(rustix::process::Signal::KILL);

@@ -1,5 +1,5 @@
-//! Stores that another user of the machine can change, entries that are no regular files, and layers
-//! that try to leave the store.
+//! Stores that another user of the machine can change, entries that are no regular files, and layers that lead out of
+//! the store.
 
 #![cfg(target_os = "linux")]
 
@@ -44,7 +44,7 @@ fn a_store_is_its_owners_alone_whatever_the_umask_is() {
                 PARTS.iter().map(|part| mode(&s.store().join(part))).collect();
             assert_eq!(modes, BTreeSet::from([0o700]), "{umask}");
         }
-        // A directory that hands on its group and an access control list.
+        // A directory whose entries inherit its group and an access control list.
         fs::remove_dir_all(s.store()).unwrap();
         fs::create_dir(s.path("shared")).unwrap();
         chown(s.path("shared"), None, Some(OTHER)).unwrap();
@@ -55,7 +55,7 @@ fn a_store_is_its_owners_alone_whatever_the_umask_is() {
     });
 }
 
-/// What each tool does with the store at `path`: fails, says `why`, and changes nothing.
+/// Checks that each program fails with the store at `path`, reports `why`, and changes nothing.
 fn refused(s: &Sandbox, path: &str, image: &str, why: &str) {
     let before = tree::manifest(&s.path("place"));
     for args in [&["jc-pull", "-q", image] as &[&str], &["jc-images"], &["jc-rmi", image]] {
@@ -92,7 +92,7 @@ fn a_store_that_another_user_can_change_is_refused() {
             s.sh(&format!("cd place && {change}")).run().code(0);
             refused(s, store, &image, why);
         }
-        // Such as /tmp, and a link of the caller's own.
+        // A directory like /tmp, and a symbolic link of the caller.
         for change in ["chmod 1777 dir", "mv dir real; ln -s /srv/place/real dir"] {
             fs::remove_dir_all(&place).ok();
             fs::create_dir_all(place.join("dir")).unwrap();
@@ -109,7 +109,7 @@ fn a_store_of_an_owner_without_a_number_here_can_only_be_read() {
         let image = good(s);
         let known = s.jc("jc-pull").args(["-q", &image]).run().code(0).out();
         let before = tree::manifest(&s.store());
-        // The user namespace of another user has no number for root.
+        // Root has no ID in the user namespace of another user.
         s.sh("chmod 755 store store/*").run().code(0);
         let readable = tree::manifest(&s.store());
         let user = |words: &[&str]| {
@@ -131,7 +131,7 @@ fn a_store_of_an_owner_without_a_number_here_can_only_be_read() {
     });
 }
 
-/// A lock needs no more than permission to read (flock(2)).
+/// A lock needs only the permission to read (flock(2)).
 #[test]
 fn a_user_who_can_read_the_store_holds_up_its_owner_for_a_bounded_time() {
     sandbox(|s| {
@@ -246,7 +246,7 @@ fn no_layer_reaches_the_working_directory_of_the_puller_or_what_its_links_name()
     });
 }
 
-/// An archive of an image is read where it is, and never unpacked.
+/// An archive of an image is read in place, and never unpacked.
 #[test]
 fn no_archive_of_an_image_changes_a_file_of_the_host() {
     sandbox(|s| {
@@ -275,7 +275,7 @@ fn no_archive_of_an_image_changes_a_file_of_the_host() {
     });
 }
 
-/// Entries of a directory such as /tmp, where every user can put one.
+/// Entries of a directory like /tmp, where every user can make one.
 #[test]
 fn an_entry_that_another_user_planted_leads_no_output_elsewhere() {
     sandbox(|s| {
@@ -290,7 +290,7 @@ fn an_entry_that_another_user_planted_leads_no_output_elsewhere() {
             assert!(!s.path("new").exists(), "{plant}");
             s.sh("rm shared/out").run().code(0);
         }
-        // A link of the caller's own, and a file, whoever owns it.
+        // A symbolic link of the caller, and a file of any user.
         for (out, written) in [("shared/out", "own/tar"), ("shared/file", "shared/file")] {
             s.sh(&format!(
                 "ln -sf ../own/tar shared/out; touch own/tar; {user} touch shared/file; :"
@@ -300,7 +300,7 @@ fn an_entry_that_another_user_planted_leads_no_output_elsewhere() {
             s.jc("jc-pull").args(["-q", &image, "--tar", out]).run().code(0);
             s.sh(&format!("tar tf {written}")).run().code(0).stdout("./\nf\n");
         }
-        // Names that look like work of an earlier jc-pull.
+        // Names like those of an earlier jc-pull.
         let plant = format!("{user} sh -c 'mkdir shared/.to.jc-1 && echo x >shared/.to.jc-2'");
         s.sh(&plant).run().code(0);
         s.jc("jc-pull").args(["-q", &image, "--to", "shared/to"]).run().code(0).stderr("");
@@ -308,7 +308,7 @@ fn an_entry_that_another_user_planted_leads_no_output_elsewhere() {
     });
 }
 
-/// Layers that look alike under different names, and links that one of them would need in the other.
+/// Layers with the same content under different names, and symbolic links that one layer would need in the other.
 fn one_of_two(which: usize) -> Image {
     let mut layer = Layer::new();
     for n in 0..200 {
@@ -333,7 +333,7 @@ fn pulls_at_once_make_what_one_behind_the_other_makes() {
         images.iter().for_each(|image| drop(s.pull(image)));
         let layers = || {
             let mut layers = tree::manifest(&s.store().join("layers"));
-            // The directory of all has the time of the last pull.
+            // The directory of all layers has the time of the last pull.
             layers.remove(Path::new(""));
             layers
         };
@@ -357,7 +357,7 @@ fn a_directory_that_is_swapped_for_a_link_while_a_layer_is_unpacked_leads_nowher
         fs::create_dir(s.path("victim")).unwrap();
         let mut layer = Layer::new();
         for n in 0..3000 {
-            // Each second entry makes the pull enter the directory anew.
+            // Every second entry makes the pull enter the directory again.
             layer = layer
                 .entry(Entry::file(&format!("dir/sub/f{n}"), "x"))
                 .entry(Entry::file(&format!("away{n}"), ""));
@@ -365,7 +365,7 @@ fn a_directory_that_is_swapped_for_a_link_while_a_layer_is_unpacked_leads_nowher
         let layout = Layout::new(s.path("image"));
         layout.image("x", &Image::new().layer(layer));
         symlink(s.path("victim"), s.path("link")).unwrap();
-        // Swaps the directory for a link and back, in whatever layer is being unpacked.
+        // The program swaps the directory for a symbolic link and back, in each layer that is being unpacked.
         let number = if cfg!(target_arch = "aarch64") { 276 } else { 316 };
         let swap = "use strict; my $renameat2 = shift; $| = 1; print \"ready\\n\"; my $n = 0; while (! -e 'done') {
             for my $root (glob 'store/tmp/*/layer-0') {

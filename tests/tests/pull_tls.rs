@@ -1,4 +1,4 @@
-//! A registry behind TLS, with a made authority.
+//! A registry behind TLS, with an authority of the test.
 
 #![cfg(target_os = "linux")]
 
@@ -53,7 +53,8 @@ impl Authority {
     }
 }
 
-/// Puts TLS in front of a registry; `host:port`. With `clients`, only those may come.
+/// Starts a TLS server in front of a registry, and returns its `host:port`. With `clients`, clients need a
+/// certificate of that authority.
 fn front(registry: &Registry, server: Identity, clients: Option<&Authority>) -> String {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -81,10 +82,10 @@ fn front(registry: &Registry, server: Identity, clients: Option<&Authority>) -> 
     address
 }
 
-/// Bytes that a server sends once, and bytes that it sends again and again.
+/// Bytes that a server sends once, and bytes that it sends repeatedly.
 type Flood = (&'static str, &'static str);
 
-/// A server that floods its client: within TLS in answer to a request, or in place of its part of the handshake.
+/// A server that floods its client: within TLS in answer to a request, or in place of the handshake.
 fn flooding(server: Option<Identity>, bytes: Flood) -> String {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = server.map(|server| {
@@ -116,7 +117,7 @@ fn flood(mut to: impl Read + Write, (once, again): Flood) {
     while to.write_all(again.as_bytes()).is_ok() {}
 }
 
-/// Forwards one request after the other, and each answer to its end.
+/// Forwards requests one after the other, with their complete answers.
 fn forward(stream: TcpStream, config: Arc<ServerConfig>, to: &str) -> std::io::Result<()> {
     let mut tls = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
     loop {
@@ -181,7 +182,7 @@ fn a_registry_is_trusted_by_ca_by_certs_d_or_not_at_all() {
         let message = store.fail(1, &["-q", "--ca", empty.to_str().unwrap(), &name]);
         assert!(message.ends_with("empty.pem: none in it"), "{message}");
 
-        // Another name than the certificate's, and another authority.
+        // A certificate for another name, and one of another authority.
         let other = front(&registry, authority.issue("other.example"), None);
         let message = store.fail(1, &["-q", "--retry", "0", "--ca", ca, &format!("{other}/x")]);
         assert!(message.contains("not valid for"), "{message}");
@@ -189,7 +190,7 @@ fn a_registry_is_trusted_by_ca_by_certs_d_or_not_at_all() {
         let certs = store.beside("home/.config/containers/certs.d").join(&host);
         write(&certs.join("ca.crt"), &authority.issuer.pem());
         store.pull(&["-q", &name]);
-        // A home directory that sudo(8) keeps has files of another user.
+        // A home directory that sudo(8) keeps belongs to another user.
         for file in ["ca.crt", "client.cert", "client.key"] {
             let path = certs.join(file);
             std::fs::copy(certs.join("ca.crt"), certs.join("copy")).unwrap();
@@ -245,7 +246,7 @@ fn a_server_that_floods_its_client_is_given_up() {
             let limits = ["--cpu=20", "--data=268435456", "--"];
             let pull = s.cmd("prlimit").args(limits).arg(s.bin("jc-pull"));
             let pull = pull.args(["-q", "--retry", "0", "--timeout", "1", "far.example/x", "--ca"]);
-            // A name of this machine would be asked by plain http first.
+            // A name of this machine would be tried by plain http first.
             failure(
                 &pull.arg(&ca).env("https_proxy", format!("http://{}", proxy(&server))).run(),
                 1,
@@ -290,7 +291,7 @@ fn a_client_shows_its_certificate_where_certs_d_has_one() {
     });
 }
 
-/// A proxy that takes every host for the server at `to`.
+/// A proxy that connects to the server at `to` for every host.
 fn proxy(to: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -308,7 +309,7 @@ fn proxy(to: &str) -> String {
                 near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
                 let (mut from, mut into) = (near.try_clone().unwrap(), far.try_clone().unwrap());
                 std::thread::spawn(move || std::io::copy(&mut from, &mut into));
-                // Either side may hang up first.
+                // Either side may close the connection first.
                 drop(std::io::copy(&mut far, &mut near));
             });
         }
@@ -316,7 +317,7 @@ fn proxy(to: &str) -> String {
     address
 }
 
-/// A public registry: its name is resolved by a proxy. `inner.example` is this machine.
+/// A public registry, whose name a proxy resolves. `inner.example` is this machine.
 struct Public<'a> {
     registry: Registry,
     store: Store<'a>,
@@ -346,7 +347,7 @@ impl<'a> Public<'a> {
         command.env("no_proxy", "inner.example").run()
     }
 
-    /// Serves an image that needs a token from `realm`, if any, and whose layer has other `urls`.
+    /// Serves an image that needs a token from `realm`, if given, and whose layer has other `urls`.
     fn push(&self, realm: &str, urls: &[String]) {
         let tar = Layer::new().directory("./", 0o755).into_tar();
         let mut layer = Packed::gzip(&tar);
@@ -393,7 +394,7 @@ fn a_public_registry_names_no_service_of_this_machine() {
             }
         }
         assert_eq!(public.elsewhere.take_seen(), []);
-        // The caller may allow all of that.
+        // The caller may allow each of these.
         public.push(
             &format!("http://127.0.0.1:{port}/token"),
             &[format!("http://inner.example:{port}/far")],

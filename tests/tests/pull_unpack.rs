@@ -12,7 +12,7 @@ use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{Store, layer_dirs};
 use jc_tests::sandbox;
 
-/// Pulls an image of these layers; their directories.
+/// Pulls an image with these layers. Returns their directories.
 fn unpack(store: &Store, tars: &[Vec<u8>]) -> Vec<PathBuf> {
     let records = store.pull(&["-q", &layout(store, tars)]);
     layer_dirs(&records[0])
@@ -157,7 +157,7 @@ fn directories_that_a_layer_does_not_list_are_as_beneath() {
             assert_eq!(s.mtime(), if uid == 0 { 0 } else { 77 }, "{layer} {path}");
         }
         assert_eq!(xattr(&at[2].join("a/b"), "user.k").unwrap(), b"v");
-        // On nothing, the same layer is another directory.
+        // Without the lower layer, the same layer is another directory.
         let alone = unpack(&store, &[top]).remove(0);
         assert_ne!(alone, at[2]);
         assert_eq!(stat(&alone, "a/b").uid(), 0);
@@ -173,12 +173,12 @@ fn a_layer_that_lists_what_it_uses_is_shared() {
         let first = unpack(&store, &[a.clone(), shared.clone()]);
         let second = unpack(&store, &[b, shared.clone()]);
         assert_eq!(first[1], second[1]);
-        // Not where the root beneath is another: there the shared layer's must be the same.
+        // The same layer is another directory if the root below differs.
         let rooted = Layer::new().directory("./", 0o700).into_tar();
         let third = unpack(&store, &[rooted, shared.clone()]);
         assert_ne!(first[1], third[1]);
         assert_eq!(stat(&third[1], "").mode() & 0o777, 0o700);
-        // overlayfs takes no directory twice: of the same layer again only the upper one counts.
+        // overlayfs accepts no directory twice, so only the upper one of two equal layers is mounted.
         assert_eq!(
             unpack(&store, &[shared.clone(), a, shared]),
             [first[0].clone(), first[1].clone()]

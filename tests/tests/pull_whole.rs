@@ -13,8 +13,8 @@ use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{Store, failure, layer_dirs};
 use jc_tests::{require, sandbox};
 
-/// Everything about everything in a directory, by path. Directories' own sizes and link counts are
-/// the file system's business.
+/// The metadata and content of all files in a directory, by path. Sizes and link counts of directories depend on the
+/// file system, and are left out.
 fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
     let (mut found, mut names) = (BTreeMap::new(), BTreeMap::<u64, PathBuf>::new());
     let mut todo = vec![root.to_owned()];
@@ -49,7 +49,7 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
         if kind.is_dir() {
             let mut below: Vec<_> =
                 std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()).collect();
-            // Popped in order, so that of several names the same one is first everywhere.
+            // The order decides which of several names of a file comes first, on all sides.
             below.sort_by(|a, b| b.cmp(a));
             todo.extend(below);
         }
@@ -61,7 +61,7 @@ fn xattrs(path: &Path) -> Vec<(String, Vec<u8>)> {
     let path = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
     let mut names = [0; 4096];
     let n = rustix::fs::llistxattr(path.as_c_str(), &mut names[..]).unwrap_or(0);
-    // An overlay that keeps its own accounts in `trusted.` shows those that are for others.
+    // An overlay with its own attributes in `trusted.` shows those of others in another form.
     let names = names[..n].split(|b| *b == 0);
     let names = names.filter(|n| !n.is_empty() && !n.starts_with(b"user.overlay."));
     let mut all: Vec<(String, Vec<u8>)> = names
@@ -82,7 +82,7 @@ fn same(what: &str, one: &BTreeMap<PathBuf, String>, other: &BTreeMap<PathBuf, S
     }
 }
 
-/// Layers that change what is beneath them in every way that there is.
+/// Layers with every kind of change of lower layers.
 fn image() -> Built {
     let owned =
         |entry: Entry, mode, uid| entry.mode(mode).owner(uid, uid + 1).mtime(1_000_000 + uid);
@@ -146,7 +146,7 @@ fn a_directory_and_an_archive_hold_what_an_overlay_shows() {
                 && !flat.contains_key(Path::new("etc/gone"))
         );
 
-        // The kernel shows the same in an overlay.
+        // An overlay of the kernel shows the same files.
         let layers = layer_dirs(&store.pull(&["-q", &name])[0]);
         let lower: Vec<_> = layers.iter().rev().map(|l| l.display().to_string()).collect();
         let copy = store.beside("copy");
@@ -157,7 +157,7 @@ fn a_directory_and_an_archive_hold_what_an_overlay_shows() {
         assert!(command.status().unwrap().success());
         same("overlay", &listing(&copy), &flat);
 
-        // tar(1) unpacks the same.
+        // tar(1) unpacks the same files.
         for output in ["file", "-"] {
             let (file, out) = (store.beside("all.tar"), store.beside(&format!("tar-{output}")));
             let target = if output == "-" { "-" } else { file.to_str().unwrap() };
@@ -190,8 +190,8 @@ fn umoci_makes_the_same_of_it() {
         let umoci = umoci.args(["raw", "unpack", "--image", &image]).arg(&theirs).output().unwrap();
         assert!(umoci.status.success(), "{}", String::from_utf8_lossy(&umoci.stderr));
         let strip = |mut all: BTreeMap<PathBuf, String>| {
-            // Directories that no layer lists, and those whose time umoci does not restore, have the
-            // moment of unpacking as theirs with it.
+            // Directories that no layer lists, and those whose time umoci does not restore, have the time of the
+            // unpacking there.
             for line in all.values_mut().filter(|l| l.starts_with('4')) {
                 *line =
                     line.split(' ').enumerate().filter(|(n, _)| *n != 2).map(|(_, w)| w).collect();

@@ -1,4 +1,4 @@
-//! The README's lines, as far as this machine can run them.
+//! The command lines of README, as far as this machine can run them.
 
 #![cfg(target_os = "linux")]
 
@@ -17,7 +17,7 @@ fn block(after: &str) -> String {
     lines.map(|line| line.strip_prefix("    ").unwrap_or("").to_owned() + "\n").collect()
 }
 
-/// A source tree with a test, in it the image that the lines name.
+/// A source tree with a test, and the image that the lines name.
 fn sources(s: &Sandbox) {
     Layout::new(s.path("image")).image("x", &Image::new().layer(busybox_layer()));
     fs::create_dir_all(s.path("tree/ci")).unwrap();
@@ -39,7 +39,7 @@ fn the_step_for_github_actions_works() {
         sources(s);
         let block = block("**GitHub Actions**");
         let (_, script) = block.split_once("run: |\n").unwrap();
-        // Root here, and no registry; whose the tree is, is the calling user.
+        // The test runs as root without a registry. The owner of the tree is the calling user.
         let script = script.replace("sudo ", "").replace("debian:12", "oci:/srv/image");
         let script = script.replace("$(id -u):$(id -g)", "1000:1000");
         let step = s.sh(&format!("cd tree; set -e; {script}")).run();
@@ -85,7 +85,7 @@ fn the_walk_and_the_life_of_a_container_work() {
         let start = text.find("## A walk through the chain").unwrap();
         let end = text.find("## In CI").unwrap();
         let lines = text[start..end].lines().filter_map(|line| line.strip_prefix("    "));
-        // What needs a keyboard is tested elsewhere.
+        // Lines that need a keyboard are tested elsewhere.
         let script: String =
             lines.filter(|line| !line.contains("-it")).map(|l| format!("{l}\n")).collect();
         let ran = s.sh(&script).timeout(std::time::Duration::from_secs(60)).run();

@@ -1,4 +1,4 @@
-//! `jc-rootfs`, alone: the root and what is mounted in it.
+//! `jc-rootfs` alone: the root, and the mounts in it.
 
 #![cfg(target_os = "linux")]
 
@@ -21,7 +21,7 @@ keeps_the_contract!(
     [keeps_to_argv, keeps_exit_codes, keeps_stdio, forwards_signals, obeys_the_terminal]
 );
 
-/// jc-rootfs with these options over a directory, running a line of shell.
+/// jc-rootfs with these options over a directory, and a shell command.
 fn sh(s: &Sandbox, options: &[&str], root: &Path, script: &str) -> Cmd {
     s.jc(TOOL).args(options).arg(root).args(["--", "sh", "-c", script])
 }
@@ -53,18 +53,18 @@ fn the_root_is_the_directory_and_nothing_else() {
         for options in [&[][..], &["--upper", "tmpfs"], &["--read-only"], &["--chroot"]] {
             let all = names(&root);
             sh(s, options, &root, "ls -A /; pwd").run().code(0).stdout(&format!("{all}/\n"));
-            // There is nothing above it.
+            // The root has no parent.
             sh(s, options, &root, "cd /../..; ls -A").run().code(0).stdout(&all);
             sh(s, options, &root, "cat /only-here").run().code(0).stdout("x\n");
         }
-        // And with a PID namespace, no way back to the host's through a process.
+        // With a PID namespace, no process leads back to the host.
         let ran = s.jc("jc-unshare").args(["-p", TOOL]).arg(&root);
         let script = "cd /proc; for p in [0-9]*; do ls -A $p/root; done | sort -u";
         ran.args(["--", "sh", "-c", script]).run().code(0).stdout(&names(&root));
     });
 }
 
-/// Where nothing is mounted, the contract that shows in /proc holds too.
+/// Without any mount, the parts of the contract that /proc shows hold too.
 #[test]
 fn a_chroot_keeps_signals_and_descriptors() {
     sandbox(|s| {
@@ -105,7 +105,7 @@ fn only_what_belongs_there_is_mounted() {
 fn no_mount_reaches_the_caller() {
     sandbox(|s| {
         let root = busybox_root(s, "root");
-        // Shared, as service managers make everything.
+        // The mounts are shared, as service managers make them.
         s.sh("mount --make-rshared /").run().code(0);
         let count = "wc -l < /proc/self/mountinfo";
         let before = s.sh(count).run().out();
@@ -163,7 +163,7 @@ fn dev_is_minimal_and_works() {
             run(&format!("grep -c '^{kind} ' /proc/mounts")).stdout("1\n");
         }
         run("exec 3<>/dev/ptmx && ls /dev/pts").code(0).stdout("0\nptmx\n");
-        // No other device of the host can be made to work.
+        // No other device of the host can be used.
         fs::create_dir(root.join("d")).unwrap();
         s.sh("mknod root/d/null c 1 3; mknod root/d/kmsg c 1 11").run().code(0);
         for upper in [&[][..], &["--upper", "tmpfs"]] {
@@ -180,7 +180,7 @@ fn sys_is_read_only() {
         let root = busybox_root(s, "root");
         let ran = sh(s, &[], &root, "ls /sys/kernel >/dev/null && mkdir /sys/x").run();
         assert!(ran.err().contains("Read-only file system"), "{ran}");
-        // Including what is mounted on it.
+        // The mounts below /sys are read-only too.
         let script = "awk '$5 ~ /^.sys/ && $6 !~ /^ro/' /proc/self/mountinfo";
         sh(s, &[], &root, script).run().code(0).stdout("");
     });
@@ -198,7 +198,7 @@ fn changes_go_where_they_should() {
             sh(s, &["--upper", upper], &root, change).run().code(0).stdout("new\n");
             assert_eq!(tree::changes(&before, &tree::manifest(&root)), "");
         }
-        // In that directory they stay, and are there the next time.
+        // The changes stay in that directory for the next start.
         assert_eq!(names(&s.path("upper")), "upper\nwork\n");
         assert_eq!(fs::read(s.path("upper/upper/new")).unwrap(), b"new\n");
         let look = "ls /new /var; ls /etc; readlink /link";
@@ -279,7 +279,7 @@ fn layers_lie_upon_each_other_the_lowest_first() {
 fn many_layers_are_as_good_as_one() {
     sandbox(|s| {
         let base = busybox_root(s, "base").display().to_string();
-        // As many as Docker allows.
+        // Docker allows the same number of layers.
         let layers: Vec<String> = (0..126)
             .map(|i| {
                 layer(s, &format!("layer-with-a-rather-long-name-{i}"), &format!("echo {i} >{i}"))
@@ -339,7 +339,7 @@ fn mount_points_are_made_where_the_image_has_none() {
         let look = "echo $PWD; test -c /dev/null && test -d /proc/1 && test -d /sys/kernel";
         sh(s, &["--upper", "tmpfs"], &root, look).run().code(0).stdout("/\n");
         assert_eq!(tree::changes(&before, &tree::manifest(&root)), "");
-        // A link is no directory: it would lead anywhere.
+        // A symbolic link is no directory, since it could lead anywhere.
         for name in ["proc", "dev", "sys"] {
             symlink("/tmp", root.join(name)).unwrap();
             for upper in [&[][..], &["--upper", "tmpfs"]] {

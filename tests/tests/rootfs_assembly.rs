@@ -1,4 +1,4 @@
-//! jc-rootfs: what is mounted in a root, and how.
+//! jc-rootfs: the mounts in a root, and their options.
 
 #![cfg(target_os = "linux")]
 
@@ -24,7 +24,7 @@ fn the_kernels_directories_are_as_asked_for() {
         }
         in_layer(s, &["--proc", "none"], "ls -A /proc").run().code(1);
         in_layer(s, &["--proc", "new"], "test -e /proc/self/status").run().code(0);
-        // The present procfs shows this PID namespace, of which the test is PID 1.
+        // The present procfs shows the PID namespace of the test, which is its PID 1.
         in_layer(
             s,
             &["--proc", "bind"],
@@ -74,7 +74,7 @@ fn a_device_is_shown_where_it_is_asked_for() {
             let script = format!("stat -c '%t %T %a' {at}; head -c 1 {at} | wc -c");
             in_layer(s, &["--device", spec], &script).run().code(0).stdout("1 5 640\n1\n");
         };
-        // The test's own directory is nodev, so the devices of the host serve.
+        // The directory of the test is nodev, so the node is made in the /dev of the host.
         s.sh("mknod /dev/jc-tests-device c 1 5 && chmod 640 /dev/jc-tests-device").run().code(0);
         show("/dev/jc-tests-device", "/dev/jc-tests-device");
         show("/dev/jc-tests-device:/dev/a/b", "/dev/a/b");
@@ -168,7 +168,7 @@ fn mounts_propagate_only_as_asked_for() {
             let found = s.sh("grep -q /srv/src/m /proc/mounts && umount src/m").run();
             assert_eq!(found.status().success(), on_host, "{option}");
         }
-        // And in the other direction.
+        // Propagation in the other direction.
         for (option, inside) in [("private", false), ("slave", true), ("shared", true)] {
             let spec = format!("src:/x:{option}");
             let wait = "echo ready; until [ -e /go/$0 ]; do sleep 0.01; done; grep -q ' /x/m ' /proc/mounts";
@@ -243,7 +243,7 @@ fn a_user_namespace_is_enough() {
             .run()
             .code(0);
         assert_eq!(ran.out(), "0\nx\n14\n", "{ran}");
-        // Without a PID namespace of its own it cannot have a procfs of its own either.
+        // A process without its own PID namespace cannot mount its own procfs.
         let chain = |proc: &str| {
             let words = ["-Ur", "jc-rootfs", "--layer", "root", "--proc", proc, "--", "ps"];
             s.cmd("unshare").args(words).run()
@@ -254,7 +254,7 @@ fn a_user_namespace_is_enough() {
     });
 }
 
-/// Who removes layers asks the kernel which are mounted, and waits for nobody.
+/// jc-rmi reads from the kernel which layers are mounted, and waits for no container.
 #[test]
 fn the_kernel_knows_the_layers_and_none_is_taken_away_meanwhile() {
     sandbox(|s| {
@@ -265,12 +265,12 @@ fn the_kernel_knows_the_layers_and_none_is_taken_away_meanwhile() {
             .run()
             .code(0)
             .stdout("lowerdir+=/srv/l1\nlowerdir+=/srv/root\n");
-        // Who removes one holds it for itself.
+        // jc-rmi locks a layer exclusively while it removes it.
         s.sh("exec flock -x l1 jc-rootfs --layer root --layer l1 -- true")
             .run()
             .code(125)
             .stderr("jc-rootfs: layer l1: is being removed\n");
-        // Another container, or the payload of this one, is in nobody's way.
+        // A shared lock of another container, or of the payload, delays no start.
         s.sh("exec flock -s l1 jc-rootfs --layer root --layer l1 -- true").run().code(0);
         let mut waits = in_layer(s, &["--layer", "l1"], "echo ready; read -r x").input("").spawn();
         waits.wait_for("ready");
@@ -293,7 +293,7 @@ fn what_the_hosts_mount_forbids_cannot_be_lifted() {
                 "jc-rootfs: bind src: its mount is {has}\n\
                  jc-rootfs: hint: mount -o remount,bind,{wanted}, on the mount that src is in\n"
             ));
-            // Who does not ask for it gets what there is; a later word counts.
+            // Without the option, the mount keeps the options of its source. A later word replaces an earlier one.
             in_layer(s, &["-v", "src:/x"], ":").run().code(0);
             in_layer(s, &["-v", &format!("{spec},{has}")], ":").run().code(0);
             s.sh(&format!("mount -o remount,bind,{wanted} src")).run().code(0);

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const TOOL: &str = "jc-rootfs";
 
-/// `jc-rootfs --bare` in a new PID, IPC and UTS namespace, with a line of shell in the root.
+/// `jc-rootfs --bare` in a new PID, IPC and UTS namespace, with a shell command in the root.
 fn bare(s: &Sandbox, options: &[&str], root: &Path, script: &str) -> Cmd {
     let link = s.bin(TOOL).display().to_string();
     let line = s.jc("jc-unshare").args(["-puin", "--", link.as_str(), "--bare"]);
@@ -54,7 +54,7 @@ fn nothing_is_mounted_but_the_root() {
         let script = "echo x >/some/null && stat -c '%F %a %u %g %t,%T' /some/null";
         let ran = bare(s, &node, &root, script).run();
         ran.code(0).stdout("character special file 640 7 8 1,3\n");
-        // The same node again is none too many, and another file is an error.
+        // An existing equal node is no error, and another file is an error.
         bare(s, &node, &root, "true").run().code(0);
         let ran = bare(s, &["--node", "c:1:5:0640:7:8:/some/null"], &root, "true").run();
         ran.code(125).fails_as(TOOL, "another file");
@@ -83,7 +83,7 @@ fn a_line_of_fstab_has_every_attribute() {
             let shown = mount_at(s, &["--mount", &line], &root, "/d");
             assert_eq!(shown.split(' ').next(), Some(found), "{options}: {shown}");
         }
-        // The recursive forms reach the mounts below, the plain ones do not.
+        // The recursive options reach the mounts below, and the plain options do not.
         for (options, found) in
             [("rro", "ro,relatime"), ("ro", "rw,relatime"), ("rnoexec", "rw,noexec,relatime")]
         {
@@ -124,7 +124,7 @@ fn lines_are_mounted_in_their_order_at_targets_that_are_made() {
         ];
         let script = "cat '/new/t/deep er/f' /new/t/file; stat -c %a /new/t /new/t2";
         with_proc(s, &options, &root, script).code(0).stdout("f\nf\n750\n1777\n");
-        // A link of the root leads nowhere but into the root.
+        // A symbolic link of the root leads only into the root.
         symlink("/srv", root.join("out")).unwrap();
         let options = ["--mount", "x /out/inner tmpfs mode=701"];
         with_proc(s, &options, &root, "stat -c %a /srv/inner").code(0).stdout("701\n");
@@ -292,7 +292,7 @@ fn a_start_waits_at_its_gates_and_runs_their_hooks() {
         let hook = |gate: &str, path: &str, words: &str| {
             format!(r#"{gate}={{"path":"{path}","args":["sh","-c","{words}"],"env":["A=b"]}}"#)
         };
-        // The first is in the host's root, and sees the container's by its path on the host.
+        // The first path is in the root of the host, and names the root of the container by its path there.
         let outside =
             hook("mounts", "/bin/sh", "cat >/srv/outer; echo $A >>/srv/outer; ls /srv/root/t");
         let inside = hook("exec", "/bin/sh", "cat >/inner; echo $A >>/inner");

@@ -1,5 +1,5 @@
-//! What other programs do to their own process before they execute the rest, jc-rootfs hands on: it has
-//! no options for that.
+//! jc-rootfs passes on the changes that other programs make to their own process before they execute the rest, and
+//! has no options for them.
 
 #![cfg(target_os = "linux")]
 
@@ -8,7 +8,7 @@ use jc_tests::{require, sandbox};
 mod rootfs_support;
 use rootfs_support::root;
 
-/// A program in front, with what it changes, and a script that shows it.
+/// A program in front of the chain, its changes, and a script that shows them.
 const FRONTS: [(&str, &str); 13] = [
     ("nice -n 7", "cut -d' ' -f19 /proc/self/stat"),
     ("choom -n 543 --", "cat /proc/self/oom_score_adj"),
@@ -39,7 +39,7 @@ fn what_is_in_front_shows() {
         root(s, "root");
         s.sh("mkdir -p root/proc && mount --bind /proc root/proc").run().code(0);
         let tool = s.bin("jc-rootfs").display().to_string();
-        // The same shell everywhere: Debian's has other words for some of this.
+        // All chains use the same shell, since Debian's prints some of this in another form.
         let chains = ["root", "--layer root", "--upper tmpfs root", "--chroot root"]
             .map(|form| format!("{tool} {form} -- /bin/sh"));
         let joins = format!("{tool} --join $$ -- /srv/root/bin/sh");

@@ -1,5 +1,4 @@
-//! jc-rootfs where the kernel fails a system call: the container is the one that was asked for, or there
-//! is none.
+//! jc-rootfs with failed system calls: the container has all that the options ask for, or does not start.
 
 #![cfg(target_os = "linux")]
 
@@ -17,14 +16,14 @@ use nix::libc::{self, EINVAL};
 mod rootfs_support;
 use rootfs_support::{in_layer, root};
 
-/// The isolation of a payload, as the payload sees it.
+/// A script that shows the isolation of a payload.
 const PROBE: &str = "id; pwd; grep -E '^(Cap|NoNewPrivs|Seccomp)' /proc/self/status
     grep ' /[^ ]* ' /proc/self/mountinfo | cut -d' ' -f4- | sort
     for f in keys timer_list interrupts; do head -c 1 /proc/$f | wc -c; done
     ls -A /sys/firmware /sys/fs/cgroup; cat /bound/f; ls /proc/self/fd | wc -l
     trap | wc -l; ulimit -n; touch /x 2>&1 || :";
 
-/// A chain that asks for most of what jc-rootfs can do.
+/// A chain with most options of jc-rootfs.
 const OPTIONS: &str = "-v dir:/bound:ro --tmpfs /t --mask default --ro-path /etc --read-only -u web
     --cap-drop ALL --cap-add CHOWN,SETUID,SETGID --no-new-privs --seccomp default --ulimit nofile=64
     --layer root --layer dir";
@@ -36,7 +35,7 @@ fn traced(s: &Sandbox, strace: &[&str]) -> Ran {
     command.args(OPTIONS.split_whitespace()).args(["--", "sh", "-c", PROBE]).run()
 }
 
-/// The output without the numbers that the kernel gives to mounts anew.
+/// The output without the numbers of new mounts.
 fn isolation(ran: &Ran) -> String {
     let words = |line: &str| {
         let words = line.split(' ').filter(|word| !word.contains("/proc/self/fd/"));
@@ -45,8 +44,8 @@ fn isolation(ran: &Ran) -> String {
     ran.out().lines().map(words).collect::<Vec<_>>().join("\n")
 }
 
-/// The system calls that jc-rootfs makes between its own start and the payload's, each with how often
-/// it has been made. Calls for memory are left out: a program without memory aborts.
+/// The system calls of jc-rootfs between its own start and that of the payload, each with its count. Calls for memory
+/// are left out, since a program without memory aborts.
 fn calls(s: &Sandbox) -> Vec<(String, usize)> {
     const FOR_MEMORY: [&str; 4] = ["brk", "mmap", "mremap", "munmap"];
     traced(s, &["-o", "trace"]).code(0);
@@ -58,13 +57,14 @@ fn calls(s: &Sandbox) -> Vec<(String, usize)> {
         *count += 1;
         (name, *count)
     });
-    // The first call of the program's own, and the last.
+    // The calls from the first one of the program itself.
     let own = counted.skip_while(|(name, _)| name != "close_range");
     let own = own.take_while(|(name, count)| name != "execve" || *count == 1);
     own.filter(|(name, _)| !FOR_MEMORY.contains(&name.as_str())).collect()
 }
 
-/// The distance between two runs of [`every_failed_call_is_an_error_or_changes_nothing`]; 1 from a volume of 7 on.
+/// The distance between two runs of [`every_failed_call_is_an_error_or_changes_nothing`]. The distance is 1 from a
+/// volume of 7 on.
 fn stride() -> usize {
     (7 / volume() as usize).max(1)
 }
@@ -106,7 +106,7 @@ fn every_failed_call_is_an_error_or_changes_nothing() {
             }
         }
         assert!(runs.len() > 400, "{}", runs.len());
-        // Coprime to the number of errors, so that each call meets each of them somewhere.
+        // The stride is coprime to the number of errors, so that each call gets each error in some run.
         let runs = Mutex::new(runs.into_iter().step_by(stride()));
         let next = || runs.lock().unwrap().next();
         let work = || {

@@ -1,4 +1,4 @@
-//! jc-rootfs where the kernel, or a filter as containers have it, lacks newer system calls.
+//! jc-rootfs on kernels without newer system calls, or behind filters of containers.
 
 #![cfg(target_os = "linux")]
 
@@ -9,7 +9,7 @@ use nix::libc::{self, EINVAL, ENOSYS, EPERM, c_long};
 mod rootfs_support;
 use rootfs_support::root;
 
-/// Everything that makes system calls of its own.
+/// Options that make system calls of their own.
 const OPTIONS: [&str; 20] = [
     "-v",
     "dir:/bound:ro",
@@ -33,7 +33,7 @@ const OPTIONS: [&str; 20] = [
     "nofile=64",
 ];
 
-/// What the payload finds of them.
+/// A script that shows the effect of the options.
 const PROBE: &str = "id -u; pwd; cat /bound/f; ls -d /t; stat -c %t:%T /dev/copy
     touch /etc/x 2>/dev/null || echo no; ls /proc/self/fd | wc -l; ulimit -n
     grep -E '^(CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | cut -f2";
@@ -44,7 +44,7 @@ fn prepare(s: &Sandbox) {
     s.sh("mkdir dir && echo bound >dir/f").run().code(0);
 }
 
-/// A chain with all of it, out of a program that holds another file open.
+/// A chain with all options, started by a program that has another file open.
 fn chain(s: &Sandbox, root: &[&str]) -> jc_tests::Cmd {
     let open = ["-c", "exec 7</etc/passwd; exec \"$@\"", "bash", "jc-rootfs"];
     s.cmd("bash").args(open).args(OPTIONS).args(root).args(["--", "sh", "-c", PROBE])
@@ -88,7 +88,7 @@ fn a_root_is_made_without_calls_that_are_not_needed() {
     });
 }
 
-/// There is no other safe way to mount into a hostile root.
+/// Without these calls there is no safe way to mount into a hostile root.
 #[test]
 fn no_root_is_made_without_the_calls_that_mount() {
     sandbox(|s| {
@@ -116,7 +116,7 @@ fn no_root_is_made_without_the_calls_that_mount() {
     });
 }
 
-/// FSCONFIG_SET_FD of overlayfs, before Linux 6.13: layers go by name.
+/// overlayfs before Linux 6.13 rejects FSCONFIG_SET_FD, so layers are named by path.
 #[test]
 fn layers_are_mounted_by_path_where_descriptors_are_refused() {
     const FSCONFIG_SET_FD: u64 = 5;
@@ -142,7 +142,7 @@ fn layers_are_mounted_by_path_where_descriptors_are_refused() {
     });
 }
 
-/// Joining, where execveat(2) is what makes it safe.
+/// A join is safe only with execveat(2).
 #[test]
 fn no_container_is_entered_without_execveat() {
     sandbox(|s| {

@@ -1,5 +1,5 @@
-//! jc-rootfs: images that lie about their own directories. Each starts right or is refused with a
-//! clear error, and nothing outside of it is made, mounted on or changed.
+//! jc-rootfs with images that have false directories. Each start succeeds or fails with a clear error, and makes,
+//! mounts and changes nothing outside.
 
 #![cfg(target_os = "linux")]
 
@@ -15,7 +15,7 @@ use rustix::process::Signal;
 mod rootfs_support;
 use rootfs_support::{in_layer, root};
 
-/// Traps in the place of a path; `%` stands for the path, `$r` for the root.
+/// Traps in place of a path. `%` stands for the path, and `$r` for the root.
 const TRAPS: [(&str, &str); 13] = [
     ("a link to the host's", "ln -s /../../../../..% $r%"),
     ("an absolute link", "ln -s /srv/outside $r%"),
@@ -32,20 +32,20 @@ const TRAPS: [(&str, &str); 13] = [
     ("nothing", ":"),
 ];
 
-/// The paths, with the options that use them, a probe of what the payload must find there, and what
-/// has once been wrong about it.
+/// The paths, the options that use them, and a check of the result for the payload. The comments name the known
+/// attacks.
 const PLACES: [(&str, &str, &str); 24] = [
-    // A procfs mounted elsewhere, or something else in its place (CVE-2019-16884, -19921, CVE-2023-27561,
+    // A procfs mounted elsewhere, or another directory in place of /proc (CVE-2019-16884, -19921, CVE-2023-27561,
     // -28642).
     ("/proc", "--mask default", "read x </proc/self/stat && ! [ -s /proc/timer_list ]"),
     // Nodes and links made on the host (CVE-2026-41579).
     ("/dev", "", "echo >/dev/null && [ -L /dev/ptmx ]"),
     ("/dev", "--dev none -v file:/dev/shm/x", "[ -e /dev/shm/x ]"),
-    // What is laid over a masked file is the image's (CVE-2025-31133).
+    // A file of the image is laid over a masked file (CVE-2025-31133).
     ("/dev/null", "--dev none --mask /etc/group", "! [ -s /etc/group ]"),
-    // What standard input is connected to (CVE-2026-88265).
+    // Standard input is connected to a file of the image (CVE-2026-88265).
     ("/dev/null", "--dev none", "! read x"),
-    // A terminal mounted on the host, or made there (CVE-2025-52565, CVE-2026-88264).
+    // A terminal is mounted or made on the host (CVE-2025-52565, CVE-2026-88264).
     ("/dev/pts", "--dev none --console-socket socket", ":"),
     (
         "/dev/console",
@@ -57,11 +57,11 @@ const PLACES: [(&str, &str, &str); 24] = [
     ("/sys", "--mask default", "[ -d /sys/kernel ]"),
     ("/sys/fs/cgroup", "--sys none --tmpfs /sys/fs/cgroup", "[ -d /sys/fs/cgroup ]"),
     ("/etc", "-u root", ":"),
-    // Users that are the host's, or a fifo that nobody writes to (CVE-2024-9676).
+    // Users come from the host, or the file is a FIFO without a writer (CVE-2024-9676).
     ("/etc/passwd", "-u root", ":"),
     ("/etc/group", "-u root --group-add 4", ":"),
     ("/etc/resolv.conf", "-v file:/etc/resolv.conf", "read x </etc/resolv.conf && [ $x = bound ]"),
-    // Directories made and mounted on outside, the path's last part or one before it (CVE-2021-30465,
+    // Directories are made and mounted outside, by the last component of the path or an earlier one (CVE-2021-30465,
     // CVE-2024-45310, CVE-2026-87766).
     ("/work", "-w /work", "[ -n \"$PWD\" ]"),
     ("/parent", "-w /parent/a/b", "[ -n \"$PWD\" ]"),
@@ -70,12 +70,12 @@ const PLACES: [(&str, &str, &str); 24] = [
     ("/parent", "-v file:/parent/a/f", "[ -e /parent/a/f ]"),
     ("/parent", "--tmpfs /parent/t", "[ -d /parent/t ]"),
     ("/parent", "--device /dev/null:/parent/null", "[ -c /parent/null ]"),
-    // Another file than the one that is meant is covered (CVE-2025-31133 too).
+    // The mask covers another file than the named one (CVE-2025-31133 too).
     ("/secret", "--mask /secret", "! read x </secret && ! [ -e /secret/f ]"),
     ("/secret", "--ro-path /secret", ":"),
 ];
 
-/// All that is outside: names, kinds, sizes and contents, and what is mounted.
+/// The names, types, sizes and contents of all files outside, and the mounts.
 fn outside(s: &Sandbox) -> String {
     let script =
         "find outside dir file -printf '%p %y %s %m %U %T@\n' | sort; cat file dir/bound outside/f;
@@ -95,7 +95,7 @@ fn attempt(s: &Sandbox, place: &str, trap: &str, options: &str, probe: &str, lay
     let image = "find trap -printf '%p %y %l\n' | sort";
     let image_before = s.sh(image).run().out();
     let form = if layered { "--layer trap" } else { "--upper tmpfs trap" };
-    // With a directory of the host open, as a careless caller may have it.
+    // The caller has a directory of the host open.
     let line = format!("exec 7</srv/outside; exec jc-rootfs {options} {form} -- /bin/sh -c \"$0\"");
     let ran = s.cmd("bash").args(["-c", &line, probe]).run();
     match ran.status().code() {
@@ -112,7 +112,7 @@ fn attempt(s: &Sandbox, place: &str, trap: &str, options: &str, probe: &str, lay
     assert_eq!(image_after, image_before, "{place}, {trap}, {options}: the image has changed");
 }
 
-/// A root with a few programs, and things outside of it that are precious.
+/// Makes a root with a few programs, and files outside that must not change.
 fn precious(s: &Sandbox) {
     root(s, "root");
     s.sh("mkdir outside dir; echo precious >outside/f; echo bound >file; echo bound >dir/bound
@@ -121,7 +121,7 @@ fn precious(s: &Sandbox) {
         .code(0);
 }
 
-/// A `/dev` with nodes of the test's own: other tests use the host's at the same time.
+/// Runs a test with a `/dev` of its own, since concurrent tests use that of the host.
 fn with_own_dev(s: &Sandbox, test: impl FnOnce()) {
     let make = "mkdir d; mount -nt tmpfs -o mode=755 dev d; mkdir d/pts d/shm; cd /dev
         cp -a null zero full random urandom tty console ptmx /srv/d
@@ -131,14 +131,14 @@ fn with_own_dev(s: &Sandbox, test: impl FnOnce()) {
     s.sh("umount -nl /dev").run().code(0);
 }
 
-/// Tries a share of the places, so that the tests run side by side.
+/// Tests a share of the places, so that the tests run concurrently.
 fn try_places(s: &Sandbox, share: usize) {
     precious(s);
     with_own_dev(s, || try_share(s, share));
 }
 
 fn try_share(s: &Sandbox, share: usize) {
-    // The test only needs that terminals are sent to the socket.
+    // The test needs only a listener, since it ignores the terminals.
     let _listener = UnixListener::bind(s.path("socket")).unwrap();
     for (n, (place, options, probe)) in PLACES.iter().enumerate() {
         if n % 3 == share {
@@ -152,7 +152,7 @@ fn try_share(s: &Sandbox, share: usize) {
 
 const LONG: Duration = Duration::from_secs(180);
 
-/// A test of each share of the places.
+/// Defines a test for each share of the places.
 macro_rules! shares {
     ($($name:ident $share:expr),+) => {
         mod no_image_reaches_out_of_its_root {
@@ -166,7 +166,7 @@ macro_rules! shares {
 
 shares!(share_0 0, share_1 1, share_2 2);
 
-/// A working directory that the kernel would find outside (CVE-2024-21626), and a program.
+/// A working directory that the kernel would find outside (CVE-2024-21626), and a program outside.
 #[test]
 fn no_descriptor_leads_out() {
     sandbox(|s| {
@@ -209,7 +209,7 @@ fn no_descriptor_leads_out() {
     });
 }
 
-/// Attributes by which a layer would show what is elsewhere, or an upper directory that is.
+/// Attributes by which a layer or an upper directory would show other files.
 #[test]
 fn no_layer_shows_what_is_not_its_own() {
     sandbox(|s| {
@@ -225,7 +225,7 @@ fn no_layer_shows_what_is_not_its_own() {
         let script = "ls /dir; cat /file";
         let ran = in_layer(s, &["--layer", "l"], script).run();
         assert!(!ran.out().contains('f') && !ran.out().contains("secret"), "{ran}");
-        // What an earlier container may have left there.
+        // Names that an earlier container may have left there.
         for (name, other) in [("upper", "work"), ("work", "upper")] {
             for trap in ["ln -s /srv/outside", "ln -s outside", "echo x >", "mkfifo"] {
                 let ends = if trap.ends_with('>') { trap.to_owned() } else { format!("{trap} ") };
@@ -238,8 +238,8 @@ fn no_layer_shows_what_is_not_its_own() {
     });
 }
 
-/// A second process, as of another container, that swaps what is in a shared volume, upper directory
-/// or root while this one starts.
+/// A second process, like one of another container, swaps entries of a shared volume, upper directory or root during
+/// the start.
 #[test]
 fn no_race_leads_out() {
     sandbox_for(LONG, |s| {

@@ -1,4 +1,4 @@
-//! jc-rootfs: entering a running container, terminals, and what a payload starts with.
+//! jc-rootfs: the entry of a running container, terminals, and the attributes of a payload.
 
 #![cfg(target_os = "linux")]
 
@@ -18,7 +18,7 @@ use rustix::process::{Signal, WaitOptions, wait};
 mod rootfs_support;
 use rootfs_support::{Ann, in_layer, root};
 
-/// Starts a container that waits for the file `/go/on`, and gives the PID that it has out here.
+/// Starts a container that waits for the file `/go/on`. Returns its PID in this PID namespace.
 fn container(s: &Sandbox, front: &[&str]) -> (Running, String) {
     fs::create_dir_all(s.path("go")).unwrap();
     let script = "touch /mark; echo ready; until [ -e /go/on ]; do sleep 0.01; done";
@@ -58,7 +58,7 @@ fn a_running_container_is_entered() {
             .run()
             .code(0)
             .stdout("0000000000000000\n1\n2\n");
-        // With its other namespaces, this is a shell in it: the procfs shows the same processes.
+        // With the other namespaces joined, the procfs shows the same processes.
         let kinds = format!("{pid}:pid,uts,ipc,cgroup");
         s.jc("jc-unshare")
             .args(["--join", &kinds, "--", "jc-rootfs", "--join", &pid, "--", "sh", "-c"])
@@ -81,7 +81,7 @@ fn a_running_container_is_entered() {
 fn the_hosts_program_cannot_be_reached_by_a_payload() {
     sandbox(|s| {
         root(s, "root");
-        // As the program itself, behind a link, and as an interpreter.
+        // The program executes itself, behind a link, and as an interpreter.
         s.sh("ln -s /proc/self/exe root/bin/me; printf '#!/proc/self/exe\\n' >root/bin/script;
               printf '#! /bin/me\\n' >root/bin/again; chmod +x root/bin/script root/bin/again")
             .run()
@@ -90,7 +90,7 @@ fn the_hosts_program_cannot_be_reached_by_a_payload() {
             let cmd = s.jc("jc-rootfs").args(["--layer", "root", "--", program, "--version"]);
             cmd.run().code(126).fails_as("jc-rootfs", "leads to the host's jc-rootfs");
         }
-        // Whoever enters a container runs from a mount that cannot be written to.
+        // A process that enters a container executes a read-only mount.
         let (waits, pid) = container(s, &[]);
         let kind = format!("{pid}:pid");
         let join = |program: &str| {
@@ -109,7 +109,7 @@ fn a_payload_starts_clean() {
     sandbox(|s| {
         root(s, "root");
         let status = "grep -E '^Sig(Blk|Ign):' /proc/self/status | cut -f2";
-        // Out of a program that ignores and blocks.
+        // The caller ignores and blocks signals.
         let words = ["-c", "trap '' INT USR1 PIPE; exec \"$@\"", "sh"];
         s.cmd("sh")
             .args(words)
@@ -117,7 +117,7 @@ fn a_payload_starts_clean() {
             .run()
             .code(0)
             .stdout("0000000000000000\n0000000000000000\n");
-        // A session keyring of its own.
+        // The payload has its own session keyring.
         s.cmd("strace")
             .args([
                 "-e",
@@ -134,7 +134,7 @@ fn a_payload_starts_clean() {
             .code(0);
         let trace = fs::read_to_string(s.path("trace")).unwrap();
         assert!(trace.starts_with("keyctl(KEYCTL_JOIN_SESSION_KEYRING, NULL) = "), "{trace}");
-        // The same way around, with a file as a working directory, or one that is not below the root.
+        // The same result with a file as the working directory, or one outside of the root.
         let ran = in_layer(s, &["-w", "/proc/self/cwd"], "pwd").run();
         let hint = "\njc-rootfs: hint: a magic link of procfs leads outside of all paths\n";
         assert!(ran.err().ends_with(hint), "{ran}");
@@ -160,7 +160,7 @@ fn a_session_is_new_when_asked() {
         assert!(own(&["--new-session"]));
         in_layer(s, &["--new-session"], "exit 7").run().code(7);
         in_layer(s, &["--new-session"], "kill -9 $$").run().code(137);
-        // Nobody waits where nobody has to.
+        // A join without a PID namespace leaves no waiting process.
         s.jc("jc-unshare")
             .args([
                 "-p",
@@ -180,7 +180,7 @@ fn a_session_is_new_when_asked() {
     });
 }
 
-/// Takes a descriptor from a socket.
+/// Receives a descriptor from a socket.
 fn receive(socket: &UnixStream) -> OwnedFd {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -203,7 +203,7 @@ fn a_console_goes_to_the_socket() {
         let running = in_layer(s, &["--console-socket", "socket", "-u", "web"], script).spawn();
         let (stream, _) = listener.accept().unwrap();
         let mut master = fs::File::from(receive(&stream));
-        // The echo of what is typed comes between what is written meanwhile.
+        // The terminal echoes input between outputs.
         let mut shown = Vec::new();
         while !shown.ends_with(b"33\r\n") {
             let mut byte = [0];
@@ -211,7 +211,7 @@ fn a_console_goes_to_the_socket() {
             shown.extend(byte);
         }
         master.write_all(b"hello\n").unwrap();
-        // The end of a terminal is an error, EIO.
+        // The read ends with EIO when the terminal is closed.
         let _: std::io::Result<usize> = master.read_to_end(&mut shown);
         running.wait().code(0).stdout("");
         let shown = String::from_utf8(shown).unwrap();
@@ -224,8 +224,8 @@ fn a_console_goes_to_the_socket() {
     });
 }
 
-/// A payload that has all capabilities in its user namespace may look through every process of that
-/// user and namespace which it sees (CVE-2016-9962).
+/// A payload with all capabilities in its user namespace may trace every visible process of that user and namespace
+/// (CVE-2016-9962).
 #[test]
 fn nobody_inside_sees_the_host_through_who_joins() {
     sandbox(|s| {
@@ -248,7 +248,7 @@ fn nobody_inside_sees_the_host_through_who_joins() {
             );
             ann.sh(&join).run().code(0).stdout("1\n").stderr("");
         }
-        // It would have seen what is there to be seen for long enough.
+        // The payload has enough time to trace the process.
         let join = format!("jc-unshare --join {pid}:user,pid -- sleep 0.3");
         ann.sh(&join).run().code(0);
         s.cmd("kill").args(["-9", pid]).run().code(0);
@@ -259,7 +259,7 @@ fn nobody_inside_sees_the_host_through_who_joins() {
     });
 }
 
-/// The PID namespace comes along, with signals, codes and death as for any waiting link.
+/// The process joins the PID namespace too. Signals, exit codes and death are those of a waiting link.
 #[test]
 fn who_joins_is_a_process_of_the_container() {
     sandbox(|s| {
@@ -286,7 +286,7 @@ fn who_joins_is_a_process_of_the_container() {
             running.wait_for("ready");
             running.signal(Signal::KILL);
             running.wait().killed_by(Signal::KILL);
-            // Its child, dead too, is now that of the PID 1 out here.
+            // The orphan of the killed link belongs to the PID 1 of the test.
             while s.processes().iter().any(|p| p.contains("sleep 1000")) {}
             while let Ok(None) = wait(WaitOptions::NOHANG) {}
         }
@@ -296,7 +296,7 @@ fn who_joins_is_a_process_of_the_container() {
     });
 }
 
-/// Who is in a container has had time to prepare its files for who joins.
+/// A payload had time to prepare its files for a process that joins.
 #[test]
 fn a_hostile_container_is_entered_or_refused() {
     sandbox(|s| {
@@ -338,7 +338,7 @@ fn a_hostile_container_is_entered_or_refused() {
     });
 }
 
-/// A payload that shares a terminal with the caller types into it by TIOCSTI (CVE-2017-5226).
+/// A payload on the terminal of the caller injects input by TIOCSTI (CVE-2017-5226).
 #[test]
 fn a_new_session_keeps_a_payload_from_typing_for_its_caller() {
     sandbox(|s| {
@@ -348,7 +348,7 @@ fn a_new_session_keeps_a_payload_from_typing_for_its_caller() {
         root(s, "root");
         let source = workspace_dir().join("tests/tests/rootfs_support/probe.c");
         s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/probe"]).arg(source).run().code(0);
-        // An address that cannot be read: refused before it is looked at, or after.
+        // The address is invalid: the call fails before or after a look at it.
         let line = format!("native {} 1 {} 8", nix::libc::SYS_ioctl, nix::libc::TIOCSTI);
         let type_in = |options: &[&str]| {
             let script = format!("echo {line} | probe");

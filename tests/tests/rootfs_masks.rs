@@ -1,4 +1,4 @@
-//! jc-rootfs: what a payload must not see, or not write to.
+//! jc-rootfs: files that a payload must not see or change.
 
 #![cfg(target_os = "linux")]
 
@@ -59,11 +59,11 @@ fn the_default_masks_cover_the_kernel() {
             echo x >/proc/sys/kernel/hostname && echo /proc/sys can be written";
         in_layer(s, &["--mask", "default"], script).run().stdout("");
         in_layer(s, &[], "head -c 1 /proc/timer_list | wc -c").run().stdout("1\n");
-        // Whatever is at /proc and /sys instead is left alone.
+        // Other files in place of /proc and /sys stay unchanged.
         s.sh("mkdir -p root/proc/keys root/proc/sys && echo a >root/proc/keys/f").run().code(0);
         let image = ["--proc", "none", "--sys", "none", "--mask", "default"];
         in_layer(s, &image, "cat /proc/keys/f; touch /proc/sys/x").run().code(0).stdout("a\n");
-        // A procfs that came some other way is covered too.
+        // A procfs that another option mounts is masked too.
         let bind = ["--proc", "none", "-v", "/proc:/proc", "--mask", "default"];
         in_layer(s, &bind, "cat /proc/timer_list | wc -c").run().code(0).stdout("0\n");
         let script = "cat /proc/keys; echo x >/proc/sys/kernel/hostname || echo no";

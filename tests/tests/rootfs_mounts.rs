@@ -1,4 +1,4 @@
-//! `jc-rootfs`, alone: what the command line mounts, and images that would have it elsewhere.
+//! `jc-rootfs` alone: the mounts of the command line, and images that would redirect them.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +12,7 @@ use jc_tests::{Cmd, Sandbox, sandbox, tree};
 
 const TOOL: &str = "jc-rootfs";
 
-/// jc-rootfs with these options over a directory, running a line of shell.
+/// jc-rootfs with these options over a directory, and a shell command.
 fn sh(s: &Sandbox, options: &[&str], root: &Path, script: &str) -> Cmd {
     s.jc(TOOL).args(options).arg(root).args(["--", "sh", "-c", script])
 }
@@ -38,7 +38,7 @@ fn a_bind_shows_a_directory_with_what_is_mounted_below() {
             ran.code(0).stdout("f\ng\n");
             assert_eq!(fs::read(dir.join("new")).unwrap(), b"from-inside\n");
         }
-        // A relative source is the caller's, a file is bound to a file, one bind may lie in another.
+        // A relative source belongs to the caller, a file is bound over a file, and one bind lies in another.
         let options =
             ["-v", "source/f:/etc/passwd", "-v", "source:/d", "--bind=source/sub:/d/sub/deeper"];
         fs::create_dir(dir.join("sub/deeper")).unwrap();
@@ -74,7 +74,7 @@ fn a_read_only_bind_is_so_all_the_way_down() {
         assert_eq!(ran.err().matches("Read-only file system").count(), 4, "{ran}");
         ran.stdout("f\ng\n");
         assert_eq!(names(&dir), "f\nsub\n");
-        // The caller's is as it was.
+        // The directory of the caller is unchanged.
         s.sh("echo y > source/f && echo y > source/sub/g").run().code(0);
         s.sh("umount source/sub").run().code(0);
     });
@@ -94,7 +94,7 @@ fn binds_have_the_options_that_they_are_given() {
         run("", "/d/true").code(0);
         let ran = run(":noexec", "/d/true").code(126);
         assert!(ran.err().contains("Permission denied"), "{ran}");
-        // No device works unless that is asked for.
+        // Devices work only if an option says so.
         for option in ["", ":ro", ":noexec"] {
             let ran = run(option, "cat /d/null");
             assert!(ran.err().contains("Permission denied"), "{ran}");
@@ -120,7 +120,7 @@ fn a_bind_that_cannot_be_is_an_error() {
             "/srv:/d:nonsense",
             "/srv:",
             "",
-            // The other kind of thing is in the way.
+            // The target has another type.
             "/etc:/etc/passwd",
             "/etc/passwd:/etc",
         ] {
@@ -154,7 +154,7 @@ fn a_tmpfs_has_its_size_and_mode() {
     });
 }
 
-/// Links in the image are followed as the payload would follow them: none leads out of the root.
+/// Symbolic links in the image are resolved as for the payload, and none leads out of the root.
 #[test]
 fn no_link_of_the_image_leads_out_of_it() {
     sandbox(|s| {
@@ -173,7 +173,7 @@ fn no_link_of_the_image_leads_out_of_it() {
                 &["--tmpfs", &format!("/{link}/tmpfs")],
                 &["-w", &format!("/{link}/work")],
             ] {
-                // Within the root the same name is free to be made.
+                // Inside the root the same name can be made.
                 sh(s, options, &root, "echo ran").run().code(0).stdout("ran\n");
                 assert_eq!(names(&s.path("outside")), "", "{options:?}");
                 assert!(root.join("srv/outside").is_dir());
@@ -184,7 +184,7 @@ fn no_link_of_the_image_leads_out_of_it() {
             let ran = sh(s, &["-v", bind], &root, "echo ran").run();
             ran.code(125).stdout("").fails_as(TOOL, "");
         }
-        // Whatever it does with these, it does it inside.
+        // The mount takes place inside the root in any case.
         for options in [["-v", "f:/dangling"], ["-v", "f:/magic/file"], ["-w", "/magic/work"]] {
             sh(s, &options, &root, "true").run();
             assert_eq!(names(&s.path("outside")), "", "{options:?}");
@@ -192,7 +192,7 @@ fn no_link_of_the_image_leads_out_of_it() {
     });
 }
 
-/// Users are looked up in the image, not through its links on the host, and nothing there can hang.
+/// Users are looked up in the image and not through its links on the host, and no lookup hangs.
 #[test]
 fn the_images_passwd_is_the_images() {
     sandbox(|s| {

@@ -1,4 +1,4 @@
-//! `jc-rootfs`, alone: who the payload is, where it starts and what it is handed.
+//! `jc-rootfs` alone: the user, the working directory and the environment of the payload.
 
 #![cfg(target_os = "linux")]
 
@@ -11,10 +11,10 @@ use jc_tests::{Cmd, Sandbox, sandbox};
 
 const TOOL: &str = "jc-rootfs";
 
-/// The forms that a root comes in.
+/// The forms of a root.
 const FORMS: [&[&str]; 3] = [&[], &["--upper", "tmpfs"], &["--chroot"]];
 
-/// jc-rootfs with these options over a directory, running a line of shell.
+/// jc-rootfs with these options over a directory, and a shell command.
 fn sh(s: &Sandbox, form: &[&str], options: &[&str], root: &Path, script: &str) -> Cmd {
     s.jc(TOOL).args(form).args(options).arg(root).args(["--", "sh", "-c", script])
 }
@@ -41,7 +41,7 @@ fn the_user_is_who_the_root_says() {
                 ran.code(125).stdout("").fails_as(TOOL, "");
             }
         }
-        // Without the files there are still numbers.
+        // Users can be given by number without the files.
         fs::remove_dir_all(root.join("etc")).unwrap();
         sh(s, &[], &["-u", "5:6"], &root, "id -u; id -g").run().code(0).stdout("5\n6\n");
         sh(s, &[], &["-u", "web"], &root, "echo ran").run().code(125).fails_as(TOOL, "web");
@@ -101,7 +101,7 @@ fn the_environment_is_the_callers_and_what_is_set() {
             assert_eq!(show(&["-e", "EMPTY="]), "A=a\nB=b\nEMPTY=\nHOME=/h\n");
             assert_eq!(show(&["--clear-env", "-e", "PATH=/bin", "-e", "B"]), "B=b\nHOME=/root\n");
             assert_eq!(show(&["--clear-env", "-e", "PATH=/bin", "-e", "NOT_SET"]), "HOME=/root\n");
-            // The last one counts.
+            // The last value counts.
             assert_eq!(show(&["-e", "A=1", "-e", "A=2"]), "A=2\nB=b\nHOME=/h\n");
             let ran = sh(s, form, &["-e", "=x"], &root, "echo ran").run();
             ran.code(125).stdout("").fails_as(TOOL, "");
@@ -125,7 +125,7 @@ fn the_program_is_found_on_its_own_path() {
             run(&["-w", "/opt"], &["./tool"]).code(0).stdout("tool\n");
             run(&["-e", "PATH=/bin"], &["tool"]).code(127).fails_as(TOOL, "tool");
             run(&["-e", "PATH=/opt"], &["sh"]).code(127).fails_as(TOOL, "sh");
-            // Not the first on the path that cannot be executed, but the one that can.
+            // A file that cannot be executed is passed over in the search of PATH.
             fs::write(root.join("tmp/tool"), "").unwrap();
             run(&["-e", "PATH=/tmp:/opt"], &["tool"]).code(0).stdout("tool\n");
             run(&["-e", "PATH=/tmp"], &["tool"]).code(126).fails_as(TOOL, "tool");

@@ -1,4 +1,4 @@
-//! jc-rootfs beside runc, crun and bubblewrap, where they do the same: what a payload sees.
+//! jc-rootfs compared with runc, crun and bubblewrap: the environment of a payload.
 
 #![cfg(target_os = "linux")]
 
@@ -9,7 +9,7 @@ use jc_tests::{Cmd, Sandbox, require, sandbox};
 mod rootfs_support;
 use rootfs_support::{Ann, by_runtime, root};
 
-/// The namespaces that a runtime's own configuration makes, less the network.
+/// The namespaces of a runtime's default configuration, without the network.
 const CHAIN: [&str; 3] = ["-puiC", "--", "jc-rootfs"];
 
 fn ours(s: &Sandbox, options: &[&str], script: &str) -> Cmd {
@@ -17,10 +17,10 @@ fn ours(s: &Sandbox, options: &[&str], script: &str) -> Cmd {
     s.jc("jc-unshare").args(CHAIN).args(options).args(root)
 }
 
-/// A filter for a runtime's configuration that leaves nothing out and has the host's network.
+/// A jq(1) filter for a runtime's configuration without restrictions and with the network of the host.
 const OPEN: &str = ".root.readonly = false |
     .linux.namespaces |= map(select(.type != \"network\")) |";
-/// And one without masks.
+/// A filter for a configuration without masks.
 const UNMASKED: &str = "del(.linux.maskedPaths) | del(.linux.readonlyPaths)";
 
 fn theirs(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> String {
@@ -35,22 +35,22 @@ fn prepare(s: &Sandbox) {
     s.sh("mkdir -p root/proc root/dev root/sys").run().code(0);
 }
 
-/// A mount: its type, what it forbids, and the options of its file system.
+/// A mount: its type, its restrictions, and the options of its file system.
 type Mount = (String, BTreeSet<String>, BTreeSet<String>);
 
-/// By mount point, the uppermost one counts.
+/// The mounts by mount point. The uppermost one counts.
 fn mounts(mountinfo: &str) -> BTreeMap<String, Mount> {
     let words = |text: &str| text.split(',').map(str::to_owned).collect::<BTreeSet<_>>();
     let parse = |line: &str| {
         let (mount, system) = line.split_once(" - ")?;
         let mount: Vec<&str> = mount.split(' ').collect();
         let system: Vec<&str> = system.split(' ').collect();
-        // Nothing after the options: it is private.
+        // A private mount has no optional fields.
         assert_eq!(mount.len(), 6, "it propagates: {line}");
         let mut forbids = words(mount[5]);
         forbids.retain(|word| ["ro", "nosuid", "nodev", "noexec"].contains(&word.as_str()));
         let mut system_options = words(system[2]);
-        // Read-only is what the mount is, or what all of the file system is.
+        // Either the mount or the whole file system is read-only.
         system_options.retain(|word| !["ro", "rw"].contains(&word.as_str()));
         Some((mount[4].to_owned(), (system[0].to_owned(), forbids, system_options)))
     };
@@ -59,7 +59,7 @@ fn mounts(mountinfo: &str) -> BTreeMap<String, Mount> {
 
 const MOUNTINFO: &str = "cat /proc/self/mountinfo";
 
-/// What a runtime's default configuration mounts: the same, and nothing is allowed that it forbids.
+/// The mounts equal those of a runtime's default configuration, and allow nothing more.
 #[test]
 fn mounts_are_those_of_runtimes() {
     sandbox(|s| {
@@ -73,7 +73,7 @@ fn mounts_are_those_of_runtimes() {
                     let Some((our_kind, we_forbid, our_system)) = here.get(point) else {
                         panic!("{runtime} {options:?}: no {point} among {here:#?}");
                     };
-                    // Over masked files lies /dev/null, ours the host's and theirs the container's.
+                    // Masked files are covered by /dev/null, which is that of the host or of the container.
                     let null = [our_kind, kind] == ["devtmpfs", "tmpfs"];
                     assert!(our_kind == kind || null, "{runtime} {point} {kind} {our_kind}");
                     let mut forbids = forbids.clone();
@@ -89,10 +89,10 @@ fn mounts_are_those_of_runtimes() {
                 let more: Vec<&String> =
                     here.keys().filter(|point| !there.contains_key(*point)).collect();
                 let known = |point: &str| {
-                    // What newer lists have (Docker's), and what crun binds in one.
+                    // Docker's newer masks, and directories that crun mounts as one.
                     ["/proc/interrupts", "/sys/devices/virtual/powercap"].contains(&point)
                         || point.contains("/thermal_throttle")
-                        // Which crun 1.8 cannot have, see by_runtime.
+                        // crun 1.8 lacks this mount, see `by_runtime`.
                         || *point == *"/sys/fs/cgroup/unified"
                 };
                 assert!(more.iter().all(|point| known(point)), "{runtime} {options:?}: {more:?}");
@@ -121,12 +121,12 @@ fn devices_are_those_of_runtimes_and_bubblewrap() {
         let queues = "mqueue directory 0:0 1777 0:0";
         for (peer, there) in peers {
             let there = lines(there);
-            // The kernel's memory is nothing to point at.
+            // No link leads to the memory of the kernel.
             let more = there.difference(&here).filter(|line| !line.contains("/proc/kcore"));
             let less = here.difference(&there);
             let found = (more.map(|l| &**l).collect(), less.map(|l| &**l).collect());
             let known: (Vec<&str>, Vec<&str>) = match peer {
-                // Its own is for one user, and it has no message queues.
+                // The devpts of bwrap is for one user, and bwrap has no message queues.
                 "bwrap" => (vec!["shm directory 0:0 755 0:0"], vec![queues, shm]),
                 _ => (vec![], vec![]),
             };
@@ -177,7 +177,7 @@ fn limits_environment_and_descriptors_are_those_of_runtimes() {
         let descriptors = "ls /proc/$$/fd; :";
         ours(s, &options, descriptors).run().code(0).stdout("0\n1\n2\n");
         for runtime in ["runc", "crun"] {
-            // One of theirs has one more.
+            // A runtime has one more descriptor.
             assert!(theirs(s, runtime, &filter, descriptors).starts_with("0\n1\n2\n"), "{runtime}");
             let there = theirs(s, runtime, &filter, script);
             let differ = here.lines().zip(there.lines()).find(|(a, b)| a != b);
@@ -187,7 +187,7 @@ fn limits_environment_and_descriptors_are_those_of_runtimes() {
     });
 }
 
-/// An ordinary user's sandbox.
+/// The sandbox of an ordinary user.
 #[test]
 fn privileges_are_those_that_bubblewrap_gives() {
     sandbox(|s| {
@@ -215,7 +215,7 @@ fn privileges_are_those_that_bubblewrap_gives() {
             );
             let (here, there) =
                 (ann.sh(&jc).run().code(0).out(), ann.sh(&bwrap).run().code(0).out());
-            // It hands on what is inheritable and ambient, and what the caller has open.
+            // bwrap passes on inheritable and ambient capabilities, and the open descriptors of the caller.
             let comparable = |out: &str| -> Vec<String> {
                 let lines =
                     out.lines().filter(|l| !l.starts_with("CapInh") && !l.starts_with("CapAmb"));

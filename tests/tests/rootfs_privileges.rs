@@ -1,4 +1,4 @@
-//! jc-rootfs: who the payload is, and what it may do.
+//! jc-rootfs: the credentials and the privileges of the payload.
 
 #![cfg(target_os = "linux")]
 
@@ -7,10 +7,10 @@ use jc_tests::{Sandbox, sandbox, skip};
 mod rootfs_support;
 use rootfs_support::{by_runtime, has, in_layer, root};
 
-/// The lines of proc(5)'s status that say what a process may do.
+/// The lines of `/proc/self/status` about privileges.
 const STATUS: &str = "grep -E '^(Uid|Gid|Groups|Cap[A-Za-z]*|NoNewPrivs):' /proc/self/status";
 
-/// One of the lines, without its name.
+/// The value of one of the lines.
 fn status(s: &Sandbox, options: &[&str], name: &str) -> String {
     let script = format!("sed -n 's/^{name}:[[:space:]]*//p' /proc/self/status");
     in_layer(s, options, &script).run().code(0).out()
@@ -50,12 +50,12 @@ fn capabilities_are_the_same_in_all_sets() {
         ] {
             in_layer(s, options, ":").run().code(125).fails_as("jc-rootfs", error);
         }
-        // What the caller left inheritable is nothing for the payload (CVE-2022-27650, -29162).
+        // Inheritable capabilities of the caller do not reach the payload (CVE-2022-27650, -29162).
         let chown =
             ["--inh-caps=+chown", "jc-rootfs", "--layer", "root", "--cap-add=ALL", "--", "grep"];
         let ran = s.cmd("setpriv").args(chown).args(["CapInh", "/proc/self/status"]).run();
         ran.code(0).stdout("CapInh:\t0000000000000000\n");
-        // Without CAP_SETPCAP nothing can be dropped, and nobody gets what is not there.
+        // Without CAP_SETPCAP no capability can be dropped, and absent capabilities cannot be given.
         let poor = |option: &str| {
             s.cmd("setpriv")
                 .args([
@@ -101,7 +101,7 @@ fn privileges_are_those_that_runtimes_give() {
     });
 }
 
-/// The filter for a runtime's configuration that gives root these capabilities.
+/// A jq(1) filter for a runtime's configuration that gives root these capabilities.
 fn caps(names: &str, more: &str) -> String {
     format!(
         "{more} .process.capabilities = {{bounding: [{names}], permitted: [{names}], effective: [{names}],
@@ -120,7 +120,7 @@ fn no_new_privs_keeps_set_user_id_from_working() {
             let options = [&["-u", "web"], options].concat();
             in_layer(s, &options, "id -u; grep NoNewPrivs /proc/self/status").run().code(0).out()
         };
-        // busybox gives up what it does not need; the real user is shown either way.
+        // busybox drops privileges that it does not need. The real user is unchanged.
         assert!(effective(&[]).ends_with("NoNewPrivs:\t0\n"));
         assert!(effective(&["--no-new-privs"]).ends_with("NoNewPrivs:\t1\n"));
     });
@@ -154,7 +154,7 @@ fn limits_are_set_or_an_error() {
         let options =
             ["--ulimit", "nofile=100:200", "--ulimit", "core=0", "--ulimit=stack=1048576"];
         in_layer(s, &options, script).run().code(0).stdout("100\n200\n0\n1024\n");
-        // Without CAP_SYS_RESOURCE no hard limit goes up.
+        // Without CAP_SYS_RESOURCE no hard limit can be raised.
         let words = ["--bounding-set=-sys_resource", "prlimit", "--nofile=50:60", "jc-rootfs"];
         let poor = s.cmd("setpriv").args(words).args(["--layer", "root", "--ulimit", "nofile=61"]);
         poor.args(["--", "true"]).run().code(125).stderr(
@@ -189,7 +189,7 @@ fn the_environment_comes_from_here_from_files_and_from_options() {
             .run()
             .code(0)
             .stdout("A=option\nB=later\nHOME=/h\nPASS=on\n");
-        // What the other tools of the chain read is not the payload's.
+        // Variables for other programs of the chain do not reach the payload.
         in_layer(s, &["-e", "JC_MINE=1"], "env | grep ^JC_")
             .env("JC_STORE", "/x")
             .run()

@@ -1,4 +1,4 @@
-//! jc-rootfs for an ordinary user: with a range of subordinate IDs, and with her own ID only.
+//! jc-rootfs for an ordinary user, with subordinate IDs and without.
 
 #![cfg(target_os = "linux")]
 
@@ -8,11 +8,12 @@ use rustix::fs::{XattrFlags, setxattr};
 mod rootfs_support;
 use rootfs_support::{Ann, root};
 
-/// What stands in front of jc-rootfs, with a range and without.
+/// The chains in front of jc-rootfs, with subordinate IDs and without.
 const RANGE: &str = "jc-unshare -U --map-auto -- jc-unshare -puiC -- jc-rootfs";
 const SINGLE: &str = "jc-unshare -U --map-root -- jc-unshare -puiC -- jc-rootfs";
 
-/// Two layers of hers upon the small root: one has things, the other hides them as she is able to.
+/// Two layers of the user above the small root. The upper one hides files of the lower one, in the ways that the user
+/// has.
 fn layers(s: &Sandbox, ann: &Ann<'_>) {
     let script = "mkdir -p l1/dir l1/opaque l2/opaque && touch l1/gone l1/dir/x l1/opaque/x &&
         mknod l2/gone c 0 0";
@@ -23,7 +24,7 @@ fn layers(s: &Sandbox, ann: &Ann<'_>) {
 
 const LAYERS: &str = "--layer /srv/root --layer l1 --layer l2";
 
-/// What holds in either case.
+/// Checks that hold with and without subordinate IDs.
 fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
     let run = |options: &str, script: &str| -> Ran {
         ann.sh(&format!("exec {chain} {options} -- sh -c '{script}'")).run()
@@ -31,23 +32,23 @@ fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
     root(s, "root");
     layers(s, ann);
 
-    // The layers, with what hides what.
+    // The layers, with hidden files.
     run(LAYERS, "id -u; ls -d /gone /dir/*; ls -A /opaque; echo x >/new && cat /new")
         .stdout("0\n/dir/x\nx\n")
         .stderr("ls: /gone: No such file or directory\n");
-    // A directory for changes, which hides in the same ways and is a layer afterwards.
+    // A directory for changes hides files in the same ways, and can be used as a layer later.
     ann.sh("mkdir up").run().code(0);
     let change = "rm /dir/x; rm -r /opaque; mkdir /opaque; touch /opaque/y /made";
     run(&format!("{LAYERS} --upper up"), change).code(0).stderr("");
     let again = format!("{LAYERS} --layer up/upper");
     run(&again, "ls -A /dir /opaque; ls /made").code(0).stdout("/dir:\n\n/opaque:\ny\n/made\n");
-    // A directory, as it is and with its changes in memory.
+    // A directory, unchanged and with its changes in memory.
     ann.sh("cp -a /srv/root own").run().code(0);
     run("--upper tmpfs own", "touch /a && ls /a").code(0).stdout("/a\n");
     run("own", "touch /a && ls /a").code(0).stdout("/a\n");
     run("--read-only own", "touch /b 2>/dev/null || echo no").code(0).stdout("no\n");
 
-    // The kernel's directories.
+    // The file systems of the kernel.
     let devices = "cd /dev; echo *; stat -c %t:%T null zero full random urandom tty
         echo gone >null; head -c 1 zero | wc -c; head -c 1 urandom | wc -c; echo 2>/dev/null >full || echo full
         touch shm/x; exec 3<>ptmx && ls pts";
@@ -58,7 +59,7 @@ fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
     run(LAYERS, "echo $$; cat /proc/1/comm; mkdir /sys/x 2>/dev/null || echo no")
         .code(0)
         .stdout("1\nsh\nno\n");
-    // What is bound, and what is hidden.
+    // Binds and masks.
     let binds = format!(
         "{LAYERS} -v own:/own:ro --tmpfs /t:size=1m --mask default --mask /etc/group --ro-path /dir"
     );
@@ -66,22 +67,22 @@ fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
             echo x 2>/dev/null >$f || echo no; done
         cat /etc/group /proc/timer_list | wc -c; touch /t/x && ls /t";
     run(&binds, script).code(0).stdout("/own/bin\nno\nno\nno\n0\nx\n");
-    // What the payload may do.
+    // The privileges of the payload.
     let hardened =
         format!("{LAYERS} --cap-drop ALL --no-new-privs --seccomp default --ulimit nofile=64");
     let script = "grep -E \"^(CapBnd|NoNewPrivs|Seccomp):\" /proc/self/status | cut -f2; ulimit -n
         unshare -U true 2>/dev/null || echo refused";
     run(&hardened, script).code(0).stdout("0000000000000000\n1\n2\n64\nrefused\n");
-    // Root is who she is already; the rest of the options have nothing to do with IDs.
+    // The user is root already, and the other options do not depend on IDs.
     run(&format!("{LAYERS} -u root -w /dir -e A=1"), "id -u; id -g; pwd; echo $A $HOME")
         .code(0)
         .stdout("0\n0\n/dir\n1 /srv/ann\n");
-    // A network namespace of her own, and with it a sysfs.
+    // A network namespace of the user, and with it a sysfs.
     let net = chain.replace("-puiC", "-puinC");
     let script = "ls /sys/class/net; sed -n \"s/^.* .sys [^-]* - //p\" /proc/self/mountinfo";
     let ran = ann.sh(&format!("exec {net} {LAYERS} -- sh -c '{script}'")).run().code(0);
     assert!(ran.out().starts_with("lo\n"), "{ran}");
-    // Nothing of the store was changed, nothing is left.
+    // The store is unchanged, and no object is left.
     ann.sh("ls l1/gone l1/dir/x l1/opaque/x").run().code(0);
     s.wait_for_no_process();
 }
@@ -92,7 +93,7 @@ fn an_ordinary_user_with_a_range_of_ids_gets_a_root() {
         require(s, "newuidmap", "uidmap");
         let ann = Ann::new(s, true);
         works(s, &ann, RANGE);
-        // Other users of the root are hers too.
+        // Other users of the root belong to the user too.
         let run = |options: &str, script: &str| {
             ann.sh(&format!("exec {RANGE} {LAYERS} {options} -- sh -c '{script}'")).run()
         };
@@ -118,8 +119,7 @@ fn an_ordinary_user_with_one_id_gets_a_root() {
             |options: &str| ann.sh(&format!("exec {SINGLE} {LAYERS} {options} -- id -G")).run();
         run("-u web").code(125).fails_as("jc-rootfs", "setresgid 34: Invalid argument");
         run("-u root:web").code(125).fails_as("jc-rootfs", "setresgid 34: Invalid argument");
-        // Groups that the root's files give cannot be had, and nothing is lost; those asked for are
-        // another matter.
+        // Groups of the root's files are left out if they have no mapping. Groups of the command line are errors.
         s.sh("echo log:x:4:root >>root/etc/group").run().code(0);
         run("-u root").code(0).stdout("0\n");
         run("-u root --group-add extra").code(125).stderr(
@@ -129,7 +129,7 @@ fn an_ordinary_user_with_one_id_gets_a_root() {
     });
 }
 
-/// The kernel, or a filter as containers have it, may not allow what this needs.
+/// The kernel, or a filter of a container, may forbid a needed call.
 #[test]
 fn what_a_machine_does_not_allow_is_named() {
     use jc_tests::seccomp::{without, without_if};
@@ -144,7 +144,7 @@ fn what_a_machine_does_not_allow_is_named() {
             assert!(ran.err().contains("\njc-rootfs: hint: "), "{ran}");
             ran.code(125).fails_as("jc-rootfs", "Operation not permitted");
         }
-        // Where no overlay may be made, that is what is said.
+        // The error names an overlay that cannot be mounted.
         const FSCONFIG_CMD_CREATE: u64 = 6;
         ann.sh("mkdir up").run().code(0);
         let ran = without_if(SYS_fsconfig, (1, FSCONFIG_CMD_CREATE), EPERM, || {
@@ -154,7 +154,7 @@ fn what_a_machine_does_not_allow_is_named() {
             "jc-rootfs: create overlay: Operation not permitted\n\
              jc-rootfs: hint: a user namespace can mount overlayfs from Linux 5.11 on\n",
         );
-        // She owns nothing here.
+        // The user owns none of these files.
         let ran = ann.sh("exec jc-rootfs --layer /srv/root -- true").run();
         assert!(ran.err().contains("put jc-unshare -U -r in front"), "{ran}");
         ran.code(125).fails_as("jc-rootfs", "unshare: Operation not permitted");

@@ -1,4 +1,4 @@
-//! jc-rootfs: which system calls a payload may make.
+//! jc-rootfs: the system calls that a payload may make.
 
 #![cfg(target_os = "linux")]
 
@@ -16,7 +16,7 @@ fn probe(s: &Sandbox) {
     s.cmd("cc").args(["-static", "-O1", "-o", "root/bin/probe"]).arg(source).run().code(0);
 }
 
-/// The default profile in the OCI's words, with the calls that the payload's capabilities allow.
+/// The default profile in OCI form, with the calls for the payload's capabilities.
 fn profile(allowed: &[&str]) -> Value {
     let table = fs::read_to_string(workspace_dir().join("jc-rootfs/build/default.tbl")).unwrap();
     let names: Vec<&str> =
@@ -46,8 +46,8 @@ fn profile(allowed: &[&str]) -> Value {
     })
 }
 
-/// Lines for the program: every number that runc's library knows, and arguments that matter. What
-/// would stop or confuse the program itself is left out.
+/// Input for the program: every number that runc's library knows, and significant arguments. Calls that would stop or
+/// confuse the program itself are left out.
 fn calls() -> String {
     let mut calls = String::new();
     for (abi, last, not) in [
@@ -62,7 +62,7 @@ fn calls() -> String {
         calls += &format!("x86_64 41 {family} 99 0\nx86 359 {family} 99 0\n");
     }
     for bit in 8..33 {
-        // A thread must share signal handlers and memory: the kernel refuses one that does not.
+        // A thread must share signal handlers and memory, or the kernel rejects the call.
         let flags = (1u64 << bit) | 0x1_0000;
         calls += &format!("x86_64 56 {flags} 0 0 0 0 0\nx86_64 435 {flags} 8\n");
         calls += &format!("x86_64 135 {}\n", 1u64 << bit);
@@ -102,7 +102,7 @@ fn the_default_profile_does_what_runc_does_with_it() {
 fn compare(s: &Sandbox, calls: &str, profile: &Value, capabilities: &[&str]) {
     fs::write(s.path("profile"), profile.to_string()).unwrap();
     let script = "probe </calls";
-    // Without capabilities, as none of the calls is to do anything.
+    // The payload has no capabilities, since none of the calls must have an effect.
     let filter = format!(
         ".process.capabilities = {{}} | .process.noNewPrivileges = true | .process.rlimits = [] |
          .linux.seccomp = {profile} | .linux.namespaces += [{{type: \"cgroup\"}}]"
@@ -149,7 +149,7 @@ fn no_call_of_another_abi_opens_a_socket_that_the_default_profile_denies() {
             ("x86 359 38 5 0", "Operation not permitted"),
             ("x86 359 40 1 0", "Operation not permitted"),
             ("x86 359 1 1 0", "fine"),
-            // The address of the arguments does not matter to the filter, and 0 holds none.
+            // The filter ignores the address of the arguments, and address 0 has none.
             ("x86 102 1 0", "Function not implemented"),
             ("x86 102 2 0", "Function not implemented"),
             ("x32 41 40 1 0", "Function not implemented"),
@@ -187,7 +187,7 @@ fn a_profile_is_used_or_an_error() {
             .run()
             .code(125)
             .stderr("jc-rootfs: read none: No such file or directory\n");
-        // What the payload may have brings its calls with it.
+        // A capability of the payload allows its system calls.
         let mount = "mount -t tmpfs x /tmp 2>/dev/null && echo mounted";
         for (options, output) in [
             (&["--seccomp=default"][..], "mounted\n"),

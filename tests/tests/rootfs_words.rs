@@ -1,5 +1,5 @@
-//! Words of the command line, of images and of files that look like another word: users, mounts, and
-//! files without an end.
+//! Words of the command line, of images and of files that look like another kind of word: users, mounts, and files
+//! without an end.
 
 #![cfg(target_os = "linux")]
 
@@ -11,7 +11,7 @@ use jc_tests::{Ran, Sandbox, sandbox};
 use nix::libc::{self, EINVAL};
 use serde_json::json;
 
-/// Words that are no user of the root below, though some of them have root's number in a C library.
+/// Words that are no user of the root below. Some of them have the number of root in a C library.
 const NO_USERS: [&str; 14] = [
     "00",
     "000",
@@ -29,7 +29,7 @@ const NO_USERS: [&str; 14] = [
     "%d",
 ];
 
-/// The small root, in which an image has given root's number to names that look like other words.
+/// The small root of an image that gives the number of root to names that look like other words.
 fn root(s: &Sandbox) {
     let root = busybox_root(s, "root");
     let passwd = "root:x:0:0::/:\nweb:x:33:34::/:\n:x:0:0::/:\n1000:x:0:0::/:\n";
@@ -119,7 +119,7 @@ fn files_without_an_end_are_refused() {
             let error = "jc-rootfs: read /dev/zero: longer than 1048576 bytes\n";
             ran.code(125).stdout("").stderr(error);
         }
-        // As long as it may be, and a FIFO by the caller's choice.
+        // A file of the maximal length, and a FIFO that the caller names.
         limited("jc-rootfs --clear-env --env-file env").code(0).stdout("A=1\nHOME=/\n");
         let fifos = "jc-rootfs --clear-env --env-file <(echo B=2) --no-new-privs \
                      --seccomp <(echo '{\"defaultAction\":\"SCMP_ACT_ALLOW\"}') root -- env";
@@ -132,7 +132,7 @@ fn files_without_an_end_are_refused() {
     });
 }
 
-/// Names of directories that mean something to a parser of mount options or to a terminal.
+/// Names of directories with a meaning for a parser of mount options or for a terminal.
 const NAMES: [&str; 10] = [
     "a,b",
     "a:b",
@@ -169,7 +169,7 @@ fn a_name_of_a_directory_is_no_mount_option() {
                 fs::remove_dir_all(&upper).unwrap();
             };
             check(start().run(), "layers by descriptor");
-            // FSCONFIG_SET_FD of overlayfs, before Linux 6.13.
+            // overlayfs before Linux 6.13 rejects FSCONFIG_SET_FD.
             let command = start();
             let ran = without_if(libc::SYS_fsconfig, (1, 5), EINVAL, || command.spawn()).wait();
             check(ran, "layers by name");

@@ -1,4 +1,4 @@
-//! `jc-pull IMAGE | jc-run`, as its users type it.
+//! `jc-pull IMAGE | jc-run`, as users type it.
 
 #![cfg(target_os = "linux")]
 
@@ -60,10 +60,10 @@ fn a_debian_from_a_registry_runs() {
         run("sh -c 'exit 42'").code(42);
         run("no-such-program").code(127).fails_as("jc-rootfs", "no-such-program");
         run("/etc").code(126).fails_as("jc-rootfs", "/etc");
-        // The second layer has taken this away, and changed that.
+        // The second layer has removed this file, and changed that one.
         run("ls /usr/share/doc /etc/issue").code(2);
         run("cat /etc/motd").code(0).stdout("changed\n");
-        // A real distribution works: its package manager, its own shell, another user.
+        // A real distribution works: its package manager, its shell, another user.
         run("dpkg --audit").code(0).stdout("").stderr("");
         let user = s.sh(&format!("jc-pull -q {debian} | {TOOL} -u www-data -- id -un")).run();
         user.code(0).stdout("www-data\n");
@@ -113,11 +113,11 @@ fn bytes_after_the_record_are_the_payloads() {
         pipe("true", "wc -c").code(0).stdout("0\n");
         pipe("printf x", "cat").code(0).stdout("x");
         pipe("head -c 3000000 /dev/zero", "wc -c").code(0).stdout("3000000\n");
-        // All of it at once, as a file has it; and what the payload leaves is there for the next.
+        // The record and the input in one file. The payload leaves the rest for the next reader.
         s.sh("(jc-pull -q oci:image; printf 'a\\nb\\n') > both").run().code(0);
         s.sh(&format!("{TOOL} -- cat < both")).run().code(0).stdout("a\nb\n");
         s.sh(&format!("{{ {TOOL} -- true; cat; }} < both")).run().code(0).stdout("a\nb\n");
-        // Two records: the second is the first one's input.
+        // The second record is input for the first payload.
         let two = format!("(cat both; cat both) | {TOOL} -- wc -l");
         s.sh(&two).run().stdout("5\n");
     });
@@ -206,7 +206,7 @@ fn the_payload_is_alone() {
         }
         assert_eq!(run("yes | head -1"), "y\n");
         assert_eq!(run("ls /proc/self/fd"), "0\n1\n2\n3\n");
-        // Nothing of the caller's environment.
+        // No variable of the caller reaches the payload.
         let ran = s.sh(&format!("jc-pull -q oci:image | {TOOL} -- env")).env("SECRET", "x").run();
         assert!(!ran.out().contains("SECRET"), "{ran}");
         assert_eq!(ran.out().lines().filter(|l| l.starts_with("PATH=")).count(), 1, "{ran}");
@@ -259,7 +259,7 @@ fn limits_hold() {
     });
 }
 
-/// Every file of the store, with all that can be said about it, is the same afterwards.
+/// Every file of the store is unchanged afterwards, with all metadata.
 #[test]
 fn an_image_is_not_changed_by_what_runs_in_it() {
     sandbox(|s| {

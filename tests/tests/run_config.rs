@@ -1,4 +1,4 @@
-//! `jc-run`: what of the image's config counts, what the user may say otherwise, and `--print`.
+//! `jc-run`: the image's configuration, the options that replace it, and `--print`.
 
 #![cfg(target_os = "linux")]
 
@@ -19,7 +19,7 @@ fn run(s: &Sandbox, config: &Value, args: &[&str]) -> Ran {
     s.jc(TOOL).args(args).input(format!("{record}\n")).run()
 }
 
-/// As Docker combines them: the user's arguments take Cmd's place, behind Entrypoint.
+/// The combination is that of Docker: arguments replace Cmd, behind Entrypoint.
 #[test]
 fn argv_is_entrypoint_and_then_the_users_or_cmd() {
     sandbox(|s| {
@@ -57,12 +57,12 @@ fn env_is_the_images_and_then_the_users() {
         assert_eq!(env(&[]), "A=image\nB=x y\nC=\nD=a=b\n");
         assert_eq!(env(&["-e", "A=user", "--env=E=1 2"]), "A=user\nB=x y\nC=\nD=a=b\nE=1 2\n");
         assert_eq!(env(&["-e", "NOT_SET_ANYWHERE"]), "A=image\nB=x y\nC=\nD=a=b\n");
-        // HOME is the user's, unless somebody says otherwise.
+        // HOME is that of the user, unless an option or the image sets it.
         let home = ["--", "sh", "-c", "echo $HOME"];
         run(s, &config, &home).stdout("/root\n");
         run(s, &json!({"Env": ["PATH=/bin", "HOME=/h"]}), &home).stdout("/h\n");
         run(s, &json!({"Env": ["PATH=/bin"], "User": "web"}), &home).stdout("/var/www\n");
-        // Without a PATH there is still one to find the program by.
+        // Without a PATH in the image, a default one finds the program.
         run(s, &json!({}), &["--", "sh", "-c", "echo found"]).code(0).stdout("found\n");
     });
 }
@@ -101,13 +101,13 @@ fn working_directory_and_user_are_the_images_or_the_users() {
         let unknown = json!({"User": "nobody-knows"});
         run(s, &unknown, &["--", "echo", "ran"]).code(125).stdout("").fails_as("jc-rootfs", "");
         run(s, &config, &["-w", "relative", "--", "echo", "ran"]).code(125).stdout("");
-        // One that is missing is made.
+        // A missing directory is made.
         let config = json!({"WorkingDir": "/made/for/it"});
         run(s, &config, &["--", "pwd"]).code(0).stdout("/made/for/it\n");
     });
 }
 
-/// What a user of `--print` gets: the same, from a shell.
+/// Runs the output of `--print` in a shell.
 fn printed(s: &Sandbox, args: &[&str]) -> String {
     let ran = s.jc(TOOL).args(["--print", "--rootfs", "/srv/root"]).args(args).run();
     assert_eq!(s.processes(), Vec::<String>::new());
@@ -159,11 +159,11 @@ fn print_shows_what_a_shell_runs_unchanged() {
         let chain = printed(s, &args);
         for shell in ["sh", "bash"] {
             s.cmd(shell).args(["-c", &chain]).run().code(7).stdout(out).stderr("");
-            // As from a terminal, or a file.
+            // The chain is read from a terminal, or from a file.
             s.cmd(shell).input(chain.clone()).run().code(7).stdout(out).stderr("");
         }
         assert!(!s.path("evil").exists());
-        // A chain by hand has nobody who removes its files in the end; this does.
+        // The files of a chain by hand stay at its end, and jc-list removes them.
         s.jc("jc-list").args(["-a", "-q"]).run().code(0).stdout("");
     });
 }
@@ -186,7 +186,7 @@ fn print_does_nothing_to_a_terminal() {
         let printed = run(s, &config, &[&options[..], &["--print"]].concat()).code(0).out();
         let acts = |c: char| c != '\n' && c.is_control() || c == '\u{202e}';
         assert!(!printed.contains(acts), "{printed:?}");
-        // What is made, a line for the variable, and one for each link.
+        // The lines are those that make files, one for the variable, and one for each link.
         assert!(printed.lines().count() <= 9, "{printed}");
         for shell in ["dash", "bash", "busybox sh"] {
             let mut words = shell.split(' ');
@@ -225,7 +225,7 @@ fn every_link_of_the_chain_runs_alone() {
         let chain = printed(s, &["-m", "64M", "--hostname", "h", "--", "sh", "-c", "echo ran"]);
         let starts: Vec<usize> = chain.match_indices("\njc-").map(|(at, _)| at + 1).collect();
         assert_eq!(starts.len(), 4, "{chain}");
-        // What is made for them comes first.
+        // The files for the links are made first.
         s.sh(&chain[..starts[0]]).run().code(0).stdout("").stderr("");
         for at in starts {
             s.sh(&chain[at..]).run().code(0).stdout("ran\n").stderr("");
@@ -258,7 +258,7 @@ fn the_state_dir_is_where_it_is_said_to_be() {
             let exec = format!("{} x echo in", line("jc-exec"));
             s.sh(&exec).run().code(0).stdout("in\n");
             s.sh(&format!("{} -f x", line("jc-rm"))).run().code(0).stderr("");
-            // It was asked for by name, so it stays.
+            // A directory that an option names stays.
             assert_eq!(fs::read_dir("/srv/states").unwrap().count(), 0);
         }
         s.sh("chown 5 states; jc-run --state-dir states --rootfs root true")

@@ -1,5 +1,4 @@
-//! jc-stop, jc-exec and jc-rm where the kernel fails a system call: an error is not a container that has
-//! ended.
+//! jc-stop, jc-exec and jc-rm with failed system calls: an error does not mean that a container has ended.
 
 #![cfg(target_os = "linux")]
 

@@ -1,4 +1,4 @@
-//! jc-exec: what it gives a program is what the container's own has.
+//! jc-exec: its program has the same environment as the payload.
 
 #![cfg(target_os = "linux")]
 
@@ -23,7 +23,7 @@ fn exec(s: &Sandbox, words: &str) -> Ran {
     s.sh(&format!("jc-exec {words}")).run()
 }
 
-/// Namespaces, cgroup, root, privileges, environment: line by line as PID 1 has them.
+/// A script that shows namespaces, cgroup, root, privileges and environment of PID 1.
 const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do readlink /proc/$P/ns/$k; done
     grep -E \"^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)\" /proc/$P/status
     cat /proc/$P/cgroup /proc/$P/mountinfo /proc/$P/limits
@@ -50,7 +50,7 @@ fn a_program_in_a_container_is_like_its_first() {
                 let line = format!("{id} sh -c 'P={pid}; {VIEW}'");
                 exec(s, &line).code(0).stderr("").out()
             };
-            // With an init, the container's own is its child.
+            // With `--init` the payload is the child of PID 1.
             let first = if options.contains("--init") { "2" } else { "1" };
             let (first, own) = (view(first), view("$$"));
             assert!(first.lines().count() > 50, "{first}");
@@ -75,7 +75,7 @@ fn options_of_jc_exec_come_before_the_container() {
         exec(s, &format!("{id} /etc")).code(126).fails_as("jc-rootfs", "/etc");
         exec(s, &format!("--nonsense {id} true")).code(125).fails_as("jc-exec", "--nonsense");
         s.sh(&format!("echo piped | jc-exec -i {id} cat")).run().code(0).stdout("piped\n");
-        // A variable that was passed on to the container, the program gets too, from there.
+        // The program gets a variable that was passed on to the container from there.
         s.sh(&format!("jc-rm -f {id}")).run().code(0);
         let line = "jc-run -d --rm -e GIVEN --rootfs root -- sleep 1000";
         let id = s.sh(line).env("GIVEN", "then").run().code(0).out();
@@ -139,9 +139,8 @@ fn a_container_that_ends_meanwhile_is_an_error_that_says_so() {
     });
 }
 
-/// Below a PID 1 that waits for orphans, as every system has one: what the kernel leaves of a process
-/// whose parent was outside of its PID namespace is that one's to take, and until then the container
-/// cannot end.
+/// PID 1 of the test reaps orphans, like the init of every system: it reaps a process whose parent was outside of its
+/// PID namespace, and the container ends only after that.
 #[test]
 fn a_kill_of_jc_exec_kills_its_program() {
     sandbox(|s| {

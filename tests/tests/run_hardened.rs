@@ -1,4 +1,4 @@
-//! What a payload may do and see, by default and otherwise; and that `--print` shows all of it.
+//! The privileges of a payload and the files that it sees, by default and with options. `--print` shows all of them.
 
 #![cfg(target_os = "linux")]
 
@@ -31,12 +31,12 @@ fn the_payload_is_hardened_by_default() {
             0, eleven
         );
         assert_eq!(inside(s, "", PRIVILEGES), expected);
-        // Refused by the filter, not for want of a capability.
+        // The filter denies the call, and no capability is missing.
         let unshare = "jc-run --rootfs root -- unshare -U true";
         std::os::unix::fs::symlink("busybox", s.path("root/bin/unshare")).unwrap();
         s.sh(unshare).run().code(1);
         inside(s, "--security-opt seccomp=unconfined", "unshare -U true");
-        // Device files of the root do not work, those in /dev do.
+        // Device files of the root do not work, and those in /dev do.
         s.sh("mknod root/null c 1 3; mknod root/tmp/null c 1 3").run().code(0);
         let devices = "echo x > /dev/null; echo x > /null || echo x > /tmp/null || echo neither";
         assert!(inside(s, "", devices).contains("neither"));
@@ -47,7 +47,7 @@ fn the_payload_is_hardened_by_default() {
         for (inside, here) in inside_.lines().zip(here.lines()) {
             assert_ne!(inside, here);
         }
-        // Masked and read-only.
+        // The files are masked and read-only.
         assert_eq!(inside(s, "", "cat /proc/timer_list /proc/keys | wc -c"), "0\n");
         assert_eq!(inside(s, "", "echo 1 > /proc/sys/vm/swappiness || echo ro"), "ro\n");
         assert_eq!(inside(s, "", "touch /sys/x || echo ro"), "ro\n");
@@ -97,7 +97,7 @@ fn each_part_can_be_undone_by_name() {
     });
 }
 
-/// All that a payload can see of what it is in.
+/// A script that shows the whole environment of a payload.
 const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do
         test $(readlink /proc/self/ns/$k) = $(cat /here/$k) && echo $k shared || echo $k own; done
     cat /proc/self/status | grep -vE \"^(Vm|Rss|Hugetlb|voluntary|nonvol|Threads|Cpus|Mems|Ngid|Tgid|Pid|PPid|NSs|NSp|NSt|NSpg|FDSize|State|SigQ)\"
@@ -137,7 +137,7 @@ fn what_is_printed_is_what_is_run() {
             };
             let run_view = run("");
             let printed = run("--print");
-            // The ID is another each time.
+            // The ID differs each time.
             let without_id = |text: &str, id: &str| text.replace(id, "ID");
             let id_in = |text: &str| {
                 let at = text.find("/jc/").map(|at| at + 4).unwrap_or_else(|| panic!("{text}"));
@@ -222,7 +222,7 @@ fn help_is_grouped_by_link() {
         for heading in ["jc-cgroup:", "jc-net:", "jc-unshare:", "jc-rootfs:"] {
             assert!(help.lines().any(|line| line.ends_with(heading)), "{heading}\n{help}");
         }
-        // An option a line, so that it can be looked through.
+        // Each option has one line, so that the text stays readable.
         assert!(help.lines().count() < 100, "{help}");
     });
 }

@@ -78,8 +78,8 @@ fn a_configuration_of_an_image_is_data() {
     });
 }
 
-/// A start that is refused runs no payload; the privileges of one that is not are the usual ones, and
-/// at most one volume more is mounted, where devices do not work.
+/// A refused start runs no payload. The payload of another start has the usual privileges, and at most one more
+/// volume, where devices do not work.
 fn is_refused_or_usual(ran: Ran, usual: &str, config: &str) {
     let (out, code) = (ran.out(), ran.status().code());
     if code != Some(0) {
@@ -181,7 +181,7 @@ fn a_mount_of_the_command_line_replaces_a_file_in_etc() {
     });
 }
 
-/// Characters with which an image could write to the terminal of whoever lists it.
+/// Characters by which an image could control the terminal of a user who lists it.
 #[test]
 fn an_image_does_nothing_to_a_terminal() {
     sandbox(|s| {
@@ -213,11 +213,11 @@ fn a_volume_of_an_image_is_in_the_store() {
         ran.code(0).stdout("written\n").stderr("");
         assert_eq!(names(&s.path("small")) + &names(&s.store().join("volumes")), "");
         s.sh("umount small; rmdir small").run().code(0);
-        // A tmpfs in its place has a bound.
+        // A tmpfs in its place has a limit.
         let sized = ["--tmpfs", "/data:size=1m", "--", "sh", "-c", script];
         run(s, &config, &sized).code(1).stdout("");
         assert_eq!(names(&s.store().join("volumes")), "");
-        // What is kept stays until it is removed.
+        // A kept volume stays until its removal.
         let script = "echo kept > /data/file";
         run(s, &config, &["--keep", "--name", "n", "--", "sh", "-c", script]).code(0).stderr("");
         s.jc("jc-list").run().code(0).stderr("");
@@ -228,7 +228,7 @@ fn a_volume_of_an_image_is_in_the_store() {
     });
 }
 
-/// The payload of a kept container changes as much as the store has room for, and nothing in /run.
+/// The changes of a kept container are limited by the store, and none of them is in /run.
 #[test]
 fn changes_that_are_kept_are_in_the_store() {
     sandbox(|s| {
@@ -248,7 +248,7 @@ fn changes_that_are_kept_are_in_the_store() {
         s.sh("jc-rm --state-dir small n").run().code(0).stderr("");
         assert_eq!(names(&s.path("small")) + &names(&s.store().join("volumes")), "");
         s.sh("umount small; rmdir small").run().code(0);
-        // The state directory is gone, as after a boot.
+        // The state directory is absent, as after a boot.
         kept("/run/jc");
         fs::remove_dir_all("/run/jc").unwrap();
         assert_ne!(names(&s.store().join("volumes")), "");
@@ -275,13 +275,13 @@ fn volumes_go_with_their_container_however_it_ends() {
         assert_ne!(names(&volumes), "");
         s.jc("jc-list").run().code(0).stderr("");
         assert_eq!(names(&volumes), "");
-        // Another mount namespace has the state directory: a container that runs keeps its volumes.
+        // Another mount namespace shows the state directory, so a running container keeps its volumes.
         let id = start();
         s.sh("unshare -m sh -c 'mount -t tmpfs none /run && jc-list'").run().code(0).stderr("");
         assert_eq!(names(&volumes), format!("{id}\n"));
         s.sh("jc-rm -f n").run().code(0).stderr("");
         assert_eq!(names(&volumes), "");
-        // The state directory is gone, as after a boot.
+        // The state directory is absent, as after a boot.
         run(s, &config, &["--keep", "--", "true"]).code(0);
         fs::remove_dir_all("/run/jc").unwrap();
         s.jc("jc-list").run().code(0).stderr("");
@@ -301,7 +301,7 @@ fn a_removal_of_volumes_follows_no_other_link() {
         symlink("/srv/victim/volumes/file", "/run/jc/n/volumes").unwrap();
         s.sh("jc-rm n").run().code(0).stderr("");
         assert!(s.path("victim/volumes/file").exists());
-        // A directory of volumes that other users own is not the store's.
+        // A directory of volumes of another user is not that of the store.
         fs::create_dir(s.path("other")).unwrap();
         s.sh("mkdir other/volumes; chown 5 other/volumes").run().code(0);
         let line = "JC_STORE=/srv/other jc-run --record record --network none -- true";

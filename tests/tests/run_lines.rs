@@ -1,4 +1,4 @@
-//! Everyday lines of docker(1), and what they are with jc: the same options, the same outcome.
+//! Everyday command lines of docker(1) and their equivalents with jc: the same options, and the same results.
 
 #![cfg(target_os = "linux")]
 
@@ -12,11 +12,11 @@ use jc_tests::roots::busybox_layer;
 use jc_tests::{Sandbox, sandbox};
 use serde_json::json;
 
-/// What a line does.
+/// A command line and its result.
 struct Line {
-    /// As it is typed for Docker, with IMAGE for the image's name.
+    /// The line for Docker, with IMAGE for the name of the image.
     docker: &'static str,
-    /// What is typed for jc after `jc-run`, if that is not the same.
+    /// The words behind `jc-run`, if they differ.
     jc: &'static str,
     code: i32,
     stdout: &'static str,
@@ -30,38 +30,38 @@ const fn with(docker: &'static str, jc: &'static str, code: i32, stdout: &'stati
     Line { docker, jc, code, stdout }
 }
 
-/// What follows IMAGE for Docker follows `--image IMAGE --` for jc.
+/// The words behind IMAGE for Docker are behind `--image IMAGE --` for jc.
 const LINES: [Line; 19] = [
-    // One shot, as the image says and as the user says.
+    // A single run, with the program of the image and with that of the user.
     same("docker run --rm IMAGE", 0, "the image's own\n"),
     same("docker run --rm IMAGE echo mine", 0, "mine\n"),
     same("docker run --rm IMAGE sh -c 'exit 3'", 3, ""),
     same("docker run --rm --entrypoint cat IMAGE /etc/motd", 0, "welcome\n"),
-    // Data in, data out.
+    // Data through stdin and stdout.
     same("printf '3\\n1\\n2\\n' | docker run --rm -i IMAGE sort", 0, "1\n2\n3\n"),
     same("docker run --rm IMAGE cat /etc/motd | wc -c", 0, "8\n"),
-    // A build step, with the source tree, as the calling user.
+    // A build step in the source tree, as the calling user.
     same(
         "docker run --rm -v /srv/src:/src -w /src -u 1000:1000 IMAGE sh -c 'cat in > out; ls -n out | cut -c 1-4; stat -c %u:%g out; pwd'",
         0,
         "-rw-\n1000:1000\n/src\n",
     ),
     same("docker run --rm -v /srv/src:/src:ro IMAGE touch /src/x", 1, ""),
-    // Variables.
+    // Environment variables.
     same(
         "docker run --rm -e A=1 -e B IMAGE sh -c 'echo $A $B $GREETING'",
         0,
         "1 from-outside hello\n",
     ),
     same("docker run --rm --env-file /srv/env IMAGE sh -c 'echo $C'", 0, "three\n"),
-    // Who, where, and as what.
+    // User, working directory and host name.
     same(
         "docker run --rm --hostname box IMAGE sh -c 'hostname; cat /etc/hostname'",
         0,
         "box\nbox\n",
     ),
     same("docker run --rm --user web --group-add 7 IMAGE sh -c 'id -u; id -G'", 0, "33\n34 4 7\n"),
-    // Locked down.
+    // Restrictions.
     same(
         "docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges IMAGE sh -c 'touch /tmp/x && ! touch /x 2>/dev/null && echo locked'",
         0,
@@ -70,7 +70,7 @@ const LINES: [Line; 19] = [
     same("docker run --rm --network none IMAGE sh -c 'ip -o link | wc -l'", 0, "1\n"),
     same("docker run --rm --init IMAGE sh -c 'kill -TERM $$'", 143, ""),
     same("docker run --rm --ulimit nofile=100:200 IMAGE sh -c 'ulimit -n'", 0, "100\n"),
-    // Docker's own spelling of a limit that is a link's.
+    // A limit with Docker's name for an option of a link.
     with(
         "docker run --rm --shm-size 16m --dns 10.9.9.9 IMAGE sh -c 'df -k /dev/shm | tail -1 | cut -c 1-3; grep -c 10.9.9.9 /etc/resolv.conf'",
         "--shm-size 16m --dns 10.9.9.9 --image IMAGE -- sh -c 'df -k /dev/shm | grep -c 16384; grep -c 10.9.9.9 /etc/resolv.conf'",
@@ -131,7 +131,7 @@ fn lines_of_docker_give_the_same_with_jc() {
     });
 }
 
-/// `docker run -d --name web -p 8080:8000 IMAGE httpd`, and its life.
+/// `docker run -d --name web -p 8080:8000 IMAGE httpd`, and the life of the container.
 #[test]
 fn a_web_server_answers_on_a_published_port() {
     sandbox(|s| {
@@ -151,7 +151,7 @@ fn a_web_server_answers_on_a_published_port() {
         assert!(listed.contains("0.0.0.0:8080->8000/tcp"), "{listed}");
         let address = "jq -r '.annotations[\"jc.addresses\"]' /run/jc/web/state.json | cut -d/ -f1";
         let address = s.sh(address).run().code(0).out();
-        // By name, in its own file, as in /etc/hosts.
+        // The container's own /etc/hosts has its name.
         let hosts = s.sh("jc-exec web cat /etc/hosts").run().code(0).out();
         assert!(hosts.contains(&format!("{}\t{}", address.trim(), id.trim())), "{hosts}");
         // docker run --network container:web
@@ -167,7 +167,7 @@ fn a_web_server_answers_on_a_published_port() {
     });
 }
 
-/// `docker run -d --name db -v /srv/db:/var/lib/db IMAGE database`: the data outlives it.
+/// `docker run -d --name db -v /srv/db:/var/lib/db IMAGE database`: the data outlives the container.
 #[test]
 fn a_database_keeps_its_data_in_a_volume() {
     sandbox(|s| {
@@ -182,7 +182,7 @@ fn a_database_keeps_its_data_in_a_volume() {
             }
             s.sh("jc-stop db && jc-rm db").run().code(0);
         }
-        // The volume that the image declares is fresh, and its user's.
+        // The volume that the image declares is empty, and belongs to the user of the image.
         let volume = "jc-run --read-only -u web --image oci:/srv/image -- \
             sh -c 'stat -c %a:%u:%g /data; ls -A /data; touch /data/x && echo written'";
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! The log of a detached payload: what is kept of it, and what a payload can do to it.
+//! The log of a detached payload: its limit, and attacks of a payload on it.
 
 #![cfg(target_os = "linux")]
 
@@ -16,7 +16,7 @@ fn start(s: &Sandbox, options: &str, script: &str) {
     s.sh(&line).run().code(0).stderr("");
 }
 
-/// Waits until the container has ended, and gives its exit status.
+/// Waits for the end of the container. Returns its exit status.
 fn exit_code(s: &Sandbox) -> i64 {
     let start = Instant::now();
     loop {
@@ -35,7 +35,7 @@ fn tool(s: &Sandbox, line: &str) -> Ran {
     s.sh(line).run()
 }
 
-/// Bytes that the files of an output take.
+/// The size of the files of an output, in bytes.
 fn size(name: &str) -> u64 {
     let files = [format!("/run/jc/n/{name}"), format!("/run/jc/n/{name}.1")];
     files.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum()
@@ -50,7 +50,7 @@ fn a_log_keeps_the_last_of_what_a_payload_writes() {
             assert_eq!(exit_code(s), 3);
             assert!((64 << 10..=128 << 10).contains(&size("stdout")), "{}", size("stdout"));
             let out = tool(s, "jc-logs n").code(0).stderr("").out();
-            // The first line may be a part of one.
+            // The first line may be incomplete.
             let numbers: Vec<u32> = out
                 .split_terminator('\n')
                 .skip(1)
@@ -85,7 +85,7 @@ fn a_payload_cannot_change_its_log() {
 fn a_log_that_cannot_be_written_delays_no_payload() {
     sandbox(|s| {
         busybox_root(s, "root");
-        // A name that cannot be replaced is one cause, and a full disk another.
+        // A name that cannot be replaced is one cause of lost bytes, and a full disk is another.
         let script = "read -r x; seq 100000; echo more >&2; exit 7";
         start(s, "-i --log-size 64k", script);
         fs::create_dir("/run/jc/n/stdout.1").unwrap();
@@ -114,7 +114,7 @@ fn the_last_words_of_a_payload_are_in_the_log() {
     sandbox(|s| {
         busybox_root(s, "root");
         for options in ["", "--init", "--pid host", "--uidmap 0:0:65536 --gidmap 0:0:65536"] {
-            // Whoever still has the pipe open keeps nobody waiting.
+            // A process that still has the pipe open delays nobody.
             let script = "setsid sh -c 'while :; do echo noise >&2; done' & echo out; exit 4";
             start(s, options, script);
             assert_eq!(exit_code(s), 4, "{options}");

@@ -1,5 +1,4 @@
-//! Many containers, many states, and kills at any moment; and jc-run among the programs that people
-//! put around a program.
+//! Many containers, many states, and kills at random moments. jc-run among programs that users put around a program.
 
 #![cfg(target_os = "linux")]
 
@@ -17,7 +16,7 @@ use jc_tests::{Sandbox, require, sandbox, sandbox_for};
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Private memory, in KB, of all processes of that name.
+/// The private memory in KB of all processes with this name.
 fn private(name: &str) -> u64 {
     let mut total = 0;
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -49,7 +48,7 @@ fn many_containers_at_once_are_listed_and_stopped() {
         s.sh("jc-list -q | sort | cmp - ids").run().code(0);
         let table = s.sh("jc-list").run().code(0).out();
         assert_eq!(table.matches("  up ").count(), count as usize, "{}", &table[..400]);
-        // What waits for them, all together.
+        // The memory of all waiting links together.
         let used: u64 = ["jc-run", "jc-cgroup", "jc-net", "jc-unshare"].map(private).iter().sum();
         assert!(
             used / u64::from(count) < 1500,
@@ -73,7 +72,7 @@ fn many_containers_that_have_ended_are_listed_and_removed() {
     });
 }
 
-/// SIGKILL of any process of the container, after a while that is another each time.
+/// SIGKILL of a random process of the container, after a random time.
 #[test]
 fn whatever_is_killed_whenever_one_list_leaves_nothing() {
     sandbox_for(Duration::from_secs(3600), |s| {
@@ -95,7 +94,7 @@ fn whatever_is_killed_whenever_one_list_leaves_nothing() {
             let pid = victim.split(' ').next().unwrap();
             s.sh(&format!("kill -9 {pid}")).run();
             sleep(random.time_below(Duration::from_millis(20)));
-            // What has survived that: a detached one may have just begun.
+            // Containers that survived. A detached container may have just started.
             s.sh("jc-list -q | xargs -r jc-stop -t 0").run();
             if !options.contains("-d") {
                 running.signal(Signal::KILL);
@@ -141,7 +140,7 @@ fn programs_around_jc_run_compose_with_it() {
             .run()
             .stdout("5\n");
         s.sh(&format!("seq 100000 | {run} cat | head -1")).run().code(0).stdout("1\n");
-        // The kernel lets no SIGPIPE end a PID 1, which is told by write(2) then.
+        // The kernel does not end a PID 1 by SIGPIPE, and write(2) returns EPIPE there.
         let run_init = run.replace("jc-run", "jc-run --init");
         s.sh(&format!("{run_init} yes | head -1")).run().code(0).stdout("y\n").stderr("");
         nothing(s);
@@ -180,7 +179,7 @@ fn keys_end_and_stop_containers_of_an_interactive_shell() {
         screen.runs("sleep");
         screen.key("C-c");
         screen.prompts("fg", "o$");
-        // In the background of the shell, and in a loop that a key ends.
+        // A job in the background of the shell, and a loop that a key ends.
         screen.line("clear; while :; do jc-run --network none --rootfs root -- sleep 1000; done");
         screen.runs("sleep");
         screen.key("C-c");

@@ -1,4 +1,4 @@
-//! jc-run for an ordinary user: with subordinate IDs, and without.
+//! jc-run for an ordinary user, with subordinate IDs and without.
 
 #![cfg(target_os = "linux")]
 
@@ -10,7 +10,7 @@ use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::{Cmd, Sandbox, require, sandbox};
 
-/// A user made for the test, with a home and a range of subordinate IDs, or none.
+/// A user of the test, with a home directory, and with or without subordinate IDs.
 struct Ann<'a>(&'a Sandbox);
 
 impl<'a> Ann<'a> {
@@ -25,7 +25,7 @@ impl<'a> Ann<'a> {
         Self(s)
     }
 
-    /// A line of hers, in her home.
+    /// A shell command of the user, in the home directory.
     fn sh(&self, line: &str) -> Cmd {
         let ann = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--", "env"];
         let cmd = self.0.cmd(ann[0]).args(&ann[1..]);
@@ -63,14 +63,14 @@ fn an_image_is_pulled_and_run() {
             ann.sh(&format!("{pull} | jc-run --network none {options} {payload}")).run()
         };
         run("", "").code(0).stderr("").stdout("uid=0(root) gid=0(root)\n");
-        // The users of the image are what they are elsewhere.
+        // The users of the image are the same as for root.
         run("-u web", "-- cat /home/f").code(0).stdout("of web");
         run("-u web", "-- stat -c %u:%g /home/f /tmp").code(0).stdout("33:34\n0:0\n");
         run("", "-- sh -c 'chown 5:6 /home/f; touch /x; stat -c %u:%g /home/f'").stdout("5:6\n");
         run("", "-- sh -c 'hostname | wc -c; echo $$'").stdout("13\n1\n");
         run("", "-- sh -c 'exit 42'").code(42);
         run("", "-- nothing").code(127).fails_as("jc-rootfs", "nothing");
-        // What is left is hers, and in her home: the store.
+        // Only the store in the home directory is left.
         ann.sh("ls -A").run().stdout(".local\n");
         let image = |options: &str| {
             ann.sh(&format!("jc-run --image oci:/srv/image --network none {options}")).run()
@@ -106,13 +106,13 @@ fn a_container_of_hers_has_a_life() {
                 assert!(start.elapsed() < Duration::from_secs(10));
             }
             assert!(run("jc-list").out().contains(id.trim()));
-            // Nobody else sees it.
+            // No other user sees the container.
             s.sh("jc-list -aq").run().code(0).stdout("");
             run("jc-exec n sh -c 'id -u; cat /proc/1/comm; readlink /proc/self/ns/user'").code(0);
             run("jc-exec -u web n cat /home/f").code(0).stdout("of web");
             run("jc-stop n").code(0);
             run("jc-rm n").code(0).stderr("");
-            // Of files that only its users own, too, nothing stays.
+            // No file of another user of the container is left either.
             let keep = "--keep --name k --network none -- sh -c \
                 'mkdir /d; touch /d/f /data/f; chown -R 33:34 /d /data/f; chmod 700 /d'";
             run(&format!("{pull} | jc-run {keep}")).code(0).stderr("");
@@ -161,7 +161,7 @@ fn whatever_is_killed_nothing_is_left() {
         for name in ["jc-run", "jc-unshare", "sleep"] {
             let line = "jc-run -d --rm --network none --rootfs root -- sleep 1000";
             ann.sh(line).run().code(0).stderr("");
-            // Not what has been killed before, and waits to be waited for.
+            // A killed process that is not yet reaped does not count.
             let pid = format!(
                 "ps -eo pid=,stat=,comm= | awk '$2 !~ /Z/ && $3 == \"{name}\" {{ print $1 }}'"
             );

@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 const VICTIM: u32 = 4321;
 const ATTACKER: u32 = 5432;
 
-/// The place that other programs give to the state of a user without a session.
+/// The directory where other programs have the state of a user without a session.
 const PLANTED: &str = "/tmp/jc-4321";
 
 const ID: &str = "0123456789ab";
 
-/// The programs that look a container up by its name.
+/// The programs that find a container by its name.
 const LOOKUPS: [&str; 7] = [
     "jc-list -a",
     "jc-logs web",
@@ -32,7 +32,7 @@ const LOOKUPS: [&str; 7] = [
     "jc-run --network container:web --rootfs root -- true",
 ];
 
-/// A command of an ordinary user who has no session.
+/// A command of an ordinary user without a session.
 fn user(s: &Sandbox, uid: u32, words: &[&str]) -> Cmd {
     let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
     let cmd = s.cmd("setpriv").args(ids).arg("--clear-groups");
@@ -44,7 +44,7 @@ fn as_user(s: &Sandbox, uid: u32, line: &str) -> Ran {
     user(s, uid, &["sh", "-c", line]).run()
 }
 
-/// Homes for the two users, and a root that both can read.
+/// Makes home directories for the two users, and a root that both can read.
 fn homes(s: &Sandbox) {
     busybox_root(s, "root");
     for uid in [VICTIM, ATTACKER] {
@@ -52,7 +52,7 @@ fn homes(s: &Sandbox) {
     }
 }
 
-/// The state directory of a container that seems to run, with the process that its state names.
+/// Makes the state directory of a container that seems to run, with a process in its state.
 fn plant(base: &str, process: &Running) {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
     let start = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().to_owned();
@@ -136,7 +136,7 @@ fn a_chain_that_another_user_recorded_is_not_executed() {
         for base in [PLANTED, "/tmp/own"] {
             let line = format!("jc-exec --state-dir {base} web id");
             as_user(s, VICTIM, &line).code(125).fails_as("jc-exec", "belongs to another user");
-            // The base may be the victim's; each state directory in it has to be as well.
+            // The base may belong to the victim, but each state directory must belong to the victim too.
             s.sh(&format!("mv {base} /tmp/own; chown {VICTIM} /tmp/own; chmod 700 /tmp/own")).run();
         }
         assert!(!fs::exists(s.path("4321/evil")).unwrap());
@@ -229,7 +229,7 @@ fn state_goes_to_the_first_place_that_is_the_users_own() {
             ("HOME=/srv/4321", "/srv/4321/.local/state/jc"),
         ] {
             if set.starts_with("HOME") {
-                // A directory of another user is nobody's session.
+                // A directory of another user is no session directory.
                 s.sh("chown 5432 /run/user/4321").run().code(0);
             }
             as_user(s, VICTIM, &format!("{set} {run}")).code(0).stderr("");
@@ -259,7 +259,7 @@ fn a_container_of_another_boot_is_dead_and_its_numbers_mean_nothing() {
         let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         state["annotations"]["jc.boot"] = json!("00000000-0000-0000-0000-000000000000");
         fs::write(&path, state.to_string()).unwrap();
-        // Another host that shares the file system may hold it.
+        // A process of another host that shares the file system may have locked the directory.
         let lock = fs::File::open(format!("/run/jc/{ID}")).unwrap();
         flock(&lock, FlockOperation::LockExclusive).unwrap();
         let listed = s.sh("jc-list -a").run().code(0).out();
@@ -308,7 +308,7 @@ fn a_state_that_cannot_be_read_hides_no_other_container_and_can_be_removed() {
     });
 }
 
-/// A process of the caller's own that has been stopped may hold the lock.
+/// A stopped process of the caller may have locked the names.
 #[test]
 fn a_lock_on_names_that_no_process_gives_back_is_an_error() {
     sandbox(|s| {
@@ -376,7 +376,7 @@ fn a_volume_that_is_deeper_than_any_path_is_removed_and_the_status_is_the_payloa
     });
 }
 
-/// Sets the attributes "immutable" and "append only" of its arguments, as chattr(1) does.
+/// Sets the attributes "immutable" and "append only" of its arguments, like chattr(1).
 const FORBID: &str = "
     #include <fcntl.h>
     #include <linux/fs.h>

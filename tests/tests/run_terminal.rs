@@ -1,4 +1,4 @@
-//! `-t`: a terminal of the container's own, and the caller's sane afterwards.
+//! `-t`: a terminal of the container, and the state of the caller's terminal afterwards.
 
 #![cfg(target_os = "linux")]
 
@@ -42,7 +42,7 @@ fn a_shell_on_a_terminal_controls_its_jobs() {
         screen.ask("tty; stty size; test -t 0 && test -t 2 && echo a terminal", "i$");
         let shown = screen.shown();
         assert!(shown.contains("/dev/pts/0\n50 120\na terminal\n"), "{shown}");
-        // The window changes its size.
+        // The size of the window changes.
         screen.tmux(&["resize-window", "-x", "90", "-y", "30"]);
         let start = Instant::now();
         loop {
@@ -54,7 +54,7 @@ fn a_shell_on_a_terminal_controls_its_jobs() {
             }
             assert!(start.elapsed() < Duration::from_secs(5), "{}", screen.shown());
         }
-        // Keys are the container's: an interrupt, a stop and its end, the end of the input.
+        // Keys reach the container: an interrupt, a stop and a continuation, the end of the input.
         screen.line("sleep 1000");
         screen.runs("sleep");
         screen.key("C-c");
@@ -75,13 +75,13 @@ fn a_shell_on_a_terminal_controls_its_jobs() {
         screen.wait(|shown| shown.matches("typed").count() == 2);
         screen.key("C-d");
         screen.prompts("typed", "i$");
-        // An editor.
+        // An editor runs in the container.
         screen.line("vi /tmp/file");
         screen.wait(|shown| shown.contains("/tmp/file") && shown.contains('~'));
         screen.key("i");
         screen.line("in the editor");
         screen.key("Escape");
-        // The status line begins with the mode: Escape is a key of its own if no other follows at once.
+        // The status line begins with the mode. Escape is a key of its own if no other key follows at once.
         screen.wait(|shown| shown.lines().last().is_some_and(|line| line.starts_with("- ")));
         screen.line(":wq");
         screen.wait(|shown| shown.lines().last() == Some("i$"));
@@ -105,7 +105,7 @@ fn the_terminal_is_sane_after_every_end() {
         for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130), ("USR1", 138)] {
             screen.line("jc-run -it --rootfs root -- sleep 1000");
             screen.runs("sleep");
-            // The one that the shell has started, not its child.
+            // The signal goes to the process that the shell has started, and not to its child.
             s.sh(&format!("kill -{signal} $(pgrep -o jc-run)")).run().code(0);
             screen.wait(|shown| shown.lines().last() == Some("o$"));
             screen.ask("echo code $?", "o$");
@@ -122,7 +122,7 @@ fn the_terminal_is_sane_after_every_end() {
             assert_eq!(modes(&screen), before, "{kill}");
             s.sh("jc-list -aq").run().code(0).stdout("");
         }
-        // Nothing of it begins.
+        // The program does not start.
         screen.ask("jc-run -it --rootfs root -- nothing", "o$");
         assert!(
             screen.shown().contains("\njc-rootfs: exec nothing: No such file"),
@@ -134,7 +134,7 @@ fn the_terminal_is_sane_after_every_end() {
     });
 }
 
-/// Stopped from elsewhere, it leaves the terminal to the shell, and takes it back.
+/// A stopped jc-run restores the terminal for the shell, and takes it again when it continues.
 #[test]
 fn a_stop_from_outside_gives_the_terminal_back() {
     sandbox(|s| {
@@ -170,7 +170,7 @@ fn a_record_on_stdin_leaves_the_keyboard_to_the_terminal() {
         terminal.type_in("typed\n");
         terminal.wait_for("<typed>");
         assert_eq!(terminal.wait().0.code(), Some(4));
-        // Where there is none, it says so.
+        // Without a terminal, the error says so.
         let none = s.cmd("setsid").args(["--wait", "sh", "-c", line]).run();
         none.code(125).stdout("").fails_as("jc-run", "/dev/tty");
     });
@@ -187,7 +187,7 @@ fn a_program_can_be_executed_on_a_terminal() {
             .out();
         let id = id.trim();
         let start = Instant::now();
-        // What a detached terminal shows is its log.
+        // The log has the output of a detached terminal.
         while s.sh(&format!("jc-logs {id}")).run().out() != "/dev/pts/0\r\n" {
             assert!(start.elapsed() < Duration::from_secs(5));
         }
@@ -202,7 +202,7 @@ fn a_program_can_be_executed_on_a_terminal() {
                 entry.unwrap().file_name().to_string_lossy().starts_with("console")
             })
         );
-        // The terminal goes, and with it what was executed on it.
+        // A hang-up of the terminal ends the program on it.
         let line = format!("exec jc-exec -it {id} sh -c 'echo there; exec sleep 1001'");
         let mut terminal = Terminal::start(s.sh(&line));
         terminal.wait_for("there");
@@ -213,8 +213,7 @@ fn a_program_can_be_executed_on_a_terminal() {
     });
 }
 
-/// What a payload types into its terminal with TIOCSTI (tty_ioctl(4)) is read there, and not by who
-/// has started it.
+/// A payload injects input into its own terminal by TIOCSTI (tty_ioctl(4)), and the caller does not read it.
 #[test]
 fn a_payload_cannot_type_into_the_callers_terminal() {
     sandbox(|s| {
@@ -226,7 +225,7 @@ fn a_payload_cannot_type_into_the_callers_terminal() {
         fs::write(s.path("type"), type_in).unwrap();
         let run = "jc-run -it --privileged --pid host --rootfs / -- perl /srv/type";
         let screen = Screen::new(s);
-        // It works, on one's own terminal.
+        // The injection works on the payload's own terminal.
         screen.line("perl type; sleep 0.2");
         screen.wait(|shown| shown.contains("done") && shown.lines().last() == Some("o$"));
         let start = Instant::now();
@@ -266,7 +265,7 @@ fn a_payload_cannot_type_into_a_terminal_that_it_shares() {
             assert!(shown.contains("terminal 0"), "{shown}");
             let answers: Vec<&str> = shown.lines().filter(|line| line.contains(": ")).collect();
             assert!(answers.len() >= 3, "{shown}");
-            // Linux has no 64-bit arguments of 32-bit calls: the upper half is cut off.
+            // The kernel cuts the upper half of 64-bit arguments of 32-bit calls off.
             assert!(answers.iter().all(|line| line.ends_with(": Input/output error")), "{shown}");
         }
         s.sh("jc-rm -f c").run().code(0);
@@ -285,7 +284,7 @@ fn a_kill_of_jc_run_kills_the_container() {
         terminal.wait();
         s.wait_for_no_process();
         s.sh("jc-list -aq").run().code(0).stdout("");
-        // The terminal goes.
+        // The terminal is closed.
         let screen = Screen::new(s);
         screen.line(SHELL);
         screen.prompts("sh", "i$");
@@ -303,7 +302,7 @@ fn who_names_nothing_to_run_is_shown_the_ways() {
         assert!(shown.starts_with("jc-run: nothing to run: ") && shown.contains(ways), "{shown}");
         let nobody = s.sh("jc-run true </dev/null").run().code(125).fails_as("jc-run", "nothing");
         assert!(nobody.err().contains(ways), "{nobody}");
-        // What was to write the record has said more.
+        // The program that was to write the record has reported the error.
         let silent = s.sh("exit 3 | jc-run true").run().code(125);
         silent.stderr("jc-run: no record on stdin\n");
     });

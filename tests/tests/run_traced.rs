@@ -1,4 +1,4 @@
-//! Payloads that trace, and open, the processes of jc which they see.
+//! Payloads that trace and open visible processes of jc.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 mod rootfs_support;
 use rootfs_support::Ann;
 
-/// How many programs a test starts under attack; `JC_TESTS_STARTS` sets another number.
+/// The number of programs that a test starts during an attack. `JC_TESTS_STARTS` sets another number.
 fn starts() -> usize {
     std::env::var("JC_TESTS_STARTS").ok().and_then(|word| word.parse().ok()).unwrap_or(100)
 }
@@ -27,7 +27,7 @@ fn attackers_root(s: &Sandbox) {
     s.sh("echo precious >precious").run().code(0);
 }
 
-/// Starts a container whose payload attacks what it sees.
+/// Starts a container whose payload attacks all visible processes.
 fn attack(s: &Sandbox, options: &str) -> Running {
     let line = "exec jc-run --name A --network none --rootfs root";
     let mut attacker = s.sh(&format!("{line} {options} -- attack /srv/precious")).spawn();
@@ -35,7 +35,7 @@ fn attack(s: &Sandbox, options: &str) -> Running {
     attacker
 }
 
-/// Runs a command line many times, then ends the attacker, and gives the lines that it has written.
+/// Runs a command line many times, and then ends the attacker. Returns the lines that the attacker has written.
 fn results(s: &Sandbox, attacker: Running, line: &str) -> Vec<String> {
     let many = format!("for i in $(seq {}); do {line} || exit; done", starts());
     s.sh(&many).timeout(LIMIT).run().code(0).stderr("");
@@ -46,7 +46,7 @@ fn results(s: &Sandbox, attacker: Running, line: &str) -> Vec<String> {
     lines
 }
 
-/// CVE-2019-5736: jc-rootfs executes the host's file until the payload is executed.
+/// CVE-2019-5736: jc-rootfs executes a file of the host until the payload is executed.
 #[test]
 fn a_neighbour_of_default_capabilities_cannot_open_or_trace_the_links() {
     sandbox_for(LIMIT, |s| {
@@ -63,7 +63,7 @@ fn a_neighbour_of_default_capabilities_cannot_open_or_trace_the_links() {
     });
 }
 
-/// PID 1 of `--init`, seen by a payload that may trace it.
+/// A payload that may trace sees the PID 1 of `--init`.
 #[test]
 fn an_init_has_nothing_that_the_payload_lacks() {
     sandbox(|s| {
@@ -108,14 +108,14 @@ fn an_init_has_nothing_that_the_payload_lacks() {
     });
 }
 
-/// CVE-2026-41163: a payload without root, which has the same user as the links that it sees.
+/// CVE-2026-41163: a payload without root has the same user as the visible links.
 #[test]
 fn a_payload_never_traces_the_links_of_its_user() {
     sandbox_for(LIMIT, |s| {
         let ann = Ann::new(s, false);
         attackers_root(s);
         s.sh("cp -a root ann/root && chown -R 4321:4321 ann").run().code(0);
-        // In the PID namespace of the links, and with all capabilities in a user namespace.
+        // The attacker is in the PID namespace of the links, and has all capabilities in a user namespace.
         let line = "exec jc-unshare -U --map-root -- jc-unshare -uiC -- jc-rootfs root --";
         let attacker = ann.sh(&format!("{line} attack /srv/precious")).timeout(LIMIT);
         let mut attacker = attacker.spawn();
@@ -128,8 +128,8 @@ fn a_payload_never_traces_the_links_of_its_user() {
     });
 }
 
-/// A process that is stopped for ever, and which its tracer would have to reap. PID 1 of the test reaps orphans,
-/// as on every system.
+/// A process that is stopped for ever, and that its tracer has to reap. PID 1 of the test reaps orphans, as on every
+/// system.
 #[test]
 fn a_tracer_inside_cannot_hold_up_jc_exec() {
     sandbox_for(LIMIT, |s| {
@@ -148,8 +148,8 @@ fn a_tracer_inside_cannot_hold_up_jc_exec() {
     });
 }
 
-/// The lines about processes of jc that the attacker has stopped, each of which must be as the payload is:
-/// `caps`, no new privileges, a filter, the container's root.
+/// The lines about processes of jc that the attacker has stopped. Each must have the confinement of the payload: the
+/// capabilities `caps`, no new privileges, a filter, and the root of the container.
 fn require_confined(results: &[String], caps: &str) {
     for line in results {
         let confined = format!("seizes jc-rootfs {caps} 1 2 container");
@@ -161,8 +161,8 @@ fn require_confined(results: &[String], caps: &str) {
 /// The eleven capabilities of the default and SYS_PTRACE (capabilities(7)).
 const WITH_PTRACE: &str = "00000000800c05fb";
 
-/// CVE-2016-9962: jc-exec, and a container that joins a PID namespace, in the sight of a payload that may
-/// trace every process which it sees.
+/// CVE-2016-9962: jc-exec, and a container that joins a PID namespace, are visible to a payload that may trace every
+/// process.
 #[test]
 fn a_newcomer_to_a_pid_namespace_has_nothing_to_give_to_a_tracer() {
     sandbox_for(LIMIT, |s| {
@@ -175,8 +175,8 @@ fn a_newcomer_to_a_pid_namespace_has_nothing_to_give_to_a_tracer() {
     });
 }
 
-/// jc-exec runs the program of its own container with that container's capabilities, and so may be traced by
-/// equals from its change of credentials to execve(2).
+/// jc-exec runs the program with the capabilities of its container, so processes with the same capabilities may trace
+/// it between its change of credentials and execve(2).
 #[test]
 fn a_payload_of_default_capabilities_never_traces_jc_exec() {
     sandbox_for(LIMIT, |s| {

@@ -84,7 +84,7 @@ fn the_hostname_is_set_inside_only() {
         let outer = format!("{}\n", s.hostname());
         s.jc(TOOL).args(["-u", "--", "hostname"]).run().code(0).stdout(&outer);
         s.sh("hostname").run().stdout(&outer);
-        // It would rename the host.
+        // Without -u the option would rename the host.
         s.jc(TOOL).args(["--hostname", "inner", "true"]).run().code(125).fails_as(TOOL, "-u");
         let long = "x".repeat(65);
         let ran = s.jc(TOOL).args(["-u", "--hostname", &long, "true"]).run();
@@ -113,7 +113,7 @@ fn loopback_is_up_where_it_is_wanted() {
             assert_eq!(addresses(options), up, "{options:?}");
         }
         assert_eq!(addresses(&["-n"]), "0x8\n");
-        // It would change the host's.
+        // Without -n the option would change the network of the host.
         s.jc(TOOL).args(["--loopback", "true"]).run().code(125).fails_as(TOOL, "-n");
         let refused = s
             .cmd("strace")
@@ -125,7 +125,7 @@ fn loopback_is_up_where_it_is_wanted() {
     });
 }
 
-/// Else the next file that is opened would be one of them, and get what is written there.
+/// Without that, the next opened file would be one of the standard descriptors, and receive their output.
 #[test]
 fn closed_standard_descriptors_are_opened() {
     sandbox(|s| {
@@ -145,7 +145,7 @@ fn closed_standard_descriptors_are_opened() {
     });
 }
 
-/// A signal from within its own namespace cannot kill PID 1 (pid_namespaces(7)).
+/// PID 1 cannot kill itself by a signal (pid_namespaces(7)).
 #[test]
 fn the_code_of_a_payload_that_kills_itself_is_that_of_the_signal() {
     sandbox(|s| {
@@ -186,7 +186,7 @@ fn all_ends_with_the_payload() {
 #[test]
 fn an_init_reaps_orphans() {
     sandbox(|s| {
-        // Orphans that end at different times; each must be gone, not a zombie.
+        // Orphans end at different times, and none may stay a zombie.
         let script = "for i in 1 2 3 4 5; do (sleep 0.0$i & exit) ; done; sleep 0.3
             cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '";
         s.jc(TOOL).args(["-p", "--init", "--", "sh", "-c", script]).run().stdout("0\n");
@@ -194,9 +194,9 @@ fn an_init_reaps_orphans() {
     });
 }
 
-/// The key that stops a job must stop it, and the shell must see that. When it runs, something is done.
+/// Checks that a key stops a job, and that the shell sees the stop. `when_ready` is called when the job runs.
 fn stops(s: &Sandbox, options: &str, when_ready: impl FnOnce()) {
-    // Builtins only: a shell that is stopped amid a vfork(2) would hang.
+    // The script has builtins only, since a shell that is stopped during a vfork(2) would hang.
     let payload = "echo ready; read -r x; echo \"<$x>\"; exit 3";
     let link = format!("{TOOL} {options} -- sh -c '{payload}'");
     let script = format!("set -m; {link}; fg >/dev/null; echo ended $?");
@@ -221,7 +221,7 @@ fn a_stop_of_a_waiting_link_stops_its_payload() {
     sandbox(|s| stops(s, "-p", || {}));
 }
 
-/// strace holds the link up when it has been continued, and the program ends meanwhile.
+/// strace delays the link after its continuation, and the program ends meanwhile.
 #[test]
 fn a_program_can_end_right_after_a_stop() {
     sandbox(|s| {
@@ -247,7 +247,7 @@ fn a_stop_of_a_link_with_an_init_stops_the_payload() {
     sandbox(|s| stops(s, "-p --init", || {}));
 }
 
-/// With a PID namespace the payload takes all that it started along.
+/// With a PID namespace, all processes of the payload end with it.
 #[test]
 fn nothing_outlives_a_killed_link() {
     sandbox(|s| {
@@ -262,7 +262,7 @@ fn nothing_outlives_a_killed_link() {
     });
 }
 
-/// However early a waiting link dies, its payload does not outlive it.
+/// The payload does not outlive its waiting link, however early the link dies.
 #[test]
 fn no_payload_outlives_a_killed_link() {
     sandbox_for(Duration::from_secs(120), |s| {

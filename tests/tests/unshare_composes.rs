@@ -1,5 +1,5 @@
-//! Programs that do something to their own process and execute the rest, before jc-unshare and behind
-//! it: what they do shows as it does with a plain program.
+//! Programs that change their own process and execute the rest, in front of jc-unshare and behind it: their effect is
+//! the same as with a plain program.
 
 #![cfg(target_os = "linux")]
 
@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use jc_tests::{Ran, Sandbox, require, sandbox};
 use rustix::process::Signal;
 
-/// With a procfs where the program looks itself up there.
+/// Chains with a procfs in which the program can find itself.
 const CHAINS: [&str; 4] = [
     "jc-unshare -u --",
     "jc-unshare -pm --mount-proc --",
@@ -16,7 +16,7 @@ const CHAINS: [&str; 4] = [
     "jc-unshare --all -r --mount-proc --",
 ];
 
-/// The program before each chain and behind it shows what it does without one.
+/// Compares the output of a program in front of each chain and behind it with the output without a chain.
 #[track_caller]
 fn composes(s: &Sandbox, before: &str, payload: &str) {
     let run = |line: &str| s.cmd("bash").args(["-c", line]).input("in\n").run();
@@ -29,14 +29,14 @@ fn composes(s: &Sandbox, before: &str, payload: &str) {
     }
 }
 
-/// What a shell sees.
+/// The result that a shell sees.
 fn seen(ran: &Ran) -> (Option<i32>, String, String) {
     let status = ran.status();
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     (code, ran.out(), ran.err())
 }
 
-/// Ends after a moment if nobody ends it.
+/// A script that ends when it is killed.
 const SLEEP: &str = "sh -c 'read -r x; echo $x; exec sleep 1000'";
 
 #[test]
@@ -46,7 +46,7 @@ fn timeout_composes() {
         composes(s, "timeout 20", "sh -c 'cat; exit 3'");
         composes(s, "timeout --preserve-status -s INT 0.2", SLEEP);
         composes(s, "timeout -k 0.1 0.2", "sh -c \"trap '' TERM; sleep 1000; sleep 1000\"");
-        // It signals its child and then the whole group: who is forwarded to may be told twice.
+        // timeout(1) signals its child and then the whole group, so a forwarded signal may arrive twice.
         let script = "trap \"trap : TERM; echo told; exit 9\" TERM; sleep 1000 & wait";
         composes(s, "timeout 0.3", &format!("sh -c '{script}'"));
     });
@@ -68,7 +68,7 @@ fn nice_composes() {
 #[test]
 fn setsid_composes() {
     sandbox(|s| {
-        // Where there is no controlling terminal, it cannot be opened.
+        // Without a controlling terminal, /dev/tty cannot be opened.
         composes(
             s,
             "setsid --wait",
@@ -85,7 +85,7 @@ fn nohup_composes() {
             "nohup",
             "sh -c 'cat; kill -HUP $$; echo alive; grep SigIgn /proc/self/status'",
         );
-        // Told from outside.
+        // The signals come from outside.
         for chain in ["", "jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --"] {
             let line =
                 format!("exec nohup {chain} sh -c 'echo ready; read -r x; exit 4' 2>/dev/null");
@@ -107,7 +107,7 @@ fn taskset_composes() {
 #[test]
 fn env_composes() {
     sandbox(|s| {
-        // What a shell adds by itself is not asked for.
+        // Variables that a shell adds by itself are left out.
         let path = std::env::var("PATH").unwrap();
         let bin = jc_tests::bin_dir();
         composes(s, &format!("env -i A=b PATH={}:{path}", bin.display()), "env");
@@ -144,7 +144,7 @@ fn strace_composes() {
             "strace -f -o /dev/null",
             "sh -c 'cat; true; sh -c \"exit 3\"; echo $?; exit 4'",
         );
-        // It sees the program through the link, with every thread and child.
+        // strace sees the program through the link, with every thread and child.
         let line = "strace -f -e trace=execve -o log jc-unshare -p --init -- sh -c 'true; /bin/true; exit 6'";
         s.sh(line).run().code(6).stderr("");
         s.sh("grep -c 'execve(\"/bin/true\"' log").run().stdout("1\n");

@@ -1,4 +1,4 @@
-//! jc-unshare where the kernel, or a filter as containers have it, lacks newer system calls.
+//! jc-unshare on kernels without newer system calls, or behind filters of containers.
 
 #![cfg(target_os = "linux")]
 
@@ -9,9 +9,9 @@ use rustix::process::Signal;
 
 const TOOL: &str = "jc-unshare";
 
-/// What a waiting link does all day.
+/// Checks the usual tasks of a waiting link.
 fn behaves(s: &Sandbox, lacking: &[c_long]) {
-    // Only the link and what it runs: the test itself uses these calls.
+    // Only the link and its programs lack the calls, since the test itself uses them.
     let start = |command: Cmd| without(lacking, ENOSYS, || command.spawn());
     for options in [&["-p"][..], &["-pui", "--init"], &["--all", "-r"], &["-pT", "--boottime", "1"]]
     {
@@ -74,20 +74,20 @@ fn chains_wait_and_forward_without_any_newer_call() {
     sandbox(|s| behaves(s, &NEWER));
 }
 
-/// A link must not hold open what its payload has closed; without close_range(2) neither.
+/// A link must not keep a descriptor open that its payload has closed, also without close_range(2).
 #[test]
 fn nothing_is_held_while_waiting() {
     sandbox(|s| {
         for lacking in [&[][..], &NEWER[3..]] {
             for options in ["-u", "-p", "-p --init"] {
-                // The reader sees the end while the program goes on.
+                // The reader sees the end while the program runs.
                 let script = format!(
                     "mkfifo go; {{ jc-unshare {options} -- sh -c 'exec >&- 2>&- 5>&-; read -r x <go' 5>&1 2>&1 &
                      }} | {{ cat; echo the end; }}; echo >go; wait; rm go"
                 );
                 let ran = without(lacking, ENOSYS, || s.sh(&script).run());
                 ran.code(0).stdout("the end\n");
-                // And the writer that nobody reads any more.
+                // The writer sees that the reader has gone.
                 let script = format!(
                     "mkfifo go; (trap '' PIPE; while echo x; do :; done 2>/dev/null; echo >go) |
                      jc-unshare {options} -- sh -c 'exec <&-; read -r x <go'; rm go"
@@ -98,7 +98,7 @@ fn nothing_is_held_while_waiting() {
     });
 }
 
-/// A refusal that is nothing to do with capabilities, as of a container's filter.
+/// A filter denies the call, and no capability is missing.
 #[test]
 fn a_filter_is_named() {
     sandbox(|s| {

@@ -1,15 +1,15 @@
-//! Keys and jobs at an interactive shell, on a real terminal (tmux): with jc-unshare the screen shows
-//! what it shows without.
+//! Keys and jobs at an interactive shell, on a real terminal (tmux): the screen shows the same with jc-unshare and
+//! without.
 
 #![cfg(target_os = "linux")]
 
 use jc_tests::screen::Screen;
 use jc_tests::{Sandbox, require, sandbox};
 
-/// The links whose presence must not show.
+/// The links whose effect must be invisible.
 const CHAINS: [&str; 3] = ["jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --"];
 
-/// A shell's jobs, in a shell behind the chain.
+/// The jobs of a shell behind the chain.
 fn shell(s: &Sandbox, chain: &str) -> String {
     let screen = Screen::new(s);
     screen.line(&format!("{chain} env PS1='i$ ' sh"));
@@ -32,7 +32,7 @@ fn shell(s: &Sandbox, chain: &str) -> String {
     screen.prompts("fg", "i$");
     screen.ask("bg", "i$");
     screen.ask("jobs", "i$");
-    // A job in the background that wants the terminal.
+    // A background job that reads from the terminal.
     screen.ask("cat & sleep 0.2", "i$");
     screen.ask("jobs # both", "i$");
     screen.line("fg %2");
@@ -46,7 +46,7 @@ fn shell(s: &Sandbox, chain: &str) -> String {
     screen.tmux(&["resize-window", "-x", "100", "-y", "45"]);
     screen.ask("stty size # again", "i$");
     let shown = screen.shown();
-    // However the shell ends, the terminal is the outer one's again.
+    // The terminal belongs to the outer shell again, however the inner shell ends.
     screen.line("exit");
     screen.wait(|screen| screen.lines().last() == Some("o$"));
     screen.ask("stty size; jobs", "o$");
@@ -88,7 +88,7 @@ fn jobs(s: &Sandbox, chain: &str) -> String {
     screen.wait(|screen| screen.ends_with("one\none"));
     screen.key("C-z");
     screen.prompts("one", "o$");
-    // It wants to read, which only the foreground may.
+    // The job wants to read, which only the foreground group may.
     screen.ask("bg; until jobs | grep -q Stopped; do :; done", "o$");
     screen.line("fg # again");
     screen.runs("cat");
@@ -100,7 +100,7 @@ fn jobs(s: &Sandbox, chain: &str) -> String {
     screen
         .ask(&format!("{} & kill -STOP %1; kill -CONT %1; kill %1; wait", line("sleep 100")), "o$");
 
-    // Ctrl-C ends a loop, not only its first program; a pipeline stops as a whole.
+    // Ctrl-C ends a loop, and not only its first program. A pipeline stops as a whole.
     screen.line(&format!("for i in 1 2 3; do {}; done", line("sleep 101")));
     screen.runs("sleep");
     screen.key("C-c");
@@ -123,8 +123,8 @@ fn jobs(s: &Sandbox, chain: &str) -> String {
         "" => screen.shown(),
         chain => screen.shown().replace(&format!("{chain} "), ""),
     };
-    // A job that starts in the background is told by its PID. And a link that was killed before it
-    // could begin to forward was terminated, but later it tells its child's end by the code.
+    // The shell prints the PID of a background job. A link that was killed before it could forward signals ends by
+    // the signal, and later it reports the end of its child by the exit code.
     let without_pid = |line: &str| match line.strip_prefix("[1] ") {
         Some(pid) if pid.parse::<u32>().is_ok() => "[1] PID\n".to_owned(),
         _ => format!("{line}\n").replace("Exit 143  ", "Terminated"),
@@ -138,7 +138,7 @@ fn chains_are_jobs_as_plain_programs_are() {
         let plain = jobs(s, "");
         assert!(plain.contains("code 130") && plain.contains("\n40 110\n"), "{plain}");
         for chain in CHAINS {
-            // What a screen shows of two that write at the same time is not always the same.
+            // The screen of two concurrent writers is not always the same.
             let mut shown = jobs(s, chain);
             for _ in 0..2 {
                 if shown != plain {
@@ -150,7 +150,7 @@ fn chains_are_jobs_as_plain_programs_are() {
     });
 }
 
-/// An editor, which has the terminal in a state of its own, and stops by a signal to its group.
+/// An editor, which changes the mode of the terminal, and stops by a signal to its group.
 fn editor(s: &Sandbox, chain: &str) -> String {
     let screen = Screen::new(s);
     screen.line(&format!("{chain} vi -u NONE file"));
@@ -160,8 +160,8 @@ fn editor(s: &Sandbox, chain: &str) -> String {
         screen.key("Escape");
         screen.wait(|screen| screen.contains("word"));
         screen.key("C-z");
-        // The kernel stops no PID 1, and vi waits 6 ms for that: when the link needs longer, vi has
-        // drawn its screen again by then.
+        // The kernel does not stop PID 1, and vi waits 6 ms for the stop. If the link needs longer, vi has drawn its
+        // screen again.
         if chain == CHAINS[1] {
             screen.wait(|screen| {
                 let after = screen.rsplit_once("Stopped").map(|(_, after)| after);
@@ -180,7 +180,7 @@ fn editor(s: &Sandbox, chain: &str) -> String {
         screen.runs("vi");
     }
     screen.line(":wq");
-    // Wherever the editor has left the cursor.
+    // The cursor may be anywhere after the editor.
     screen.wait(|screen| screen.lines().any(|line| line == "o$"));
     screen.line("clear; echo code $?");
     screen.wait(|screen| screen == "code 0\no$");
@@ -199,8 +199,7 @@ fn an_editor_in_a_chain_is_suspended_and_continued() {
     });
 }
 
-/// A program that is stopped and continued is so once, however many links the shell's signals also
-/// reach.
+/// A program is stopped and continued exactly once, however many links receive the shell's signals too.
 #[test]
 fn a_key_makes_one_stop_and_one_continuation() {
     sandbox(|s| {
@@ -217,7 +216,7 @@ fn a_key_makes_one_stop_and_one_continuation() {
                 screen.prompts("Stopped", "o$");
                 screen.line("clear; fg");
                 screen.wait(|screen| screen.ends_with("\non"));
-                // Time for a second one.
+                // A second continuation would arrive in this time.
                 screen.runs("perl");
                 std::thread::sleep(std::time::Duration::from_millis(100));
                 let shown = screen.shown();
@@ -229,8 +228,7 @@ fn a_key_makes_one_stop_and_one_continuation() {
     });
 }
 
-/// A script does not take the terminal back as an interactive shell does, whatever became of the
-/// shell that had it.
+/// A script does not take the terminal back as an interactive shell does, whatever happened to the shell that had it.
 #[test]
 fn the_terminal_is_given_back() {
     sandbox(|s| {
@@ -246,7 +244,7 @@ fn the_terminal_is_given_back() {
                 screen.line("sh script");
                 screen.wait(|screen| screen.ends_with("i$"));
                 screen.line(end);
-                // Who is not in the foreground would be stopped by this.
+                // This write would stop a process that is not in the foreground.
                 screen.line("it");
                 let plain_kill = chain != "jc-unshare -p --init --" && end.starts_with("kill");
                 let expected = if plain_kill { "Stopped" } else { "got it" };

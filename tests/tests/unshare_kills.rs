@@ -1,4 +1,4 @@
-//! Whatever moment a waiting link of jc-unshare is killed at, nothing of its namespace remains.
+//! Kills of a waiting link of jc-unshare at any moment: no process of its namespace remains.
 
 #![cfg(target_os = "linux")]
 
@@ -10,11 +10,12 @@ use jc_tests::volume::{Random, volume};
 use jc_tests::{Running, Sandbox, sandbox_for};
 use rustix::process::Signal;
 
-/// Kills of a chain at a volume of 1, and of a chain that differs from another only in the source of its IDs.
+/// The number of kills of a chain at a volume of 1, and of a chain that differs from another only in the source of
+/// its IDs.
 const MANY: u32 = 60;
 const SOME: u32 = 20;
 
-/// How long a whole test may take.
+/// The time limit of a test.
 fn limit() -> Duration {
     Duration::from_secs(120) * volume()
 }
@@ -23,8 +24,8 @@ fn limit() -> Duration {
 const PAYLOAD: &str =
     "trap '' TERM HUP INT; setsid sleep 1000 & sleep 1000 & echo ready; sleep 1000; :";
 
-/// Kills the first process of a chain at random moments: from before it has done anything until
-/// after the payload has all of its processes, and every tenth in the first 200 microseconds.
+/// Kills the first process of a chain at random moments: from its start until the payload has all of its processes.
+/// Every tenth kill comes in the first 200 microseconds.
 fn survives_no_kill(s: &Sandbox, kills: u32, chain: &[&str]) {
     let kills = kills * volume();
     let command = || s.cmd(chain[0]).args(&chain[1..]).args(["--", "sh", "-c", PAYLOAD]);
@@ -71,7 +72,7 @@ fn no_kill_leaves_a_process_of_a_chain_with_all_namespaces() {
     sandbox_for(limit(), |s| survives_no_kill(s, SOME, &["jc-unshare", "--all", "-r"]));
 }
 
-/// An ordinary user's, who becomes root inside: the kernel forgets PR_SET_PDEATHSIG on the way.
+/// The chain of an ordinary user who becomes root inside. The kernel clears PR_SET_PDEATHSIG on the way.
 #[test]
 fn no_kill_leaves_a_process_of_an_ordinary_users_namespace() {
     let user = ["setpriv", "--reuid", "1234", "--regid", "1234", "--clear-groups"];
@@ -81,7 +82,7 @@ fn no_kill_leaves_a_process_of_an_ordinary_users_namespace() {
     });
 }
 
-/// Maps that are written from outside, and a caller that is not in them.
+/// The maps are written from outside, and lack the caller.
 #[test]
 fn no_kill_leaves_a_process_of_a_namespace_mapped_from_outside() {
     let ranges = ["--map-users", "0:100000:1000", "--map-groups", "0:100000:1000"];
@@ -95,14 +96,14 @@ fn no_kill_leaves_a_process_of_a_namespace_mapped_from_outside() {
 fn no_kill_leaves_a_process_of_another_user_in_a_root() {
     sandbox_for(limit(), |s| {
         let root = busybox_root(s, "root");
-        // It has no applet of that name.
+        // busybox has no applet with this name.
         symlink("busybox", root.join("bin/setsid")).unwrap();
         let chain = ["jc-unshare", "-p", "--", "jc-rootfs", "-u", "33:34", root.to_str().unwrap()];
         survives_no_kill(s, MANY, &chain);
     });
 }
 
-/// The same in front of an init, which does not change its own user.
+/// The same chain in front of an init, which does not change its own user.
 #[test]
 fn no_kill_leaves_a_process_of_another_user_behind_an_init() {
     sandbox_for(limit(), |s| {

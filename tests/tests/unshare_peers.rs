@@ -1,5 +1,4 @@
-//! jc-unshare against what its letters come from, unshare(1), and against nsenter(1) and bwrap(1):
-//! the same question, asked from inside, has the same answer.
+//! jc-unshare compared with unshare(1), nsenter(1) and bwrap(1): a script inside has the same output.
 
 #![cfg(target_os = "linux")]
 
@@ -7,8 +6,8 @@ use jc_tests::{Sandbox, require, sandbox};
 
 const TOOL: &str = "jc-unshare";
 
-/// All that a program can tell of its namespaces and itself. Inode numbers only tell new from old:
-/// `$1` has the old ones.
+/// A script that shows the namespaces and attributes of its process. Inode numbers only distinguish new namespaces
+/// from old ones, which are in `$1`.
 const SHOW: &str = r#"
     for kind in cgroup ipc mnt net pid time user uts; do
         case $1 in
@@ -28,7 +27,7 @@ const SHOW: &str = r#"
 
 const NAMESPACES: &str = "readlink /proc/self/ns/*";
 
-/// What a chain shows.
+/// The output of a chain.
 fn shown(s: &Sandbox, chain: &[&str]) -> String {
     let old = s.sh(NAMESPACES).run().code(0).out();
     s.cmd(chain[0]).args(&chain[1..]).args(["sh", "-c", SHOW, "sh", &old]).run().code(0).out()
@@ -38,7 +37,7 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-/// Our options and those of unshare(1), which forks only when told.
+/// The options of jc-unshare and the equal options of unshare(1), which forks only with an option.
 const SAME: [(&str, &str); 24] = [
     ("", ""),
     ("-p", "-pf"),
@@ -77,7 +76,7 @@ fn options_do_as_those_of_unshare_1() {
     });
 }
 
-/// Which mounts are shared, or slaves; the numbers of peer groups are the kernel's choice.
+/// The shared and slave mounts. The kernel chooses the numbers of peer groups.
 const PROPAGATION: &str =
     "cut -d' ' -f5,7- /proc/self/mountinfo | sed 's/ - .*//; s/:[0-9]*//g' | grep ^/srv";
 
@@ -103,7 +102,7 @@ fn mounts_propagate_as_with_unshare_1() {
         }
         assert_eq!(table(TOOL, &["-m"]), table("unshare", &["-m"]));
 
-        // And what it is for: who sees whose mounts.
+        // The purpose of propagation: the visibility of mounts in the other namespace.
         let script = "mount -t tmpfs x base/x; test -e base/x/mark && echo theirs";
         for (how, seen) in [("private", ""), ("slave", ""), ("shared", "ours\n")] {
             let check = format!(
@@ -116,7 +115,7 @@ fn mounts_propagate_as_with_unshare_1() {
     });
 }
 
-/// What the members of some namespaces see of each other.
+/// Members of some namespaces and their view of each other.
 #[test]
 fn namespaces_are_joined_as_by_nsenter_1() {
     sandbox(|s| {
@@ -144,7 +143,7 @@ fn namespaces_are_joined_as_by_nsenter_1() {
                 ("pid", "-p"),
                 ("user", "-U"),
                 ("uts,pid,mnt", "-u -p -m"),
-                // Without the PID namespace, its /proc shows nobody.
+                // Without the PID namespace, its /proc shows no process.
                 ("mnt,pid", "-m -p"),
                 ("net,user", "-U -n"),
             ] {
@@ -160,7 +159,7 @@ fn namespaces_are_joined_as_by_nsenter_1() {
                     assert_eq!(inside(&[TOOL, "--join-ns", &spec, "--"]), theirs, "{kind}");
                 }
             }
-            // Some of it, and something new.
+            // Some namespaces of the process, and a new one.
             let mixed = inside(&[TOOL, "--join", &format!("{pid}:net,uts"), "-p", "-i", "--"]);
             let theirs = ["nsenter", "-n", "-u", "-t", &pid, "unshare", "-pif", "--"];
             assert_eq!(mixed, inside(&theirs));
@@ -170,7 +169,7 @@ fn namespaces_are_joined_as_by_nsenter_1() {
     });
 }
 
-/// Its own namespaces, and a namespace that holds no more processes.
+/// The namespaces of the caller, and a namespace without processes.
 #[test]
 fn namespaces_of_the_caller_and_without_processes_are_joined() {
     sandbox(|s| {
@@ -192,13 +191,13 @@ fn namespaces_of_the_caller_and_without_processes_are_joined() {
     });
 }
 
-/// The numbers that bwrap tells of the namespaces it makes are those that the program is in.
+/// The inode numbers in the report are those of the namespaces of the program, as with bwrap.
 #[test]
 fn a_manager_is_told_as_by_bwrap() {
     sandbox(|s| {
         require(s, "bwrap", "bubblewrap");
         require(s, "jq", "jq");
-        // The manager reads what it is told, lets the program go on, and that shows what is so.
+        // The manager reads the report and releases the program, whose output confirms the report.
         let manager = |start: &str| {
             let script = format!(
                 "mkfifo info block 2>/dev/null

@@ -1,4 +1,4 @@
-//! Every signal ends a program behind jc-unshare with the code that it has without, whoever sends it.
+//! Every signal ends a program behind jc-unshare with the same code as without, whoever sends it.
 
 #![cfg(target_os = "linux")]
 
@@ -8,14 +8,13 @@ use std::time::Duration;
 use jc_tests::{Sandbox, require, sandbox, sandbox_for};
 use rustix::process::Signal;
 
-/// Signals that neither stop a program nor leave it be, and two that leave it be; the C library has
-/// 32 and 33 for itself.
+/// Signals that end a program, and two that are ignored. The C library uses 32 and 33 itself.
 const SIGNALS: &str = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 24 25 26 27 28 29 30 31 34 50 64";
 
 const CHAINS: [&str; 4] =
     ["jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --", "jc-unshare --all -r --"];
 
-/// What a program that sends itself each signal ends with, as bash sees it.
+/// The codes, as bash shows them, of a program that sends itself each signal.
 fn codes(s: &Sandbox, chain: &str) -> String {
     let script = format!(
         "ulimit -c 0; for n in {SIGNALS}; do {chain} sh -c \"kill -$n \\$\\$; exit 99\"; echo $n $?; done"
@@ -33,15 +32,15 @@ fn signals_of_a_program_to_itself_end_a_chain_as_they_end_the_program() {
             assert_eq!(codes(s, chain), plain, "{chain}");
         }
         assert_eq!(codes(s, "bwrap --bind / / --dev-bind /dev /dev --unshare-pid --"), plain);
-        // The kernel has a PID 1 pass over what it sends itself (pid_namespaces(7)).
+        // The kernel drops signals that a PID 1 sends itself (pid_namespaces(7)).
         let bare = codes(s, "unshare -pf --");
         assert_ne!(bare, plain);
         assert_eq!(codes(s, "jc-unshare -p --"), bare);
     });
 }
 
-/// What a program ends with after each signal to the chain's first process, and SIGTERM after those
-/// that do nothing.
+/// The codes of a program after each signal to the first process of the chain, followed by SIGTERM for ignored
+/// signals.
 fn codes_from_outside(s: &Sandbox, chain: &str) -> String {
     let mut codes = String::new();
     for signal in SIGNALS.split(' ') {
@@ -72,8 +71,7 @@ fn signals_from_outside_end_a_chain_as_they_end_the_program() {
     });
 }
 
-/// A program that stops its group, as editors do, gets that signal once, as they make two stops of
-/// two; and after that another from outside.
+/// A program that stops its group, like an editor, gets that signal once, and later another stop from outside.
 #[test]
 fn a_stop_of_the_group_is_one_stop() {
     sandbox(|s| {
@@ -93,7 +91,7 @@ fn a_stop_of_the_group_is_one_stop() {
     });
 }
 
-/// Orphans of any group or session, ended by any signal: an init leaves no zombie of them.
+/// Orphans of any group or session that end by any signal. An init leaves no zombie of them.
 #[test]
 fn orphans_are_reaped() {
     sandbox(|s| {

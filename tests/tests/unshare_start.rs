@@ -9,7 +9,7 @@ use jc_tests::sandbox;
 
 const TOOL: &str = "jc-unshare";
 
-/// POSIX has execvp(3) do the same, and so do every shell, timeout(1) and unshare(1).
+/// POSIX demands the same of execvp(3), and shells, timeout(1) and unshare(1) do it.
 #[test]
 fn a_script_without_an_interpreter_is_executed_by_the_shell() {
     sandbox(|s| {
@@ -24,7 +24,7 @@ fn a_script_without_an_interpreter_is_executed_by_the_shell() {
             let ran = s.jc(TOOL).env("PATH", search).args(options).args(["jc-script", "d"]).run();
             ran.code(4).stdout(&format!("{path} d\n")).stderr("");
         }
-        // The kernel would, but may not.
+        // The file is executable for nobody.
         fs::set_permissions(&script, Permissions::from_mode(0o644)).unwrap();
         s.jc(TOOL).args(["-u", "--"]).arg(&script).run().code(126).stdout("");
     });

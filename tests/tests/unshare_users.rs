@@ -1,5 +1,5 @@
-//! jc-unshare for an ordinary user, with ranges of subordinate IDs and without, and what it says
-//! where the machine does not allow it.
+//! jc-unshare for an ordinary user, with subordinate IDs and without, and its hints where the machine does not permit
+//! it.
 
 #![cfg(target_os = "linux")]
 
@@ -9,10 +9,10 @@ use jc_tests::{Cmd, Ran, Sandbox, require, sandbox};
 
 const TOOL: &str = "jc-unshare";
 
-/// What stands in front of a command of the user's.
+/// The words in front of a command of the user.
 const ANN: [&str; 6] = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--", "env"];
 
-/// The files that say who has which IDs, as the test wants them, until the end of the sandbox.
+/// The files with users and subordinate IDs, replaced until the end of the sandbox.
 struct Etc<'a>(&'a Sandbox);
 
 impl<'a> Etc<'a> {
@@ -45,13 +45,13 @@ const SHOW: &str = "id; cat /proc/self/uid_map; echo; cat /proc/self/gid_map; ec
     cat /proc/self/setgroups; grep -E '^(Uid|Gid|Groups|Cap)' /proc/self/status
     ls -ld /proc/self/. | cut -d' ' -f3,4";
 
-/// What a chain of the user's shows.
+/// The output of a chain of the user.
 fn shown(s: &Sandbox, chain: &str) -> String {
     let ran = ann(s, &words(chain)).args(["--", "sh", "-c", SHOW]).run();
     ran.code(0).stderr("").out()
 }
 
-/// Our options, and those of unshare(1), whose ranges are `outside,inside,count`.
+/// The options of jc-unshare, and those of unshare(1), whose ranges are `outside,inside,count`.
 const WITHOUT_RANGES: [(&str, &str); 9] = [
     ("-U", "-U"),
     ("-U -r", "-U -r"),
@@ -77,7 +77,7 @@ const WITH_RANGES: [(&str, &str); 4] = [
     ("-pU --map-auto", "-pfU -r --map-users 200000,1,1000 --map-groups 300000,1,1000"),
 ];
 
-/// Without the caller in them; with us it becomes root, where unshare(1) has an option for that.
+/// Maps without the caller. The caller becomes root in jc-unshare, for which unshare(1) has an option.
 const OTHERS: [(&str, &str); 2] = [
     (
         "-U --map-users 0:200000:10 --map-groups 0:300000:10",
@@ -117,18 +117,18 @@ fn maps_with_ranges_are_those_of_unshare_1() {
             let here = shown(s, &format!("{TOOL} {ours}"));
             assert_eq!(here, shown(s, &format!("unshare {theirs}")), "{ours} / {theirs}");
         }
-        // All of it, and who owns what outside.
+        // The whole range, and the owners of files outside.
         let script = "chown 1:1000 mine; exec sleep 0";
         fs::write(s.path("mine"), "").unwrap();
         s.sh("chown 4321:4321 mine").run().code(0);
         ann(s, &[TOOL, "-U", "--map-auto", "sh", "-c", script]).run().code(0);
         s.sh("stat -c %u:%g mine").run().stdout("200000:300999\n");
-        // A part of the range that another has.
+        // A part of the range of another user.
         let other = ["-U", "--map-users", "0:1:1", "true"];
         let ran = ann(s, &[&[TOOL], &other[..]].concat()).run();
         says(ran, "newuidmap: uid range", "must be this user's in /etc/subuid");
         for options in ["-U", "-pU"] {
-            // env(1) has set PATH by then; what it runs has a path of its own.
+            // env(1) has set PATH by then, and its program has a path of its own.
             let path = s.sh("command -v jc-unshare").run().out();
             let line = ["PATH=/nonexistent", path.trim(), options, "--map-auto", "/bin/true"];
             says(ann(s, &line).run(), "run newuidmap: No such file or directory", "package uidmap");
@@ -146,7 +146,7 @@ fn maps_with_ranges_are_those_of_unshare_1() {
     });
 }
 
-/// It failed for this reason and gave this advice.
+/// Checks the message and the hint of a failed command.
 #[track_caller]
 fn says(ran: Ran, why: &str, hint: &str) {
     let err = ran.err();
@@ -169,7 +169,7 @@ fn a_limit_of_no_namespaces_is_named_in_the_hint() {
             ("-T", "time"),
             ("--all", "user"),
         ] {
-            // In a user namespace, so that it is not the machine's.
+            // The limit is that of a user namespace, and not that of the machine.
             let script = format!(
                 "echo 0 >/proc/sys/user/max_{kind}_namespaces && exec {TOOL} {option} -- true"
             );
@@ -179,7 +179,7 @@ fn a_limit_of_no_namespaces_is_named_in_the_hint() {
                 "No space left on device",
                 &format!("the sysctl user.max_{kind}_namespaces is 0"),
             );
-            // Where the limit is that of a namespace above, it shows nowhere.
+            // The limit of an outer namespace is not visible.
             let script = format!(
                 "echo 0 >/proc/sys/user/max_{kind}_namespaces
                  exec {TOOL} -U -r -- {TOOL} {option} -- true"
@@ -208,7 +208,7 @@ fn namespaces_nest_32_levels_deep() {
     });
 }
 
-/// A kernel with a distribution's switch, off; the refusal itself is a chroot's.
+/// A sysctl of a distribution is off. The error itself comes from a chroot.
 #[test]
 fn a_switch_of_the_distribution_is_named_in_the_hint() {
     sandbox(|s| {
@@ -238,7 +238,7 @@ fn a_missing_capability_is_named_in_the_hint() {
             let ran = ann(s, &[TOOL, option, "true"]).run();
             says(ran, "Operation not permitted", "CAP_SYS_ADMIN");
         }
-        // Nobody in a namespace cannot make one: its files would belong to nobody.
+        // A process without an ID in its user namespace cannot make one, since its files would have no owner.
         let ran = s.jc(TOOL).args(["-U", "--", TOOL, "-U", "true"]).run();
         says(ran, "Operation not permitted", "the caller itself is not mapped");
         let ran = ann(s, &[TOOL, "--join", "1", "true"]).run();

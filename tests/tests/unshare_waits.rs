@@ -1,4 +1,4 @@
-//! What a waiting link of jc-unshare costs, and what it does when it cannot go on waiting.
+//! The cost of a waiting link of jc-unshare, and its errors while it waits.
 
 #![cfg(target_os = "linux")]
 
@@ -28,7 +28,7 @@ fn a_waiting_link_writes_to_little_memory() {
     });
 }
 
-/// In place of SIGKILL the program gets what it asked for, and can end as it likes.
+/// The program gets the named signal in place of SIGKILL, and can end by itself.
 #[test]
 fn a_payload_gets_the_named_signal_when_its_link_is_killed() {
     sandbox(|s| {
@@ -52,11 +52,11 @@ fn a_payload_gets_the_named_signal_when_its_link_is_killed() {
     });
 }
 
-/// The procfs on /proc is the host's, where the numbers of a PID namespace mean other processes.
+/// The procfs on /proc is that of the host, where the numbers of a PID namespace mean other processes.
 #[test]
 fn a_chain_works_in_a_pid_namespace_without_a_procfs_of_its_own() {
     sandbox(|s| {
-        // Ignores SIGTERM, and has a number that is in use inside, too.
+        // The payload ignores SIGTERM, and its number is in use inside too.
         let inner = "exec jc-unshare -p -- sh -c 'echo ready; exec sleep 1000'";
         let script = format!("true & true & true & wait; {inner}");
         let outer = ["jc-unshare", "-p", "--init", "--", "sh", "-c", &script];
@@ -74,7 +74,7 @@ fn a_chain_works_in_a_pid_namespace_without_a_procfs_of_its_own() {
     });
 }
 
-/// A number that nobody has opened must not turn out to be a descriptor of ours.
+/// The number of a descriptor that is not open may become that of a descriptor of jc-unshare itself.
 #[test]
 fn a_descriptor_that_is_not_open_is_an_error() {
     sandbox(|s| {
@@ -92,7 +92,7 @@ fn a_descriptor_that_is_not_open_is_an_error() {
     });
 }
 
-/// An exit code does not distinguish a signal from a code above 128.
+/// An exit code above 128 does not distinguish a code from a signal.
 #[test]
 fn the_event_of_the_end_has_the_signal() {
     sandbox(|s| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jc_tests::{Machine, sandbox_for};
 
-/// A machine that does not end is killed after this time.
+/// The time limit of a machine.
 const END: Duration = Duration::from_secs(620);
 
 /// Defines a test for each script and machine.

@@ -1,4 +1,4 @@
-//! What is built, and what it is built from.
+//! The built programs, and their dependencies.
 
 #![cfg(target_os = "linux")]
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 use jc_tests::{Cmd, bin_dir, skip, workspace_dir};
 use serde_json::Value;
 
-/// The names of the programs, as cargo knows them.
+/// The names of the programs in cargo's metadata.
 fn programs() -> BTreeSet<String> {
     let args = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
     let ran = Cmd::new("cargo").args(args).run().code(0);
@@ -22,7 +22,7 @@ fn programs() -> BTreeSet<String> {
     bins.map(|target| target["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The directory of the programs as `make` builds them, if this is `make test`.
+/// The directory of the programs that `make` has built, if this is `make test`.
 fn built() -> Option<PathBuf> {
     env::var_os("JC_BIN_DIR").map(|_| bin_dir())
 }
@@ -47,7 +47,7 @@ fn every_program_is_static_and_small() {
         let path = dir.join(&program);
         let headers = Cmd::new("readelf").args(["--program-headers", "--dynamic"]).arg(&path);
         let headers = headers.env("LC_ALL", "C").run().code(0).out();
-        // Neither a loader nor libraries; position-dependent, so not even itself to relocate.
+        // A static, position-dependent program has neither a loader nor libraries.
         assert!(!headers.contains("INTERP") && !headers.contains("NEEDED"), "{program}: {headers}");
         assert!(headers.contains("EXEC (Executable file)"), "{program}: {headers}");
         let ldd = Cmd::new("ldd").arg(&path).env("LC_ALL", "C").run();
@@ -68,8 +68,8 @@ fn make_install_puts_all_in_its_place_and_uninstall_takes_it_away() {
         skip!("what `make` builds is tested by `make test`");
     }
     let root = env::temp_dir().join(format!("jc-tests-install-{}", std::process::id()));
-    // As from a shell: with what cargo tells a test, crates would be built anew, and with the jobs of
-    // the make that runs this, none.
+    // The environment is that of a shell: with the variables of cargo test, crates would be built again, and with
+    // those of make, its jobs would be missing.
     let inherited = env::vars().map(|(name, _)| name).filter(|name| {
         let user = ["CARGO_HOME", "CARGO_TARGET_DIR"].contains(&name.as_str());
         (name.starts_with("CARGO") || name.starts_with("MAKE") || name == "MFLAGS") && !user
@@ -199,7 +199,7 @@ fn nothing_but_jc_pull_links_an_http_client() {
             assert!(!crates.contains(client), "{package} links {client}");
         }
     }
-    // jc-run reaches the other tools by running them.
+    // jc-run executes the other programs and does not link them.
     for other in ["jc_rootfs", "jc_cgroup", "jc_net", "jc_pull"] {
         assert!(!linked("jc-run").contains(other), "jc-run links {other}");
     }

@@ -21,12 +21,12 @@ pub enum Version {
     V2,
 }
 
-/// A mounted hierarchy.
+/// A cgroup hierarchy that is mounted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Hierarchy {
     /// The version of the interface.
     pub version: Version,
-    /// The mount point.
+    /// The path of the mount point.
     pub mount: PathBuf,
     /// The directory of the group that this process is in.
     pub own: PathBuf,

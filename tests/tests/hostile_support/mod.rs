@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::paths;
 
-/// Links of every kind to `victim`, and what a puller's working directory would make of them.
+/// Links of every kind to `victim`, and the entries that a puller may write through them.
 pub fn leading_out() -> Vec<Layer> {
     let file = |path: &str| Entry::file(path, "changed");
     let mut layers = Vec::new();

@@ -1,4 +1,4 @@
-//! What the tests of jc-rootfs share: a small root, and shell in it.
+//! Common parts of the tests of jc-rootfs: a small root, and shell commands in it.
 
 #![allow(dead_code)] // each test file uses some of it
 
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use jc_tests::{Cmd, Sandbox};
 
-/// Makes a root from busybox, without any mount point, and gives its directory.
+/// Makes a root from busybox without mount points. Returns its directory.
 pub fn root(s: &Sandbox, name: &str) -> PathBuf {
     let script = "mkdir -p $1/bin $1/etc $1/tmp && cp $(command -v busybox) $1/bin/busybox &&
         for name in $(busybox --list); do
@@ -18,18 +18,17 @@ pub fn root(s: &Sandbox, name: &str) -> PathBuf {
     s.path(name)
 }
 
-/// Runs a line of shell in a root that is a layer, with these options.
+/// Runs a shell command in a root that is a layer, with these options.
 pub fn in_layer(s: &Sandbox, options: &[&str], script: &str) -> Cmd {
     s.jc("jc-rootfs").args(["--layer", "root"]).args(options).args(["--", "sh", "-c", script])
 }
 
-/// Whether a program is there to compare with.
+/// Whether a program for comparison exists.
 pub fn has(s: &Sandbox, program: &str) -> bool {
     s.sh("command -v \"$0\" >/dev/null").arg(program).run().status().success()
 }
 
-/// Runs a line of shell in the root by an OCI runtime, after a jq(1) filter over its default
-/// configuration.
+/// Runs a shell command in the root by an OCI runtime, with its default configuration after a jq(1) filter.
 pub fn by_runtime(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> Cmd {
     let bundle =
         "rm -rf bundle && mkdir bundle && cd bundle && runc spec && ln -s ../root rootfs &&
@@ -40,11 +39,11 @@ pub fn by_runtime(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> Cmd
     s.cmd("unshare").args(["-m", "sh", "-c", bundle, runtime, filter, script])
 }
 
-/// An ordinary user, `ann`, for as long as this lives; with `range` she has subordinate IDs too.
+/// An ordinary user `ann`, which exists as long as this value. With `range` the user has subordinate IDs.
 pub struct Ann<'a>(&'a Sandbox);
 
 impl<'a> Ann<'a> {
-    /// Makes the user, with a directory of her own at `/srv/ann`.
+    /// Makes the user, with the directory `/srv/ann`.
     pub fn new(s: &'a Sandbox, range: bool) -> Self {
         let range = if range { "ann:200000:65536" } else { "" };
         let script = "cp /etc/passwd passwd && echo ann:x:4321:4321::/srv/ann:/bin/sh >>passwd &&
@@ -54,7 +53,7 @@ impl<'a> Ann<'a> {
         Self(s)
     }
 
-    /// A line of shell, run by her in her directory.
+    /// A shell command of the user, in the user's directory.
     pub fn sh(&self, script: &str) -> Cmd {
         let user = ["--reuid=4321", "--regid=4321", "--clear-groups", "--", "env", "HOME=/srv/ann"];
         self.0.cmd("setpriv").args(user).args(["sh", "-c", &format!("cd /srv/ann\n{script}")])
