@@ -142,13 +142,19 @@ impl ExistingGroup {
         Ok(())
     }
 
-    /// Freezes or thaws the group's processes, and waits until the kernel has done so. A group that does not freeze within
-    /// [`PATIENCE`] is thawed, and the call fails.
+    /// Freezes or thaws the group's processes, and waits until the kernel has done so. One hierarchy freezes, that of the v1
+    /// freezer if the group is there: the second waits in vain for processes that the first holds. A group that does not
+    /// freeze within [`PATIENCE`] is thawed, and the call fails.
     pub fn freeze(&self, stop: bool) -> Result<()> {
+        let mut parts: Vec<_> = self.parts.iter().collect();
+        parts.sort_by_key(|(hierarchy, _)| hierarchy.version == Version::V2);
         let mut asked = Vec::new();
-        for (hierarchy, path) in &self.parts {
+        for (hierarchy, path) in parts {
             if freeze(hierarchy.version, path, stop)? {
                 asked.push((hierarchy.version, path));
+                if stop {
+                    break;
+                }
             }
         }
         if asked.is_empty() {
@@ -156,12 +162,12 @@ impl ExistingGroup {
             return Err(Error::new(format_args!("{}: {why}", self.name)));
         }
         let give_up = Instant::now() + PATIENCE;
-        for (version, path) in &asked {
-            while is_frozen(*version, path)? != stop {
+        for (version, path) in asked {
+            while is_frozen(version, path)? != stop {
                 if Instant::now() > give_up {
-                    asked
-                        .iter()
-                        .try_for_each(|(version, path)| freeze(*version, path, false).map(drop))?;
+                    if stop {
+                        freeze(version, path, false)?;
+                    }
                     let (name, seconds) = (&self.name, PATIENCE.as_secs());
                     let state = if stop { "frozen" } else { "thawed" };
                     return Err(Error::new(format_args!("{name}: not {state} after {seconds} s")));
