@@ -153,21 +153,30 @@ pub struct Running {
     /// The first link, which ends when the program has a process.
     pub child: Child,
     pub events: Events,
-    /// The gate before the change of the root, until it is open.
+    /// The gates before the first link and before the change of the root, until they are open.
+    scope: Option<OwnedFd>,
     mounts: Option<OwnedFd>,
 }
 
 impl Running {
-    /// Closes the gate after the mounts, which ends the chain.
-    pub fn close_mounts(&mut self) {
-        self.mounts = None;
+    /// Closes the gates, which ends the chain.
+    pub fn close_gates(&mut self) {
+        (self.scope, self.mounts) = (None, None);
+    }
+
+    /// Opens the gate before the first link.
+    pub fn open_scope(&mut self) -> Result<()> {
+        open_gate(self.scope.take())
     }
 
     /// Opens the gate after the mounts.
     pub fn open_mounts(&mut self) -> Result<()> {
-        let gate = self.mounts.take().map(File::from);
-        gate.map_or(Ok(()), |mut gate| gate.write_all(b"!")).op("open the gate")
+        open_gate(self.mounts.take())
     }
+}
+
+fn open_gate(gate: Option<OwnedFd>) -> Result<()> {
+    gate.map(File::from).map_or(Ok(()), |mut gate| gate.write_all(b"!")).op("open the gate")
 }
 
 /// Where the events of a chain go, and whether a FIFO holds the program back.
@@ -194,10 +203,10 @@ pub fn start(
             }
             // A FIFO is opened for writing when it has a reader.
             let reader = Events::open(container)?;
-            let (mounts, opener) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
-            // For writing too: a FIFO without a writer is at its end.
-            let gate = open_fifo(&gate, OFlags::RDWR)?;
-            (reader, open_fifo(&events, OFlags::WRONLY)?, Some((mounts, opener, gate)))
+            let gates = [pipe_with(PipeFlags::CLOEXEC), pipe_with(PipeFlags::CLOEXEC)];
+            // A FIFO without a writer is at its end, and one without a reader is broken.
+            let [events, gate] = [open_fifo(&events)?, open_fifo(&gate)?];
+            (reader, events, Some((gates, gate)))
         }
         Channel::Pipe => {
             let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
@@ -207,25 +216,25 @@ pub fn start(
     let inherit = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, 3 + preserved as i32).op("F_DUPFD");
     let mut inherited = vec![inherit(&writer)?];
     drop(writer);
-    let mounts = match gates {
-        Some((mounts, opener, gate)) => {
-            inherited.extend([inherit(&mounts)?, inherit(&gate)?]);
-            Some(opener)
-        }
-        None => None,
-    };
+    let (mut scope, mut mounts) = (None, None);
+    if let Some(([before, after], gate)) = gates {
+        let ((before, first), (after, second)) = (before.op("pipe")?, after.op("pipe")?);
+        inherited.extend([inherit(&after)?, inherit(&gate)?, inherit(&before)?]);
+        (scope, mounts) = (Some(first), Some(second));
+    }
     let number = |at: usize| inherited.get(at).map_or(0, |fd| fd.as_raw_fd() as u32);
-    let numbers = Descriptors { events: number(0), mounts: number(1), exec: number(2) };
+    let numbers =
+        Descriptors { events: number(0), mounts: number(1), exec: number(2), scope: number(3) };
     let (chain, variables) = compose(numbers)?;
     for fd in &inherited {
         fcntl_setfd(fd, FdFlags::empty()).op("F_SETFD")?;
     }
     let child = spawn(&chain.argv(), &variables)?;
-    Ok(Running { child, events, mounts })
+    Ok(Running { child, events, scope, mounts })
 }
 
-fn open_fifo(path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+fn open_fifo(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).on("open", path)
 }
 

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use jc_unshare::exec::locate_tool;
 use jc_unshare::process::Process;
 use jc_unshare::{Context as _, Error, Result, print, read_at_most};
 use serde_json::Value;
@@ -10,11 +12,14 @@ use serde_json::Value;
 use super::args::Create;
 use super::chain::{self, Channel, PATIENCE, Running};
 use super::compile::{self, Context, Descriptors};
+use super::config::linux::NetDevice;
 use super::delete;
 use super::environment::{Environment, Manager, held_capabilities};
 use super::state::{Container, Record, Root, Status};
 use super::stored::StoredConfig;
+use super::systemd::Scope;
 use super::{group, handover, hooks};
+use crate::link::Opt;
 use crate::linux::variables::take_values;
 
 /// The most bytes of a `config.json`.
@@ -79,7 +84,11 @@ impl<'a> Bundle<'a> {
             // A user who owns no group has none for containers, unless limits need one.
             Manager::Files if environment.is_rootless && linux.resources.is_none() => None,
             Manager::Files => Some(group::path(&linux.cgroups_path, id)?),
-            Manager::Systemd => return Err(Error::new("--systemd-cgroup: not supported yet")),
+            Manager::Systemd => {
+                let scope = Scope::parse(&linux.cgroups_path, id)?;
+                record.unit = Some(scope.unit.clone());
+                Some(scope.path())
+            }
         };
         Ok(record)
     }
@@ -96,6 +105,7 @@ impl<'a> Bundle<'a> {
         let context = Context {
             bundle: &self.path,
             cgroup: record.cgroup.as_deref(),
+            waits_for_scope: record.unit.is_some(),
             descriptors,
             console_socket,
             preserved: self.preserved,
@@ -128,8 +138,9 @@ impl<'a> Bundle<'a> {
         let compiled =
             self.compile(&record, console_socket, &state, Descriptors::after(self.preserved))?;
         compiled.warnings.iter().for_each(|text| environment.log.warn(text));
-        record.cgroup.as_deref().map_or(Ok(()), group::check_unused)?;
         let root = Root::open(environment.root.as_deref(), true)?;
+        root.check_free(&record.id)?;
+        record.cgroup.as_deref().map_or(Ok(()), group::check_unused)?;
         let container = root.create(&record.id)?;
         match self.launch(environment, &container, &mut record, console_socket) {
             Ok(()) => Ok((container, record)),
@@ -157,8 +168,8 @@ impl<'a> Bundle<'a> {
         let mut running = chain::start(Channel::Fifos(container), self.preserved, compose)?;
         let outcome = self.pass_gates(container, record, &mut running);
         if outcome.is_err() {
-            // The links wait at the gate as long as it is not closed.
-            running.close_mounts();
+            // The links wait at a gate as long as it is not closed.
+            running.close_gates();
         }
         running.child.wait().op("wait")?;
         outcome
@@ -175,6 +186,11 @@ impl<'a> Bundle<'a> {
         let is_gate = |name: &'static str| {
             move |event: &Value| event["event"] == "gate" && event["gate"] == name
         };
+        if record.unit.is_some() {
+            let scope = Scope::parse(&self.config.linux().cgroups_path, &record.id)?;
+            scope.start(running.child.id())?;
+        }
+        running.open_scope()?;
         let first =
             running.events.expect(Some(PATIENCE), program, |event| event["event"] == "started")?;
         let process: Option<Process> = chain::started(&first);
@@ -185,10 +201,25 @@ impl<'a> Bundle<'a> {
         let state = record.state(Status::Creating);
         hooks::run("prestart", &hooks.prestart, &state)?;
         hooks::run("createRuntime", &hooks.create_runtime, &state)?;
+        for (name, device) in &self.config.linux().net_devices {
+            move_device(name, device, process)?;
+        }
         running.open_mounts()?;
         let patience = Some(PATIENCE).filter(|_| hooks.create_container.is_empty());
         running.events.expect(patience, program, is_gate("exec"))?;
         record.phase = Status::Created;
         container.write(record)
     }
+}
+
+/// Moves an interface to the network namespace of a process.
+fn move_device(name: &str, device: &NetDevice, process: Process) -> Result<()> {
+    let renamed = match device.name.as_str() {
+        "" => name.to_owned(),
+        new => format!("{name}={new}"),
+    };
+    let options = [Opt::new("--move-device", renamed), Opt::new("--to", process.pid.to_string())];
+    let mut command = Command::new(locate_tool("jc-net".as_ref())?);
+    command.args(options.iter().flat_map(Opt::words)).stdin(Stdio::null());
+    group::output(&mut command).map(drop).map_err(|error| error.context("linux.netDevices"))
 }

@@ -9,7 +9,7 @@ use nix::libc::SIGKILL;
 use super::args::Delete;
 use super::environment::Environment;
 use super::state::{Container, Record, Root, Status};
-use super::{group, hooks};
+use super::{group, hooks, systemd};
 
 /// The longest time from the kill of a program to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,6 +54,7 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
             record.id
         )));
     }
+    record.unit.as_deref().map_or(Ok(()), systemd::stop)?;
     container.remove()?;
     let state = record.state(Status::Stopped);
     for hook in &record.config.hooks.poststop {

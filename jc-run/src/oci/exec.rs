@@ -78,6 +78,7 @@ impl Execution<'_> {
         let context = Context {
             bundle: &record.bundle,
             cgroup: cgroup.as_deref(),
+            waits_for_scope: false,
             descriptors,
             console_socket,
             preserved: options.handover.preserve_fds,

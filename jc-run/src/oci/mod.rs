@@ -23,6 +23,7 @@ mod spec;
 mod start;
 mod state;
 mod stored;
+mod systemd;
 mod update;
 mod wait;
 

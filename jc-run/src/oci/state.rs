@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
 use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
-use rustix::fs::{AtFlags, Dir, Mode, fstat, mkdirat, statat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -168,7 +168,10 @@ impl Root {
     pub fn ids(&self) -> Result<Vec<String>> {
         let Some(directory) = &self.directory else { return Ok(Vec::new()) };
         let mut ids = Vec::new();
-        for entry in Dir::read_from(directory).on("read", &self.path)? {
+        // The descriptor is for lookups only (O_PATH).
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(directory, ".", flags, Mode::empty()).on("open", &self.path)?;
+        for entry in Dir::new(directory).on("read", &self.path)? {
             let entry = entry.on("read", &self.path)?;
             ids.extend(entry.file_name().to_str().ok().filter(|id| is_id(id)).map(str::to_owned));
         }
@@ -176,15 +179,20 @@ impl Root {
         Ok(ids)
     }
 
-    /// Makes the directory of a new container, and locks it.
-    pub fn create(&self, id: &str) -> Result<Container> {
+    /// Refuses an ID that is no name of a new container.
+    pub fn check_free(&self, id: &str) -> Result<()> {
         if !is_id(id) {
             return Err(Error::new(format_args!("container id {id:?}: invalid")));
         }
+        self.try_find(id)?.map_or(Ok(()), |_| Err(taken(id)))
+    }
+
+    /// Makes the directory of a new container, and locks it.
+    pub fn create(&self, id: &str) -> Result<Container> {
         let path = self.path.join(id);
         let directory = self.directory.as_ref().ok_or(Errno::NOENT).on("open", &self.path)?;
         match mkdirat(directory, id, Mode::RWXU) {
-            Err(Errno::EXIST) => Err(Error::new(format_args!("container with id exists: {id}"))),
+            Err(Errno::EXIST) => Err(taken(id)),
             made => {
                 made.on("mkdir", path)?;
                 self.lock(id)
@@ -272,6 +280,11 @@ impl Container {
 /// The error of a container that is absent, in words that engines look for.
 fn absent(id: &str) -> Error {
     Error::with_kind(Kind::NotFound, format_args!("container does not exist: {id}"))
+}
+
+/// The error of an ID that another container has.
+fn taken(id: &str) -> Error {
+    Error::new(format_args!("container with id exists: {id}"))
 }
 
 /// The directory of all containers of this user.

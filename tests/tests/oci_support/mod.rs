@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jc_tests::roots::busybox_root;
 use jc_tests::{Cmd, Ran, Sandbox};
@@ -26,6 +28,9 @@ impl<'a> Bundle<'a> {
         let mut config: Value = serde_json::from_slice(&text).unwrap();
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["sh", "-c", script]);
+        // Control groups are those of the host, whose names all tests share.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        config["linux"]["cgroupsPath"] = json!(format!("/jc-tests-oci-{}", now.as_nanos()));
         let bundle = Self { s, path, config };
         bundle.write();
         bundle
@@ -46,6 +51,52 @@ impl<'a> Bundle<'a> {
         oci(self.s, words)
     }
 
+    /// Creates the container `c`, whose output goes to the file `out`.
+    pub fn create(&self) -> Ran {
+        let line =
+            "exec jc-oci --root states --log log create --pid-file pid -b bundle c <&- >out 2>&1";
+        self.s.sh(line).run()
+    }
+
+    /// The output of the container `c`.
+    pub fn out(&self) -> String {
+        fs::read_to_string(self.s.path("out")).unwrap()
+    }
+
+    /// Creates and starts the container `c`.
+    pub fn start(&self) {
+        let created = self.create();
+        assert!(created.status().success(), "{}", self.out());
+        self.oci(&["start", "c"]).run().code(0).stderr("");
+    }
+
+    /// The PID that `create` has written.
+    pub fn pid(&self) -> u32 {
+        fs::read_to_string(self.s.path("pid")).unwrap().parse().unwrap()
+    }
+
+    /// Waits until the container `c` has that status.
+    pub fn wait_for(&self, status: &str) {
+        wait_until(&format!("status {status}"), || self.status("c") == status);
+    }
+
+    /// The directories of the container's control group.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        let name = self.config["linux"]["cgroupsPath"].as_str().unwrap();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let cgroups = fields.filter(|fields| fields[2].starts_with("cgroup"));
+        let paths = cgroups.map(|fields| PathBuf::from(fields[1]).join(&name[1..]));
+        paths.filter(|path| path.exists()).collect()
+    }
+
+    /// Asserts that nothing of the container `c` is left.
+    pub fn assert_gone(&self) {
+        self.oci(&["state", "c"]).run().code(1).fails_as("jc-oci", "container does not exist: c");
+        assert_eq!(fs::read_dir(self.s.path("states")).unwrap().count(), 0);
+        assert_eq!(self.groups(), [] as [PathBuf; 0]);
+    }
+
     /// Runs the container `c` to its end.
     pub fn run(&self) -> Ran {
         self.oci(&["run", "-b"]).arg(&self.path).arg("c").run()
@@ -62,4 +113,13 @@ impl<'a> Bundle<'a> {
 /// A command of jc-oci, with its states in the sandbox.
 pub fn oci(s: &Sandbox, words: &[&str]) -> Cmd {
     s.jc("jc-oci").arg("--root").arg(s.path("states")).args(words)
+}
+
+/// Waits for a condition, with a bound against hangs.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        sleep(Duration::from_millis(10));
+    }
 }

@@ -47,3 +47,47 @@ fn names(mask: u64) -> String {
     let numbers = (0..NAMES.len()).filter(|number| mask & 1 << number != 0);
     numbers.map(|number| NAMES[number]).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_those_that_the_kernel_grants() {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let asked = Capabilities {
+            bounding: set(&["CAP_KILL", "CAP_CHOWN", "CAP_MOON"]),
+            effective: set(&["CAP_KILL", "CAP_SETUID"]),
+            permitted: set(&["CAP_KILL"]),
+            inheritable: set(&["CAP_KILL"]),
+            ambient: set(&["CAP_KILL", "CAP_SETUID"]),
+        };
+        let held = [5, 7].iter().fold(0, |mask, number| mask | 1 << number);
+        let mut warnings = Vec::new();
+        let options = options(Some(&asked), held, &mut warnings);
+        let words: Vec<String> = options
+            .iter()
+            .filter_map(|option| option.value()?.to_str().map(str::to_owned))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                "bounding=KILL",
+                "effective=KILL",
+                "inheritable=KILL",
+                "permitted=KILL",
+                "ambient=KILL"
+            ]
+        );
+        assert_eq!(
+            warnings,
+            [
+                "capability CAP_CHOWN: cannot be granted, and is left out",
+                "capability CAP_MOON: cannot be granted, and is left out",
+                "capabilities SETUID: not permitted, and left out of the effective set",
+                "capabilities SETUID: not permitted, and left out of the ambient set",
+            ]
+        );
+        assert_eq!(super::options(None, u64::MAX, &mut Vec::new()).len(), 5);
+    }
+}

@@ -13,12 +13,19 @@ pub struct Descriptors {
     pub mounts: u32,
     /// The gate before the execution of the program.
     pub exec: u32,
+    /// The gate before the first link.
+    pub scope: u32,
 }
 
 impl Descriptors {
     /// The first numbers that the program does not get.
     pub fn after(preserved: u32) -> Self {
-        Self { events: 3 + preserved, mounts: 4 + preserved, exec: 5 + preserved }
+        Self {
+            events: 3 + preserved,
+            mounts: 4 + preserved,
+            exec: 5 + preserved,
+            scope: 6 + preserved,
+        }
     }
 }
 
@@ -28,6 +35,8 @@ pub struct Context<'a> {
     pub bundle: &'a Path,
     /// The path of the cgroup, if there is to be one.
     pub cgroup: Option<&'a str>,
+    /// Whether the chain waits until systemd has made the cgroup.
+    pub waits_for_scope: bool,
     pub descriptors: Descriptors,
     pub console_socket: Option<&'a Path>,
     /// The descriptors from 3 on that the program gets.

@@ -44,7 +44,9 @@ pub fn create(config: &Config, context: &Context<'_>) -> Result<Compiled> {
         context.cgroup.map(|path| cgroup::link(&linux, path, &namespaces, context)).transpose()?;
     let unshare = namespaces.link(group.is_some(), context)?;
     let rootfs = rootfs::link(config, context, &mut warnings)?;
-    let links = group.into_iter().chain(unshare).chain([rootfs]).collect();
+    let block = Opt::new("--block-fd", context.descriptors.scope.to_string());
+    let gate = context.waits_for_scope.then(|| Link::new("jc-unshare", vec![block]));
+    let links = gate.into_iter().chain(group).chain(unshare).chain([rootfs]).collect();
     let payload = config.process()?.args.iter().map(OsString::from).collect();
     Ok(Compiled { links, payload, warnings })
 }

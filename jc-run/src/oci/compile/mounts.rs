@@ -62,7 +62,9 @@ fn word(mount: &Mount, label: &str, bundle: &Path) -> Result<OsString> {
             Error::new(format_args!("mounts: {}: a bind without a source", destination.display()))
         })?;
         source = Some(bundle.join(path));
-    } else if kind.is_none() && !options.iter().any(|option| option == "remount") {
+    } else if options.iter().any(|option| option == "remount") {
+        // The file system has its label.
+    } else if kind.is_none() {
         return Err(Error::new(format_args!("mounts: {}: no type", destination.display())));
     } else if !label.is_empty()
         && !["proc", "sysfs", "cgroup", "mqueue"].contains(&kind.unwrap_or(""))
@@ -143,4 +145,54 @@ fn node(device: &Device) -> Result<OsString> {
     ));
     word.push(&device.path);
     Ok(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_becomes_four_fields() {
+        for (json, fields) in [
+            (r#"{"destination":"/proc","type":"proc"}"#, "none /proc proc defaults"),
+            (
+                r#"{"destination":"a//b/","type":"bind","source":"s t"}"#,
+                "/b/s\\040t /a/b bind bind",
+            ),
+            (
+                r#"{"destination":"/o","type":"overlay","source":"overlay","options":["lowerdir=/a,b","ro"]}"#,
+                "overlay /o overlay lowerdir=/a\\054b,ro,context=\"l:m\"",
+            ),
+            (
+                r#"{"destination":"/i","source":"/h","options":["rbind","ridmap"],
+                    "uidMappings":[{"containerID":0,"hostID":1,"size":2},{"containerID":2,"hostID":9,"size":1}],
+                    "gidMappings":[{"containerID":0,"hostID":3,"size":4}]}"#,
+                "/h /i none rbind,ridmap=0:1:2;2:9:1/0:3:4",
+            ),
+            (r#"{"destination":"/r","options":["remount","ro"]}"#, "none /r none remount,ro"),
+        ] {
+            let mount: Mount = serde_json::from_str(json).unwrap();
+            assert_eq!(word(&mount, "l:m", Path::new("/b")).unwrap(), OsString::from(fields));
+        }
+        for (json, message) in [
+            (r#"{"destination":"/a"}"#, "mounts: /a: no type"),
+            (r#"{"destination":"/a","type":"bind"}"#, "mounts: /a: a bind without a source"),
+            (
+                r#"{"destination":"/a","type":"tmpfs","uidMappings":[{"containerID":0,"hostID":1,"size":2}]}"#,
+                "mounts: /a: uidMappings and gidMappings need each other",
+            ),
+        ] {
+            let mount: Mount = serde_json::from_str(json).unwrap();
+            assert_eq!(word(&mount, "", Path::new("/b")).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn a_node_has_the_mode_and_the_owner_of_the_configuration() {
+        let device: Device = serde_json::from_str(
+            r#"{"type":"c","path":"/dev/x:y","major":1,"minor":3,"fileMode":33206,"uid":4}"#,
+        )
+        .unwrap();
+        assert_eq!(node(&device).unwrap(), OsString::from("c:1:3:666:4:0:/dev/x:y"));
+    }
 }

@@ -180,15 +180,25 @@ pub fn range(map: &IdMapping) -> String {
 }
 
 /// An offset as jc-unshare takes it: the nanoseconds count towards the future.
-fn seconds(offset: TimeOffset) -> Result<String> {
-    const SECOND: i128 = 1_000_000_000;
-    if i128::from(offset.nanosecs) >= SECOND {
-        return Err(Error::new("linux.timeOffsets: nanosecs is not below one second"));
+fn seconds(TimeOffset { secs, nanosecs }: TimeOffset) -> Result<String> {
+    match nanosecs {
+        0 => Ok(secs.to_string()),
+        1..1_000_000_000 => Ok(format!("{secs}.{nanosecs:09}")),
+        _ => Err(Error::new("linux.timeOffsets: nanosecs is not below one second")),
     }
-    let total = i128::from(offset.secs) * SECOND + i128::from(offset.nanosecs);
-    let (sign, total) = if total < 0 { ("-", -total) } else { ("", total) };
-    Ok(match total % SECOND {
-        0 => format!("{sign}{}", total / SECOND),
-        rest => format!("{sign}{}.{rest:09}", total / SECOND),
-    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nanoseconds_count_towards_the_future() {
+        for (secs, nanosecs, text) in
+            [(5, 0, "5"), (0, 1, "0.000000001"), (-1, 500_000_000, "-1.500000000"), (-2, 0, "-2")]
+        {
+            assert_eq!(seconds(TimeOffset { secs, nanosecs }).unwrap(), text);
+        }
+        assert!(seconds(TimeOffset { secs: 0, nanosecs: 1_000_000_000 }).is_err());
+    }
 }
