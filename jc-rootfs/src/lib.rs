@@ -10,13 +10,9 @@ mod portable;
 pub mod user;
 
 #[cfg(target_os = "linux")]
-pub use linux::args::Args;
-#[cfg(target_os = "linux")]
-pub use linux::payload::init;
-#[cfg(target_os = "linux")]
-pub use linux::{fuzz, run};
+pub use linux::{fuzz, main};
 #[cfg(not(target_os = "linux"))]
-pub use portable::{Args, command, run};
+pub use portable::main;
 
 /// The name of the program and the family of its exit codes.
 pub const TOOL: Tool = Tool::link("jc-rootfs");

@@ -11,6 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use jc_unshare::exec::replace;
 use jc_unshare::{Context, Error, Result, require_program};
 
+use crate::TOOL;
 use crate::environment::{self, Environment};
 use crate::user;
 
@@ -21,7 +22,7 @@ use crate::user;
     version,
     override_usage = "jc-rootfs --chroot [options] ROOT [--] PROG [ARG...]"
 )]
-pub struct Args {
+struct Args {
     /// Only chroot(2) into ROOT: all that this platform has
     #[arg(long)]
     chroot: bool,
@@ -65,8 +66,13 @@ const WITH_VALUE: [&str; 21] = [
 /// Options of Linux without a value.
 const WITHOUT_VALUE: [&str; 3] = ["read-only", "no-new-privs", "new-session"];
 
+/// Runs `jc-rootfs`. Returns its exit code.
+pub fn main() -> ExitCode {
+    TOOL.main_with(command, run)
+}
+
 /// The command line, including the options that this program refuses.
-pub fn command() -> clap::Command {
+fn command() -> clap::Command {
     let refused = |name: &'static str| Arg::new(name).long(name).hide(true);
     let valued = WITH_VALUE.map(|name| match name {
         "bind" => refused(name).short('v').action(ArgAction::Append),
@@ -77,7 +83,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Replaces this process by the payload.
-pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
+fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
     if let Some(name) = WITH_VALUE.iter().chain(&WITHOUT_VALUE).find(|name| given(name)) {
         return Err(Error::usage(format_args!("--{name}: not supported on this platform")));

@@ -1,13 +1,13 @@
 //! jc-rootfs on Linux: the choice between its forms.
 
-pub mod args;
+mod args;
 mod assemble;
 mod chroot;
 pub mod fuzz;
 mod join;
 mod joined;
 mod mount;
-pub mod payload;
+mod payload;
 mod root;
 mod seccomp;
 mod sys;
@@ -26,11 +26,17 @@ use crate::TOOL;
 use args::Args;
 use args::values::Upper;
 use payload::Invocation;
+use payload::init::started_as_init;
 use root::Root;
+
+/// Runs `jc-rootfs`, which is PID 1 of `--init-fd` or a link. Returns its exit code.
+pub fn main() -> ExitCode {
+    started_as_init().unwrap_or_else(|| TOOL.main(run))
+}
 
 /// Replaces this process by the payload. With another PID namespace, or if this process leads a process group and
 /// so cannot lead a session (setsid(2)), the payload is a child, and the result is its exit code.
-pub fn run(args: Args) -> Result<ExitCode> {
+fn run(args: Args) -> Result<ExitCode> {
     start(&args).map_err(|error| match error.errno() {
         Some(libc::ENOSYS) => {
             error.hint("jc-rootfs needs Linux 5.15, and no seccomp filter that denies its calls")
