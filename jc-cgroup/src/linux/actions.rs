@@ -12,6 +12,7 @@ use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::place::{absolute, below, enter};
 use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, kill_all, members};
+use super::setting::apply_all;
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
 
@@ -129,17 +130,19 @@ impl ExistingGroup {
             return Err(Error::usage("--update: no limit given"));
         }
         let hierarchies = hierarchy::all(true)?;
-        for (hierarchy, setting) in limits.settings(&hierarchies)? {
+        let settings = limits.settings(&hierarchies)?;
+        let mut placed = Vec::new();
+        for (hierarchy, setting) in &settings {
             let part = self.parts.iter().find(|(h, _)| h.mount == hierarchy.mount);
             let Some((_, path)) = part else {
-                let (name, controller) = (&self.name, setting.controller);
+                let (name, controller) = (&self.name, &setting.controller);
                 return Err(Error::new(format_args!(
                     "{name}: made without the {controller} controller"
                 )));
             };
-            setting.apply(path)?;
+            placed.push((path.as_path(), setting));
         }
-        Ok(())
+        apply_all(placed)
     }
 
     /// Freezes or thaws the group's processes, and waits until the kernel has done so. One hierarchy freezes, that of the v1

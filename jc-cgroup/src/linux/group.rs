@@ -18,7 +18,7 @@ use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::place::{enable, enter, inherit_cpuset, parent, parents, step_into};
 use super::remove::{PATIENCE, children, clear, sweep_one};
-use super::setting::Setting;
+use super::setting::{Setting, apply_all};
 
 /// The place and the purpose of a group.
 #[derive(Clone, Debug, Default)]
@@ -85,12 +85,10 @@ impl Group {
         for (hierarchy, controllers) in needed(hierarchies, settings, spec.measured)? {
             self.parts.push(Part::create(hierarchy, &controllers, spec, name)?);
         }
-        for (hierarchy, setting) in settings {
-            if let Some(part) = self.parts.iter().find(|p| p.path.starts_with(&hierarchy.mount)) {
-                setting.apply(&part.path)?;
-            }
-        }
-        Ok(())
+        apply_all(settings.iter().filter_map(|(hierarchy, setting)| {
+            let part = self.parts.iter().find(|part| part.path.starts_with(&hierarchy.mount))?;
+            Some((part.path.as_path(), setting))
+        }))
     }
 
     /// The directories of the group.
@@ -206,7 +204,7 @@ fn needed<'a>(
             None => needed.push((hierarchy, vec![controller])),
         }
     };
-    for (hierarchy, setting) in settings {
+    for (hierarchy, setting) in settings.iter().filter(|(_, one)| !one.controller.is_empty()) {
         want(hierarchy, &setting.controller);
     }
     for meter in METERS.iter().filter(|_| measured) {

@@ -7,6 +7,7 @@ use jc_unshare::{Absent, Context, Error, Result, size};
 
 use super::device::IoMax;
 use super::hierarchy::{Hierarchy, Version, with};
+use super::resources::Resources;
 use super::setting::{ReadBack, Setting, numbers};
 
 /// Limits, with Docker's names and units.
@@ -45,6 +46,9 @@ pub struct Limits {
     /// Limit a disk: DEV:rbps=SIZE,wbps=SIZE,riops=N,wiops=N a second (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = IoMax::parse)]
     io_max: Vec<IoMax>,
+    /// Set the limits of an object like linux.resources of the OCI: JSON, or a file with it
+    #[arg(long, value_name = "JSON|FILE", value_parser = Resources::parse)]
+    resources: Option<Resources>,
     /// Write VALUE to a file of the group: FILE=VALUE (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = set)]
     set: Vec<(String, String)>,
@@ -131,6 +135,9 @@ impl Limits {
             let hierarchy = with(all, "io").or_else(|e| with(all, "blkio").map_err(|_| e))?;
             let files = limit.settings(hierarchy.version)?;
             settings.extend(files.into_iter().map(|setting| (hierarchy, setting)));
+        }
+        if let Some(resources) = &self.resources {
+            settings.extend(resources.settings(all)?);
         }
         for (file, value) in &self.set {
             let setting = Setting::new(file, value, ReadBack::Words);

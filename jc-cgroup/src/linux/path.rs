@@ -12,6 +12,7 @@ use super::group::{Group, Part};
 use super::hierarchy::{Hierarchy, Version, is_cgroup};
 use super::limits::Limits;
 use super::place::{below, enable, inherit_cpuset};
+use super::setting::apply_all;
 
 impl Group {
     /// Opens the group, which is made in every hierarchy that lacks it, and sets the limits.
@@ -20,12 +21,13 @@ impl Group {
         let mut group = Self { parts: Vec::new() };
         for hierarchy in hierarchies {
             let own = settings.iter().filter(|(wanted, _)| wanted.mount == hierarchy.mount);
-            let controllers: Vec<&str> =
-                own.clone().map(|(_, setting)| setting.controller.as_str()).collect();
+            let controllers: Vec<&str> = own
+                .clone()
+                .map(|(_, setting)| setting.controller.as_str())
+                .filter(|name| !name.is_empty())
+                .collect();
             let part = Part::at(hierarchy, path, &controllers)?;
-            for (_, setting) in own {
-                setting.apply(&part.path)?;
-            }
+            apply_all(own.map(|(_, setting)| (part.path.as_path(), setting)))?;
             group.parts.push(part);
         }
         Ok(group)

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use jc_unshare::{Context, Error, Result, size};
 
+use super::device_rule::{self, Rule};
+
 /// The content that a file must have after a write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ReadBack {
@@ -17,6 +19,10 @@ pub enum ReadBack {
     Line,
     /// The same words, with amounts in any unit.
     Words,
+    /// Any text: the kernel shows the value in another form.
+    Unchecked,
+    /// No content, since the file cannot be read.
+    WriteOnly,
 }
 
 /// A value for one file of a group.
@@ -32,6 +38,14 @@ pub struct Setting {
     pub read_back: ReadBack,
     /// Whether the setting limits swap.
     swap: bool,
+    /// Whether a kernel may lack the file.
+    may_lack: bool,
+    /// Whether the first word of the file stays, in front of the value.
+    keeps_first: bool,
+    /// The setting for a group that lacks the file.
+    other: Option<Box<Self>>,
+    /// Rules for devices, which are a program of the group and no file.
+    devices: Option<Vec<Rule>>,
 }
 
 impl Setting {
@@ -44,7 +58,39 @@ impl Setting {
             value: value.to_string(),
             read_back,
             swap: false,
+            may_lack: false,
+            keeps_first: false,
+            other: None,
+            devices: None,
         }
+    }
+
+    /// The rules for devices of a v2 group.
+    pub fn devices(rules: Vec<Rule>) -> Self {
+        Self { devices: Some(rules), ..Self::new("", "", ReadBack::Unchecked) }
+    }
+
+    /// The bandwidth of a v2 group. A quota that is not given stays.
+    pub fn cpu_max(quota: Option<String>, period: Option<i64>) -> Self {
+        let keeps_first = quota.is_none();
+        let words = quota.into_iter().chain(period.map(|period| period.to_string()));
+        let value = words.collect::<Vec<_>>().join(" ");
+        Self { keeps_first, ..Self::new("cpu.max", value, ReadBack::Words) }
+    }
+
+    /// The same setting as one for swap.
+    pub fn of_swap(self) -> Self {
+        Self { swap: true, ..self }
+    }
+
+    /// The same setting, which has no effect if the kernel lacks the file.
+    pub fn if_known(self) -> Self {
+        Self { may_lack: true, ..self }
+    }
+
+    /// The same setting, or another one if the group lacks the file.
+    pub fn or(self, other: Self) -> Self {
+        Self { other: Some(Box::new(other)), ..self }
     }
 
     /// A setting for swap. A kernel that does not count swap lacks the file, which is an error only if the machine
@@ -55,17 +101,33 @@ impl Setting {
 
     /// Writes the value to the file in the group `directory`, and reads the file back.
     pub fn apply(&self, directory: &Path) -> Result<()> {
-        let path = directory.join(&self.file);
-        let opened = File::options().read(true).write(true).open(&path);
-        let is_missing = matches!(&opened, Err(e) if e.kind() == io::ErrorKind::NotFound);
-        if is_missing && self.swap {
-            return no_swap();
+        if let Some(rules) = &self.devices {
+            return device_rule::attach(directory, rules);
         }
-        let written =
-            opened.and_then(|mut file| file.write_all(self.value.as_bytes()).map(|()| file));
+        let path = directory.join(&self.file);
+        let is_readable = self.read_back != ReadBack::WriteOnly;
+        let opened = File::options().read(is_readable).write(true).open(&path);
+        let is_missing = matches!(&opened, Err(e) if e.kind() == io::ErrorKind::NotFound);
+        match &self.other {
+            Some(other) if is_missing => return other.apply(directory),
+            _ if is_missing && self.swap => return no_swap(),
+            _ if is_missing && self.may_lack => return Ok(()),
+            _ => {}
+        }
+        let value = match self.keeps_first {
+            true => {
+                let text = fs::read_to_string(&path).on("read", &path)?;
+                format!("{} {}", text.split(' ').next().unwrap_or_default(), self.value)
+            }
+            false => self.value.clone(),
+        };
+        let written = opened.and_then(|mut file| file.write_all(value.as_bytes()).map(|()| file));
         let mut file = written
-            .on(&format!("write {:?} to", self.value), &path)
+            .on(&format!("write {value:?} to"), &path)
             .map_err(|e| if is_missing { e.hint(self.no_such_file()) } else { e })?;
+        if matches!(self.read_back, ReadBack::Unchecked | ReadBack::WriteOnly) {
+            return Ok(());
+        }
         let mut stored = String::with_capacity(256);
         file.rewind().and_then(|()| file.read_to_string(&mut stored)).on("read", &path)?;
         let stored = stored.trim_end();
@@ -100,8 +162,19 @@ impl Setting {
                 let stored: Vec<String> = stored.split_whitespace().map(plain).collect();
                 self.value.split_whitespace().all(|word| stored.contains(&plain(word)))
             }
+            ReadBack::Unchecked | ReadBack::WriteOnly => true,
         }
     }
+}
+
+/// Applies settings, each to its group. The kernel accepts some only after others, such as a limit of memory above that
+/// of memory and swap, so a setting that fails is tried once more.
+pub fn apply_all<'a>(settings: impl IntoIterator<Item = (&'a Path, &'a Setting)>) -> Result<()> {
+    let failed: Vec<_> = settings
+        .into_iter()
+        .filter(|(directory, setting)| setting.apply(directory).is_err())
+        .collect();
+    failed.into_iter().try_for_each(|(directory, setting)| setting.apply(directory))
 }
 
 fn no_swap() -> Result<()> {
