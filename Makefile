@@ -4,29 +4,29 @@ PREFIX ?= /usr/local
 bindir := $(DESTDIR)$(PREFIX)/bin
 sharedir := $(DESTDIR)$(PREFIX)/share
 mandir := $(sharedir)/man
-# Debian's packages have theirs beside, so that one's own are found first.
+# The package of Debian has its completions in another directory, so that local ones are found first.
 zshdir ?= site-functions
 completions := $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 	$(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 
-# rustup puts cargo where a root shell or a CI job often does not look. It comes before Debian's, which
-# lint may have installed to check for another system.
+# The shell of root or of a CI job often lacks rustup's directory. The directory comes before that of Debian's cargo,
+# which lint may have installed to check for another system.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 bin := $(target)/bin
 
-# The host's triple and the compiler's version, and whether that version will do.
+# The triple of the host, the version of the compiler, and whether that version is new enough.
 rustc := $(shell PATH='$(PATH)' rustc -vV 2>/dev/null | sed -n 's/^host: //p; s/^release: //p')
 triple := $(word 1,$(rustc))
 version := $(word 2,$(rustc))
 needed := $(shell sed -n 's/^rust-version = "\(.*\)"$$/\1/p' Cargo.toml)
 usable := $(and $(version),$(shell printf '%s\n' $(needed) $(version) | sort -C -V && echo yes))
 
-# Expanded only by a recipe that needs cargo, so that the rest works without.
+# The variable is expanded only by recipes that need cargo, so that all others work without.
 cargo = $(if $(usable),cargo,$(error jc needs cargo $(needed) or newer, $(if $(version),this is \
 $(version) (Debian 12 has no newer one),there is none here): install it with rustup))
 
-# Position-dependent code: static-pie relocates itself at each start.
+# Position-dependent code, since a static PIE relocates itself at each start.
 ifneq (,$(findstring -linux-,$(triple)))
 static := -C target-feature=+crt-static -C relocation-model=static
 few_segments := -C link-arg=-Wl,-z,noseparate-code
@@ -36,21 +36,20 @@ pages := $(wildcard man/*.[1-9])
 
 .PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-start clean
 
-# glibc begins with dozens of questions to the processor, each of which a virtual machine answers by
-# an exit to its host: 0.7 ms in all, for each program of a chain. musl asks none, so what stands in
-# chains is built with it, if rustup has it or gets it. It is built to be small and in few segments:
-# at a start nearly all code runs once, and what counts is how much has to be mapped and fetched.
-# jc-pull stands in none, moves bytes, and has parts in C.
+# glibc executes cpuid dozens of times at its start, and each is an exit to the hypervisor in a virtual machine: 0.7
+# ms for each program of a chain. musl executes none, so the programs of chains are linked with musl if rustup has or
+# gets it. They are built for size and with few segments, since a start executes nearly all code once, and the number
+# of mapped pages counts. jc-pull is in no chain, moves bytes, and has parts in C.
 musl := $(if $(findstring -linux-gnu,$(triple)),$(subst -linux-gnu,-linux-musl,$(triple)))
 has_musl = $(and $(musl),$(shell PATH='$(PATH)'; \
 	[ ! -d "$$(rustc --print target-libdir --target $(musl))" ] || echo yes))
 chain = $(if $(has_musl),$(musl),$(triple))
 
-# --target, also for the host: flags given with it reach no build script and no proc macro.
+# --target is given also for the host, so that RUSTFLAGS reach no build script and no proc macro.
 build = RUSTFLAGS='$(strip $(RUSTFLAGS) $(static) $(1))' $(cargo) build --locked --release --bins
 
-# Copied, not linked: a file that is written at one go is in larger pieces in the page cache, and they are
-# mapped in fewer steps at each start.
+# The programs are copied and not linked: the kernel keeps a file that is written at once in larger pieces in the page
+# cache, and maps it in fewer steps at each start.
 all: musl
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
 	$(call build,$(few_segments)) --target $(chain) --workspace --exclude jc-pull
@@ -65,11 +64,11 @@ all: musl
 
 musl:
 	@$(if $(or $(has_musl),$(if $(musl),,none)),:,rustup target add $(musl) || \
-	echo 'make: no $(musl) to be had: with glibc programs start later in virtual machines' >&2)
+	echo 'make: rustup has no $(musl): programs with glibc start later in virtual machines' >&2)
 
 completions := jc-run/completions
 
-# What is built already can be installed by a root that has no cargo.
+# Root without cargo can install programs that are already built.
 install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	install -d '$(bindir)'
 	install '$(bin)'/* '$(bindir)'
@@ -100,11 +99,11 @@ uninstall:
 	rmdir '$(sharedir)'/jc 2>/dev/null || :
 	@for page in $(notdir $(pages)); do rm -f '$(mandir)'/man$${page##*.}/$$page || exit; done
 
-# A Debian package of what is built, in target/.
+# Makes a Debian package of the built programs, in target/.
 deb: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	tests/deb.sh '$(target)'
 
-# A release: sources, programs, the Debian package, and their checksums, in target/dist.
+# Makes a release in target/dist: sources, programs, the Debian package, and checksums.
 machine := $(shell uname -m)-$(shell uname -s | tr A-Z a-z)
 release := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 dist: deb
@@ -118,7 +117,7 @@ dist: deb
 	cp '$(target)'/jc_$(release)_*.deb '$(target)/dist/'
 	cd '$(target)/dist' && sha256sum -- * >SHA256SUMS
 
-# The terminal session of README.md, recorded anew. As root.
+# Records the terminal session of README.md again. As root.
 session: all
 	tests/session.sh '$(bin)'
 
@@ -127,7 +126,7 @@ test demo:
 	@$(MAKE) --no-print-directory all
 	@tests/$@.sh '$(bin)'
 
-# A signal or an error at each system call of 28 command lines, which takes hours, and kills at random instants,
+# Tests a signal or an error at each system call of 28 command lines, which takes hours, and kills at random instants,
 # which take 15 minutes. As root. RELIABILITY.md has the results.
 test-faults: all
 	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --test faults -- --nocapture
@@ -135,36 +134,37 @@ test-faults: all
 		--test faults_peers -- --nocapture
 	JC_BIN_DIR='$(bin)' JC_TEST_VOLUME=40 $(cargo) test --locked -p jc-tests --test early_kills -- --nocapture
 
-# Limits of time and memory that the design promises. As root, on a machine with nothing else to do.
+# Checks the limits of time and memory that the design promises. As root, on an idle machine.
 bench-limits: all
 	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --features bench --test bench -- --nocapture --test-threads=1
 
-# The programs in virtual machines: the release's kernel, one that is too old, 64-bit ARM, and systemd. As root, on x86_64.
+# Tests the programs in virtual machines: the kernel of this release, one that is too old, 64-bit ARM, and systemd. As
+# root, on x86_64.
 test-vm: all
 	@tests/packages.sh vm
 	tests/vm.sh '$(target)/fixtures'
 	JC_BIN_DIR='$(bin)' JC_FIXTURES='$(target)/fixtures' JC_MUST_RUN=1 $(cargo) test --locked -p jc-tests \
 		--features vm --test vm -- --test-threads 2
 
-# Engines of Debian's that call jc-oci, and runc as the control: podman, buildah, containerd, Docker, Slurm. As root.
+# Tests jc-oci, and runc for comparison, with engines of Debian: podman, buildah, containerd, Docker, Slurm. As root.
 test-engines: all
 	@tests/packages.sh engines
 	JC_BIN_DIR='$(bin)' JC_MUST_RUN=1 $(cargo) test --locked -p jc-tests --features engines --test engines -- --test-threads 2
 
-# All attempts to get past jc-egress, as root.
+# Tests all attempts to bypass jc-egress. As root.
 test-egress: all
 	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_log --test egress_programs --test egress_bypass -- --nocapture
 
-# How much jc-egress adds to a start, and how fast it moves bytes, beside pasta. As root.
+# Measures the time that jc-egress adds to a start, and its throughput, compared with pasta. As root.
 bench-egress: all
 	tests/bench-egress.sh '$(bin)'
 
-# How fast jc-pull is, against every peer that is installed. Takes minutes and some gigabytes.
+# Measures jc-pull and all other installed programs that pull images. Takes minutes and some gigabytes.
 bench-pull: all
 	tests/bench-pull.sh '$(bin)'
 
-# How fast a sandbox starts beside a C program that makes the same system calls, and a container, from
-# start to end, beside who else starts containers here. As root.
+# Measures the start of a sandbox compared with a C program that makes the same system calls, and a container from
+# start to end compared with other programs. As root.
 bench-start: all
 	tests/bench-start.sh '$(bin)'
 	tests/bench-run.sh '$(bin)'

@@ -1,5 +1,6 @@
 #!/bin/bash
-# How jc-egress compares with pasta: added start, one stream, connections a second, memory.
+# Compares jc-egress with pasta: the time added to a start, the throughput of one stream, connections a second,
+# memory.
 # Usage: tests/bench-egress.sh BIN, as root. RUNS and SECONDS_EACH make it longer.
 set -euo pipefail
 bin=$(cd "$1" && pwd)

@@ -1,9 +1,8 @@
 #!/bin/bash
-# Measures jc-pull against what else pulls images here, from a registry on loopback, each run on a
-# fresh ext4, everybody in turn, medians in the end. Three images: 14 layers in gzip, the same in
-# zstd, and a single layer in gzip.
-# Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]]     (root; some 8 GB in TMPDIR)
-# `floor` verifies and syncs nothing: curl, decompressor and tar, two layers at a time.
+# Compares jc-pull with the other installed programs that pull images, from a registry on loopback. Each run uses a
+# fresh ext4, the programs run in turn, and the results are medians. There are three images: 14 layers in gzip, the
+# same layers in zstd, and a single layer in gzip. `floor` is curl, decompressor and tar, two layers at a time,
+# without verification and sync. Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]] (root; some 8 GB in TMPDIR)
 set -euo pipefail
 export LC_ALL=C
 bin=$(realpath "$1")
@@ -15,7 +14,7 @@ for needed in docker-registry skopeo umoci mkfs.ext4 openssl curl python3 zstd t
 	command -v "$needed" >/dev/null || die "$needed is missing"
 done
 
-# Mounts and the registry's port are this script's own, and end with it.
+# The mounts and the port of the registry belong to this script, and end with it.
 if [ -z "${JC_BENCH_INSIDE-}" ]; then
 	JC_BENCH_INSIDE=1 exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@"
 fi
@@ -26,7 +25,7 @@ cd "$work"
 mkdir mnt registry
 repository=127.0.0.1:5000/bench
 
-# So many bytes that gzip makes a quarter of.
+# Bytes that gzip compresses to a quarter.
 stream() {
 	set +o pipefail
 	paste -d '' <(openssl enc -aes-128-ctr -nosalt -pass "pass:$2" -pbkdf2 -in /dev/zero 2>/dev/null |
@@ -34,7 +33,7 @@ stream() {
 	set -o pipefail
 }
 
-# TAG, and for each layer what it holds in MB and how long its files are in KB.
+# The tag, and for each layer its size in MB and the size of its files in KB.
 make_image() {
 	echo "making the image $1" >&2
 	local n=0 mb kb
@@ -42,7 +41,7 @@ make_image() {
 	for layer in "${@:2}"; do
 		n=$((n + 1)) mb=${layer%:*} kb=${layer#*:}
 		mkdir -p tree/l$n
-		# Some hundred files in a directory, so that a process can make them all.
+		# The files lie in several directories, so that one process can make each directory.
 		(cd tree/l$n && export kb && stream $((mb << 20)) $n | split -a 4 -b $((kb * 200))k \
 			--filter 'mkdir "$FILE" && split -a 3 -b "${kb}k" - "$FILE/f"' - d)
 		tar --numeric-owner --owner=0 --group=0 --sort=name -C tree -cf layer.tar .
@@ -88,7 +87,7 @@ for layer in json.load(sys.stdin)["layers"]: print(layer["digest"], layer["size"
 	rm -r oci
 }
 
-# Everybody pulls $image into $work/mnt.
+# Each program pulls $image into $work/mnt.
 run_jc-pull() { "$bin/jc-pull" -q --store mnt/s "$image" >/dev/null; }
 run_jc-pull--no-sync() { "$bin/jc-pull" -q --no-sync --store mnt/s "$image" >/dev/null; }
 floor() {
@@ -134,7 +133,7 @@ measure() {
 		work=$work bin=$bin; $(declare -f floor into "run_$tool"); run_$tool" || die "$tool failed on $tag"
 	echo "$tag $tool $(cat time)" | tee -a results >&2
 	if [ "$tag $tool" = 'gzip jc-pull' ]; then
-		# What has not changed, twenty times: CPU seconds.
+		# The CPU time of twenty pulls of an unchanged image, in seconds.
 		"$(type -P time)" -o again -f '%U %S' "$BASH" -c "for n in {1..20}; do
 			'$bin/jc-pull' -q --store mnt/s $repository:$tag; done" >/dev/null
 	fi
@@ -146,10 +145,10 @@ umoci init --layout oci
 make_image gzip 240:6 200:1024 160:8 120:16 100:8 80:64 60:12 50:8 40:512 30:10 25:30 15:9 12:12 8:4
 make_image one 240:16
 serve
-# It has its blocks before, as a disk has: who writes first pays for none.
+# The blocks of the file are allocated before the first run, so that no run has to allocate them.
 dd if=/dev/zero of=disk bs=1M count=3072 status=none
 sync disk
-# Whoever is first pays for memory that this machine has not used yet: that run does not count.
+# The first run touches memory that the machine has not used yet, and does not count.
 tag=gzip tool=${wanted[0]}
 measure
 : >results
@@ -157,7 +156,7 @@ for round in $(seq "$rounds"); do
 	for tag in gzip zstd one; do
 		for tool in "${wanted[@]}"; do
 			case "$tool $tag" in
-			# They cannot.
+			# These programs cannot pull this image.
 			'skopeo-umoci zstd' | 'floor-igzip zstd') ;;
 			*) measure ;;
 			esac
@@ -176,7 +175,7 @@ for tag, tools in runs.items():
     own = tools.get('jc-pull')
     for tool, found in sorted(tools.items(), key=lambda item: median(run[0] for run in item[1])):
         seconds = median(run[0] for run in found)
-        # Of runs that came one after the other: what else the machine does is much the same then.
+        # The median of ratios of consecutive runs, since other load is similar for them.
         ratio = f"{median(run[0] / mine[0] for run, mine in zip(found, own)):10.2f}x" if own else ''
         cpu = median(run[2] + run[3] for run in found)
         peak = max(run[1] for run in found) / 1024

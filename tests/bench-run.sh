@@ -1,7 +1,7 @@
 #!/bin/bash
-# How long a container takes from start to end, beside whatever else starts containers here: everybody
-# in turn, medians; then starts a second of two loops side by side.
-# Usage: tests/bench-run.sh BIN_DIR [ROUNDS]     (root)
+# Measures the time of a container from start to end, compared with the other installed programs that start
+# containers. The programs run in turn, and the results are medians. Then two loops side by side measure starts a
+# second. Usage: tests/bench-run.sh BIN_DIR [ROUNDS] (root)
 set -euo pipefail
 export LC_ALL=C
 bin=$(realpath "$1")
@@ -9,7 +9,7 @@ rounds=${2:-200}
 here=$(realpath "$(dirname "$0")")
 [ "$(id -u)" = 0 ] || { echo "${0##*/}: needs root" >&2; exit 1; }
 
-# Mounts, bridge and state dirs are this script's own, and end with it.
+# Mounts, bridge and state directories belong to this script, and end with it.
 if [ -z "${JC_BENCH_INSIDE-}" ]; then
 	JC_BENCH_INSIDE=1 exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@"
 fi
@@ -26,7 +26,7 @@ touch root/etc/hosts root/etc/hostname root/etc/resolv.conf
 
 limits='-m 256M --pids-limit 100'
 commands=() others=()
-# The same system calls without network, limits, state or hardening, and with them.
+# A C program that makes the same system calls, once without network, limits, state and hardening, and once with them.
 if cc -static -O2 -o floor "$here/bench-start.c" 2>/dev/null; then
 	others+=("C, bare=./floor floor $work/root" "C=./floor container $work/root")
 fi
@@ -35,8 +35,8 @@ commands+=("jc-run, no limits=jc-run --rootfs $work/root --network none -- true"
 if command -v bwrap >/dev/null; then
 	others+=("bwrap=bwrap --unshare-user-try --unshare-pid --unshare-uts --unshare-ipc --unshare-cgroup --unshare-net --die-with-parent --bind $work/root / --proc /proc --dev /dev true")
 fi
-# What crun's own configuration is depends on the version of cgroups. It refuses hybrid hierarchies:
-# then it gets those of version 1 alone.
+# The default configuration of crun depends on the version of cgroups. crun refuses hybrid hierarchies, so it gets
+# those of version 1 alone.
 bundle() {
 	mkdir -p bundle
 	rm -f bundle/config.json
@@ -91,7 +91,7 @@ times = {name: [] for name in commands}
 pause = float(os.environ.get("PAUSE", 0))
 for round in range(rounds):
     for name, words in commands.items():
-        # What takes a hundred times as long need not be done as often.
+        # A program that takes a hundred times as long runs less often.
         if name != "podman" or round % 20 == 0:
             time.sleep(pause)
             times[name].append(run(words))
@@ -121,8 +121,8 @@ END
 echo "With limits on memory and processes"
 python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
 
-# By themselves and from rest: the kernel takes a cable down for some milliseconds after the end, which
-# slows down whoever is next.
+# These runs start alone and from rest, since the kernel removes a veth pair for some milliseconds after the end,
+# which slows the next start down.
 commands=("jc-run=jc-run $limits --rootfs $work/root -- true")
 if command -v podman >/dev/null; then
 	podman="podman --root $work/podman --runroot /run/podman --cgroup-manager cgroupfs"
@@ -131,7 +131,7 @@ fi
 printf '\nWith limits and a bridge\n'
 PAUSE=0.03 python3 measure.py "$rounds" "${commands[@]}"
 
-# Where controllers are in hierarchies of version 1, a cgroup of version 2 can be made all the same.
+# A cgroup of version 2 can be made also where the controllers are in hierarchies of version 1.
 [ -n "$mounted" ] || exit 0
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup

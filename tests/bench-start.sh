@@ -1,6 +1,6 @@
 #!/bin/sh
-# How long a sandbox takes to start, run by root: beside a C program that makes the same system calls
-# (the first line: the floor), and bubblewrap where it is installed. Usage: tests/bench-start.sh BIN_DIR
+# Measures the time of a sandbox from start to end, compared with a C program that makes the same system calls (the
+# first line), and with bubblewrap if it is installed. Usage: tests/bench-start.sh BIN_DIR (root)
 set -eu
 PATH=$(realpath "$1"):$PATH
 cd "$(dirname "$0")"

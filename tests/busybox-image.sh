@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# For scripts to read: make_image makes an OCI image layout of one layer, `busybox`, in the working directory.
+# A script sources this file: make_image makes an OCI image layout with one layer, `busybox`, in the working
+# directory.
 
 digest() { sha256sum "$1" | cut -d' ' -f1; }
 size() { stat -c %s "$1"; }

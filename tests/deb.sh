@@ -7,12 +7,12 @@ cd "$(dirname "$0")/.."
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)
 arch=$(dpkg --print-architecture)
 root=$target/deb
-# Of the last change, so that the same tree makes the same package.
+# The time is that of the last commit, so that the same tree makes the same package.
 date=$(git log -1 --format=%cd --date=rfc 2>/dev/null || date -R)
 SOURCE_DATE_EPOCH=$(date -d "$date" +%s)
 export SOURCE_DATE_EPOCH
 
-# As for dch(1), else who has made the last change.
+# The maintainer is that of dch(1), or the author of the last commit.
 maintainer=$(git log -1 --format='%an <%ae>' 2>/dev/null)
 [ -z "${DEBEMAIL-}" ] || maintainer="${DEBFULLNAME-jc} <$DEBEMAIL>"
 
@@ -33,7 +33,7 @@ mkdir -p "$doc" "$root/usr/share/lintian/overrides" "$root/DEBIAN"
 } >"$doc/copyright"
 printf 'jc (%s) unstable; urgency=medium\n\n  * See the history of the sources.\n\n -- %s  %s\n' \
 	"$version" "$maintainer" "$date" | gzip -9n >"$doc/changelog.gz"
-# The programs need no libc of the host, so that they run on any.
+# The programs need no libc of the host.
 echo 'jc: statically-linked-binary [usr/bin/jc-*]' >"$root/usr/share/lintian/overrides/jc"
 
 cat >"$root/DEBIAN/control" <<END

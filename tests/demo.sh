@@ -1,8 +1,8 @@
 #!/bin/bash
-# Shows what jc does, with an image made here from busybox: no registry, no network, nothing left
+# Shows jc at work with an image made from busybox. The demo needs no registry and no network, and leaves nothing
 # behind. Usage: tests/demo.sh BIN_DIR
 set -euo pipefail
-# The payloads' messages are shown; their words should not depend on the user's language.
+# The language of the user must not change the messages of the payloads.
 export LC_ALL=C
 bin=$(realpath "$1")
 here=$(dirname "$(realpath "$0")")
@@ -36,7 +36,7 @@ expect() {
 	fi
 }
 
-# A memory controller that somebody could use: mounted writable (v1), or offered by v2's root.
+# Whether a memory controller is usable: mounted writable (version 1), or offered by the root of version 2.
 memory_controller() {
 	local mount kind options
 	while read -r _ mount kind options _; do

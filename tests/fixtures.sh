@@ -1,21 +1,21 @@
 #!/bin/bash
-# Makes, once, what the tests need and what takes long: a real Debian tree as an image, in the storage
-# of a real registry. Usage: tests/fixtures.sh DIR
+# Makes the fixtures that take long, once: a real Debian tree as an image, in the storage of a real registry. Usage:
+# tests/fixtures.sh DIR
 set -euo pipefail
 export LC_ALL=C
 umask 022
 self=$(realpath "$0")
 made_by=$(sha256sum <"$self")
 
-# In namespaces of its own: a registry that nobody else can reach, and memory to work in. A new mount
-# namespace is also what the tools find when they want to write to the host's directories.
+# The script runs in its own namespaces: its registry is unreachable from elsewhere, its files are in memory, and
+# programs that write to directories of the host write to its mounts.
 if [ -z "${JC_FIXTURES_INSIDE-}" ]; then
 	mkdir -p "$1"
 	out=$(realpath "$1")
 	[ "$(cat "$out/made-by" 2>/dev/null)" != "$made_by" ] || exit 0
 	rm -rf "${out:?}"/*
 	echo 'making a Debian image, which takes a while once'
-	# The mirror that this machine uses.
+	# The mirror of this machine's sources.list.
 	mirror() {
 		# shellcheck disable=SC2016 # apt's variables
 		apt-get indextargets --format '$(ORIGIN)/$(LABEL)/$(COMPONENT) $(REPO_URI) $(CODENAME)' \
@@ -34,7 +34,7 @@ if [ -z "${JC_FIXTURES_INSIDE-}" ]; then
 	exit
 fi
 
-# Held, for it may lie below one of the directories that are hidden now.
+# The descriptor stays open, since the directory may lie below a hidden one.
 exec 3<"$1"
 mount -t tmpfs none /tmp
 mount -t tmpfs none /var/tmp
@@ -42,7 +42,7 @@ mount -t tmpfs none /var/tmp
 ip link set lo up
 cd /tmp
 
-# Two layers: the tree, and a change to it that takes something away.
+# Two layers: the tree, and a change that removes a file.
 umoci init --layout debian
 umoci new --image debian:latest
 umoci raw add-layer --image debian:latest /dev/fd/3/root.tar

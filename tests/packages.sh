@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs from Debian's packages what building, and then `test`, `demo` or `lint`, needs and this
-# machine lacks. Usage: tests/packages.sh test|demo|lint|vm|engines
+# Installs the Debian packages that the build and then `test`, `demo` or `lint` need, and that this machine lacks.
+# Usage: tests/packages.sh test|demo|lint|vm|engines
 set -eu
 
 missing=
@@ -12,14 +12,14 @@ need() {
 
 need_compiler() {
 	need cc gcc
-	# Only a path if the library is there; a static link needs it.
+	# cc prints a path only if the library exists. A static link needs the library.
 	case $(cc -print-file-name=libc.a 2>/dev/null) in
 	/*) ;;
 	*) [ "$(uname -s)" != Linux ] || missing="$missing libc6-dev" ;;
 	esac
 }
 
-# The dynamic one, which has the same name, cannot be the only file of an image.
+# The dynamic busybox has the same name, and cannot be the only file of an image.
 need_busybox() {
 	if ! busybox true 2>/dev/null || ldd "$(command -v busybox)" >/dev/null 2>&1; then
 		missing="$missing busybox-static"
@@ -130,14 +130,14 @@ else
 	exit 1
 fi
 echo "installing:$missing"
-# Nothing here may wait for an answer: CI has no terminal.
+# No package may ask a question, since CI has no terminal.
 $as_root apt-get -q update </dev/null
 # The list is split on purpose.
 # shellcheck disable=SC2086
 $as_root DEBIAN_FRONTEND=noninteractive \
 	apt-get -q install -y --no-install-recommends $missing </dev/null
 
-# Tests start their own daemons: services that listen are not for this machine.
+# The tests start their own daemons, so services of the packages need not run.
 [ -d /run/systemd/system ] || exit 0
 for package in $missing; do
 	case $package in

@@ -5,12 +5,12 @@ set -euo pipefail
 export LC_ALL=C
 here=$(dirname "$(realpath "$0")")
 
-# In namespaces of its own, where nothing else runs and nothing is left.
+# The script runs in its own namespaces, without other processes, and leaves nothing behind.
 if [ -z "${JC_SESSION-}" ]; then
 	export JC_SESSION=1
 	exec unshare --mount --net --pid --fork --mount-proc --kill-child "$(realpath "$0")" "$(realpath "$1")"
 fi
-# Held, for it may lie below a directory that is hidden now.
+# The descriptor stays open, since the directory may lie below a hidden one.
 exec 3<"$1"
 mount -t tmpfs -o mode=755 bin /mnt
 cp /dev/fd/3/* /mnt

@@ -1,21 +1,21 @@
 #!/bin/bash
-# Runs every test of the workspace, the end-to-end ones against the programs in BIN_DIR, and counts.
-# Usage: tests/test.sh BIN_DIR [FILE...], for the tests of these files only
-# JC_LINT=1 lints with clippy in the same build. JC_TEST_HOSTILE=1 starts the tests in hostile surroundings, and a
-# sample of them in plain ones, too.
+# Runs every test of the workspace, the end-to-end tests with the programs in BIN_DIR, and prints the counts. Usage:
+# tests/test.sh BIN_DIR [FILE...], with FILE for the tests of these files only. JC_LINT=1 lints with clippy in the
+# same build. JC_TEST_HOSTILE=1 starts the tests in hostile surroundings, and a sample of them in plain ones too.
 set -euo pipefail
 bin=$(realpath "$1")
 cd "$(dirname "$0")/.."
 
-# Beside the programs of the tests: a sandbox hides /tmp, but not these.
+# The directory lies beside the programs of the tests, since a sandbox hides /tmp.
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 dir=$(mktemp -d "$target/test.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
-# A copy for every user: a test installs the programs anew, while other tests run.
+# The programs are copied to a directory that every user can enter, since a test installs the programs again while
+# others run.
 JC_BIN_DIR=$dir/bin
 mkdir -m 755 "$JC_BIN_DIR"
 install -m 755 "$bin"/* "$JC_BIN_DIR"
-# libtest cannot count a test that could not run, so each leaves a line here.
+# libtest does not count skipped tests, so each skipped test writes a line to this file.
 JC_SKIP_LOG=$dir/skipped
 : >"$JC_SKIP_LOG"
 JC_FIXTURES=$target/fixtures
@@ -68,7 +68,8 @@ export -f start
 
 # Files that take long come first.
 long='vm|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
-# A group of one test looks to these like something left behind, or all see their hierarchy, so each of them runs alone.
+# These files run alone, since a group of one test looks like a remaining group to another, or since all their tests
+# see the same hierarchy.
 alone='jc_tests|cgroup|cgroup_hostile|cgroup_limits|cgroup_many'
 sample='harness|unshare|unshare_jobs|run_exec|run_terminal|pull|rootfs'
 hostile=plain

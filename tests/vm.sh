@@ -40,7 +40,7 @@ find "${CARGO_TARGET_DIR:-target}/arm64/$target/release" -maxdepth 1 -type f -pe
 	-exec cp -t "$fixtures/programs-arm64" {} +
 cp "$packages/bin/busybox" "$fixtures/programs-arm64/"
 
-# A Debian with systemd, whose only service of ours runs the script that the machine brings.
+# A Debian system with systemd. Its service `script` runs the script of the machine.
 if [ ! -e "$fixtures/systemd.img" ]; then
 	mmdebstrap --quiet --variant=minbase \
 		--include=systemd-sysv,dbus,dbus-user-session,libpam-systemd,busybox-static,iproute2,uidmap bookworm "$dir/root"
