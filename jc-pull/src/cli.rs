@@ -313,7 +313,7 @@ fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
 }
 
 /// The path to write: the target of a symbolic link, which stays. A link, FIFO or device that another user has put
-/// into a directory that others write to is an error. One that comes later is not followed.
+/// into a directory that others write to is an error. A symbolic link that appears later is not followed.
 fn own_target(path: &Path) -> Result<PathBuf> {
     let Some(entry) = rustix::fs::lstat(path).on("stat", path).absent()? else {
         return Ok(path.to_owned());

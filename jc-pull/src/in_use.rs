@@ -17,9 +17,8 @@ pub struct LowerDirs {
 }
 
 impl LowerDirs {
-    /// Reads procfs. A process that ends meanwhile is passed over. So is a process that this user may not
-    /// inspect, since it belongs to another user, who cannot enter this store. All other errors are
-    /// errors.
+    /// Reads procfs. Processes that end meanwhile are passed over, and processes that this user may not inspect,
+    /// since they belong to other users, who cannot enter this store. All other errors are returned.
     pub fn read() -> Result<Self> {
         let mut lower = Self::default();
         let mut namespaces = BTreeSet::new();
@@ -56,12 +55,12 @@ impl LowerDirs {
         }
     }
 
-    /// A process that has the directory lower.
+    /// A process with the directory as a lower directory.
     pub fn user_of(&self, directory: &Path) -> Option<u32> {
         self.dirs.iter().find(|(path, _)| path == directory).map(|(_, pid)| *pid)
     }
 
-    /// A process with a layer of unknown path: jc-rootfs lower the layer by descriptor, or by a
+    /// A process with a layer of unknown path: jc-rootfs names the layer by a descriptor, or by a
     /// relative path of one component. Longer relative paths are layers of other programs.
     pub fn unnamed_user(&self) -> Option<u32> {
         let is_unnamed = |path: &Path| {

@@ -33,10 +33,10 @@ pub trait Source: Send + Sync {
     /// The full name of the image.
     fn name(&self) -> String;
 
-    /// The digest that the name stands for now, if it can be known without the document.
+    /// The present digest of the name, if the source has it without the document.
     fn current(&self) -> Result<Option<Digest>>;
 
-    /// The document of a digest, or the index or manifest that the name stands for.
+    /// The document of a digest, or the present index or manifest of the name.
     fn document(&self, digest: Option<&Digest>) -> Result<RawDocument>;
 
     /// Opens a configuration or a layer.

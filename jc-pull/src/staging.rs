@@ -10,7 +10,7 @@ use crate::sums::Sums;
 use crate::sys;
 use crate::writeback::Writeback;
 
-/// The work directory, once it is there.
+/// The work directory, after its creation.
 pub struct Staging<'a> {
     store: &'a Store,
     no_sync: bool,

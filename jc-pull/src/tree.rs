@@ -222,7 +222,7 @@ impl Tree {
         if opaque {
             sys::set_opaque(&fd).map_err(|e| self.fault("setxattr", name, e))?;
         }
-        // The parent may hand on its group and its setgid bit.
+        // The directory may inherit the group and the setgid bit of its parent.
         if self.is_setgid() {
             sys::reset_owner(&fd).map_err(|e| self.fault("chown", name, e))?;
         }

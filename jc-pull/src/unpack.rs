@@ -37,9 +37,9 @@ pub enum Unpacked {
 /// The layers below one.
 #[derive(Clone, Copy)]
 pub enum Lower<'a> {
-    /// They are not complete yet.
+    /// The lower layers are not complete yet.
     Unknown,
-    /// The nearest first.
+    /// The lower layers, the nearest first.
     Known(&'a [OwnedFd]),
 }
 

@@ -1,4 +1,4 @@
-//! A chain as data: links with their options, and the payload. Nothing reads a rendered chain.
+//! A chain as data: links with their options, and the payload. No code reads a rendered chain.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};

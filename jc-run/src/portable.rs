@@ -14,7 +14,7 @@ use crate::link::{Chain, Link, Opt};
 use crate::options::{self, Options};
 use crate::{TOOL, source};
 
-/// The options that this platform has. Nothing is kept, and stdin belongs to the payload.
+/// The options that this platform has. No state is kept, and stdin belongs to the payload.
 const HERE: [&str; 11] = [
     "entrypoint",
     "env",

@@ -161,7 +161,7 @@ impl Level {
                 continue;
             }
             match remove(&fd, name, AtFlags::empty()) {
-                // unlink(2): EISDIR on Linux, EPERM in POSIX, for file systems that tell no types.
+                // unlink(2): EISDIR on Linux, EPERM in POSIX, for file systems without types in directories.
                 Err(Errno::ISDIR | Errno::PERM) => directories.push(name.to_vec()),
                 removed => removed?,
             }

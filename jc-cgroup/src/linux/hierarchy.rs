@@ -30,7 +30,7 @@ pub struct Hierarchy {
     pub mount: PathBuf,
     /// The directory of the group that this process is in.
     pub own: PathBuf,
-    /// The controllers. Those of v2 are read at the first use.
+    /// The controllers. The controllers of v2 are read at the first use.
     controllers: OnceCell<Vec<String>>,
 }
 

@@ -292,7 +292,7 @@ pub fn step_into(version: Version, group: &Path) -> Result<Step> {
     Ok(Step::write(file.into(), SELF, &path))
 }
 
-/// The number that stands for the process that writes it.
+/// The PID by which a process names itself in a write to the file.
 const SELF: &str = "0";
 
 /// The file that moves the process of a written PID into the group. In version 1 the file moves one thread, since

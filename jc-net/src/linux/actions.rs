@@ -94,8 +94,8 @@ fn remove_dying<'a>(socket: &Socket, links: &'a [Link], bridge: &Link) -> Result
     Ok(ports.first().copied())
 }
 
-/// `--gc`: removes leftovers of ended containers, bridges without containers, and rules without a bridge. After an error
-/// the removal goes on, and the first error is the result.
+/// `--gc`: removes leftovers of ended containers, bridges without containers, and rules without a bridge. The removal
+/// continues after an error, and the first error is the result.
 pub fn collect(host: &Host) -> Result<()> {
     host.lock.change_bridges()?;
     let links = links(&host.route)?;

@@ -87,7 +87,7 @@ pub struct Files<'a> {
 }
 
 impl Files<'_> {
-    /// Writes the files. It is an error if no server of the host is reachable.
+    /// Writes the files. A host without a reachable server is an error.
     pub fn write(&self, reach: Reach, addresses: &[IpAddr]) -> Result<()> {
         if let Some(path) = self.resolv_conf {
             write_resolv_conf(path, self, reach)?;

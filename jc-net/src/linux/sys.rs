@@ -94,7 +94,7 @@ fn socket_filter() -> Vec<libc::sock_filter> {
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    /// Bit 30 is set in numbers of the x32 ABI; no number of another ABI has it.
+    /// The bit that is set in all numbers of the x32 ABI, and in no number of another ABI.
     const X32: u32 = 0x4000_0000;
     /// Offsets in struct seccomp_data; the lower half of the first argument comes first.
     const NUMBER: u32 = 0;

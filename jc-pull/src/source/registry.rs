@@ -60,7 +60,7 @@ impl Registry {
         Err(last.unwrap_or_else(|| Fault::permanent(Error::new("no place to ask"))))
     }
 
-    /// Makes one attempt to get a document: the one of a digest, or the one that the name stands for.
+    /// Makes one attempt to get a document: that of a digest, or the present one of the name.
     fn manifest(&self, method: &Method, digest: Option<&Digest>) -> Result<Answer, Fault> {
         let target = digest.map_or_else(|| self.reference.target(), Digest::to_string);
         let (kind, accept, skip) = ("manifests", ACCEPT, 0);

@@ -50,7 +50,7 @@ impl Work<'_> {
         remove_tree(&self.fd, name.as_bytes()).on("remove", &path)?;
         rustix::fs::mkdirat(&self.fd, &name, Mode::from_raw_mode(0o755)).on("mkdir", &path)?;
         let fd = sys::open_dir_to_read(&self.fd, name.as_bytes()).on("open", &path)?;
-        // The directory of the store may hand on a group, a setgid bit or access control lists.
+        // A new directory may inherit a group, a setgid bit or access control lists from the directory of the store.
         sys::clear_acls(&fd).on("removexattr", &path)?;
         sys::reset_owner(&fd).on("chown", &path)?;
         Ok(fd)

@@ -14,7 +14,7 @@ pub struct State {
     pub sums: Sums,
     /// The owner of new files before any chown(2).
     pub owner: (u32, u32),
-    /// Whether there are files of AUFS, which are removed in the end.
+    /// Whether there are files of AUFS, which are removed at the end.
     pub has_aufs: bool,
     pub copied_from_lower: bool,
     /// Whether the layer is unpacked again once the lower layers are known.

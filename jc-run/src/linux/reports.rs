@@ -16,7 +16,7 @@ const MOST: usize = 16 << 20;
 /// The number of bytes of one read.
 const CHUNK: usize = 16 << 10;
 
-/// A pipe with events. Of each event that a link reports, the first one counts.
+/// A pipe with events. The first event of each kind and link counts.
 #[derive(Debug)]
 pub struct Reports {
     reader: Option<OwnedFd>,

@@ -106,7 +106,7 @@ impl Container {
         outcome.map(|(exit, _)| exit)
     }
 
-    /// Removes the state directory, if it is there.
+    /// Removes the state directory, unless that has happened.
     fn remove(&mut self) -> Result<()> {
         self.locked.take().map_or(Ok(()), |locked| locked.remove_with_name(self.bundle.name()))
     }

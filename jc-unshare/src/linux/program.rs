@@ -67,7 +67,7 @@ impl Program {
         self
     }
 
-    /// Changes the program's environment. Of several changes of one variable, the last counts.
+    /// Changes the program's environment. The last of several changes of a variable counts.
     pub fn with_variables(mut self, changes: &[Variable]) -> Result<Self> {
         let mut environment: BTreeMap<OsString, OsString> = env::vars_os().collect();
         for (name, value) in changes {

@@ -23,7 +23,7 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// The namespaces that the options name. It is an error if the other container does not run.
+    /// The namespaces that the options name. Another container that does not run is an error.
     pub fn new(options: &NamespaceOptions, base_path: &BasePath) -> Result<Self> {
         let pid_in = |id: &str| Ok(dir::find(base_path, id)?.state.payload()?.pid);
         let mut namespaces = Self {

@@ -36,8 +36,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network that the options name. The default is a bridge for root, and pasta(1) for other users. It is an error
-    /// if the container that owns the network does not run.
+    /// The network that the options name. The default is a bridge for root, and pasta(1) for other users. An
+    /// owner of the network that does not run is an error.
     pub fn new(options: &NetworkOptions, base_path: &BasePath) -> Result<Self> {
         if !options.egress.is_empty() {
             refuse_beside_egress(options)?;
