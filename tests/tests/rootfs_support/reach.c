@@ -62,8 +62,9 @@ static int handles(void)
 		char space[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 	} handle = { .head.handle_bytes = MAX_HANDLE_SZ };
 	int mount, root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* A file system without handles has no such way. */
 	if (name_to_handle_at(AT_FDCWD, "/bin", &handle.head, &mount, 0) != 0)
-		return errno == EPERM ? 0 : 1;
+		return 0;
 	return open_by_handle_at(root, &handle.head, O_RDONLY | O_CLOEXEC) >= 0;
 }
 
