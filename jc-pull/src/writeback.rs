@@ -23,10 +23,10 @@ impl Writeback {
     /// too.
     pub fn new(directory: OwnedFd) -> Self {
         // The channel has no room: during a write, a request for another one fails.
-        let (start, asked) = sync_channel(0);
+        let (start, requests) = sync_channel(0);
         // Without this thread, the sync at the end writes all data.
         drop(std::thread::Builder::new().spawn(move || {
-            while asked.recv().is_ok() {
+            while requests.recv().is_ok() {
                 let _: rustix::io::Result<()> = sys::sync(&directory);
             }
         }));

@@ -42,10 +42,10 @@ fn line_length(bytes: &[u8]) -> usize {
 fn from_file(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     let mut chunk = vec![0; CHUNK];
     let length = read(fd, &mut chunk)?;
-    let wanted = line_length(&chunk[..length]);
-    seek(fd, SeekFrom::Current(wanted as i64 - length as i64))?;
-    line.extend(&chunk[..wanted]);
-    Ok(wanted)
+    let count = line_length(&chunk[..length]);
+    seek(fd, SeekFrom::Current(count as i64 - length as i64))?;
+    line.extend(&chunk[..count]);
+    Ok(count)
 }
 
 fn from_socket(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {

@@ -151,21 +151,21 @@ impl ExistingGroup {
     pub fn freeze(&self, stop: bool) -> Result<()> {
         let mut parts: Vec<_> = self.parts.iter().collect();
         parts.sort_by_key(|(hierarchy, _)| hierarchy.version == Version::V2);
-        let mut asked = Vec::new();
+        let mut changed = Vec::new();
         for (hierarchy, path) in parts {
             if freeze(hierarchy.version, path, stop)? {
-                asked.push((hierarchy.version, path));
+                changed.push((hierarchy.version, path));
                 if stop {
                     break;
                 }
             }
         }
-        if asked.is_empty() {
+        if changed.is_empty() {
             let why = "no hierarchy of this group can freeze";
             return Err(Error::new(format_args!("{}: {why}", self.name)));
         }
         let give_up = Instant::now() + PATIENCE;
-        for (version, path) in asked {
+        for (version, path) in changed {
             while is_frozen(version, path)? != stop {
                 if Instant::now() > give_up {
                     if stop {

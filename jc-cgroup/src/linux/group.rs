@@ -188,15 +188,15 @@ fn needed<'a>(
     measured: bool,
 ) -> Result<Vec<(&'a Hierarchy, Vec<String>)>> {
     let unified = all.iter().find(|hierarchy| hierarchy.version == Version::V2);
-    let anyway = match unified {
+    let always = match unified {
         Some(unified) => unified,
         None => match hierarchy::find(all, "freezer")? {
             Some(freezer) => freezer,
             None => hierarchy::with(all, "pids")?,
         },
     };
-    let mut needed = vec![(anyway, Vec::new())];
-    let mut want = |hierarchy: &'a Hierarchy, controller: &str| {
+    let mut needed = vec![(always, Vec::new())];
+    let mut need = |hierarchy: &'a Hierarchy, controller: &str| {
         let controller = controller.to_owned();
         match needed.iter_mut().find(|(known, _)| known.mount == hierarchy.mount) {
             Some((_, controllers)) if controllers.contains(&controller) => {}
@@ -205,11 +205,11 @@ fn needed<'a>(
         }
     };
     for (hierarchy, setting) in settings.iter().filter(|(_, one)| !one.controller.is_empty()) {
-        want(hierarchy, &setting.controller);
+        need(hierarchy, &setting.controller);
     }
     for meter in METERS.iter().filter(|_| measured) {
         if let Some(hierarchy) = hierarchy::find(all, meter)? {
-            want(hierarchy, meter);
+            need(hierarchy, meter);
         }
     }
     Ok(needed)

@@ -247,8 +247,8 @@ fn check_online(list: &str, file: &str) -> Result<()> {
     };
     // A kernel without NUMA has no list of nodes.
     let Some(text) = fs::read_to_string(online).on("read", online).absent()? else { return Ok(()) };
-    let (online, wanted) = (numbers(&text).unwrap_or_default(), numbers(list).unwrap_or_default());
-    match wanted.iter().find(|number| !online.contains(number)) {
+    let (online, listed) = (numbers(&text).unwrap_or_default(), numbers(list).unwrap_or_default());
+    match listed.iter().find(|number| !online.contains(number)) {
         Some(number) => Err(Error::new(format_args!("{file}: {number} is not online"))
             .hint(format_args!("online: {}", text.trim()))),
         None => Ok(()),

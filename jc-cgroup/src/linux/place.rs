@@ -40,12 +40,12 @@ pub fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
 /// nearest directory is used in any case. A new group does not escape a limit of the caller's groups that has the same kind.
 pub fn parent(
     hierarchy: &Hierarchy,
-    asked: Option<&Path>,
+    chosen: Option<&Path>,
     controllers: &[&str],
     evacuate: bool,
 ) -> Result<PathBuf> {
-    let parents = parents(hierarchy, asked)?;
-    let nearest = parents.first().ok_or_else(|| match asked {
+    let parents = parents(hierarchy, chosen)?;
+    let nearest = parents.first().ok_or_else(|| match chosen {
         // No process would remove a directory that this one made here.
         Some(path) => {
             let path = below(&hierarchy.mount, path);
@@ -55,7 +55,7 @@ pub fn parent(
         None => not_delegated(&hierarchy.own),
     })?;
     let is_free = hierarchy.version == Version::V1 || controllers.is_empty() || evacuate;
-    if is_free || asked.is_some() {
+    if is_free || chosen.is_some() {
         return Ok(nearest.clone());
     }
     for group in hierarchy.own.ancestors() {
@@ -79,10 +79,10 @@ pub fn parent(
     Ok(nearest.clone())
 }
 
-/// The directories below which this process makes groups, the nearest to its own group first: `asked`, else the ancestors
+/// The directories below which this process makes groups, the nearest to its own group first: `chosen`, else the ancestors
 /// that are delegated to it, and for root the top of the hierarchy. The list is empty where the hierarchy has none.
-pub fn parents(hierarchy: &Hierarchy, asked: Option<&Path>) -> Result<Vec<PathBuf>> {
-    if let Some(path) = asked {
+pub fn parents(hierarchy: &Hierarchy, chosen: Option<&Path>) -> Result<Vec<PathBuf>> {
+    if let Some(path) = chosen {
         let path = below(&hierarchy.mount, path);
         return match open_dir(&path).absent()? {
             Some(directory) if !is_cgroup(&directory, hierarchy.version) => {

@@ -150,11 +150,11 @@ impl Setting {
             ReadBack::Same => stored == self.value,
             ReadBack::Set => numbers(stored).is_some() && numbers(stored) == numbers(&self.value),
             ReadBack::Line => {
-                let wanted: Vec<&str> = self.value.split(' ').collect();
+                let written: Vec<&str> = self.value.split(' ').collect();
                 let has = |line: &str| {
                     let words: Vec<&str> = line.split(' ').collect();
-                    words.first() == wanted.first()
-                        && wanted.iter().all(|word| words.contains(word))
+                    words.first() == written.first()
+                        && written.iter().all(|word| words.contains(word))
                 };
                 stored.lines().any(has)
             }

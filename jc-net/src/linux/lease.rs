@@ -199,7 +199,8 @@ impl Attempt<'_> {
         let subnet = self.bridge.v4;
         let [a, b, c, d] = v4.octets();
         let v6 = self.bridge.v6.map(|other| {
-            let address = self.spec.ip6.unwrap_or_else(|| subnet::beside(v4, subnet, other));
+            let address =
+                self.spec.ip6.unwrap_or_else(|| subnet::with_offset_of(v4, subnet, other));
             Ipv6Network::new(address, other.prefix())
         });
         Ok(Veth {

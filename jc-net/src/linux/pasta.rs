@@ -72,10 +72,10 @@ fn find() -> Result<PathBuf> {
 /// The ports, which must be free at this moment. pasta binds them later.
 fn forwards(args: &Args) -> Result<Vec<Forward>> {
     let list = "/proc/net/if_inet6";
-    let held = ports::bind_all(&args.published(), fs::exists(list).on("stat", list)?)?;
-    match held.forwards.iter().find(|forward| forward.protocol == Protocol::Sctp) {
+    let bound = ports::bind_all(&args.published(), fs::exists(list).on("stat", list)?)?;
+    match bound.forwards.iter().find(|forward| forward.protocol == Protocol::Sctp) {
         Some(_) => Err(Error::usage("--network pasta: publishes no ports of sctp")),
-        None => Ok(held.forwards),
+        None => Ok(bound.forwards),
     }
 }
 

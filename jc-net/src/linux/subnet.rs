@@ -70,7 +70,7 @@ pub fn at(subnet: Ipv4Network, distance: u32) -> Ipv4Addr {
 }
 
 /// The IPv6 address with the same offset in its subnet as an IPv4 address, reduced to the size of the subnet.
-pub fn beside(address: Ipv4Addr, subnet: Ipv4Network, other: Ipv6Network) -> Ipv6Addr {
+pub fn with_offset_of(address: Ipv4Addr, subnet: Ipv4Network, other: Ipv6Network) -> Ipv6Addr {
     let distance = u32::from(address) - u32::from(subnet.network());
     let room = u128::MAX.checked_shr(other.prefix().into()).unwrap_or(0);
     Ipv6Addr::from(u128::from(other.network()) + (u128::from(distance) & room))
@@ -123,7 +123,7 @@ mod tests {
         let all: Vec<String> = hosts(subnet).map(|d| at(subnet, d).to_string()).collect();
         assert_eq!(all, ["10.1.0.2", "10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]);
         let other: Ipv6Network = "fd00:1::/64".parse().unwrap();
-        assert_eq!(beside(at(subnet, 5), subnet, other).to_string(), "fd00:1::5");
+        assert_eq!(with_offset_of(at(subnet, 5), subnet, other).to_string(), "fd00:1::5");
         let gateway = gateway(subnet.into()).unwrap();
         assert_eq!(gateway.to_string(), "10.1.0.1/29");
         assert_eq!(hosts("10.1.0.0/30".parse().unwrap()), 2..3);

@@ -49,8 +49,8 @@ impl Retry {
     }
 
     /// The pause before the next attempt. The result is `None` if no attempt is left.
-    fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
-        if asked.is_some_and(|asked| asked > MAX_RETRY_AFTER) {
+    fn next(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+        if retry_after.is_some_and(|retry_after| retry_after > MAX_RETRY_AFTER) {
             return None;
         }
         self.left = self.left.checked_sub(1)?;
@@ -58,7 +58,7 @@ impl Retry {
         self.done += 1;
         // Many clients that failed together do not retry together.
         let jitter = pause.mul_f64(0.5 + (random() % 1000) as f64 / 1000.0);
-        Some(asked.map_or(jitter, |asked| asked.max(FIRST)))
+        Some(retry_after.map_or(jitter, |retry_after| retry_after.max(FIRST)))
     }
 }
 

@@ -208,13 +208,13 @@ pub fn all(base_path: &BasePath) -> Result<(Vec<State>, Vec<Error>)> {
 }
 
 /// A recorded container, with the directory of all state directories.
-pub struct Found {
+pub struct RecordedContainer {
     /// The state from `state.json`.
     pub state: State,
     base: Rc<Base>,
 }
 
-impl Found {
+impl RecordedContainer {
     /// Opens the state directory.
     pub fn open(&self) -> Result<StateDir> {
         open(&self.base, &self.state.id)?.ok_or_else(|| none(&self.state.id))
@@ -232,7 +232,7 @@ impl Found {
 }
 
 /// The container of a word: a name, an ID, or the beginning of exactly one ID.
-pub fn find(base_path: &BasePath, word: &str) -> Result<Found> {
+pub fn find(base_path: &BasePath, word: &str) -> Result<RecordedContainer> {
     let base = Base::open(base_path)?.ok_or_else(|| none(word))?;
     find_in(&Rc::new(base), word)
 }
@@ -241,21 +241,21 @@ pub fn find(base_path: &BasePath, word: &str) -> Result<Found> {
 pub fn find_all<'a>(
     base_path: &BasePath,
     mut words: impl Iterator<Item = &'a String>,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<RecordedContainer>> {
     match Base::open(base_path)?.map(Rc::new) {
         Some(base) => words.map(|word| find_in(&base, word)).collect(),
         None => words.next().map_or(Ok(Vec::new()), |word| Err(none(word))),
     }
 }
 
-fn find_in(base: &Rc<Base>, word: &str) -> Result<Found> {
+fn find_in(base: &Rc<Base>, word: &str) -> Result<RecordedContainer> {
     let id = resolve(base, word)?;
     let state = match settled_state(base, &id) {
         // No supervisor has locked the directory, so the container has ended, and jc-rm can remove it.
         Err(error) => LockedDir::lock(base, &id)?.map(|locked| lost(&id, &locked)).ok_or(error)?,
         Ok(state) => state.ok_or_else(|| none(word))?,
     };
-    Ok(Found { state, base: Rc::clone(base) })
+    Ok(RecordedContainer { state, base: Rc::clone(base) })
 }
 
 fn none(word: &str) -> Error {

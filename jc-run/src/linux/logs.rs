@@ -157,9 +157,9 @@ fn inode(file: &File) -> Result<u64> {
 
 /// Seeks to the beginning of the last `lines` lines. The files are read from their ends.
 fn skip_to_last(files: &mut VecDeque<File>, lines: usize) -> Result<()> {
-    let (mut wanted, mut is_end) = (lines, true);
+    let (mut newlines, mut is_end) = (lines, true);
     for index in (0..files.len()).rev() {
-        if skip_in(&mut files[index], &mut wanted, &mut is_end)? {
+        if skip_in(&mut files[index], &mut newlines, &mut is_end)? {
             files.drain(..index);
             break;
         }
@@ -167,11 +167,11 @@ fn skip_to_last(files: &mut VecDeque<File>, lines: usize) -> Result<()> {
     Ok(())
 }
 
-/// Seeks back in a file by the number of wanted newlines. Returns whether the file has that many. With `is_end`, the last
+/// Seeks back in a file by the number of newlines newlines. Returns whether the file has that many. With `is_end`, the last
 /// byte of the file is the last byte of the output, and a newline there ends the last line.
-fn skip_in(file: &mut File, wanted: &mut usize, is_end: &mut bool) -> Result<bool> {
+fn skip_in(file: &mut File, newlines: &mut usize, is_end: &mut bool) -> Result<bool> {
     let mut at = file.seek(SeekFrom::End(0)).op("seek log")?;
-    if *wanted == 0 {
+    if *newlines == 0 {
         return Ok(true);
     }
     let mut buffer = vec![0; CHUNK];
@@ -184,8 +184,8 @@ fn skip_in(file: &mut File, wanted: &mut usize, is_end: &mut bool) -> Result<boo
             if mem::take(is_end) || buffer[index] != b'\n' {
                 continue;
             }
-            *wanted -= 1;
-            if *wanted == 0 {
+            *newlines -= 1;
+            if *newlines == 0 {
                 let start = SeekFrom::Start(at + index as u64 + 1);
                 return file.seek(start).op("seek log").map(|_| true);
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use jc_unshare::{Error, Result, Tool};
 
-use super::dir::Found;
+use super::dir::RecordedContainer;
 use super::state::Status;
 use super::{stop, tools};
 
@@ -39,7 +39,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
 }
 
 /// Removes a container that has ended, unless its supervisor has done that.
-fn remove(container: &Found) -> Result<()> {
+fn remove(container: &RecordedContainer) -> Result<()> {
     let deadline = Instant::now() + RELEASE;
     loop {
         if let Some(locked) = container.lock()? {

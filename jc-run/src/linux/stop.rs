@@ -12,7 +12,7 @@ use jc_unshare::process::{Process, ends_until, send};
 use jc_unshare::{Error, Result, Tool, signals};
 use nix::libc::{SIGCONT, SIGKILL};
 
-use super::dir::Found;
+use super::dir::RecordedContainer;
 use super::state::{State, Status};
 use super::tools;
 use crate::link::Opt;
@@ -59,7 +59,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
 
 /// A container that this process ends.
 struct Ending<'a> {
-    container: &'a Found,
+    container: &'a RecordedContainer,
     /// The container has ended when its supervisor has.
     supervisor: OwnedFd,
 }
@@ -100,11 +100,11 @@ impl Ending<'_> {
 }
 
 /// Sends its signal to each container, and kills the containers that have not ended in time.
-pub fn stop(found: &[Found], asked: Option<&str>, time: Duration) -> Result<()> {
+pub fn stop(containers: &[RecordedContainer], signal: Option<&str>, time: Duration) -> Result<()> {
     let signals: Result<Vec<i32>> =
-        found.iter().map(|container| stop_signal(&container.state, asked)).collect();
+        containers.iter().map(|container| stop_signal(&container.state, signal)).collect();
     let (mut signalled, mut left) = (Vec::new(), Vec::new());
-    for (container, signal) in found.iter().zip(signals?) {
+    for (container, signal) in containers.iter().zip(signals?) {
         let state = &container.state;
         let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
         let Some(supervisor) = supervisor.map(Process::open).transpose()?.flatten() else {
@@ -148,13 +148,13 @@ fn await_until(ending: Vec<Ending<'_>>, deadline: Instant) -> Result<Vec<Ending<
     Ok(left)
 }
 
-fn asked_or_own(state: &State, asked: Option<&str>) -> Option<i32> {
-    signals::number(asked.or(state.get("stop-signal")).unwrap_or("TERM"))
+fn signal_of(state: &State, signal: Option<&str>) -> Option<i32> {
+    signals::number(signal.or(state.get("stop-signal")).unwrap_or("TERM"))
 }
 
-fn stop_signal(state: &State, asked: Option<&str>) -> Result<i32> {
-    asked_or_own(state, asked).ok_or_else(|| {
-        let word = asked.or(state.get("stop-signal")).unwrap_or_default();
+fn stop_signal(state: &State, signal: Option<&str>) -> Result<i32> {
+    signal_of(state, signal).ok_or_else(|| {
+        let word = signal.or(state.get("stop-signal")).unwrap_or_default();
         Error::usage(format_args!("{word}: not a signal"))
     })
 }

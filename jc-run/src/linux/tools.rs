@@ -4,7 +4,7 @@ use clap::{Arg, ArgMatches, Command};
 use jc_unshare::Result;
 
 use super::base_path::BasePath;
-use super::dir::{self, Found};
+use super::dir::{self, RecordedContainer};
 use crate::options::args;
 
 /// The command line of a program that reads states.
@@ -23,7 +23,7 @@ pub fn ids() -> Arg {
 }
 
 /// The containers of the operands. An absent container is an error.
-pub fn named(matches: &ArgMatches) -> Result<Vec<Found>> {
+pub fn named(matches: &ArgMatches) -> Result<Vec<RecordedContainer>> {
     let ids = matches.get_many::<String>("id").into_iter().flatten();
     dir::find_all(&base_path(matches)?, ids)
 }

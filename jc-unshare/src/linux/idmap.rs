@@ -247,10 +247,10 @@ fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or_default();
-    let said = said.strip_prefix(&format!("{program}: ")).unwrap_or(said);
-    Err(Error::new(format_args!("{program}: {said}"))
+    let message = String::from_utf8_lossy(&output.stderr);
+    let message = message.lines().next().unwrap_or_default();
+    let message = message.strip_prefix(&format!("{program}: ")).unwrap_or(message);
+    Err(Error::new(format_args!("{program}: {message}"))
         .hint("the ranges must be this user's in /etc/subuid and /etc/subgid"))
 }
 
