@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_verified_at_its_end() {
+    fn content_is_verified_at_its_end() {
         let want = Digest::of(b"hello");
         for (content, size, outcome) in [
             ("hello", Some(5), Ok(())),

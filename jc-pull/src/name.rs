@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_registry_could_have_is_a_usage_error() {
+    fn a_name_that_no_registry_can_have_is_a_usage_error() {
         for text in [
             "",
             ":",
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn transports_are_told_apart() {
+    fn transports_are_distinguished() {
         for (text, directory, tag) in [
             ("oci:x", "x", None),
             ("oci:/a/b:1.0", "/a/b", Some("1.0")),

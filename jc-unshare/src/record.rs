@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_archive_is_read_back() {
         let record = Record { jc: VERSION, rootfs: Some("/srv/x".into()), ..Record::default() };
         let line = record.to_line().unwrap();
         assert_eq!(line, "{\"jc\":1,\"rootfs\":\"/srv/x\"}\n");

@@ -222,7 +222,7 @@ fn a_group_of_a_live_run_is_not_swept() {
 }
 
 #[test]
-fn what_is_no_limit_is_refused() {
+fn a_word_that_is_no_limit_is_refused() {
     sandbox(|s| {
         for size in ["0", "-1", "64X", "", "M", "1e9", "99999999T"] {
             let option = format!("--memory={size}");
@@ -267,7 +267,7 @@ fn a_limit_that_the_host_cannot_hold_is_an_error() {
 
 /// An error of a lookup means neither an unlocked group nor an absent one.
 #[test]
-fn a_failed_look_removes_no_group_that_is_held() {
+fn a_failed_lookup_removes_no_locked_group() {
     sandbox(|s| {
         require(s, "strace", "the package strace");
         let (running, pid) = waiting(s, &["--name", "held"]);

@@ -31,7 +31,7 @@ fn waiting(s: &Sandbox, options: &[&str]) -> Running {
 }
 
 #[test]
-fn cpu_time_is_held_and_billed() {
+fn cpu_time_is_limited_and_reported() {
     sandbox(|s| {
         if !can_limit("cpu") {
             skip!("this host has no cpu controller");
@@ -69,7 +69,7 @@ fn memory_and_processes_are_billed() {
 }
 
 #[test]
-fn who_was_killed_for_want_of_memory_is_told() {
+fn a_kill_for_lack_of_memory_is_reported() {
     sandbox(|s| {
         if !can_limit("memory") {
             skip!("this host has no memory controller");
@@ -192,7 +192,7 @@ fn exec_leaves_the_group_to_others() {
 
 /// A list removes dead groups in the whole hierarchy.
 #[test]
-fn what_dead_groups_have_left_is_swept_wherever_it_is() {
+fn dead_groups_are_removed_in_the_whole_hierarchy() {
     sandbox(|s| {
         let place = Place::make("jc-tests-elsewhere");
         let parent = ["--parent", place.name()];
@@ -259,7 +259,7 @@ fn a_place_that_is_not_there_is_not_made() {
 
 /// A machine with containers may have thousands of mounts to read.
 #[test]
-fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
+fn the_usual_layout_needs_no_table_of_mounts() {
     sandbox(|s| {
         let reads_none = |mounts: &str, options: &str| {
             let strace = "exec strace -f -e trace=open,openat,mkdir";
@@ -280,7 +280,7 @@ fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
 }
 
 #[test]
-fn a_limit_that_cannot_be_held_is_an_error() {
+fn a_limit_that_the_kernel_does_not_store_is_an_error() {
     sandbox(|s| {
         let refused = |words: &[&str], message: &str| {
             let ran = s.jc(TOOL).args(words).args(["--", "echo", "ran"]).run().code(125).stdout("");

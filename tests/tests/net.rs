@@ -61,7 +61,7 @@ fn loopback_carries_packets() {
 }
 
 #[test]
-fn what_the_caller_has_is_out_of_reach() {
+fn links_of_the_caller_are_out_of_reach() {
     sandbox(|s| {
         let script = "busybox nc -l -p 7000 >/dev/null & server=$!
             until busybox nc -w 1 127.0.0.1 7000 </dev/null; do sleep 0.05; done 2>/dev/null

@@ -286,7 +286,7 @@ fn the_status_says_what_there_is() {
 }
 
 #[test]
-fn changes_of_the_host_are_told_to_who_asks() {
+fn verbose_prints_changes_of_the_host() {
     sandbox(|s| {
         let lab = Lab::new();
         let get = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();

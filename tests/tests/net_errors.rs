@@ -140,7 +140,7 @@ fn subnets_mtus_and_addresses_that_cannot_be_are_errors() {
 
 /// A host without IPv6 is no error if no option asks for IPv6.
 #[test]
-fn ipv6_where_the_host_has_it_off_is_an_error_with_a_hint() {
+fn ipv6_on_a_host_without_ipv6_is_an_error_with_a_hint() {
     sandbox(|s| {
         let disable = |value: &str| {
             for which in ["all", "default"] {

@@ -176,7 +176,7 @@ fn a_kill_of_create_leaves_nothing_after_delete() {
 }
 
 #[test]
-fn of_many_starts_at_once_one_succeeds() {
+fn many_starts_at_once_have_one_success() {
     sandbox(|s| {
         let bundle = Bundle::new(s, "echo once; sleep 1000");
         bundle.create().code(0);

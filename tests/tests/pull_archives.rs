@@ -92,7 +92,7 @@ fn a_layout_in_an_archive_is_as_good_as_a_directory() {
 }
 
 #[test]
-fn what_docker_saved_is_pulled() {
+fn an_archive_of_docker_save_is_pulled() {
     sandbox(|s| {
         for compressed in [false, true] {
             let store = Store::new(s);

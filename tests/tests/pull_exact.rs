@@ -120,7 +120,7 @@ fn gnu_tar_unpacks_the_same() {
 
 /// The directory of the store has a default access control list, which new files inherit.
 #[test]
-fn what_the_store_is_in_does_not_show() {
+fn the_directory_of_the_store_does_not_affect_layers() {
     sandbox(|s| {
         s.sh("mkdir from && echo x > from/file && mkdir from/dir && chmod 750 from from/dir")
             .run()

@@ -41,7 +41,7 @@ fn registry_of(image: &Built) -> (Registry, String, String) {
 }
 
 #[test]
-fn what_breaks_goes_on_where_it_broke() {
+fn an_interrupted_layer_resumes() {
     sandbox_for(LONG, |s| {
         let ranges = &|faults: &[Fault]| -> Vec<Option<String>> {
             let (registry, name, path) = registry();
@@ -83,7 +83,7 @@ fn what_breaks_goes_on_where_it_broke() {
 }
 
 #[test]
-fn what_stays_broken_is_an_error_and_leaves_nothing() {
+fn a_lasting_fault_is_an_error_and_leaves_nothing() {
     sandbox_for(LONG, |s| {
         let cases = [
             (vec![Fault::Cut(1000)], "0", "after 1000 bytes: "),

@@ -165,7 +165,7 @@ fn sparse_files_come_out_with_their_holes() {
 }
 
 #[test]
-fn what_aufs_kept_for_itself_is_not_in_the_layer() {
+fn internal_files_of_aufs_are_not_in_the_layer() {
     sandbox(|s| {
         let tar = Layer::new()
             .file(".wh..wh.aufs", "")

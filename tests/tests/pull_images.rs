@@ -62,7 +62,7 @@ fn images_are_listed_with_what_they_take() {
 }
 
 #[test]
-fn what_is_broken_is_found() {
+fn damage_is_found() {
     sandbox(|s| {
         let store = Store::new(s);
         let [(a, record), _] = two(&store);
@@ -172,7 +172,7 @@ fn mounted(s: &Sandbox, lower: &str) -> Running {
 }
 
 #[test]
-fn what_a_container_has_is_not_removed() {
+fn layers_of_a_running_container_are_not_removed() {
     sandbox(|s| {
         let store = Store::new(s);
         let [(a, first), (b, _)] = two(&store);

@@ -57,7 +57,7 @@ fn the_policy_says_when_the_registry_is_asked() {
 }
 
 #[test]
-fn who_is_offline_is_told_what_helps() {
+fn an_unreachable_registry_is_an_error_with_a_hint() {
     sandbox(|s| {
         let (registry, store) = (Registry::start(), Store::new(s));
         registry.push("x", "latest", &image("x"));
@@ -71,7 +71,7 @@ fn who_is_offline_is_told_what_helps() {
 }
 
 #[test]
-fn what_is_printed_is_what_was_asked_for() {
+fn print_selects_the_output() {
     sandbox(|s| {
         let (registry, store, image) = (Registry::start(), Store::new(s), image("x"));
         registry.push("x", "latest", &image);

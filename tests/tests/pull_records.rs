@@ -129,7 +129,7 @@ fn connections_are_kept_and_layers_come_at_once() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_a_usage_error() {
+fn a_wrong_command_line_is_a_usage_error() {
     sandbox(|s| {
         let store = Store::new(s);
         for arguments in [

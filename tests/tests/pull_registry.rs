@@ -142,7 +142,7 @@ fn damage_in_a_real_registry_is_noticed() {
 
 /// Debian's registry with TLS, client certificates and a login.
 #[test]
-fn a_real_registry_lets_nobody_in_who_may_not() {
+fn a_real_registry_requires_its_login_and_certificate() {
     sandbox(|s| {
         require(s, "openssl", "openssl");
         let registry = Registry::guarded(s);
@@ -217,7 +217,7 @@ fn registries_are_configured_for_all_and_for_one() {
 }
 
 #[test]
-fn a_token_is_fetched_and_shown_to_nobody_else() {
+fn a_token_is_fetched_and_sent_to_its_registry_only() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         layout.image("x", &Image::new().layer(small("1")).layer(small("2")));
@@ -253,7 +253,7 @@ fn a_token_is_fetched_and_shown_to_nobody_else() {
 }
 
 #[test]
-fn what_the_store_has_is_not_fetched() {
+fn a_layer_in_the_store_is_not_fetched() {
     sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         let one = layout.image("x", &Image::new().layer(small("1")).layer(small("2")));

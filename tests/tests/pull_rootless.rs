@@ -143,7 +143,7 @@ fn root_alone_has_no_owners_to_give() {
 }
 
 #[test]
-fn who_is_not_root_at_all_is_told_what_helps() {
+fn an_ordinary_user_gets_a_hint() {
     sandbox(|s| {
         let image = image(s);
         let home = Home::new(s);

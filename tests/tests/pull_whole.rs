@@ -203,7 +203,7 @@ fn umoci_makes_the_same_of_it() {
 }
 
 #[test]
-fn what_is_in_the_way_stays() {
+fn an_existing_output_stays() {
     sandbox(|s| {
         let store = Store::new(s);
         store.layout("image", &image());

@@ -280,7 +280,7 @@ fn the_kernel_knows_the_layers_and_none_is_taken_away_meanwhile() {
 }
 
 #[test]
-fn what_the_hosts_mount_forbids_cannot_be_lifted() {
+fn restrictions_of_the_hosts_mount_cannot_be_lifted() {
     sandbox(|s| {
         root(s, "root");
         s.sh("mkdir src && mount -t tmpfs src src && mknod src/null c 1 3").run().code(0);

@@ -29,7 +29,7 @@ const FRONTS: [(&str, &str); 13] = [
 ];
 
 #[test]
-fn what_is_in_front_shows() {
+fn the_effect_of_a_program_in_front_stays() {
     sandbox(|s| {
         for (program, package) in
             [("choom", "util-linux"), ("taskset", "util-linux"), ("chrt", "util-linux")]

@@ -227,7 +227,7 @@ fn a_console_goes_to_the_socket() {
 /// A payload with all capabilities in its user namespace may trace every visible process of that user and namespace
 /// (CVE-2016-9962).
 #[test]
-fn nobody_inside_sees_the_host_through_who_joins() {
+fn no_payload_sees_the_host_through_a_process_that_joins() {
     sandbox(|s| {
         let ann = Ann::new(s, false);
         root(s, "ann/own");
@@ -261,7 +261,7 @@ fn nobody_inside_sees_the_host_through_who_joins() {
 
 /// The process joins the PID namespace too. Signals, exit codes and death are those of a waiting link.
 #[test]
-fn who_joins_is_a_process_of_the_container() {
+fn a_process_that_joins_is_one_of_the_container() {
     sandbox(|s| {
         root(s, "root");
         let (waits, pid) = container(s, &[]);

@@ -50,7 +50,7 @@ fn a_bind_shows_a_directory_with_what_is_mounted_below() {
 }
 
 #[test]
-fn what_is_missing_of_the_mount_point_is_made() {
+fn missing_directories_of_a_mount_point_are_made() {
     sandbox(|s| {
         let root = busybox_root(s, "root");
         fs::write(s.path("f"), "f\n").unwrap();

@@ -20,7 +20,7 @@ fn sh(s: &Sandbox, form: &[&str], options: &[&str], root: &Path, script: &str) -
 }
 
 #[test]
-fn the_user_is_who_the_root_says() {
+fn the_root_decides_who_a_named_user_is() {
     sandbox(|s| {
         let root = busybox_root(s, "root");
         for form in FORMS {

@@ -131,7 +131,7 @@ fn an_ordinary_user_with_one_id_gets_a_root() {
 
 /// The kernel, or a filter of a container, may forbid a needed call.
 #[test]
-fn what_a_machine_does_not_allow_is_named() {
+fn a_forbidden_operation_is_named() {
     use jc_tests::seccomp::{without, without_if};
     use nix::libc::{EPERM, SYS_fsconfig, SYS_fsopen};
     sandbox(|s| {

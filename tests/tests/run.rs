@@ -151,7 +151,7 @@ fn a_record_comes_from_anywhere() {
 }
 
 #[test]
-fn what_is_no_record_is_an_error() {
+fn a_line_that_is_no_record_is_an_error() {
     sandbox(|s| {
         busybox_root(s, "root");
         for record in [
@@ -325,7 +325,7 @@ fn the_network_is_ones_own_unless_asked_otherwise() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_by_whose_it_is() {
+fn an_impossible_option_is_refused_by_its_link() {
     sandbox(|s| {
         busybox_root(s, "root");
         for (options, tool, name) in [

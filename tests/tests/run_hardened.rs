@@ -109,7 +109,7 @@ const VIEW: &str = "for k in cgroup ipc mnt net pid uts user; do
     ls /proc/self/fd";
 
 #[test]
-fn what_is_printed_is_what_is_run() {
+fn the_printed_chain_is_the_executed_one() {
     sandbox(|s| {
         busybox_root(s, "root");
         fs::create_dir(s.path("here")).unwrap();
@@ -192,7 +192,7 @@ fn net_admin_needs_a_user_namespace_or_an_option_that_accepts_the_host() {
 }
 
 #[test]
-fn what_another_program_does_as_well_is_refused_with_its_line() {
+fn an_option_that_another_program_replaces_is_refused_with_its_command_line() {
     sandbox(|s| {
         busybox_root(s, "root");
         for (option, line) in [

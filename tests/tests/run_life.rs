@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 #[test]
-fn detached_is_told_when_the_payload_runs_and_not_before() {
+fn detach_returns_when_the_payload_runs_and_not_before() {
     sandbox(|s| {
         busybox_root(s, "root");
         for (payload, code, tool_name, text) in
@@ -77,7 +77,7 @@ fn rm_and_keep_decide_what_stays() {
 }
 
 #[test]
-fn names_are_one_containers_and_ids_may_be_short() {
+fn a_name_belongs_to_one_container_and_ids_may_be_short() {
     sandbox(|s| {
         busybox_root(s, "root");
         let id = detached(s, &["--name", "one"], &["sleep", "1000"]);
@@ -115,7 +115,7 @@ fn names_are_one_containers_and_ids_may_be_short() {
 }
 
 #[test]
-fn stopping_takes_the_signal_that_the_image_or_the_user_says() {
+fn the_image_or_the_user_chooses_the_stop_signal() {
     sandbox(|s| {
         busybox_root(s, "root");
         let script = "trap 'echo quit; exit 3' QUIT; trap 'echo term; exit 4' TERM
@@ -218,7 +218,7 @@ fn a_container_of_stopped_processes_can_be_stopped_and_removed() {
 }
 
 #[test]
-fn a_recycled_number_is_not_signalled() {
+fn a_reused_pid_gets_no_signal() {
     sandbox(|s| {
         busybox_root(s, "root");
         let id = detached(s, &[], &["sleep", "1000"]);
@@ -278,7 +278,7 @@ fn logs_are_followed_until_the_end() {
 }
 
 #[test]
-fn stdin_stays_open_for_who_asks() {
+fn stdin_stays_open_with_interactive() {
     sandbox(|s| {
         busybox_root(s, "root");
         // Without -i stdin is empty.

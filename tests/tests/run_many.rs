@@ -74,7 +74,7 @@ fn many_containers_that_have_ended_are_listed_and_removed() {
 
 /// SIGKILL of a random process of the container, after a random time.
 #[test]
-fn whatever_is_killed_whenever_one_list_leaves_nothing() {
+fn one_list_leaves_nothing_after_any_kill() {
     sandbox_for(Duration::from_secs(3600), |s| {
         busybox_root(s, "root");
         let limits = if can_limit("memory") { "-m 64M" } else { "" };

@@ -125,7 +125,7 @@ fn a_container_of_hers_has_a_life() {
 }
 
 #[test]
-fn one_id_is_enough_for_what_needs_no_other() {
+fn a_container_of_one_user_needs_one_id() {
     sandbox(|s| {
         let ann = Ann::new(s, "");
         let root = busybox_root(s, "root");
@@ -152,7 +152,7 @@ fn one_id_is_enough_for_what_needs_no_other() {
 }
 
 #[test]
-fn whatever_is_killed_nothing_is_left() {
+fn no_kill_leaves_anything() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
         let ann = Ann::new(s, RANGE);

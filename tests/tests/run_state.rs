@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// A part of the state is written while the chain starts.
 #[test]
-fn what_cannot_be_recorded_does_not_run_on() {
+fn a_container_that_cannot_be_recorded_ends() {
     sandbox(|s| {
         busybox_root(s, "root");
         let limits: &[&str] = if can_limit("pids") { &["--pids-limit", "9"] } else { &[] };
@@ -115,7 +115,7 @@ fn a_detached_container_whose_id_cannot_be_printed_ends() {
 
 /// Another process may remove the directory of all state directories with its last container at any moment.
 #[test]
-fn a_state_dir_is_made_though_another_takes_the_place_along() {
+fn a_state_directory_is_made_although_another_process_removes_its_parent() {
     sandbox(|s| {
         busybox_root(s, "root");
         let ran = s
@@ -133,7 +133,7 @@ fn a_state_dir_is_made_though_another_takes_the_place_along() {
 
 /// A SIGKILL may come before a start has recorded a state, or even before it has a directory.
 #[test]
-fn a_list_removes_the_base_that_a_killed_start_has_left() {
+fn a_list_removes_the_directory_that_a_killed_start_has_left() {
     sandbox(|s| {
         for left in ["mkdir 0123456789ab; ln -s 0123456789ab k", "ln -s 0123456789ab k", ":"] {
             s.sh(&format!("umask 077; mkdir /run/jc; cd /run/jc; {left}")).run().code(0);
@@ -184,7 +184,7 @@ fn a_container_is_listed_entered_logged_stopped_and_removed() {
 }
 
 #[test]
-fn the_state_is_that_of_the_oci() {
+fn the_state_has_the_form_of_the_oci_specification() {
     sandbox(|s| {
         busybox_root(s, "root");
         let options = ["--name", "n", "--label", "a.b=c", "--label", "d", "--stop-signal", "QUIT"];
@@ -231,7 +231,7 @@ fn the_state_is_that_of_the_oci() {
 }
 
 #[test]
-fn the_status_leaves_no_doubt() {
+fn every_end_has_its_exit_status_and_its_events() {
     sandbox(|s| {
         busybox_root(s, "root");
         let events = |line: &str| -> Vec<Value> {
@@ -289,7 +289,7 @@ fn the_status_leaves_no_doubt() {
 }
 
 #[test]
-fn memory_that_ran_out_is_known() {
+fn an_out_of_memory_kill_is_recorded() {
     sandbox(|s| {
         if !can_limit("memory") {
             skip!("this host has no memory controller");

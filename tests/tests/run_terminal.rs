@@ -294,7 +294,7 @@ fn a_kill_of_jc_run_kills_the_container() {
 }
 
 #[test]
-fn who_names_nothing_to_run_is_shown_the_ways() {
+fn without_a_record_the_error_names_the_options() {
     sandbox(|s| {
         let ways = "hint: jc-pull IMAGE | jc-run, or --image REF, --rootfs DIR, --record FILE";
         let (status, shown) = Terminal::start(s.sh("jc-run true")).wait();

@@ -277,7 +277,7 @@ fn no_payload_outlives_a_killed_link() {
 }
 
 #[test]
-fn what_is_not_allowed_is_said() {
+fn a_forbidden_namespace_is_an_error_with_a_hint() {
     sandbox(|s| {
         for option in ["-p", "-u", "-i", "-n", "-C", "-T"] {
             let before = ["--bounding-set=-sys_admin", TOOL, option, "--", "true"];

@@ -76,7 +76,7 @@ fn chains_wait_and_forward_without_any_newer_call() {
 
 /// A link must not keep a descriptor open that its payload has closed, also without close_range(2).
 #[test]
-fn nothing_is_held_while_waiting() {
+fn a_waiting_link_keeps_no_descriptor_open() {
     sandbox(|s| {
         for lacking in [&[][..], &NEWER[3..]] {
             for options in ["-u", "-p", "-p --init"] {

@@ -193,7 +193,7 @@ fn namespaces_of_the_caller_and_without_processes_are_joined() {
 
 /// The inode numbers in the report are those of the namespaces of the program, as with bwrap.
 #[test]
-fn a_manager_is_told_as_by_bwrap() {
+fn a_manager_gets_the_same_report_as_from_bwrap() {
     sandbox(|s| {
         require(s, "bwrap", "bubblewrap");
         require(s, "jq", "jq");

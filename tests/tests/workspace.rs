@@ -206,7 +206,7 @@ fn nothing_but_jc_pull_links_an_http_client() {
 }
 
 #[test]
-fn what_must_not_be_linked_is_not_in_the_lockfile() {
+fn forbidden_crates_are_not_in_the_lockfile() {
     let lock = fs::read_to_string(workspace_dir().join("Cargo.lock")).unwrap();
     assert!(lock.contains("name = \"rustix\"\n"));
     for banned in ["rustables", "openssl-sys", "aws-lc-sys", "native-tls"] {

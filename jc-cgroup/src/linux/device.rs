@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_disk_is_an_error() {
+    fn a_device_that_is_no_disk_is_an_error() {
         let error = disk("/proc").unwrap_err().to_string();
         assert!(error.ends_with("is no block device"), "{error}");
         assert_eq!(

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mountinfo_tells_both_versions() {
+    fn mountinfo_has_both_versions() {
         let line = "34 24 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
         let groups = "4:cpu,cpuacct:/a/b\n0::/c\n";
         let v1 = parse(line, groups).unwrap();
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_where_it_is_everywhere_needs_no_table_of_mounts() {
+    fn the_usual_layout_needs_no_table_of_mounts() {
         let groups = read("/proc/self/cgroup").unwrap();
         let mut listed = in_table(&groups).unwrap();
         listed.sort_by_key(|hierarchy| hierarchy.mount.clone());

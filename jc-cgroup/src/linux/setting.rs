@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_holds_is_compared_as_it_writes_it() {
+    fn the_stored_value_is_compared_in_the_form_of_the_kernel() {
         for (value, read_back, found, holds) in [
             ("5", ReadBack::Same, "5", true),
             ("5", ReadBack::Same, "4", false),

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_put_in_comes_out() {
+    fn a_composed_message_is_parsed_back() {
         let bytes = Message::new(16, 0, &[0; 4])
             .string(3, "eth0")
             .nest(18, |m| m.number(1, 7).big(2, 7))

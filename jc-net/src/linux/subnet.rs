@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_overlaps() {
+    fn networks_that_overlap_are_found() {
         let network = |word: &str| word.parse::<IpNetwork>().unwrap();
         for (a, b, does) in [
             ("10.0.0.0/8", "10.88.0.0/16", true),

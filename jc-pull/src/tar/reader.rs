@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_unpacked_exactly_is_refused() {
+    fn an_entry_without_an_exact_form_is_refused() {
         let huge = {
             let mut header = header(b'x', MAX_EXTENSION + 1);
             header.set_cksum();

@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn a_written_archive_is_read_back() {
         let entry = |path: &str, kind: EntryKind| Entry {
             path: path.as_bytes().to_vec(),
             kind,
