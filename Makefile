@@ -155,7 +155,7 @@ test-engines: all
 test-egress: all
 	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_log --test egress_programs --test egress_bypass -- --nocapture
 
-# Measures the time that jc-egress adds to a start, and its throughput, compared with pasta. As root.
+# Measures the time that jc-egress adds to a start, and its throughput, compared with pasta and slirp4netns. As root.
 bench-egress: all
 	tests/bench-egress.sh '$(bin)'
 

@@ -255,7 +255,7 @@ fn no_program_outlives_a_killed_proxy() {
 fn the_program_dies_with_the_proxy_that_it_kills() {
     sandbox(|s| {
         for caller in CALLERS {
-            let script = "kill -9 $PPID; sleep 1000; echo alive";
+            let script = "kill -9 $PPID; exec sleep 1000";
             let command = format!("exec {caller} {TOOL} --allow a.example:80 -- sh -c '{script}'");
             s.sh(&command).run().killed_by(Signal::KILL).stdout("");
             s.wait_for_no_process();

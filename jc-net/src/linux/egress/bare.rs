@@ -2,6 +2,7 @@
 //! host's resolvers, and a filter of system calls.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 
 use jc_unshare::namespaces::unshare;
@@ -45,24 +46,36 @@ pub fn cover() -> Result<()> {
             mount_bind("/dev/null", socket).on("cover", socket)?;
         }
     }
-    FILES.iter().try_for_each(|(path, text)| cover_file(path, text))
+    cover_files()
 }
 
-/// Mounts a file with this text over a file in /etc. It is made on a tmpfs that is mounted over /etc for a moment.
-fn cover_file(path: &str, text: &str) -> Result<()> {
-    if !exists(path)? {
+/// Mounts own files over those in /etc that exist. They are made on a tmpfs that is mounted over /etc for a moment.
+fn cover_files() -> Result<()> {
+    let mut covered = Vec::new();
+    for (path, text) in FILES {
+        if exists(path)? {
+            // A symbolic link is followed, before the directory is covered.
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            covered.push((path, text, open(path, flags, Mode::empty()).on("open", path)?));
+        }
+    }
+    if covered.is_empty() {
         return Ok(());
     }
-    // A symbolic link is followed, before the directory is covered.
-    let target = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).on("open", path)?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("tmpfs", "/etc", "tmpfs", flags, Some(c"mode=755")).on("mount tmpfs on", "/etc")?;
-    let made = fs::write(path, text).on("write", path);
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = made.and_then(|()| open_tree(CWD, path, flags).on("open_tree", path));
+    let make = |(path, text, _): &(&str, &str, OwnedFd)| {
+        fs::write(path, text).on("write", path)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        open_tree(CWD, *path, flags).on("open_tree", path)
+    };
+    let trees: Result<Vec<OwnedFd>> = covered.iter().map(make).collect();
     unmount("/etc", UnmountFlags::DETACH).on("umount", "/etc")?;
     let both = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree?, "", target, "", both).on("cover", path)
+    for ((path, _, target), tree) in covered.iter().zip(trees?) {
+        move_mount(tree, "", target, "", both).on("cover", path)?;
+    }
+    Ok(())
 }
 
 /// Enters the user namespace of the program, with a copy of the mounts. The network namespace belongs to another

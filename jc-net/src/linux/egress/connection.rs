@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
@@ -12,8 +11,9 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::http::Origin;
 use super::inspection::{self, Inspection};
 use super::relay::{Flow, Side, Stop, TURN};
-use super::rule::{Check, DNS};
+use super::rule::DNS;
 use super::shared::{End, Shared, key_of};
+use super::target::{Failure, Target};
 use super::{address, dial, dns};
 
 /// How long the first bytes may take, and a query over TCP.
@@ -34,38 +34,6 @@ enum State {
     Relay,
     /// Queries are answered.
     Resolve,
-}
-
-/// Where the program wants to go.
-#[derive(Debug)]
-pub struct Target {
-    /// The address that the program has used.
-    pub address: IpAddr,
-    /// The port that the program has used.
-    pub port: u16,
-    /// The name, if the address is a synthetic one.
-    pub name: Option<Rc<str>>,
-    /// The text of the rule that allows it.
-    pub rule: String,
-    /// The form that the first bytes must have.
-    pub check: Check,
-    /// Whether the name may lead to an address that is not public.
-    pub private: bool,
-}
-
-/// Why a connection ends before its time.
-#[derive(Debug)]
-pub enum Failure {
-    /// No rule allows it, or its first bytes are others than the rule wants.
-    Refused(&'static str),
-    /// The connection is allowed, and a lookup, a dial or a socket has failed.
-    Broken(String),
-}
-
-impl From<Errno> for Failure {
-    fn from(errno: Errno) -> Self {
-        Self::Broken(jc_unshare::strerror(&errno.into()))
-    }
 }
 
 /// A connection of the program, from its acceptance to its end.

@@ -25,6 +25,8 @@ mod rule;
 mod rules;
 mod shared;
 mod start;
+mod target;
+mod timer;
 mod tls;
 
 use std::os::fd::AsFd;
@@ -70,6 +72,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     let most = raise_limit()?;
     let mut proxy = Proxy::new(sockets, rules, learned, log, most)?;
+    let [signals, ..] = child.descriptors();
+    proxy.heed(signals)?;
     deny_tracing()?;
     gate.open()?;
     drop(gate);

@@ -3,37 +3,34 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jc_unshare::supervise::{Poller, readable};
 use jc_unshare::{Context, Error, Result};
 use rustix::buffer::spare_capacity;
-use rustix::event::{PollFd, Timespec, epoll};
+use rustix::event::{PollFd, epoll};
 
-use rustix::io::{Errno, read, retry_on_intr};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvFlags, SendFlags, SocketFlags, accept_with, getsockname, recvfrom, sendto, sockopt,
 };
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
-};
 
-use super::connection::{Connection, Failure, Target};
+use super::connection::Connection;
 use super::inside::Sockets;
 use super::learned::Learned;
 use super::log::{Entry, Log};
-use super::rule::{Check, DNS};
-use super::rules::{Refusal, Rules};
+use super::rule::DNS;
+use super::rules::Rules;
 use super::shared::{End, Shared, key_of};
-use super::{dns, names, packets};
+use super::target::{Failure, Target};
+use super::timer::Timer;
+use super::{dns, packets};
 use crate::EGRESS;
 
 /// How many connections may wait for their first bytes, each with some bytes in memory.
 const MOST_NEW: usize = 1024;
-/// How many events are taken at a time, and how often before signals have their turn.
+/// How many events are taken at a time.
 const EVENTS: usize = 128;
-const ROUNDS: usize = 16;
 /// How many connections, or queries, are taken from a socket before others have their turn.
 const AT_A_TIME: usize = 64;
 
@@ -43,6 +40,7 @@ const RESOLVERS: u64 = LISTENERS | 1 << 32;
 const LOOKUPS: u64 = LISTENERS | 2 << 32;
 const TIMER: u64 = LISTENERS | 3 << 32;
 const PACKETS: u64 = LISTENERS | 4 << 32;
+const SIGNALS: u64 = LISTENERS | 5 << 32;
 
 /// The proxy: its sockets inside, and its connections.
 pub struct Proxy {
@@ -57,8 +55,7 @@ pub struct Proxy {
     /// How many wait for their first bytes.
     new: usize,
     is_paused: bool,
-    timer: OwnedFd,
-    is_timed: bool,
+    timer: Timer,
     /// How many rejected packets had no room in their socket.
     dropped: u32,
 }
@@ -72,8 +69,7 @@ impl Proxy {
         log: Log,
         most: usize,
     ) -> Result<Self> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).op("timerfd_create")?;
+        let timer = Timer::new()?;
         let shared = Shared::new(rules, learned, log, sockets.listeners.len() > 1)?;
         let address = |socket: &OwnedFd| {
             let name = getsockname(socket).and_then(SocketAddr::try_from);
@@ -86,7 +82,7 @@ impl Proxy {
         }
         sockets.packets.iter().try_for_each(|socket| shared.watch(socket, PACKETS))?;
         shared.watch(shared.lookups.bell(), LOOKUPS)?;
-        shared.watch(&timer, TIMER)?;
+        shared.watch(timer.as_fd(), TIMER)?;
         Ok(Self {
             addresses: sockets.listeners.iter().map(address).collect::<Result<_>>()?,
             shared,
@@ -97,9 +93,13 @@ impl Proxy {
             new: 0,
             is_paused: false,
             timer,
-            is_timed: false,
             dropped: 0,
         })
+    }
+
+    /// Has the proxy let its caller handle signals, which can be read from this descriptor.
+    pub fn heed(&self, signals: BorrowedFd<'_>) -> Result<()> {
+        self.shared.watch(signals, SIGNALS)
     }
 
     /// The descriptors without which the proxy cannot go on.
@@ -135,6 +135,7 @@ impl Proxy {
                 }
             }
             PACKETS => drop(self.note_packets()),
+            SIGNALS => {}
             RESOLVERS.. => self.resolve((data - RESOLVERS) as usize),
             _ => self.accept((data - LISTENERS) as usize),
         }
@@ -175,7 +176,7 @@ impl Proxy {
                 "a connection to jc-egress itself",
             );
         };
-        let target = match self.target(wanted) {
+        let target = match Target::allowed(wanted, &self.shared.names, &self.shared.rules) {
             Ok(target) => target,
             Err((name, refusal)) => {
                 return self.refuse(&socket, wanted, name.as_deref(), refusal.words());
@@ -186,37 +187,11 @@ impl Proxy {
         self.connections.insert(key, Box::new(connection));
         self.next += 1;
         self.new += 1;
-        self.set_timer(true);
+        self.timer.set(true);
         self.with(key, |connection, shared| {
             shared.report(connection.inside(), key_of(key, End::Inside))?;
             connection.go_on(shared, key)
         });
-    }
-
-    /// Where a connection goes, if a rule allows it.
-    fn target(
-        &self,
-        wanted: SocketAddr,
-    ) -> std::result::Result<Target, (Option<Rc<str>>, Refusal)> {
-        let (address, port) = (wanted.ip(), wanted.port());
-        let name = self.shared.names.name(address);
-        let rule = match &name {
-            _ if port == DNS => None,
-            Some(name) => {
-                let rule = self.shared.rules.by_name(name, port);
-                Some(rule.map_err(|refusal| (Some(name.clone()), refusal))?)
-            }
-            None if names::is_own(address) => return Err((None, Refusal::NoRule)),
-            None => {
-                let rule = self.shared.rules.by_address(address, port);
-                Some(rule.map_err(|refusal| (None, refusal))?)
-            }
-        };
-        let checked = rule.filter(|_| name.is_some());
-        let check = checked.map_or(Check::Tcp, |rule| rule.check(port));
-        let private = rule.is_some_and(|rule| rule.private);
-        let rule = rule.map(ToString::to_string).unwrap_or_default();
-        Ok(Target { address, port, name, rule, check, private })
     }
 
     /// Resets a connection that was accepted only to say so.
@@ -358,27 +333,12 @@ impl Proxy {
         false
     }
 
-    /// Has the timer tell once a second that time-outs may be over.
-    fn set_timer(&mut self, on: bool) {
-        if self.is_timed == on {
-            return;
-        }
-        let every = Timespec { tv_sec: i64::from(on), tv_nsec: 0 };
-        let time = Itimerspec { it_interval: every, it_value: every };
-        match timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time).op("timerfd_settime")
-        {
-            Ok(_) => self.is_timed = on,
-            Err(error) => EGRESS.exit(&error),
-        }
-    }
-
     fn time_out(&mut self) {
-        // A count of zero means that another call has read it.
-        let _ = read(&self.timer, &mut [0; 8]);
+        self.timer.clear();
         let now = Instant::now();
         let waiting = self.connections.iter().filter_map(|(key, c)| Some((*key, c.deadline?)));
         let waiting: Vec<(u64, Instant)> = waiting.collect();
-        self.set_timer(!waiting.is_empty());
+        self.timer.set(!waiting.is_empty());
         for (key, _) in waiting.into_iter().filter(|(_, deadline)| *deadline <= now) {
             self.with(key, |connection, shared| connection.time_out(shared, key));
         }
@@ -392,17 +352,20 @@ impl Poller for Proxy {
         vec![readable(self.shared.epoll.as_fd())]
     }
 
+    /// Handles events until there is a signal for this process. epoll(7) alone waits, since a ppoll(2) before each wait would
+    /// cost a tenth of the connections a second.
     fn handle(&mut self, _: &[bool]) {
         let mut events = Vec::with_capacity(EVENTS);
-        for _ in 0..ROUNDS {
+        let mut is_over = false;
+        while !is_over {
             events.clear();
-            let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let waited = epoll::wait(&self.shared.epoll, spare_capacity(&mut events), Some(&none));
+            let waited = epoll::wait(&self.shared.epoll, spare_capacity(&mut events), None);
             if waited.is_err() {
                 return;
             }
             for event in &events {
                 let (data, flags) = (event.data.u64(), event.flags);
+                is_over |= data == SIGNALS;
                 if data >= LISTENERS {
                     self.handle(data);
                     continue;
@@ -412,9 +375,6 @@ impl Poller for Proxy {
                     connection.note(end, flags);
                     connection.go_on(shared, data >> 1)
                 });
-            }
-            if events.len() < EVENTS {
-                return;
             }
         }
     }
