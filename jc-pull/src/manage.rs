@@ -64,12 +64,13 @@ pub const RMI: Tool = Tool::source("jc-rmi");
 /// Lists or verifies images. With `--check`, an image that differs from its digests is an error.
 pub fn images(args: ImagesArgs) -> Result<ExitCode> {
     rootless::enter(true, args.store.as_deref())?;
-    let store = Store::open_for(IMAGES, args.store.as_deref())?;
-    let images = store.images()?;
+    let store = Store::open_existing(IMAGES, args.store.as_deref())?;
+    let images = store.as_ref().map_or(Ok(Vec::new()), Store::images)?;
     if args.check {
-        return check(&store, &images).map(|()| ExitCode::SUCCESS);
+        let checked = store.map_or(Ok(()), |store| check(&store, &images));
+        return checked.map(|()| ExitCode::SUCCESS);
     }
-    let usage = store.usage(&images)?;
+    let usage = store.map_or(Ok(Vec::new()), |store| store.usage(&images))?;
     let text = match args.json {
         true => json(&images, &usage)?,
         false => lines(&images, &usage),
@@ -103,30 +104,59 @@ fn lines(images: &[ImageEntry], usage: &[Usage]) -> String {
 /// Removes images or layers. An unknown image is an error, and so is an image in use.
 pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
     rootless::enter(true, args.store.as_deref())?;
-    let store = Store::open_for(RMI, args.store.as_deref())?;
-    let mut text = String::new();
-    let removed = if args.unused {
-        store.remove_unused()?
-    } else {
-        let known = store.images()?;
-        let mut chosen: Vec<ImageEntry> = Vec::new();
-        for name in &args.images {
-            let full = full_name(name)?;
-            let before = chosen.len();
-            chosen.extend(known.iter().filter(|image| image.reference == full).cloned());
-            if chosen.len() == before {
-                return Err(Error::new(format_args!("{full}: no such image"))
-                    .hint("jc-images lists the images of the store"));
+    let store = Store::open_existing(RMI, args.store.as_deref())?;
+    if args.unused {
+        let removed = store.map_or(Ok(Vec::new()), |store| Ok(store.remove_unused()?.layers))?;
+        return print(lines_of(&[], &removed)).map(|()| ExitCode::SUCCESS);
+    }
+    let known = store.as_ref().map_or(Ok(Vec::new()), Store::images)?;
+    let (mut done, mut removed, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for name in &args.images {
+        let chosen = match chosen(name, &known) {
+            Ok(chosen) => chosen,
+            Err(error) => {
+                errors.push(error);
+                continue;
             }
+        };
+        // A name that stands twice on the command line.
+        let chosen: Vec<_> = chosen.into_iter().filter(|image| !done.contains(image)).collect();
+        match store.as_ref().map(|store| store.remove_images(&chosen)).transpose() {
+            Ok(gone) => {
+                removed.extend(gone.into_iter().flat_map(|gone| gone.layers));
+                done.extend(chosen);
+            }
+            Err(error) => errors.push(error),
         }
-        chosen.sort_by_key(ImageEntry::key);
-        chosen.dedup();
-        let removed = store.remove_images(&chosen)?;
-        chosen.iter().for_each(|image| text += &format!("{}\n", Escaped(&image.reference)));
-        removed
+    }
+    print(lines_of(&done, &removed))?;
+    Ok(errors.iter().fold(ExitCode::SUCCESS, |_, error| RMI.fail(error)))
+}
+
+/// The images of the store that a name means, or the beginning of a digest as jc-images prints it.
+fn chosen(name: &str, known: &[ImageEntry]) -> Result<Vec<ImageEntry>> {
+    let full = full_name(name)?;
+    let named: Vec<ImageEntry> =
+        known.iter().filter(|image| image.reference == full).cloned().collect();
+    if !named.is_empty() {
+        return Ok(named);
+    }
+    let is_digest = name.len() >= 12 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let begins = |image: &&ImageEntry| {
+        is_digest
+            && [&image.target, &image.manifest].iter().any(|digest| digest.hex().starts_with(name))
     };
-    removed.layers.iter().for_each(|layer| text += &format!("{layer}\n"));
-    print(text).map(|()| ExitCode::SUCCESS)
+    match known.iter().filter(begins).cloned().collect::<Vec<_>>() {
+        found if found.is_empty() => Err(Error::new(format_args!("{full}: no such image"))
+            .hint("jc-images lists the images of the store")),
+        found => Ok(found),
+    }
+}
+
+/// A line for each image and layer that is removed.
+fn lines_of(images: &[ImageEntry], layers: &[String]) -> String {
+    let images = images.iter().map(|image| format!("{}\n", Escaped(&image.reference)));
+    images.chain(layers.iter().map(|layer| format!("{layer}\n"))).collect()
 }
 
 /// The name of an image in the store. The file or directory of the image may be gone, and the store has its

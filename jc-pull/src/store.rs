@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
-use jc_unshare::{Context, Error, Result, Tool, read_at_most, remove_tree, rlimit, temporary};
+use jc_unshare::{
+    Context, Error, Result, Tool, exists, read_at_most, remove_tree, rlimit, temporary,
+};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -66,6 +68,15 @@ impl Store {
             tool.report(&error);
         }
         Ok(store)
+    }
+
+    /// [`open_for`](Self::open_for), for programs that make no store; `None` if it is absent.
+    pub fn open_existing(tool: Tool, given: Option<&Path>) -> Result<Option<Self>> {
+        let path = given.map_or_else(default_path, |path| Ok(path.to_owned()))?;
+        match exists(path.join(LAYERS))? {
+            true => Self::open_for(tool, Some(&path)).map(Some),
+            false => Ok(None),
+        }
     }
 
     /// Opens the store, and makes it with mode 0700 if it is absent: only its owner may execute the

@@ -47,10 +47,10 @@ pub fn command() -> Command {
 
 /// Executes jc-rootfs, which executes the payload.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    options::check_refused(matches)?;
     check(matches)?;
     let options = Options::parse(matches)?;
-    let record = source::read(&options.source, |_, _| Err(lacks("image")))?;
+    let record =
+        source::read(&options.source, &options.program.arguments, |_, _| Err(lacks("image")))?;
     let chain = chain(&options, &record)?.locate()?;
     if let Some(form) = options.print {
         return chain.print(form, || chain.to_shell());

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use jc_unshare::escape::is_unsafe;
+use jc_unshare::shell::quote;
 
 /// The variable for a newline in a printed script, since a command substitution drops newlines at its end.
 const NEWLINE: &[u8] = b"$jc_nl";
@@ -67,36 +68,9 @@ pub fn printf_format(bytes: &[u8]) -> String {
     format
 }
 
-/// Quotes a word for the shell if needed.
-pub fn quote(word: &OsStr) -> Vec<u8> {
-    let bytes = word.as_bytes();
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_./:=,+@%".contains(b);
-    if !bytes.is_empty() && bytes.iter().all(plain) {
-        return bytes.to_vec();
-    }
-    let inner: Vec<&[u8]> = bytes.split(|b| *b == b'\'').collect();
-    [b"'", inner.join(&b"'\\''"[..]).as_slice(), b"'"].concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_change_them() {
-        for (word, quoted) in [
-            ("plain-1.0:/a,b=c", "plain-1.0:/a,b=c"),
-            ("", "''"),
-            ("two words", "'two words'"),
-            ("it's", "'it'\\''s'"),
-            ("$HOME", "'$HOME'"),
-            ("~", "'~'"),
-            ("a\nb", "'a\nb'"),
-            ("ü", "'ü'"),
-        ] {
-            assert_eq!(quote(word.as_ref()), quoted.as_bytes());
-        }
-    }
 
     #[test]
     fn words_that_act_on_a_terminal_are_spelled() {

@@ -1,24 +1,65 @@
 //! The record: from stdin, a file or jc-pull, or made for a directory of the command line.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use jc_unshare::exec::find;
 use jc_unshare::record::{Record, VERSION};
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Kind, Result, shell};
 use rustix::fs::{FileType, fstat};
 
 use crate::input::one_line;
 use crate::options::Source;
 
-/// Reads the record from its source. `pull` returns the record of an image.
-pub fn read(source: &Source, pull: impl FnOnce(&str, &str) -> Result<Record>) -> Result<Record> {
+/// Reads the record from its source; `pull` gives that of an image. `operands` are those of the command line.
+pub fn read(
+    source: &Source,
+    operands: &[OsString],
+    pull: impl FnOnce(&str, &str) -> Result<Record>,
+) -> Result<Record> {
     match source {
         Source::File(file) => Record::read(file),
         Source::Image(image, policy) => pull(image, policy),
         Source::Directory(rootfs) => directory(rootfs),
-        Source::Stdin => from_stdin(),
+        Source::Stdin => from_stdin().map_err(|error| corrected_error(error, operands)),
     }
+}
+
+/// The error of a line without a record, whose first operand may be an image.
+fn corrected_error(error: Error, operands: &[OsString]) -> Error {
+    let is_image = error.kind() == Kind::Usage || !is_program(operands);
+    let line = corrected(std::env::args_os().collect(), operands).filter(|_| is_image);
+    match line {
+        Some(line) => Error::usage("nothing to run: no record on stdin")
+            .hint(format_args!("with an image, {line}")),
+        None => error,
+    }
+}
+
+/// Whether the first operand is a program of this system.
+fn is_program(operands: &[OsString]) -> bool {
+    operands.first().is_none_or(|name| match name.as_encoded_bytes().contains(&b'/') {
+        true => Path::new(name).exists(),
+        false => find(name, std::env::var_os("PATH").as_deref()).is_ok(),
+    })
+}
+
+/// The line with `--image` in front of its first operand, where docker(1) has an image. `None` behind `--`, where only a
+/// program stands.
+fn corrected(words: Vec<OsString>, operands: &[OsString]) -> Option<String> {
+    let (image, program) = operands.split_first()?;
+    let options = words.strip_suffix(operands)?;
+    if options.last().is_some_and(|word| word == "--") {
+        return None;
+    }
+    let mut line = [options, &["--image".into(), image.clone()]].concat();
+    if !program.is_empty() {
+        line.push("--".into());
+        line.extend_from_slice(program);
+    }
+    Some(shell::line(&line))
 }
 
 fn from_stdin() -> Result<Record> {
@@ -46,4 +87,25 @@ fn from_stdin() -> Result<Record> {
 fn directory(path: &Path) -> Result<Record> {
     let rootfs = std::path::absolute(path).on("open", path)?;
     Ok(Record { jc: VERSION, rootfs: Some(rootfs), ..Record::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_in_the_place_of_the_program_gets_its_option() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for (options, operands, line) in [
+            ("jc-run", "no-such-image echo hi", Some("jc-run --image no-such-image -- echo hi")),
+            ("jc-run -it", "no-such-image:1", Some("jc-run -it --image no-such-image:1")),
+            ("jc-run -d", "no.such/image a;b", Some("jc-run -d --image no.such/image -- 'a;b'")),
+            ("jc-run --", "no-such-image x", None),
+        ] {
+            let operands = words(operands);
+            let typed = [words(options), operands.clone()].concat();
+            assert_eq!(corrected(typed, &operands).as_deref(), line);
+        }
+        assert_eq!(corrected(words("jc-run"), &[]), None);
+    }
 }

@@ -1,5 +1,7 @@
 //! Execution of the rest of a chain: the program and arguments behind a link's own options.
 
+mod advice;
+
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -59,7 +61,22 @@ pub(crate) fn failure(program: &OsStr, error: &io::Error) -> Error {
         None => Kind::Usage, // a NUL byte in an argument
         Some(_) => Kind::NotExecutable,
     };
-    Error::with_kind(kind, format_args!("exec {}: {}", program.display(), strerror(error)))
+    let failed =
+        Error::with_kind(kind, format_args!("exec {}: {}", program.display(), strerror(error)));
+    let hint = error.raw_os_error().and_then(|errno| advice::of(&existing(program)?, errno));
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
+}
+
+/// The file that a program's name leads to.
+fn existing(program: &OsStr) -> Option<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return Some(program.into());
+    }
+    let path = env::var_os("PATH");
+    candidates(program, path.as_deref()).into_iter().find(|path| path.exists())
 }
 
 /// The path that execvp(3) searches without PATH.

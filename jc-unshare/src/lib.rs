@@ -6,6 +6,7 @@ pub mod descriptor;
 pub mod error;
 pub mod escape;
 pub mod exec;
+pub mod habits;
 #[cfg(target_os = "linux")]
 mod linux;
 pub mod lock;
@@ -19,6 +20,7 @@ pub mod private_dir;
 pub mod record;
 mod remove_tree;
 pub mod rlimit;
+pub mod shell;
 pub mod size;
 pub mod store;
 pub mod table;

@@ -54,8 +54,11 @@ impl Record {
     /// Reads one line. An unknown version, neither or both of `layers` and `rootfs`, and paths that
     /// are not absolute are errors.
     pub fn parse(line: &[u8]) -> Result<Self> {
-        let value: Value = serde_json::from_slice(line)
-            .map_err(|e| Error::new(format_args!("record: {e}")).hint(HINT))?;
+        let value: Value = serde_json::from_slice(line).map_err(|e| match e.is_eof() {
+            true => Error::new("record: the line ends in the middle of the JSON")
+                .hint("a record is one line: jq -c . prints it so"),
+            false => Error::new("record: the line is not JSON").hint(HINT),
+        })?;
         match value.get("jc").map(Value::as_u64) {
             Some(Some(VERSION)) => {}
             Some(Some(n)) => return Err(Error::new(format_args!("record: unknown version {n}"))),

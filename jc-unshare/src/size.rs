@@ -7,6 +7,16 @@ pub fn parse(word: &str) -> Result<u64, String> {
     exact(word).ok_or_else(|| "not a size like 512M, 1.5G or 4096".to_owned())
 }
 
+/// A size in the largest unit of which it is a whole number, as [`parse`] reads it.
+pub fn show(bytes: u64) -> String {
+    let units = [(40, "T"), (30, "G"), (20, "M"), (10, "k")];
+    let fits = |(shift, _): &&(u32, &str)| bytes > 0 && bytes.trailing_zeros() >= *shift;
+    match units.iter().find(fits) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 fn exact(word: &str) -> Option<u64> {
     let digits = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
     let (number, suffix) = word.split_at(digits);
@@ -56,6 +66,20 @@ mod tests {
             ("9223372036854775807", i64::MAX as u64),
         ] {
             assert_eq!(parse(word), Ok(bytes), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_shown_in_its_largest_unit() {
+        for (bytes, text) in [
+            (64 << 20, "64M"),
+            (3 << 29, "1536M"),
+            (1 << 40, "1T"),
+            (4096, "4k"),
+            (1000, "1000 bytes"),
+            (0, "0 bytes"),
+        ] {
+            assert_eq!(show(bytes), text);
         }
     }
 

@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, Parser};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::habits;
 
 /// The exit codes of a tool (`jc(7)`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,7 +90,8 @@ impl Tool {
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
         self.parsed(A::command, |matches| {
-            run(A::from_arg_matches_mut(matches).map_err(|e| usage_error(&e))?)
+            run(A::from_arg_matches_mut(matches)
+                .map_err(|e| Error::usage(habits::first_paragraph(&e)))?)
         })
     }
 
@@ -111,16 +113,38 @@ impl Tool {
         crate::platform::map_ahead();
         // Destructors of the parser cost time, and exec(3) or exit(3) frees the memory anyway.
         let mut command = ManuallyDrop::new(command());
-        let outcome = match command.try_get_matches_from_mut(std::env::args_os()) {
+        let words = ManuallyDrop::new(std::env::args_os().collect::<Vec<OsString>>());
+        let outcome = match command.try_get_matches_from_mut(words.iter()) {
             Ok(matches) => run(&mut ManuallyDrop::new(matches)),
-            Err(e) => match e.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                    print(e.render().to_string()).map(|()| ExitCode::SUCCESS)
-                }
-                _ => Err(usage_error(&e)),
+            Err(error) => match self.reconsider(&mut command, &words, &error) {
+                Ok(Some(mut matches)) => run(&mut matches),
+                Ok(None) => Ok(ExitCode::SUCCESS),
+                Err(error) => Err(error),
             },
         };
         outcome.unwrap_or_else(|error| self.fail(&error))
+    }
+
+    /// Prints the help or the version that a command line asks for, or parses a command line in the spelling of another
+    /// program.
+    fn reconsider(
+        self,
+        command: &mut Command,
+        words: &[OsString],
+        error: &clap::Error,
+    ) -> Result<Option<ArgMatches>> {
+        let program = habits::Program { name: self.name, is_link: self.family == Family::Link };
+        if let ErrorKind::DisplayHelp | ErrorKind::DisplayVersion = error.kind() {
+            habits::check_alone(program, command, words)?;
+            return print(error.render().to_string()).map(|()| None);
+        }
+        let Some(translated) = habits::translate(program, command, words)? else {
+            return Err(habits::usage_error(program, command, words, error));
+        };
+        match command.try_get_matches_from_mut(&translated) {
+            Ok(matches) => Ok(Some(matches)),
+            Err(error) => Err(habits::usage_error(program, command, &translated, &error)),
+        }
     }
 
     /// Writes the error to stderr. Returns the exit code of the error.
@@ -164,17 +188,6 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
     }
 }
 
-fn usage_error(error: &clap::Error) -> Error {
-    Error::usage(one_line(&error.render().to_string()))
-}
-
-/// The first paragraph of a message of clap, as one line.
-fn one_line(rendered: &str) -> String {
-    let paragraph = rendered.strip_prefix("error: ").unwrap_or(rendered);
-    let lines: Vec<&str> = paragraph.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
-    lines.join(" ")
-}
-
 /// Returns a usage error if a link has no program.
 pub fn require_program(argv: &[OsString]) -> Result<()> {
     if argv.is_empty() { Err(Error::usage("no program given to run")) } else { Ok(()) }
@@ -194,13 +207,6 @@ mod tests {
         assert_eq!(codes(Kind::NotFound), (127, 127));
     }
 
-    #[test]
-    fn a_clap_error_becomes_one_line() {
-        let rendered = "error: unexpected argument '--x' found\n\nUsage: jc-run [OPTIONS]\n";
-        assert_eq!(one_line(rendered), "unexpected argument '--x' found");
-        let rendered = "error: the following required arguments were not provided:\n  <A>\n\nUsage";
-        assert_eq!(one_line(rendered), "the following required arguments were not provided: <A>");
-    }
     /// Is a test only in the process that the next test starts.
     #[test]
     fn a_tool_that_panics() {

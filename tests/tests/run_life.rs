@@ -28,7 +28,7 @@ fn detach_returns_when_the_payload_runs_and_not_before() {
             .code(125)
             .stdout("")
             .fails_as("jc-rootfs", "/none");
-        run(s, &["-d", "--network", "x"], &["true"]).code(125).stdout("").fails_as("jc-net", "x");
+        run(s, &["-d", "--network", "x"], &["true"]).code(125).stdout("").fails_as("jc-run", "'x'");
         assert_eq!(list(s, &["-aq"]), "", "what never ran is not kept");
         // A payload that fails by itself has run.
         let id = detached(s, &[], &["sh", "-c", "echo said >&2; exit 125"]);
@@ -106,9 +106,10 @@ fn a_name_belongs_to_one_container_and_ids_may_be_short() {
         tool(s, "jc-exec zzz true").code(125).fails_as("jc-exec", "zzz");
         tool(s, "jc-exec one").code(125).fails_as("jc-exec", "no program");
         tool(s, "jc-rm ../one").code(1).fails_as("jc-rm", "../one");
-        // jc-rm removes all containers or none.
-        tool(s, "jc-rm aaaaaaaaaaa1 one").code(1).fails_as("jc-rm", "still runs");
-        tool(s, "jc-rm -f aaaaaaaaaaa1 aaaaaaaaaaa2 one").code(0).stderr("");
+        // jc-rm removes the others.
+        tool(s, "jc-rm one aaaaaaaaaaa1").code(1).fails_as("jc-rm", "still runs");
+        tool(s, "jc-rm aaaaaaaaaaa1").code(1).fails_as("jc-rm", "no such container");
+        tool(s, "jc-rm -f aaaaaaaaaaa2 one").code(0).stderr("");
         run(s, &["--name", "one"], &["true"]).code(0);
         assert!(!fs::exists("/run/jc").unwrap());
     });

@@ -67,7 +67,7 @@ fn an_image_is_pulled_and_run() {
         run("-u web", "-- cat /home/f").code(0).stdout("of web");
         run("-u web", "-- stat -c %u:%g /home/f /tmp").code(0).stdout("33:34\n0:0\n");
         run("", "-- sh -c 'chown 5:6 /home/f; touch /x; stat -c %u:%g /home/f'").stdout("5:6\n");
-        run("", "-- sh -c 'hostname | wc -c; echo $$'").stdout("13\n1\n");
+        run("", "-- sh -c 'hostname | wc -c; echo $$'").stdout("13\n2\n");
         run("", "-- sh -c 'exit 42'").code(42);
         run("", "-- nothing").code(127).fails_as("jc-rootfs", "nothing");
         // Only the store in the home directory is left.

@@ -152,7 +152,7 @@ fn a_container_is_listed_entered_logged_stopped_and_removed() {
         let out = ran.code(0).stderr("").out();
         let mut lines = out.lines();
         assert_eq!(lines.next().unwrap().len(), 12);
-        assert_eq!(lines.next(), Some("3")); // the heading, sh as PID 1, ps
+        assert_eq!(lines.next(), Some("4")); // the heading, PID 1 behind a pipe, sh, ps
         assert_eq!(lines.collect::<Vec<_>>().join(" "), "bin dev etc proc root sys tmp var");
         s.sh("hostname").run().stdout(&format!("{}\n", s.hostname()));
         assert!(!fs::exists("/run/jc").unwrap(), "a container in the foreground leaves nothing");
@@ -251,7 +251,7 @@ fn every_end_has_its_exit_status_and_its_events() {
         assert!(ended[1]["pid"].as_u64().unwrap() > 1);
         // A payload that was not executed has not started.
         assert_eq!(words(&events(&format!("{line} nothing"))), ["created", "removed"]);
-        let failed = events("jc-run --status-fd 3 --network bogus --rootfs root true");
+        let failed = events("jc-run --status-fd 3 --network ns:/bogus --rootfs root true");
         assert_eq!(words(&failed), ["created", "removed"]);
         let killed = events("jc-run --init --status-fd 3 --rootfs root -- sh -c 'kill -9 $$'");
         assert_eq!((&killed[2]["code"], &killed[2]["signal"]), (&json!(137), &json!(9)));

@@ -80,7 +80,8 @@ pub fn list(place: Option<&Path>) -> Result<()> {
         let count = group.members()?.len();
         let memory = usage.get("memory_bytes").filter(|memory| !memory.is_null());
         let memory = memory.map_or_else(|| "-".to_owned(), Value::to_string);
-        lines.push_str(&format!("{}\t{count}\t{memory}\n", group.name));
+        let frozen = if group.is_frozen()? { "\tfrozen" } else { "" };
+        lines.push_str(&format!("{}\t{count}\t{memory}{frozen}\n", group.name));
     }
     print(lines)?;
     swept
@@ -89,6 +90,16 @@ pub fn list(place: Option<&Path>) -> Result<()> {
 impl ExistingGroup {
     fn meter(&self) -> Meter<'_> {
         Meter(self.parts.iter().map(|(h, path)| (h.version, path.as_path())).collect())
+    }
+
+    /// Whether a hierarchy has frozen the group. A hierarchy without a freezer freezes nothing.
+    fn is_frozen(&self) -> Result<bool> {
+        for (hierarchy, path) in &self.parts {
+            if is_frozen(hierarchy.version, path).absent()? == Some(true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn members(&self) -> Result<Vec<i32>> {
@@ -183,6 +194,11 @@ impl ExistingGroup {
 
     /// Moves this process into the group.
     pub fn join(&self) -> Result<()> {
+        if self.is_frozen()? {
+            let name = &self.name;
+            return Err(Error::new(format_args!("{name}: frozen, a program would not run"))
+                .hint(format_args!("jc-cgroup --thaw {name} continues it")));
+        }
         self.parts.iter().try_for_each(|(hierarchy, path)| enter(hierarchy.version, path))
     }
 

@@ -22,7 +22,7 @@ pub struct Args {
     #[command(flatten)]
     pub(super) limits: Limits,
     /// Make the group below this one, a path from the top of the hierarchy
-    #[arg(long, value_name = "PATH", value_parser = super::place::below_top)]
+    #[arg(long, alias = "cgroup-parent", value_name = "PATH", value_parser = super::place::below_top)]
     pub(super) parent: Option<PathBuf>,
     /// Use the group of this path in every hierarchy, made if missing, and leave the group at the end
     #[arg(long, value_name = "PATH", value_parser = super::place::absolute, conflicts_with_all = ["parent", "name", "evacuate", "delegate"])]

@@ -41,7 +41,7 @@ pub struct Limits {
     #[arg(long, value_name = "LIST", value_parser = list)]
     cpuset_mems: Option<String>,
     /// Limit the number of processes and threads
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4 << 20))]
+    #[arg(long, alias = "pids-limit", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4 << 20))]
     pids: Option<u64>,
     /// Limit a disk: DEV:rbps=SIZE,wbps=SIZE,riops=N,wiops=N a second (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = IoMax::parse)]
@@ -72,6 +72,7 @@ const PERIOD: u64 = 100_000;
 fn cpus(word: &str) -> std::result::Result<u64, String> {
     let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = word.split_once('.').unwrap_or((word, "0"));
+    let whole = if whole.is_empty() && word.len() > 1 { "0" } else { whole };
     let error = || "not a number of CPUs from 0.01 on, with at most 5 decimals".to_owned();
     if whole.is_empty()
         || !digits(whole)

@@ -29,7 +29,7 @@ use jc_unshare::hints::advise;
 use jc_unshare::namespaces::Kind;
 use jc_unshare::program::Program;
 use jc_unshare::supervise::{Child, Exit, spawn_program, start_program};
-use jc_unshare::{Error, Result, require_program};
+use jc_unshare::{Error, Result, require_program, size};
 use serde_json::json;
 
 use crate::TOOL;
@@ -191,7 +191,7 @@ fn report_out_of_memory(exit: Exit, meter: &Meter<'_>) {
         return;
     }
     let bytes = |figure: Result<Option<u64>>| match figure {
-        Ok(Some(n)) => format!("{n} bytes"),
+        Ok(Some(n)) => size::show(n),
         _ => "unknown".to_owned(),
     };
     let (limit, peak) = (bytes(meter.memory_limit()), bytes(meter.memory_peak()));

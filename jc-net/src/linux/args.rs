@@ -44,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDR")]
     pub ip6: Option<Ipv6Addr>,
     /// Use this hardware address
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, alias = "mac-address", value_name = "ADDR")]
     pub mac: Option<Mac>,
     /// Use this bridge instead of jc0; it is made if it is missing
     #[arg(long, value_name = "NAME", value_parser = link_name)]

@@ -164,6 +164,9 @@ fn failed(mut log: File) -> Error {
     let error = Error::new(format_args!("pasta: {last}"));
     match last.contains("tun socket") {
         true => error.hint("pasta needs access to /dev/net/tun: chmod 666 /dev/net/tun"),
+        false if last.contains("interface not usable") => {
+            error.hint("the host has no route to the outside: --network none, or --network host")
+        }
         false => error,
     }
 }

@@ -300,6 +300,13 @@ fn bind_port(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<Owne
         Err(Errno::ADDRINUSE) => {
             return Err(Error::new(format_args!("{name}: the port is in use")));
         }
+        Err(Errno::ACCESS) if port < 1024 => {
+            let least = format_args!(
+                "sysctl -w net.ipv4.ip_unprivileged_port_start={port}, as root, allows it"
+            )
+            .to_string();
+            return Err(Errno::ACCESS).op(&name).map_err(|e: Error| e.hint(least));
+        }
         other => other.op(&name)?,
     }
     sockopt::set_socket_reuseaddr(&socket, false).op(&name)?;

@@ -38,7 +38,8 @@ impl Store {
             if let Some((by, name)) = in_use {
                 let with = images.iter().find(|image| image.layers.contains(name));
                 let image = with.map(|image| image.reference.as_str()).unwrap_or_default();
-                return Err(Error::new(format_args!("{image}: in use by {by}")));
+                return Err(Error::new(format_args!("{image}: in use by {by}"))
+                    .hint("jc-list has the PID of each container; jc-rm -f ID ends one"));
             }
             for image in images {
                 let path = self.path.join(IMAGES).join(image.key());

@@ -237,15 +237,20 @@ pub fn find(base_path: &BasePath, word: &str) -> Result<RecordedContainer> {
     find_in(&Rc::new(base), word)
 }
 
-/// The containers of words. An absent container is an error.
+/// The containers that words name, and the errors of the other words.
 pub fn find_all<'a>(
     base_path: &BasePath,
-    mut words: impl Iterator<Item = &'a String>,
-) -> Result<Vec<RecordedContainer>> {
-    match Base::open(base_path)?.map(Rc::new) {
-        Some(base) => words.map(|word| find_in(&base, word)).collect(),
-        None => words.next().map_or(Ok(Vec::new()), |word| Err(none(word))),
+    words: impl Iterator<Item = &'a String>,
+) -> Result<(Vec<RecordedContainer>, Vec<Error>)> {
+    let base = Base::open(base_path)?.map(Rc::new);
+    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    for word in words {
+        match base.as_ref().map_or_else(|| Err(none(word)), |base| find_in(base, word)) {
+            Ok(container) => found.push(container),
+            Err(error) => errors.push(error),
+        }
     }
+    Ok((found, errors))
 }
 
 fn find_in(base: &Rc<Base>, word: &str) -> Result<RecordedContainer> {

@@ -59,6 +59,14 @@ pub fn command() -> Command {
         value("env", 'e', "NAME[=VALUE]")
             .help("Set one more variable; without a value, pass on the caller's"),
     )
+    .arg(
+        Arg::new("env-file")
+            .long("env-file")
+            .value_name("FILE")
+            .action(ArgAction::Append)
+            .value_parser(value_parser!(OsString))
+            .help("Set the variables of a file"),
+    )
     .arg(args::print())
     .arg(
         Arg::new("operands")
@@ -102,7 +110,10 @@ impl ExecOptions {
             has_terminal: matches.get_flag("tty"),
             user: value("user", "-u"),
             workdir: value("workdir", "-w"),
-            env: values(matches, "env").map(|value| Opt::new("-e", value)).collect(),
+            env: values(matches, "env-file")
+                .map(|file| Opt::new("--env-file", file))
+                .chain(values(matches, "env").map(|value| Opt::new("-e", value)))
+                .collect(),
         })
     }
 }

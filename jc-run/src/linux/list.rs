@@ -19,6 +19,7 @@ pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     tools::command("jc-list", "List containers", "jc-list [options]")
         .arg(flag("all").short('a').help("List containers that have ended too"))
+        .arg(flag("no-trunc").help("Print all of each column"))
         .arg(flag("quiet").short('q').help("Print only IDs"))
         .arg(
             flag("json").conflicts_with("quiet").help("Print an object of JSON for each container"),
@@ -29,15 +30,20 @@ pub fn command() -> Command {
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let (mut states, mut errors) = dir::all(&tools::base_path(matches)?)?;
     errors.extend(anonymous::sweep());
-    sweep_links();
+    let frozen = sweep_links();
     states.sort_by_cached_key(|state| Reverse((seconds(state, "created") * 1000.0) as u64));
+    for state in &mut states {
+        if state.status == Status::Running && frozen.contains(&state.id) {
+            state.set("paused", true);
+        }
+    }
     states.retain(|state| matches.get_flag("all") || state.status != Status::Stopped);
     let text = if matches.get_flag("quiet") {
         states.iter().map(|state| format!("{}\n", state.id)).collect()
     } else if matches.get_flag("json") {
         json(states)?
     } else {
-        table(&states)
+        table(&states, matches.get_flag("no-trunc"))
     };
     print(text)?;
     Ok(errors.iter().fold(ExitCode::SUCCESS, |_, error| TOOL.fail(error)))
@@ -54,15 +60,16 @@ fn json(states: Vec<State>) -> Result<String> {
 
 const COLUMNS: usize = 8;
 
-fn table(states: &[State]) -> String {
+fn table(states: &[State], is_whole: bool) -> String {
     let head = ["ID", "NAME", "IMAGE", "COMMAND", "AGE", "STATUS", "PORTS", "PID"];
     let now = now().parse().unwrap_or(0.0);
     let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(states.iter().map(|state| row(state, now)));
+    rows.extend(states.iter().map(|state| row(state, now, is_whole)));
     table::table(&rows, COLUMNS)
 }
 
-fn row(state: &State, now: f64) -> [String; COLUMNS] {
+fn row(state: &State, now: f64, is_whole: bool) -> [String; COLUMNS] {
+    let shown = |text: &str, most| shown(text, if is_whole { usize::MAX } else { most });
     let word = |key| state.get(key).unwrap_or("-").to_owned();
     [
         state.id.clone(),
@@ -80,6 +87,7 @@ fn row(state: &State, now: f64) -> [String; COLUMNS] {
 fn status(state: &State, now: f64) -> String {
     match state.status {
         Status::Creating => "creating".to_owned(),
+        Status::Running if state.get("paused").is_some() => "paused".to_owned(),
         Status::Running => format!("up {}", age(now - seconds(state, "started"))),
         Status::Stopped => {
             let reason = if state.get("oom") == Some("true") { ", out of memory" } else { "" };

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::process::{Process, ends_within};
-use jc_unshare::{Context, Error, Result, Tool};
+use jc_unshare::{Context, Error, Kind, Result, Tool};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, inotify, statat};
 use rustix::io::{Errno, read};
 
+use super::dir::RecordedContainer;
 use super::files::StateDir;
 use super::log::older;
 use super::state::State;
@@ -29,7 +30,7 @@ const CHUNK: usize = 64 << 10;
 /// Builds the command line parser.
 pub fn command() -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
-    tools::command("jc-logs", "Print the output of a detached container", "jc-logs [options] ID")
+    tools::command("jc-logs", "Print the output of a detached container", "jc-logs [options] ID...")
         .arg(flag("follow").short('f').help("Print new output until the container ends"))
         .arg(
             Arg::new("lines")
@@ -41,13 +42,26 @@ pub fn command() -> Command {
         )
         .arg(flag("stdout").help("Print only the payload's stdout"))
         .arg(flag("stderr").conflicts_with("stdout").help("Print only the payload's stderr"))
-        .arg(tools::ids().num_args(1))
+        .arg(tools::ids())
 }
 
-/// Prints the log of stdout to stdout, and the log of stderr to stderr.
+/// Prints the outputs of each container: stdout to stdout, stderr to stderr.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let found = tools::named(matches)?;
-    let Some(container) = found.first() else { return Ok(ExitCode::SUCCESS) };
+    let (found, mut errors) = tools::named(matches)?;
+    if found.len() > 1 && matches.get_flag("follow") {
+        return Err(Error::usage("-f: follows one container"));
+    }
+    for container in &found {
+        match logs(container, matches) {
+            // The reader of the output has gone.
+            Err(error) if error.kind() == Kind::Quiet => return Err(error),
+            printed => errors.extend(printed.err()),
+        }
+    }
+    Ok(tools::outcome(TOOL, &errors))
+}
+
+fn logs(container: &RecordedContainer, matches: &ArgMatches) -> Result<()> {
     let (state, directory) = (&container.state, container.open()?);
     let mut outputs: Vec<Output<'_>> = Vec::new();
     for (name, other) in [("stdout", "stderr"), ("stderr", "stdout")] {
@@ -67,7 +81,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         false => outputs.iter_mut().try_for_each(Output::print)?,
     }
     warn_of_loss(state, &directory);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Writes a message to stderr if the log lacks bytes.

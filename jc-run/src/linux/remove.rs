@@ -25,17 +25,23 @@ pub fn command() -> Command {
         .arg(tools::ids())
 }
 
-/// Removes all containers. Without `--force`, a running container is an error, and nothing is removed.
+/// Removes those that have ended, and with `--force` all. The others are errors.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let found = tools::named(matches)?;
-    if matches.get_flag("force") {
-        stop::stop(&found, Some("KILL"), Duration::ZERO)?;
-    } else if let Some(running) = found.iter().find(|found| found.state.status != Status::Stopped) {
-        return Err(Error::new(format_args!("{}: still runs", running.state.id))
-            .hint("jc-stop ends it, jc-rm -f kills it"));
+    let (found, mut errors) = tools::named(matches)?;
+    let is_forced = matches.get_flag("force");
+    if is_forced {
+        errors.extend(stop::stop(&found, Some("KILL"), Duration::ZERO)?);
     }
-    found.iter().try_for_each(remove)?;
-    Ok(ExitCode::SUCCESS)
+    for container in &found {
+        let state = &container.state;
+        let removed = match is_forced || state.status == Status::Stopped {
+            true => remove(container),
+            false => Err(Error::new(format_args!("{}: still runs", state.id))
+                .hint("jc-stop ends it, jc-rm -f kills it")),
+        };
+        errors.extend(removed.err());
+    }
+    Ok(tools::outcome(TOOL, &errors))
 }
 
 /// Removes a container that has ended, unless its supervisor has done that.

@@ -50,11 +50,11 @@ pub fn command() -> Command {
 
 /// Stops the containers, all at once.
 pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
-    let found = tools::named(matches)?;
+    let (found, mut errors) = tools::named(matches)?;
     let seconds = matches.get_one::<u32>("time").copied().unwrap_or(10);
     let signal = matches.get_one::<String>("signal").map(String::as_str);
-    stop(&found, signal, Duration::from_secs(seconds.into()))?;
-    Ok(ExitCode::SUCCESS)
+    errors.extend(stop(&found, signal, Duration::from_secs(seconds.into()))?);
+    Ok(tools::outcome(TOOL, &errors))
 }
 
 /// A container that this process ends.
@@ -64,9 +64,24 @@ struct Ending<'a> {
     supervisor: OwnedFd,
 }
 
-impl Ending<'_> {
-    /// Sends a signal and then SIGCONT to the supervisor, since a stopped supervisor or link handles signals only when it
-    /// continues.
+impl<'a> Ending<'a> {
+    /// Opens the supervisor of a container, and sends it a signal other than SIGKILL, which the supervisor forwards. A
+    /// supervisor does the default action where a PID 1 would not. `None`: the container has ended.
+    fn begin(container: &'a RecordedContainer, signal: i32) -> Result<Option<Self>> {
+        let state = &container.state;
+        let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
+        let Some(supervisor) = supervisor.map(Process::open).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let ending = Ending { container, supervisor };
+        if signal != SIGKILL {
+            ending.signal(signal)?;
+        }
+        Ok(Some(ending))
+    }
+
+    /// Sends the supervisor a signal, then SIGCONT: a supervisor or a link that is stopped takes signals
+    /// only when it continues.
     fn signal(&self, signal: i32) -> Result<()> {
         for signal in [signal, SIGCONT] {
             send(&self.supervisor, signal)?;
@@ -99,35 +114,31 @@ impl Ending<'_> {
     }
 }
 
-/// Sends its signal to each container, and kills the containers that have not ended in time.
-pub fn stop(containers: &[RecordedContainer], signal: Option<&str>, time: Duration) -> Result<()> {
+/// Sends each container its signal, and kills those that have not ended when the time is over. Returns the errors of
+/// single containers.
+pub fn stop(
+    containers: &[RecordedContainer],
+    signal: Option<&str>,
+    time: Duration,
+) -> Result<Vec<Error>> {
     let signals: Result<Vec<i32>> =
         containers.iter().map(|container| stop_signal(&container.state, signal)).collect();
-    let (mut signalled, mut left) = (Vec::new(), Vec::new());
+    let (mut signalled, mut left, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (container, signal) in containers.iter().zip(signals?) {
-        let state = &container.state;
-        let supervisor = state.process("supervisor").filter(|_| state.status != Status::Stopped);
-        let Some(supervisor) = supervisor.map(Process::open).transpose()?.flatten() else {
-            continue;
-        };
-        let ending = Ending { container, supervisor };
-        if signal == SIGKILL {
-            left.push(ending);
-        } else {
-            // The supervisor forwards the signal, and carries out the default action that the kernel drops for PID 1.
-            ending.signal(signal)?;
-            signalled.push(ending);
+        match Ending::begin(container, signal) {
+            Ok(None) => {}
+            Ok(Some(ending)) if signal == SIGKILL => left.push(ending),
+            Ok(Some(ending)) => signalled.push(ending),
+            Err(error) => errors.push(error),
         }
     }
     left.extend(await_end(signalled, Instant::now() + time)?);
-    left.iter().try_for_each(Ending::kill)?;
-    match await_end(left, Instant::now() + KILLED)?.first() {
-        None => Ok(()),
-        Some(still) => Err(Error::new(format_args!(
-            "{}: still running 10 s after SIGKILL",
-            still.container.state.id
-        ))),
+    errors.extend(left.iter().filter_map(|ending| ending.kill().err()));
+    for still in await_end(left, Instant::now() + KILLED)? {
+        let id = &still.container.state.id;
+        errors.push(Error::new(format_args!("{id}: still running 10 s after SIGKILL")));
     }
+    Ok(errors)
 }
 
 /// Waits for each container until the deadline, and thaws the cgroups of containers that do not end at once. Returns the

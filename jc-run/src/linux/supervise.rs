@@ -148,7 +148,7 @@ impl Container {
         };
         let mut watch = Watch::new(channels, outputs, news, ended);
         // Killed links leave their objects.
-        let exit = child.wait_polling(&mut watch).inspect_err(|_| sweep_links());
+        let exit = child.wait_polling(&mut watch).inspect_err(|_| drop(sweep_links()));
         match watch.finish() {
             Err(error) if is_unrecorded.get() => Err(unless_reported(error, &exit)),
             reports => reports.and_then(|reports| Ok((exit?, reports))),

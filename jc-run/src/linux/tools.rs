@@ -1,7 +1,9 @@
 //! Common parts of the command lines of the small programs.
 
+use std::process::ExitCode;
+
 use clap::{Arg, ArgMatches, Command};
-use jc_unshare::Result;
+use jc_unshare::{Error, Result, Tool};
 
 use super::base_path::BasePath;
 use super::dir::{self, RecordedContainer};
@@ -22,10 +24,15 @@ pub fn ids() -> Arg {
     arg.help("A container's name, its ID, or the beginning of exactly one ID")
 }
 
-/// The containers of the operands. An absent container is an error.
-pub fn named(matches: &ArgMatches) -> Result<Vec<RecordedContainer>> {
+/// The containers of the operands, and the errors of operands that name none, so that a program does the rest.
+pub fn named(matches: &ArgMatches) -> Result<(Vec<RecordedContainer>, Vec<Error>)> {
     let ids = matches.get_many::<String>("id").into_iter().flatten();
     dir::find_all(&base_path(matches)?, ids)
+}
+
+/// Reports the errors of operands. Returns the exit code.
+pub fn outcome(tool: Tool, errors: &[Error]) -> ExitCode {
+    errors.iter().fold(ExitCode::SUCCESS, |_, error| tool.fail(error))
 }
 
 /// The path of the directory of all state directories.

@@ -1,6 +1,7 @@
 //! The options of `jc-run` itself, and those that become options of several links.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, value_parser};
@@ -21,6 +22,13 @@ pub fn own() -> Vec<Arg> {
             .help("Ask the registry for --image: always, missing or never"),
         path("rootfs", "DIR").help("Use this directory as the root; changes are written to it"),
         text("name", "NAME").value_parser(name).help("Name the container"),
+        Arg::new("add-host")
+            .long("add-host")
+            .value_name("NAME:ADDRESS")
+            .action(ArgAction::Append)
+            .value_parser(host)
+            .help_heading("Network, for jc-net")
+            .help("Add a line to /etc/hosts"),
         Arg::new("label")
             .long("label")
             .value_name("NAME[=VALUE]")
@@ -61,11 +69,12 @@ pub fn composed() -> Vec<Arg> {
             "network",
             "bridge (root's default), pasta (others'), none, host, ns:PATH or container:ID",
         )
+        .value_parser(network)
         .help_heading("Network, for jc-net"),
         mode("userns", "auto (subordinate IDs), keep-id (the caller's own ID) or host"),
-        mode("pid", "private, host or container:ID"),
-        mode("ipc", "private, host or container:ID"),
-        mode("uts", "private, host or container:ID"),
+        mode("pid", "private, host or container:ID").value_parser(shared),
+        mode("ipc", "private, host or container:ID").value_parser(shared),
+        mode("uts", "private, host or container:ID").value_parser(shared),
         Arg::new("init")
             .long("init")
             .action(ArgAction::SetTrue)
@@ -130,6 +139,40 @@ fn name(word: &str) -> Result<String, String> {
     }
 }
 
+/// A value of `--network`.
+fn network(word: &str) -> Result<String, String> {
+    let is_known = ["bridge", "pasta", "none", "host"].contains(&word)
+        || ["ns:", "container:"].iter().any(|prefix| word.starts_with(prefix));
+    if is_known {
+        return Ok(word.to_owned());
+    }
+    Err(format!(
+        "not bridge, pasta, none, host, ns:PATH or container:ID (--bridge {word} makes a network of that name)"
+    ))
+}
+
+/// A value of `--pid`, `--ipc` or `--uts`.
+fn shared(word: &str) -> Result<String, String> {
+    match ["private", "host"].contains(&word) || word.starts_with("container:") {
+        true => Ok(word.to_owned()),
+        false => Err("not private, host or container:ID".to_owned()),
+    }
+}
+
+/// The line of /etc/hosts for `NAME:ADDRESS`.
+fn host(word: &str) -> Result<String, String> {
+    let (name, address) = word.split_once([':', '=']).unwrap_or((word, ""));
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_plain) {
+        return Err("not NAME:ADDRESS".to_owned());
+    }
+    match address.parse::<IpAddr>() {
+        Ok(address) => Ok(format!("{address}\t{name}\n")),
+        Err(_) => Err(format!("{address:?} is no address; ip route has that of the host")),
+    }
+}
+
 fn label(word: &str) -> Result<(String, String), String> {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
     match name.is_empty() || name.starts_with("jc.") {
@@ -141,6 +184,21 @@ fn label(word: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_a_name_and_an_address() {
+        for (word, line) in [
+            ("db:10.0.0.5", "10.0.0.5\tdb\n"),
+            ("db=10.0.0.5", "10.0.0.5\tdb\n"),
+            ("v6:[fd00::1]", "fd00::1\tv6\n"),
+            ("v6:fd00::1", "fd00::1\tv6\n"),
+        ] {
+            assert_eq!(host(word).unwrap(), line);
+        }
+        for word in ["db", "db:", ":10.0.0.5", "a b:10.0.0.5", "db:host-gateway", "db:10.0.0.5\n"] {
+            assert!(host(word).is_err(), "{word}");
+        }
+    }
 
     #[test]
     fn a_log_has_at_least_four_kibibytes() {

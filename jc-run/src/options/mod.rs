@@ -1,7 +1,6 @@
 //! The command line of `jc-run`, parsed once into a struct of meanings.
 
 pub mod args;
-mod refused;
 pub mod table;
 
 use std::ffi::OsString;
@@ -11,8 +10,7 @@ use clap::ArgMatches;
 use jc_unshare::{Error, Result};
 
 use crate::link::{Form, Opt};
-pub use refused::check as check_refused;
-use table::{Owner, given, values};
+use table::{Owner, given, is_anonymous, values};
 
 /// The meaning of a command line.
 #[derive(Debug)]
@@ -97,6 +95,8 @@ pub struct NetworkOptions {
     pub passed: Vec<Opt>,
     /// `--dns` or `--dns-search` is given.
     pub has_servers: bool,
+    /// The lines of `--add-host` for /etc/hosts.
+    pub hosts: String,
     /// `--publish` or `--publish-all` is given.
     pub publishes: bool,
     pub publishes_all: bool,
@@ -116,6 +116,8 @@ pub struct NamespaceOptions {
     /// `--uidmap` and `--gidmap`, as jc-unshare spells them.
     pub id_maps: Vec<Opt>,
     pub hostname: Option<OsString>,
+    /// The options of jc-unshare for the UTS namespace.
+    pub names: Vec<Opt>,
 }
 
 /// The owner of a namespace.
@@ -134,6 +136,8 @@ pub enum Mode {
 pub struct RootOptions {
     /// The options as jc-rootfs spells them.
     pub passed: Vec<Opt>,
+    /// The paths of fresh directories, as those of an image's volumes.
+    pub volumes: Vec<String>,
     /// The paths at which options mount something.
     pub mount_points: Vec<PathBuf>,
     pub read_only: bool,
@@ -169,7 +173,6 @@ pub struct Security {
 impl Options {
     /// Parses a command line. Usage errors: an option of another program, or a value that has no meaning.
     pub fn parse(matches: &ArgMatches) -> Result<Self> {
-        check_refused(matches)?;
         let form = matches.get_one::<String>("print");
         Ok(Self {
             source: Source::parse(matches)?,
@@ -234,6 +237,7 @@ impl NetworkOptions {
         Self {
             mode: matches.get_one("network").cloned(),
             passed: given(matches, Owner::Net),
+            hosts: matches.get_many("add-host").into_iter().flatten().map(String::as_str).collect(),
             has_servers: matches.contains_id("dns") || matches.contains_id("dns-search"),
             publishes: publishes_all || matches.contains_id("publish"),
             publishes_all,
@@ -255,6 +259,7 @@ impl NamespaceOptions {
             user: matches.get_one("userns").cloned(),
             id_maps: given(matches, Owner::User),
             hostname: matches.get_one("hostname").cloned(),
+            names: given(matches, Owner::Unshare),
         })
     }
 }
@@ -281,7 +286,9 @@ impl RootOptions {
             move |spec: &OsString| spec.to_string_lossy().split(':').nth(index).map(PathBuf::from)
         };
         let binds = values(matches, "volume").filter_map(path(1));
+        let fresh = values(matches, "volume").filter(|value| is_anonymous(value));
         Self {
+            volumes: fresh.map(|value| value.to_string_lossy().into_owned()).collect(),
             passed: given(matches, Owner::Rootfs),
             mount_points: binds.chain(values(matches, "tmpfs").filter_map(path(0))).collect(),
             read_only: matches.get_flag("read-only"),
@@ -323,6 +330,8 @@ impl Security {
                 ("no-new-privileges", "false") => security.gains_privileges = true,
                 ("systempaths", "unconfined") => security.is_unmasked = true,
                 ("net-admin", "host") => security.controls_host_network = true,
+                // jc changes neither the profile of AppArmor nor the label of SELinux.
+                ("apparmor", "unconfined") | ("label", "disable") => {}
                 _ => {
                     return Err(Error::usage(format_args!("--security-opt {word}: not known"))
                         .hint(

@@ -1,11 +1,12 @@
 //! The options that `jc-run` passes to links: one table with the owner of each and its spelling there. A new option of
 //! a link is one row here.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::{args, refused};
+use super::args;
 use crate::link::Opt;
 
 /// The link that gets an option, in the order of the chain.
@@ -54,9 +55,9 @@ const ROWS: &[Row] = &[
     ("", "cpu-weight", "N", Owner::Cgroup, "--cpu-weight", "Set the share of CPU time under contention, 1 to 10000 [default: 100]"),
     ("", "cpuset-cpus", "LIST", Owner::Cgroup, "--cpuset-cpus", "Run on these CPUs only"),
     ("", "cpuset-mems", "LIST", Owner::Cgroup, "--cpuset-mems", "Use memory of these NUMA nodes only"),
-    ("", "pids-limit", "N", Owner::Cgroup, "--pids", "Limit processes and threads"),
+    ("", "pids-limit", "N", Owner::Cgroup, "--pids-limit", "Limit processes and threads"),
     ("", "io-max", "SPEC", Owner::Cgroup, "--io-max", "Limit a disk: DEV:rbps=SIZE,wbps=SIZE,..."),
-    ("", "cgroup-parent", "PATH", Owner::Cgroup, "--parent", "Make the cgroup below this one"),
+    ("", "cgroup-parent", "PATH", Owner::Cgroup, "--cgroup-parent", "Make the cgroup below this one"),
     ("", "report", "FILE|FD", Owner::Cgroup, "--report", "Write the resource usage, as JSON"),
     ("p", "publish", "[[IP:]HOST:]PORT[/PROTOCOL]", Owner::Net, "-p", "Publish a port of the container on the host"),
     ("P", "publish-all", "", Owner::Net, "-P", "Publish all exposed ports on free ports of the host"),
@@ -66,7 +67,7 @@ const ROWS: &[Row] = &[
     ("", "bridge", "NAME", Owner::Net, "--bridge", "Use this bridge instead of jc0"),
     ("", "ip", "ADDRESS", Owner::Net, "--ip", "Use this IPv4 address"),
     ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Use this IPv6 address"),
-    ("", "mac-address", "ADDRESS", Owner::Net, "--mac", "Use this hardware address"),
+    ("", "mac-address", "ADDRESS", Owner::Net, "--mac-address", "Use this hardware address"),
     ("", "allow", "RULE", Owner::Egress, "--allow", "Allow connections to HOST:PORT[,PORT...], and no others"),
     ("", "allow-private", "RULE", Owner::Egress, "--allow-private", "Allow a name also where its address is not public"),
     ("", "allow-file", "FILE", Owner::Egress, "--allow-file", "Allow the rules of a file, one a line"),
@@ -74,9 +75,10 @@ const ROWS: &[Row] = &[
     ("", "deny", "RULE", Owner::Egress, "--deny", "Deny connections, whatever is allowed"),
     ("", "egress-log", "FILE", Owner::Egress, "--log", "Append a line of JSON for each decision to a file"),
     ("", "hostname", "NAME", Owner::Unshare, "--hostname", "Set the host name [default: the container's ID]"),
-    ("", "uidmap", "IN:OUT:N", Owner::User, "--map-users", "Map user IDs of a new user namespace"),
-    ("", "gidmap", "IN:OUT:N", Owner::User, "--map-groups", "Map group IDs of a new user namespace"),
-    ("v", "volume", "SRC:DST[:OPTIONS]", Owner::Rootfs, "-v", "Show a file or directory of the host"),
+    ("", "domainname", "NAME", Owner::Unshare, "--domainname", "Set the NIS domain name"),
+    ("", "uidmap", "IN:OUT:N", Owner::User, "--uidmap", "Map user IDs of a new user namespace"),
+    ("", "gidmap", "IN:OUT:N", Owner::User, "--gidmap", "Map group IDs of a new user namespace"),
+    ("v", "volume", "SRC:DST[:OPTIONS]|DST", Owner::Rootfs, "-v", "Show a file or directory of the host; DST alone is a fresh directory"),
     ("", "tmpfs", "DST[:OPTIONS]", Owner::Rootfs, "--tmpfs", "Mount an empty tmpfs"),
     ("", "device", "PATH[:DST]", Owner::Rootfs, "--device", "Show a device of the host"),
     ("", "read-only", "", Owner::Rootfs, "--read-only", "Make the root read-only"),
@@ -104,7 +106,6 @@ pub fn command() -> Command {
         .args(args::own())
         .args(ROWS.iter().map(arg))
         .args(args::composed())
-        .args(refused::args())
         .arg(
             Arg::new("program")
                 .value_name("PROG")
@@ -125,9 +126,39 @@ fn arg(&(short, long, value, owner, _, help): &Row) -> Arg {
         "" => arg.action(ArgAction::SetTrue),
         name => {
             let arg = arg.value_name(name).action(ArgAction::Append);
-            arg.value_parser(value_parser!(OsString)).allow_negative_numbers(true)
+            let check = check(long);
+            let parser =
+                OsStringValueParser::new().try_map(move |value| check(&value).map(|()| value));
+            arg.value_parser(parser).allow_negative_numbers(true)
         }
     }
+}
+
+/// The check of a value whose meaning depends on more than one link.
+fn check(long: &str) -> fn(&OsStr) -> Result<(), String> {
+    match long {
+        "volume" => volume,
+        _ => |_| Ok(()),
+    }
+}
+
+/// Refuses a name in place of a directory: Docker has volumes with names, and a directory of that name that happens to
+/// be in the working directory is not meant.
+fn volume(value: &OsStr) -> Result<(), String> {
+    let value = value.to_string_lossy();
+    match value.split_once(':') {
+        None if !value.starts_with('/') => Err("not SRC:DST[:OPTIONS]".to_owned()),
+        Some((source, rest)) if !source.contains('/') && !matches!(source, "" | "." | "..") => {
+            let line = format!("mkdir -p {source}; jc-run -v ./{source}:{rest} ...");
+            Err(format!("no named volumes, but directories: {line}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a value of `--volume` is a fresh directory, and no directory of the host.
+pub fn is_anonymous(value: &OsStr) -> bool {
+    !value.as_encoded_bytes().contains(&b':')
 }
 
 /// The options on the command line for a link, with their names in the link.
@@ -137,7 +168,9 @@ pub fn given(matches: &ArgMatches, owner: Owner) -> Vec<Opt> {
         if value.is_empty() {
             options.extend(matches.get_flag(long).then(|| Opt::flag(spelling)));
         } else {
-            options.extend(values(matches, long).map(|value| Opt::new(spelling, value)));
+            let values = values(matches, long);
+            let passed = values.filter(|value| *long != "volume" || !is_anonymous(value));
+            options.extend(passed.map(|value| Opt::new(spelling, value)));
         }
     }
     options
@@ -146,4 +179,20 @@ pub fn given(matches: &ArgMatches, owner: Owner) -> Vec<Opt> {
 /// The values of an option on the command line.
 pub fn values<'a>(matches: &'a ArgMatches, long: &str) -> impl Iterator<Item = &'a OsString> {
     matches.get_many::<OsString>(long).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_a_path_of_the_host_or_a_fresh_directory() {
+        for value in ["/a:/b", "./a:/b:ro", ".:/b", "..:/b", "a/b:/c", "/b", ":/b"] {
+            assert!(volume(value.as_ref()).is_ok(), "{value}");
+        }
+        for value in ["data:/b", "data:/b:ro", "data", ""] {
+            assert!(volume(value.as_ref()).is_err(), "{value}");
+        }
+        assert!(is_anonymous("/b".as_ref()) && !is_anonymous("/a:/b".as_ref()));
+    }
 }

@@ -73,10 +73,10 @@ pub struct MapOptions {
     #[arg(long)]
     map_auto: bool,
     /// Map a range of users: INSIDE:OUTSIDE:COUNT (with -U, repeatable)
-    #[arg(long, value_name = "RANGE", value_parser = Extent::parse)]
+    #[arg(long, alias = "uidmap", value_name = "RANGE", value_parser = Extent::parse)]
     map_users: Vec<Extent>,
     /// Map a range of groups: INSIDE:OUTSIDE:COUNT (with -U, repeatable)
-    #[arg(long, value_name = "RANGE", value_parser = Extent::parse)]
+    #[arg(long, alias = "gidmap", value_name = "RANGE", value_parser = Extent::parse)]
     map_groups: Vec<Extent>,
     /// Allow or deny setgroups(2) in the user namespace (with -U)
     #[arg(long, value_name = "WHETHER")]

@@ -93,8 +93,9 @@ fn signal(word: &str) -> std::result::Result<Signal, String> {
 
 /// Enters the namespaces and runs the program. With a new or joined PID namespace this process forks, waits, and returns
 /// the exit code of the payload; else this process becomes the payload.
-pub fn run(args: Args) -> Result<ExitCode> {
+pub fn run(mut args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
+    args.imply();
     args.check()?;
     // This check comes first: a number that is not open yet may become that of a descriptor which this program opens.
     args.check_descriptors()?;
@@ -148,6 +149,12 @@ impl Args {
         Ok(())
     }
 
+    /// Adds the namespaces that options imply, as those of unshare(1) do.
+    fn imply(&mut self) {
+        self.new.mount |= self.mount_proc.is_some();
+        self.new.user |= self.ids.any();
+    }
+
     /// Checks that an option that changes a namespace comes with the option that makes the namespace. The host would
     /// change otherwise.
     fn check(&self) -> Result<()> {
@@ -161,12 +168,6 @@ impl Args {
                 Kind::Mount,
                 "--propagation needs -m: it would change the host's mounts",
             ),
-            (
-                self.mount_proc.is_some(),
-                Kind::Mount,
-                "--mount-proc needs -m: it would mount on the host",
-            ),
-            (self.ids.any(), Kind::User, "mapping IDs needs -U"),
             (self.init, Kind::Pid, "--init needs -p"),
             (self.init_fd.is_some(), Kind::Pid, "--init-fd needs -p"),
         ] {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use jc_unshare::habits::mount_option;
+
 use super::values::{below_root, octal, tmpfs_size};
 use crate::linux::sys::{attr, propagation};
 
@@ -73,7 +75,8 @@ pub fn bind(word: &str) -> Result<Mount, String> {
             };
             continue;
         }
-        match option {
+        match own_option(option)? {
+            "" => {}
             "rec" => bind.recursive = true,
             "norec" => bind.recursive = false,
             "create" => bind.create = true,
@@ -84,6 +87,15 @@ pub fn bind(word: &str) -> Result<Mount, String> {
         }
     }
     Ok(Mount { source: Source::Bind(bind), target: destination(target)?, attributes })
+}
+
+/// An option of `--bind`, or the one that means the same; empty if it changes nothing here.
+fn own_option(option: &str) -> Result<&str, String> {
+    const OWN: [&str; 6] = ["rec", "norec", "create", "private", "slave", "shared"];
+    match OWN.contains(&option) {
+        true => Ok(option),
+        false => mount_option(option).map(Option::unwrap_or_default),
+    }
 }
 
 /// The flag of [`attr`] for an option, and whether the option sets the flag.
@@ -101,9 +113,23 @@ fn flag(option: &str) -> Option<(u64, bool)> {
     })
 }
 
-/// Parses `PATH[:DST]` with two absolute paths.
+/// Parses `PATH[:DST][:rwm]` with two absolute paths. Other permissions than `rw` and `rwm` are errors: the permissions
+/// of the file decide, and making device nodes needs a capability.
 pub fn device(word: &str) -> Result<Mount, String> {
-    let (source, target) = word.split_once(':').unwrap_or((word, word));
+    let mut parts: Vec<&str> = word.split(':').collect();
+    if let Some(last) = parts.last().filter(|last| parts.len() > 1 && !last.starts_with('/')) {
+        if !["rw", "rwm"].contains(last) {
+            return Err(format!(
+                "{last:?}: not PATH[:DST][:rwm], where only rw and rwm can be given"
+            ));
+        }
+        parts.pop();
+    }
+    let (source, target) = match parts[..] {
+        [path] => (path, path),
+        [source, target] => (source, target),
+        _ => return Err("not PATH[:DST][:rwm]".to_owned()),
+    };
     if !source.starts_with('/') {
         return Err(format!("PATH is not an absolute path: {source:?}"));
     }
@@ -122,7 +148,10 @@ pub fn tmpfs(word: &str) -> Result<Mount, String> {
             (Some(("mode", value)), _) => mode = octal(value)?,
             (_, Some((flag, true))) => attributes |= flag,
             (_, Some((flag, false))) => attributes &= !flag,
-            _ => return Err(format!("unknown option {option:?}")),
+            _ => match mount_option(option)? {
+                None => {}
+                Some(_) => return Err(format!("unknown option {option:?}")),
+            },
         }
     }
     Ok(Mount { source: Source::Tmpfs { size, mode }, target: destination(target)?, attributes })

@@ -112,5 +112,14 @@ pub fn attach_at_target(root: BorrowedFd<'_>, mount: &Mount, fd: &OwnedFd) -> Re
         _ => Missing::MakeFile,
     };
     let target = resolve(root, &mount.target, missing)?;
-    attach(fd, &target, &mount.target)
+    attach(fd, &target, &mount.target).map_err(|error| {
+        let is_dir = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
+        match fstat(&target).map(|stat| (is_dir(mode), is_dir(stat.st_mode))) {
+            Ok((true, false)) => {
+                error.hint("a directory is mounted on a directory, and this is a file")
+            }
+            Ok((false, true)) => error.hint("a file is mounted on a file, and this is a directory"),
+            _ => error,
+        }
+    })
 }

@@ -14,7 +14,7 @@ use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 
 use jc_unshare::record::{Record, Root};
-use jc_unshare::{Error, Result, signals};
+use jc_unshare::{Error, Result, shell, signals};
 use rustix::process::geteuid;
 
 use super::anonymous;
@@ -24,7 +24,6 @@ use super::state::{Group, Join, State};
 use crate::image::Config;
 use crate::link::{Chain, Link, Opt};
 use crate::options::{LifeOptions, Mode, Options};
-use crate::shell::quote;
 use namespaces::Namespaces;
 use network::Network;
 pub use user::{maps_one_id, options as user_namespace};
@@ -53,7 +52,7 @@ pub fn compose(
     let directories: Vec<Directory> = volumes.directories.into_iter().chain(changes).collect();
     Ok(Bundle {
         state,
-        files: composer.network.files(&composer.hostname)?,
+        files: composer.network.files(&composer.hostname, &options.network.hosts)?,
         volumes: directories.first().map(|_| anonymous::path(id)).transpose()?,
         directories,
         status_fds: composer.status_fds,
@@ -188,12 +187,11 @@ impl<'a> Composer<'a> {
             options.extend((!self.cgroup_makes_pids()).then(|| Opt::flag("-p")));
             options.extend(self.options.life.needs_exit_status().then(|| self.status_fd()));
         }
-        let given = self.options.namespaces.hostname.as_ref();
-        if self.namespaces.has_new_uts && given.is_none() {
+        if self.namespaces.has_new_uts && self.options.namespaces.hostname.is_none() {
             options.push(Opt::new("--hostname", &self.hostname));
         }
         options.extend(self.init_option());
-        options.extend(given.map(|name| Opt::new("--hostname", name)));
+        options.extend(self.options.namespaces.names.iter().cloned());
         Link::new("jc-unshare", options)
     }
 
@@ -304,7 +302,7 @@ fn describe(
         ("digest", record.digest.clone()),
         ("stop-signal", stop_signal(life, config)?),
         ("keep", life.is_kept.then(|| "true".to_owned())),
-        ("command", Some(command(payload))),
+        ("command", Some(shell::line(payload))),
     ] {
         if let Some(value) = value {
             state.set(key, value);
@@ -312,12 +310,6 @@ fn describe(
     }
     state.annotations.extend(life.labels.iter().cloned());
     Ok(())
-}
-
-/// The words of a payload in the spelling of a shell.
-fn command(payload: &[OsString]) -> String {
-    let words: Vec<Vec<u8>> = payload.iter().map(|word| quote(word)).collect();
-    String::from_utf8_lossy(&words.join(&b' ')).into_owned()
 }
 
 /// The signal for jc-stop. A word of the image that is no signal is ignored, so that jc-stop works.

@@ -117,8 +117,8 @@ impl Network {
     }
 
     /// The contents of the files, without the lines that jc-net adds. On the network of the host or of another
-    /// container, the files are copies.
-    pub fn files(&self, hostname: &str) -> Result<Vec<(&'static str, String)>> {
+    /// container, the files are copies. `added` stands at the end of hosts.
+    pub fn files(&self, hostname: &str, added: &str) -> Result<Vec<(&'static str, String)>> {
         let (hosts, resolv_conf) = match &self.owner {
             Some(owner) => (recorded(owner, "hosts")?, recorded(owner, "resolv.conf")?),
             None if self.is_hosts() => {
@@ -127,7 +127,7 @@ impl Network {
             None if self.is_new() => (LOCALHOST.to_owned(), String::new()),
             None => (format!("{LOCALHOST}127.0.1.1\t{hostname}\n"), String::new()),
         };
-        let contents = [format!("{hostname}\n"), hosts, resolv_conf];
+        let contents = [format!("{hostname}\n"), hosts + added, resolv_conf];
         Ok(FILES.into_iter().map(|(name, _)| name).zip(contents).collect())
     }
 }

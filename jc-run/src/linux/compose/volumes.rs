@@ -32,10 +32,11 @@ pub fn volumes(
     state_dir: &Path,
 ) -> Result<Volumes> {
     let mut volumes = Volumes { options: Vec::new(), directories: Vec::new() };
-    config.volumes().try_for_each(check)?;
+    let paths = || config.volumes().chain(options.volumes.iter().map(String::as_str));
+    paths().try_for_each(check)?;
     let is_replaced =
         |path: &&str| options.mount_points.iter().any(|other| other == Path::new(path));
-    for (number, path) in config.volumes().filter(|path| !is_replaced(path)).enumerate() {
+    for (number, path) in unique(paths().filter(|path| !is_replaced(path))).enumerate() {
         let name = format!("{VOLUMES}/{number}");
         let mut spec = OsString::from(state_dir.join(&name));
         spec.push(format!(":{path}"));
@@ -46,6 +47,16 @@ pub fn volumes(
         volumes.directories.push(Directory { name, mode, owner });
     }
     Ok(volumes)
+}
+
+/// The paths, each once, since the command line may name a volume of the image.
+fn unique<'a>(paths: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let mut seen: Vec<&'a Path> = Vec::new();
+    paths.filter(move |&path| {
+        let is_new = !seen.contains(&Path::new(path));
+        seen.push(Path::new(path));
+        is_new
+    })
 }
 
 /// Checks that a path has no special characters. Images are hostile, and a colon in `-v SRC:DST:OPTIONS` of
@@ -59,7 +70,7 @@ fn check(path: &str) -> Result<()> {
     if path.starts_with('/') && has_names_only && !is_root && !has_syntax {
         return Ok(());
     }
-    Err(Error::new(format_args!("record: config: Volumes: {path:?} is not a plain absolute path"))
+    Err(Error::new(format_args!("volume {path:?}: not a plain absolute path"))
         .hint("a volume has no colon, no \"..\" and no control character in its path"))
 }
 

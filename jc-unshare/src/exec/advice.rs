@@ -1,0 +1,189 @@
+//! The cause of a failed execve(2) that its errno leaves open: ENOENT stands for a missing interpreter too (execve(2)).
+
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// The bytes of a program that are read: an ELF header, its program headers and the path of the interpreter.
+const HEAD: u64 = 4096;
+
+/// A hint for an errno of execve(2); `None` if the file shows no cause.
+pub fn of(path: &Path, errno: i32) -> Option<String> {
+    let metadata = path.metadata().ok()?;
+    match Errno::from_raw(errno) {
+        Errno::EACCES => access(path, &metadata),
+        Errno::ENOENT => interpreter(path, &head(path, &metadata)?),
+        Errno::ENOEXEC => machine(&head(path, &metadata)?),
+        _ => None,
+    }
+}
+
+fn head(path: &Path, metadata: &Metadata) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Another process may have put a FIFO in the place of the file.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
+    let is_file = metadata.is_file() && file.metadata().ok()?.is_file();
+    file.take(HEAD).read_to_end(&mut bytes).ok().filter(|_| is_file)?;
+    Some(bytes)
+}
+
+fn access(path: &Path, metadata: &Metadata) -> Option<String> {
+    let shown = path.display();
+    if metadata.is_dir() {
+        return Some(format!("{shown} is a directory"));
+    }
+    let is_executable = metadata.permissions().mode() & 0o111 != 0;
+    (!is_executable).then(|| format!("chmod +x {shown} makes it executable"))
+}
+
+fn interpreter(path: &Path, head: &[u8]) -> Option<String> {
+    let shown = path.display();
+    let (name, line) = match head.strip_prefix(b"#!") {
+        Some(line) => {
+            let line = line.split(|b| *b == b'\n').next()?.trim_ascii_start();
+            let end = line.iter().position(|b| b" \t".contains(b)).unwrap_or(line.len());
+            (&line[..end], line)
+        }
+        None => (elf_interpreter(head)?, &head[..0]),
+    };
+    if line.ends_with(b"\r") {
+        return Some(format!(
+            "the first line ends with a carriage return: sed -i 's/\\r$//' {shown}"
+        ));
+    }
+    let name = Path::new(OsStr::from_bytes(name));
+    match name.exists() {
+        true => None,
+        false => Some(format!("{shown} exists, and its interpreter {} does not", name.display())),
+    }
+}
+
+/// The path of the dynamic linker in the program headers of a 64-bit little-endian file (elf(5)).
+fn elf_interpreter(head: &[u8]) -> Option<&[u8]> {
+    const PT_INTERP: usize = 3;
+    if !head.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let number = |at: usize, length: usize| {
+        let bytes = head.get(at..at.checked_add(length)?)?;
+        bytes
+            .iter()
+            .rev()
+            .try_fold(0usize, |value, byte| Some(value.checked_mul(256)? | usize::from(*byte)))
+    };
+    let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    let entries = (0..count).map_while(|n| n.checked_mul(size)?.checked_add(table));
+    let entry =
+        entries.take_while(|at| *at < head.len()).find(|at| number(*at, 4) == Some(PT_INTERP))?;
+    let (start, length) = (number(entry.checked_add(8)?, 8)?, number(entry.checked_add(32)?, 8)?);
+    let path = head.get(start..start.checked_add(length)?)?;
+    path.split(|b| *b == 0).next()
+}
+
+/// The machines of ELF headers (elf(5)), in the words of OCI images.
+const MACHINES: [(u16, &str); 7] = [
+    (3, "386"),
+    (21, "ppc64le"),
+    (22, "s390x"),
+    (40, "arm"),
+    (62, "amd64"),
+    (183, "arm64"),
+    (243, "riscv64"),
+];
+
+fn machine(head: &[u8]) -> Option<String> {
+    let number = head.starts_with(b"\x7fELF").then(|| head.get(18..20)).flatten()?;
+    let number = u16::from_le_bytes([number[0], number[1]]);
+    let (_, name) = MACHINES.iter().find(|(known, _)| *known == number)?;
+    let own = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    (*name != own).then(|| {
+        format!(
+            "the program is for {name}, this machine is {own}: jc-pull --platform linux/{own}, or qemu-user-static"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const ENOENT: i32 = Errno::ENOENT as i32;
+
+    fn advice(bytes: &[u8], mode: u32, errno: i32) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("p");
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let hint = of(&path, errno)?;
+        Some(hint.replace(path.to_str().unwrap(), "P"))
+    }
+
+    /// A file with one program header, for an interpreter.
+    fn elf(machine: u16, interpreter: &str) -> Vec<u8> {
+        let mut file = vec![0; 64 + 56];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[18..20].copy_from_slice(&machine.to_le_bytes());
+        for (at, value) in [(32, 64u8), (54, 56), (56, 1), (64, 3), (72, 120)] {
+            file[at] = value;
+        }
+        file[96] = interpreter.len() as u8 + 1;
+        file.extend(interpreter.bytes().chain([0]));
+        file
+    }
+
+    #[test]
+    fn a_missing_interpreter_is_named() {
+        for (bytes, hint) in [
+            (&b"#! /no/such -x\n"[..], Some("P exists, and its interpreter /no/such does not")),
+            (
+                b"#!/bin/sh\r\n",
+                Some("the first line ends with a carriage return: sed -i 's/\\r$//' P"),
+            ),
+            (b"#!/bin/sh\n", None),
+            (&elf(62, "/no/ld.so"), Some("P exists, and its interpreter /no/ld.so does not")),
+            (&elf(62, "/bin/sh"), None),
+            (&elf(62, "/no/ld.so")[..100], None),
+            (b"\x7fELF\x02\x01\xff\xff\xff", None),
+            (b"", None),
+        ] {
+            assert_eq!(advice(bytes, 0o755, ENOENT).as_deref(), hint);
+        }
+    }
+
+    #[test]
+    fn offsets_of_a_hostile_file_are_not_followed() {
+        for at in [32, 54, 56, 72, 96] {
+            let mut file = elf(62, "/no/ld.so");
+            file[at..at + 2].fill(0xff);
+            advice(&file, 0o755, ENOENT);
+            file[32..40].fill(0xff);
+            assert_eq!(advice(&file, 0o755, ENOENT), None);
+        }
+    }
+
+    #[test]
+    fn another_machine_a_directory_and_a_mode_are_named() {
+        let foreign = if cfg!(target_arch = "aarch64") { 62 } else { 183 };
+        let hint = advice(&elf(foreign, ""), 0o755, Errno::ENOEXEC as i32).unwrap();
+        assert!(
+            hint.contains("amd64") && hint.contains("arm64") && hint.contains("qemu"),
+            "{hint}"
+        );
+        assert_eq!(advice(b"text", 0o755, Errno::ENOEXEC as i32), None);
+        let hint = advice(b"", 0o644, Errno::EACCES as i32);
+        assert_eq!(hint.as_deref(), Some("chmod +x P makes it executable"));
+        assert_eq!(of("/".as_ref(), Errno::EACCES as i32).as_deref(), Some("/ is a directory"));
+        assert_eq!(of("/no/such".as_ref(), ENOENT), None);
+    }
+}
