@@ -274,19 +274,22 @@ fn a_reader_that_has_gone_changes_nothing() {
             "jc-cgroup --status-fd 3 --",
             "jc-net --network none --status-fd 3 --",
             "jc-rootfs --status-fd 3 root --",
-            "jc-run --status-fd 3 --rootfs root --",
+            "jc-run -i --status-fd 3 --rootfs root --",
         ] {
-            // The reader closes the pipe before the first event, and before the last.
-            for (wait, late) in [("sleep 0.1;", ""), ("", "sleep 0.3;")] {
-                let script = format!(
-                    "{{ {wait} {line} sh -c '{late} exit 4' 3>&1 >&2; echo $? >code; }} | true; cat code"
-                );
-                s.sh(&script).run().stdout("4\n").stderr("");
-            }
-            let failed = format!(
-                "{{ sleep 0.1; {line} nothing 3>&1 >&2 2>err; echo $? >code; }} | true; cat code"
+            // The reader closes the pipe before the first event.
+            let closed = "rm -f pipe; mkfifo pipe; exec 4<>pipe; exec 3>pipe; exec 4<&-";
+            s.sh(&format!("{closed}; {line} sh -c 'exit 4'; echo $?"))
+                .run()
+                .stdout("4\n")
+                .stderr("");
+            s.sh(&format!("{closed}; {line} nothing 2>err; echo $?")).run().stdout("127\n");
+            // The reader closes the pipe after the first event.
+            let script = format!(
+                "rm -f go; mkfifo go; exec 5<>go; \
+                 {{ {line} sh -c 'read -r go; exit 4' 3>&1 >&2 <&5 5>&-; echo $? >code; }} | \
+                 {{ read -r event; exec <&-; echo go >&5; }}; cat code"
             );
-            s.sh(&failed).run().stdout("127\n");
+            s.sh(&script).run().stdout("4\n").stderr("");
         }
     });
 }

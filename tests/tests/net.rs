@@ -66,7 +66,7 @@ fn links_of_the_caller_are_out_of_reach() {
         let script = "busybox nc -l -p 7000 >/dev/null & server=$!
             until busybox nc -w 1 127.0.0.1 7000 </dev/null; do sleep 0.05; done 2>/dev/null
             busybox nc -l -p 7001 >/dev/null & server=$!
-            sleep 0.2
+            until grep -q ':1B59 ' /proc/net/tcp*; do sleep 0.01; done
             jc-net --network none -- busybox nc -w 1 127.0.0.1 7001 </dev/null 2>/dev/null; echo none $?
             jc-net --network host -- busybox nc -w 1 127.0.0.1 7001 </dev/null; echo host $?
             wait $server";

@@ -168,7 +168,8 @@ fn ipv6_on_a_host_without_ipv6_is_an_error_with_a_hint() {
         disable("0");
         // A bridge with an MTU below the minimum of IPv6 has no IPv6, and neither have its containers.
         s.jc(TOOL).args(["--bridge", "b0", "--mtu", "1000", "--", "true"]).run().code(0).stderr("");
-        s.sh("sleep 0.2; jc-net --gc").run().code(0);
+        all_end(s);
+        s.jc(TOOL).arg("--gc").run().code(0);
         nothing_is_left(s);
     });
 }
@@ -180,7 +181,8 @@ fn ports_are_published_without_another_program() {
         let tool = s.bin(TOOL).display().to_string();
         let ran = s.cmd("/usr/bin/env").args(["-i", "PATH=/nowhere", &tool, "-p", "80:80", "--"]);
         ran.arg("/bin/true").run().code(0).stdout("").stderr("");
-        s.sh("sleep 0.2; jc-net --gc").run().code(0);
+        all_end(s);
+        s.jc(TOOL).arg("--gc").run().code(0);
         nothing_is_left(s);
     });
 }

@@ -248,10 +248,15 @@ fn no_payload_sees_the_host_through_a_process_that_joins() {
             );
             ann.sh(&join).run().code(0).stdout("1\n").stderr("");
         }
-        // The payload has enough time to trace the process.
-        let join = format!("jc-unshare --join {pid}:user,pid -- sleep 0.3");
-        ann.sh(&join).run().code(0);
+        // The payload sees a process that has joined its namespaces.
+        let before = peeks.stdout_so_far().lines().count();
+        let join = format!("jc-unshare --join {pid}:user,pid -- sleep 100");
+        let joined = ann.sh(&join).spawn();
+        while peeks.stdout_so_far().lines().count() == before {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         s.cmd("kill").args(["-9", pid]).run().code(0);
+        joined.wait();
         let out = peeks.wait().out();
         let seen: Vec<&str> = out.lines().skip(1).collect();
         assert!(seen.iter().all(|line| !line.contains("jc-rootfs")), "{out}");

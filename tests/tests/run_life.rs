@@ -268,9 +268,12 @@ fn logs_are_followed_until_the_end() {
         tool(s, "jc-logs l | head -1").code(0).stdout("0\n");
         tool(s, &format!("jc-rm {id}")).code(0);
         // jc-logs has the files open, so it prints them also after the removal of the container.
-        let script = "echo a; sleep 0.3; echo b";
-        detached(s, &["--rm", "--name", "gone"], &["sh", "-c", script]);
-        tool(s, "jc-logs -f gone").code(0).stdout("a\nb\n");
+        let script = "echo a; read -r go; echo b";
+        let id = detached(s, &["-i", "--rm", "--name", "gone"], &["sh", "-c", script]);
+        let mut follows = s.sh("jc-logs -f gone").spawn();
+        follows.wait_for("a\n");
+        tool(s, &format!("echo go > /run/jc/{id}/stdin")).code(0);
+        follows.wait().code(0).stdout("a\nb\n");
         // A large output is complete.
         detached(s, &["--name", "much"], &["sh", "-c", "seq 300000"]);
         tool(s, "jc-logs -f much | wc -l").stdout("300000\n");
