@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::Sandbox;
 use crate::campaign::{chosen, note, seed};
 use crate::faults::{Act, Ended, Fault, reap, run};
-use crate::leaks::{Snapshot, has_link};
+use crate::leaks::{Snapshot, has_link, running};
 
 /// A payload that prints its privileges and its environment.
 pub const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \
@@ -172,6 +172,16 @@ fn start(s: &Sandbox, line: &Line<'_>) -> Ended {
     ended
 }
 
+/// Waits for processes that die with the links, and reaps them as PID 1. A zombie in the PID namespace of another
+/// container would keep that container from its end.
+fn settle(known: &BTreeSet<i32>) {
+    let start = Instant::now();
+    while running().iter().any(|(pid, _)| !known.contains(pid)) && start.elapsed().as_secs() < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    reap();
+}
+
 /// Runs the line with one fault. Returns whether the fault has met its call, and all errors.
 fn meet(
     s: &Sandbox,
@@ -180,8 +190,14 @@ fn meet(
     before: &Snapshot,
     fault: Fault,
 ) -> (bool, Option<String>) {
-    s.sh(line.before).run().code(0);
+    let prepared = s.sh(line.before).run();
+    if !prepared.status().success() {
+        // The fault before this one has left something, which its own report has.
+        return (false, Some(format!("{fault:?}: not met: {prepared}")));
+    }
+    let known = running().into_iter().map(|(pid, _)| pid).collect();
     let ended = run(s, &line.words, Some(fault));
+    settle(&known);
     let mut found = faulty(line, good, &ended, fault);
     if line.reports && line.after == ":" && fault.call.is_multiple_of(8) {
         // A start needs no sweep before it.
