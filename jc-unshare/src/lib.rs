@@ -9,6 +9,7 @@ pub mod exec;
 pub mod habits;
 #[cfg(target_os = "linux")]
 mod linux;
+pub mod list;
 pub mod lock;
 pub mod mountinfo;
 #[cfg(feature = "mutate")]

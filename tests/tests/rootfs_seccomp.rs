@@ -182,7 +182,7 @@ fn a_profile_is_used_or_an_error() {
         in_layer(s, &["--seccomp", "bad"], ":")
             .run()
             .code(125)
-            .stderr("jc-rootfs: seccomp bad: SCMP_ACT_NOTIFY: a listener is not supported\n");
+            .stderr("jc-rootfs: seccomp bad: SCMP_ACT_NOTIFY: needs a listenerPath\n");
         in_layer(s, &["--seccomp", "none"], ":")
             .run()
             .code(125)

@@ -3,12 +3,13 @@
 
 use std::fs;
 
+use jc_unshare::list::numbers;
 use jc_unshare::{Absent, Context, Error, Result, size};
 
 use super::device::IoMax;
 use super::hierarchy::{Hierarchy, Version, with};
 use super::resources::Resources;
-use super::setting::{ReadBack, Setting, numbers};
+use super::setting::{ReadBack, Setting};
 
 /// Limits, with Docker's names and units.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]

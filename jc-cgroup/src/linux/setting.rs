@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
+use jc_unshare::list::numbers;
 use jc_unshare::{Context, Error, Result, size};
 
 use super::device_rule::{self, Rule};
@@ -191,35 +192,9 @@ fn plain(word: &str) -> String {
     size::parse(word).map_or_else(|_| word.to_owned(), |bytes| bytes.to_string())
 }
 
-/// The numbers of a list like `0-2,5` (cpuset(7), "List format").
-pub fn numbers(list: &str) -> Option<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for part in list.trim().split(',').filter(|part| !part.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-        if last < first || last > 1 << 16 {
-            return None;
-        }
-        numbers.extend(first..=last);
-    }
-    numbers.sort_unstable();
-    numbers.dedup();
-    Some(numbers)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_are_sets_of_numbers() {
-        assert_eq!(numbers("0-2,5"), Some(vec![0, 1, 2, 5]));
-        assert_eq!(numbers("1,0,1\n"), Some(vec![0, 1]));
-        assert_eq!(numbers(""), Some(vec![]));
-        for list in ["x", "2-1", "1-", "-1", "0-99999999"] {
-            assert_eq!(numbers(list), None, "{list}");
-        }
-    }
 
     #[test]
     fn the_stored_value_is_compared_in_the_form_of_the_kernel() {

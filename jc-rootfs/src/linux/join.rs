@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use jc_unshare::descriptor::open_dir;
 use jc_unshare::namespaces::unshare;
 use jc_unshare::procfs::{self, is_procfs};
-use jc_unshare::supervise::{Lifeline, spawn};
+use jc_unshare::supervise::{Execution, Lifeline, spawn, spawn_unbound};
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, openat, statvfs};
@@ -28,19 +28,37 @@ use crate::TOOL;
 pub fn enter(invocation: Invocation<'_>, pid: u32) -> Result<ExitCode> {
     let args = invocation.args;
     run_from_read_only(args)?;
-    let setup = Setup::new(args)?;
     let target = Target::open(pid)?;
     let pid_namespace = target.other_pid_namespace()?;
-    let root = target.enter_root()?;
+    if args.no_wait && pid_namespace.is_none() {
+        return start_without_wait(invocation, &target);
+    }
+    let setup = Setup::new(args)?;
     if let Some(pid_namespace) = pid_namespace {
-        let enter = |setup: &mut Setup| open_directories(args, root, setup);
+        // This process reports the payload by the host's procfs.
+        let enter = |setup: &mut Setup| open_directories(args, target.enter_root()?, setup);
         return joined::start(invocation, &pid_namespace, setup, enter);
     }
+    let root = target.enter_root()?;
     if !payload::needs_child_to_lead(args) {
         return Err(run(invocation, root, setup, None));
     }
     let child = spawn(TOOL, 0, None, |life| run(invocation, root, setup, Some(life)))?;
     child.wait_keeping(&[]).map(Into::into)
+}
+
+/// Starts the program as a child that outlives this process.
+fn start_without_wait(invocation: Invocation<'_>, target: &Target) -> Result<ExitCode> {
+    let execution = Execution::new()?;
+    let child = spawn_unbound(TOOL, 0, None, |_| {
+        let prepare = || Ok((Setup::new(invocation.args)?, target.enter_root()?));
+        let error = match prepare() {
+            Ok((setup, root)) => run(invocation, root, setup, None),
+            Err(error) => error,
+        };
+        execution.fail(error)
+    })?;
+    if execution.succeeds()? { Ok(ExitCode::SUCCESS) } else { Ok(child.end()?.into()) }
 }
 
 /// Returns only an error.

@@ -62,6 +62,9 @@ pub fn start(
     let copy = child.succeeded_by(pid)?;
     let mut execution = Execution { failure: Some(failure), started };
     execution.report(pid)?;
+    if invocation.args.no_wait {
+        return if execution.finish() { Ok(ExitCode::SUCCESS) } else { Ok(copy.end()?.into()) };
+    }
     let exit = copy.wait_polling(&mut execution);
     execution.finish();
     exit.map(Into::into)
@@ -106,17 +109,20 @@ impl Execution {
         started.report()
     }
 
-    /// Reads the pipe to its end, and writes an error as an event.
-    fn finish(&mut self) {
-        let Some(failure) = self.failure.take() else { return };
-        let Some(started) = self.started.take() else { return };
+    /// Reads the pipe to its end, and writes an error as an event. Returns whether the program is executed.
+    fn finish(&mut self) -> bool {
+        let Some(failure) = self.failure.take() else { return true };
         let mut text = Vec::new();
         // An unreadable pipe is a failure too.
         let read = failure.take(LONGEST_ERROR).read_to_end(&mut text);
-        if read.is_err() || !text.is_empty() {
-            started.report_failure(&parse_error(&text));
+        let is_executed = read.is_ok() && text.is_empty();
+        if let Some(started) = self.started.take() {
+            if !is_executed {
+                started.report_failure(&parse_error(&text));
+            }
+            started.close();
         }
-        started.close();
+        is_executed
     }
 }
 

@@ -10,6 +10,7 @@ mod mount;
 mod payload;
 mod root;
 mod seccomp;
+mod socket;
 mod sys;
 
 use std::ffi::OsString;
@@ -54,6 +55,10 @@ fn start(args: &Args) -> Result<ExitCode> {
     deny_tracing()?;
     if let Some(pid) = args.join {
         return join::enter(Invocation::new(args, &args.operands)?, pid);
+    }
+    // clap does not require what another option excludes.
+    if args.no_wait {
+        return Err(Error::usage("--no-wait needs --join"));
     }
     let (root, program) = operands(args)?;
     let invocation = Invocation::new(args, program)?;

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::libc::{self, sock_filter, sock_fprog};
 use rustix::process::Pid;
@@ -164,15 +164,19 @@ fn close_each_on_exec(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// seccomp(2) with SECCOMP_SET_MODE_FILTER, for this thread. EACCES: the thread has neither CAP_SYS_ADMIN nor
-/// no_new_privs.
-pub fn seccomp_filter(program: &[sock_filter], flags: u64) -> io::Result<()> {
+/// seccomp(2) with SECCOMP_SET_MODE_FILTER, for this thread. Returns the descriptor of a listener, if a flag asks for
+/// one. EACCES: the thread has neither CAP_SYS_ADMIN nor no_new_privs.
+pub fn seccomp_filter(program: &[sock_filter], flags: u64) -> io::Result<Option<OwnedFd>> {
+    const NEW_LISTENER: u64 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     let len = program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
     let program = sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the program outlives the call. The kernel reads `len` instructions and writes none.
-    check(unsafe {
+    let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
-    })
+    };
+    check(result)?;
+    // SAFETY: with the flag the result is a new descriptor, which is close-on-exec.
+    Ok((flags & NEW_LISTENER != 0).then(|| unsafe { OwnedFd::from_raw_fd(result as i32) }))
 }
 
 /// Sets the dispositions of all signals to the default, since a program inherits the ignored ones through
@@ -209,6 +213,56 @@ pub fn fork_sibling() -> io::Result<Option<Pid>> {
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     check(pid.min(0))?;
     Ok(Pid::from_raw(pid as i32))
+}
+
+/// The scheduling of a process (sched_setattr(2)).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SchedulingAttributes {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// The runtime of a deadline policy, in nanoseconds.
+    pub runtime: u64,
+    /// The deadline of a deadline policy, in nanoseconds.
+    pub deadline: u64,
+    /// The period of a deadline policy, in nanoseconds.
+    pub period: u64,
+}
+
+/// sched_setattr(2) of this thread. EPERM: the policy needs CAP_SYS_NICE.
+pub fn set_scheduling(attributes: &SchedulingAttributes) -> io::Result<()> {
+    /// `struct sched_attr` in its first version.
+    #[repr(C)]
+    struct Attributes(u32, u32, u64, i32, u32, u64, u64, u64);
+    let SchedulingAttributes { policy, flags, nice, priority, runtime, deadline, period } =
+        *attributes;
+    let size = size_of::<Attributes>() as u32;
+    let kernel = Attributes(size, policy, flags, nice, priority, runtime, deadline, period);
+    // SAFETY: `kernel` outlives the call, and has its size in the first member.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const kernel, 0) })
+}
+
+/// ioprio_set(2) of this thread, with a class and a priority.
+pub fn set_io_priority(priority: i32) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: ioprio_set(2) touches no memory.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) })
+}
+
+/// set_mempolicy(2) of this thread, with a mask of nodes.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel takes one bit less than it is given.
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads the words of the mask, whose bits it is given.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
+}
+
+/// personality(2): sets the execution domain.
+pub fn set_personality(domain: u64) -> io::Result<()> {
+    // SAFETY: the domain concerns later programs.
+    check(unsafe { libc::syscall(libc::SYS_personality, domain) })
 }
 
 /// execveat(2) of an open file. Returns only an error.

@@ -12,7 +12,7 @@ use clap::Parser;
 use crate::environment;
 use crate::linux::mount::{mask, node};
 use crate::linux::payload::rlimit::Ulimit;
-use crate::linux::payload::{caps, gate, sysctl};
+use crate::linux::payload::{attributes, caps, gate, sysctl};
 use crate::linux::seccomp::Seccomp;
 use mounts::Mount;
 use values::{Dev, Proc, Sys, Upper};
@@ -88,6 +88,8 @@ pub struct Args {
     pub(crate) groups: Vec<String>,
     #[command(flatten)]
     pub(crate) caps: caps::CapabilityArgs,
+    #[command(flatten)]
+    pub(crate) attributes: attributes::AttributeArgs,
     /// Set no_new_privs: no program raises its privileges, not even by set-user-ID
     #[arg(long)]
     pub(crate) no_new_privs: bool,
@@ -111,6 +113,9 @@ pub struct Args {
     /// Give PROG a terminal of the container, and send the master side to a socket
     #[arg(long, value_name = "PATH")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Set the size of the terminal (with --console-socket)
+    #[arg(long, value_name = "ROWSxCOLUMNS", value_parser = values::terminal_size, requires = "console_socket")]
+    pub(crate) console_size: Option<(u16, u16)>,
     /// Write events to this descriptor, as lines of JSON; PROG does not get it
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
@@ -126,6 +131,9 @@ pub struct Args {
         "devices", "masks", "ro_paths", "chroot", "bare", "words", "nodes", "sysctls", "gates", "hooks",
     ])]
     pub(crate) join: Option<u32>,
+    /// Exit as soon as PROG is executed, which lives on (with --join)
+    #[arg(long)]
+    pub(crate) no_wait: bool,
     /// Only chroot(2) into ROOT, for systems without mount namespaces
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",

@@ -70,6 +70,15 @@ pub enum Sys {
     None,
 }
 
+/// Parses the size of a terminal, `ROWSxCOLUMNS`.
+pub fn terminal_size(word: &str) -> Result<(u16, u16), String> {
+    let numbers = word.split_once('x').map(|(rows, columns)| (rows.parse(), columns.parse()));
+    match numbers {
+        Some((Ok(rows), Ok(columns))) => Ok((rows, columns)),
+        _ => Err("not ROWSxCOLUMNS".to_owned()),
+    }
+}
+
 /// Parses an absolute path that is not the root itself.
 pub fn below_root(word: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(word);

@@ -45,6 +45,40 @@ pub struct CapabilityArgs {
     /// Pass capabilities to PROG even if it is not root (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]
     cap_ambient: Vec<Capability>,
+    /// Set one of the five sets exactly, and those that are not named to none: KIND=[CAP,...] (repeatable)
+    #[arg(long = "cap-set", value_name = "KIND=CAP,...", value_parser = exact_set, conflicts_with_all = ["cap_add", "cap_drop", "cap_ambient"])]
+    cap_sets: Vec<(Kind, u64)>,
+}
+
+/// A capability set of a process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Bounding,
+    Effective,
+    Permitted,
+    Inheritable,
+    Ambient,
+}
+
+/// Parses `KIND=[CAP,...]`.
+fn exact_set(word: &str) -> std::result::Result<(Kind, u64), String> {
+    let (kind, names) = word.split_once('=').ok_or("not KIND=CAP,...")?;
+    let kind = match kind {
+        "bounding" => Kind::Bounding,
+        "effective" => Kind::Effective,
+        "permitted" => Kind::Permitted,
+        "inheritable" => Kind::Inheritable,
+        "ambient" => Kind::Ambient,
+        _ => return Err(format!("no capability set {kind:?}")),
+    };
+    let mut set = 0;
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        match name.parse()? {
+            Capability::All => return Err("ALL: a set has names".to_owned()),
+            one => set |= one.bits(),
+        }
+    }
+    Ok((kind, set))
 }
 
 /// The sets of the payload, a bit for each capability.
@@ -52,28 +86,55 @@ pub struct CapabilityArgs {
 pub struct PayloadSets {
     /// The bounding set. For root, this is also the permitted and the effective set.
     pub bounding: u64,
-    /// The ambient and the inheritable set. For other users, this is also the permitted and the effective set.
+    /// The ambient set. Without [`exact`](Self::exact) this is also the inheritable set, and for users other than root
+    /// the permitted and the effective set.
     ambient: u64,
+    /// The other sets, if the command line has them.
+    exact: Option<ExactSets>,
+}
+
+/// Sets that do not follow from the bounding and the ambient set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct ExactSets {
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
 }
 
 impl CapabilityArgs {
     /// The sets for a payload of this process. `None`: the command line has none of the options. A capability that
     /// this process does not have is an error.
     pub fn sets(&self) -> Result<Option<PayloadSets>> {
+        if !self.cap_sets.is_empty() {
+            return self.exact_sets(permitted()?.bits()).map(Some);
+        }
         if self.cap_add.is_empty() && self.cap_drop.is_empty() && self.cap_ambient.is_empty() {
             return Ok(None);
         }
         self.sets_of(permitted()?.bits()).map(Some)
     }
 
+    fn exact_sets(&self, held: u64) -> Result<PayloadSets> {
+        let of = |kind: Kind| {
+            let sets = self.cap_sets.iter().filter(|(own, _)| *own == kind);
+            sets.fold(0, |all, (_, set)| all | set)
+        };
+        let (bounding, ambient) = (of(Kind::Bounding), of(Kind::Ambient));
+        let (effective, permitted) = (of(Kind::Effective), of(Kind::Permitted));
+        let inheritable = of(Kind::Inheritable);
+        require_held(bounding | ambient | effective | permitted | inheritable, held)?;
+        if effective & !permitted != 0 || ambient & !(permitted & inheritable) != 0 {
+            let text = "--cap-set: a capability is effective or ambient, and not permitted";
+            return Err(Error::usage(text));
+        }
+        let exact = Some(ExactSets { effective, permitted, inheritable });
+        Ok(PayloadSets { bounding, ambient, exact })
+    }
+
     fn sets_of(&self, permitted: u64) -> Result<PayloadSets> {
         let set_of = |list: &[Capability]| list.iter().fold(0, |set, one| set | one.bits());
         let has_all = |list: &[Capability]| list.contains(&Capability::All);
-        let lowest = |set: u64| (0..u64::BITS).find(|n| set & 1 << n != 0).map(name);
-        if let Some(name) = lowest(set_of(&self.cap_add) & !permitted) {
-            return Err(Error::new(format_args!("capability {name}: not held by this process"))
-                .hint("run as root, or drop the option"));
-        }
+        require_held(set_of(&self.cap_add), permitted)?;
         let base = if has_all(&self.cap_drop) && !has_all(&self.cap_add) { 0 } else { permitted };
         let bounding = (base | set_of(&self.cap_add)) & !set_of(&self.cap_drop);
         let ambient = if has_all(&self.cap_ambient) { bounding } else { set_of(&self.cap_ambient) };
@@ -81,8 +142,21 @@ impl CapabilityArgs {
             Some(name) => Err(Error::usage(format_args!(
                 "--cap-ambient {name}: not in the bounding set of the payload"
             ))),
-            None => Ok(PayloadSets { bounding, ambient }),
+            None => Ok(PayloadSets { bounding, ambient, exact: None }),
         }
+    }
+}
+
+/// The name of the lowest capability of a set.
+fn lowest(set: u64) -> Option<String> {
+    (0..u64::BITS).find(|n| set & 1 << n != 0).map(name)
+}
+
+fn require_held(set: u64, held: u64) -> Result<()> {
+    match lowest(set & !held) {
+        Some(name) => Err(Error::new(format_args!("capability {name}: not held by this process"))
+            .hint("run as root, or drop the option")),
+        None => Ok(()),
     }
 }
 
@@ -120,7 +194,7 @@ impl PayloadSets {
                     .map_err(|e| e.hint("dropping capabilities needs CAP_SETPCAP"))?,
             }
         }
-        if self.ambient != 0 {
+        if self.ambient != 0 || self.exact.is_some_and(|exact| exact.permitted != 0) {
             set_keep_capabilities(true).op("PR_SET_KEEPCAPS")?;
         }
         Ok(())
@@ -135,7 +209,15 @@ impl PayloadSets {
         } else {
             ambient
         };
-        let sets = CapabilitySets { effective: permitted, permitted, inheritable: ambient };
+        let bits = CapabilitySet::from_bits_retain;
+        let sets = match self.exact {
+            Some(ExactSets { effective, permitted, inheritable }) => CapabilitySets {
+                effective: bits(effective),
+                permitted: bits(permitted),
+                inheritable: bits(inheritable),
+            },
+            None => CapabilitySets { effective: permitted, permitted, inheritable: ambient },
+        };
         set_capabilities(None, sets).op("capset")?;
         for number in (0..u64::BITS).filter(|n| self.ambient & 1 << n != 0) {
             let one = CapabilitySet::from_bits_retain(1 << number);
@@ -188,15 +270,19 @@ mod tests {
                 cap_add: words(add),
                 cap_drop: words(drop),
                 cap_ambient: words(ambient),
+                cap_sets: vec![],
             };
-            let expected = PayloadSets { bounding, ambient: ambient_set };
+            let expected = PayloadSets { bounding, ambient: ambient_set, exact: None };
             assert_eq!(options.sets_of(permitted).unwrap(), expected, "+{add} -{drop} ^{ambient}");
         }
         let missing = CapabilityArgs { cap_add: words("SYS_ADMIN"), ..CapabilityArgs::default() };
         let error = missing.sets_of(permitted).unwrap_err().to_string();
         assert_eq!(error, "capability SYS_ADMIN: not held by this process");
-        let outside =
-            CapabilityArgs { cap_drop: words("ALL"), cap_ambient: words("CHOWN"), cap_add: vec![] };
+        let outside = CapabilityArgs {
+            cap_drop: words("ALL"),
+            cap_ambient: words("CHOWN"),
+            ..CapabilityArgs::default()
+        };
         let error = outside.sets_of(permitted).unwrap_err().to_string();
         assert_eq!(error, "--cap-ambient CHOWN: not in the bounding set of the payload");
     }

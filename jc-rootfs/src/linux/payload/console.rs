@@ -1,32 +1,19 @@
 //! `--console-socket`: a pseudo-terminal of the container as the console of the payload. The caller receives the
 //! master side through a socket (runc's docs/terminals.md).
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fstat, fstatfs, openat};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, connect, sendmsg, socket_with,
-};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::linux::mount::fscontext::{attach, clone_fd};
 use crate::linux::mount::resolve::{Missing, resolve};
-
-/// Connects to the socket of the caller, by its path on the host.
-pub fn connect_to(path: &Path) -> Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
-    let socket = socket.op("socket")?;
-    let address = SocketAddrUnix::new(path).on("connect", path)?;
-    connect(&socket, &address).on("connect", path)?;
-    Ok(socket)
-}
+use crate::linux::socket::send;
 
 /// The slave side of a pseudo-terminal.
 pub struct Console(OwnedFd);
@@ -34,7 +21,12 @@ pub struct Console(OwnedFd);
 impl Console {
     /// Opens a pseudo-terminal in the devpts of a root, sends the master side to the socket, and if `bind` mounts
     /// the slave side on /dev/console. A root without a devpts on /dev/pts is an error.
-    pub fn open(root: BorrowedFd<'_>, socket: &OwnedFd, bind: bool) -> Result<Self> {
+    pub fn open(
+        root: BorrowedFd<'_>,
+        socket: &OwnedFd,
+        bind: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<Self> {
         const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
         let path = Path::new("/dev/pts");
         let pts = resolve(root, path, Missing::Fail)?;
@@ -46,12 +38,16 @@ impl Console {
         unlockpt(&master).op("unlockpt")?;
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = ioctl_tiocgptpeer(&master, flags).op("TIOCGPTPEER")?;
+        if let Some((ws_row, ws_col)) = size {
+            let size = Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&terminal, size).op("TIOCSWINSZ")?;
+        }
         if bind {
             let path = Path::new("/dev/console");
             let target = resolve(root, path, Missing::MakeFile)?;
             attach(clone_fd(&terminal, false, path)?, &target, path)?;
         }
-        send(socket, &master)?;
+        send(socket, &master, b"/dev/ptmx")?;
         Ok(Self(terminal))
     }
 
@@ -73,17 +69,4 @@ impl Console {
         dup2_stdout(&self.0).op("dup2")?;
         dup2_stderr(&self.0).op("dup2")
     }
-}
-
-/// Sends one message with the descriptor and the name `/dev/ptmx`.
-fn send(socket: &OwnedFd, master: &OwnedFd) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [master.as_fd()];
-    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(Error::new("sendmsg: no space for a descriptor"));
-    }
-    let name = [IoSlice::new(b"/dev/ptmx")];
-    sendmsg(socket, &name, &mut control, SendFlags::NOSIGNAL).op("sendmsg console")?;
-    Ok(())
 }

@@ -156,13 +156,18 @@ impl Gates {
         hooks.map(|(_, hook)| hook).try_for_each(|hook| self.run(gate, hook))
     }
 
+    /// The state of the command line, with the PID of the payload, and with this status unless it has one.
+    pub fn state(&self, status: &str) -> Option<Map<String, Value>> {
+        self.state.as_ref().map(|(state, process)| state.of(*process, status))
+    }
+
     fn run(&self, gate: Gate, hook: &Hook) -> Result<()> {
         let status = match gate {
             Gate::Mounts => "creating",
             Gate::Exec => "created",
         };
-        let state = self.state.as_ref().map(|(state, process)| state.of(*process, status));
-        let text = state.map_or_else(String::new, |state| Value::Object(state).to_string());
+        let text =
+            self.state(status).map_or_else(String::new, |state| Value::Object(state).to_string());
         let (name, arguments) = match hook.args.split_first() {
             Some((name, arguments)) => (name.as_ref(), arguments),
             None => (hook.path.as_os_str(), &[][..]),

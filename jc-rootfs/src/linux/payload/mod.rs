@@ -1,5 +1,6 @@
 //! The last steps before execve(2): working directory, environment, console, limits, user, capabilities, filter.
 
+pub mod attributes;
 pub mod caps;
 pub mod console;
 mod credentials;
@@ -128,7 +129,10 @@ impl Payload {
                 setsid().op("setsid")?;
             }
             self.console.as_ref().map_or(Ok(()), Console::set_controlling)?;
-            life.arm(SIGKILL)?;
+            if !invocation.args.no_wait {
+                life.arm(SIGKILL)?;
+            }
+            invocation.args.attributes.apply_labels()?;
             self.filter.iter().try_for_each(Filter::install)
         };
         match finish() {
@@ -167,6 +171,8 @@ fn prepare(
             console.set_controlling()?;
         }
     }
+    let is_copy = matches!(executor, Executor::Copy);
+    args.attributes.apply(is_copy || args.init_fd.is_some())?;
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
     // A filter needs CAP_SYS_ADMIN or no_new_privs. With no_new_privs the filter comes later, so that it need not
     // allow the steps in between.
@@ -184,6 +190,9 @@ fn prepare(
     let path = find(invocation.name, environment.path())?;
     if let Some(exe) = setup.exe {
         exe.refuse(&path)?;
+    }
+    if !is_copy {
+        args.attributes.apply_labels()?;
     }
     if args.no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;

@@ -10,7 +10,7 @@ use rustix::process::{
 };
 
 use super::caps::{self, PayloadSets};
-use super::console::{self, Console};
+use super::console::Console;
 use super::gate::Gates;
 use super::init::Init;
 use super::program::SelfExe;
@@ -18,6 +18,7 @@ use super::started::Started;
 use crate::environment::Variable;
 use crate::linux::args::Args;
 use crate::linux::seccomp::{Filter, Seccomp};
+use crate::linux::socket::connect_to;
 use crate::linux::sys;
 
 /// The results of the preparations.
@@ -32,6 +33,7 @@ pub struct Setup {
     pub(super) keeps_groups: bool,
     /// The socket to which the master side of the console goes.
     socket: Option<OwnedFd>,
+    console_size: Option<(u16, u16)>,
     pub(super) console: Option<Console>,
     /// The channel for the event `started`.
     pub started: Option<Started>,
@@ -46,19 +48,24 @@ impl Setup {
     pub fn new(args: &Args) -> Result<Self> {
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         leave_session_keyring()?;
+        args.attributes.apply_on_host()?;
         let needs_process = args.status_fd.is_some() || args.gates.needs_process();
         let (parent, this) = Parent::find(needs_process)?;
         let gates = Gates::open(&args.gates, this)?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
-        let socket = args.console_socket.as_deref().map(console::connect_to).transpose()?;
+        let socket = args.console_socket.as_deref().map(connect_to).transpose()?;
         let variables = args.environment.read_files()?;
         let sets = args.caps.sets()?;
-        let filter = match (&args.seccomp, sets) {
+        let mut filter = match (&args.seccomp, sets) {
             (Seccomp::Unconfined, _) => None,
             (seccomp, Some(sets)) => seccomp.filter(sets.bounding)?,
             (seccomp, None) => seccomp.filter(caps::permitted()?.bits())?,
         };
+        if let Some(filter) = &mut filter {
+            // With --join the PID of the payload is not known yet.
+            filter.connect(|| gates.state("creating").filter(|_| args.join.is_none()))?;
+        }
         let exe = SelfExe::find()?;
         let keeps_groups = args.user.is_some() && args.groups.is_empty() && denies_setgroups()?;
         let (console, init) = (None, None);
@@ -70,6 +77,7 @@ impl Setup {
             exe,
             keeps_groups,
             socket,
+            console_size: args.console_size,
             console,
             started,
             init,
@@ -86,7 +94,7 @@ impl Setup {
     /// mounted on /dev/console.
     pub fn open_console(&mut self, root: BorrowedFd<'_>, bind: bool) -> Result<()> {
         let Some(socket) = self.socket.take() else { return Ok(()) };
-        self.console = Some(Console::open(root, &socket, bind)?);
+        self.console = Some(Console::open(root, &socket, bind, self.console_size)?);
         Ok(())
     }
 }

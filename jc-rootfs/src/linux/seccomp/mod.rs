@@ -8,16 +8,19 @@ use std::str::FromStr;
 
 use jc_unshare::hints::kernel_version;
 use jc_unshare::{Context, Error, Result, read_at_most};
-use nix::libc::{BPF_MAXINSNS, sock_filter};
+use nix::libc::{BPF_MAXINSNS, SECCOMP_FILTER_FLAG_NEW_LISTENER, sock_filter};
+use serde_json::{Map, Value};
 
 mod built;
 mod compiler;
+mod listener;
 mod profile;
 
 use compiler::abi::Abi;
 use compiler::compile::compile;
 use compiler::default;
 use compiler::rules::Rules;
+use listener::{Agent, Connection};
 use profile::{Machine, Profile};
 
 use crate::linux::sys;
@@ -34,6 +37,8 @@ pub enum Seccomp {
     Default,
     /// The path of a profile in JSON.
     File(PathBuf),
+    /// A profile in JSON.
+    Text(String),
 }
 
 impl FromStr for Seccomp {
@@ -43,6 +48,7 @@ impl FromStr for Seccomp {
         Ok(match word {
             "unconfined" => Self::Unconfined,
             "default" => Self::Default,
+            _ if word.starts_with('{') => Self::Text(word.to_owned()),
             _ => Self::File(word.into()),
         })
     }
@@ -52,24 +58,29 @@ impl FromStr for Seccomp {
 pub struct Filter {
     program: Cow<'static, [sock_filter]>,
     flags: u64,
+    agent: Option<Agent>,
+    connection: Option<Connection>,
 }
 
 impl Seccomp {
     /// The filter for a payload with these capabilities, a bit each. `None`: no filter. A profile that is too
     /// long, and one that this program cannot apply in full, are errors.
     pub fn filter(&self, capabilities: u64) -> Result<Option<Filter>> {
-        let path = match self {
+        let (text, shown) = match self {
             Self::Unconfined => return Ok(None),
             Self::Default => return Filter::default_for(capabilities).map(Some),
-            Self::File(path) => path,
+            Self::File(path) => {
+                let text = read_at_most(File::open(path).on("read", path)?, MAX_FILE, path)?;
+                (text, path.display().to_string())
+            }
+            Self::Text(text) => (text.as_bytes().to_vec(), "profile".to_owned()),
         };
-        let text = read_at_most(File::open(path).on("read", path)?, MAX_FILE, path)?;
         let release = rustix::system::uname();
         let release = release.release().to_string_lossy();
         let kernel =
             kernel_version(&release).ok_or_else(|| Error::new(format_args!("uname: {release}")))?;
         let filter = parse(&text, capabilities, kernel);
-        filter.map(Some).map_err(|e| e.context(format_args!("seccomp {}", path.display())))
+        filter.map(Some).map_err(|e| e.context(format_args!("seccomp {shown}")))
     }
 }
 
@@ -77,7 +88,8 @@ impl Seccomp {
 /// of the kernel. Malformed text, and names that this program or the kernel lacks, are errors.
 pub fn parse(text: &[u8], capabilities: u64, kernel: (u32, u32)) -> Result<Filter> {
     let profile = Profile::parse(text, &Machine { capabilities, kernel })?;
-    Filter::new(&profile.rules, profile.flags)
+    let filter = Filter::new(&profile.rules, profile.flags)?;
+    Ok(Filter { agent: profile.agent, ..filter })
 }
 
 impl Filter {
@@ -95,22 +107,34 @@ impl Filter {
             jf: i.jump_false,
             k: i.operand,
         });
-        Ok(Self { program: for_kernel.collect(), flags })
+        Ok(Self { program: for_kernel.collect(), flags, agent: None, connection: None })
     }
 
     /// The filter of the default profile. The build script has compiled the one for the default capabilities.
     fn default_for(capabilities: u64) -> Result<Self> {
         if capabilities & built::RELEVANT == built::CAPABILITIES {
-            return Ok(Self { program: Cow::Borrowed(&built::DEFAULT), flags: 0 });
+            let program = Cow::Borrowed(&built::DEFAULT[..]);
+            return Ok(Self { program, flags: 0, agent: None, connection: None });
         }
         Self::new(&default::rules(&built::TABLE, Abi::native(), capabilities), 0)
     }
 
+    /// Connects to the agent of the profile, if the profile has one. `state` gives the state of the container.
+    pub fn connect(&mut self, state: impl FnOnce() -> Option<Map<String, Value>>) -> Result<()> {
+        self.connection = self.agent.as_ref().map(|agent| agent.connect(state())).transpose()?;
+        Ok(())
+    }
+
     /// Applies the filter to this process. EACCES: this process has neither CAP_SYS_ADMIN nor no_new_privs.
     pub fn install(&self) -> Result<()> {
-        sys::seccomp_filter(&self.program, self.flags)
+        let listener = if self.connection.is_some() { SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+        let listener = sys::seccomp_filter(&self.program, self.flags | listener)
             .op("seccomp")
-            .map_err(|e| e.hint("a filter needs CAP_SYS_ADMIN or --no-new-privs"))
+            .map_err(|e| e.hint("a filter needs CAP_SYS_ADMIN or --no-new-privs"))?;
+        match (&self.connection, listener) {
+            (Some(connection), Some(listener)) => connection.send(&listener),
+            _ => Ok(()),
+        }
     }
 }
 

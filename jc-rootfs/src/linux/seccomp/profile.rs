@@ -9,6 +9,7 @@ use super::built::TABLE;
 use super::compiler::abi::Abi;
 use super::compiler::rules::{Action, Condition, Operator, Rule, Rules};
 use super::compiler::syscalls::find;
+use super::listener::Agent;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -86,6 +87,8 @@ pub struct Profile {
     pub rules: Rules<'static>,
     /// The flags for seccomp(2).
     pub flags: u64,
+    /// The agent that decides about calls with SCMP_ACT_NOTIFY.
+    pub agent: Option<Agent>,
 }
 
 impl Profile {
@@ -93,9 +96,6 @@ impl Profile {
     pub fn parse(text: &[u8], machine: &Machine) -> Result<Self> {
         let file: File = serde_json::from_slice(text).map_err(Error::new)?;
         require_number(file.default_errno.as_ref(), file.default_errno_ret)?;
-        if file.listener_path.is_some() || file.listener_metadata.is_some() {
-            return Err(Error::new("a listener is not supported"));
-        }
         let default = action(&file.default_action, file.default_errno_ret)?;
         let mut rules = Vec::new();
         for entry in file.syscalls.iter().flatten() {
@@ -103,8 +103,10 @@ impl Profile {
                 entry.rules(default, &mut rules)?;
             }
         }
+        let notifies = rules.iter().any(|rule: &Rule<'_>| rule.action == Action::NOTIFY);
+        let agent = file.agent(notifies || default == Action::NOTIFY)?;
         let rules = Rules { abis: file.abis()?, foreign: Action::KILL_PROCESS, default, rules };
-        Ok(Self { rules, flags: file.flags()? })
+        Ok(Self { rules, flags: file.flags()?, agent })
     }
 }
 
@@ -133,11 +135,24 @@ impl File {
         Ok(unique)
     }
 
+    /// The agent of `listenerPath`, which calls with SCMP_ACT_NOTIFY need.
+    fn agent(&self, is_needed: bool) -> Result<Option<Agent>> {
+        let metadata = self.listener_metadata.clone().filter(|text| !text.is_empty());
+        match self.listener_path.as_deref().filter(|path| !path.is_empty()) {
+            None if is_needed => Err(Error::new("SCMP_ACT_NOTIFY: needs a listenerPath")),
+            None if metadata.is_some() => Err(Error::new("listenerMetadata: needs a listenerPath")),
+            // Without calls to decide about, no agent waits for a listener.
+            Some(path) if is_needed => Ok(Some(Agent { path: path.into(), metadata })),
+            _ => Ok(None),
+        }
+    }
+
     fn flags(&self) -> Result<u64> {
         self.flags.iter().flatten().try_fold(0, |flags, name| match name.as_str() {
             "SECCOMP_FILTER_FLAG_TSYNC" => Ok(flags | 1),
             "SECCOMP_FILTER_FLAG_LOG" => Ok(flags | 1 << 1),
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => Ok(flags | 1 << 2),
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => Ok(flags | 1 << 5),
             _ => Err(Error::new(format_args!("flag {name}: not supported"))),
         })
     }
@@ -241,9 +256,7 @@ fn action(name: &str, errno: Option<u16>) -> Result<Action> {
         "SCMP_ACT_TRACE" => Action::trace(number),
         "SCMP_ACT_LOG" => Action::LOG,
         "SCMP_ACT_ALLOW" => Action::ALLOW,
-        "SCMP_ACT_NOTIFY" => {
-            return Err(Error::new("SCMP_ACT_NOTIFY: a listener is not supported"));
-        }
+        "SCMP_ACT_NOTIFY" => Action::NOTIFY,
         _ => return Err(Error::new(format_args!("no action {name:?}"))),
     })
 }
@@ -319,7 +332,7 @@ mod tests {
             (r#"{"defaultAction":"SCMP_ACT_X"}"#.to_owned(), "no action \"SCMP_ACT_X\""),
             (
                 r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#.into(),
-                "SCMP_ACT_NOTIFY: a listener is not supported",
+                "SCMP_ACT_NOTIFY: needs a listenerPath",
             ),
             (
                 r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":4096}"#.into(),

@@ -14,6 +14,8 @@ impl Action {
     pub const KILL_PROCESS: Self = Self(0x8000_0000);
     /// SECCOMP_RET_TRAP: the thread gets SIGSYS.
     pub const TRAP: Self = Self(0x0003_0000);
+    /// SECCOMP_RET_USER_NOTIF: an agent decides about the call.
+    pub const NOTIFY: Self = Self(0x7FC0_0000);
     /// SECCOMP_RET_LOG: the kernel logs and makes the call.
     pub const LOG: Self = Self(0x7FFC_0000);
     /// SECCOMP_RET_ALLOW: the kernel makes the call.

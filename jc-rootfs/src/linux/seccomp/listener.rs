@@ -1,0 +1,46 @@
+//! The agent that decides about system calls with SCMP_ACT_NOTIFY (config-linux.md, "The Container Process State").
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use jc_unshare::{Error, Result};
+use serde_json::{Map, Value, json};
+
+use crate::linux::socket::{connect_to, send};
+
+/// The socket of the agent, by its path on the host, and the text for the agent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Agent {
+    pub path: PathBuf,
+    pub metadata: Option<String>,
+}
+
+/// A connection to the agent.
+pub struct Connection {
+    socket: OwnedFd,
+    message: String,
+}
+
+impl Agent {
+    /// Connects to the agent, before the root changes. `state` is the state of the container with its PID.
+    pub fn connect(&self, state: Option<Map<String, Value>>) -> Result<Connection> {
+        let state = state.ok_or_else(|| {
+            Error::usage("a listener of seccomp needs --state, and a container that is not joined")
+        })?;
+        let version = state.get("ociVersion").cloned().unwrap_or_else(|| json!("1.0.2"));
+        let mut message = json!({
+            "ociVersion": version, "fds": ["seccompFd"], "pid": state.get("pid"), "state": state,
+        });
+        if let Some(metadata) = &self.metadata {
+            message["metadata"] = json!(metadata);
+        }
+        Ok(Connection { socket: connect_to(&self.path)?, message: message.to_string() })
+    }
+}
+
+impl Connection {
+    /// Sends the descriptor of the listener with the state.
+    pub fn send(&self, listener: &OwnedFd) -> Result<()> {
+        send(&self.socket, listener, self.message.as_bytes())
+    }
+}
