@@ -153,7 +153,7 @@ test-engines: all
 
 # Tests all attempts to bypass jc-egress. As root.
 test-egress: all
-	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_log --test egress_programs --test egress_bypass -- --nocapture
+	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --test egress --test egress_learn --test egress_log --test egress_programs --test egress_bypass -- --nocapture
 
 # Measures the time that jc-egress adds to a start, and its throughput, compared with pasta and slirp4netns. As root.
 bench-egress: all

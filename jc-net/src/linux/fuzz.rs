@@ -3,7 +3,7 @@
 //! seeds, which are answers of a kernel. A test here runs the parsers on the same mutations of the seeds each time.
 
 use crate::linux::conntrack::Entry;
-pub use crate::linux::egress::fuzz::{client_hello, http, query, rule};
+pub use crate::linux::egress::fuzz::{client_hello, http, packet, query, rule};
 use crate::linux::link::Link;
 use crate::linux::message::{Attributes, HEADER, address, text};
 use crate::linux::netlink::{acknowledged, parts, parts_flags};
@@ -66,6 +66,7 @@ mod tests {
     fn no_bytes_make_a_parser_of_jc_egress_panic() {
         run("client_hello", 4, client_hello);
         run("http", 5, http);
+        run("packet", 2, packet);
         run("query", 4, query);
         run("rule", 6, rule);
     }

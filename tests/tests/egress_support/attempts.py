@@ -263,6 +263,13 @@ def doh_to_literal_address():
 
 
 @attempt
+def tls_in_tls():
+    """Inside TLS, only the allowed host reads the second ClientHello."""
+    got = ask(*good(443), hello("good.example") + b"\x17\3\3" + vector(2, hello("other.example")), count=1)
+    return got if got and "EVIL" in got else None
+
+
+@attempt
 def tls_other_name_below_suffix():
     return ask(socket.gethostbyname("a.wild.example"), 443, hello("b.wild.example"))
 
@@ -661,6 +668,15 @@ def slow_first_bytes():
 
 
 @attempt
+def flood_of_half_made_connections():
+    for _ in range(2000):
+        with socket.socket() as s:
+            s.setblocking(False)
+            s.connect_ex(good())
+    return ask(EVIL, 80, GET)
+
+
+@attempt
 def exhausted_connections():
     many = []
     try:
@@ -709,7 +725,8 @@ CONTROLS = [
 
 
 # After these, the log has no room for more refusals in this second.
-FLOODS = ["exhausted_names", "many_refusals", "exhausted_connections", "slow_first_bytes"]
+FLOODS = ["exhausted_names", "many_refusals", "exhausted_connections", "slow_first_bytes",
+          "flood_of_half_made_connections"]
 
 
 def run(function):

@@ -5,7 +5,7 @@ use super::names::Names;
 use super::rule::Rule;
 use super::rules::Rules;
 use super::tls::{self, Progress};
-use super::{dns, name};
+use super::{dns, name, packets};
 
 /// Reads bytes as a ClientHello, as often as the parser asks for.
 pub fn client_hello(bytes: &[u8]) {
@@ -51,10 +51,19 @@ pub fn query(bytes: &[u8]) {
 /// Reads bytes as a rule and as a name.
 pub fn rule(bytes: &[u8]) {
     if let Ok(text) = str::from_utf8(bytes) {
-        let _ = text.parse::<Rule>(); // only for panics
+        let _ = Rule::from_line(text); // only for panics
         let name = name::from_user(text);
         assert!(name.is_none_or(|name| name.len() <= 253 && name.is_ascii()));
     }
     let wire = name::from_wire(bytes);
-    assert!(wire.is_none_or(|name| name::from_wire(name.as_bytes()).as_deref() == Some(&name)));
+    let Some(name) = wire else { return };
+    assert_eq!(name::from_wire(name.as_bytes()).as_deref(), Some(&*name));
+    // A rule that is learned can be read.
+    assert!(Rule::any().names(&name).is_none() || Rule::from_line(&format!("{name}:1")).is_ok());
+}
+
+/// Reads bytes as the message of a rejected packet.
+pub fn packet(bytes: &[u8]) {
+    let packet = packets::read(bytes);
+    assert!(packet.is_none_or(|packet| bytes.len() >= 20 && packet.protocol.len() <= 7));
 }

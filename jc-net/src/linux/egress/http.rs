@@ -32,8 +32,6 @@ enum State {
     Trailer(usize),
     /// After a request to switch to WebSocket: the server has not answered yet.
     Switching,
-    /// The server has switched: bytes have no form any more.
-    Switched,
 }
 
 /// The requests of one connection.
@@ -135,7 +133,6 @@ impl Requests {
                 Ok(end)
             }
             State::Switching => Ok(0),
-            State::Switched => Ok(bytes.len()),
         }
     }
 
@@ -164,12 +161,12 @@ impl Requests {
         self.state == State::Switching
     }
 
-    /// Takes the first bytes of the server's answer to a request to switch. If the server does not switch, further
-    /// requests follow.
-    pub fn take_answer(&mut self, answer: &[u8]) {
+    /// Takes the first bytes of the server's answer to a request to switch. Returns whether the server has switched: bytes have
+    /// no form any more. Else further requests follow.
+    pub fn take_answer(&mut self, answer: &[u8]) -> bool {
+        self.state = State::Head;
         let rest = answer.strip_prefix(b"HTTP/1.1 101").and_then(|rest| rest.first());
-        let has_switched = matches!(rest, Some(b' ' | b'\r'));
-        self.state = if has_switched { State::Switched } else { State::Head };
+        matches!(rest, Some(b' ' | b'\r'))
     }
 }
 
@@ -449,13 +446,9 @@ mod tests {
             let mut requests = Requests::new();
             assert_eq!(requests.pass(all.as_bytes(), ORIGIN), Ok(request.len()));
             assert!(requests.is_switching());
-            requests.take_answer(&answer.as_bytes()[..13]);
-            let rest = &all.as_bytes()[request.len()..];
-            let passed = requests.pass(rest, ORIGIN);
-            assert_eq!(
-                passed,
-                if switches { Ok(rest.len()) } else { Err("a request for another host") }
-            );
+            assert_eq!(requests.take_answer(&answer.as_bytes()[..13]), switches);
+            let rest = requests.pass(&all.as_bytes()[request.len()..], ORIGIN);
+            assert_eq!(rest, Err("a request for another host"), "without a switch");
         }
     }
 }

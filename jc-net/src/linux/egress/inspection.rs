@@ -135,12 +135,23 @@ impl Inspection {
 
     /// Takes the first bytes of the server's answer; none if there are no more.
     pub fn take_answer(&mut self, first: &[u8]) {
-        match (&mut self.stage, tls::answer(first)) {
-            (Stage::Requests(requests), _) => requests.take_answer(first),
-            (Stage::Answer, Answer::Unknown) if !first.is_empty() => {}
-            (Stage::Answer, Answer::Retry) => self.stage = Stage::SecondHello,
-            (Stage::Answer, _) => self.stage = Stage::Open,
-            _ => {}
+        match &mut self.stage {
+            Stage::Requests(requests) => {
+                if !requests.take_answer(first) {
+                    return;
+                }
+            }
+            Stage::Answer => match tls::answer(first) {
+                Answer::Unknown if !first.is_empty() => return,
+                Answer::Retry => {
+                    self.stage = Stage::SecondHello;
+                    return;
+                }
+                Answer::Unknown | Answer::Other => {}
+            },
+            _ => return,
         }
+        self.stage = Stage::Open;
+        self.cleared = self.held.len();
     }
 }

@@ -74,3 +74,27 @@ fn line(((host, port), (check, is_private)): (&(String, u16), &(Check, bool))) -
     let private = if *is_private { "private " } else { "" };
     format!("{private}{host}:{port}{check}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn learned_rules_are_as_many_as_a_file_may_have() {
+        let path = std::env::temp_dir().join(format!("jc-egress-learned-{}", std::process::id()));
+        let mut learned = Learned::new(&path).unwrap();
+        let mut add = |number: usize, check| {
+            let host = format!("a{number}.example");
+            learned.add(Some(&host), [192, 0, 2, 1].into(), 443, check, false)
+        };
+        for number in 0..MOST {
+            assert_eq!(add(number, Check::Tls), Ok(()));
+        }
+        assert!(add(MOST, Check::Tls).is_err());
+        assert_eq!(add(0, Check::Tcp), Ok(()), "a weaker form of a rule that is there");
+        learned.write().unwrap();
+        let rules = crate::linux::egress::rules::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((rules.len(), rules[0].check(443)), (MOST, Check::Tcp));
+    }
+}
