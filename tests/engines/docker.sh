@@ -60,7 +60,7 @@ is 'propagation to the container' "$(mount --make-shared --bind volume volume
 	umount volume)" 1
 like 'a read-only root' "$(run --read-only $box touch /new 2>&1)" '*Read-only file system'
 is 'shared memory of a size' "$(run --shm-size 128k $box df -k /dev/shm | tail -1 | tr -s ' ' | cut -d ' ' -f 2)" 128
-is 'a device that can be read' "$(run --device /dev/fuse:/dev/log:r $box sh -c ': </dev/log && echo read; : >/dev/log' 2>&1)" \
+is 'a device that can be read' "$(run --device /dev/fuse:/dev/log:r $box sh -c '{ : </dev/log && echo read; : >/dev/log; } 2>&1')" \
 	"read
 sh: can't create /dev/log: Operation not permitted"
 like 'no other device' "$(run --cap-add mknod $box sh -c 'mknod /dev/disk b 7 200 && cat /dev/disk' 2>&1)" '*Operation not permitted'
