@@ -257,6 +257,7 @@ static void put(const char *directory, const char *name, const char *text)
 }
 
 static const char *state_files[] = { "hostname", "hosts", "resolv.conf", "state.json" };
+enum { STATE_FILES = sizeof state_files / sizeof *state_files };
 static char groups[3][160];
 static int group_count, version;
 
@@ -337,7 +338,7 @@ static int outside(char *self, char *directory, int is_container)
 	if (is_container) {
 		snprintf(state, sizeof state, "/run/floor.%d", getpid());
 		OK(mkdir(state, 0700));
-		for (int i = 0; i < 5; i++)
+		for (int i = 0; i < STATE_FILES; i++)
 			put(state, state_files[i], "text\n");
 		cgroup = make_cgroups();
 	}
@@ -379,7 +380,7 @@ static int outside(char *self, char *directory, int is_container)
 	OK(waitpid(child, &status, 0));
 	for (int i = 0; i < group_count; i++)
 		OK(rmdir(groups[i]));
-	for (int i = 0; i < 5 && is_container; i++) {
+	for (int i = 0; i < STATE_FILES && is_container; i++) {
 		char path[128];
 		snprintf(path, sizeof path, "%s/%s", state, state_files[i]);
 		OK(unlink(path));

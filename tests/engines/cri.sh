@@ -18,13 +18,10 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$work/net"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-default_runtime_name = "tested"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested]
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested.options]
-BinaryName = "$runtime"
 END
+readme '**Kubernetes**' >>config.toml
 cat >net/pods.conflist <<END
 {"cniVersion":"0.4.0","name":"pods","plugins":[
  {"type":"ptp","ipam":{"type":"host-local","dataDir":"$work/addresses","ranges":[[{"subnet":"10.88.0.0/24"}]]}}]}
@@ -37,7 +34,7 @@ answers containerd ready
 ctr -n k8s.io image import box.tar >/dev/null; is 'an image is loaded' $? 0
 
 pod() { # pod NAME LINUX: starts a pod, and prints its ID.
-	echo "{\"config\":$(pod_config "$1" "$2")}" | call RunPodSandbox | jq -r .pod_sandbox_id
+	echo "{\"config\":$(pod_config "$1" "$2"),\"runtime_handler\":\"jc\"}" | call RunPodSandbox | jq -r .pod_sandbox_id
 }
 pod_config() {
 	echo "{\"metadata\":{\"name\":\"$1\",\"uid\":\"$1\",\"namespace\":\"default\"},\"hostname\":\"$1\",\"log_directory\":\"$work/logs\",\"linux\":$2}"
@@ -78,9 +75,9 @@ is 'a host name' "$(in_box hostname)" '0 first,'
 is 'a variable' "$(outcome '{"command":["sh","-c","echo $A"],"envs":[{"key":"A","value":"two words"}]}')" '0 two words,'
 is 'a working directory' "$(outcome '{"command":["pwd"],"working_dir":"/etc"}')" '0 /etc,'
 is 'a terminal' "$(outcome '{"command":["sh","-c","tty"],"tty":true}' | tr -d '\r')" '0 /dev/pts/0,'
-container missing '{"command":["nonesuch"]}' 2>err; like 'a program that is missing is named' "$(cat err)" \
+container missing '{"command":["nonesuch"]}' >/dev/null 2>err; like 'a program that is missing is named' "$(cat err)" \
 	'*exec: "nonesuch": executable file not found in $PATH*'
-container mode '{"command":["/etc/text"]}' 2>err; like 'a file that is not executable is named' "$(cat err)" '*"/etc/text": permission denied*'
+container mode '{"command":["/etc/text"]}' >/dev/null 2>err; like 'a file that is not executable is named' "$(cat err)" '*"/etc/text": permission denied*'
 is 'a user and a group' "$(in_box 'id -u; id -g; id -G' '{"run_as_user":{"value":5},"run_as_group":{"value":6},"supplemental_groups":[7]}')" \
 	'0 5,6,6 7,'
 is 'a user of the image' "$(in_box 'id -u' '{"run_as_username":"web"}')" '0 33,'

@@ -1,10 +1,10 @@
 # dockerd with the runtime: containerd, the shim and docker-proxy are its own.
 . "$here/daemon.sh"
-mkdir docker && echo "{}" >docker/daemon.json
+mkdir docker && readme '**Docker**' >docker/daemon.json
 export DOCKER_HOST="unix://$work/docker.sock" DOCKER_CONFIG="$work/docker" DOCKER_BUILDKIT=0
 daemon dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" --bridge none \
 	--iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --userland-proxy=false --storage-driver overlay2 \
-	--add-runtime "tested=$runtime" --default-runtime tested --exec-opt native.cgroupdriver=cgroupfs --config-file "$work/docker/daemon.json"
+	--default-runtime jc --exec-opt native.cgroupdriver=cgroupfs --config-file "$work/docker/daemon.json"
 answers dockerd docker version
 docker load -q -i box.tar >/dev/null; is 'an image is loaded' $? 0
 run() { docker run --rm --network none "$@"; }

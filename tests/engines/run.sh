@@ -58,12 +58,16 @@ if [ -n "${JC_ENGINE_INSIDE-}" ]; then
 	# A set of all capabilities is one less than a power of two.
 	set=$((0x$(awk '$1 == "CapBnd:" { print $2 }' /proc/self/status)))
 	[ $((set & (set + 1))) -ne 0 ] || has_all_capabilities=yes
+	# readme WORDS: the lines of code after the words in README.md, with the runtime of this script.
+	readme() {
+		awk -v words="$1" 'found && /^    / { print substr($0, 5); shown = 1 } shown && !/^    / { exit } index($0, words) { found = 1 }' \
+			"$here/../../README.md" | sed "s|/usr/bin/jc-oci|$runtime|; s|/run/jc-oci|$work/containers|"
+	}
 	# until_true COMMAND...: waits until it succeeds, for 20 seconds at most.
 	until_true() {
-		tries=0
+		deadline=$(($(date +%s) + 20))
 		until "$@" >/dev/null 2>&1; do
-			tries=$((tries + 1))
-			[ $tries -lt 400 ] || return 1
+			[ "$(date +%s)" -lt $deadline ] || return 1
 			sleep 0.05
 		done
 	}

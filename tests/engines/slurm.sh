@@ -38,12 +38,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,default_queue_depth=200
 NodeName=n[1-2] CPUs=4 RealMemory=100 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 END
-cat >conf/oci.conf <<END
-RunTimeQuery="$runtime --root=$work/containers state %n.%u.%j.%s.%t"
-RunTimeKill="$runtime --root=$work/containers kill -a %n.%u.%j.%s.%t"
-RunTimeDelete="$runtime --root=$work/containers delete --force %n.%u.%j.%s.%t"
-RunTimeRun="$runtime --root=$work/containers run %n.%u.%j.%s.%t -b %b"
-END
+readme '**Slurm**' >conf/oci.conf
 cat >bundle/config.json <<'END'
 {"ociVersion": "1.0.2", "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "env": ["PATH=/bin", "A=1"], "cwd": "/",
   "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]}, "noNewPrivileges": true},
@@ -101,6 +96,11 @@ job=$!
 until_true sh -c 'ls '"$work"'/containers | grep -q .'
 scancel "$(squeue -h -o %i)"; wait $job; like 'a job is cancelled' $? '1*'
 until_true idle; until_true sh -c '! pgrep -xf "sleep 1000"'; is 'no container runs after that' $? 0
+
+if [ "${runtime##*/}" != runc ]; then
+	is 'containers of jc-run on two nodes' "$(readme '**No engine**' | grep srun | sed "s|/srv/root|$work/root|; s|jc-run|jc-run --network none|" |
+		sh | grep -c .)" 2
+fi
 
 # Jobs of a batch: a script in a container, and an array of a hundred containers on two nodes.
 printf '#!/bin/sh\nhostname\ncat /etc/text\n' >script
