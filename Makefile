@@ -168,6 +168,7 @@ bench-pull: all
 bench-start: all
 	tests/bench-start.sh '$(bin)'
 	tests/bench-run.sh '$(bin)'
+	tests/bench-oci.sh '$(bin)'
 
 # CI lints while it builds the tests.
 clippy = cargo clippy --locked --workspace --all-targets --features jc-tests/bench,jc-tests/peers -- -D warnings

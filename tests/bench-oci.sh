@@ -71,7 +71,7 @@ export PATH=/run/bench/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd /run/bench
 
 runtimes() {
-	commands=("${JC_OCI:-jc-oci} run --bundle /run/bench/bundle jc-bench")
+	commands=("jc-oci run --bundle /run/bench/bundle jc-bench")
 	for runtime in crun runc; do
 		! command -v $runtime >/dev/null || commands+=("$runtime run --bundle /run/bench/bundle jc-bench")
 	done

@@ -37,15 +37,17 @@ pod() { # pod NAME LINUX: starts a pod, and prints its ID.
 	echo "{\"config\":$(pod_config "$1" "$2"),\"runtime_handler\":\"jc\"}" | call RunPodSandbox | jq -r .pod_sandbox_id
 }
 pod_config() {
-	echo "{\"metadata\":{\"name\":\"$1\",\"uid\":\"$1\",\"namespace\":\"default\"},\"hostname\":\"$1\",\"log_directory\":\"$work/logs\",\"linux\":$2}"
+	echo "{\"metadata\":{\"name\":\"${1:-third}\",\"uid\":\"$1\",\"namespace\":\"default\"},\"hostname\":\"$1\",\"log_directory\":\"$work/logs\",\"linux\":$2}"
 }
-linux='{"cgroup_parent":"/pods"}'
+own='"namespace_options":{"pid":1}'
+linux='{"cgroup_parent":"/pods","security_context":{'$own'}}'
 first=$(pod first "$linux"); like 'a pod starts' "$first" '????????????????????????????????????????????????????????????????'
 is 'the pod is ready' "$(echo "{\"pod_sandbox_id\":\"$first\"}" | call PodSandboxStatus | jq .status.state)" null
 # container NAME CONFIG: starts a container with fields of its configuration, and prints its ID.
 container() {
 	jq -n --arg pod "$first" --argjson config "$2" --arg name "$1" --argjson pods "$(pod_config first "$linux")" '{pod_sandbox_id: $pod,
-		config: ({metadata: {name: $name}, image: {image: "localhost/box:latest"}, log_path: ($name + ".log")} + $config),
+		config: ({metadata: {name: $name}, image: {image: "localhost/box:latest"}, log_path: ($name + ".log"),
+			linux: {security_context: {namespace_options: {pid: 1}}}} * $config),
 		sandbox_config: $pods}' | call CreateContainer >created || return
 	jq -r .container_id created
 	jq -c . created | call StartContainer >/dev/null
@@ -111,7 +113,7 @@ remove "$hungry"
 # A container that runs.
 back=$(container back '{"command":["sleep","1000"]}')
 is 'a container runs' "$(status "$back" state)" 1
-executed() { jq -n --arg id "$back" '{container_id: $id, cmd: $ARGS.positional}' --args "$@" | call ExecSync | jq -r '"\(.exit_code // 0) \(.stdout // "")\(.stderr // "")"'; }
+executed() { jq -n --arg id "$back" '{container_id: $id, cmd: $ARGS.positional}' --args -- "$@" | call ExecSync | jq -r '"\(.exit_code // 0) \(.stdout // "")\(.stderr // "")"'; }
 is 'a program is executed' "$(executed sh -c 'tr "\0" " " </proc/1/cmdline')" '0 sleep 1000 '
 is 'the exit status of an executed program' "$(executed sh -c 'exit 9')" '9 '
 is 'an executed program has the same capabilities' "$(executed grep CapEff /proc/self/status)" '0 CapEff:	00000000a80425fb'
@@ -145,7 +147,7 @@ is 'a sysctl of a pod' "$(in_box 'cat /proc/sys/kernel/shm_rmid_forced')" '0 1,'
 is 'processes of a pod' "$(in_box 'tr "\0" " " </proc/1/cmdline' '{"namespace_options":{"pid":0}}')" '0 sleep 1000 ,'
 end_pod "$first"
 linux='{"cgroup_parent":"/pods","security_context":{"namespace_options":{"network":2,"pid":2,"ipc":2}}}'
-first=$(pod third "$linux")
+first=$(pod "" "$linux")
 is 'the namespaces of the node' "$(in_box 'for name in net pid ipc; do readlink /proc/self/ns/$name; done' \
 	'{"namespace_options":{"network":2,"pid":2,"ipc":2}}')" "0 $(readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/ipc | tr '\n' ,)"
 end_pod "$first"

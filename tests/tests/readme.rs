@@ -5,7 +5,7 @@
 use std::fs;
 
 use jc_tests::image::{Image, Layout};
-use jc_tests::roots::busybox_layer;
+use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::{Sandbox, sandbox, workspace_dir};
 
 /// The block of code after the first line that contains this text, without its indentation.
@@ -95,5 +95,17 @@ fn the_walk_and_the_life_of_a_container_work() {
         }
         ran.code(0);
         s.wait_for_no_process();
+    });
+}
+
+/// The other machines of GNU parallel are this one: `:` is its name for that.
+#[test]
+fn the_line_for_parallel_works() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let block = block("**No engine**");
+        let line = block.lines().find(|line| line.starts_with("parallel ")).unwrap();
+        let line = line.replace("n1,n2", ":").replace("jc-run ", "jc-run --network none ");
+        s.sh(&format!("{line} | sort")).env("HOME", "/srv").run().code(0).stdout("1\n2\n3\n4\n");
     });
 }
