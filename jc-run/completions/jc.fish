@@ -11,10 +11,10 @@ function __jc_containers
 end
 
 function __jc_images
-    jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p'
+    jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p' | sed -n 'p; s,^docker\.io/library/,,p; t; s,^docker\.io/,,p'
 end
 
-for tool in cgroup exec images list logs net oci pull rm rmi rootfs run stop unshare
+for tool in cgroup egress exec images landlock list logs net oci pull rm rmi rootfs run stop unshare
     complete -c jc-$tool -n 'string match -q -- "-*" (commandline -ct)' -f -a '(__jc_options)'
 end
 for tool in exec logs rm stop
@@ -23,7 +23,17 @@ end
 for tool in pull rmi
     complete -c jc-$tool -n 'not string match -q -- "-*" (commandline -ct)' -a '(__jc_images)'
 end
-complete -c jc-run -n 'test (commandline -opc)[-1] = --image' -f -a '(__jc_images)'
-complete -c jc-run -n 'test (commandline -opc)[-1] = --network' -f -a 'bridge pasta none host'
+function __jc_shared
+    string join \n private host (jc-list -q 2>/dev/null | sed s/^/container:/)
+end
+
+# --OPTION VALUE and --OPTION=VALUE.
+complete -c jc-run -l image -x -a '(__jc_images)'
+complete -c jc-run -l network -x -a 'bridge pasta none host (jc-list -q 2>/dev/null | sed s/^/container:/)'
+complete -c jc-run -l pid -x -a '(__jc_shared)'
+complete -c jc-run -l ipc -x -a '(__jc_shared)'
+complete -c jc-run -l uts -x -a '(__jc_shared)'
+complete -c jc-run -l userns -x -a 'auto keep-id host'
+complete -c jc-run -l security-opt -x -a 'seccomp=unconfined no-new-privileges=false systempaths=unconfined net-admin=host'
 complete -c jc-oci -n 'test (count (commandline -opc)) = 1' -f -a "(jc-oci --help | string match -rg '^  ([a-z]+)  ')"
 complete -c jc-oci -n 'test (count (commandline -opc)) -gt 1' -f -a '(jc-oci list -q 2>/dev/null)'

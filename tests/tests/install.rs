@@ -7,6 +7,7 @@ use std::path::Path;
 
 use jc_tests::image::{Image, Layout};
 use jc_tests::roots::{busybox_layer, busybox_root};
+use jc_tests::screen::Screen;
 use jc_tests::{Sandbox, require, sandbox, sandbox_for, skip, workspace_dir};
 
 fn completions() -> String {
@@ -23,7 +24,7 @@ fn something_to_complete(s: &Sandbox) -> String {
 }
 
 /// Command lines whose last word is incomplete, with the expected completions.
-const CASES: [(&str, &str); 9] = [
+const CASES: [(&str, &str); 12] = [
     ("jc-run --memory-s", "--memory-swap"),
     ("jc-cgroup --memory-h", "--memory-high"),
     ("jc-list --j", "--json"),
@@ -33,6 +34,9 @@ const CASES: [(&str, &str); 9] = [
     ("jc-logs ID", "ID"),
     ("jc-rmi oci", "oci:/srv/image"),
     ("jc-run --image oci", "oci:/srv/image"),
+    ("jc-run --userns k", "keep-id"),
+    ("jc-run --network container:ID", "container:ID"),
+    ("jc-landlock --sc", "--scope"),
 ];
 
 fn check(s: &Sandbox, complete: impl Fn(&str) -> String) {
@@ -52,6 +56,7 @@ fn bash_completes() {
     sandbox(|s| {
         check(s, |line| {
             let script = "source $COMPLETIONS/jc.bash; read -ra COMP_WORDS <<< \"$LINE\"
+                COMP_LINE=$LINE COMP_POINT=${#LINE} COMP_WORDBREAKS=' '
                 COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _jc \"${COMP_WORDS[0]}\" \
                 \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; printf '%s\\n' \"${COMPREPLY[@]}\"";
             let bash = s.cmd("bash").args(["--norc", "-c", script]);
@@ -63,6 +68,33 @@ fn bash_completes() {
             let name = entry.unwrap().file_name().to_string_lossy().into_owned();
             assert!(known.contains(&format!(" {name}\n")), "{name}");
         }
+    });
+}
+
+/// bash breaks words at colons and equal signs.
+#[test]
+fn a_tab_of_bash_completes_names_with_colons_and_values_behind_an_equal_sign() {
+    sandbox(|s| {
+        let id = something_to_complete(s);
+        let screen = Screen::new(s);
+        screen.line(&format!("source {}/jc.bash; clear", completions()));
+        screen.wait(|shown| shown == "o$");
+        for (typed, completed) in [
+            ("jc-rmi oci:/srv/im", "jc-rmi oci:/srv/image".to_owned()),
+            ("jc-run --image=oci:/srv/im", "jc-run --image=oci:/srv/image".to_owned()),
+            ("jc-run --image oci:/srv/im", "jc-run --image oci:/srv/image".to_owned()),
+            ("jc-run --network container:", format!("jc-run --network container:{id}")),
+            ("jc-run --userns=k", "jc-run --userns=keep-id".to_owned()),
+            ("jc-exec web", "jc-exec webserver".to_owned()),
+        ] {
+            screen.tmux(&["send-keys", "-l", "--", typed]);
+            screen.key("Tab");
+            screen.wait(|shown| shown.lines().last() == Some(&format!("o$ {completed}")));
+            screen.key("C-c");
+            screen.line("clear");
+            screen.wait(|shown| shown == "o$");
+        }
+        s.sh("jc-rm -f webserver").run().code(0);
     });
 }
 

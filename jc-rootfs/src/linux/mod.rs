@@ -6,6 +6,7 @@ mod chroot;
 pub mod fuzz;
 mod join;
 mod joined;
+pub mod landlock;
 mod mount;
 mod payload;
 mod root;
