@@ -354,3 +354,23 @@ fn a_frozen_container_is_paused() {
         s.sh("jc-rm -f w").run().code(0);
     });
 }
+
+/// A limit inside of another one is below it, or an error that names the option.
+#[test]
+fn an_inner_limit_does_not_escape_an_outer_one() {
+    if !can_limit("memory") {
+        return;
+    }
+    sandbox(|s| {
+        let outer = "jc-cgroup --name outer -m 64M --";
+        let inner = "-m 512M -- dd if=/dev/zero of=/dev/null bs=256M count=1";
+        let ran = s.sh(&format!("{outer} jc-cgroup {inner}")).run();
+        let is_below = ran.status().code() == Some(137);
+        let is_refused =
+            ran.status().code() == Some(125) && ran.err().contains("--parent jc+outer");
+        assert!(is_below || is_refused, "{ran}");
+        if is_refused {
+            s.sh(&format!("{outer} jc-cgroup --parent jc+outer {inner}")).run().code(137);
+        }
+    });
+}

@@ -54,26 +54,30 @@ pub fn parent(
         }
         None => not_delegated(&hierarchy.own),
     })?;
-    let is_free = hierarchy.version == Version::V1 || controllers.is_empty() || evacuate;
+    let is_free = controllers.is_empty() || evacuate && hierarchy.version == Version::V2;
     if is_free || chosen.is_some() {
         return Ok(nearest.clone());
     }
     for group in hierarchy.own.ancestors() {
         let is_parent = parents.iter().any(|parent| parent == group);
-        if is_parent && can_limit(&hierarchy.mount, group, controllers)? {
+        if is_parent && can_limit(hierarchy, group, controllers)? {
             return Ok(group.to_path_buf());
         }
         if group == hierarchy.mount {
             break;
         }
-        if has_limit(group, controllers)? {
+        if has_limit(hierarchy, group, controllers)? {
             if nearest.starts_with(group) {
                 break;
             }
             let (group, nearest) = (group.display(), nearest.display());
             let text =
                 format_args!("cgroup {group}: its limit would not hold for a group in {nearest}");
-            return Err(Error::new(text).hint("--parent chooses another place"));
+            let own = hierarchy.own.strip_prefix(&hierarchy.mount).unwrap_or(&hierarchy.own);
+            let own = own.display();
+            return Err(Error::new(text).hint(format_args!(
+                "--parent {own} (of jc-run: --cgroup-parent {own}) makes it below, where the limit holds"
+            )));
         }
     }
     Ok(nearest.clone())
@@ -109,9 +113,12 @@ pub fn parents(hierarchy: &Hierarchy, chosen: Option<&Path>) -> Result<Vec<PathB
     Ok(parents)
 }
 
-/// Whether groups below this v2 group can have limits of these controllers.
-fn can_limit(mount: &Path, group: &Path, controllers: &[&str]) -> Result<bool> {
-    if group == mount || not_in(&group.join("cgroup.subtree_control"), controllers)?.is_empty() {
+/// Whether groups below this group can have limits of these controllers. On v1 they always can.
+fn can_limit(hierarchy: &Hierarchy, group: &Path, controllers: &[&str]) -> Result<bool> {
+    if hierarchy.version == Version::V1 || group == hierarchy.mount {
+        return Ok(true);
+    }
+    if not_in(&group.join("cgroup.subtree_control"), controllers)?.is_empty() {
         return Ok(true);
     }
     let members = group.join("cgroup.procs");
@@ -122,17 +129,36 @@ fn can_limit(mount: &Path, group: &Path, controllers: &[&str]) -> Result<bool> {
     }
 }
 
-/// Whether a v2 group has a limit of one of these controllers.
-fn has_limit(group: &Path, controllers: &[&str]) -> Result<bool> {
-    for (_, file) in LIMITS.iter().filter(|(name, _)| controllers.contains(name)) {
-        let path = group.join(file);
-        // The group lacks the file if the controller is not enabled for it.
-        let value = fs::read_to_string(&path).on("read", &path).absent()?.unwrap_or_default();
-        if !value.trim().is_empty() && !value.starts_with("max") {
+/// Whether a group has a limit of one of these controllers.
+fn has_limit(hierarchy: &Hierarchy, group: &Path, controllers: &[&str]) -> Result<bool> {
+    let limits: &[(&str, &str)] = match hierarchy.version {
+        Version::V1 => &LIMITS_OF_V1,
+        Version::V2 => &LIMITS,
+    };
+    // The group lacks the file if the controller is not enabled for it.
+    let read = |path: PathBuf| fs::read_to_string(&path).on("read", &path).absent();
+    for (_, file) in limits.iter().filter(|(name, _)| controllers.contains(name)) {
+        let value = read(group.join(file))?.unwrap_or_default();
+        let is_set_always = hierarchy.version == Version::V1 && *file == "cpuset.cpus";
+        let is_limit = match is_set_always {
+            true => read(hierarchy.mount.join(file))?.is_some_and(|all| all != value),
+            false => !is_unlimited(value.trim()),
+        };
+        if is_limit {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether the text of a file stands for no limit. The memory controller of v1 has the largest number of bytes in whole
+/// pages.
+fn is_unlimited(value: &str) -> bool {
+    const UNLIMITED: u64 = 1 << 62;
+    value.is_empty()
+        || value == "-1"
+        || value.starts_with("max")
+        || value.parse::<u64>().is_ok_and(|number| number >= UNLIMITED)
 }
 
 /// The files of v2 controllers that limit a group, and start with `max` or are empty without a limit.
@@ -144,6 +170,17 @@ const LIMITS: [(&str, &str); 7] = [
     ("cpu", "cpu.max"),
     ("cpuset", "cpuset.cpus"),
     ("io", "io.max"),
+];
+
+/// The files of v1 controllers that limit a group.
+const LIMITS_OF_V1: [(&str, &str); 7] = [
+    ("memory", "memory.limit_in_bytes"),
+    ("memory", "memory.memsw.limit_in_bytes"),
+    ("pids", "pids.max"),
+    ("cpu", "cpu.cfs_quota_us"),
+    ("cpuset", "cpuset.cpus"),
+    ("blkio", "blkio.throttle.read_bps_device"),
+    ("blkio", "blkio.throttle.write_bps_device"),
 ];
 
 /// The directory of a path from the top of a hierarchy.
