@@ -306,6 +306,7 @@ impl Tree {
         let path = self.path_of(name);
         let path = String::from_utf8_lossy(&path);
         let error = Error::new(format_args!("{operation} {path}: {}", strerror(&errno.into())));
+        let error = error.caused_by(errno.raw_os_error());
         match errno {
             Errno::PERM | Errno::INVAL if operation == "chown" => error.hint(sys::OWNERS_HINT),
             Errno::PERM if operation == "mknod" => error.hint("devices need root"),

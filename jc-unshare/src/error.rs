@@ -72,6 +72,12 @@ impl Error {
         self
     }
 
+    /// Adds the errno(3) of the system call that failed.
+    #[must_use]
+    pub fn caused_by(self, errno: i32) -> Self {
+        Self { errno: Some(errno), ..self }
+    }
+
     /// Puts the operation of the caller in front of the message.
     #[must_use]
     pub fn context(mut self, context: impl Display) -> Self {

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom, Write};
+use std::sync::Once;
 
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Error, Result, strerror, userns};
 use rustix::fs::{Dev, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::metadata::{chown, set_xattrs};
 use super::path::WHITEOUT;
 use super::state::{State, unsaved};
+use crate::cli::TOOL;
 use crate::sys;
 use crate::tar::{Entry, Reader};
 
@@ -74,8 +76,18 @@ impl State {
 
     pub fn node(&mut self, name: &[u8], kind: FileType, device: Dev, entry: &Entry) -> Result<()> {
         let mode = Mode::from_raw_mode(entry.mode);
-        self.create("mknod", name, |fd| sys::mknod(fd, name, kind, mode, device))?;
-        self.set_metadata(name, entry)
+        let is_device = [FileType::CharacterDevice, FileType::BlockDevice].contains(&kind);
+        match self.create("mknod", name, |fd| sys::mknod(fd, name, kind, mode, device)) {
+            Err(error)
+                if is_device
+                    && error.errno() == Some(Errno::PERM.raw_os_error())
+                    && !userns::is_initial()? =>
+            {
+                leave_out(&self.tree.path_of(name));
+                self.whiteout(name)
+            }
+            made => made.and_then(|_| self.set_metadata(name, entry)),
+        }
     }
 
     /// Makes a whiteout. The order of entries does not matter: a file of this layer under the same name
@@ -96,6 +108,18 @@ impl State {
             Err(e) => Err(fault("mknod", e)),
         }
     }
+}
+
+/// Reports the first device node that is left out: mknod(2) makes none in a user namespace, where no process could
+/// open one (user_namespaces(7)).
+fn leave_out(path: &[u8]) {
+    static REPORT: Once = Once::new();
+    let path = String::from_utf8_lossy(path);
+    REPORT.call_once(|| {
+        TOOL.report(&Error::new(format_args!(
+            "{path}: device nodes are left out, since a user namespace cannot use them"
+        )));
+    });
 }
 
 /// Writes a file of `size` bytes with its holes. Returns the CRC-32 of a file without holes.

@@ -173,7 +173,10 @@ fn links(options: &ExecOptions, state: &State, console: &Path) -> Result<Vec<Lin
         Link::new("jc-cgroup", options.collect())
     });
     let namespaces = format!("{pid}:{}", join.namespaces.join(","));
-    let unshare = Link::new("jc-unshare", vec![Opt::new("--join", namespaces)]);
+    let has_user = join.namespaces.iter().any(|kind| kind == "user");
+    let keep = has_user.then(|| Opt::flag("--keep-caps"));
+    let unshare = [Opt::new("--join", namespaces)].into_iter().chain(keep).collect();
+    let unshare = Link::new("jc-unshare", unshare);
     let mut rootfs = vec![Opt::new("--join", &pid)];
     let given = [&options.user, &options.workdir];
     let is_replaced =

@@ -8,7 +8,7 @@ use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::process::geteuid;
 
-use super::compose::{maps_one_id, user_namespace};
+use super::compose::{maps_one_id, store_namespace};
 use crate::link::{Chain, Link};
 use crate::options::NamespaceOptions;
 
@@ -38,7 +38,8 @@ fn run(
     let mut links = Vec::new();
     let mut program = vec![locate_tool("jc-pull".as_ref())?.into()];
     if !geteuid().is_root() {
-        let user = user_namespace(namespaces)?;
+        // The store has the files as the maps of the default namespace give them.
+        let user = store_namespace(namespaces)?;
         // A namespace with one ID cannot give files to other IDs.
         program.extend(maps_one_id(&user).then(|| OsString::from("--ignore-chown")));
         links.push(Link::new("jc-unshare", user));

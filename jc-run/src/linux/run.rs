@@ -1,13 +1,15 @@
 //! `jc-run`: from the command line to the end of a container.
 
+use std::ffi::OsStr;
 use std::io::{stderr, stdout};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use jc_unshare::{Context, Result, id};
+use jc_unshare::{Context, Error, Result, id};
 use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::base_path::BasePath;
 use super::compose::compose;
@@ -17,6 +19,7 @@ use super::events::Events;
 use super::pull::pull;
 use super::supervise::{Container, Stdio};
 use super::terminal::Terminal;
+use crate::link::Opt;
 use crate::options::{LifeOptions, Mode, Options};
 use crate::{TOOL, source};
 
@@ -47,8 +50,30 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 container.run(Stdio::Callers, || Ok(())).map(|exit| exit.code())
             })
         }
-        None => container.run(Stdio::Callers, || Ok(())).map(|exit| exit.end()),
+        None => container.run(Stdio::Callers, || Ok(())).map(|exit| {
+            if exit.code() != 0 && is_other_user_outside(&options) {
+                let hint =
+                    "the user of -u is another one outside: --userns keep-id makes it the caller";
+                TOOL.report(&Error::new(format_args!("hint: {hint}")));
+            }
+            exit.end()
+        }),
     }
+}
+
+/// Whether `-u` has the number of a caller who is not root, and a directory of the host is mounted: outside of the user
+/// namespace the number is that of a subordinate ID, which has no permission for files of the caller.
+fn is_other_user_outside(options: &Options) -> bool {
+    let uid = geteuid();
+    let is_caller = |option: &Opt| {
+        let value = option.value().and_then(OsStr::to_str).unwrap_or_default();
+        option.name() == "-u" && value.split(':').next() == Some(&uid.as_raw().to_string())
+    };
+    let binds = options.root.passed.iter().any(|option| option.name() == "-v");
+    !uid.is_root()
+        && binds
+        && options.namespaces.user.is_none()
+        && options.payload.passed.iter().any(is_caller)
 }
 
 /// Whether the payload may write to a closed pipe: the kernel sends PID 1 no SIGPIPE (pid_namespaces(7)), so a shell

@@ -72,6 +72,9 @@ pub struct MapOptions {
     /// Map the caller to root, and its ranges of /etc/subuid and /etc/subgid from 1 on (with -U)
     #[arg(long)]
     map_auto: bool,
+    /// Map the caller to itself, and root to the ID that --map-auto gives the caller's number (with -U)
+    #[arg(long, conflicts_with_all = ["map_root", "map_current", "map_auto"])]
+    map_keep: bool,
     /// Map a range of users: INSIDE:OUTSIDE:COUNT (with -U, repeatable)
     #[arg(long, alias = "uidmap", value_name = "RANGE", value_parser = Extent::parse)]
     map_users: Vec<Extent>,
@@ -100,6 +103,7 @@ impl MapOptions {
         self.map_root
             || self.map_current
             || self.map_auto
+            || self.map_keep
             || self.setgroups.is_some()
             || !self.map_users.is_empty()
             || !self.map_groups.is_empty()
@@ -109,7 +113,7 @@ impl MapOptions {
     pub fn maps(&self) -> Result<Maps> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let (mut users, mut groups) = (Vec::new(), Vec::new());
-        if self.map_root || self.map_auto {
+        if self.map_root || self.map_auto || self.map_keep {
             users.push(Extent::one(0, uid));
             groups.push(Extent::one(0, gid));
         }
@@ -119,12 +123,37 @@ impl MapOptions {
         }
         users.extend(&self.map_users);
         groups.extend(&self.map_groups);
-        if self.map_auto {
+        if self.map_auto || self.map_keep {
             users.extend(subordinate("/etc/subuid", uid)?);
             groups.extend(subordinate("/etc/subgid", uid)?);
         }
+        if self.map_keep {
+            (users, groups) = (exchanged(&users, uid), exchanged(&groups, gid));
+        }
         Ok(Maps { users, groups, setgroups: self.setgroups, uid, gid })
     }
+}
+
+/// The ranges with the outer IDs of 0 and `id` exchanged.
+fn exchanged(extents: &[Extent], id: u32) -> Vec<Extent> {
+    let mut all = Vec::new();
+    for Extent { inside, outside, count } in extents.iter().copied() {
+        let Some(before) = id.checked_sub(inside).filter(|before| *before < count && id > 0) else {
+            // The range of 0 has one ID.
+            all.push(Extent { inside: if inside == 0 { id } else { inside }, outside, count });
+            continue;
+        };
+        let after = count - before - 1;
+        all.push(Extent { inside, outside, count: before });
+        all.push(Extent::one(0, outside + before));
+        all.push(Extent {
+            inside: id.wrapping_add(1),
+            outside: (outside + before).wrapping_add(1),
+            count: after,
+        });
+    }
+    all.retain(|extent| extent.count > 0);
+    all
 }
 
 impl Maps {
@@ -313,6 +342,27 @@ mod tests {
 
     fn extent(inside: u32, outside: u32, count: u32) -> Extent {
         Extent { inside, outside, count }
+    }
+
+    #[test]
+    fn keep_exchanges_root_and_the_caller() {
+        let auto = [Extent::one(0, 1000), Extent { inside: 1, outside: 100_000, count: 65_536 }];
+        let expected = [
+            Extent::one(1000, 1000),
+            Extent { inside: 1, outside: 100_000, count: 999 },
+            Extent::one(0, 100_999),
+            Extent { inside: 1001, outside: 101_000, count: 64_536 },
+        ];
+        assert_eq!(exchanged(&auto, 1000), expected);
+        assert_eq!(exchanged(&auto, 0), auto);
+        // A caller beyond the range: no ID is left for root.
+        assert_eq!(exchanged(&auto, 70_000), [Extent::one(70_000, 1000), auto[1]]);
+        let first = [
+            Extent::one(1, 1000),
+            Extent::one(0, 100_000),
+            Extent { inside: 2, outside: 100_001, count: 65_535 },
+        ];
+        assert_eq!(exchanged(&auto, 1), first);
     }
 
     #[test]

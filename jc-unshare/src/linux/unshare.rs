@@ -10,6 +10,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set,
+    set_capabilities,
+};
 
 use super::child::Waiter;
 use super::events::{StatusFd, exec_reporting};
@@ -24,7 +28,7 @@ use super::program::{Program, Step};
 use super::spawn::{Execution, spawn, spawn_program, spawn_unbound, start_program};
 use super::{info, init, namespaces, signals};
 use crate::error::{Context, Error, Result};
-use crate::{Tool, require_program};
+use crate::{Tool, capability, require_program};
 
 /// The name and exit codes of the tool.
 pub const TOOL: Tool = Tool::link("jc-unshare");
@@ -54,6 +58,9 @@ pub struct Args {
     mount_proc: Option<PathBuf>,
     #[command(flatten)]
     ids: MapOptions,
+    /// Let PROG keep the capabilities of a user namespace even if it is not root there
+    #[arg(long)]
+    keep_caps: bool,
     /// Enter the namespaces of a process: PID[:KIND,...], all of them or those named (repeatable)
     #[arg(long = "join", value_name = "PID", value_parser = join::Process::parse)]
     processes: Vec<join::Process>,
@@ -244,6 +251,7 @@ impl Launch {
     /// and --init need more.
     fn is_straight(&self) -> bool {
         !self.args.init
+            && !self.args.keep_caps
             && self.info.is_none()
             && self.block.is_none()
             && !self.args.writes_own_proc()
@@ -335,6 +343,9 @@ impl Launch {
         if let Some(Err(error)) = self.block.as_ref().map(info::wait_for_release) {
             return error;
         }
+        if let Err(error) = self.args.keep_caps.then(keep_capabilities).transpose() {
+            return error;
+        }
         let execute = || {
             let started = self.status.zip(process).map(|(status, process)| status.started(process));
             match started {
@@ -367,6 +378,20 @@ fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
         Exit::Code(0) => Ok(()),
         _ => Err(Error::quiet()), // the helper has written the error
     }
+}
+
+/// Makes all permitted capabilities ambient (capabilities(7)), since execve(2) takes the others from a user who is not
+/// root.
+fn keep_capabilities() -> Result<()> {
+    let permitted = capabilities(None).op("capget")?.permitted;
+    let sets = CapabilitySets { effective: permitted, permitted, inheritable: permitted };
+    set_capabilities(None, sets).op("capset")?;
+    for number in (0..u64::BITS).filter(|number| permitted.bits() & 1 << number != 0) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        configure_capability_in_ambient_set(one, true)
+            .on("PR_CAP_AMBIENT_RAISE", capability::name(number))?;
+    }
+    Ok(())
 }
 
 /// Becomes root of the namespace, for a caller whose own IDs are not in the maps.

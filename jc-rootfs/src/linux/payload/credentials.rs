@@ -1,6 +1,7 @@
 //! The user and groups of the payload.
 
 use jc_unshare::{Context, Error, Result};
+use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
 
 use super::directories::ContainerRoot;
@@ -32,8 +33,15 @@ impl Credentials {
     /// Changes the credentials of this process. EPERM: this process lacks CAP_SETUID or CAP_SETGID. EINVAL: the user
     /// namespace does not map an ID.
     pub fn apply(&self) -> Result<()> {
-        let hint =
-            |e: Error| e.hint("changing user needs CAP_SETUID and CAP_SETGID, and mapped IDs");
+        let hint = |e: Error| {
+            match e.errno() == Some(Errno::EINVAL as i32) {
+            true => e.hint(
+                "the user namespace does not map this ID: jc-run --userns keep-id maps the caller's, and \
+                 usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER gives others",
+            ),
+            false => e.hint("changing user needs CAP_SETUID and CAP_SETGID"),
+        }
+        };
         if let Some(groups) = &self.groups {
             setgroups(groups).op("setgroups").map_err(hint)?;
         }

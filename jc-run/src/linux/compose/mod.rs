@@ -26,7 +26,7 @@ use crate::link::{Chain, Link, Opt};
 use crate::options::{LifeOptions, Mode, Options};
 use namespaces::Namespaces;
 use network::Network;
-pub use user::{maps_one_id, options as user_namespace};
+pub use user::{maps_one_id, store_namespace};
 
 /// Composes a container of this ID.
 pub fn compose(
@@ -254,7 +254,13 @@ impl<'a> Composer<'a> {
         }
         options.push(Opt::new("-e", format!("HOSTNAME={}", self.hostname)));
         options.extend(self.config.env_options());
-        options.extend((!payload.has_user).then(|| Opt::new("-u", self.config.user())));
+        let kept = user::kept_user(&self.options.namespaces);
+        let user = kept.as_deref().unwrap_or_else(|| self.config.user());
+        options.extend((!payload.has_user).then(|| Opt::new("-u", user)));
+        // The ambient capabilities of the chain end at a payload whose sets are given.
+        if payload.privileged && kept.is_some() {
+            options.push(Opt::new("--cap-add", "ALL"));
+        }
         options.extend(self.config.dir_option().filter(|_| !payload.has_workdir));
         options.extend(harden::payload(payload));
         options.extend(payload.passed.iter().cloned());

@@ -1,7 +1,7 @@
 //! The user namespace, which an option names or an ordinary user needs.
 
 use jc_unshare::{Error, Result, has_ranges};
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid};
 
 use crate::link::Opt;
 use crate::options::NamespaceOptions;
@@ -20,7 +20,11 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
         Some("host") => Vec::new(),
         None if geteuid().is_root() => Vec::new(),
         Some("auto") => mapped("--map-auto"),
-        Some("keep-id") => mapped("--map-current"),
+        Some(KEEP) if geteuid().is_root() => mapped("--map-current"),
+        Some(KEEP) => {
+            let map = if has_ranges()? { "--map-keep" } else { "--map-current" };
+            vec![Opt::flag("-U"), Opt::flag(map), Opt::flag("--keep-caps")]
+        }
         Some(mode) => {
             let message = format_args!("--userns {mode}: not auto, keep-id or host");
             return Err(Error::usage(message));
@@ -28,6 +32,24 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
         None if has_ranges()? => mapped("--map-auto"),
         None => mapped(ONE_ID),
     })
+}
+
+/// The options of the user namespace for jc-pull, which is root there.
+pub fn store_namespace(options: &NamespaceOptions) -> Result<Vec<Opt>> {
+    match options.user.as_deref() {
+        Some(KEEP) if has_ranges()? => Ok(vec![Opt::flag("-U"), Opt::flag("--map-auto")]),
+        Some(KEEP) => Ok(vec![Opt::flag("-U"), Opt::flag(ONE_ID)]),
+        _ => self::options(options),
+    }
+}
+
+/// The mode that gives the payload the number of the caller.
+const KEEP: &str = "keep-id";
+
+/// The user of a payload whose namespace keeps the IDs of the caller.
+pub fn kept_user(options: &NamespaceOptions) -> Option<String> {
+    let is_kept = options.user.as_deref() == Some(KEEP);
+    is_kept.then(|| format!("{}:{}", geteuid().as_raw(), getegid().as_raw()))
 }
 
 /// The option that maps one ID alone, for a caller without ranges of IDs.
