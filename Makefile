@@ -67,6 +67,7 @@ musl:
 	echo 'make: rustup has no $(musl): programs with glibc start later in virtual machines' >&2)
 
 completions := jc-run/completions
+drivers := $(addprefix jc-run/ci/,gitlab-executor github-hooks step bazel-run-under)
 
 # Root without cargo can install programs that are already built.
 install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
@@ -82,6 +83,9 @@ install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	install -m 644 $(completions)/_jc '$(sharedir)'/zsh/$(zshdir)
 	install -d '$(sharedir)'/jc
 	install -m 644 jc-net/jc-net-repair.service '$(sharedir)'/jc
+	install -d '$(sharedir)'/jc/ci/github-action
+	install -m 755 $(drivers) '$(sharedir)'/jc/ci
+	install -m 644 jc-run/ci/github-action/action.yml '$(sharedir)'/jc/ci/github-action
 	@# bash and fish look for a file of the command's name.
 	@for name in '$(bin)'/*; do name=$${name##*/}; \
 		[ $$name = jc-run ] || \
@@ -96,7 +100,8 @@ uninstall:
 			'$(sharedir)'/fish/vendor_completions.d/$$name.fish || exit; \
 	done
 	rm -f '$(sharedir)'/zsh/$(zshdir)/_jc '$(sharedir)'/jc/jc-net-repair.service
-	rmdir '$(sharedir)'/jc 2>/dev/null || :
+	rm -f $(patsubst jc-run/%,'$(sharedir)'/jc/%,$(drivers)) '$(sharedir)'/jc/ci/github-action/action.yml
+	rmdir '$(sharedir)'/jc/ci/github-action '$(sharedir)'/jc/ci '$(sharedir)'/jc 2>/dev/null || :
 	@for page in $(notdir $(pages)); do rm -f '$(mandir)'/man$${page##*.}/$$page || exit; done
 
 # Makes a Debian package of the built programs, in target/.
