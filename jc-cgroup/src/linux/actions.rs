@@ -156,9 +156,9 @@ impl ExistingGroup {
         apply_all(placed)
     }
 
-    /// Freezes or thaws the group's processes, and waits until the kernel has done so. One hierarchy freezes, that of the v1
-    /// freezer if the group is there: the second waits in vain for processes that the first holds. A group that does not
-    /// freeze within [`PATIENCE`] is thawed, and the call fails.
+    /// Freezes or thaws the group's processes, and waits until the kernel has done so. Only one hierarchy is asked to, the one
+    /// with the v1 freezer if the group has it, since a second hierarchy never reports as frozen what the first has frozen. A
+    /// group that does not freeze within [`PATIENCE`] is thawed, and the call fails.
     pub fn freeze(&self, stop: bool) -> Result<()> {
         let mut parts: Vec<_> = self.parts.iter().collect();
         parts.sort_by_key(|(hierarchy, _)| hierarchy.version == Version::V2);

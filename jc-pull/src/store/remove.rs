@@ -85,8 +85,8 @@ impl Store {
         work()
     }
 
-    /// Locks layers, which keeps containers from mounting them: jc-rootfs mounts a layer under a shared
-    /// lock. The mounts that are there already are read under the locks.
+    /// Locks layers, so that no container mounts them: jc-rootfs mounts a layer under a shared lock. The caller reads
+    /// the existing mounts under these locks.
     fn lock_layers(&self, names: &[String]) -> Result<Vec<LayerLock>> {
         let locks: Result<Vec<LayerLock>> =
             names.iter().map(|name| self.lock_layer(name)).collect();

@@ -1,5 +1,5 @@
-//! Command lines in the spelling of other programs. The parser reads a command line first, so a start pays nothing for
-//! them: what it refuses is looked up in the table, is translated or is refused with the line that does the same.
+//! Command lines in the spelling of other programs. The table is read only for a line that the parser has refused, so that
+//! a line in this program's own spelling costs no time. The table translates an option, or names the line that does the same.
 
 mod spelling;
 mod table;

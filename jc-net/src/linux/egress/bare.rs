@@ -31,7 +31,7 @@ const RESOLVERS: [&str; 6] = [
 pub const NAME_SERVER: &str = "nameserver 127.0.0.1\n";
 /// The contents of hosts(5) inside. Others of the host's lines would hide a name from the resolver.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-/// The files that are covered, if they are there. Without the first, C libraries ask 127.0.0.1.
+/// The files to cover, if they exist. Where the first does not, the C library's resolver asks 127.0.0.1.
 const FILES: [(&str, &str); 2] = [("/etc/resolv.conf", NAME_SERVER), ("/etc/hosts", LOCALHOST)];
 
 /// Changes the mounts of the mount namespace that has been made for this. The program cannot undo the changes:
@@ -49,7 +49,7 @@ pub fn cover() -> Result<()> {
     cover_files()
 }
 
-/// Mounts own files over those in /etc that exist. They are made on a tmpfs that is mounted over /etc for a moment.
+/// Mounts files over those of [`FILES`] that exist. The files are made on a tmpfs that is mounted over /etc for a moment.
 fn cover_files() -> Result<()> {
     let mut covered = Vec::new();
     for (path, text) in FILES {
