@@ -24,6 +24,16 @@ pub enum Family {
 /// The tool of this process.
 static RUNNING: OnceLock<Tool> = OnceLock::new();
 
+/// The function that reports a failure of this process, beside the line on stderr.
+static ON_FAILURE: OnceLock<fn(Tool, &Error)> = OnceLock::new();
+
+/// Sets the function that reports a failure of this process.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only links of Linux have events"))]
+pub(crate) fn on_failure(report: fn(Tool, &Error)) {
+    // The function of the first call is the only one.
+    let _: std::result::Result<(), fn(Tool, &Error)> = ON_FAILURE.set(report);
+}
+
 /// The name and the exit code for a failure of this process's tool.
 #[cfg_attr(
     not(target_os = "linux"),
@@ -150,13 +160,21 @@ impl Tool {
     /// Writes the error to stderr. Returns the exit code of the error.
     pub fn fail(self, error: &Error) -> ExitCode {
         self.report(error);
+        self.report_failure(error);
         ExitCode::from(self.code(error.kind()))
     }
 
     /// Writes the error to stderr and ends the process, which may be a forked child.
     pub fn exit(self, error: &Error) -> ! {
         self.report(error);
+        self.report_failure(error);
         std::process::exit(self.code(error.kind()).into())
+    }
+
+    fn report_failure(self, error: &Error) {
+        if let Some(report) = ON_FAILURE.get().filter(|_| error.kind() != Kind::Quiet) {
+            report(self, error);
+        }
     }
 
     /// Fails on a platform that lacks `what`.

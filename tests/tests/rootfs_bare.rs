@@ -355,3 +355,97 @@ fn a_hook_that_fails_or_a_gate_that_is_closed_ends_the_start() {
         }
     });
 }
+
+/// An engine may be in a cgroup namespace of its own, as in a container.
+#[test]
+fn a_container_of_an_engine_in_a_cgroup_namespace_sees_its_own_groups() {
+    sandbox(|s| {
+        let root = root_with(s, &[]);
+        let link = s.bin(TOOL).display().to_string();
+        let engine =
+            s.jc("jc-cgroup").args(["--path", "/jc-tests-engine", "--", "jc-unshare", "-mC", "--"]);
+        // The engine mounts the hierarchies of its namespace, as jc-rootfs does for any container.
+        let script = format!(
+            "set -e; for d in /sys/fs/cgroup/*/; do o=$(grep \" ${{d%/}} \" /proc/mounts | cut -d' ' -f3,4); \
+               umount $d; case $o in cgroup2*) mount -t cgroup2 x $d;; *) mount -t cgroup -o ${{o##*,}} x $d;; esac; done; \
+             jc-cgroup --path /inner --pids 77 -- {link} --bare --mount 'proc /proc proc' --mount 'sysfs /sys sysfs' \
+               --mount 'cgroup /sys/fs/cgroup cgroup ro' root -- /bin/sh -c 'cat /sys/fs/cgroup/pids/pids.max'; \
+             jc-cgroup --remove /inner"
+        );
+        let _ = root;
+        if !Path::new("/sys/fs/cgroup/pids/cgroup.procs").exists() {
+            jc_tests::skip!("no hierarchies of version 1");
+        }
+        engine.args(["sh", "-c", &script]).run().code(0).stdout("77\n");
+        s.jc("jc-cgroup").args(["--remove", "/jc-tests-engine"]).run().code(0);
+    });
+}
+
+#[test]
+fn a_program_dies_with_the_parent_that_is_named() {
+    sandbox(|s| {
+        let root = root_with(s, &[]);
+        let link = s.bin(TOOL).display().to_string();
+        let script = format!(
+            "{link} --bare --user 33:33 --die-with-parent $$ {} -- /bin/sleep 1000 & echo started; wait",
+            root.display()
+        );
+        let mut parent = s.cmd("sh").args(["-c", &script]).spawn();
+        parent.wait_for("started");
+        let give_up = Instant::now() + Duration::from_secs(20);
+        let runs = || s.sh("pgrep -x sleep").run().status().success();
+        while !runs() {
+            assert!(Instant::now() < give_up);
+        }
+        parent.signal(rustix::process::Signal::KILL);
+        parent.wait();
+        s.wait_for_no_process();
+        let ran = s
+            .jc(TOOL)
+            .args(["--bare", "--die-with-parent", "4294967"])
+            .arg(&root)
+            .args(["--", "/bin/true"])
+            .run();
+        ran.code(125).fails_as(TOOL, "the parent is");
+    });
+}
+
+#[test]
+fn a_link_that_fails_before_its_program_says_so_in_an_event() {
+    sandbox(|s| {
+        root_with(s, &[]);
+        for (line, link, error) in [
+            (
+                "jc-rootfs --status-fd 3 --bare --mount '/none /d none bind' root -- /bin/true",
+                "jc-rootfs",
+                "/none",
+            ),
+            ("jc-unshare --status-fd 3 --join-ns net=/none -- true", "jc-unshare", "/none"),
+            (
+                "jc-unshare --status-fd 3 -Ur --join-ns net=/proc/1/ns/uts -- true",
+                "jc-unshare",
+                "setns",
+            ),
+            (
+                "jc-cgroup --status-fd 3 --path /jc-tests-failed --set none.x=1 -- true",
+                "jc-cgroup",
+                "none",
+            ),
+        ] {
+            s.sh(&format!("{line} 3>events")).run().code(125);
+            let events = fs::read_to_string(s.path("events")).unwrap();
+            let event: Value = serde_json::from_str(events.trim_end()).unwrap();
+            assert_eq!(
+                (&event["event"], &event["link"]),
+                (&"failed".into(), &link.into()),
+                "{events}"
+            );
+            assert!(event["error"].as_str().unwrap().contains(error), "{events}");
+        }
+        // The failure of an execution is one event.
+        s.sh("jc-rootfs --status-fd 3 --bare root -- /none 3>events").run().code(127);
+        let events = fs::read_to_string(s.path("events")).unwrap();
+        assert!(events.contains("exec-failed") && !events.contains(r#""failed""#), "{events}");
+        s.sh("for g in /sys/fs/cgroup/*/jc-tests-failed /sys/fs/cgroup/jc-tests-failed; do rmdir $g; done").run();
+    });
+}

@@ -126,6 +126,7 @@ impl ExistingGroup {
         loop {
             let mut usage = self.meter().read()?;
             usage.insert("name".into(), json!(self.name));
+            usage.insert("frozen".into(), json!(self.is_frozen()?));
             print(format!("{}\n", json!(usage)))?;
             let Some(interval) = interval else { return Ok(()) };
             sleep(interval);

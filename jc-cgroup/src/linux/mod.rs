@@ -81,6 +81,7 @@ fn run_program(args: &Args) -> Result<ExitCode> {
     require_program(&args.program)?;
     // This check comes first: a number that is not open yet may become that of a descriptor which this process opens.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
+    let status = status.map(StatusFd::reporting_failure);
     if let Some(name) = &args.join {
         named(name, args.parent.as_deref())?.join()?;
         return Err(exec_reporting(status, &args.program));

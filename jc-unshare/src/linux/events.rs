@@ -1,7 +1,8 @@
 //! `--status-fd`: events, one line of JSON each (jc(7)).
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
@@ -15,12 +16,29 @@ use crate::Tool;
 use crate::error::{Context, Error, Result, strerror};
 use crate::escape;
 use crate::exec::exec;
+use crate::tool::on_failure;
 
 /// The longest wait for the reader of a pipe that is full.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The number of bytes that a pipe takes at once if poll(2) reports POLLOUT (PIPE_BUF in pipe(7)).
 const AT_ONCE: usize = 4096;
+
+/// The descriptor for a failure of this process that no event has reported, or -1.
+static UNREPORTED: AtomicI64 = AtomicI64::new(-1);
+
+/// Writes that this link failed before it started PROG, unless another event has reported that.
+fn report_failure(tool: Tool, error: &Error) {
+    let number = UNREPORTED.swap(-1, Ordering::Relaxed);
+    let Some(fd) = u32::try_from(number).ok().and_then(|number| sys::writable_fd(number).ok())
+    else {
+        return;
+    };
+    let (code, text) = (tool.code(error.kind()), quote(&error.to_string()));
+    // The error goes to stderr too, and matters more than an error of this write.
+    let _: Result<()> =
+        StatusFd { fd, tool }.report("failed", &format!("{{\"code\":{code},\"error\":{text}}}"));
+}
 
 /// The descriptor to which a program of jc writes its events. The descriptor belongs to the caller, and the
 /// programs that a link executes inherit it.
@@ -42,6 +60,14 @@ impl StatusFd {
         Ok(Self { fd, tool })
     }
 
+    /// Lets an error that ends this process be an event, until another one reports the start of PROG or a failure.
+    #[must_use]
+    pub fn reporting_failure(self) -> Self {
+        UNREPORTED.store(self.fd.as_raw_fd().into(), Ordering::Relaxed);
+        on_failure(report_failure);
+        self
+    }
+
     /// Closes the descriptor when this process executes a program.
     pub fn close_on_exec(self) -> Result<Self> {
         fcntl_setfd(self.fd, FdFlags::CLOEXEC).op("F_SETFD")?;
@@ -51,11 +77,13 @@ impl StatusFd {
     /// Writes the event that PROG runs as `process`, or is executed next.
     pub fn started(self, process: Process) -> Result<()> {
         let Process { pid, start } = process;
+        UNREPORTED.store(-1, Ordering::Relaxed);
         self.report("started", &format!("{{\"pid\":{pid},\"start-time\":{start}}}"))
     }
 
     /// Writes the event that PROG was not executed.
     pub fn exec_failed(self, error: &Error) {
+        UNREPORTED.store(-1, Ordering::Relaxed);
         let (code, text) = (self.tool.code(error.kind()), quote(&error.to_string()));
         // The error goes to stderr too, and matters more than an error of this write.
         let _: Result<()> =

@@ -107,6 +107,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     // This check comes first: a number that is not open yet may become that of a descriptor which this program opens.
     args.check_descriptors()?;
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
+    let status = status.map(StatusFd::reporting_failure);
     let info = take(args.info_fd, "--info-fd")?.map(File::from);
     let block = take(args.block_fd, "--block-fd")?;
     let init = args.init_fd.map(init::pipe_as).transpose()?;

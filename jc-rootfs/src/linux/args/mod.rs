@@ -134,6 +134,9 @@ pub struct Args {
     /// Exit as soon as PROG is executed, which lives on (with --join)
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// End PROG by SIGKILL when process PID dies, which must be the parent when PROG is executed
+    #[arg(long, value_name = "PID", conflicts_with_all = ["join", "join_pid", "init_fd", "chroot"])]
+    pub(crate) die_with_parent: Option<u32>,
     /// Only chroot(2) into ROOT, for systems without mount namespaces
     #[arg(long, conflicts_with_all = [
         "layers", "record", "upper", "read_only", "binds", "tmpfs", "proc", "dev", "sys", "shm_size",

@@ -49,7 +49,7 @@ pub fn is_sysfs(fd: BorrowedFd<'_>) -> Result<bool> {
 /// The mount point of the hierarchies, on the host and in the container.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The part of the hierarchies that a mount shows in the initial cgroup namespace.
+/// The part of the hierarchies that a mount shows if the group of this process is not the root of its cgroup namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Extent {
     /// All groups.
@@ -78,14 +78,14 @@ pub fn mount_cgroups(
     const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
     let Some(host) = statfs(CGROUPS).on("statfs", CGROUPS).absent()? else { return Ok(()) };
     let hierarchies = match magic(&host) {
-        CGROUP2_SUPER_MAGIC if extent == Extent::OwnGroup && in_initial_namespace()? => {
+        CGROUP2_SUPER_MAGIC if extent == Extent::OwnGroup => {
             let table = read_groups()?;
             let own = table.lines().filter_map(Hierarchy::parse).find(|own| own.kind == "cgroup2");
             let own = own.ok_or_else(|| Error::new("/proc/self/cgroup: has no cgroup2"))?;
-            own.bind(Path::new(CGROUPS), attributes)?
+            own.mount_own(Path::new(CGROUPS), attributes)?
         }
         TMPFS_MAGIC if extent == Extent::OwnGroup => {
-            return mount_version_1(&open()?, attributes, in_initial_namespace()?);
+            return mount_version_1(&open()?, attributes, true);
         }
         CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_initial_namespace()? => clone_cgroups(attributes)?,
         CGROUP2_SUPER_MAGIC => match new_mount("cgroup2", &[], attributes) {
@@ -128,9 +128,9 @@ fn read_groups() -> Result<String> {
     fs::read_to_string(path).on("read", path)
 }
 
-/// Mounts a tmpfs with a directory for each hierarchy (cgroups(7), "Mounting v1 controllers"). If `binds`, the mounts
-/// are those of the host, from the groups of this process on.
-fn mount_version_1(target: &OwnedFd, attributes: u64, binds: bool) -> Result<()> {
+/// Mounts a tmpfs with a directory for each hierarchy (cgroups(7), "Mounting v1 controllers"). If `is_own`, the mounts
+/// begin at the groups of this process.
+fn mount_version_1(target: &OwnedFd, attributes: u64, is_own: bool) -> Result<()> {
     let table = read_groups()?;
     // A refusal concerns all hierarchies, so none is attached before the kernel has made all mounts.
     let mut mounts = Vec::new();
@@ -139,8 +139,8 @@ fn mount_version_1(target: &OwnedFd, attributes: u64, binds: bool) -> Result<()>
         if kind == "cgroup2" && !exists(Path::new(CGROUPS).join(directory))? {
             continue;
         }
-        let made = match binds {
-            true => hierarchy.bind(&Path::new(CGROUPS).join(directory), attributes),
+        let made = match is_own {
+            true => hierarchy.mount_own(&Path::new(CGROUPS).join(directory), attributes),
             false => hierarchy.mount(attributes),
         };
         match made {
@@ -181,8 +181,12 @@ impl<'a> Hierarchy<'a> {
         })
     }
 
-    /// Creates a detached copy of the group of this process, whose hierarchy the host has at `mount`.
-    fn bind(&self, mount: &Path, attributes: u64) -> Result<OwnedFd> {
+    /// Creates a mount that begins at the group of this process, whose hierarchy the host has at `mount`: a copy of the
+    /// host's, or a new one at the root of a cgroup namespace.
+    fn mount_own(&self, mount: &Path, attributes: u64) -> Result<OwnedFd> {
+        if self.group == "/" && !in_initial_namespace()? {
+            return self.mount(attributes);
+        }
         let group = mount.join(self.group.trim_start_matches('/'));
         let tree = clone_mount(&group, false)?;
         mount_setattr(tree.as_fd(), attributes, propagation::PRIVATE, false)

@@ -37,6 +37,7 @@ use credentials::Credentials;
 pub use directories::Directories;
 use gate::Gate;
 use rlimit::Ulimit;
+use setup::LastParent;
 pub use setup::Setup;
 use started::Started;
 
@@ -198,6 +199,7 @@ fn prepare(
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
     }
     setup.gates.pass(Gate::Exec, setup.started.as_ref())?;
+    setup.last_parent.as_ref().map_or(Ok(()), LastParent::bind)?;
     sys::default_signals().op("rt_sigaction")?;
     // Without no_new_privs the filter is active already.
     if matches!(executor, Executor::This(_)) || args.seccomp == Seccomp::Default {

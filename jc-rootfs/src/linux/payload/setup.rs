@@ -24,6 +24,8 @@ use crate::linux::sys;
 /// The results of the preparations.
 pub struct Setup {
     pub(super) parent: Parent,
+    /// The parent of `--die-with-parent`.
+    pub(super) last_parent: Option<LastParent>,
     /// The variables of `--env-file`.
     pub(super) variables: Vec<Variable>,
     pub(super) sets: Option<PayloadSets>,
@@ -52,6 +54,7 @@ impl Setup {
         let needs_process = args.status_fd.is_some() || args.gates.needs_process();
         let (parent, this) = Parent::find(needs_process)?;
         let gates = Gates::open(&args.gates, this)?;
+        let last_parent = args.die_with_parent.map(LastParent::open).transpose()?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
         let socket = args.console_socket.as_deref().map(connect_to).transpose()?;
@@ -71,6 +74,7 @@ impl Setup {
         let (console, init) = (None, None);
         Ok(Self {
             parent,
+            last_parent,
             variables,
             sets,
             filter,
@@ -113,6 +117,30 @@ fn leave_session_keyring() -> Result<()> {
         // The kernel has no keyrings, or a filter denies them to this process and all its programs.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         other => other.op("keyctl").map_err(|e| e.hint("see the sysctls kernel.keys.*")),
+    }
+}
+
+/// The parent of this process at the execution of the payload, by its PID in the host's procfs.
+pub(super) struct LastParent {
+    stat: Stat,
+    pid: u32,
+}
+
+impl LastParent {
+    fn open(pid: u32) -> Result<Self> {
+        Ok(Self { stat: Stat::open()?, pid })
+    }
+
+    /// Ties the payload to its parent. An error if the parent is another process, as after its death.
+    pub(super) fn bind(&self) -> Result<()> {
+        set_parent_process_death_signal(Some(Signal::KILL)).op("PR_SET_PDEATHSIG")?;
+        match self.stat.read()? {
+            (_, parent) if parent == self.pid => Ok(()),
+            (_, parent) => {
+                let pid = self.pid;
+                Err(Error::new(format_args!("--die-with-parent {pid}: the parent is {parent}")))
+            }
+        }
     }
 }
 

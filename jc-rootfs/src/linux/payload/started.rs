@@ -19,7 +19,7 @@ pub struct Started {
 impl Started {
     /// Uses a descriptor of the caller for the events of a payload. Usage errors: see [`StatusFd::open`].
     pub fn open(number: u32, payload: Process) -> Result<Self> {
-        let status = StatusFd::open(TOOL, number)?.close_on_exec()?;
+        let status = StatusFd::open(TOOL, number)?.close_on_exec()?.reporting_failure();
         Ok(Self { status, payload })
     }
 
