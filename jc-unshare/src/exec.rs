@@ -151,6 +151,18 @@ fn same(a: &Path, b: &Path) -> bool {
     identity(a) == identity(b)
 }
 
+/// Checks that this user may execute a file. The errors are those of execve(2) for a file that is absent or not
+/// executable.
+pub fn check(program: &OsStr, path: &Path) -> Result<()> {
+    let errno = match executable(path) {
+        Ok(Some(true)) => return Ok(()),
+        Ok(Some(false)) => Errno::EACCES,
+        Ok(None) => Errno::ENOENT,
+        Err(errno) => errno,
+    };
+    Err(failure(program, &errno.into()))
+}
+
 /// Whether this user may execute the file, if it exists. The errno of a path that execvp(3) passes over
 /// is absence, every other one is an error.
 fn executable(path: &Path) -> std::result::Result<Option<bool>, Errno> {

@@ -155,7 +155,7 @@ pub struct Create {
     /// Refused: the root is always changed by pivot_root(2)
     #[arg(long)]
     pub no_pivot: bool,
-    /// Keep the session keyring of the caller
+    /// Accepted for compatibility: each program has a session keyring of its own
     #[arg(long)]
     pub no_new_keyring: bool,
     #[command(flatten)]

@@ -122,29 +122,27 @@ impl Events {
     }
 }
 
-/// The process that an event `started` names.
-pub fn started(event: &Value) -> Option<Process> {
+/// The process that an event names.
+pub fn process(event: &Value) -> Option<Process> {
     let number = |key: &str| event[key].as_u64();
-    (event["event"] == "started").then_some(())?;
     Some(Process { pid: number("pid")?.try_into().ok()?, start: number("start-time")? })
 }
 
 /// The error of an event that reports one, in the words of runc about a program, which engines look for.
 fn failure(event: &Value, program: &str) -> Option<Error> {
     let text = event["error"].as_str().unwrap_or("unknown error");
-    match (event["event"].as_str(), event["code"].as_u64()) {
-        (Some("exec-failed"), Some(127)) if !program.contains('/') => {
-            let message = format_args!("exec: {program:?}: executable file not found in $PATH");
-            Some(Error::with_kind(Kind::NotFound, message))
-        }
-        (Some("exec-failed"), code) => {
-            let cause = text.rsplit(": ").next().unwrap_or(text).to_lowercase();
-            let kind = if code == Some(127) { Kind::NotFound } else { Kind::NotExecutable };
-            Some(Error::with_kind(kind, format_args!("exec: {program:?}: {cause}")))
-        }
-        (Some("failed"), _) => Some(Error::new(text)),
-        _ => None,
-    }
+    let cause = || text.rsplit(": ").next().unwrap_or(text).to_lowercase();
+    let kind = match (event["event"].as_str()?, event["code"].as_u64()) {
+        ("exec-failed", Some(127)) => Kind::NotFound,
+        ("exec-failed", Some(126)) => Kind::NotExecutable,
+        ("exec-failed" | "failed", _) => return Some(Error::new(text)),
+        _ => return None,
+    };
+    let text = match kind {
+        Kind::NotFound if !program.contains('/') => "executable file not found in $PATH".to_owned(),
+        _ => cause(),
+    };
+    Some(Error::with_kind(kind, format_args!("exec: {program:?}: {text}")))
 }
 
 /// A chain that runs.

@@ -57,6 +57,8 @@ pub struct Bundle<'a> {
     pub config: StoredConfig,
     preserved: u32,
     listened: Option<u32>,
+    /// Whether the program dies with this process, which waits for its end.
+    pub is_attended: bool,
 }
 
 impl<'a> Bundle<'a> {
@@ -71,7 +73,7 @@ impl<'a> Bundle<'a> {
         let config = StoredConfig::parse(&text)?;
         let listened = handover::listened()?;
         let preserved = options.handover.preserve_fds + listened.unwrap_or(0);
-        Ok(Self { options, path, config, preserved, listened })
+        Ok(Self { options, path, config, preserved, listened, is_attended: false })
     }
 
     /// The record of the container before its start.
@@ -110,6 +112,7 @@ impl<'a> Bundle<'a> {
             console_socket,
             preserved: self.preserved,
             listened: self.listened,
+            parent: self.is_attended.then(Process::this).transpose()?.map(|this| this.pid),
             // A new user namespace has all of them.
             held: if has_user { u64::MAX } else { held_capabilities()? },
             state,
@@ -120,7 +123,7 @@ impl<'a> Bundle<'a> {
     /// Prints the chain as shell.
     pub fn print(&self, environment: &Environment, console_socket: Option<&Path>) -> Result<()> {
         let record = self.record(environment)?;
-        let state = record.state(Status::Creating);
+        let state = record.early_state();
         let descriptors = Descriptors::after(self.preserved);
         let compiled = self.compile(&record, console_socket, &state, descriptors)?;
         print(compiled.chain().locate()?.to_shell())
@@ -133,7 +136,7 @@ impl<'a> Bundle<'a> {
         console_socket: Option<&Path>,
     ) -> Result<(Container, Record)> {
         let mut record = self.record(environment)?;
-        let state = record.state(Status::Creating);
+        let state = record.early_state();
         // Before anything is made: a configuration that has no chain is an error.
         let compiled =
             self.compile(&record, console_socket, &state, Descriptors::after(self.preserved))?;
@@ -157,7 +160,7 @@ impl<'a> Bundle<'a> {
         console_socket: Option<&Path>,
     ) -> Result<()> {
         container.write(record)?;
-        let state = record.state(Status::Creating);
+        let state = record.early_state();
         let compose = |descriptors| {
             let mut compiled = self.compile(record, console_socket, &state, descriptors)?;
             let variables = take_values(&mut compiled.links);
@@ -191,13 +194,12 @@ impl<'a> Bundle<'a> {
             scope.start(running.child.id())?;
         }
         running.open_scope()?;
-        let first =
-            running.events.expect(Some(PATIENCE), program, |event| event["event"] == "started")?;
-        let process: Option<Process> = chain::started(&first);
+        let gate = running.events.expect(Some(PATIENCE), program, is_gate("mounts"))?;
+        let process = chain::process(&gate);
         let process = process.ok_or_else(|| Error::new("the chain has reported no process"))?;
+        // Before the gate opens: when it closes the chain ends, and later the record has the process.
         record.process = Some((process.pid, process.start));
         container.write(record)?;
-        running.events.expect(Some(PATIENCE), program, is_gate("mounts"))?;
         let state = record.state(Status::Creating);
         hooks::run("prestart", &hooks.prestart, &state)?;
         hooks::run("createRuntime", &hooks.create_runtime, &state)?;

@@ -45,6 +45,10 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
     if let Some(path) = &record.cgroup
         && group::exists(path)?
     {
+        if group::is_frozen(path)? {
+            // A frozen process ends when it is thawed (freezer-subsystem.rst).
+            group::act(record, "--thaw", &[])?;
+        }
         group::act(record, "--remove", &[])?;
     }
     if process.is_some_and(|process| !ends_within(&process, PATIENCE)) {

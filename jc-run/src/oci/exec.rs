@@ -83,6 +83,7 @@ impl Execution<'_> {
             console_socket,
             preserved: options.handover.preserve_fds,
             listened: None,
+            parent: None,
             held: if has_user { u64::MAX } else { held_capabilities()? },
             state: &record.state(record.status()?),
         };
@@ -110,7 +111,7 @@ impl Execution<'_> {
             running.events.expect(Some(PATIENCE), program, |event| event["event"] == "started");
         let outcome = outcome.and_then(|first| {
             running.events.expect_end(program)?;
-            chain::started(&first).ok_or_else(|| Error::new("the chain has reported no process"))
+            chain::process(&first).ok_or_else(|| Error::new("the chain has reported no process"))
         });
         running.child.wait().op("wait")?;
         let child = outcome?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use super::config::Hook;
@@ -40,7 +41,8 @@ pub fn run_one(name: &str, hook: &Hook, state: &Value) -> Result<()> {
             return check(status).or_else(|text| fault(&text));
         }
         if Instant::now() >= deadline {
-            child.kill().on("kill", &hook.path)?;
+            // With the programs that the hook has started: the hook leads a process group of its own.
+            kill_process_group(Pid::from_child(&child), Signal::KILL).on("kill", &hook.path)?;
             child.wait().on("wait", &hook.path)?;
             return fault(&format_args!("killed after {seconds} seconds"));
         }

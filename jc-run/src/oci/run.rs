@@ -14,7 +14,8 @@ use super::{delete, handover, start};
 
 /// The command `run`: see jc-oci(1).
 pub fn command(environment: &Environment, options: &Run) -> Result<ExitCode> {
-    let bundle = Bundle::read(&options.create)?;
+    let mut bundle = Bundle::read(&options.create)?;
+    bundle.is_attended = !options.detach && !environment.prints;
     let handover = &options.create.handover;
     let socket = handover.console_socket.as_deref();
     let relays = socket.is_none() && !options.detach && bundle.config.process()?.terminal;

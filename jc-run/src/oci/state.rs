@@ -128,6 +128,13 @@ impl Record {
         state
     }
 
+    /// The state for links, which know PID and status better.
+    pub fn early_state(&self) -> Value {
+        let mut state = self.state(Status::Creating);
+        state.as_object_mut().map(|members| ["pid", "status"].map(|name| members.remove(name)));
+        state
+    }
+
     /// The state with the members that runc adds.
     pub fn long_state(&self, status: Status) -> Value {
         let mut state = self.state(status);

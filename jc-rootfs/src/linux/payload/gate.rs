@@ -136,6 +136,11 @@ impl Gates {
         Ok(Self { waits, hooks: args.hooks.clone(), state })
     }
 
+    /// Whether this process waits at that gate.
+    pub fn waits_at(&self, gate: Gate) -> bool {
+        self.waits.iter().any(|(at, _)| *at == gate)
+    }
+
     /// Reports the gate, waits for a byte, and runs the hooks.
     pub fn pass(&self, gate: Gate, started: Option<&Started>) -> Result<()> {
         for (_, fd) in self.waits.iter().filter(|(at, _)| *at == gate) {

@@ -18,7 +18,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use jc_unshare::exec::{find, replace};
+use jc_unshare::exec::{check, find, replace};
 use jc_unshare::supervise::Lifeline;
 use jc_unshare::{Context, Error, Result};
 use nix::sys::signal::SIGKILL;
@@ -189,6 +189,10 @@ fn prepare(
         (Some(_), Executor::This(None)) => setup.parent.die_with()?,
     }
     let path = find(invocation.name, environment.path())?;
+    if setup.gates.waits_at(Gate::Exec) {
+        // The caller learns before the gate that the program is absent.
+        check(invocation.name, &path)?;
+    }
     if let Some(exe) = setup.exe {
         exe.refuse(&path)?;
     }

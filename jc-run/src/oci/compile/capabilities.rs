@@ -24,23 +24,24 @@ pub fn options(asked: Option<&Capabilities>, held: u64, warnings: &mut Vec<Strin
     warnings.extend(
         refused.iter().map(|name| format!("capability {name}: cannot be granted, and is left out")),
     );
-    let [_, effective, inheritable, permitted, ambient] = &mut masks;
-    // capset(2), and PR_CAP_AMBIENT(2const).
-    for (mask, name, within) in
-        [(effective, "effective", *permitted), (ambient, "ambient", *permitted & *inheritable)]
-    {
-        if *mask & !within != 0 {
-            let names = self::names(*mask & !within);
-            warnings.push(format!(
-                "capabilities {names}: not permitted, and left out of the {name} set"
-            ));
-        }
-        *mask &= within;
-    }
+    let [bounding, effective, inheritable, permitted, ambient] = &mut masks;
+    // capset(2), and PR_CAP_AMBIENT(2const). Each set is a part of sets that are final before it.
+    restrict(inheritable, "inheritable", *bounding, warnings);
+    restrict(effective, "effective", *permitted, warnings);
+    restrict(ambient, "ambient", *permitted & *inheritable, warnings);
     let named = sets.iter().zip(masks);
     named
         .map(|((kind, _), mask)| Opt::new("--cap-set", format!("{kind}={}", names(mask))))
         .collect()
+}
+
+/// Leaves capabilities out of a set that the kernel would refuse there.
+fn restrict(mask: &mut u64, name: &str, within: u64, warnings: &mut Vec<String>) {
+    if *mask & !within != 0 {
+        let names = names(*mask & !within);
+        warnings.push(format!("capabilities {names}: left out of the {name} set"));
+    }
+    *mask &= within;
 }
 
 fn names(mask: u64) -> String {
@@ -84,8 +85,8 @@ mod tests {
             [
                 "capability CAP_CHOWN: cannot be granted, and is left out",
                 "capability CAP_MOON: cannot be granted, and is left out",
-                "capabilities SETUID: not permitted, and left out of the effective set",
-                "capabilities SETUID: not permitted, and left out of the ambient set",
+                "capabilities SETUID: left out of the effective set",
+                "capabilities SETUID: left out of the ambient set",
             ]
         );
         assert_eq!(super::options(None, u64::MAX, &mut Vec::new()).len(), 5);

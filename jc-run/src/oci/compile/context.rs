@@ -43,6 +43,8 @@ pub struct Context<'a> {
     pub preserved: u32,
     /// How many of these are sockets of the service manager.
     pub listened: Option<u32>,
+    /// The process with which the program dies, if there is one.
+    pub parent: Option<u32>,
     /// The capabilities that this process can hand on, a bit for each.
     pub held: u64,
     /// The state for hooks and the seccomp listener.

@@ -17,6 +17,7 @@ pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) 
         Opt::new("--gate", format!("exec={}", numbers.exec)),
         Opt::new("--status-fd", numbers.events.to_string()),
     ];
+    options.extend(context.parent.map(|pid| Opt::new("--die-with-parent", pid.to_string())));
     options.extend(root.readonly.then(|| Opt::flag("--read-only")));
     options.extend(propagation(&linux.rootfs_propagation)?);
     options.extend(mounts::options(&config.mounts, &linux, context.bundle)?);
