@@ -185,6 +185,18 @@ fn no_fault_breaks_a_container_of_layers() {
     });
 }
 
+/// The changes are in the store.
+#[test]
+fn no_fault_breaks_a_kept_container_of_layers() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        std::fs::write(s.path("record"), r#"{"jc": 1, "layers": ["/srv/root"]}"#).unwrap();
+        let options = ["--network", "none", "--keep", "--name", "c", "--record", "/srv/record"];
+        let words = [&["jc-run"], &options[..], &["--", "sh", "-c", REPORT]].concat();
+        survives(s, &Line { before: ":", words, after: REMOVED, reports: true });
+    });
+}
+
 #[test]
 fn no_fault_breaks_a_pull_from_a_layout() {
     sandbox_for(LONG, |s| {
