@@ -8,6 +8,7 @@ use clap::Parser;
 use ipnetwork::IpNetwork;
 use jc_unshare::{Error, Result};
 
+use crate::linux::device::Device;
 use crate::linux::dns::{Files, HostsLine};
 use crate::linux::link::Mac;
 use crate::linux::mode::Network;
@@ -22,7 +23,8 @@ use crate::linux::{bridge, lease, subnet};
     name = "jc-net",
     version,
     override_usage = "jc-net [options] [--] PROG [ARG...]\n       \
-                      jc-net --list [--json] | --gc | --repair | --rm-bridge NAME"
+                      jc-net --list [--json] | --gc | --repair | --rm-bridge NAME\n       \
+                      jc-net --move-device NAME[=NEW] --to PID"
 )]
 pub struct Args {
     /// bridge (the default for root), none, host, pasta (the default for others), ns:PATH, join:PID
@@ -94,6 +96,12 @@ pub struct Args {
     /// Remove a bridge without containers
     #[arg(long, value_name = "NAME", group = "action", value_parser = link_name)]
     pub rm_bridge: Option<String>,
+    /// Move an interface of this network to that of process --to, with its addresses: NAME[=NEW]
+    #[arg(long, value_name = "DEVICE", group = "action", value_parser = Device::parse, requires = "to")]
+    pub move_device: Option<Device>,
+    /// The process whose network gets the interface (with --move-device)
+    #[arg(long, value_name = "PID", requires = "move_device")]
+    pub to: Option<u32>,
     /// The program and its arguments
     #[arg(trailing_var_arg = true, value_name = "PROG")]
     pub program: Vec<OsString>,
@@ -120,7 +128,11 @@ fn domain(word: &str) -> std::result::Result<String, String> {
 impl Args {
     /// Whether the command line has an action in place of a program.
     pub fn is_action(&self) -> bool {
-        self.list || self.gc || self.repair || self.rm_bridge.is_some()
+        self.list
+            || self.gc
+            || self.repair
+            || self.rm_bridge.is_some()
+            || self.move_device.is_some()
     }
 
     /// Checks that no option is without effect for an action.

@@ -25,6 +25,7 @@ const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_PID: u16 = 19;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
@@ -242,6 +243,13 @@ pub fn add_bridge(
 pub fn rename(socket: &Socket, index: u32, name: &str) -> NetlinkResult<()> {
     let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
     socket.ask(message.string(IFLA_IFNAME, name))
+}
+
+/// Moves a link to the network namespace of an open file, under a name in which the kernel replaces `%d`. The link is
+/// down there. EEXIST: another link has the name.
+pub fn move_to(socket: &Socket, index: u32, namespace: u32, name: &str) -> NetlinkResult<()> {
+    let message = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, index, 0));
+    socket.ask(message.number(IFLA_NET_NS_FD, namespace).string(IFLA_IFNAME, name))
 }
 
 /// Adds an alternative name to a link. EEXIST: another link has the name.

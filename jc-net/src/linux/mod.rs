@@ -5,6 +5,7 @@ mod addresses;
 mod args;
 mod bridge;
 mod conntrack;
+mod device;
 mod dns;
 mod egress;
 mod enter;
@@ -41,6 +42,9 @@ pub use args::Args;
 pub fn run(args: Args) -> Result<ExitCode> {
     if args.is_action() {
         args.check_action()?;
+        if let Some((device, pid)) = args.move_device.as_ref().zip(args.to) {
+            return device.move_to(pid).map(|()| ExitCode::SUCCESS);
+        }
         return net::act(&args);
     }
     require_program(&args.program)?;

@@ -80,10 +80,25 @@ pub fn add_address(index: u32, address: IpNetwork) -> Message {
 
 /// The addresses of a link with their prefix lengths, except link-local ones.
 pub fn addresses(socket: &Socket, index: u32) -> NetlinkResult<Vec<IpNetwork>> {
+    addresses_with(socket, index, 0)
+}
+
+/// The addresses like [`addresses`] that have no lifetime.
+pub fn permanent_addresses(socket: &Socket, index: u32) -> NetlinkResult<Vec<IpNetwork>> {
+    const IFA_F_PERMANENT: u8 = 0x80;
+    addresses_with(socket, index, IFA_F_PERMANENT)
+}
+
+/// The addresses with these flags.
+fn addresses_with(socket: &Socket, index: u32, flags: u8) -> NetlinkResult<Vec<IpNetwork>> {
     let mut all = Vec::new();
     for family in FAMILIES {
         let message = || Message::new(RTM_GETADDR, 0, &address_header(family, 0, index));
-        let read = |body: &[u8]| of_family(family, body).and_then(|body| read_address(body, index));
+        let has_flags = |body: &&[u8]| body.get(2).is_some_and(|own| own & flags == flags);
+        let read = |body: &[u8]| {
+            let body = of_family(family, body).filter(has_flags)?;
+            read_address(body, index)
+        };
         all.extend(unless_missing(family, socket.dump(message, read))?);
     }
     Ok(all)
