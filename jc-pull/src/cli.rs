@@ -11,8 +11,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use jc_unshare::private_dir::{PLANTED, is_planted};
 use jc_unshare::record::Record;
-use jc_unshare::{Absent, Context, Error, Result, Tool, print, size};
+use jc_unshare::{Absent, Context, Error, Kind, Result, Tool, print, size};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::atomic::AtomicPath;
 use crate::cancel::Cancel;
@@ -138,6 +139,13 @@ fn seconds(text: &str) -> Result<u64, String> {
     seconds.ok_or_else(|| "not from 1 to 86400 seconds".to_owned())
 }
 
+impl PullArgs {
+    /// The style of progress.
+    fn style(&self) -> Style {
+        if self.quiet { Style::None } else { self.progress }
+    }
+}
+
 /// Pulls the images, and prints a record or a document of each, in their order on the command line. The
 /// error is that of the first image that fails.
 pub fn run(args: PullArgs) -> Result<ExitCode> {
@@ -145,6 +153,9 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     let (registries, names) = names(&args)?;
     if !args.print.is_document() {
         rootless::enter(args.ignore_chown, args.store.as_deref())?;
+    }
+    if args.style() != Style::None {
+        http::report_pauses(|fault| TOOL.report(fault));
     }
     let opener = opener(&args, registries)?;
     let store = Store::open_for(TOOL, args.store.as_deref())?;
@@ -184,7 +195,7 @@ fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
 
 /// Pulls images whose documents are known, and prints their records.
 fn pull_all(args: &PullArgs, store: &Store, images: &[Image], all_known: bool) -> Result<()> {
-    let progress = Progress::new(if args.quiet { Style::None } else { args.progress });
+    let progress = Progress::new(args.style());
     let options = pull::Options {
         jobs: args.jobs,
         allowance: Allowance::new(args.max_size),
@@ -284,7 +295,12 @@ fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
     match args.tar.as_deref() {
         Some(path) if path.as_os_str() == "-" => {
             let stdout = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            pack(&layers, stdout).map(|()| None)
+            // The reader of the archive has what it needs.
+            let is_closed = |error: &Error| error.errno() == Some(Errno::PIPE.raw_os_error());
+            pack(&layers, stdout).map(|()| None).map_err(|error| match is_closed(&error) {
+                true => error.of_kind(Kind::Quiet),
+                false => error,
+            })
         }
         Some(path) => {
             write_tar(&layers, path, args.no_sync)?;

@@ -26,7 +26,7 @@ pub use body::read_body;
 pub use fault::{Fault, failed, root_cause};
 pub use pool::Response;
 use pool::{ClientKind, Lease, Pool, Session};
-pub use retry::{Retry, retry_after};
+pub use retry::{Retry, report_pauses, retry_after};
 use rustls::ClientConfig;
 use tls::HostCerts;
 pub use zone::Zone;

@@ -58,6 +58,7 @@ impl Name {
         let found = Transport::ALL.into_iter().find_map(|t| Some((t, rest(t)?)));
         let Some((transport, rest)) = found else {
             let reference = text.strip_prefix("docker://").unwrap_or(text);
+            refuse_foreign(reference)?;
             return Reference::parse(reference).map(Self::Registry);
         };
         let (path, tag) = match rest.split_once(':') {
@@ -73,6 +74,29 @@ impl Name {
     pub fn is_stdin(&self) -> bool {
         matches!(self, Self::Path { transport, path, .. }
             if *transport != Transport::Oci && path.as_os_str() == "-")
+    }
+}
+
+/// Refuses the spellings of other programs that would mean another image: URLs, and transports of skopeo(1).
+fn refuse_foreign(text: &str) -> Result<()> {
+    const TRANSPORTS: [(&str, &str); 5] = [
+        ("dir:", "skopeo copy dir:PATH oci:DIR; jc-pull oci:DIR"),
+        ("containers-storage:", "podman save IMAGE | jc-pull docker-archive:-"),
+        ("docker-daemon:", "docker save IMAGE | jc-pull docker-archive:-"),
+        ("ostree:", "skopeo copy ostree:IMAGE oci:DIR; jc-pull oci:DIR"),
+        ("tarball:", "tar xf FILE -C DIR; jc-run --rootfs DIR"),
+    ];
+    for scheme in ["https://", "http://"] {
+        if let Some(rest) = text.strip_prefix(scheme) {
+            return Err(Error::usage(format_args!("image name {text:?}: a URL"))
+                .hint(format_args!("jc-pull {rest}; --insecure allows plain HTTP")));
+        }
+    }
+    match TRANSPORTS.iter().find(|(prefix, _)| text.starts_with(prefix)) {
+        Some((_, line)) => {
+            Err(Error::usage(format_args!("image name {text:?}: a transport of skopeo")).hint(line))
+        }
+        None => Ok(()),
     }
 }
 
@@ -230,6 +254,20 @@ mod tests {
     use super::*;
 
     const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn a_spelling_of_another_program_is_no_image_of_docker_hub() {
+        for (text, line) in [
+            ("https://quay.io/a/b", "jc-pull quay.io/a/b"),
+            ("dir:/x", "jc-pull oci:DIR"),
+            ("containers-storage:x", "podman save IMAGE | jc-pull"),
+            ("docker-daemon:x:1", "docker save IMAGE | jc-pull"),
+        ] {
+            let report = Name::parse(text).unwrap_err().report("t");
+            assert!(report.contains(line), "{report}");
+        }
+        assert!(Name::parse("docker.io/library/dir:x").is_ok());
+    }
 
     #[test]
     fn references_get_dockers_defaults() {

@@ -111,7 +111,7 @@ fn mark(directory: impl AsFd, keys: [&str; 2], value: &[u8]) -> Result<()> {
 
 /// The hint for a user who cannot give files away.
 pub const OWNERS_HINT: &str = "file owners need root, or a user namespace that maps them \
-    (jc-unshare -U --map-auto -- jc-pull ...); in one that maps only root, --ignore-chown";
+    (jc-unshare -U --map-auto -- jc-pull ...); --ignore-chown gives all files to the caller";
 
 /// Gives a new directory the owner and mode of a directory that no layer lists. A setgid parent may have
 /// given it others. `EPERM` if the caller may not give files away.

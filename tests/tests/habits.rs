@@ -148,6 +148,12 @@ fn an_option_that_jc_lacks_is_refused_with_the_line_that_does_it() {
                 ("jc-rmi -f x", 2, "hint: jc-rmi REF"),
                 ("jc-logs -t x", 2, "hint: jc-logs -f ID | ts"),
                 ("jc-stop --all", 2, "hint: jc-list -q | xargs -r jc-stop"),
+                ("jc-pull https://quay.io/a/b", 2, "hint: jc-pull quay.io/a/b"),
+                (
+                    "jc-pull containers-storage:x",
+                    2,
+                    "hint: podman save IMAGE | jc-pull docker-archive:-",
+                ),
                 ("jc-pull --creds a:b x", 2, "hint: jc-pull --username USER --password-stdin"),
                 ("jc-rootfs --ro-bind /usr /usr / true", 125, "hint: -v /usr:/usr:ro"),
                 (
@@ -352,6 +358,22 @@ fn a_frozen_container_is_paused() {
             .run()
             .code(0);
         s.sh("jc-rm -f w").run().code(0);
+    });
+}
+
+#[test]
+fn a_pull_that_waits_says_so_and_a_closed_pipe_is_no_error() {
+    sandbox(|s| {
+        image(s);
+        s.sh("ip link set lo up").run().code(0);
+        let ran = s.jc("jc-pull").args(["--retry", "1", "127.0.0.1:9/x"]).run().code(1);
+        assert!(ran.err().contains("another attempt in 0."), "{ran}");
+        let ran = s.jc("jc-pull").args(["-q", "--retry", "1", "127.0.0.1:9/x"]).run().code(1);
+        assert!(!ran.err().contains("another attempt"), "{ran}");
+        s.sh("jc-pull -q --tar - oci:/srv/image | head -c 1 | wc -c")
+            .run()
+            .stdout("1\n")
+            .stderr("");
     });
 }
 

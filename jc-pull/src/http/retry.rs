@@ -1,5 +1,6 @@
 //! Attempts and the pauses between them.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use jc_unshare::temporary::random;
@@ -16,6 +17,14 @@ const FIRST: Duration = Duration::from_millis(400);
 const LONGEST: Duration = Duration::from_secs(15);
 /// A server that asks for a longer pause ends the attempts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// The function that reports the fault before a pause, so that a pull which waits is not silent.
+static REPORT: OnceLock<fn(&Error)> = OnceLock::new();
+
+/// Sets the function that reports the fault before each pause.
+pub fn report_pauses(report: fn(&Error)) {
+    REPORT.get_or_init(|| report);
+}
 
 /// The attempts at one object that are left.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +53,13 @@ impl Retry {
             };
             let pause = if fault.transient { self.next(fault.retry_after) } else { None };
             let Some(pause) = pause else { return Err(fault) };
+            if let Some(report) = REPORT.get() {
+                let seconds = pause.as_secs_f64();
+                report(&Error::new(format_args!(
+                    "{}: another attempt in {seconds:.1} s",
+                    fault.error
+                )));
+            }
             cancel.sleep(pause).map_err(|e| Fault::permanent(Error::new(strerror(&e))))?;
         }
     }
