@@ -24,6 +24,7 @@ use super::mount::mask::Mounted;
 use super::mount::proc::mount_proc;
 use super::mount::resolve::Missing;
 use super::mount::sysfs::mount_sys;
+use super::mount::top::Top;
 use super::mount::word::Planned;
 use super::payload::gate::Gate;
 use super::payload::init::Init;
@@ -72,8 +73,14 @@ fn prepare(
     let words = Planned::all(&args.words)?;
     let bare = open_bare(args, root)?;
     // Later mounts must not propagate to the host.
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).on("make private", "/")?;
+    let top = Top::find()?;
+    match &top {
+        Some(top) => top.make_private()?,
+        None => {
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).on("make private", "/")?;
+        }
+    }
     setup.init = Init::new(args)?;
     let directory = match bare {
         Some((bare, path)) => bare.attach(path)?,
@@ -102,6 +109,7 @@ fn prepare(
     if args.read_only {
         make_read_only(&directories.root.0)?;
     }
+    top.map_or(Ok(()), |top| top.enter())?;
     pivot(&directories.root.0)?;
     if let Some((types, depth)) = args.root_propagation {
         mount_setattr(directories.root.0.as_fd(), 0, types, depth == Depth::All)

@@ -9,4 +9,5 @@ pub mod node;
 pub mod proc;
 pub mod resolve;
 pub mod sysfs;
+pub mod top;
 pub mod word;

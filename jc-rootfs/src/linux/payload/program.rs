@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use jc_unshare::descriptor::is_same;
 use jc_unshare::{Absent, Context, Error, Kind, Result};
 use rustix::fs::{fstat, stat};
+use rustix::io::Errno;
 
-use crate::linux::mount::fscontext::{clone_mount, restrict_tree};
+use crate::linux::mount::fscontext::{clone_fd, clone_mount, restrict_tree};
+use crate::linux::mount::top::Top;
 use crate::linux::sys::attr;
 
 /// The identity of the file that this process executes.
@@ -74,7 +76,15 @@ fn is_path_error(error: &io::Error) -> bool {
 pub fn read_only_self() -> Result<OwnedFd> {
     let exe = Path::new("/proc/self/exe");
     let path = fs::read_link(exe).on("readlink", exe)?;
-    let mount = clone_mount(&path, false)?;
+    let mount = match clone_mount(&path, false) {
+        // In a chroot the mount of the file belongs to the mount namespace before, and the kernel gives the path from
+        // the top.
+        Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => match Top::find()? {
+            Some(top) => clone_fd(top.open(&path)?, false, &path)?,
+            None => return Err(error),
+        },
+        cloned => cloned?,
+    };
     let (found, running) = (fstat(&mount).on("stat", &path)?, stat(exe).on("stat", exe)?);
     if !is_same(&found, &running) {
         let path = path.display();

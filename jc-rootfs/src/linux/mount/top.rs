@@ -1,0 +1,75 @@
+//! The top of the mount namespace, which is above the root of a process in a chroot(2).
+//!
+//! pivot_root(2) replaces the root of the process alone. In a chroot the rest of the namespace would stay above the new
+//! root, and a payload with CAP_SYS_CHROOT would reach it by `..` (chroot(2)).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use jc_unshare::descriptor::open_dir;
+use jc_unshare::{Context, Result};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::io::Errno;
+use rustix::process::{chdir, chroot, fchdir};
+
+use crate::linux::sys::{mount_setattr, propagation};
+
+/// The top of a mount namespace in which the root of this process is another directory.
+pub struct Top(OwnedFd);
+
+impl Top {
+    /// Finds the top, by `..` of a directory outside of the root. `None`: the root of this process is the top, or this
+    /// process has no CAP_SYS_CHROOT, which its payload lacks then too.
+    pub fn find() -> Result<Option<Self>> {
+        let (root, directory) = (open_dir(Path::new("/"))?, open_dir(Path::new("."))?);
+        match chroot("/proc") {
+            Err(Errno::PERM) => return Ok(None),
+            other => other.on("chroot", "/proc")?,
+        }
+        let top = climb(&root);
+        enter(&root)?;
+        fchdir(&directory).op("fchdir")?;
+        let top = top?;
+        Ok((identity(&top)? != identity(&root)?).then_some(Self(top)))
+    }
+
+    /// Makes all mounts of the namespace private, so that no later mount propagates.
+    pub fn make_private(&self) -> Result<()> {
+        mount_setattr(self.0.as_fd(), 0, propagation::PRIVATE, true).op("make all mounts private")
+    }
+
+    /// Opens a file by its path from the top.
+    pub fn open(&self, path: &Path) -> Result<OwnedFd> {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        openat(&self.0, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).on("open", path)
+    }
+
+    /// Makes the top the root of this process.
+    pub fn enter(&self) -> Result<()> {
+        enter(&self.0)
+    }
+}
+
+fn enter(directory: &OwnedFd) -> Result<()> {
+    fchdir(directory).op("fchdir")?;
+    chroot(".").op("chroot")
+}
+
+/// Follows `..` from a directory outside of the root, until the directory stays the same.
+fn climb(from: &OwnedFd) -> Result<OwnedFd> {
+    fchdir(from).op("fchdir")?;
+    loop {
+        let here = open_dir(Path::new("."))?;
+        chdir("..").op("chdir")?;
+        if identity(&here)? == identity(&open_dir(Path::new("."))?)? {
+            return Ok(here);
+        }
+    }
+}
+
+/// The mount and the inode of a directory.
+fn identity(directory: &OwnedFd) -> Result<(u64, u64)> {
+    let flags = StatxFlags::MNT_ID | StatxFlags::INO;
+    let stat = statx(directory, "", AtFlags::EMPTY_PATH, flags).op("statx")?;
+    Ok((stat.stx_mnt_id, stat.stx_ino))
+}
