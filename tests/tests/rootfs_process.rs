@@ -251,9 +251,15 @@ fn a_joined_program_outlives_the_link_that_does_not_wait() {
                 assert!(Instant::now() < give_up);
                 std::thread::sleep(Duration::from_millis(5));
             }
-            let ran = s.sh(&format!("{join} --no-wait --status-fd 3 -- /none 3>events")).run();
-            ran.code(127).fails_as(TOOL, "/none");
-            assert!(fs::read_to_string(s.path("events")).unwrap().contains(r#""exec-failed""#));
+            for name in ["/none", "none"] {
+                let line = format!("{join} --no-wait --status-fd 3 -- {name} 3>events");
+                s.sh(&line).run().code(127).fails_as(TOOL, name);
+                let events = fs::read_to_string(s.path("events")).unwrap();
+                assert!(
+                    events.contains(r#""exec-failed","link":"jc-rootfs","code":127"#),
+                    "{events}"
+                );
+            }
             // This process is the nearest subreaper.
             let pid = Pid::from_raw(event["pid"].as_u64().unwrap() as i32);
             waitpid(pid, WaitOptions::empty()).unwrap().unwrap();

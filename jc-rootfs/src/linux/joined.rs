@@ -47,13 +47,17 @@ pub fn start(
         };
         match prepare() {
             Ok(payload) => start_copy(payload, invocation, life, &pid_writer, &failure_writer),
-            Err(error) => error,
+            Err(error) => report_to(&failure_writer, error),
         }
     })?;
     drop((pid_writer, failure_writer));
     match child.wait()? {
         Exit::Code(0) => {}
-        exit => return Ok(exit.into()), // the child has written the error, or a signal killed it
+        exit => {
+            // The child has written the error, or a signal killed it.
+            Execution { failure: Some(failure), started }.finish();
+            return Ok(exit.into());
+        }
     }
     let mut number = [0; 4];
     pid.read_exact(&mut number).op("read a PID")?;
@@ -70,26 +74,28 @@ pub fn start(
     exit.map(Into::into)
 }
 
+/// Writes an error to the waiting link.
+fn report_to(mut failure_writer: &PipeWriter, error: Error) -> Error {
+    // The error goes to stderr too, and matters more than an error of this write.
+    let text = [&[TOOL.code(error.kind())], error.to_string().as_bytes()].concat();
+    let _: std::io::Result<()> = failure_writer.write_all(&text);
+    error
+}
+
 /// Starts the copy, which writes an error to the second pipe. Returns only an error.
 fn start_copy(
     payload: Payload,
     invocation: Invocation<'_>,
     life: &Lifeline,
     mut pid_writer: &PipeWriter,
-    mut failure_writer: &PipeWriter,
+    failure_writer: &PipeWriter,
 ) -> Error {
     match sys::fork_sibling().op("clone") {
         Ok(Some(pid)) => match pid_writer.write_all(&pid.as_raw_nonzero().get().to_ne_bytes()) {
             Ok(()) => std::process::exit(0),
             Err(error) => Err::<(), _>(error).op("write").err().unwrap_or_else(Error::quiet),
         },
-        Ok(None) => {
-            let error = payload.finish(invocation, life);
-            // The error goes to stderr too, and matters more than an error of this write.
-            let text = [&[TOOL.code(error.kind())], error.to_string().as_bytes()].concat();
-            let _: std::io::Result<()> = failure_writer.write_all(&text);
-            error
-        }
+        Ok(None) => report_to(failure_writer, payload.finish(invocation, life)),
         Err(error) => error,
     }
 }
