@@ -56,10 +56,9 @@ slirp4netns() {
 	unshare -n sleep 1000 &
 	local holder=$! status=0
 	until [ "$(readlink /proc/$holder/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do :; done
-	mkfifo ready 2>/dev/null || :
-	command slirp4netns --configure --mtu=65520 --ready-fd=9 $holder tap0 9<>ready >/dev/null 2>&1 &
+	command slirp4netns --configure --mtu=65520 --ready-fd=9 $holder tap0 >/dev/null 2>&1 &
 	local program=$!
-	head -c1 ready >/dev/null
+	head -c1 <&9 >/dev/null
 	nsenter -t $holder -n "$@" || status=$?
 	kill $program $holder
 	wait $program $holder || :
@@ -84,6 +83,9 @@ median() {
 	sort -n "$1" | awk -v by="$2" -v form="$3" '{ all[NR] = $1 } END { printf form, all[int((NR + 1) / 2)] / by }'
 }
 
+# Open from now on: slirp4netns writes a byte and closes its descriptor, before or after the read.
+mkfifo ready
+exec 9<>ready
 iperf3 -s -B 203.0.113.20 >/dev/null 2>&1 &
 python3 "$support/server.py" >server.out &
 until grep -q ready server.out; do :; done
@@ -108,7 +110,7 @@ echo "| --- | --- | --- | --- |"
 for how in direct none egress bare "${peers[@]}"; do
 	echo "| ${names[$how]} | $(median "start.$how" 1000 %.1f) | $(median "there.$how" 1 %.1f), $(median "back.$how" 1 %.1f) |" \
 		"$(median "short.$how" 1 %d) |"
-done | sed 's/-, -/-/; s/ - / /g'
+done
 
 ulimit -n 8192
 mkfifo in

@@ -46,10 +46,11 @@ mod tests {
         let directory = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
         let seeds = mutate::seeds(&directory).unwrap();
         assert_eq!(seeds.len(), count, "{target}");
+        let volume = std::env::var("JC_TEST_VOLUME").map_or(1, |volume| volume.parse().unwrap());
         let mut random = Random::default();
         for seed in seeds {
             read(&seed);
-            for _ in 0..1000 {
+            for _ in 0..1000 * volume {
                 let mut bytes = seed.clone();
                 mutate::mutate(&mut bytes, &mut random, &LENGTHS);
                 read(&bytes);
