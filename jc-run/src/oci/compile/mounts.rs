@@ -22,7 +22,9 @@ pub fn options(mounts: &[Mount], linux: &Linux, bundle: &Path) -> Result<Vec<Opt
     if !mounts.iter().any(|mount| clean(&mount.destination) == Path::new("/dev") && is_bind(mount))
     {
         options.push(Opt::new("--dev", "nodes"));
-        for device in &linux.devices {
+        // The specification has a symbolic link to the container's own devpts there.
+        let is_default = |device: &&Device| device.path == Path::new("/dev/ptmx");
+        for device in linux.devices.iter().filter(|device| !is_default(device)) {
             options.push(Opt::new("--node", node(device)?));
         }
     }
