@@ -57,6 +57,8 @@ fn word(mount: &Mount, label: &str, bundle: &Path) -> Result<OsString> {
     let kind = mount.kind.as_deref().filter(|kind| !kind.is_empty());
     let mut source = mount.source.clone().filter(|source| !source.as_os_str().is_empty());
     if is_bind(mount) {
+        // A bind has no data (mount(2)): engines write options of tmpfs(5) beside.
+        options.retain(|option| !option.contains('=') || option.contains("idmap="));
         if !options.iter().any(|option| option == "bind" || option == "rbind") {
             options.push("bind".to_owned());
         }
@@ -158,7 +160,7 @@ mod tests {
         for (json, fields) in [
             (r#"{"destination":"/proc","type":"proc"}"#, "none /proc proc defaults"),
             (
-                r#"{"destination":"a//b/","type":"bind","source":"s t"}"#,
+                r#"{"destination":"a//b/","type":"bind","source":"s t","options":["mode=755"]}"#,
                 "/b/s\\040t /a/b bind bind",
             ),
             (
