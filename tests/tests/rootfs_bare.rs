@@ -449,3 +449,24 @@ fn a_link_that_fails_before_its_program_says_so_in_an_event() {
         s.sh("for g in /sys/fs/cgroup/*/jc-tests-failed /sys/fs/cgroup/jc-tests-failed; do rmdir $g; done").run();
     });
 }
+
+#[test]
+fn sources_that_root_of_the_user_namespace_cannot_reach_are_opened_before() {
+    sandbox(|s| {
+        root_with(s, &[]);
+        s.sh("mkdir -m 700 private && mv root private/root && mkdir -m 755 private/src && echo f >private/src/f && chown -R 100000:100000 private/root")
+            .run()
+            .code(0);
+        let run = |keep: &str, become_root: &str| {
+            let line = format!(
+                "jc-unshare -Up --map-users 0:100000:65536 --map-groups 0:100000:65536 {keep} -- \
+                 jc-rootfs --bare {become_root} --mount 'proc /proc proc' --mount 't /t tmpfs' \
+                 --mount '/srv/private/src /t/d none bind,ro' --cap-set bounding=KILL private/root -- \
+                 /bin/sh -c 'id -u; cat /t/d/f; stat -c %u /t/d /t /bin; grep -c CapAmb:.*[1-9] /proc/self/status'"
+            );
+            s.sh(&line).run()
+        };
+        run("--keep-caps", "--become-root").stdout("0\nf\n65534\n0\n0\n0\n");
+        run("", "").code(125).fails_as(TOOL, "Permission denied");
+    });
+}

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 
 use jc_unshare::capability::MKNOD;
 use jc_unshare::namespaces::unshare;
+use jc_unshare::process::deny_tracing;
 use jc_unshare::sys::clone;
 use jc_unshare::{Context, Error, Result};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
@@ -72,6 +74,9 @@ fn prepare(
     let mounts = create_mounts(args)?;
     let words = Planned::all(&args.words)?;
     let bare = open_bare(args, root)?;
+    if args.become_root {
+        become_root()?;
+    }
     // Later mounts must not propagate to the host.
     let top = Top::find()?;
     match &top {
@@ -116,6 +121,17 @@ fn prepare(
             .on("set propagation of", "/")?;
     }
     Ok(directories)
+}
+
+/// Becomes root of the user namespace. A user that the namespace lacks can open files of the host, and owns no file of a
+/// new file system.
+fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setgroups(&[]).op("setgroups")?;
+    setresgid(gid, gid, gid).op("setresgid")?;
+    setresuid(uid, uid, uid).op("setresuid")?;
+    // The change of the user may have made this process traceable.
+    deny_tracing()
 }
 
 /// Opens a directory that is the root of `--bare`.

@@ -331,7 +331,8 @@ impl Launch {
         if args.writes_own_proc() {
             deny_tracing()?;
         }
-        if self.maps.as_ref().is_some_and(|maps| !maps.is_self_writable() && maps.needs_root()) {
+        let needs_root = |maps: &Maps| !maps.is_self_writable() && maps.needs_root();
+        if !args.keep_caps && self.maps.as_ref().is_some_and(needs_root) {
             become_root()?;
         }
         // The descriptor is closed here, since the reader waits for the end of the file before it writes to --block-fd.

@@ -73,6 +73,9 @@ pub struct Args {
     /// Set the propagation of the root: [r]shared, [r]slave, [r]private or [r]unbindable (with --bare)
     #[arg(long, value_name = "HOW", value_parser = words::root_propagation, requires = "bare")]
     pub(crate) root_propagation: Option<(u64, words::Depth)>,
+    /// Become root of the user namespace once the files of the host are open (with --bare)
+    #[arg(long, requires = "bare")]
+    pub(crate) become_root: bool,
     /// Set a kernel setting of the namespaces: KEY=VALUE (repeatable)
     #[arg(long = "sysctl", value_name = "KEY=VALUE", value_parser = sysctl::sysctl)]
     pub(crate) sysctls: Vec<sysctl::Sysctl>,
