@@ -160,7 +160,8 @@ impl Offset {
     /// (time_namespaces(7)).
     fn parse(word: &str) -> std::result::Result<Self, String> {
         let (seconds, digits) = word.split_once('.').unwrap_or((word, "0"));
-        let are_digits = digits.bytes().all(|b| b.is_ascii_digit());
+        // Minus zero has no sign as a number of seconds.
+        let are_digits = digits.bytes().all(|b| b.is_ascii_digit()) && seconds != "-0";
         let nanoseconds = format!("{digits:0<9}").parse().ok();
         match (seconds.parse(), nanoseconds) {
             (Ok(seconds), Some(nanoseconds)) if are_digits && (1..=9).contains(&digits.len()) => {
@@ -278,7 +279,7 @@ mod tests {
         {
             assert_eq!(Offset::parse(word), Ok(Offset { seconds, nanoseconds }), "{word}");
         }
-        for word in ["", ".", "1.", ".5", "1.+5", "1.0000000001", "1e3", "x"] {
+        for word in ["", ".", "1.", ".5", "1.+5", "1.0000000001", "1e3", "x", "-0.5"] {
             assert!(Offset::parse(word).is_err(), "{word}");
         }
     }
