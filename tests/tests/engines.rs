@@ -1,7 +1,7 @@
 //! Engines of Debian that call an OCI runtime. A script of `tests/engines` runs each engine with jc-oci, and with
 //! runc for comparison. The feature `engines` (`make test-engines`) adds the engines that are no part of `make test`.
 
-#![cfg(all(target_os = "linux", feature = "engines"))]
+#![cfg(target_os = "linux")]
 
 use std::time::Duration;
 
