@@ -1,5 +1,6 @@
 //! The user namespace, which an option names or an ordinary user needs.
 
+use jc_unshare::userns::is_initial;
 use jc_unshare::{Error, Result, has_ranges};
 use rustix::process::{getegid, geteuid};
 
@@ -20,6 +21,13 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
         Some("host") => Vec::new(),
         None if geteuid().is_root() => Vec::new(),
         Some("auto") => mapped("--map-auto"),
+        Some(KEEP) if geteuid().is_root() && is_initial()? => {
+            vec![
+                Opt::flag("-U"),
+                Opt::new("--map-users", ALL_IDS),
+                Opt::new("--map-groups", ALL_IDS),
+            ]
+        }
         Some(KEEP) if geteuid().is_root() => mapped("--map-current"),
         Some(KEEP) => {
             let map = if has_ranges()? { "--map-keep" } else { "--map-current" };
@@ -42,6 +50,9 @@ pub fn store_namespace(options: &NamespaceOptions) -> Result<Vec<Opt>> {
         _ => self::options(options),
     }
 }
+
+/// Each ID as itself. The highest number is none (user_namespaces(7)).
+const ALL_IDS: &str = "0:0:4294967295";
 
 /// The mode that gives the payload the number of the caller.
 const KEEP: &str = "keep-id";
