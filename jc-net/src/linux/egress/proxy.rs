@@ -33,6 +33,8 @@ const MOST_NEW: usize = 1024;
 const EVENTS: usize = 128;
 /// How many connections, or queries, are taken from a socket before others have their turn.
 const AT_A_TIME: usize = 64;
+/// How often rejected packets are taken at the end: more than their socket has room for.
+const LAST_ROUNDS: usize = 64;
 
 /// Numbers that epoll(7) gives for descriptors that are no connections.
 const LISTENERS: u64 = 1 << 63;
@@ -118,7 +120,8 @@ impl Proxy {
         for connection in std::mem::take(&mut self.connections).into_values() {
             self.note(&connection, None);
         }
-        while self.note_packets() {}
+        // A process that the program has left behind may send packets without end.
+        let _ = (0..LAST_ROUNDS).all(|_| self.note_packets()); // false at the last packet
         self.shared.log.finish()?;
         self.shared.learned.map_or(Ok(()), |learned| learned.write())
     }

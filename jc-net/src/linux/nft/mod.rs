@@ -26,6 +26,6 @@ pub fn explain<T>(answer: NetlinkResult<T>, doing: &str) -> Result<T> {
             return error;
         }
         error
-            .hint("the kernel may lack nf_tables or a part of it: nft_chain_nat, nft_masq, nft_fib")
+            .hint("the kernel may lack nf_tables or a part of it: nft_chain_nat, nft_masq, nft_fib, nft_log")
     })
 }
