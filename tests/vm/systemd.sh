@@ -31,12 +31,13 @@ is 'a service without a limit of that kind' \
 is 'a user without delegation gets advice' \
 	"$(as_user 'jc-cgroup -m 8M -- true' 2>&1 | grep -c 'hint: systemd-run --user --scope -p Delegate=yes')" 1
 mkdir -p /r/bin /r/proc /r/sys /r/dev /r/tmp && cp /bin/busybox /r/bin/ && chroot /r /bin/busybox --install -s /bin
+mkdir /r/etc && touch /r/etc/hostname /r/etc/hosts /r/etc/resolv.conf
 is 'a container of a user with a limit' \
 	"$(as_user "$scope jc-run --rootfs /r --network none -m 8M -- cat /sys/fs/cgroup/memory.max" 2>&1)" 8388608
 is 'a container in the background outlives its scope' "$(as_user "
 	$scope jc-run -d --name web --rootfs /r --network none -m 8M -- sleep 1000 >/dev/null
 	systemctl --user daemon-reload
-	jc-exec web -- cat /sys/fs/cgroup/memory.max; jc-stop web; jc-list -a | grep -c web" 2>&1 | tr '\n' ,)" '8388608,0,'
+	$scope jc-exec web -- cat /sys/fs/cgroup/memory.max; jc-stop web; jc-rm web; jc-list -a | grep -c web" 2>&1 | tr '\n' ,)" '8388608,0,'
 is 'systemd starts anew and keeps the groups' "$(jc-cgroup --name kept -m 8M -- sh -c "
 	systemctl daemon-reexec; $group/memory.max")" 8388608
 is 'no group is left' "$(find /sys/fs/cgroup -name 'jc+*')" ''

@@ -60,7 +60,7 @@ pub fn parent(
     }
     for group in hierarchy.own.ancestors() {
         let is_parent = parents.iter().any(|parent| parent == group);
-        if is_parent && can_limit(hierarchy, group, controllers)? {
+        if is_parent && can_limit(hierarchy, group)? {
             return Ok(group.to_path_buf());
         }
         if group == hierarchy.mount {
@@ -113,14 +113,14 @@ pub fn parents(hierarchy: &Hierarchy, chosen: Option<&Path>) -> Result<Vec<PathB
     Ok(parents)
 }
 
-/// Whether groups below this group can have limits of these controllers. On v1 they always can.
-fn can_limit(hierarchy: &Hierarchy, group: &Path, controllers: &[&str]) -> Result<bool> {
-    if hierarchy.version == Version::V1 || group == hierarchy.mount {
-        return Ok(true);
-    }
-    if not_in(&group.join("cgroup.subtree_control"), controllers)?.is_empty() {
-        return Ok(true);
-    }
+/// Whether groups below this group can have limits and processes. On v1 they always can.
+fn can_limit(hierarchy: &Hierarchy, group: &Path) -> Result<bool> {
+    let is_free = hierarchy.version == Version::V1 || group == hierarchy.mount;
+    Ok(is_free || is_empty(group)?)
+}
+
+/// Whether a v2 group holds no processes.
+fn is_empty(group: &Path) -> Result<bool> {
     let members = group.join("cgroup.procs");
     match fs::read(&members) {
         // A threaded group does not list its processes.
@@ -256,11 +256,18 @@ pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) 
     }
     let control = group.join("cgroup.subtree_control");
     let missing = not_in(&control, controllers)?;
-    if missing.is_empty() {
+    let is_free = group == mount || is_empty(group)?;
+    if missing.is_empty() && is_free {
         return Ok(());
     }
     let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
-    match fs::write(&control, words.join(" ")) {
+    // The kernel enables threaded controllers, as pids is, in a group that holds processes, but then no process can enter
+    // the groups below it (cgroups(7)).
+    let enabled = match is_free {
+        true => fs::write(&control, words.join(" ")),
+        false => Err(Errno::BUSY.into()),
+    };
+    match enabled {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy && evacuate => {
             evacuate_to_leaf(group)?;
             fs::write(&control, words.join(" ")).on("write", &control)
