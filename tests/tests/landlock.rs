@@ -84,7 +84,7 @@ fn ports_and_scopes_are_restricted_alone() {
                 ("--scope signal -- sh -c 'sleep 1000 & kill $!'", 0, ""),
             ],
         );
-        outside.signal(nix::sys::signal::Signal::SIGKILL);
+        outside.signal(rustix::process::Signal::KILL);
         outside.wait();
     });
 }

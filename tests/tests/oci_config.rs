@@ -10,12 +10,15 @@ use jc_tests::sandbox;
 use oci_support::Bundle;
 use serde_json::{Value, json};
 
+/// A script, a change of the configuration, and the output of the script.
+type Case = (&'static str, fn(&mut Value), &'static str);
+
 #[test]
 fn the_program_has_the_attributes_of_the_configuration() {
     sandbox(|s| {
         let mut bundle = Bundle::new(s, "");
         let config = bundle.config.clone();
-        let cases: [(&str, fn(&mut Value), &str); 11] = [
+        let cases: [Case; 11] = [
             (
                 "id -u; id -g; id -G",
                 |config| {
