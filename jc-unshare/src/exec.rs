@@ -166,7 +166,7 @@ pub fn check(program: &OsStr, path: &Path) -> Result<()> {
 /// Whether this user may execute the file, if it exists. The errno of a path that execvp(3) passes over
 /// is absence, every other one is an error.
 fn executable(path: &Path) -> std::result::Result<Option<bool>, Errno> {
-    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+    match access(path) {
         Ok(()) => match stat(path) {
             Ok(found) => Ok(Some(found.st_mode & libc::S_IFMT != libc::S_IFDIR)),
             Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
@@ -175,6 +175,15 @@ fn executable(path: &Path) -> std::result::Result<Option<bool>, Errno> {
         Err(Errno::EACCES) => Ok(Some(false)),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
         Err(errno) => Err(errno),
+    }
+}
+
+/// Whether the effective user may execute the path. A seccomp filter that is older than faccessat2(2) refuses that
+/// call with EPERM; faccessat(2) then answers for the real user, who is the effective one behind a filter.
+fn access(path: &Path) -> std::result::Result<(), Errno> {
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        Err(Errno::EPERM) => faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::empty()),
+        answered => answered,
     }
 }
 

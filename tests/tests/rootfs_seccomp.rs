@@ -198,3 +198,15 @@ fn a_profile_is_used_or_an_error() {
         }
     });
 }
+
+/// Profiles from before Linux 5.8 deny faccessat2(2), by which a program is looked up.
+#[test]
+fn a_filter_without_faccessat2_lets_a_program_be_found() {
+    sandbox(|s| {
+        root(s, "root");
+        let rule = json!({"names": ["faccessat2"], "action": "SCMP_ACT_ERRNO"});
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+        fs::write(s.path("old"), profile.to_string()).unwrap();
+        in_layer(s, &["--seccomp", "old"], "echo found").run().code(0).stdout("found\n");
+    });
+}
