@@ -74,42 +74,14 @@ impl Requests {
     fn step(&mut self, bytes: &[u8], origin: Origin<'_>) -> Result<usize, &'static str> {
         let most = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
         match self.state {
-            State::Head => {
-                let Some(end) =
-                    self.find(bytes, b"\r\n\r\n", LONGEST, "a head that is too long")?
-                else {
-                    return Ok(0);
-                };
-                let framing = head(&bytes[..end - 2], origin)?;
-                self.count += 1;
-                self.state = match framing {
-                    Framing::Length(0) => State::Head,
-                    Framing::Length(length) => State::Body(length),
-                    Framing::Chunked => State::ChunkLine,
-                    Framing::Switch if self.count > 1 => {
-                        return Err("Upgrade on a connection in use");
-                    }
-                    Framing::Switch => State::Switching,
-                };
-                Ok(end)
-            }
+            State::Head => self.pass_head(bytes, origin),
             State::Body(left) => {
                 let length = most(left);
                 let left = left - length as u64;
                 self.state = if left == 0 { State::Head } else { State::Body(left) };
                 Ok(length)
             }
-            State::ChunkLine => {
-                let long = "a line before a chunk that is too long";
-                let Some(end) = self.find(bytes, b"\r\n", LONGEST_CHUNK_LINE, long)? else {
-                    return Ok(0);
-                };
-                self.state = match chunk_size(&bytes[..end - 2])? {
-                    0 => State::Trailer(0),
-                    size => State::Chunk(size + 2),
-                };
-                Ok(end)
-            }
+            State::ChunkLine => self.pass_chunk_line(bytes),
             State::Chunk(left) => {
                 let length = most(left);
                 check_chunk_end(&bytes[..length], left)?;
@@ -117,23 +89,52 @@ impl Requests {
                 self.state = if left == 0 { State::ChunkLine } else { State::Chunk(left) };
                 Ok(length)
             }
-            State::Trailer(so_far) => {
-                let long = "a trailer that is too long";
-                let Some(end) = self.find(bytes, b"\r\n", LONGEST - so_far.min(LONGEST), long)?
-                else {
-                    return Ok(0);
-                };
-                match &bytes[..end - 2] {
-                    [] => self.state = State::Head,
-                    line => {
-                        field(line)?;
-                        self.state = State::Trailer(so_far + end);
-                    }
-                }
-                Ok(end)
-            }
+            State::Trailer(so_far) => self.pass_trailer_line(bytes, so_far),
             State::Switching => Ok(0),
         }
+    }
+
+    /// Passes the head of a request. 0: its end is not there yet.
+    fn pass_head(&mut self, bytes: &[u8], origin: Origin<'_>) -> Result<usize, &'static str> {
+        let long = "a head that is too long";
+        let Some(end) = self.find(bytes, b"\r\n\r\n", LONGEST, long)? else { return Ok(0) };
+        let framing = head(&bytes[..end - 2], origin)?;
+        self.count += 1;
+        self.state = match framing {
+            Framing::Length(0) => State::Head,
+            Framing::Length(length) => State::Body(length),
+            Framing::Chunked => State::ChunkLine,
+            Framing::Switch if self.count > 1 => return Err("Upgrade on a connection in use"),
+            Framing::Switch => State::Switching,
+        };
+        Ok(end)
+    }
+
+    /// Passes the line with the size of a chunk. 0: its end is not there yet.
+    fn pass_chunk_line(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        let long = "a line before a chunk that is too long";
+        let end = self.find(bytes, b"\r\n", LONGEST_CHUNK_LINE, long)?;
+        let Some(end) = end else { return Ok(0) };
+        self.state = match chunk_size(&bytes[..end - 2])? {
+            0 => State::Trailer(0),
+            size => State::Chunk(size + 2),
+        };
+        Ok(end)
+    }
+
+    /// Passes a line of a trailer, of which `so_far` bytes have passed. 0: its end is not there yet.
+    fn pass_trailer_line(&mut self, bytes: &[u8], so_far: usize) -> Result<usize, &'static str> {
+        let long = "a trailer that is too long";
+        let end = self.find(bytes, b"\r\n", LONGEST - so_far.min(LONGEST), long)?;
+        let Some(end) = end else { return Ok(0) };
+        self.state = match &bytes[..end - 2] {
+            [] => State::Head,
+            line => {
+                field(line)?;
+                State::Trailer(so_far + end)
+            }
+        };
+        Ok(end)
     }
 
     /// The end of the first of these patterns, within so many bytes.
