@@ -47,6 +47,10 @@ fn an_object_of_the_oci_sets_what_it_names() {
         assert_eq!(read("pids", "pids.max", "pids.max"), "max");
         let quota = read("cpu", "cpu.cfs_quota_us", "cpu.max");
         assert!(["50000", "50000 50000"].contains(&quota.as_str()), "{quota}");
+        let least = r#"{"memory":{"limit":4096,"checkBeforeUpdate":true}}"#;
+        let refused = s.jc(TOOL).args(["--update", path, "--resources", least]).run();
+        refused.code(125).fails_as(TOOL, "4096 is below the usage");
+        assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), "134217728");
         running.signal(Signal::TERM);
         running.wait();
         s.jc(TOOL).args(["--remove", path]).run().code(0);

@@ -106,6 +106,11 @@ impl Resources {
         let reservation = self.positive("/memory/reservation")?;
         let swappiness = self.number("/memory/swappiness")?;
         let disable = self.flag("/memory/disableOOMKiller")?;
+        let checks = self.flag("/memory/checkBeforeUpdate")? == Some(true);
+        let limited = |file, limit, usage| match checks {
+            true => bytes(file, limit).not_below(usage),
+            false => bytes(file, limit),
+        };
         let kernel = self.positive("/memory/kernel")?.filter(|limit| *limit > 0);
         let tcp = self.positive("/memory/kernelTCP")?.filter(|limit| *limit > 0);
         let is_asked =
@@ -128,11 +133,12 @@ impl Resources {
             if let Some(swap) = swap {
                 add(Setting::swap("memory.swap.max", swap_alone(limit, swap)?));
             }
-            limit.into_iter().for_each(|limit| add(bytes("memory.max", limit)));
+            limit.into_iter().for_each(|limit| add(limited("memory.max", limit, "memory.current")));
             reservation.into_iter().for_each(|low| add(bytes("memory.low", low)));
             return Ok(());
         }
-        limit.into_iter().for_each(|limit| add(bytes("memory.limit_in_bytes", limit)));
+        let usage = "memory.usage_in_bytes";
+        limit.into_iter().for_each(|limit| add(limited("memory.limit_in_bytes", limit, usage)));
         if let Some(swap) = swap {
             let setting = bytes("memory.memsw.limit_in_bytes", swap);
             add(setting.of_swap());

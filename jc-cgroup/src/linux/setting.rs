@@ -43,6 +43,8 @@ pub struct Setting {
     may_lack: bool,
     /// Whether the first word of the file stays, in front of the value.
     keeps_first: bool,
+    /// The file with the present usage, which the value must not be below.
+    usage: Option<&'static str>,
     /// The setting for a group that lacks the file.
     other: Option<Box<Self>>,
     /// Rules for devices, which are a program of the group and no file.
@@ -61,6 +63,7 @@ impl Setting {
             swap: false,
             may_lack: false,
             keeps_first: false,
+            usage: None,
             other: None,
             devices: None,
         }
@@ -89,6 +92,11 @@ impl Setting {
         Self { may_lack: true, ..self }
     }
 
+    /// The same limit, which fails if the number in this file is larger.
+    pub fn not_below(self, usage: &'static str) -> Self {
+        Self { usage: Some(usage), ..self }
+    }
+
     /// The same setting, or another one if the group lacks the file.
     pub fn or(self, other: Self) -> Self {
         Self { other: Some(Box::new(other)), ..self }
@@ -105,6 +113,7 @@ impl Setting {
         if let Some(rules) = &self.devices {
             return device_rule::attach(directory, rules);
         }
+        self.check_usage(directory)?;
         let path = directory.join(&self.file);
         let is_readable = self.read_back != ReadBack::WriteOnly;
         let opened = File::options().read(is_readable).write(true).open(&path);
@@ -139,6 +148,22 @@ impl Setting {
         Err(Error::new(format_args!(
             "write {path}: asked for {value:?}, the kernel holds {stored:?}"
         )))
+    }
+
+    /// Compares a limit with the present usage of the group.
+    fn check_usage(&self, directory: &Path) -> Result<()> {
+        let (Some(file), Ok(limit)) = (self.usage, self.value.parse::<u64>()) else {
+            return Ok(());
+        };
+        let path = directory.join(file);
+        let text = fs::read_to_string(&path).on("read", &path)?;
+        match text.trim().parse::<u64>() {
+            Ok(usage) if usage <= limit => Ok(()),
+            _ => {
+                let (name, usage) = (&self.file, text.trim());
+                Err(Error::new(format_args!("{name}: {limit} is below the usage of {usage} bytes")))
+            }
+        }
     }
 
     fn no_such_file(&self) -> String {
