@@ -1,6 +1,7 @@
 //! A small root file system, from Debian's static busybox.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -56,9 +57,12 @@ pub fn busybox_layer() -> Layer {
         .entry(Entry::file("etc/group", GROUP))
 }
 
-/// The names in a directory, sorted, one on a line.
+/// The names in a directory, sorted, one on a line. An absent directory has none.
 pub fn names(dir: &Path) -> String {
-    let entries = fs::read_dir(dir).unwrap();
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return String::new(),
+        entries => entries.unwrap(),
+    };
     let mut names: Vec<String> =
         entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned() + "\n").collect();
     names.sort();

@@ -255,7 +255,10 @@ fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
         let before = s.sh(HOST_LINKS).run().code(0).out();
         let run = |options: &str| {
             let line = format!("jc-run --cap-add NET_ADMIN {options} --rootfs root -- nsid");
-            s.sh(&format!("{line} /host/net")).run().code(0).out()
+            s.sh(&format!("{line} /host/net >out 2>errors; code=$?; cat out errors; exit $code"))
+                .run()
+                .code(0)
+                .out()
         };
         for options in [
             "--userns auto",
@@ -292,7 +295,11 @@ fn a_payload_of_an_ordinary_user_controls_no_link_of_the_host() {
         // The chain shows the processes of the host.
         let chain = "jc-unshare -U --map-root -- jc-net --network none -- jc-rootfs own";
         for line in [run, &format!("{run} -v /proc/self/ns:/host"), chain] {
-            let ran = ann.sh(&format!("{line} -- nsid /host/net")).run();
+            let ran = ann
+                .sh(&format!(
+                    "{line} -- nsid /host/net >out 2>errors; code=$?; cat out errors; exit $code"
+                ))
+                .run();
             assert_eq!(ran.code(0).out(), "done\n", "{line}");
             assert_eq!(s.sh("ip -o link").run().code(0).out(), before, "{line}");
         }

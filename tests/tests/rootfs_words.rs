@@ -191,7 +191,6 @@ fn a_mount_has_the_options_that_the_page_lists_and_no_others() {
         fs::create_dir(s.path("dir")).unwrap();
         for word in [
             "dir:/tmp:bind-propagation=shared,dev",
-            "dir:/tmp:rshared",
             "dir:/tmp:remount",
             "dir:/tmp:upperdir=/x",
             "dir:/tmp:ro,,dev",

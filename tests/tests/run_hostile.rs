@@ -29,7 +29,7 @@ fn a_volume_of_an_image_carries_no_mount_options() {
         for path in ["/x:dev", "/x:shared", "/x:ro,exec", "/x:", "x", "/a/../x", "/", "/a\nb"] {
             let config = json!({"Volumes": {path: {}}});
             let ran = run(s, &config, &["--", "echo", "ran"]);
-            ran.code(125).stdout("").fails_as("jc-run", "Volumes");
+            ran.code(125).stdout("").fails_as("jc-run", "volume");
         }
         let config = json!({"Volumes": {"/x,dev=y -v": {}}});
         let script = "grep '/x,dev' /proc/self/mountinfo | cut -d' ' -f5-7";
@@ -155,7 +155,7 @@ fn files_in_etc_have_the_same_mode_whatever_the_umask_is() {
         for umask in ["077", "000", "022"] {
             for user in ["1000", "0"] {
                 let line = format!(
-                    "umask {umask}; jc-run -u {user} -v script:/script --rootfs root -- sh /script"
+                    "umask {umask}; jc-run -u {user} -v ./script:/script --rootfs root -- sh /script"
                 );
                 s.sh(&line).run().code(0).stdout("644\n644\n644\n").stderr("");
             }
@@ -174,7 +174,7 @@ fn a_mount_of_the_command_line_replaces_a_file_in_etc() {
         busybox_root(s, "root");
         fs::write(s.path("own"), "own\n").unwrap();
         let script = "cat /etc/hosts && echo more >> /etc/hosts";
-        let options = ["--network", "none", "-v", "own:/etc/hosts", "--rootfs", "root"];
+        let options = ["--network", "none", "-v", "./own:/etc/hosts", "--rootfs", "root"];
         let ran = s.jc("jc-run").args(options).args(["--", "sh", "-c", script]).run();
         ran.code(0).stdout("own\n").stderr("");
         assert_eq!(fs::read_to_string(s.path("own")).unwrap(), "own\nmore\n");

@@ -296,7 +296,7 @@ fn a_kill_of_jc_run_kills_the_container() {
 #[test]
 fn without_a_record_the_error_names_the_options() {
     sandbox(|s| {
-        let ways = "hint: jc-pull IMAGE | jc-run, or --image REF, --rootfs DIR, --record FILE";
+        let ways = "hint: with an image, jc-run --image true";
         let (status, shown) = Terminal::start(s.sh("jc-run true")).wait();
         assert_eq!(status.code(), Some(125));
         assert!(shown.starts_with("jc-run: nothing to run: ") && shown.contains(ways), "{shown}");

@@ -20,7 +20,7 @@ jc-cgroup --cpuset-cpus 7 -- true 2>/dev/null; is 'a CPU that is not there' $? 1
 jc-cgroup -m 32M -- dd if=/dev/zero of=/dev/null bs=100M count=1 2>err >/dev/null
 is 'too much memory' $? 137
 is 'who was killed is told' "$(cat err)" \
-	'jc-cgroup: out of memory: killed at the limit of 33554432 bytes, the peak was 33554432 bytes'
+	'jc-cgroup: out of memory: killed at the limit of 32M, the peak was 32M'
 jc-cgroup -m 32M -- dd if=/dev/zero of=/dev/null bs=24M count=1 2>/dev/null
 is 'enough memory' $? 0
 

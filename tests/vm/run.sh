@@ -31,7 +31,8 @@ run -- sh -c 'exit 3'; is 'the exit status is that of the payload' $? 3
 run -- nonesuch 2>/dev/null; is 'a program that is missing' $? 127
 is 'the payload is confined' "$(run -- grep -E '^(NoNewPrivs|Seccomp|CapEff):' /proc/self/status | cut -f2 | tr '\n' ,)" \
 	'00000000800405fb,1,2,'
-is 'the payload is process 1 of its namespace' "$(run -- sh -c 'echo $$')" 1
+run -- sh -c 'echo $$' >number
+is 'the payload is process 1 of its namespace' "$(cat number)" 1
 is 'limits hold' "$(run -m 64M --pids-limit 20 --cpus 0.5 -- \
 	sh -c 'cd /sys/fs/cgroup; cat memory.max pids.max cpu.max' | tr '\n' ,)" '67108864,20,50000 100000,'
 run -m 16M -- dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; is 'too much memory' $? 137

@@ -59,7 +59,7 @@ const ROWS: &[Row] = &[
     ("", "io-max", "SPEC", Owner::Cgroup, "--io-max", "Limit a disk: DEV:rbps=SIZE,wbps=SIZE,..."),
     ("", "cgroup-parent", "PATH", Owner::Cgroup, "--cgroup-parent", "Make the cgroup below this one"),
     ("", "report", "FILE|FD", Owner::Cgroup, "--report", "Write the resource usage, as JSON"),
-    ("p", "publish", "[[IP:]HOST:]PORT[/PROTOCOL]", Owner::Net, "-p", "Publish a port of the container on the host"),
+    ("p", "publish", "PORTS", Owner::Net, "-p", "Publish [[IP:]HOST:]PORT[/PROTOCOL] of the container on the host"),
     ("P", "publish-all", "", Owner::Net, "-P", "Publish all exposed ports on free ports of the host"),
     ("", "expose", "PORT[/PROTOCOL]", Owner::Net, "--expose", "Expose one more port for -P"),
     ("", "dns", "ADDRESS", Owner::Net, "--dns", "Use this name server in place of the host's"),

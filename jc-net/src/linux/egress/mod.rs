@@ -36,6 +36,7 @@ use jc_unshare::Result;
 use jc_unshare::events::StatusFd;
 use jc_unshare::process::deny_tracing;
 use jc_unshare::sys::close_all_but;
+use rustix::io::Errno;
 use rustix::stdio::stderr;
 
 pub use args::Args;
@@ -75,7 +76,11 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let [signals, ..] = child.descriptors();
     proxy.heed(signals)?;
     deny_tracing()?;
-    gate.open()?;
+    match gate.open() {
+        // The child is dead, and the wait below has its status.
+        Err(error) if error.errno() == Some(Errno::PIPE.raw_os_error()) => {}
+        opened => opened?,
+    }
     drop(gate);
     // A pipe must see its other end closed when the program closes it. Only stderr stays, for an error of the log.
     let mut kept = child.descriptors().to_vec();

@@ -1,7 +1,6 @@
 //! `jc-landlock`: restrictions that need no namespace and no privilege (landlock(7)).
 
 mod rules;
-mod sys;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use jc_unshare::{Absent, Context, Error, Result};
 use nix::libc;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
-use super::sys::{self, Handled};
+use crate::linux::sys::landlock::{self as sys, Handled};
 
 /// Rights on files (landlock(7)), by bit.
 mod right {

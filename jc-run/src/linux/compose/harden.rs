@@ -43,7 +43,7 @@ pub fn check_sys_admin(payload: &PayloadOptions, user_namespace: &[Opt]) -> Resu
 fn maps_root(option: &Opt) -> bool {
     match option.name() {
         "--map-auto" | "--map-current" | "--map-root" => geteuid().is_root(),
-        "--map-users" => option.value().is_some_and(|map| {
+        "--map-users" | "--uidmap" => option.value().is_some_and(|map| {
             map.to_string_lossy().split(':').nth(1).is_some_and(|outside| outside.parse() == Ok(0))
         }),
         _ => false,
