@@ -275,14 +275,14 @@ impl Proxy {
 
     /// Answers queries that have come as datagrams.
     fn resolve(&mut self, place: usize) {
-        // A packet that was rejected before has its line before.
-        self.note_packets();
         for _ in 0..AT_A_TIME {
             let mut query = Vec::with_capacity(dns::LONGEST + 1);
             let socket = &self.sockets.resolvers[place];
             let received = recvfrom(socket, spare_capacity(&mut query), RecvFlags::DONTWAIT);
             match received {
                 Ok((_, _, Some(client))) => {
+                    // A packet that was rejected before the query has its line before.
+                    self.note_packets();
                     if let Some(answer) = self.shared.answer(&query) {
                         // A client that has gone, or has no room, asks again.
                         let socket = &self.sockets.resolvers[place];
