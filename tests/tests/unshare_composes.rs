@@ -42,10 +42,10 @@ const SLEEP: &str = "sh -c 'read -r x; echo $x; exec sleep 1000'";
 #[test]
 fn timeout_composes() {
     sandbox(|s| {
-        composes(s, "timeout 0.2", SLEEP);
+        composes(s, "timeout 1", SLEEP);
         composes(s, "timeout 20", "sh -c 'cat; exit 3'");
-        composes(s, "timeout --preserve-status -s INT 0.2", SLEEP);
-        composes(s, "timeout -k 0.1 0.2", "sh -c \"trap '' TERM; sleep 1000; sleep 1000\"");
+        composes(s, "timeout --preserve-status -s INT 1", SLEEP);
+        composes(s, "timeout -k 0.1 1", "sh -c \"trap '' TERM; sleep 1000; sleep 1000\"");
         // timeout(1) signals its child and then the whole group, so a forwarded signal may arrive twice.
         let script = "trap \"trap : TERM; echo told; exit 9\" TERM; sleep 1000 & wait";
         composes(s, "timeout 0.3", &format!("sh -c '{script}'"));
@@ -55,8 +55,8 @@ fn timeout_composes() {
 #[test]
 fn timeout_composes_if_it_kills_or_stays_in_the_foreground() {
     sandbox(|s| {
-        composes(s, "timeout -s KILL 0.2", SLEEP);
-        composes(s, "timeout --foreground 0.2", SLEEP);
+        composes(s, "timeout -s KILL 1", SLEEP);
+        composes(s, "timeout --foreground 1", SLEEP);
     });
 }
 
