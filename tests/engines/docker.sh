@@ -12,7 +12,7 @@ background() { docker run -d --network none "$@"; }
 field() { docker inspect -f "{{$2}}" "$1"; }
 box=localhost/box
 
-# One container from its start to its end.
+# A container from its start to its end.
 is 'a container prints' "$(run $box echo hello)" hello
 run $box sh -c 'exit 7'; is 'the exit status is that of the payload' $? 7
 is 'standard input reaches the payload' "$(echo words | run -i $box cat)" words

@@ -24,7 +24,7 @@ background() { podman run -d --network none "$@"; }
 field() { podman inspect -f "{{$2}}" "$1"; }
 podman load -q -i box.tar >/dev/null; is 'an image is loaded' $? 0
 
-# One container from its start to its end.
+# A container from its start to its end.
 is 'a container prints' "$(run box echo hello)" hello
 run box sh -c 'exit 7'; is 'the exit status is that of the payload' $? 7
 is 'standard input reaches the payload' "$(echo words | run -i box cat)" words

@@ -13,7 +13,15 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::sandbox::Sandbox;
+
+/// The interpreter of programs that attack or connect.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// The words in front of a program of each caller: root, and a user.
+pub const CALLERS: [&str; 2] = ["", "setpriv --reuid 65534 --regid 65534 --clear-groups"];
 
 /// The rules of the tests, as options.
 pub const RULES: [&str; 22] = [
@@ -251,11 +259,22 @@ fn answer(query: &[u8], address: Option<IpAddr>) -> Vec<u8> {
     bytes
 }
 
+/// The rules of the tests, as words of shell.
+pub fn rules() -> String {
+    RULES.map(|word| format!("'{word}'")).join(" ")
+}
+
+/// The lines of a log of `jc-egress`.
+pub fn lines(log: &str) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// The lines of a log, by the attempt to which they belong.
 pub fn by_attempt(log: &str) -> BTreeMap<String, Vec<String>> {
     let (mut all, mut attempt) = (BTreeMap::<String, Vec<String>>::new(), String::new());
     for line in log.lines() {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let value: Value = serde_json::from_str(line).unwrap();
         match value["name"].as_str().and_then(|name| name.strip_prefix("attempt.")) {
             Some(name) => name.clone_into(&mut attempt),
             None => all.entry(attempt.clone()).or_default().push(line.to_owned()),

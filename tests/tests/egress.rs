@@ -5,24 +5,13 @@
 use std::fs;
 use std::time::Duration;
 
-use jc_tests::internet::{Internet, RULES};
+use jc_tests::internet::{CALLERS, Internet, PYTHON, lines, rules};
 use jc_tests::volume::volume;
 use jc_tests::{Sandbox, require, sandbox, sandbox_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
 const TOOL: &str = "jc-egress";
-const PYTHON: &str = "/usr/bin/python3";
-const CALLERS: [&str; 2] = ["", "setpriv --reuid 65534 --regid 65534 --clear-groups"];
-
-fn lines(log: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn rules() -> String {
-    RULES.map(|word| format!("'{word}'")).join(" ")
-}
 
 #[test]
 fn programs_reach_the_hosts_of_the_rules_only() {

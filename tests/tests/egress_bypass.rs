@@ -6,12 +6,12 @@
 use std::fs;
 use std::time::Duration;
 
-use jc_tests::internet::{Internet, RULES, by_attempt};
+use jc_tests::internet::{CALLERS, Internet, PYTHON, by_attempt, rules};
 use jc_tests::{Sandbox, sandbox_for, workspace_dir};
 use serde_json::Value;
 
-const USER: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
-const PYTHON: &str = "/usr/bin/python3";
+/// The words in front of a program of a user.
+const USER: &str = CALLERS[1];
 
 /// Attempts without a decision of jc-egress: the kernel ends them before there is a packet or a query.
 const WITHOUT_PACKET: [&str; 31] = [
@@ -69,7 +69,7 @@ fn attempt_all(s: &Sandbox, internet: &Internet, what: &str, command: &str) {
     fs::write(&log, "").unwrap();
     s.sh(&format!("chmod 666 {log}; mkdir -m 1777 /srv/drop")).run().code(0);
     let option = if command.contains("jc-run") { "--egress-log" } else { "--log" };
-    let command = command.replace("RULES", &format!("{} {option} {log}", shell_words(&RULES)));
+    let command = command.replace("RULES", &format!("{} {option} {log}", rules()));
     internet.events();
     // The payload inherits a descriptor of a careless caller, and a process of the same user runs outside.
     let script =
@@ -120,10 +120,6 @@ fn attempt_all(s: &Sandbox, internet: &Internet, what: &str, command: &str) {
         }
     }
     assert!(failures.is_empty(), "{what}:\n{}", failures.join("\n"));
-}
-
-fn shell_words(words: &[&str]) -> String {
-    words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
 }
 
 /// The path of the attempts, which every user can read.

@@ -4,19 +4,12 @@
 
 use std::fs;
 
-use jc_tests::internet::Internet;
+use jc_tests::internet::{CALLERS, Internet, PYTHON, lines};
 use jc_tests::sandbox;
 use rustix::process::Signal;
 use serde_json::Value;
 
 const TOOL: &str = "jc-egress";
-const PYTHON: &str = "/usr/bin/python3";
-const CALLERS: [&str; 2] = ["", "setpriv --reuid 65534 --regid 65534 --clear-groups"];
-
-fn lines(log: &str) -> Vec<Value> {
-    let text = fs::read_to_string(log).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 /// Connections of each kind, in which the program learns nothing but whether the host has answered.
 const CONNECTIONS: &str = r#"

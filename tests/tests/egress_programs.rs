@@ -6,12 +6,10 @@
 use std::fs;
 use std::path::Path;
 
-use jc_tests::internet::Internet;
+use jc_tests::internet::{CALLERS, Internet, PYTHON};
 use jc_tests::{Ran, Running, Sandbox, require, sandbox};
 use rustix::process::Signal;
 
-const PYTHON: &str = "/usr/bin/python3";
-const CALLERS: [&str; 2] = ["", "setpriv --reuid 65534 --regid 65534 --clear-groups"];
 const EGRESS: &str = "jc-egress --allow good.example:8443:tls --allow good.example:8080:http \
                       --allow tcp.example:2222 --log /srv/log --";
 

@@ -14,7 +14,7 @@ use jc_tests::{Cmd, Sandbox, require, sandbox};
 const TOOL: &str = "jc-pull";
 
 /// An image with all properties that differ without root: owners, whiteouts, opaque directories, file capabilities.
-/// Its `hidden` directories show one line.
+/// Directories named `hidden` show one line.
 fn image(s: &Sandbox) -> String {
     let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     let base = busybox_layer()
