@@ -31,13 +31,17 @@ pub struct Line<'a> {
     pub reports: bool,
 }
 
+/// A report without text that comes between the words of the payload at no fixed place.
+fn without_noise(report: &str) -> String {
+    // A supervisor that fails removes files while the kernel kills the payload, and script(1) ends its input.
+    ["//deleted", "\r", "^@", "^D\x08\x08"]
+        .iter()
+        .fold(report.to_owned(), |report, noise| report.replace(noise, ""))
+}
+
 /// A report without words that differ between starts: IDs of containers, and numbers of namespaces.
 fn normal(report: &str) -> String {
-    // A supervisor that fails removes files while the kernel kills the payload, and script(1) ends its input.
-    let report = ["//deleted", "\r", "^@", "^D\x08\x08"]
-        .iter()
-        .fold(report.to_owned(), |report, noise| report.replace(noise, ""));
-    report.split_inclusive('\n').map(normal_line).collect()
+    without_noise(report).split_inclusive('\n').map(normal_line).collect()
 }
 
 fn normal_line(line: &str) -> String {
@@ -57,6 +61,7 @@ fn normal_line(line: &str) -> String {
 
 /// The namespaces of a report that differ from those of this process.
 fn own_namespaces(report: &str) -> BTreeSet<String> {
+    let report = without_noise(report);
     let links = report.lines().filter_map(|line| line.split_once(":["));
     let is_own = |(kind, _): &(&str, &str)| {
         let host = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap_or_default();
