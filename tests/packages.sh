@@ -63,6 +63,7 @@ test)
 	need umoci umoci
 	need buildah buildah
 	need podman podman
+	need catatonit catatonit
 	need mmdebstrap mmdebstrap
 	need jq jq
 	need zsh zsh
