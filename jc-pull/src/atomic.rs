@@ -67,7 +67,7 @@ impl Drop for AtomicPath {
 
 /// Removes the entries of dead processes. Entries of other users stay, for root as well: their owner could
 /// fill them for as long as the removal lasts.
-fn sweep(parent: &OwnedFd, prefix: &[u8]) -> rustix::io::Result<()> {
+pub fn sweep(parent: &OwnedFd, prefix: &[u8]) -> rustix::io::Result<()> {
     let mut found = Vec::new();
     sys::for_each_name(parent, |name| {
         if name.starts_with(prefix) {

@@ -1,27 +1,23 @@
 //! The command line of `jc-pull`.
 
-use std::fs::File;
-use std::io::{BufWriter, Read};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use jc_unshare::private_dir::{PLANTED, is_planted};
 use jc_unshare::record::Record;
-use jc_unshare::{Absent, Context, Error, Kind, Result, Tool, print, size};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use jc_unshare::{Context, Error, Result, Tool, print, size};
+use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::atomic::AtomicPath;
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::flatten::flatten;
 use crate::http::{self, Http};
 use crate::limits::{Allowance, DEFAULT_SIZE};
 use crate::name::Name;
+use crate::output;
 use crate::pack::pack;
 use crate::parallel::{lock, parallel};
 use crate::platform::Platform;
@@ -293,57 +289,12 @@ fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
         return Ok(Some(Record { layers: None, rootfs: Some(rootfs), ..record }));
     }
     match args.tar.as_deref() {
-        Some(path) if path.as_os_str() == "-" => {
-            let stdout = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-            // The reader of the archive has what it needs.
-            let is_closed = |error: &Error| error.errno() == Some(Errno::PIPE.raw_os_error());
-            pack(&layers, stdout).map(|()| None).map_err(|error| match is_closed(&error) {
-                true => error.of_kind(Kind::Quiet),
-                false => error,
-            })
-        }
         Some(path) => {
-            write_tar(&layers, path, args.no_sync)?;
-            Ok(Some(record))
+            let write = |to: &mut dyn Write| pack(&layers, to);
+            let is_stdout = output::write("--tar", path, args.no_sync, write)?;
+            Ok(if is_stdout { None } else { Some(record) })
         }
         None => Ok(Some(record)),
-    }
-}
-
-/// Writes an archive, which appears complete. A device or a FIFO at the path is written to.
-fn write_tar(layers: &[OwnedFd], path: &Path, no_sync: bool) -> Result<()> {
-    let pack_to = |file: &File| pack(layers, BufWriter::with_capacity(1 << 20, file));
-    let path = &own_target(path)?;
-    if path.symlink_metadata().is_ok_and(|stat| !stat.is_file() && !stat.is_symlink()) {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open", path)?;
-        return pack_to(&File::from(opened));
-    }
-    let output = AtomicPath::file(path)?;
-    let file = File::from(output.fd.try_clone().op("dup")?);
-    pack_to(&file)?;
-    if !no_sync {
-        file.sync_all().on("sync", path)?;
-    }
-    output.publish()
-}
-
-/// The path to write: the target of a symbolic link, which stays. A link, FIFO or device that another user has put
-/// into a directory that others write to is an error. A symbolic link that appears later is not followed.
-fn own_target(path: &Path) -> Result<PathBuf> {
-    let Some(entry) = rustix::fs::lstat(path).on("stat", path).absent()? else {
-        return Ok(path.to_owned());
-    };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    let directory = rustix::fs::stat(parent).on("stat", parent)?;
-    match FileType::from_raw_mode(entry.st_mode) {
-        FileType::RegularFile => Ok(path.to_owned()),
-        _ if is_planted(&directory, &entry)? => {
-            Err(Error::new(format_args!("--tar {}: {PLANTED}", path.display())))
-        }
-        FileType::Symlink => Ok(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())),
-        _ => Ok(path.to_owned()),
     }
 }
 

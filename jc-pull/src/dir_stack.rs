@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::Stat;
 use rustix::io::{Errno, Result};
 
 use crate::sys;
@@ -57,7 +56,7 @@ impl DirStack {
             Some(Above::Open(fd)) => fd,
             Some(Above::Closed(device, inode)) => {
                 let fd = sys::open_dir_to_read(&self.current, "..")?;
-                if identity(&rustix::fs::fstat(&fd)?) != (device, inode) {
+                if sys::identity(&rustix::fs::fstat(&fd)?) != (device, inode) {
                     return Err(Errno::STALE);
                 }
                 fd
@@ -71,17 +70,11 @@ impl DirStack {
 impl Above {
     fn close(&mut self) -> Result<()> {
         if let Self::Open(fd) = self {
-            let (device, inode) = identity(&rustix::fs::fstat(&*fd)?);
+            let (device, inode) = sys::identity(&rustix::fs::fstat(&*fd)?);
             *self = Self::Closed(device, inode);
         }
         Ok(())
     }
-}
-
-/// Device and inode. Their types differ between platforms.
-#[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev as u64, stat.st_ino as u64)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Layers in use: the lower directories of overlays in all mount namespaces of processes
+//! Layers and upper directories in use: those of overlays in all mount namespaces of processes
 //! (proc_pid_mountinfo(5)).
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -9,14 +10,18 @@ use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Context, Result};
 use rustix::io::Errno;
 
-/// The lower directories of overlays.
+use crate::sys;
+
+/// The directories of overlays.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub struct LowerDirs {
-    /// Each directory with a process that sees the overlay.
+pub struct OverlayDirs {
+    /// Each lower directory with a process that sees the overlay.
     dirs: BTreeSet<(PathBuf, u32)>,
+    /// The same for upper directories.
+    uppers: BTreeSet<(PathBuf, u32)>,
 }
 
-impl LowerDirs {
+impl OverlayDirs {
     /// Reads procfs. Processes that end meanwhile are passed over, and processes that this user may not inspect,
     /// since they belong to other users, who cannot enter this store. All other errors are returned.
     pub fn read() -> Result<Self> {
@@ -51,6 +56,8 @@ impl LowerDirs {
                 for path in value.into_iter().flat_map(|value| split(value, ':')) {
                     self.dirs.insert((unescape(&path), pid));
                 }
+                let upper = option.strip_prefix("upperdir=");
+                self.uppers.extend(upper.map(|path| (unescape(path), pid)));
             }
         }
     }
@@ -58,6 +65,16 @@ impl LowerDirs {
     /// A process with the directory as a lower directory.
     pub fn user_of(&self, directory: &Path) -> Option<u32> {
         self.dirs.iter().find(|(path, _)| path == directory).map(|(_, pid)| *pid)
+    }
+
+    /// A process with an open directory as its upper directory. A path that this process cannot follow is another
+    /// directory's.
+    pub fn user_of_upper(&self, directory: impl AsFd) -> Result<Option<u32>> {
+        let own = rustix::fs::fstat(directory).op("stat")?;
+        let is_own = |path: &PathBuf| {
+            rustix::fs::stat(path).is_ok_and(|stat| sys::identity(&stat) == sys::identity(&own))
+        };
+        Ok(self.uppers.iter().find(|(path, _)| is_own(path)).map(|(_, pid)| *pid))
     }
 
     /// A process with a layer of unknown path: jc-rootfs names the layer by a descriptor, or by a
@@ -73,7 +90,7 @@ impl LowerDirs {
 /// The content of a file of a process. The result is `None` if the process has ended or may not be
 /// inspected. A process that ends has no namespaces: mountinfo fails with EINVAL, other files with ESRCH
 /// or ENOENT.
-fn inspected<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>> {
+pub fn inspected<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>> {
     const PASSED_OVER: [Errno; 5] =
         [Errno::NOENT, Errno::SRCH, Errno::INVAL, Errno::ACCESS, Errno::PERM];
     match result {
@@ -111,7 +128,7 @@ mod tests {
 
     #[test]
     fn lower_directories_are_read_as_kernels_write_them() {
-        let mut lower = LowerDirs::default();
+        let mut lower = OverlayDirs::default();
         lower.add(
             b"30 1 0:26 / / rw - overlay jc rw,lowerdir=/s/a:/s/b\\040c:/s/d\\:e,upperdir=/u\n\
               31 1 0:27 / /x rw shared:1 - overlay x rw,lowerdir+=/s/f,lowerdir+=/s/g,workdir=/w\n\
@@ -129,12 +146,13 @@ mod tests {
         ] {
             assert_eq!(lower.user_of(Path::new(path)), pid, "{path}");
         }
+        assert_eq!(lower.uppers, BTreeSet::from([("/u".into(), 7)]));
         for (line, nameless) in [
             ("1 1 0:9 / / rw - overlay o rw,lowerdir=l/AB:l/CD,upperdir=AB/diff\n", None),
             ("1 1 0:9 / / rw - overlay o rw,lowerdir+=/proc/self/fd/4\n", Some(9)),
             ("1 1 0:9 / / rw - overlay o rw,lowerdir=0:1:1f\n", Some(9)),
         ] {
-            let mut lower = LowerDirs::default();
+            let mut lower = OverlayDirs::default();
             lower.add(line.as_bytes(), 9);
             assert_eq!(lower.unnamed_user(), nameless, "{line}");
         }

@@ -8,6 +8,7 @@
 mod atomic;
 mod auth;
 mod cancel;
+pub mod changes;
 mod check;
 pub mod cli;
 mod compress;
@@ -28,6 +29,7 @@ pub mod manage;
 mod manifest;
 mod merged;
 mod name;
+mod output;
 mod pack;
 mod parallel;
 mod pipe;

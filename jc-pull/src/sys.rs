@@ -19,8 +19,8 @@ use rustix::path::Arg;
 use crate::tar::Time;
 
 pub use platform::{
-    clear_acls, forges_whiteout, id_map, is_whiteout, make_whiteout, mknod, open_beneath,
-    set_xattrs_at, sync, xattrs_at,
+    all_xattrs_at, clear_acls, forges_whiteout, id_map, is_whiteout, make_whiteout, mknod,
+    open_beneath, set_xattrs_at, sync, trace_begin, trace_end, trace_state,
 };
 
 /// The attributes that make a directory hide the lower ones (overlayfs.rst, "Whiteouts and opaque
@@ -30,6 +30,14 @@ const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 /// The attributes for a directory that has whiteouts without being merged. An empty value is "origin
 /// unknown".
 const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
+
+/// The state of a traced thread.
+pub enum Traced {
+    Runs,
+    /// The thread is stopped, perhaps by a signal that it has not got yet.
+    Stopped(Option<i32>),
+    Ended,
+}
 
 pub fn as_path(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
@@ -70,6 +78,12 @@ pub fn stat(parent: impl AsFd, name: &[u8]) -> Result<Stat> {
 
 pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Device and inode. Their types differ between platforms.
+#[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+pub fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
 }
 
 pub fn is_opaque(directory: impl AsFd) -> bool {
@@ -150,6 +164,21 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 /// The attributes of an open file, without those of overlayfs. Empty if the file system has no
 /// attributes.
 pub fn xattrs(fd: impl AsFd) -> Result<Xattrs> {
+    all_xattrs(fd).map(without_overlay)
+}
+
+fn without_overlay(mut all: Xattrs) -> Xattrs {
+    all.retain(|(key, _)| !is_overlay_xattr(key));
+    all
+}
+
+/// The attributes of a file that may be unreadable, without those of overlayfs.
+pub fn xattrs_at(parent: impl AsFd, name: &[u8]) -> Result<Xattrs> {
+    all_xattrs_at(parent, name).map(without_overlay)
+}
+
+/// All attributes of an open file.
+pub fn all_xattrs(fd: impl AsFd) -> Result<Xattrs> {
     let fd = fd.as_fd();
     read_xattrs(
         |list| rustix::fs::flistxattr(fd, list),
@@ -202,7 +231,7 @@ fn read_xattrs(
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize>,
 ) -> Result<Xattrs> {
     let mut found = Vec::new();
-    for key in list_xattrs(list)?.into_iter().filter(|key| !is_overlay_xattr(key)) {
+    for key in list_xattrs(list)? {
         let value = fill(|room| get(&key, room))?;
         found.push((key, value));
     }

@@ -4,7 +4,7 @@
 mod link;
 mod metadata;
 mod nodes;
-mod path;
+pub mod path;
 mod state;
 
 use std::io::BufRead;

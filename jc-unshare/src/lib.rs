@@ -11,6 +11,8 @@ pub mod habits;
 mod linux;
 pub mod list;
 pub mod lock;
+#[cfg(feature = "record")]
+pub mod lower;
 pub mod mountinfo;
 #[cfg(feature = "mutate")]
 pub mod mutate;

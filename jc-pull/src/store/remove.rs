@@ -8,7 +8,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
-use crate::in_use::LowerDirs;
+use crate::in_use::OverlayDirs;
 use crate::sys;
 
 /// The layers that are locked at a time, with a descriptor each.
@@ -90,7 +90,7 @@ impl Store {
     fn lock_layers(&self, names: &[String]) -> Result<Vec<LayerLock>> {
         let locks: Result<Vec<LayerLock>> =
             names.iter().map(|name| self.lock_layer(name)).collect();
-        let (mut locks, lower) = (locks?, LowerDirs::read()?);
+        let (mut locks, lower) = (locks?, OverlayDirs::read()?);
         for (lock, name) in locks.iter_mut().zip(names) {
             let by = lower.user_of(&self.layer_path(name)).or_else(|| lower.unnamed_user());
             if let Some(pid) = by.filter(|_| lock.is_free()) {

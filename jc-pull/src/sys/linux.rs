@@ -3,10 +3,15 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use jc_unshare::descriptor::open_at;
+use nix::errno::Errno as NixErrno;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use rustix::fs::{Dev, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::{Errno, Result};
 
-use super::{Xattrs, file_type, read_xattrs};
+use super::{Traced, Xattrs, file_type, read_xattrs};
 use crate::tar::{EntryKind, acl};
 
 pub fn mknod(fd: impl AsFd, name: &[u8], kind: FileType, mode: Mode, dev: Dev) -> Result<()> {
@@ -54,8 +59,8 @@ fn refer(parent: impl AsFd, name: &[u8]) -> Result<(OwnedFd, String)> {
     Ok((fd, path))
 }
 
-/// The attributes of a file that may be unreadable, without those of overlayfs.
-pub fn xattrs_at(parent: impl AsFd, name: &[u8]) -> Result<Xattrs> {
+/// All attributes of a file that may be unreadable.
+pub fn all_xattrs_at(parent: impl AsFd, name: &[u8]) -> Result<Xattrs> {
     let (_fd, path) = refer(parent, name)?;
     read_xattrs(
         |list| rustix::fs::listxattr(path.as_str(), list),
@@ -84,4 +89,40 @@ pub fn id_map(own_is_enough: bool) -> jc_unshare::Result<Option<&'static str>> {
         (false, true) => Some("--map-root"),
         (false, false) => None,
     })
+}
+
+fn pid(thread: u32) -> Pid {
+    // The kernel has no larger numbers (PID_MAX_LIMIT).
+    Pid::from_raw(i32::try_from(thread).unwrap_or(i32::MAX))
+}
+
+/// Begins to stop a thread. The thread resumes if this process dies. `EPERM` if another process traces the thread, or
+/// this one may not.
+pub fn trace_begin(thread: u32) -> std::io::Result<()> {
+    ptrace::seize(pid(thread), ptrace::Options::empty())?;
+    match ptrace::interrupt(pid(thread)) {
+        // The thread has ended, which `trace_state` shows.
+        Err(NixErrno::ESRCH) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The state of a thread that this process traces, without a wait.
+pub fn trace_state(thread: u32) -> std::io::Result<Traced> {
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+    Ok(match waitpid(pid(thread), Some(flags)) {
+        Ok(WaitStatus::StillAlive) => Traced::Runs,
+        Ok(WaitStatus::Stopped(_, signal)) => Traced::Stopped(Some(signal as i32)),
+        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(NixErrno::ECHILD) => {
+            Traced::Ended
+        }
+        Ok(_) => Traced::Stopped(None),
+        Err(e) => return Err(e.into()),
+    })
+}
+
+/// Resumes a thread, which gets the signal that it was stopped with. `ESRCH` if the thread has ended.
+pub fn trace_end(thread: u32, signal: Option<i32>) -> std::io::Result<()> {
+    let signal = signal.map(Signal::try_from).transpose()?;
+    Ok(ptrace::detach(pid(thread), signal)?)
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dev, FileType, Mode, Stat, Uid};
 use rustix::io::{Errno, Result};
 
-use super::{Xattrs, file_type, open_dir_to_read};
+use super::{Traced, Xattrs, file_type, open_dir_to_read};
 use crate::tar::EntryKind;
 
 /// The owner of the symbolic links that stand for whiteouts, since no overlayfs mounts them.
@@ -44,7 +44,7 @@ pub fn open_beneath(root: &OwnedFd, parts: &[&[u8]]) -> Result<OwnedFd> {
 }
 
 /// No attributes, since none are set.
-pub fn xattrs_at(_: impl AsFd, _: &[u8]) -> Result<Xattrs> {
+pub fn all_xattrs_at(_: impl AsFd, _: &[u8]) -> Result<Xattrs> {
     Ok(Vec::new())
 }
 
@@ -62,4 +62,19 @@ pub fn sync(_: &OwnedFd) -> Result<()> {
 /// None: there are no user namespaces.
 pub fn id_map(_: bool) -> jc_unshare::Result<Option<&'static str>> {
     Ok(None)
+}
+
+/// An error: these platforms have no containers.
+pub fn trace_begin(_: u32) -> std::io::Result<()> {
+    Err(Errno::NOTSUP.into())
+}
+
+/// The end of a thread, since none is traced.
+pub fn trace_state(_: u32) -> std::io::Result<Traced> {
+    Ok(Traced::Ended)
+}
+
+/// Success, since no thread is traced.
+pub fn trace_end(_: u32, _: Option<i32>) -> std::io::Result<()> {
+    Ok(())
 }

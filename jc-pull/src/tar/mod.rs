@@ -20,7 +20,7 @@ pub use reader::Reader;
 pub use writer::Writer;
 
 /// A time since the epoch.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Time {
     /// Seconds, negative before 1970.
     pub seconds: i64,

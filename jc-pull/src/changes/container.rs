@@ -1,0 +1,140 @@
+//! The changes of a container that jc-run keeps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use jc_unshare::exec::locate_tool;
+use jc_unshare::{Context, Error, Result, exists, read_at_most};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use super::freeze::Frozen;
+
+/// The longest list of jc-list, in bytes.
+const MAX_LIST: u64 = 256 << 20;
+
+/// The directory of the changes in the directory of the volumes (jc-store(5)).
+const CHANGES: &str = "changes";
+
+/// A state that jc-list prints (jc-state(5)).
+#[derive(Deserialize)]
+struct State {
+    id: String,
+    status: String,
+    pid: Option<u32>,
+    bundle: PathBuf,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The changes of a container.
+pub struct Container {
+    /// The directory with `upper` and `lower`.
+    pub directory: PathBuf,
+    /// The payload, while the container runs.
+    pub pid: Option<u32>,
+    name: String,
+}
+
+impl Container {
+    /// Finds a container by its name, its ID, or the beginning of exactly one ID. `None`: no container has it. A
+    /// container whose changes are not kept is an error.
+    pub fn find(word: &str, state_dir: Option<&Path>) -> Result<Option<Self>> {
+        let states = list(state_dir)?;
+        let Some(state) = choose(word, &states)? else { return Ok(None) };
+        let keep = "jc-run --keep keeps the changes";
+        let refuse = |why: &str| Error::new(format_args!("{word}: {why}"));
+        if !state.annotations.contains_key("jc.keep") {
+            return Err(refuse("its changes are in memory").hint(keep));
+        }
+        let link = state.bundle.join("volumes");
+        let none = || {
+            refuse("has no changes in the store")
+                .hint("jc-run --upper DIR has them in DIR, and jc-run --rootfs DIR writes to DIR")
+        };
+        let volumes = match fs::read_link(&link) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(none()),
+            other => other.on("readlink", &link)?,
+        };
+        let directory = volumes.join(CHANGES);
+        if !exists(&directory)? {
+            return Err(none());
+        }
+        let pid = state.pid.filter(|_| state.status != "stopped");
+        if pid.is_none() && state.status == "creating" {
+            return Err(refuse("is being started"));
+        }
+        Ok(Some(Self { directory, pid, name: word.to_owned() }))
+    }
+
+    /// Stops all processes of the container until the result is dropped.
+    pub fn freeze(&self) -> Result<Option<Frozen>> {
+        self.pid.map(Frozen::container).transpose().map_err(|e| e.context(&self.name))
+    }
+}
+
+/// The states of all containers.
+fn list(state_dir: Option<&Path>) -> Result<Vec<State>> {
+    let mut command = Command::new(locate_tool("jc-list".as_ref())?);
+    command.args(["-a", "--json"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    if let Some(directory) = state_dir {
+        command.arg("--state-dir").arg(directory);
+    }
+    let mut child = command.spawn().op("run jc-list")?;
+    let text = child.stdout.take().map(|out| read_at_most(out, MAX_LIST, "the list of jc-list"));
+    let text = text.transpose();
+    let status = child.wait().op("wait for jc-list")?;
+    let text = text?.unwrap_or_default();
+    let states = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let states: Vec<State> = states
+        .map(serde_json::from_slice)
+        .collect::<serde_json::Result<_>>()
+        .map_err(|e| Error::new(format_args!("jc-list: {e}")))?;
+    // jc-list lists the other containers, and reports those that it cannot read.
+    if states.is_empty() && !status.success() { Err(Error::quiet()) } else { Ok(states) }
+}
+
+fn choose<'a>(word: &str, states: &'a [State]) -> Result<Option<&'a State>> {
+    let has_name = |state: &&State| state.annotations.get("jc.name").is_some_and(|n| n == word);
+    if let Some(state) = states.iter().find(|state| state.id == word || has_name(state)) {
+        return Ok(Some(state));
+    }
+    let begins: Vec<&State> = states.iter().filter(|state| state.id.starts_with(word)).collect();
+    match begins.as_slice() {
+        [] => Ok(None),
+        [state] if !word.is_empty() => Ok(Some(state)),
+        more => Err(Error::new(format_args!(
+            "\"{word}\" is ambiguous: it matches {} containers",
+            more.len()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_a_name_an_id_or_the_beginning_of_one_id() {
+        let state = |id: &str, name: &str| State {
+            id: id.to_owned(),
+            status: "stopped".to_owned(),
+            pid: None,
+            bundle: PathBuf::new(),
+            annotations: BTreeMap::from([("jc.name".to_owned(), name.to_owned())]),
+        };
+        let states = [state("0123", "web"), state("0145", "01"), state("ab00", "0123")];
+        let id = |word: &str| choose(word, &states).unwrap().map(|state| state.id.as_str());
+        assert_eq!(id("web"), Some("0123"));
+        assert_eq!(id("01"), Some("0145"));
+        assert_eq!(id("ab"), Some("ab00"));
+        assert_eq!(id("0123"), Some("0123"));
+        assert_eq!(id("x"), None);
+        assert_eq!(
+            choose("0", &states).err().unwrap().to_string(),
+            "\"0\" is ambiguous: it matches 2 containers"
+        );
+        assert!(choose("", &states).is_err());
+    }
+}
