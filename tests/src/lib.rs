@@ -13,6 +13,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod accounts;
 #[cfg(target_arch = "x86_64")]
 pub mod campaign;
 pub mod cgroups;

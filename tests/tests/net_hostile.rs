@@ -6,6 +6,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use jc_tests::accounts::Accounts;
 use jc_tests::lab::{HOST, Lab, Net, PATIENCE, Transport, addresses, all_end, contained};
 use jc_tests::roots::busybox_root;
 use jc_tests::{Running, Sandbox, sandbox, workspace_dir};
@@ -156,7 +157,7 @@ fn ports_of_a_container_that_removed_its_link_lead_to_no_other() {
     sandbox(|s| {
         let bridge = ["--bridge", "b0", "--subnet", "10.7.0.0/24", "--subnet", "fd00:7::/64"];
         let with = |more: &[&'static str]| [&bridge[..], more].concat();
-        let keep = contained(s, &with(&[]));
+        let keep = contained(s, &with(&["--ip", "10.7.0.7", "--ip6", "fd00:7::7"]));
         let one = ["--ip", "10.7.0.9", "--ip6", "fd00:7::9", "-p", "8080:80"];
         let first = contained(s, &with(&one));
         Net::of(&first).sh("ip link del eth0");
@@ -252,6 +253,7 @@ const HOST_LINKS: &str = "ip -o link | grep -v ' jc0' | sed 's/master.*//'";
 fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
     sandbox(|s| {
         attackers_root(s);
+        let accounts = Accounts::of_root(s);
         let before = s.sh(HOST_LINKS).run().code(0).out();
         let run = |options: &str| {
             let line = format!("jc-run --cap-add NET_ADMIN {options} --rootfs root -- nsid");
@@ -280,6 +282,7 @@ fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
         }
         s.sh("for link in $(ip -o link | cut -d: -f2 | cut -d@ -f1); do ip link del $link; done")
             .run();
+        drop(accounts);
         nothing_remains(s);
     });
 }

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use jc_tests::accounts::Accounts;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{layer_dirs, record};
@@ -47,7 +48,10 @@ const USER: u32 = 4321;
 const AS_USER: [&str; 5] = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--"];
 
 /// The home directory of the user, and subordinate IDs.
-struct Home<'a>(&'a Sandbox);
+struct Home<'a> {
+    sandbox: &'a Sandbox,
+    _accounts: Accounts<'a>,
+}
 
 impl<'a> Home<'a> {
     fn new(s: &'a Sandbox) -> Self {
@@ -55,26 +59,15 @@ impl<'a> Home<'a> {
         let home = s.path("home");
         fs::create_dir(&home).unwrap();
         std::os::unix::fs::chown(&home, Some(USER), Some(USER)).unwrap();
-        let passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let passwd = format!("{passwd}ann:x:{USER}:{USER}::/srv/home:/bin/sh\n");
+        let user = format!("ann:x:{USER}:{USER}::/srv/home:/bin/sh\n");
         let ids = "ann:200000:65536\n";
-        for (name, text) in [("passwd", &*passwd), ("subuid", ids), ("subgid", ids)] {
-            fs::write(s.path(name), text).unwrap();
-            s.sh(&format!("mount --bind {name} /etc/{name}")).run().code(0);
-        }
-        Self(s)
+        Self { sandbox: s, _accounts: Accounts::new(s, &user, ids, ids) }
     }
 
     /// A command of the user with the default store.
     fn user(&self, words: &str) -> Cmd {
-        let cmd = self.0.cmd("env").args(["-u", "JC_STORE", "HOME=/srv/home"]).args(AS_USER);
+        let cmd = self.sandbox.cmd("env").args(["-u", "JC_STORE", "HOME=/srv/home"]).args(AS_USER);
         cmd.args(words.split_whitespace())
-    }
-}
-
-impl Drop for Home<'_> {
-    fn drop(&mut self) {
-        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid").run());
     }
 }
 

@@ -5,37 +5,30 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use jc_tests::accounts::Accounts;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::{Cmd, Sandbox, require, sandbox};
 
 /// A user of the test, with a home directory, and with or without subordinate IDs.
-struct Ann<'a>(&'a Sandbox);
+struct Ann<'a> {
+    sandbox: &'a Sandbox,
+    _accounts: Accounts<'a>,
+}
 
 impl<'a> Ann<'a> {
     fn new(s: &'a Sandbox, range: &str) -> Self {
-        let passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let passwd = passwd + "ann:x:4321:4321::/srv/ann:/bin/sh\n";
-        for (name, text) in [("passwd", &*passwd), ("subuid", range), ("subgid", range)] {
-            fs::write(s.path(name), text).unwrap();
-            s.sh(&format!("mount --bind {name} /etc/{name}")).run().code(0);
-        }
+        let user = "ann:x:4321:4321::/srv/ann:/bin/sh\n";
         s.sh("mkdir ann && chown 4321:4321 ann").run().code(0);
-        Self(s)
+        Self { sandbox: s, _accounts: Accounts::new(s, user, range, range) }
     }
 
     /// A shell command of the user, in the home directory.
     fn sh(&self, line: &str) -> Cmd {
         let ann = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--", "env"];
-        let cmd = self.0.cmd(ann[0]).args(&ann[1..]);
+        let cmd = self.sandbox.cmd(ann[0]).args(&ann[1..]);
         cmd.args(["-u", "JC_STORE", "HOME=/srv/ann", "sh", "-c", &format!("cd; {line}")])
-    }
-}
-
-impl Drop for Ann<'_> {
-    fn drop(&mut self) {
-        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid").run());
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use jc_tests::accounts::Accounts;
 use jc_tests::{Cmd, Ran, Sandbox, require, sandbox};
 
 const TOOL: &str = "jc-unshare";
@@ -12,26 +13,8 @@ const TOOL: &str = "jc-unshare";
 /// The words in front of a command of the user.
 const ANN: [&str; 6] = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--", "env"];
 
-/// The files with users and subordinate IDs, replaced until the end of the sandbox.
-struct Etc<'a>(&'a Sandbox);
-
-impl<'a> Etc<'a> {
-    fn new(s: &'a Sandbox, subuid: &str, subgid: &str) -> Self {
-        let passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let passwd = passwd + "ann:x:4321:4321::/:/bin/sh\n";
-        for (name, text) in [("passwd", &*passwd), ("subuid", subuid), ("subgid", subgid)] {
-            fs::write(s.path(name), text).unwrap();
-            s.sh(&format!("mount --bind {name} /etc/{name}")).run().code(0);
-        }
-        Self(s)
-    }
-}
-
-impl Drop for Etc<'_> {
-    fn drop(&mut self) {
-        drop(self.0.sh("umount /etc/passwd /etc/subuid /etc/subgid").run());
-    }
-}
+/// The line of the user in passwd(5).
+const USER: &str = "ann:x:4321:4321::/:/bin/sh\n";
 
 fn ann(s: &Sandbox, command: &[&str]) -> Cmd {
     s.cmd(ANN[0]).args(&ANN[1..]).args(command)
@@ -93,7 +76,7 @@ const OTHERS: [(&str, &str); 2] = [
 fn maps_without_ranges_are_those_of_unshare_1() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
-        let _etc = Etc::new(s, "root:100000:65536\n", "root:100000:65536\n");
+        let _accounts = Accounts::new(s, USER, "root:100000:65536\n", "root:100000:65536\n");
         for (ours, theirs) in WITHOUT_RANGES {
             let here = shown(s, &format!("{TOOL} {ours}"));
             assert_eq!(here, shown(s, &format!("unshare {theirs}")), "{ours} / {theirs}");
@@ -112,7 +95,7 @@ fn maps_without_ranges_are_those_of_unshare_1() {
 fn maps_with_ranges_are_those_of_unshare_1() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
-        let _etc = Etc::new(s, "bob:1:1\nann:200000:1000\n", "4321:300000:1000\n");
+        let _accounts = Accounts::new(s, USER, "bob:1:1\nann:200000:1000\n", "4321:300000:1000\n");
         for (ours, theirs) in WITHOUT_RANGES.iter().chain(&WITH_RANGES).chain(&OTHERS) {
             let here = shown(s, &format!("{TOOL} {ours}"));
             assert_eq!(here, shown(s, &format!("unshare {theirs}")), "{ours} / {theirs}");
