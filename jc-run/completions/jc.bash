@@ -55,12 +55,12 @@ _jc_words() {
 	--userns) mapfile -t COMPREPLY < <(compgen -W 'auto keep-id host' -- "$word"); return ;;
 	--security-opt)
 		mapfile -t COMPREPLY < <(compgen -W 'seccomp=unconfined no-new-privileges=false systempaths=unconfined net-admin=host' -- "$word"); return ;;
-	--print | --progress | --tar | --authfile | --to | --record | --rootfs | --env-file) return ;;
+	--print | --progress | --tar | --authfile | --to | --record | --rootfs | --env-file | --base | --apply) return ;;
 	--pull | --policy) mapfile -t COMPREPLY < <(compgen -W 'always missing never' -- "$word"); return ;;
 	esac
 	case $tool,$word in
 	*,-*) mapfile -t COMPREPLY < <(compgen -W "$(_jc_options "$tool")" -- "$word") ;;
-	jc-stop,* | jc-logs,* | jc-rm,* | jc-exec,*)
+	jc-stop,* | jc-logs,* | jc-rm,* | jc-exec,* | jc-changes,*)
 		mapfile -t COMPREPLY < <(compgen -W "$(_jc_containers)" -- "$word") ;;
 	jc-oci,*)
 		mapfile -t COMPREPLY < <(compgen -W "$(_jc_oci "$COMP_CWORD")" -- "$word") ;;
@@ -68,5 +68,5 @@ _jc_words() {
 	esac
 }
 
-complete -o default -F _jc jc-cgroup jc-egress jc-exec jc-images jc-landlock jc-list jc-logs jc-net jc-oci jc-pull \
+complete -o default -F _jc jc-cgroup jc-changes jc-egress jc-exec jc-images jc-landlock jc-list jc-logs jc-net jc-oci jc-pull \
 	jc-rm jc-rmi jc-rootfs jc-run jc-stop jc-unshare

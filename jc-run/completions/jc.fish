@@ -14,12 +14,13 @@ function __jc_images
     jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p' | sed -n 'p; s,^docker\.io/library/,,p; t; s,^docker\.io/,,p'
 end
 
-for tool in cgroup egress exec images landlock list logs net oci pull rm rmi rootfs run stop unshare
+for tool in cgroup changes egress exec images landlock list logs net oci pull rm rmi rootfs run stop unshare
     complete -c jc-$tool -n 'string match -q -- "-*" (commandline -ct)' -f -a '(__jc_options)'
 end
 for tool in exec logs rm stop
     complete -c jc-$tool -n 'not string match -q -- "-*" (commandline -ct)' -f -a '(__jc_containers)'
 end
+complete -c jc-changes -n 'not string match -q -- "-*" (commandline -ct)' -a '(__jc_containers)'
 for tool in pull rmi
     complete -c jc-$tool -n 'not string match -q -- "-*" (commandline -ct)' -a '(__jc_images)'
 end

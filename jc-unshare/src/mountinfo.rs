@@ -9,6 +9,8 @@ use std::path::PathBuf;
 pub struct MountInfo<'a> {
     /// The ID of the mount.
     pub id: &'a str,
+    /// The ID of the mount that this one is in.
+    pub parent: &'a str,
     /// The directory of the file system that is mounted.
     pub root: &'a str,
     /// The path of the mount point.
@@ -26,11 +28,19 @@ impl<'a> MountInfo<'a> {
     pub fn parse(line: &'a str) -> Option<Self> {
         let (mount, file_system) = line.split_once(" - ")?;
         let mut fields = mount.splitn(7, ' ');
-        let (id, root) = (fields.next()?, fields.nth(2)?);
+        let (id, parent, root) = (fields.next()?, fields.next()?, fields.nth(1)?);
         let (point, _, optional) = (fields.next()?, fields.next()?, fields.next());
         let mut fields = file_system.splitn(3, ' ');
         let (kind, _, options) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Self { id, root, point, optional: optional.unwrap_or_default(), kind, options })
+        Some(Self {
+            id,
+            parent,
+            root,
+            point,
+            optional: optional.unwrap_or_default(),
+            kind,
+            options,
+        })
     }
 }
 
@@ -68,7 +78,8 @@ mod tests {
     fn a_line_is_split_into_its_fields() {
         let line = "36 35 98:0 /r /m\\040p rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue";
         let mount = MountInfo::parse(line).unwrap();
-        assert_eq!((mount.id, mount.root, mount.point), ("36", "/r", "/m\\040p"));
+        assert_eq!((mount.id, mount.parent), ("36", "35"));
+        assert_eq!((mount.root, mount.point), ("/r", "/m\\040p"));
         assert_eq!(mount.optional, "shared:1 master:2");
         assert_eq!((mount.kind, mount.options), ("ext3", "rw,errors=continue"));
         let private = MountInfo::parse("30 1 0:26 / / rw - overlay jc rw").unwrap();

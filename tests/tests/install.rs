@@ -24,7 +24,7 @@ fn something_to_complete(s: &Sandbox) -> String {
 }
 
 /// Command lines whose last word is incomplete, with the expected completions.
-const CASES: [(&str, &str); 12] = [
+const CASES: [(&str, &str); 14] = [
     ("jc-run --memory-s", "--memory-swap"),
     ("jc-cgroup --memory-h", "--memory-high"),
     ("jc-list --j", "--json"),
@@ -33,6 +33,8 @@ const CASES: [(&str, &str); 12] = [
     ("jc-exec web", "webserver"),
     ("jc-logs ID", "ID"),
     ("jc-rmi oci", "oci:/srv/image"),
+    ("jc-changes web", "webserver"),
+    ("jc-changes --dis", "--discard"),
     ("jc-run --image oci", "oci:/srv/image"),
     ("jc-run --userns k", "keep-id"),
     ("jc-run --network container:ID", "container:ID"),

@@ -199,7 +199,7 @@ fn changes_go_where_they_should() {
             assert_eq!(tree::changes(&before, &tree::manifest(&root)), "");
         }
         // The changes stay in that directory for the next start.
-        assert_eq!(names(&s.path("upper")), "upper\nwork\n");
+        assert_eq!(names(&s.path("upper")), "lower\nupper\nwork\n");
         assert_eq!(fs::read(s.path("upper/upper/new")).unwrap(), b"new\n");
         let look = "ls /new /var; ls /etc; readlink /link";
         let looked = sh(s, &["--upper", "/srv/upper"], &root, look).run();

@@ -18,6 +18,7 @@ use super::upper::{Placed, Upper};
 use crate::copy::copy_up;
 use crate::dir_stack::DirStack;
 use crate::sys::{self, Xattrs};
+use crate::tar::Time;
 
 /// Applies the changes that the patterns select. `base` has the lower directories, in place of the recorded ones. An
 /// error leaves the changes that were made before it.
@@ -29,12 +30,34 @@ pub fn apply(
 ) -> Result<()> {
     let top = open_dir(directory).on("open", directory)?;
     let mut staging = Staging::new(&top).on("make a directory in", directory)?;
+    let mut roots = Vec::new();
     for placed in upper.placed(base)? {
-        apply_part(&placed, &top, &mut staging, patterns)
-            .map_err(|e| e.context(format_args!("apply to {}", directory.display())))?;
+        let applied = apply_part(&placed, &top, &mut staging, patterns);
+        roots.extend(
+            applied.map_err(|e| e.context(format_args!("apply to {}", directory.display())))?,
+        );
     }
     drop(staging);
+    roots.iter().try_for_each(DirectoryTime::set).on("set time of", directory)?;
     sys::sync(&top).on("sync", directory)
+}
+
+/// The modification time of a directory. That of a root is set after the end of the staging directory in it.
+struct DirectoryTime {
+    directory: OwnedFd,
+    mtime: Time,
+    /// Whether the owner may be another user.
+    may_fail: bool,
+}
+
+impl DirectoryTime {
+    fn set(&self) -> rustix::io::Result<()> {
+        match rustix::fs::futimens(&self.directory, &sys::timestamps(self.mtime)) {
+            // A directory of another user has the time of the change.
+            Err(Errno::PERM) if self.may_fail => Ok(()),
+            other => other,
+        }
+    }
 }
 
 fn apply_part(
@@ -42,7 +65,7 @@ fn apply_part(
     top: &OwnedFd,
     staging: &mut Staging,
     patterns: &Patterns,
-) -> Result<()> {
+) -> Result<Option<DirectoryTime>> {
     let root = open_part(top, &placed.part.at).on("open", sys::as_path(&placed.part.at))?;
     let position = placed.position();
     let mut applier = Applier {
@@ -54,8 +77,10 @@ fn apply_part(
         target: DirStack::new(root),
         frames: Vec::new(),
         links: BTreeMap::new(),
+        root_time: None,
     };
-    walk(&placed.part.root, placed.part.marks, &placed.skipped, &mut applier)
+    walk(&placed.part.root, placed.part.marks, &placed.skipped, &mut applier)?;
+    Ok(applier.root_time)
 }
 
 /// Opens the directory of a part for reading.
@@ -75,6 +100,7 @@ struct Applier<'a> {
     frames: Vec<Frame>,
     /// The files with several names that are made, by device and inode in the upper directory.
     links: BTreeMap<(u64, u64), Made>,
+    root_time: Option<DirectoryTime>,
 }
 
 /// A directory of the walk.
@@ -184,11 +210,14 @@ impl Applier<'_> {
             set_xattrs(fd, &frame.xattrs)?;
             rustix::fs::fchmod(fd, Mode::from_raw_mode(stat.st_mode))?;
         }
-        match rustix::fs::futimens(fd, &sys::timestamps(sys::mtime(stat))) {
-            // A directory of another user has the time of the change.
-            Err(Errno::PERM) if !frame.sets_metadata => Ok(()),
-            other => other,
-        }
+        self.time_of(frame)?.set()
+    }
+
+    /// The modification time of the current directory of the target.
+    fn time_of(&self, frame: &Frame) -> rustix::io::Result<DirectoryTime> {
+        let directory = sys::open_dir_to_read(self.target.fd(), ".")?;
+        let mtime = sys::mtime(&frame.stat);
+        Ok(DirectoryTime { directory, mtime, may_fail: !frame.sets_metadata })
     }
 }
 
@@ -215,7 +244,7 @@ impl Visitor for Applier<'_> {
         let xattrs = marks.shown(sys::all_xattrs(fd).on("read", shown)?);
         let xattrs = xattrs.map_err(|e| e.context(shown.display()))?;
         let sets_metadata = match &lower {
-            _ if is_root => !lower.is_like_root(stat)?,
+            _ if is_root => !lower.is_like_root(stat, &xattrs)?,
             Lower::Directory(lower) => {
                 let theirs = rustix::fs::fstat(lower).on("stat", shown)?;
                 let key = |s: &Stat| (s.st_mode, s.st_uid, s.st_gid);
@@ -248,6 +277,9 @@ impl Visitor for Applier<'_> {
         };
         if frame.is_selected || frame.sets_metadata {
             self.set_metadata(&frame).on("set metadata of", shown)?;
+            if self.frames.is_empty() {
+                self.root_time = Some(self.time_of(&frame).on("open", shown)?);
+            }
         }
         self.target.pop().on("leave", shown)
     }

@@ -43,16 +43,13 @@ impl Container {
     pub fn find(word: &str, state_dir: Option<&Path>) -> Result<Option<Self>> {
         let states = list(state_dir)?;
         let Some(state) = choose(word, &states)? else { return Ok(None) };
-        let keep = "jc-run --keep keeps the changes";
         let refuse = |why: &str| Error::new(format_args!("{word}: {why}"));
-        if !state.annotations.contains_key("jc.keep") {
-            return Err(refuse("its changes are in memory").hint(keep));
-        }
-        let link = state.bundle.join("volumes");
         let none = || {
-            refuse("has no changes in the store")
-                .hint("jc-run --upper DIR has them in DIR, and jc-run --rootfs DIR writes to DIR")
+            refuse("its changes are in memory").hint(
+                "jc-run --keep keeps changes; those of --upper DIR are in DIR, and --rootfs DIR is changed itself",
+            )
         };
+        let link = state.bundle.join("volumes");
         let volumes = match fs::read_link(&link) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(none()),
             other => other.on("readlink", &link)?,

@@ -205,14 +205,14 @@ impl<W: Write> Visitor for LayerWriter<'_, W> {
         let context = |e: Error| e.context(shown.display());
         let (is_root, has_lower) = (path.is_empty(), self.below.enter(name, path.is_empty()));
         let lower = has_lower.on("read", &shown)?;
-        if is_root && lower.is_like_root(stat)? {
+        let xattrs = self.xattrs(sys::all_xattrs(fd).on("read", &shown)?, &full)?;
+        if is_root && lower.is_like_root(stat, &xattrs)? {
             return Ok(());
         }
         check_name(name).map_err(context)?;
         if !self.is_selected(path) {
             return Ok(());
         }
-        let xattrs = self.xattrs(sys::all_xattrs(fd).on("read", &shown)?, &full)?;
         let name = match full.as_slice() {
             b"" => b"./".to_vec(),
             other => [other, if other.ends_with(b"/") { b"" } else { b"/" }].concat(),

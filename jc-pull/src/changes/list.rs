@@ -116,7 +116,8 @@ impl Visitor for Lister<'_> {
         let mut difference = Difference::None;
         match &lower {
             _ if is_root => {
-                if !lower.is_like_root(stat)? {
+                let all = sys::all_xattrs(directory.fd).on("read", "/")?;
+                if !lower.is_like_root(stat, &self.marks.shown(all)?)? {
                     difference = Difference::Metadata;
                 }
             }

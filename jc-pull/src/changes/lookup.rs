@@ -8,6 +8,7 @@ use rustix::fs::Stat;
 
 use super::base::Base;
 use crate::merged::{Lookup, Merged};
+use crate::sys::Xattrs;
 
 /// The place of a tree: its lower directories, and its path in the whole root.
 pub struct Position<'a> {
@@ -110,13 +111,20 @@ impl Lower {
         matches!(self, Self::Unknown | Self::Directory(_))
     }
 
-    /// Whether the root of a tree has the owner and mode of the root below. Overlays begin with such a root, with other
-    /// times and attributes. An owner without a number in this user namespace cannot be given to a directory.
-    pub fn is_like_root(&self, stat: &Stat) -> Result<bool> {
+    /// Whether the root of a tree has the owner and mode of the root below, and no other attributes. Overlays begin with
+    /// such a root, with another time and perhaps with fewer attributes. The root belongs to an ordinary user who mounts an
+    /// overlay, if the owner below has no number in the user namespace of the mount.
+    pub fn is_like_root(&self, stat: &Stat, xattrs: &Xattrs) -> Result<bool> {
         let Self::Directory(fd) = self else { return Ok(false) };
+        let theirs = crate::sys::xattrs(fd).on("read", "/")?;
+        if xattrs.iter().any(|pair| !theirs.contains(pair)) {
+            return Ok(false);
+        }
         let lower = rustix::fs::fstat(fd).on("stat", "/")?;
+        let caller = rustix::process::geteuid();
         let same_owner = (stat.st_uid, stat.st_gid) == (lower.st_uid, lower.st_gid)
-            || Owner::of(&lower)? == Owner::Unmapped;
+            || Owner::of(&lower)? == Owner::Unmapped
+            || (stat.st_uid == caller.as_raw() && !caller.is_root());
         Ok(same_owner && stat.st_mode == lower.st_mode)
     }
 }

@@ -1,6 +1,6 @@
 //! The assembly of a root: a mount namespace, the root, its mounts, pivot_root(2), and the payload.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -32,7 +32,7 @@ use super::payload::gate::Gate;
 use super::payload::init::Init;
 use super::payload::sysctl::Sysctl;
 use super::payload::{self, Directories, Invocation, Setup};
-use super::root::{Bare, Root, make_read_only};
+use super::root::{Bare, MountedRoot, OwnMounts, ProtectedBind, Root};
 use super::sys::{mount_setattr, propagation};
 
 /// Assembles the root and executes the program. Returns only an error.
@@ -87,19 +87,18 @@ fn prepare(
         }
     }
     setup.init = Init::new(args)?;
-    let directory = match bare {
-        Some((bare, path)) => bare.attach(path)?,
-        None => root.attach(args.read_only)?,
+    let mut mounted = match bare {
+        Some((bare, path)) => MountedRoot::bare(bare.attach(path)?),
+        None => root.attach(args.read_only, OwnMounts(&own_mounts(args)))?,
     };
+    let directory = mounted.directory.try_clone().on("dup", "/")?;
     mount_proc(directory.as_fd(), args.proc(), proc)?;
     if args.dev() != Dev::Nodes {
         let makes_devices = args.caps.sets()?.is_some_and(|sets| sets.bounding & 1 << MKNOD != 0);
         mount_dev(directory.as_fd(), args.dev(), &args.shm_size, makes_devices)?;
     }
     mount_sys(directory.as_fd(), args.sys())?;
-    for (mount, fd) in &mounts {
-        bind::attach_at_target(directory.as_fd(), mount, fd)?;
-    }
+    let protected = attach_all(directory.as_fd(), &mounts)?;
     words.iter().try_for_each(|word| word.attach(directory.as_fd()))?;
     if args.dev() == Dev::Nodes {
         mount_dev(directory.as_fd(), args.dev(), &args.shm_size, false)?;
@@ -108,11 +107,13 @@ fn prepare(
     setup.open_console(directory.as_fd(), true)?;
     setup.gates.pass(Gate::Mounts, setup.started.as_ref())?;
     args.sysctls.iter().try_for_each(Sysctl::apply)?;
-    let mounted = Mounted { proc: args.proc() != Proc::None, sys: args.sys() != Sys::None };
-    args.mask.apply(directory.as_fd(), mounted)?;
+    let kernels = Mounted { proc: args.proc() != Proc::None, sys: args.sys() != Sys::None };
+    args.mask.apply(directory.as_fd(), kernels)?;
     let directories = Directories::open(args, directory, Missing::MakeDir)?;
+    mounted.record()?;
+    protected.into_iter().try_for_each(ProtectedBind::record)?;
     if args.read_only {
-        make_read_only(&directories.root.0)?;
+        mounted.make_read_only()?;
     }
     top.map_or(Ok(()), |top| top.enter())?;
     pivot(&directories.root.0)?;
@@ -144,12 +145,48 @@ fn open_bare<'a>(args: &Args, root: &'a Root) -> Result<Option<(Bare, &'a Path)>
     Ok(Some((Bare::open(directory, is_slave)?, directory)))
 }
 
+/// The names in the root at which this program mounts file systems of its own.
+fn own_mounts(args: &Args) -> Vec<&'static str> {
+    let all = [
+        ("proc", args.proc() != Proc::None),
+        ("dev", !matches!(args.dev(), Dev::None | Dev::Nodes)),
+        ("sys", args.sys() != Sys::None),
+    ];
+    all.into_iter().filter(|(_, is_mounted)| *is_mounted).map(|(name, _)| name).collect()
+}
+
 /// Creates detached mounts for `--bind`, `--device` and `--tmpfs`. An outer target comes before the targets below.
-fn create_mounts(args: &Args) -> Result<Vec<(&Mount, OwnedFd)>> {
+/// `None`: overlays are mounted later, when no mount propagates to the host any more.
+fn create_mounts(args: &Args) -> Result<Vec<(&Mount, Option<OwnedFd>)>> {
     let mut mounts: Vec<&Mount> =
         args.binds.iter().chain(&args.devices).chain(&args.tmpfs).collect();
     mounts.sort_by_key(|mount| mount.target.components().count());
-    mounts.into_iter().map(|mount| Ok((mount, bind::create(mount)?))).collect()
+    let create = |mount: &Mount| match mount.upper() {
+        Some(_) => bind::make_source(mount).map(|()| None),
+        None => bind::create(mount).map(Some),
+    };
+    mounts.into_iter().map(|mount| Ok((mount, create(mount)?))).collect()
+}
+
+/// Attaches the mounts. Returns those whose changes go elsewhere.
+fn attach_all(
+    root: BorrowedFd<'_>,
+    mounts: &[(&Mount, Option<OwnedFd>)],
+) -> Result<Vec<ProtectedBind>> {
+    let mut protected = Vec::new();
+    for (mount, fd) in mounts {
+        match (fd, mount.upper()) {
+            (Some(fd), _) => bind::attach_at_target(root, mount, fd)?,
+            (None, Some((directory, upper))) => {
+                let Mount { target, attributes, .. } = mount;
+                let bind = ProtectedBind::mount(directory, upper, target, *attributes)?;
+                bind.attach(root, target)?;
+                protected.push(bind);
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(protected)
 }
 
 /// Makes `root` the root and detaches the host's. If both arguments of pivot_root(2) are ".", the old root is

@@ -10,6 +10,7 @@ pub mod landlock;
 mod mount;
 mod payload;
 mod root;
+mod rootless;
 mod seccomp;
 mod socket;
 mod sys;
@@ -62,6 +63,9 @@ fn start(args: &Args) -> Result<ExitCode> {
         return Err(Error::usage("--no-wait needs --join"));
     }
     let (root, program) = operands(args)?;
+    if let Root::Protected(..) = root {
+        rootless::enter(args.caps.is_default())?;
+    }
     let invocation = Invocation::new(args, program)?;
     if let Some(pid) = args.join_pid
         && let Some(code) = assemble::enter_joined(invocation, &root, pid)?
@@ -93,7 +97,7 @@ fn operands(args: &Args) -> Result<(Root, &[OsString])> {
     };
     let root = match (root, args.upper.clone()) {
         (record::Root::Directory(directory), None) => Root::Directory(directory),
-        (record::Root::Directory(directory), Some(upper)) => Root::Overlay(vec![directory], upper),
+        (record::Root::Directory(directory), Some(upper)) => Root::Protected(directory, upper),
         (record::Root::Layers(layers), upper) => {
             Root::Overlay(layers, upper.unwrap_or(Upper::Tmpfs { size: None }))
         }
@@ -139,7 +143,7 @@ mod tests {
             (&["/r", "--", "sh", "-c"][..], directory()),
             (&["/r", "sh", "-c"], directory()),
             (&["--", "/r", "sh", "-c"], directory()),
-            (&["--upper", "tmpfs", "/r", "sh", "-c"], overlay(&["/r"], &tmpfs)),
+            (&["--upper", "tmpfs", "/r", "sh", "-c"], Root::Protected("/r".into(), tmpfs.clone())),
             (&["--layer", "/a", "--layer=/b", "--", "sh", "-c"], overlay(&["/a", "/b"], &tmpfs)),
             (
                 &["--layer", "/a", "--upper", "/u", "sh", "-c"],

@@ -55,7 +55,7 @@ pub struct Args {
     /// Show a device of the host: PATH[:DST] (repeatable)
     #[arg(long = "device", value_name = "SPEC", value_parser = mounts::device)]
     pub(crate) devices: Vec<Mount>,
-    /// Show a file or directory of the host: SRC:DST[:ro,nosuid,noexec,dev,...] (repeatable)
+    /// Show a file or directory of the host: SRC:DST[:ro,nosuid,noexec,dev,upper=DIR,...] (repeatable)
     #[arg(short = 'v', long = "bind", value_name = "SPEC", value_parser = mounts::bind)]
     pub(crate) binds: Vec<Mount>,
     /// Mount an empty tmpfs: DST[:size=SIZE,mode=MODE] (repeatable)

@@ -1,6 +1,6 @@
 //! Values of `--bind`, `--tmpfs` and `--device`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jc_unshare::habits::mount_option;
 
@@ -47,6 +47,18 @@ pub struct Bind {
     pub propagation: u64,
     /// Flags of [`attr`] that an option forbids, such as NODEV for `dev`.
     pub without: u64,
+    /// The directory that the changes go to.
+    pub upper: Option<PathBuf>,
+}
+
+impl Mount {
+    /// The source and the place of the changes of a bind mount whose changes go elsewhere.
+    pub fn upper(&self) -> Option<(&Path, &Path)> {
+        match &self.source {
+            Source::Bind(bind) => Some((&bind.path, bind.upper.as_deref()?)),
+            _ => None,
+        }
+    }
 }
 
 /// Parses `SRC:DST[:OPTION,...]` with options of mount(8).
@@ -61,6 +73,7 @@ pub fn bind(word: &str) -> Result<Mount, String> {
         create: false,
         propagation: propagation::PRIVATE,
         without: 0,
+        upper: None,
     };
     if source.is_empty() {
         return Err("SRC is empty".to_owned());
@@ -75,6 +88,10 @@ pub fn bind(word: &str) -> Result<Mount, String> {
             };
             continue;
         }
+        if let Some(directory) = option.strip_prefix("upper=") {
+            bind.upper = Some(directory.into());
+            continue;
+        }
         match own_option(option)? {
             "" => {}
             "rec" => bind.recursive = true,
@@ -86,7 +103,21 @@ pub fn bind(word: &str) -> Result<Mount, String> {
             _ => return Err(format!("unknown option {option:?}")),
         }
     }
+    check_upper(&bind, attributes)?;
     Ok(Mount { source: Source::Bind(bind), target: destination(target)?, attributes })
+}
+
+/// Refuses options that an overlay cannot have.
+fn check_upper(bind: &Bind, attributes: u64) -> Result<(), String> {
+    let Some(upper) = &bind.upper else { return Ok(()) };
+    if upper.as_os_str().is_empty() {
+        return Err("upper=DIR: DIR is empty".to_owned());
+    }
+    let is_plain = bind.recursive && bind.propagation == propagation::PRIVATE && bind.without == 0;
+    if is_plain && attributes & attr::RDONLY == 0 {
+        return Ok(());
+    }
+    Err("upper=DIR: only create, nosuid and noexec can be given beside it".to_owned())
 }
 
 /// An option of `--bind`, or the one that means the same; empty if it changes nothing here.
@@ -167,7 +198,8 @@ mod tests {
 
     fn plain(path: &str) -> Bind {
         let propagation = propagation::PRIVATE;
-        Bind { path: path.into(), recursive: true, create: false, propagation, without: 0 }
+        let (recursive, create, without, upper) = (true, false, 0, None);
+        Bind { path: path.into(), recursive, create, propagation, without, upper }
     }
 
     #[test]
@@ -185,6 +217,12 @@ mod tests {
                 nodev,
             ),
             ("/a:/b:norec", Bind { recursive: false, ..plain("/a") }, "/b", nodev),
+            (
+                "/a:/b:upper=/u,noexec",
+                Bind { upper: Some("/u".into()), ..plain("/a") },
+                "/b",
+                nodev | noexec,
+            ),
             ("/a:/b:create", Bind { create: true, ..plain("/a") }, "/b", nodev),
             ("/a:/b:slave", Bind { propagation: propagation::SLAVE, ..plain("/a") }, "/b", nodev),
             ("/a:/b:shared", Bind { propagation: propagation::SHARED, ..plain("/a") }, "/b", nodev),
@@ -200,6 +238,15 @@ mod tests {
             ("/a:/", "DST is the root itself"),
             ("/a:/b:rx", "unknown option \"rx\""),
             ("/a:/b:", "unknown option \"\""),
+            ("/a:/b:upper=", "upper=DIR: DIR is empty"),
+            (
+                "/a:/b:upper=/u,ro",
+                "upper=DIR: only create, nosuid and noexec can be given beside it",
+            ),
+            (
+                "/a:/b:norec,upper=/u",
+                "upper=DIR: only create, nosuid and noexec can be given beside it",
+            ),
         ] {
             assert_eq!(bind(word), Err(message.to_owned()), "{word}");
         }

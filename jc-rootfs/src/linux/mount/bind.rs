@@ -48,12 +48,7 @@ fn create_device(path: &Path, attributes: u64) -> Result<OwnedFd> {
 
 fn create_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
     let path = &bind.path;
-    if bind.create {
-        match mkdir(path, Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => {}
-            made => made.on("mkdir", path)?,
-        }
-    }
+    make_directory(bind)?;
     match bind.propagation {
         propagation::SHARED => require_peer(path, &["shared:"])?,
         propagation::SLAVE => require_peer(path, &["shared:", "master:"])?,
@@ -69,6 +64,24 @@ fn create_bind(bind: &Bind, attributes: u64) -> Result<OwnedFd> {
     mount_setattr(tree.as_fd(), attributes, bind.propagation, bind.recursive)
         .on("mount_setattr", path)?;
     Ok(tree)
+}
+
+/// Makes the source of a bind mount, if an option says so.
+pub fn make_source(mount: &Mount) -> Result<()> {
+    match &mount.source {
+        Source::Bind(bind) => make_directory(bind),
+        _ => Ok(()),
+    }
+}
+
+fn make_directory(bind: &Bind) -> Result<()> {
+    if !bind.create {
+        return Ok(());
+    }
+    match mkdir(&bind.path, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made.on("mkdir", &bind.path),
+    }
 }
 
 /// Refuses to clear an attribute of the host's mount. `mount` is an unchanged copy of the mount at `path`.

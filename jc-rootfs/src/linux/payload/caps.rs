@@ -102,6 +102,12 @@ struct ExactSets {
 }
 
 impl CapabilityArgs {
+    /// Whether the command line has none of the options.
+    pub fn is_default(&self) -> bool {
+        let lists = [&self.cap_add, &self.cap_drop, &self.cap_ambient];
+        lists.iter().all(|list| list.is_empty()) && self.cap_sets.is_empty()
+    }
+
     /// The sets for a payload of this process. `None`: the command line has none of the options. A capability that
     /// this process does not have is an error.
     pub fn sets(&self) -> Result<Option<PayloadSets>> {

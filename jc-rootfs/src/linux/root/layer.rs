@@ -14,6 +14,8 @@ pub struct Layer {
     /// The directory, opened for reading.
     pub fd: OwnedFd,
     path: PathBuf,
+    /// Whether the path leads to the directory. Otherwise the directory has no path, and is passed by its descriptor.
+    is_named: bool,
 }
 
 impl Layer {
@@ -35,7 +37,18 @@ impl Layer {
             }
             Err(errno) => return Err(errno).on("flock", path),
         }
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd, path: path.to_owned(), is_named: true })
+    }
+
+    /// The directory of a mount that no path leads to. `path` is for errors.
+    pub fn unnamed(fd: OwnedFd, path: &Path) -> Self {
+        Self { fd, path: path.to_owned(), is_named: false }
+    }
+
+    /// The absolute path without symbolic links.
+    pub fn real_path(&self) -> Result<PathBuf> {
+        let by_fd = path_of_fd(&self.fd);
+        std::fs::read_link(&by_fd).on("readlink", &by_fd)
     }
 
     /// Opens and locks directories, in the same order.
@@ -49,9 +62,9 @@ impl Layer {
         /// The longest value of an option of fsconfig(2), in bytes.
         const MAX: usize = 255;
         let by_fd = path_of_fd(&self.fd);
-        let path = std::fs::read_link(&by_fd).on("readlink", &by_fd)?;
+        let path = self.real_path()?;
         Ok(match path.into_os_string().into_string() {
-            Ok(path) if path.len() <= MAX && !path.ends_with(" (deleted)") => path,
+            Ok(path) if self.is_named && path.len() <= MAX && !path.ends_with(" (deleted)") => path,
             _ => by_fd,
         })
     }
@@ -59,6 +72,9 @@ impl Layer {
     /// Requires that the path still leads to the directory. Callers check this after the mount: a rename and a
     /// removal can happen between the opening and the lock.
     pub fn require_path(&self) -> Result<()> {
+        if !self.is_named {
+            return Ok(());
+        }
         let locked = fstat(&self.fd).on("stat", &self.path)?;
         match stat(&self.path) {
             Ok(found) if is_same(&found, &locked) => Ok(()),

@@ -1,95 +1,46 @@
 //! An overlay of layers (Linux' filesystems/overlayfs.rst).
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::descriptor::{open_dir, open_dir_at, open_dir_to_read};
+use jc_unshare::descriptor::{open_dir, open_dir_at};
 use jc_unshare::{Context, Error, Result, userns};
 use nix::libc;
-use rustix::fs::{Gid, Mode, Uid, fchmod, fchown, fstat, mkdirat};
+use rustix::fs::{Mode, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::fchdir;
 
+use super::changes::Writable;
 use super::layer::{Layer, path_of_fd};
-use crate::linux::args::values::Upper;
 use crate::linux::mount::fscontext::{
-    FsContext, attach, clone_fd, clone_tree, detach_top, new_mount,
+    FsContext, attach, clone_fd, clone_tree, detach_top, new_mount, restrict_tree,
 };
 use crate::linux::sys::attr;
 
-/// Creates a detached mount of an overlay of layers, the lowest first. `slash` is "/" of this mount namespace,
-/// which gets temporary mounts.
-pub fn overlay(layers: &[Layer], upper: &Upper, slash: &OwnedFd) -> Result<OwnedFd> {
-    let writable = Writable::create(upper, layers, slash)?;
-    let overlay = Overlay { layers, writable: &writable, in_userns: !userns::is_initial()? };
+/// Creates a detached mount of an overlay of layers, the lowest first, with flags of [`attr`]. `slash` is "/" of this
+/// mount namespace, which gets temporary mounts.
+pub fn overlay(
+    layers: &[Layer],
+    writable: &Writable,
+    attributes: u64,
+    slash: &OwnedFd,
+) -> Result<OwnedFd> {
+    let in_userns = !userns::is_initial()?;
+    let attributes = attributes | attr::NODEV;
+    let overlay = Overlay { layers, writable, in_userns, attributes };
     let mount = match overlay.mount() {
         Ok(Some(mount)) => Ok(mount),
         Ok(None) => overlay.mount_at_once(slash),
         Err(error) => Err(error),
     };
-    if writable.on_slash {
-        detach_top()?; // the overlay has a reference to the tmpfs
-    }
     mount.map_err(|error| match error.errno() {
         Some(libc::EPERM) if overlay.in_userns => {
             error.hint("a user namespace can mount overlayfs from Linux 5.11 on")
         }
         _ => error,
     })
-}
-
-/// The upper and the work directory of overlayfs.
-struct Writable {
-    upper: OwnedFd,
-    work: OwnedFd,
-    /// Whether the directories are in a tmpfs that is mounted over "/".
-    on_slash: bool,
-}
-
-impl Writable {
-    /// Makes the directories `upper` and `work`. A tmpfs for them is mounted over "/", since before Linux 6.15
-    /// overlayfs takes no directory of a detached mount.
-    fn create(upper: &Upper, layers: &[Layer], slash: &OwnedFd) -> Result<Self> {
-        let (base, shown, on_slash) = match upper {
-            Upper::Directory(path) => (open_dir(path)?, path.as_path(), false),
-            Upper::Tmpfs { size } => {
-                let mut options = vec![("mode", "0700")];
-                options.extend(size.as_deref().map(|size| ("size", size)));
-                let tmpfs = new_mount("tmpfs", &options, attr::NODEV)?;
-                attach(&tmpfs, slash, Path::new("tmpfs"))?;
-                (tmpfs, Path::new("tmpfs"), true)
-            }
-        };
-        let (work, _) = open_or_make(&base, "work", shown)?;
-        let (upper, is_new) = open_or_make(&base, "upper", shown)?;
-        if is_new && let Some(top) = layers.last() {
-            copy_owner_and_mode(&top.fd, &upper)?;
-        }
-        Ok(Self { upper, work, on_slash })
-    }
-}
-
-/// Opens a directory, and returns whether this call has made it.
-fn open_or_make(base: &OwnedFd, name: &str, shown: &Path) -> Result<(OwnedFd, bool)> {
-    let path = shown.join(name);
-    let is_new = match mkdirat(base, name, Mode::from_raw_mode(0o755)) {
-        Err(Errno::EXIST) => false,
-        made => made.on("mkdir", &path).map(|()| true)?,
-    };
-    Ok((open_dir_to_read(base, name).on("open", &path)?, is_new))
-}
-
-/// Gives a new upper directory, which is the root directory of the overlay, the attributes of the top layer.
-fn copy_owner_and_mode(layer: &OwnedFd, upper: &OwnedFd) -> Result<()> {
-    let stat = fstat(layer).op("stat top layer")?;
-    match fchown(upper, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid))) {
-        // EINVAL: the user namespace does not map the owner.
-        Err(Errno::INVAL) => {}
-        changed => changed.op("chown upper")?,
-    }
-    fchmod(upper, Mode::from_raw_mode(stat.st_mode)).op("chmod upper")
 }
 
 /// Options against the extended attributes of a hostile layer, which could redirect to other directories.
@@ -101,6 +52,8 @@ struct Overlay<'a> {
     /// Whether this process is in a user namespace other than the initial one. overlayfs then uses extended
     /// attributes named `user.overlay.*`.
     in_userns: bool,
+    /// The flags of the mount.
+    attributes: u64,
 }
 
 impl Overlay<'_> {
@@ -136,7 +89,7 @@ impl Overlay<'_> {
             // Before Linux 6.5 the kernel checks the options only here.
             Err(refusal) if refusal.is_silent => Ok(None),
             Err(refusal) => Err(refusal.error),
-            Ok(()) => context.fsmount(attr::NODEV).map(Some),
+            Ok(()) => context.fsmount(self.attributes).map(Some),
         }
     }
 
@@ -150,7 +103,7 @@ impl Overlay<'_> {
         for lower in lists {
             let options = self.options(&lower)?;
             if options.as_bytes_with_nul().len() <= rustix::param::page_size() {
-                return mount_on(slash, &options);
+                return self.restrict(mount_on(slash, &options)?);
             }
         }
         // Relative paths in a scratch tmpfs are short: one page has room for as many layers as overlayfs takes.
@@ -163,7 +116,12 @@ impl Overlay<'_> {
         });
         fchdir(&workdir).op("fchdir")?;
         detach_top()?;
-        mounted
+        self.restrict(mounted?)
+    }
+
+    fn restrict(&self, mount: OwnedFd) -> Result<OwnedFd> {
+        restrict_tree(mount.as_fd(), self.attributes, Path::new("overlay"))?;
+        Ok(mount)
     }
 
     fn options(&self, lower: &[String]) -> Result<CString> {
@@ -216,7 +174,9 @@ fn escape(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::changes::Changes;
     use super::*;
+    use crate::linux::args::values::Upper;
     use std::fs;
 
     /// Tests the mount of older kernels in a thread with a mount namespace of its own.
@@ -250,8 +210,11 @@ mod tests {
         };
         let layers: Vec<Layer> = (0..count).map(layer).collect();
         let slash = open_dir(Path::new("/")).unwrap();
-        let writable = Writable::create(&Upper::Tmpfs { size: None }, &layers, &slash).unwrap();
-        let overlay = Overlay { layers: &layers, writable: &writable, in_userns: false };
+        let root = Path::new("/");
+        let changes = Changes::open(&Upper::Tmpfs { size: None }, root, &slash).unwrap();
+        let writable = changes.writable(root, layers.last()).unwrap();
+        let (writable, in_userns) = (&writable, false);
+        let overlay = Overlay { layers: &layers, writable, in_userns, attributes: attr::NODEV };
         let mount = overlay.mount_at_once(&slash).unwrap();
         detach_top().unwrap();
         let root = path_of_fd(&mount);
