@@ -7,11 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
+use crate::processes::{is_idle, running};
 use crate::ran::Ran;
 
 /// The time limit of a command without [`Cmd::timeout`].
@@ -184,8 +185,12 @@ impl Running {
         for _ in 0..self.timeout.as_millis() / tick.as_millis() {
             if self.stdout_so_far().contains(text) {
                 // A shell that has written the text may be about to execute another program, and catches signals
-                // until then.
-                thread::sleep(BECOMING);
+                // until then. A process that never sleeps is not waited for.
+                let start = Instant::now();
+                while start.elapsed() < BECOMING && !running().iter().all(|(pid, _)| is_idle(*pid))
+                {
+                    thread::sleep(Duration::from_millis(1));
+                }
                 return;
             }
             if self.child.try_wait().unwrap().is_some() && self.stdout.is_closed() {
@@ -231,13 +236,5 @@ impl Running {
                 Err(e) => panic!("poll: {e}"),
             }
         }
-    }
-}
-
-/// Sends a signal to a process of the test.
-pub(crate) fn signal_pid(pid: i32, signal: Signal) {
-    if let Ok(pidfd) = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()) {
-        // The process may have ended.
-        let _: rustix::io::Result<()> = pidfd_send_signal(pidfd, signal);
     }
 }

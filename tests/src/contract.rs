@@ -10,6 +10,7 @@ use crate::command::Cmd;
 use crate::pty::Terminal;
 use crate::roots::busybox_root;
 use crate::sandbox::Sandbox;
+use crate::wait::wait_until_idle;
 
 /// A link with its options, or a chain of links, in front of a payload.
 pub struct Chain<'a> {
@@ -140,17 +141,23 @@ impl<'a> Chain<'a> {
             running.wait().shell_code(code);
             self.sandbox.wait_for_no_process();
         }
-        let script = "trap 'echo got' TERM; trap : USR1; echo ready
-            i=0; while [ $i -lt 10 ]; do sleep 0.03; i=$((i+1)); done; exit 9";
+        let script = "trap 'echo got' TERM; trap : USR1; trap 'exit 9' HUP; echo ready
+            while :; do sleep 0.03; done";
         let mut running = self.sh(script).spawn();
         running.wait_for("ready");
         running.signal(Signal::TERM);
         running.signal(Signal::USR1);
+        running.wait_for("got");
+        wait_until_idle("jc-");
+        running.signal(Signal::HUP);
         running.wait().code(9).stdout("ready\ngot\n");
 
-        let mut running = self.sh("trap '' TERM; echo ready; sleep 0.3; exit 9").spawn();
+        let script = "trap '' TERM; trap 'exit 9' HUP; echo ready; while :; do sleep 0.03; done";
+        let mut running = self.sh(script).spawn();
         running.wait_for("ready");
         running.signal(Signal::TERM);
+        wait_until_idle("jc-");
+        running.signal(Signal::HUP);
         running.wait().code(9);
     }
 
@@ -175,12 +182,17 @@ impl<'a> Chain<'a> {
 
     /// Keys of a terminal: the payload receives each signal once, although the payload is in the same process group.
     pub fn obeys_the_terminal(&self) {
-        let script = "n=0; trap 'n=$((n+1))' INT; echo ready
-            i=0; while [ $i -lt 20 ]; do sleep 0.03; i=$((i+1)); done; echo told $n";
+        let script = "n=0; trap 'n=$((n+1))' INT; trap 'echo counted $n; exit' USR1; echo ready
+            while :; do sleep 0.03; done";
         let mut terminal = Terminal::start(self.sh(script));
         terminal.wait_for("ready");
         terminal.type_in("\x03");
-        terminal.wait_for("told 1");
+        // The terminal echoes the key after the signal.
+        terminal.wait_for("^C");
+        wait_until_idle("jc-");
+        let pid = terminal.pid().to_string();
+        self.sandbox.cmd("kill").args(["-USR1", &pid]).run().code(0);
+        terminal.wait_for("counted 1");
         assert_eq!(terminal.wait().0.code(), Some(0));
 
         // The payload is no shell, since a shell would catch the signal until its exec.

@@ -196,7 +196,7 @@ fn watch(root: Pid, limit: Duration) -> (Sender<()>, JoinHandle<Vec<String>>) {
             let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]).to_owned();
             format!("{state} {place}")
         };
-        let left = crate::leaks::running();
+        let left = crate::processes::running();
         let left = left.into_iter().map(|(pid, command)| format!("{pid} {} {command}", state(pid)));
         let left = left.collect();
         // kill(2) of -1 spares this process, which is PID 1 of the sandbox.
@@ -339,7 +339,7 @@ fn is_of_an_eventfd(pid: Pid, number: u64, fd: u64) -> bool {
 fn has_tracees() -> bool {
     // A thread traces a process (ptrace(2)).
     let this = format!("TracerPid:\t{}\n", gettid());
-    crate::leaks::running().into_iter().any(|(pid, _)| {
+    crate::processes::running().into_iter().any(|(pid, _)| {
         let status = fs::read_to_string(format!("/proc/{pid}/status"));
         status.is_ok_and(|status| status.contains(&this))
     })

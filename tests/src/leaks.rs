@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
-use crate::command::signal_pid;
-use crate::sandbox::{store_tmp, store_volumes, watched};
+use crate::inside::{WATCHED, store_tmp, store_volumes};
+use crate::processes::{running, signal_pid};
 
 /// The time that the kernel needs to clean up after a kill.
 const GRACE: Duration = Duration::from_secs(2);
@@ -91,30 +91,6 @@ fn processes() -> Vec<String> {
     left.into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect()
 }
 
-/// The PIDs and command lines of the other processes, without zombies. A single list may miss a process whose parent
-/// ends during the read, so an empty list counts only after three reads.
-pub(crate) fn running() -> Vec<(i32, String)> {
-    (0..3).map(|_| listed()).find(|list| !list.is_empty()).unwrap_or_default()
-}
-
-fn listed() -> Vec<(i32, String)> {
-    let numbers = entries(Path::new("/proc"))
-        .into_iter()
-        .filter_map(|path| path.file_name()?.to_str()?.parse::<i32>().ok());
-    numbers
-        .filter(|pid| *pid != 1 && !is_zombie(*pid))
-        .map(|pid| {
-            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            (pid, String::from_utf8_lossy(&command).replace('\0', " "))
-        })
-        .collect()
-}
-
-fn is_zombie(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
-}
-
 /// The mounts, each as its fields from the root on (`proc(5)`). The earlier fields are numbers.
 fn mounts() -> BTreeSet<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -139,7 +115,7 @@ fn hostname() -> String {
 
 fn files() -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::new();
-    for dir in watched() {
+    for dir in WATCHED {
         walk(Path::new(dir), &mut |path| files.insert(path.to_owned()));
     }
     files.extend(entries(&store_tmp()));

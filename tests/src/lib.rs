@@ -24,6 +24,7 @@ mod diff;
 pub mod faults;
 pub mod http;
 pub mod image;
+mod inside;
 pub mod internet;
 pub mod lab;
 pub mod layer;
@@ -31,6 +32,7 @@ pub mod leaks;
 #[cfg(target_arch = "x86_64")]
 pub mod line;
 pub mod memory;
+mod processes;
 mod programs;
 pub mod pty;
 pub mod pulled;
@@ -47,6 +49,7 @@ pub mod time;
 pub mod tree;
 mod vm;
 pub mod volume;
+mod wait;
 
 pub use command::{Cmd, Running};
 pub use diff::diff;
@@ -56,3 +59,4 @@ pub use require::require;
 pub use sandbox::{Sandbox, sandbox, sandbox_for};
 pub use skip::skip;
 pub use vm::Machine;
+pub use wait::{wait_for, wait_for_line, wait_until, wait_until_idle};

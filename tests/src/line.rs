@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 use crate::Sandbox;
 use crate::campaign::{chosen, note, seed};
 use crate::faults::{Act, Ended, Fault, reap, run};
-use crate::leaks::{Snapshot, has_link, running};
+use crate::leaks::{Snapshot, has_link};
+use crate::processes::running;
 
 /// A payload that prints its privileges and its environment.
 pub const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \

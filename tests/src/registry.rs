@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::image::{Format, Layout};
-use crate::sandbox::{Sandbox, leave_skipped};
+use crate::sandbox::Sandbox;
+use crate::skip::leave_skipped;
 
 /// A running registry, which ends with this value.
 pub struct Registry {

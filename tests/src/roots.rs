@@ -6,7 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::layer::{Entry, Layer};
-use crate::sandbox::{Sandbox, leave_skipped};
+use crate::sandbox::Sandbox;
+use crate::skip::leave_skipped;
 
 /// The users in the passwd(5) of the small root.
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/var/www:/bin/sh\n";

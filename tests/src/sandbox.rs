@@ -26,7 +26,9 @@ use rustix::process::{
 };
 
 use crate::command::Cmd;
-use crate::leaks::{Snapshot, running};
+use crate::inside::{FAILED, INSIDE, PASSED, SCRATCH, SKIPPED, WATCHED, is_inside};
+use crate::leaks::Snapshot;
+use crate::processes::running;
 use crate::programs::{bin_dir, target_dir, workspace_dir};
 use crate::skip;
 
@@ -36,24 +38,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// The time that the kernel needs to remove network namespaces.
 const SWEEPING: Duration = Duration::from_secs(3);
 
-/// The variable by which a test program recognizes that it is the inside of a sandbox.
-const INSIDE: &str = "JC_TESTS_INSIDE";
-
-/// The exit code of a passed test. libtest exits with 0 also for "no such test".
-const PASSED: i32 = 93;
-const SKIPPED: i32 = 94;
-const FAILED: i32 = 95;
-
-/// The directory of the test, on an empty tmpfs.
-const SCRATCH: &str = "/srv";
-
 /// The mount point of the programs under test. Other users cannot reach the original directory if a directory above
 /// it belongs to root alone.
 const PROGRAMS: &str = "/mnt";
 const BIN: &str = "/mnt/bin";
-
-/// Directories that are empty and private inside. All files in them belong to the test.
-const WATCHED: [&str; 3] = ["/tmp", "/run", "/var/tmp"];
 
 /// The state of other container programs.
 const CONTAINERS: &str = "/var/lib/containers";
@@ -78,17 +66,6 @@ pub fn sandbox_for<F: FnOnce(&Sandbox)>(timeout: Duration, body: F) {
         inside(body);
     }
     outside(&test_name::<F>(), timeout);
-}
-
-/// Whether this process is the inside of a sandbox.
-pub(crate) fn is_inside() -> bool {
-    env::var_os(INSIDE).is_some()
-}
-
-/// Ends the inside of a sandbox of a test that cannot run.
-pub(crate) fn leave_skipped(why: &str) -> ! {
-    println!("{}{why}", skip::MARK);
-    std::process::exit(SKIPPED)
 }
 
 /// The name of the test for libtest, from the type of the closure: `file::module::test::{{closure}}` without its
@@ -307,19 +284,4 @@ impl Sandbox {
     pub fn hostname(&self) -> &'static str {
         HOSTNAME
     }
-}
-
-/// The directories that a test must leave unchanged.
-pub(crate) fn watched() -> [&'static str; 3] {
-    WATCHED
-}
-
-/// The directory of the volumes of containers.
-pub(crate) fn store_volumes() -> PathBuf {
-    Path::new(SCRATCH).join("store/volumes")
-}
-
-/// The directory of the store's incomplete entries.
-pub(crate) fn store_tmp() -> PathBuf {
-    Path::new(SCRATCH).join("store/tmp")
 }

@@ -12,7 +12,7 @@ use jc_tests::http::{FakeRegistry, Manners};
 use jc_tests::image::{Image, Layout};
 use jc_tests::lab::{Net, contained, wait_until_listed};
 use jc_tests::memory::{own_copy, waits_in_less_than};
-use jc_tests::roots::busybox_layer;
+use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::state::ended_containers;
 use jc_tests::time::{alone, cpu_time_of_children, median, start_times};
 use jc_tests::{Cmd, Sandbox, sandbox_for, workspace_dir};
@@ -269,6 +269,24 @@ fn a_second_pull_takes_ten_milliseconds_of_cpu_time() {
         times.sort_unstable();
         println!("a second pull: CPU time {times:?}");
         assert!(times[7] < Duration::from_millis(10), "{times:?}");
+    });
+}
+
+#[test]
+fn jc_stop_gives_all_containers_the_same_seconds() {
+    let _one = alone();
+    sandbox_for(LIMIT, |s| {
+        busybox_root(s, "root");
+        let deaf = "trap '' TERM; while :; do sleep 1; done";
+        let start = "jc-run -d --network none --rootfs root --";
+        let ids: Vec<String> = (0..3)
+            .map(|_| s.sh(&format!("{start} sh -c \"{deaf}\"")).run().code(0).out())
+            .map(|id| id.trim().to_owned())
+            .collect();
+        let seconds = took(s.cmd("jc-stop").args(["-t", "2"]).args(&ids)) / 1e3;
+        println!("jc-stop -t 2 of three payloads that ignore the signal: {seconds:.2} s");
+        assert!((2.0..3.0).contains(&seconds), "{seconds} s");
+        s.cmd("jc-rm").args(&ids).run().code(0);
     });
 }
 

@@ -6,10 +6,9 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::{Controller, Place, can_limit};
-use jc_tests::{Ran, Running, Sandbox, sandbox, skip};
+use jc_tests::{Ran, Running, Sandbox, sandbox, skip, wait_until};
 use serde_json::Value;
 
 const TOOL: &str = "jc-cgroup";
@@ -160,11 +159,7 @@ fn a_group_can_be_acted_on_by_name() {
         act(&["--kill", name, "echo", "ran"]).code(125).stdout("").fails_as(TOOL, "no program");
 
         let watch = s.jc(TOOL).args(["--stat", name, "--watch", "0.05"]).spawn();
-        let start = Instant::now();
-        while watch.stdout_so_far().lines().count() < 3 {
-            assert!(start.elapsed() < Duration::from_secs(10), "{}", watch.stdout_so_far());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_until("three lines", || watch.stdout_so_far().lines().count() >= 3);
         act(&["--kill", name]).code(0);
         running.wait().code(137);
         watch.wait().code(0);

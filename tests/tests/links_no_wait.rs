@@ -3,23 +3,9 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
-use jc_tests::{Sandbox, sandbox};
+use jc_tests::{Sandbox, sandbox, wait_for_line};
 use serde_json::Value;
-
-/// Waits until a file has content.
-fn text_of(path: &Path) -> String {
-    let give_up = Instant::now() + Duration::from_secs(20);
-    loop {
-        match fs::read_to_string(path) {
-            Ok(text) if text.ends_with('\n') => return text,
-            _ if Instant::now() > give_up => panic!("{}: no text", path.display()),
-            _ => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
 
 /// Runs a line, whose program waits for a line of the FIFO `go` and then ends. Returns the PID of the event.
 fn start(s: &Sandbox, line: &str, script: &str) -> u32 {
@@ -27,7 +13,12 @@ fn start(s: &Sandbox, line: &str, script: &str) -> u32 {
     let line = format!("{line} --status-fd 3 -- sh -c '{script}' <go >out 2>&1 3>events");
     // A process opens the FIFO for writing before the program opens it for reading.
     s.sh(&format!("exec 4<>go; {line}; echo $? >code")).run().code(0);
-    assert_eq!(text_of(&s.path("code")), "0\n", "{line}: {:?}", fs::read_to_string(s.path("out")));
+    assert_eq!(
+        wait_for_line(&s.path("code"), ""),
+        "0\n",
+        "{line}: {:?}",
+        fs::read_to_string(s.path("out"))
+    );
     let events = fs::read_to_string(s.path("events")).unwrap();
     let event: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
     assert_eq!(event["event"], "started", "{events}");
@@ -55,13 +46,14 @@ fn a_program_outlives_the_link_that_does_not_wait() {
             "jc-unshare -UpT --map-users 0:0:10 --map-groups 0:0:10 --no-wait",
             "jc-cgroup --path /jc-tests-no-wait/a -p --no-wait",
         ] {
-            let script = "read line; sleep 0.1; echo done";
+            // The program can still make processes in its PID namespace.
+            let script = "read line; env true && echo done";
             let pid = start(s, line, script);
             // The test is PID 1 of the sandbox, and so the nearest subreaper.
             assert_eq!(status(pid, "PPid"), "1", "{line}");
             assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "sh\n", "{line}");
             end(s);
-            assert_eq!(text_of(&s.path("out")), "done\n", "{line}");
+            assert_eq!(wait_for_line(&s.path("out"), ""), "done\n", "{line}");
             s.wait_for_no_process();
         }
         s.jc("jc-cgroup").args(["--remove", "/jc-tests-no-wait"]).run().code(0);

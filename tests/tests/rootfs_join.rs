@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use jc_tests::pty::Terminal;
 use jc_tests::volume::volume;
-use jc_tests::{Running, Sandbox, sandbox, skip, workspace_dir};
+use jc_tests::{Running, Sandbox, sandbox, skip, wait_until, workspace_dir};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, wait};
 
@@ -252,9 +252,7 @@ fn no_payload_sees_the_host_through_a_process_that_joins() {
         let before = peeks.stdout_so_far().lines().count();
         let join = format!("jc-unshare --join {pid}:user,pid -- sleep 100");
         let joined = ann.sh(&join).spawn();
-        while peeks.stdout_so_far().lines().count() == before {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("the newcomer", || peeks.stdout_so_far().lines().count() > before);
         s.cmd("kill").args(["-9", pid]).run().code(0);
         joined.wait();
         let out = peeks.wait().out();

@@ -7,9 +7,8 @@ use std::io::{IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant};
 
-use jc_tests::{Ran, Sandbox, sandbox};
+use jc_tests::{Ran, Sandbox, sandbox, wait_for_line};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
@@ -246,11 +245,7 @@ fn a_joined_program_outlives_the_link_that_does_not_wait() {
                 "{status}"
             );
             fs::write(s.path("go/on"), "").unwrap();
-            let give_up = Instant::now() + Duration::from_secs(20);
-            while fs::read_to_string(s.path("go/out")).unwrap_or_default() != "done\n" {
-                assert!(Instant::now() < give_up);
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            assert_eq!(wait_for_line(&s.path("go/out"), "done"), "done\n");
             for name in ["/none", "none"] {
                 let line = format!("{join} --no-wait --status-fd 3 -- {name} 3>events");
                 s.sh(&line).run().code(127).fails_as(TOOL, name);

@@ -3,19 +3,15 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::can_limit;
 use jc_tests::roots::busybox_root;
-use jc_tests::{Ran, Sandbox, diff, sandbox};
+use jc_tests::{Ran, Sandbox, diff, sandbox, wait_until};
 
 fn start(s: &Sandbox, options: &str) -> String {
     let line = format!("jc-run -d --rm {options} --rootfs root -- sh -c 'echo ready; sleep 1000'");
     let id = s.sh(&line).run().code(0).stderr("").out().trim_end().to_owned();
-    let start = Instant::now();
-    while s.sh(&format!("jc-logs {id}")).run().out() != "ready\n" {
-        assert!(start.elapsed() < Duration::from_secs(10));
-    }
+    wait_until("ready", || s.sh(&format!("jc-logs {id}")).run().out() == "ready\n");
     id
 }
 

@@ -5,7 +5,6 @@
 mod run_state_support;
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::can_limit;
 use jc_tests::roots::busybox_root;
@@ -140,10 +139,7 @@ fn the_image_or_the_user_chooses_the_stop_signal() {
         wait_until("ready", || {
             ids.iter().all(|id| tool(s, &format!("jc-logs {id}")).out() == "ready\n")
         });
-        let start = Instant::now();
         tool(s, &format!("jc-stop -t 2 {}", ids.join(" "))).code(0);
-        let took = start.elapsed();
-        assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&took), "{took:?}");
         for id in &ids {
             assert_eq!(state(s, id)["annotations"]["jc.signal"], "9");
         }

@@ -3,13 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use jc_tests::cgroups::can_limit;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::busybox_layer;
-use jc_tests::{Sandbox, sandbox};
+use jc_tests::{Sandbox, sandbox, wait_until};
 use serde_json::json;
 
 /// A command line and its result.
@@ -142,11 +141,7 @@ fn a_web_server_answers_on_a_published_port() {
             format!("jc-run -d --name web -p 8080:8000 --image oci:/srv/image -- sh -c '{serve}'");
         let id = s.sh(&line).run().code(0).out();
         let get = "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; timeout 2 cat <&3";
-        let start = Instant::now();
-        while !s.cmd("bash").args(["-c", get]).run().out().contains("served") {
-            assert!(start.elapsed() < Duration::from_secs(10));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until("the server", || s.cmd("bash").args(["-c", get]).run().out().contains("served"));
         let listed = s.sh("jc-list").run().out();
         assert!(listed.contains("0.0.0.0:8080->8000/tcp"), "{listed}");
         let address = "jq -r '.annotations[\"jc.addresses\"]' /run/jc/web/state.json | cut -d/ -f1";
@@ -176,10 +171,8 @@ fn a_database_keeps_its_data_in_a_volume() {
             sh -c 'cat /var/lib/db/table 2>/dev/null; trap \"echo row >> /var/lib/db/table; exit 0\" TERM; echo up; while :; do sleep 0.02; done'";
         for before in ["", "row\n", "row\nrow\n"] {
             s.sh(line).run().code(0);
-            let start = Instant::now();
-            while s.sh("jc-logs db").run().out() != format!("{before}up\n") {
-                assert!(start.elapsed() < Duration::from_secs(10));
-            }
+            let log = format!("{before}up\n");
+            wait_until(&log, || s.sh("jc-logs db").run().out() == log);
             s.sh("jc-stop db && jc-rm db").run().code(0);
         }
         // The volume that the image declares is empty, and belongs to the user of the image.

@@ -3,10 +3,9 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use jc_tests::roots::busybox_root;
-use jc_tests::{Ran, Sandbox, sandbox};
+use jc_tests::{Ran, Sandbox, sandbox, wait_for};
 use serde_json::Value;
 
 /// Starts a detached container with the name `n` that runs a script.
@@ -18,17 +17,13 @@ fn start(s: &Sandbox, options: &str, script: &str) {
 
 /// Waits for the end of the container. Returns its exit status.
 fn exit_code(s: &Sandbox) -> i64 {
-    let start = Instant::now();
-    loop {
-        let state: Value =
-            serde_json::from_slice(&fs::read("/run/jc/n/state.json").unwrap()).unwrap();
-        if let Some(code) = state["annotations"]["jc.exit-code"].as_str() {
-            s.wait_for_no_process();
-            return code.parse().unwrap();
-        }
-        assert!(start.elapsed() < Duration::from_secs(30), "{state}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let code = wait_for("the exit code", || {
+        let state = fs::read("/run/jc/n/state.json").unwrap();
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        state["annotations"]["jc.exit-code"].as_str().map(|code| code.parse().unwrap())
+    });
+    s.wait_for_no_process();
+    code
 }
 
 fn tool(s: &Sandbox, line: &str) -> Ran {

@@ -3,13 +3,12 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use jc_tests::accounts::Accounts;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::{busybox_layer, busybox_root};
-use jc_tests::{Cmd, Sandbox, require, sandbox};
+use jc_tests::{Cmd, Sandbox, require, sandbox, wait_until};
 
 /// A user of the test, with a home directory, and with or without subordinate IDs.
 struct Ann<'a> {
@@ -94,10 +93,7 @@ fn a_container_of_hers_has_a_life() {
             ));
             let id = id.code(0).stderr("").out();
             assert!(fs::exists(format!("{base}/n/state.json")).unwrap());
-            let start = Instant::now();
-            while run("jc-logs n").out() != "said\n" {
-                assert!(start.elapsed() < Duration::from_secs(10));
-            }
+            wait_until("the log", || run("jc-logs n").out() == "said\n");
             assert!(run("jc-list").out().contains(id.trim()));
             // No other user sees the container.
             s.sh("jc-list -aq").run().code(0).stdout("");

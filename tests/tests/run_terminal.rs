@@ -4,12 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::time::{Duration, Instant};
 
 use jc_tests::pty::Terminal;
 use jc_tests::roots::busybox_root;
 use jc_tests::screen::Screen;
-use jc_tests::{Sandbox, sandbox, workspace_dir};
+use jc_tests::{Sandbox, sandbox, wait_until, workspace_dir};
 
 /// The small root, with an editor.
 fn root(s: &Sandbox) {
@@ -44,16 +43,12 @@ fn a_shell_on_a_terminal_controls_its_jobs() {
         assert!(shown.contains("/dev/pts/0\n50 120\na terminal\n"), "{shown}");
         // The size of the window changes.
         screen.tmux(&["resize-window", "-x", "90", "-y", "30"]);
-        let start = Instant::now();
-        loop {
+        wait_until("the new size", || {
             screen.line("clear");
             screen.wait(|shown| shown == "i$");
             screen.ask("stty size", "i$");
-            if screen.shown().contains("\n30 90\n") {
-                break;
-            }
-            assert!(start.elapsed() < Duration::from_secs(5), "{}", screen.shown());
-        }
+            screen.shown().contains("\n30 90\n")
+        });
         // Keys reach the container: an interrupt, a stop and a continuation, the end of the input.
         screen.line("sleep 1000");
         screen.runs("sleep");
@@ -186,11 +181,8 @@ fn a_program_can_be_executed_on_a_terminal() {
             .code(0)
             .out();
         let id = id.trim();
-        let start = Instant::now();
         // The log has the output of a detached terminal.
-        while s.sh(&format!("jc-logs {id}")).run().out() != "/dev/pts/0\r\n" {
-            assert!(start.elapsed() < Duration::from_secs(5));
-        }
+        wait_until("the log", || s.sh(&format!("jc-logs {id}")).run().out() == "/dev/pts/0\r\n");
         let line = format!("jc-exec -it {id} sh -c 'tty; read -r x && echo \"<$x>\"; exit 6'");
         let mut terminal = Terminal::start(s.sh(&line));
         terminal.wait_for("/dev/pts/1");
@@ -226,15 +218,13 @@ fn a_payload_cannot_type_into_the_callers_terminal() {
         let run = "jc-run -it --privileged --pid host --rootfs / -- perl /srv/type";
         let screen = Screen::new(s);
         // The injection works on the payload's own terminal.
-        screen.line("perl type; sleep 0.2");
+        screen.line("perl type");
         screen.wait(|shown| shown.contains("done") && shown.lines().last() == Some("o$"));
-        let start = Instant::now();
-        while !s.path("evil").exists() {
-            assert!(start.elapsed() < Duration::from_secs(5), "{}", screen.shown());
-        }
+        wait_until("the injected command", || s.path("evil").exists());
         fs::remove_file(s.path("evil")).unwrap();
-        screen.line(&format!("clear; {run}; sleep 0.2"));
+        screen.line(&format!("clear; {run}"));
         screen.wait(|shown| shown.contains("done") && shown.lines().last() == Some("o$"));
+        // The shell reads injected input before this line.
         screen.ask("echo end", "o$");
         assert!(!s.path("evil").exists());
         screen.line("exit");

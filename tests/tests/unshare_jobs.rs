@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use jc_tests::screen::Screen;
-use jc_tests::{Sandbox, require, sandbox};
+use jc_tests::{Sandbox, require, sandbox, wait_until_idle};
 
 /// The links whose effect must be invisible.
 const CHAINS: [&str; 3] = ["jc-unshare -u --", "jc-unshare -p --", "jc-unshare -p --init --"];
@@ -33,7 +33,7 @@ fn shell(s: &Sandbox, chain: &str) -> String {
     screen.ask("bg", "i$");
     screen.ask("jobs", "i$");
     // A background job that reads from the terminal.
-    screen.ask("cat & sleep 0.2", "i$");
+    screen.ask("cat & until ps -o stat= $! | grep -q T; do :; done", "i$");
     screen.ask("jobs # both", "i$");
     screen.line("fg %2");
     screen.runs("cat");
@@ -216,9 +216,13 @@ fn a_key_makes_one_stop_and_one_continuation() {
                 screen.prompts("Stopped", "o$");
                 screen.line("clear; fg");
                 screen.wait(|screen| screen.ends_with("\non"));
-                // A second continuation would arrive in this time.
+                // Links that sleep have forwarded all signals. The terminal echoes the line behind the output so far.
                 screen.runs("perl");
-                std::thread::sleep(std::time::Duration::from_millis(100));
+                for name in ["jc-", "perl"] {
+                    wait_until_idle(name);
+                }
+                screen.line("echoed");
+                screen.wait(|screen| screen.ends_with("\nechoed"));
                 let shown = screen.shown();
                 assert_eq!(shown.matches("\non").count(), 1, "{chain}\n{shown}");
             }

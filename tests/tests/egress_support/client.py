@@ -29,7 +29,9 @@ assert read_all(s) == b"%d" % (32 << 20)
 
 # All bytes, in their order, to a slow reader.
 s = connect(b"send")
-time.sleep(0.3)
+waiting = -1
+while waiting != (waiting := len(s.recv(1 << 24, socket.MSG_PEEK))):
+    time.sleep(0.02)
 expected = hashlib.sha256(bytes(range(256)) * 4096 * 32).digest()
 assert hashlib.sha256(read_all(s)).digest() == expected
 

@@ -3,10 +3,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jc_tests::roots::busybox_root;
+pub use jc_tests::wait_until;
 use jc_tests::{Cmd, Ran, Sandbox};
 use serde_json::{Value, json};
 
@@ -113,13 +113,4 @@ impl<'a> Bundle<'a> {
 /// A command of jc-oci, with its states in the sandbox.
 pub fn oci(s: &Sandbox, words: &[&str]) -> Cmd {
     s.jc("jc-oci").arg("--root").arg(s.path("states")).args(words)
-}
-
-/// Waits for a condition, with a bound against hangs.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
-        sleep(Duration::from_millis(10));
-    }
 }

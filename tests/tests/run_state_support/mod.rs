@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test file uses some of it
 
 use std::fs;
-use std::time::{Duration, Instant};
 
+pub use jc_tests::wait_until;
 use jc_tests::{Ran, Sandbox};
 use serde_json::Value;
 
@@ -32,12 +32,4 @@ pub fn list(s: &Sandbox, options: &[&str]) -> String {
 
 pub fn tool(s: &Sandbox, line: &str) -> Ran {
     s.sh(line).run()
-}
-
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "never came: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
