@@ -1,4 +1,4 @@
-//! The end of work for images on the command line at and after one that failed.
+//! Cancellation: an image that fails ends the work for itself, and for the images behind it on the command line.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// The longest time between two looks at whether work has to end.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// The sign for the work of one image to end.
+/// The cancellation of the work for one image.
 #[derive(Clone, Debug)]
 pub struct Cancel {
     given_up: Arc<AtomicUsize>,
@@ -22,7 +22,7 @@ impl Default for Cancel {
 }
 
 impl Cancel {
-    /// The sign for the image at a place on the command line.
+    /// The cancellation for the image with this number on the command line.
     #[must_use]
     pub fn for_image(&self, image: usize) -> Self {
         Self { given_up: Arc::clone(&self.given_up), image }

@@ -62,7 +62,7 @@ impl Visitor for LayerSums {
     fn non_directory(&mut self, entry: &NonDirectory<'_>) -> Result<()> {
         let NonDirectory { path, parent, name, stat, .. } = entry;
         if sys::file_type(stat) != FileType::RegularFile {
-            // A hard link is recorded whatever it is a name of.
+            // The sums list each hard link, also those to devices and symbolic links, without a sum.
             if let Some(None) = self.files.get(*path) {
                 self.files.remove(*path);
             }

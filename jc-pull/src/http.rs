@@ -87,7 +87,7 @@ pub struct Request<'a> {
     pub insecure: bool,
     /// The zone of the registry that named the host. Absent if the caller named the host.
     pub named_by: Option<Zone>,
-    /// No redirect is followed later.
+    /// The end of the time in which redirects are followed.
     pub until: Instant,
 }
 

@@ -17,7 +17,7 @@ const LINKS: u64 = 1 << 20;
 /// The headers and padding of small layers, in bytes.
 const SLACK: u64 = 256 << 10;
 
-/// The rest of the limits of one layer.
+/// The part of the limits of one layer that is left.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
     size: u64,

@@ -119,7 +119,7 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
                 continue;
             }
         };
-        // A name that stands twice on the command line.
+        // The command line may have a name twice.
         let chosen: Vec<_> = chosen.into_iter().filter(|image| !done.contains(image)).collect();
         match store.as_ref().map(|store| store.remove_images(&chosen)).transpose() {
             Ok(gone) => {

@@ -16,12 +16,12 @@ use crate::store::Store;
 /// The levels of indexes in an index.
 const MAX_NESTING: usize = 4;
 
-/// When the source of an image is used.
+/// The value of `--pull`: whether a pull asks the source of an image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Policy {
-    /// At every pull.
+    /// The source is asked at every pull.
     Always,
-    /// If the store does not have the image.
+    /// The source is asked if the store lacks the image.
     Missing,
     Never,
 }
@@ -42,7 +42,7 @@ pub struct Resolved {
     pub new_blobs: Vec<(Digest, Vec<u8>)>,
 }
 
-/// The image that the caller wants of a source.
+/// A request for one image of a source.
 pub struct ImageRequest<'a> {
     pub store: &'a Store,
     pub policy: Policy,

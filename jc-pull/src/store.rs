@@ -115,8 +115,8 @@ impl Store {
         Err(Error::new(format_args!("store {}: {why}", self.path.display())).hint(PURPOSE.hint))
     }
 
-    /// Removes the work directories of dead pulls, which have no lock. The error of one of them does not
-    /// keep the others.
+    /// Removes the work directories of dead pulls, which have no lock. An error does not stop the removal of
+    /// the other directories.
     pub fn sweep(&self) -> Result<()> {
         let mut swept = Ok(());
         let listed = sys::for_each_name(&self.tmp, |name| {

@@ -41,7 +41,7 @@ pub struct Tree {
     root: Frame,
     below: Vec<Frame>,
     stack: DirStack,
-    /// The rest of the limits of the layer.
+    /// The part of the limits of the layer that is left.
     pub allowance: Allowance,
     implied: Implied,
     /// Whether a directory of the layer has a default access control list.

@@ -59,9 +59,9 @@ pub fn can_limit(controller: &str) -> bool {
 }
 
 /// A group in every hierarchy, for groups of a single test below it.
-pub struct Place(&'static str);
+pub struct ParentGroup(&'static str);
 
-impl Place {
+impl ParentGroup {
     /// Makes the group in every hierarchy.
     pub fn make(name: &'static str) -> Self {
         let place = Self(name);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use jc_tests::cgroups::Place;
+use jc_tests::cgroups::ParentGroup;
 use jc_tests::time::alone;
 use jc_tests::{Cmd, Sandbox, sandbox, sandbox_for, skip};
 use rustix::fs::{XattrFlags, setxattr};
@@ -23,7 +23,7 @@ fn as_other(s: &Sandbox) -> Cmd {
 }
 
 /// The directory of the group in the unified hierarchy, if this host has one.
-fn unified(place: &Place) -> Option<PathBuf> {
+fn unified(place: &ParentGroup) -> Option<PathBuf> {
     place.directories().into_iter().find(|path| path.join("cgroup.type").exists())
 }
 
@@ -48,7 +48,7 @@ fn another_user_reads_the_files_of_a_group_and_cannot_lock_it() {
     let _one = alone();
     sandbox(|s| {
         for umask in ["000", "022", "077"] {
-            let place = Place::make("jc-tests-lock");
+            let place = ParentGroup::make("jc-tests-lock");
             let script = format!(
                 "umask {umask}; exec jc-cgroup --parent {} -- sh -c 'echo ready; exec sleep 1000'",
                 place.name()
@@ -76,7 +76,7 @@ fn another_user_reads_the_files_of_a_group_and_cannot_lock_it() {
 fn a_group_that_is_only_locked_is_said_to_be_so() {
     let _one = alone();
     sandbox(|s| {
-        let place = Place::make("jc-tests-locked");
+        let place = ParentGroup::make("jc-tests-locked");
         let groups: Vec<PathBuf> =
             place.directories().iter().map(|top| top.join("jc+dead")).collect();
         groups.iter().for_each(|group| fs::create_dir(group).unwrap());
@@ -98,7 +98,7 @@ fn a_group_that_is_only_locked_is_said_to_be_so() {
 fn a_threaded_group_of_another_user_is_reported_and_keeps_no_other() {
     let _one = alone();
     sandbox(|s| {
-        let place = Place::make("jc-tests-threaded");
+        let place = ParentGroup::make("jc-tests-threaded");
         let Some(top) = unified(&place) else { skip!("this host has no cgroup version 2") };
         let theirs = top.join("theirs");
         fs::create_dir(&theirs).unwrap();
@@ -127,7 +127,7 @@ fn a_threaded_group_of_another_user_is_reported_and_keeps_no_other() {
 fn root_makes_no_group_in_a_subtree_of_another_user() {
     let _one = alone();
     sandbox(|s| {
-        let place = Place::make("jc-tests-delegated");
+        let place = ParentGroup::make("jc-tests-delegated");
         let Some(top) = unified(&place) else { skip!("this host has no cgroup version 2") };
         let (own, shell) = (top.join("own"), top.join("own/shell"));
         fs::create_dir_all(&shell).unwrap();
@@ -175,7 +175,7 @@ fn a_parent_is_a_cgroup_in_the_hierarchy() {
         assert!(outside.exists() && Path::new(&format!("/proc/{}", victim.id())).exists());
         end(victim);
         // Another file system is mounted inside.
-        let place = Place::make("jc-tests-covered");
+        let place = ParentGroup::make("jc-tests-covered");
         let mounts: Vec<String> = place
             .directories()
             .iter()

@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use jc_tests::cgroups::{Place, can_limit};
+use jc_tests::cgroups::{ParentGroup, can_limit};
 use jc_tests::time::alone;
 use jc_tests::volume::{Random, volume};
 use jc_tests::{Cmd, Running, Sandbox, sandbox, sandbox_for, skip};
@@ -15,12 +15,12 @@ use rustix::process::Signal;
 const TOOL: &str = "jc-cgroup";
 const LIMIT: Duration = Duration::from_secs(1200);
 
-fn jc(s: &Sandbox, place: &Place) -> Cmd {
+fn jc(s: &Sandbox, place: &ParentGroup) -> Cmd {
     s.jc(TOOL).args(["--parent", place.name()])
 }
 
 /// Checks that a list leaves no group.
-fn is_empty(s: &Sandbox, place: Place) {
+fn is_empty(s: &Sandbox, place: ParentGroup) {
     jc(s, &place).arg("--list").run().code(0).stdout("").stderr("");
     s.wait_for_no_process();
     place.remove();
@@ -29,7 +29,7 @@ fn is_empty(s: &Sandbox, place: Place) {
 /// A background process that only SIGKILL ends, so that it survives a kill of the link.
 const PAYLOAD: &str = "trap '' TERM HUP INT; setsid sleep 1000 >/dev/null 2>&1 & sleep 0.01";
 
-fn start(s: &Sandbox, place: &Place) -> Running {
+fn start(s: &Sandbox, place: &ParentGroup) -> Running {
     let limits = ["-m", "64M", "--pids", "50", "--", "sh", "-c", PAYLOAD];
     jc(s, place).args(limits).spawn()
 }
@@ -48,7 +48,7 @@ fn nothing_remains_of_many_runs_of_which_half_are_killed() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place::make("tests-jc-series");
+        let place = ParentGroup::make("tests-jc-series");
         let mut random = Random(6);
         for run in 0..100 * volume() {
             let running = start(s, &place);
@@ -70,7 +70,7 @@ fn nothing_remains_of_fifty_at_once_of_which_half_are_killed() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place::make("tests-jc-crowd");
+        let place = ParentGroup::make("tests-jc-crowd");
         let mut random = Random(7);
         let crowd: Vec<(Running, bool)> = (0..50).map(|n| (start(s, &place), n % 2 == 0)).collect();
         let begin = Instant::now();
@@ -95,7 +95,7 @@ fn the_first_instruction_is_inside_in_every_start() {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");
         }
-        let place = Place::make("tests-jc-starts");
+        let place = ParentGroup::make("tests-jc-starts");
         let starts = 100 * volume() as usize;
         let script = format!(
             "for i in $(seq {starts}); do

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
-use jc_tests::cgroups::{Place, can_limit};
+use jc_tests::cgroups::{ParentGroup, can_limit};
 use jc_tests::roots::busybox_root;
 use jc_tests::screen::Screen;
 use jc_tests::state::ended_containers;
@@ -78,7 +78,7 @@ fn one_list_leaves_nothing_after_any_kill() {
     sandbox_for(Duration::from_secs(3600), |s| {
         busybox_root(s, "root");
         let limits = if can_limit("memory") { "-m 64M" } else { "" };
-        let place = Place::make("jc-tests-run-killed");
+        let place = ParentGroup::make("jc-tests-run-killed");
         let mut random = Random(1);
         for round in 0..24 * volume() as usize {
             let options = ["", "-d", "-d --rm", "--keep --name k"][round % 4];

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
-use super::place::{absolute, below, enter};
+use super::parent::{absolute, below, enter};
 use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, kill_all, members};
 use super::setting::apply_all;
 use super::sweep::sweep_everywhere;

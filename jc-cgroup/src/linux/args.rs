@@ -22,10 +22,10 @@ pub struct Args {
     #[command(flatten)]
     pub(super) limits: Limits,
     /// Make the group below this one, a path from the top of the hierarchy
-    #[arg(long, alias = "cgroup-parent", value_name = "PATH", value_parser = super::place::below_top)]
+    #[arg(long, alias = "cgroup-parent", value_name = "PATH", value_parser = super::parent::below_top)]
     pub(super) parent: Option<PathBuf>,
     /// Use the group of this path in every hierarchy, made if missing, and leave the group at the end
-    #[arg(long, value_name = "PATH", value_parser = super::place::absolute, conflicts_with_all = ["parent", "name", "evacuate", "delegate"])]
+    #[arg(long, value_name = "PATH", value_parser = super::parent::absolute, conflicts_with_all = ["parent", "name", "evacuate", "delegate"])]
     pub(super) path: Option<PathBuf>,
     /// Give the group a name
     #[arg(long, value_name = "NAME", value_parser = super::group::name)]

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
-use super::place::{enable, enter, inherit_cpuset, parent, parents, step_into};
+use super::parent::{enable, enter, inherit_cpuset, parent, parents, step_into};
 use super::remove::{PATIENCE, children, clear, sweep_one};
 use super::setting::{Setting, apply_all};
 

@@ -249,7 +249,10 @@ fn check_online(list: &str, file: &str) -> Result<()> {
     };
     // A kernel without NUMA has no list of nodes.
     let Some(text) = fs::read_to_string(online).on("read", online).absent()? else { return Ok(()) };
-    let (online, listed) = (numbers(&text).unwrap_or_default(), numbers(list).unwrap_or_default());
+    let parse = |list: &str| {
+        numbers(list).ok_or_else(|| Error::new(format_args!("{file}: {list:?} is not a list")))
+    };
+    let (online, listed) = (parse(&text)?, parse(list)?);
     match listed.iter().find(|number| !online.contains(number)) {
         Some(number) => Err(Error::new(format_args!("{file}: {number} is not online"))
             .hint(format_args!("online: {}", text.trim()))),

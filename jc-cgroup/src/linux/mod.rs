@@ -9,8 +9,8 @@ mod devices;
 mod group;
 mod hierarchy;
 mod limits;
+mod parent;
 mod path;
-mod place;
 mod remove;
 mod report;
 mod resources;
@@ -28,7 +28,7 @@ use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
 use jc_unshare::namespaces::Kind;
 use jc_unshare::program::Program;
-use jc_unshare::supervise::{Child, Exit, spawn_program, start_program};
+use jc_unshare::supervise::{Child, Exit, NewChild};
 use jc_unshare::{Error, Result, require_program, size};
 use serde_json::json;
 
@@ -135,7 +135,11 @@ fn run_at(args: &Args, path: &Path, status: Option<StatusFd>) -> Result<ExitCode
     }
     if args.no_wait {
         let (flags, program) = program_in(&group, args, status)?;
-        return start_program(TOOL, flags, group.v2(), program).map_err(advise(flags));
+        return NewChild::of(TOOL)
+            .in_namespaces(flags)
+            .in_cgroup(group.v2())
+            .start_program(program)
+            .map_err(advise(flags));
     }
     let start = Instant::now();
     let exit = start_program_in(&group, args, status)?
@@ -167,7 +171,11 @@ fn report_usage(
 
 fn start_program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<Child> {
     let (flags, program) = program_in(group, args, status)?;
-    spawn_program(TOOL, flags, group.v2(), program).map_err(advise(flags))
+    NewChild::of(TOOL)
+        .in_namespaces(flags)
+        .in_cgroup(group.v2())
+        .spawn_program(program)
+        .map_err(advise(flags))
 }
 
 /// The program after the steps into the group, and the flags of its namespaces.

@@ -11,7 +11,7 @@ use jc_unshare::{Context, Error, Result};
 use super::group::{Group, Part};
 use super::hierarchy::{Hierarchy, Version, is_cgroup};
 use super::limits::Limits;
-use super::place::{below, enable, inherit_cpuset};
+use super::parent::{below, enable, inherit_cpuset};
 use super::setting::apply_all;
 
 impl Group {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::group::parse_path;
 use super::hierarchy::{Hierarchy, Version};
-use super::place::may_write;
+use super::parent::may_write;
 use super::remove::{PATIENCE, children, sweep_one};
 use crate::TOOL;
 

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::namespaces::{loopback_up, unshare};
 use jc_unshare::program::Program;
-use jc_unshare::supervise::spawn_program;
+use jc_unshare::supervise::NewChild;
 use jc_unshare::sys::clone;
 use jc_unshare::{Error, Result};
 use rustix::process::getpid;
@@ -168,7 +168,7 @@ fn run_with_ports(
     drop(lock);
     let late = late.map(|late| (late, route));
     let program = Program::new(&args.program)?.reporting(status);
-    let child = spawn_program(TOOL, 0, None, program)?;
+    let child = NewChild::of(TOOL).spawn_program(program)?;
     let mut keep = vec![netfilter.as_fd()];
     keep.extend(late.iter().flat_map(|(late, route)| [late.as_fd(), route.as_fd()]));
     keep.extend(bound.sockets.iter().map(AsFd::as_fd));

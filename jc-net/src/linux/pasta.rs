@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
 use jc_unshare::process::Process;
-use jc_unshare::supervise::{Child, spawn};
+use jc_unshare::supervise::{Child, NewChild};
 use jc_unshare::sys::{clone, close_all_but};
 use jc_unshare::{Context, Error, Result, exec};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -38,11 +38,11 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     let pasta = find()?;
     let forwards = forwards(args)?;
     let (mut gate, mut open) = pipe().op("pipe")?;
-    let child = spawn(TOOL, clone::NEWNET, None, |_| {
-        inside(args, &mut gate, status, &forwards).unwrap_or_else(|error| error)
-    })
-    .map_err(advise(clone::NEWNET))?
-    .reporting(status);
+    let child = NewChild::of(TOOL)
+        .in_namespaces(clone::NEWNET)
+        .spawn(|_| inside(args, &mut gate, status, &forwards).unwrap_or_else(|error| error))
+        .map_err(advise(clone::NEWNET))?
+        .reporting(status);
     drop(gate);
     let helper = start(&pasta, &child, &forwards)?;
     open.write_all(b"!").op("release the program")?;
@@ -128,7 +128,7 @@ fn start(pasta: &Path, child: &Child, forwards: &[Forward]) -> Result<Child> {
     ];
     let mut argv = vec![OsString::from(pasta)];
     argv.extend(words.iter().map(OsString::from));
-    let helper = spawn(TOOL, 0, None, |_| {
+    let helper = NewChild::of(TOOL).spawn(|_| {
         let prepared = become_helper(&namespace, &ready_writer, &log);
         prepared.err().unwrap_or_else(|| exec::exec(&argv))
     })?;

@@ -10,10 +10,11 @@ use reqwest::header::CONTENT_RANGE;
 use crate::cancel::Cancel;
 use crate::http::{Fault, Options, Response, Retry, root_cause};
 
-/// The bytes that make up for a second of waiting: a blob that comes more slowly has a limit of time.
+/// The lowest rate, in bytes a second, at which a blob may come for any time. A slower blob uses up its [`Patience`].
 const SLOWEST: u64 = 16 << 10;
 
-/// Makes one attempt to get a blob from a byte on. The answer may begin at the first byte all the same.
+/// Makes one attempt to get a blob from a byte on. The answer of a server that does not know ranges begins at the
+/// first byte.
 pub type Connect = Box<dyn Fn(u64) -> Result<Response, Fault> + Send>;
 
 /// Reads a blob from its first byte to its last, over as many connections as there are attempts.
@@ -24,7 +25,7 @@ pub struct Blob {
     /// Absent between attempts and after the end, so that the next request gets the connection.
     body: Option<Response>,
     has_ended: bool,
-    /// The bytes of the body that an earlier body had.
+    /// The bytes at the start of this body that an earlier body has delivered. They are passed over.
     repeated: u64,
     received: u64,
     retry: Retry,

@@ -16,7 +16,7 @@ use crate::name::is_loopback;
 use crate::parallel::lock;
 use crate::registries::Location;
 
-/// The means of all requests for one image.
+/// The client, the logins and the options of all requests for one image.
 #[derive(Clone)]
 pub struct Context {
     pub http: Arc<Http>,
@@ -115,7 +115,7 @@ struct Attempt<'a> {
     endpoint: &'a Endpoint,
     context: &'a Context,
     request: ApiRequest<'a>,
-    /// No redirect is followed later, and no explanation is read.
+    /// The end of the time in which redirects are followed and an explanation is read.
     until: Instant,
 }
 

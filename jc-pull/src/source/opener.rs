@@ -18,7 +18,7 @@ use crate::limits::Allowance;
 use crate::name::{Name, Transport};
 use crate::registries::Registries;
 
-/// The means to open sources.
+/// The configuration and the options with which sources are opened.
 pub struct Opener {
     pub http: Arc<Http>,
     pub credentials: Arc<Credentials>,

@@ -103,7 +103,7 @@ fn prepare(
     if args.dev() == Dev::Nodes {
         mount_dev(directory.as_fd(), args.dev(), &args.shm_size, false)?;
     }
-    args.nodes.iter().try_for_each(|node| node.make(directory.as_fd()))?;
+    args.nodes.iter().try_for_each(|node| node.create(directory.as_fd()))?;
     setup.open_console(directory.as_fd(), true)?;
     setup.gates.pass(Gate::Mounts, setup.started.as_ref())?;
     args.sysctls.iter().try_for_each(Sysctl::apply)?;

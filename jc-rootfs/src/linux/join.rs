@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use jc_unshare::descriptor::open_dir;
 use jc_unshare::namespaces::unshare;
 use jc_unshare::procfs::{self, is_procfs};
-use jc_unshare::supervise::{Execution, Lifeline, spawn, spawn_unbound};
+use jc_unshare::supervise::{Execution, Lifeline, NewChild};
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, openat, statvfs};
@@ -43,14 +43,14 @@ pub fn enter(invocation: Invocation<'_>, pid: u32) -> Result<ExitCode> {
     if !payload::needs_child_to_lead(args) {
         return Err(run(invocation, root, setup, None));
     }
-    let child = spawn(TOOL, 0, None, |life| run(invocation, root, setup, Some(life)))?;
+    let child = NewChild::of(TOOL).spawn(|life| run(invocation, root, setup, Some(life)))?;
     child.wait_keeping(&[]).map(Into::into)
 }
 
 /// Starts the program as a child that outlives this process.
 fn start_without_wait(invocation: Invocation<'_>, target: &Target) -> Result<ExitCode> {
     let execution = Execution::new()?;
-    let child = spawn_unbound(TOOL, 0, None, |_| {
+    let child = NewChild::of(TOOL).spawn_unbound(|_| {
         let prepare = || Ok((Setup::new(invocation.args)?, target.enter_root()?));
         let error = match prepare() {
             Ok((setup, root)) => run(invocation, root, setup, None),

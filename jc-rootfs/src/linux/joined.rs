@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use jc_unshare::process::Process;
-use jc_unshare::supervise::{Exit, Lifeline, Poller, readable, spawn};
+use jc_unshare::supervise::{Exit, Lifeline, NewChild, Poller, readable};
 use jc_unshare::sys::{clone, close, setns};
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::event::PollFd;
@@ -38,7 +38,7 @@ pub fn start(
     // The copy may fail before its PID is written, so PIDs and errors have a pipe each.
     let (mut pid, pid_writer) = pipe().op("pipe")?;
     let (failure, failure_writer) = pipe().op("pipe")?;
-    let child = spawn(TOOL, 0, None, |life| {
+    let child = NewChild::of(TOOL).spawn(|life| {
         started.iter().for_each(|started| close(started.as_fd()));
         let prepare = || {
             setns(pid_namespace.as_fd(), clone::NEWPID).op("setns pid")?;
@@ -108,7 +108,7 @@ struct Execution {
 }
 
 impl Execution {
-    /// Writes which process is the payload.
+    /// Writes the event with the PID of the payload.
     fn report(&mut self, pid: Pid) -> Result<()> {
         let Some(started) = &mut self.started else { return Ok(()) };
         started.set_payload(Process::numbered(pid.as_raw_nonzero().get() as u32)?);

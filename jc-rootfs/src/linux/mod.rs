@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use jc_unshare::hints::is_filtered;
 use jc_unshare::process::deny_tracing;
 use jc_unshare::record::{self, Record};
-use jc_unshare::supervise::spawn;
+use jc_unshare::supervise::NewChild;
 use jc_unshare::{Error, Result};
 use nix::libc;
 
@@ -77,7 +77,7 @@ fn start(args: &Args) -> Result<ExitCode> {
         root => assemble::enter(invocation, root),
     };
     if payload::needs_child_to_lead(args) {
-        let child = spawn(TOOL, 0, None, |_| enter())?;
+        let child = NewChild::of(TOOL).spawn(|_| enter())?;
         return child.wait_keeping(&[]).map(Into::into);
     }
     Err(enter())

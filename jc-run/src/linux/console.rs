@@ -22,7 +22,7 @@ impl Console {
 
     /// Receives the master of the terminal, when the socket can be read, and removes the path. The path may be absent,
     /// since the state directory of a payload that ends at once may have been removed.
-    pub fn take(self, path: &Path) -> Result<OwnedFd> {
+    pub fn receive(self, path: &Path) -> Result<OwnedFd> {
         let (connection, _) = self.0.accept().on("accept", path)?;
         fs::remove_file(path).on("remove", path).absent()?;
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use jc_unshare::process::{Process, ends_within};
 use jc_unshare::program::{Program, Variable};
-use jc_unshare::supervise::{Exit, spawn_program};
+use jc_unshare::supervise::{Exit, NewChild};
 use jc_unshare::{Error, Result, Tool, id};
 
 use super::base_path::BasePath;
@@ -144,7 +144,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
 
 fn run_chain(chain: &Chain, variables: &[Variable], state: &State) -> Result<Exit> {
     let program = Program::new(&chain.argv())?.required().with_variables(variables)?;
-    let child = spawn_program(TOOL, 0, None, program)?;
+    let child = NewChild::of(TOOL).spawn_program(program)?;
     let exit = child.wait()?;
     let payload = state.process("process").map(Process::open).transpose()?.flatten();
     let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));

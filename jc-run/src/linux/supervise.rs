@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use jc_unshare::process::Process;
 use jc_unshare::program::Program;
-use jc_unshare::supervise::{Child, Exit, spawn_program};
+use jc_unshare::supervise::{Child, Exit, NewChild};
 use jc_unshare::{Context, Error, Result};
 use nix::libc::{SIGKILL, STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO};
 use rustix::fs::{Mode, fchmod};
@@ -161,7 +161,7 @@ impl Container {
         let mut chain = Program::new(&self.bundle.chain.argv())?.required();
         self.redirect(stdio, pipes, &mut chain)?;
         let channels = self.channels(&mut chain)?;
-        let child = spawn_program(TOOL, 0, None, chain)?;
+        let child = NewChild::of(TOOL).spawn_program(chain)?;
         match self.record_creation() {
             Ok(()) => Ok((child, channels)),
             Err(error) => {

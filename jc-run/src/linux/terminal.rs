@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
-use jc_unshare::supervise::{Child, spawn};
+use jc_unshare::supervise::{Child, NewChild};
 use jc_unshare::{Context, Result, Tool};
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
@@ -62,8 +62,8 @@ impl Terminal {
         body: impl FnOnce() -> Result<u8>,
     ) -> Result<ExitCode> {
         let mut console = Some(console);
-        let child = spawn(tool, 0, None, |_| {
-            drop(console.take());
+        let child = NewChild::of(tool).spawn(|_| {
+            drop(console.receive());
             match body() {
                 Ok(code) => std::process::exit(code.into()),
                 Err(error) => error,
@@ -100,8 +100,8 @@ impl Relay<'_> {
             if signal {
                 self.signal(terminal)?;
             }
-            if console && let Some(console) = self.console.take() {
-                let master = console.take(path)?;
+            if console && let Some(console) = self.console.receive() {
+                let master = console.receive(path)?;
                 let flags = fcntl_getfl(&master).op("F_GETFL")?;
                 fcntl_setfl(&master, flags | OFlags::NONBLOCK).op("F_SETFL")?;
                 self.master = Some(master);

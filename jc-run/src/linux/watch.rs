@@ -204,8 +204,8 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
                 (self.ended)()?;
             }
             Source::Console => {
-                if let Some((console, path, log)) = self.outputs.console.take() {
-                    self.outputs.logged.push(Output::new(console.take(&path)?, log)?);
+                if let Some((console, path, log)) = self.outputs.console.receive() {
+                    self.outputs.logged.push(Output::new(console.receive(&path)?, log)?);
                 }
             }
             Source::Output(_) => {}

@@ -9,7 +9,7 @@ use nix::unistd::{getegid, geteuid, pause};
 
 use super::hints::capable;
 use super::procfs;
-use super::spawn::spawn;
+use super::spawn::NewChild;
 use super::sys::clone;
 use crate::Tool;
 use crate::capability::{SETGID, SETUID};
@@ -165,7 +165,7 @@ impl Maps {
 
     /// Makes a user namespace with the maps, in which no process is.
     pub fn namespace(&self, tool: Tool) -> Result<OwnedFd> {
-        let helper = spawn(tool, clone::NEWUSER, None, |_| {
+        let helper = NewChild::of(tool).in_namespaces(clone::NEWUSER).spawn(|_| {
             loop {
                 pause();
             }

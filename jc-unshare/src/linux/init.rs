@@ -7,7 +7,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::child::Waiter;
 use super::process::deny_tracing;
-use super::spawn::spawn;
+use super::spawn::NewChild;
 use super::sys;
 use crate::Tool;
 use crate::error::{Context, Error, Result};
@@ -45,6 +45,6 @@ pub fn run(tool: Tool, writer: OwnedFd, body: impl FnOnce() -> Error) -> Error {
 
 fn supervise(tool: Tool, writer: OwnedFd, body: impl FnOnce() -> Error) -> Result<u8> {
     deny_tracing()?;
-    let child = spawn(tool, 0, None, |_| body())?;
+    let child = NewChild::of(tool).spawn(|_| body())?;
     Ok(child.wait_as(Waiter::Init(writer), &[])?.code())
 }

@@ -23,7 +23,7 @@ impl Lifeline {
     /// (do_exit: exit_files, then exit_notify), so a parent that died before the call has hung up the pipe: this process
     /// then exits. A change of credentials disarms the signal, and needs another call.
     pub fn arm(&self, signal: Signal) -> Result<()> {
-        self.step(signal).make()
+        self.step(signal).perform()
     }
 
     /// [`arm`](Self::arm) as a step of a child. The step refers to the pipe by number.

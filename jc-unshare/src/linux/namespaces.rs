@@ -265,7 +265,7 @@ const HOST_NAME_MAX: usize = 64;
 
 /// Brings loopback up in the network namespace of the caller.
 pub fn loopback_up() -> Result<()> {
-    steps::loopback_up().make()
+    steps::loopback_up().perform()
 }
 
 #[cfg(test)]

@@ -36,8 +36,8 @@ impl Step {
     }
 
     /// Makes the system call in this process.
-    pub(crate) fn make(&self) -> Result<()> {
-        self.call.make().map_err(|errno| self.error(errno))
+    pub(crate) fn perform(&self) -> Result<()> {
+        self.call.perform().map_err(|errno| self.error(errno))
     }
 
     pub(super) fn error(&self, errno: i32) -> Error {

@@ -5,4 +5,4 @@ pub use super::child::Child;
 pub use super::exit::Exit;
 pub use super::lifeline::Lifeline;
 pub use super::poll::{Poller, are_ready, at_end, readable};
-pub use super::spawn::{Execution, spawn, spawn_program, spawn_unbound, start_program};
+pub use super::spawn::{Execution, NewChild};

@@ -25,7 +25,7 @@ use super::lifeline::Lifeline;
 use super::namespaces::{Clocks, Kind, New, Propagation, steps};
 use super::process::{Process, deny_tracing};
 use super::program::{Program, Step};
-use super::spawn::{Execution, spawn, spawn_program, spawn_unbound, start_program};
+use super::spawn::{Execution, NewChild};
 use super::{info, init, namespaces, signals};
 use crate::error::{Context, Error, Result};
 use crate::{Tool, capability, require_program};
@@ -108,8 +108,8 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     args.check_descriptors()?;
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let status = status.map(StatusFd::reporting_failure);
-    let info = take(args.info_fd, "--info-fd")?.map(File::from);
-    let block = take(args.block_fd, "--block-fd")?;
+    let info = inherited_fd(args.info_fd, "--info-fd")?.map(File::from);
+    let block = inherited_fd(args.block_fd, "--block-fd")?;
     let init = args.init_fd.map(init::pipe_as).transpose()?;
     let joined = Joined::open(&args.processes, &args.files)?;
     if args.names_host() && !args.new.has(Kind::Uts) && !joined.has(Kind::Uts) {
@@ -131,7 +131,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     if forks { launch.in_child() } else { Err(launch.in_place()) }
 }
 
-fn take(number: Option<u32>, option: &str) -> Result<Option<OwnedFd>> {
+fn inherited_fd(number: Option<u32>, option: &str) -> Result<Option<OwnedFd>> {
     number.map(|number| info::inherit_fd(number, option)).transpose()
 }
 
@@ -216,7 +216,10 @@ impl Launch {
     fn in_child(mut self) -> Result<ExitCode> {
         let flags = self.args.new.flags();
         if self.args.no_wait && self.is_straight() {
-            return start_program(TOOL, flags, None, self.program()?).map_err(advise(flags));
+            return NewChild::of(TOOL)
+                .in_namespaces(flags)
+                .start_program(self.program()?)
+                .map_err(advise(flags));
         }
         let execution = self.args.no_wait.then(Execution::new).transpose()?;
         let outside = self.maps_from_outside();
@@ -227,8 +230,8 @@ impl Launch {
             None => (reader.map(OwnedFd::from), None),
         };
         let child = match self.is_straight() {
-            true => spawn_program(TOOL, flags, None, self.program()?),
-            false => spawn_unbound(TOOL, flags, None, |life| {
+            true => NewChild::of(TOOL).in_namespaces(flags).spawn_program(self.program()?),
+            false => NewChild::of(TOOL).in_namespaces(flags).spawn_unbound(|life| {
                 let gate = gate.as_mut().map(|g| &mut g.0);
                 let error = self.child(life, gate, writer.map(OwnedFd::from));
                 execution.iter().fold(error, |error, execution| execution.fail(error))
@@ -337,7 +340,7 @@ impl Launch {
         }
         // The descriptor is closed here, since the reader waits for the end of the file before it writes to --block-fd.
         self.info.take().map_or(Ok(()), |info| info::write_info(&info))?;
-        args.steps()?.iter().try_for_each(Step::make)
+        args.steps()?.iter().try_for_each(Step::perform)
     }
 
     /// Executes the program. `process` is this process if its start is reported as an event.
@@ -367,7 +370,7 @@ fn unshare_and_be_mapped(flags: u64, maps: &Maps) -> Result<()> {
     let (mut gate, mut open) = pipe().op("pipe")?;
     let pid = info::proc_number()?;
     let helper =
-        spawn(TOOL, 0, None, |_| match gate.read_exact(&mut [0]).op("wait for unshare") {
+        NewChild::of(TOOL).spawn(|_| match gate.read_exact(&mut [0]).op("wait for unshare") {
             Ok(()) => match maps.write_for(pid) {
                 Ok(()) => std::process::exit(0),
                 Err(error) => error,

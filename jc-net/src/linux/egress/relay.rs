@@ -42,7 +42,7 @@ type Pipe = (OwnedFd, OwnedFd);
 pub struct Pipes(Vec<Pipe>);
 
 impl Pipes {
-    fn take(&mut self) -> Result<Pipe, Errno> {
+    fn take_pipe(&mut self) -> Result<Pipe, Errno> {
         if let Some(pipe) = self.0.pop() {
             return Ok(pipe);
         }
@@ -52,7 +52,7 @@ impl Pipes {
         Ok(pipe)
     }
 
-    fn give(&mut self, pipe: Pipe) {
+    fn return_pipe(&mut self, pipe: Pipe) {
         if self.0.len() < MOST_PIPES {
             self.0.push(pipe);
         }
@@ -99,7 +99,7 @@ impl Flow {
                 return Ok(Stop::Waits);
             }
             if let Some(pipe) = self.pipe.take_if(|_| self.held == 0) {
-                pipes.give(pipe);
+                pipes.return_pipe(pipe);
             }
         }
         Ok(Stop::Turn)
@@ -111,14 +111,14 @@ impl Flow {
         if self.is_over || !from.readable {
             return Ok(false);
         }
-        let pipe = pipes.take()?;
+        let pipe = pipes.take_pipe()?;
         let fill = || splice(&from.fd, None, &pipe.1, None, CHUNK, SpliceFlags::NONBLOCK);
         let filled = retry_on_intr(fill);
         if let Ok(length @ 1..) = filled {
             (self.held, self.pipe) = (length, Some(pipe));
             return Ok(true);
         }
-        pipes.give(pipe);
+        pipes.return_pipe(pipe);
         from.readable = filled != Err(Errno::AGAIN);
         match filled {
             Err(Errno::AGAIN) => Ok(false),

@@ -11,7 +11,7 @@ use jc_unshare::capability::SYS_ADMIN;
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::{advise, capable};
 use jc_unshare::process::Process;
-use jc_unshare::supervise::{Child, Exit, Lifeline, spawn};
+use jc_unshare::supervise::{Child, Exit, Lifeline, NewChild};
 use jc_unshare::sys::clone;
 use jc_unshare::{Context, Error, Maps, Result};
 use nix::sys::signal::Signal;
@@ -58,12 +58,15 @@ pub fn start(args: &Args, status: Option<StatusFd>) -> Result<std::result::Resul
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .op("socketpair")?;
     let maps = Maps::identity()?;
-    let child = spawn(EGRESS, flags, None, |life| {
-        let child = Inside { args, has_own_user: flags & clone::NEWUSER != 0, maps: &maps, life };
-        child.become_program(&theirs, &mut wait, status)
-    })
-    .map_err(advise(flags))?
-    .reporting(status);
+    let child = NewChild::of(EGRESS)
+        .in_namespaces(flags)
+        .spawn(|life| {
+            let child =
+                Inside { args, has_own_user: flags & clone::NEWUSER != 0, maps: &maps, life };
+            child.become_program(&theirs, &mut wait, status)
+        })
+        .map_err(advise(flags))?
+        .reporting(status);
     drop((theirs, wait));
     let Some(sockets) = receive(ours.as_fd())? else {
         return child.reap().map(Err);

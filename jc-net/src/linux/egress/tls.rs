@@ -135,7 +135,7 @@ pub fn read(bytes: &[u8]) -> Result<Progress, &'static str> {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
@@ -143,20 +143,20 @@ impl<'a> Reader<'a> {
 
     /// A number of so many bytes.
     fn number(&mut self, bytes: usize) -> Option<usize> {
-        Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
+        Some(self.bytes(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
     /// A vector, whose length is a number of so many bytes.
     fn vector(&mut self, bytes: usize) -> Option<Self> {
         let length = self.number(bytes)?;
-        self.take(length).map(Self)
+        self.bytes(length).map(Self)
     }
 }
 
 /// The body of a ClientHello. `None`: malformed.
 fn parse(body: &[u8]) -> Option<Result<Hello, &'static str>> {
     let mut body = Reader(body);
-    body.take(2 + 32)?; // version and random
+    body.bytes(2 + 32)?; // version and random
     body.vector(1)?; // session ID
     body.vector(2)?; // cipher suites
     body.vector(1)?; // compression methods

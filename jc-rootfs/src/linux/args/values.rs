@@ -33,7 +33,7 @@ impl FromStr for Upper {
 /// The mount at /proc.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Proc {
-    /// A new procfs, or if the kernel refuses that the one at /proc, which must show the same PID namespace
+    /// A new procfs; if the kernel refuses it, the procfs at /proc, which must be of this PID namespace
     #[default]
     Auto,
     /// A new procfs of this PID namespace

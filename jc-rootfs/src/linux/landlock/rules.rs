@@ -21,7 +21,7 @@ mod right {
     pub const REFER: u64 = 1 << 13;
     pub const TRUNCATE: u64 = 1 << 14;
     pub const IOCTL_DEV: u64 = 1 << 15;
-    /// The rights that a file has, which is no directory.
+    /// The rights on a file that is no directory.
     pub const OF_FILE: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
     pub const BIND: u64 = 1 << 0;
     pub const CONNECT: u64 = 1 << 1;

@@ -83,7 +83,8 @@ fn confine_devices(dev: &OwnedFd) -> Result<()> {
     mount_setattr(dev.as_fd(), attr::NODEV, propagation::KEEP, false).on("mount_setattr", "/dev")
 }
 
-/// Makes the default devices and symbolic links. A file that is there already stays, if it is not another device.
+/// Makes the default devices and symbolic links. An existing file stays, unless it
+/// is another device, which is an error.
 fn make_nodes(dev: &OwnedFd) -> Result<()> {
     for (name, major, minor) in DEVICES {
         make_device(dev, name, makedev(major, minor))?;

@@ -22,8 +22,8 @@ pub struct MaskArgs {
     #[arg(long = "mask", value_name = "[-]PATH|default", value_parser = parse, allow_hyphen_values = true)]
     masks: Vec<Mask>,
     /// Make a file or directory of the root read-only (repeatable)
-    #[arg(long = "ro-path", value_name = "[-]PATH", value_parser = Place::parse, allow_hyphen_values = true)]
-    ro_paths: Vec<Place>,
+    #[arg(long = "ro-path", value_name = "[-]PATH", value_parser = CoveredPath::parse, allow_hyphen_values = true)]
+    ro_paths: Vec<CoveredPath>,
 }
 
 /// A value of `--mask`.
@@ -32,18 +32,18 @@ enum Mask {
     /// The lists of this module.
     Default,
     /// A file or directory of the root.
-    Path(Place),
+    Path(CoveredPath),
 }
 
 /// A path of the root.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Place {
+struct CoveredPath {
     path: PathBuf,
-    /// Whether the root must have the path, which has no `-` in front then.
+    /// Whether an absent path is an error. The form `-PATH` makes it none.
     must_exist: bool,
 }
 
-impl Place {
+impl CoveredPath {
     fn parse(word: &str) -> std::result::Result<Self, String> {
         let path = word.strip_prefix('-');
         Ok(Self { path: below_root(path.unwrap_or(word))?, must_exist: path.is_none() })
@@ -58,7 +58,7 @@ impl Place {
 
 /// Parses a value of `--mask`.
 fn parse(word: &str) -> std::result::Result<Mask, String> {
-    if word == "default" { Ok(Mask::Default) } else { Place::parse(word).map(Mask::Path) }
+    if word == "default" { Ok(Mask::Default) } else { CoveredPath::parse(word).map(Mask::Path) }
 }
 
 /// Paths that reveal the host or widen the attack surface of the kernel. All container runtimes hide these
@@ -97,13 +97,13 @@ impl MaskArgs {
         for mask in &self.masks {
             match mask {
                 Mask::Default => mask_kernel(root, mounted, &mut covers)?,
-                Mask::Path(place) => {
-                    place.open(root)?.map_or(Ok(()), |fd| covers.hide(&fd, &place.path))?;
+                Mask::Path(covered) => {
+                    covered.open(root)?.map_or(Ok(()), |fd| covers.hide(&fd, &covered.path))?;
                 }
             }
         }
-        for place in &self.ro_paths {
-            place.open(root)?.map_or(Ok(()), |fd| make_read_only(&fd, &place.path))?;
+        for covered in &self.ro_paths {
+            covered.open(root)?.map_or(Ok(()), |fd| make_read_only(&fd, &covered.path))?;
         }
         Ok(())
     }
@@ -235,8 +235,9 @@ mod tests {
     #[test]
     fn a_mask_is_a_path_below_the_root_or_the_default_list() {
         assert_eq!(parse("default"), Ok(Mask::Default));
-        let place = |must_exist| Ok(Mask::Path(Place { path: "/proc/x".into(), must_exist }));
-        assert_eq!((parse("/proc/x"), parse("-/proc/x")), (place(true), place(false)));
+        let covered =
+            |must_exist| Ok(Mask::Path(CoveredPath { path: "/proc/x".into(), must_exist }));
+        assert_eq!((parse("/proc/x"), parse("-/proc/x")), (covered(true), covered(false)));
         assert_eq!(parse("defaults"), Err("not an absolute path: \"defaults\"".to_owned()));
         assert_eq!(parse("/"), Err("the root itself".to_owned()));
     }

@@ -53,7 +53,7 @@ pub fn node(word: &str) -> std::result::Result<Node, String> {
 impl Node {
     /// Makes the node below `root`. A user namespace cannot make devices (EPERM), and gets a bind mount of the host's
     /// node of the same path. A file that is there already must be the same device.
-    pub fn make(&self, root: BorrowedFd<'_>) -> Result<()> {
+    pub fn create(&self, root: BorrowedFd<'_>) -> Result<()> {
         let path = &self.path;
         let parent = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().ok_or_else(|| Error::usage("--node: PATH has no name"))?;

@@ -28,7 +28,7 @@ impl Started {
         self.payload = payload;
     }
 
-    /// Writes which process is the payload.
+    /// Writes the event with the PID of the payload.
     pub fn report(&self) -> Result<()> {
         self.status.started(self.payload)
     }

@@ -54,7 +54,8 @@ impl Sysctl {
                     "--sysctl {path}: the {name} namespace is the host's"
                 )));
             }
-            // PID 1 of another user. Its namespaces refuse the write.
+            // PID 1 belongs to another user, so this process is not in its user namespace, and the kernel refuses writes
+            // to settings of its namespaces.
             Err(rustix::io::Errno::ACCESS) => {}
             other => drop(other.on("stat", host)?),
         }

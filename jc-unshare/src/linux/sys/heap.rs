@@ -33,10 +33,10 @@ impl Heap {
         }
     }
 
-    fn take(&self, state: u8) {
-        let take =
+    fn acquire(&self, state: u8) {
+        let acquire =
             || self.state.compare_exchange(FREE, state, Ordering::Acquire, Ordering::Relaxed);
-        while let Err(now) = take() {
+        while let Err(now) = acquire() {
             if now == CLOSED {
                 end("a child allocates in the memory of its parent");
             }
@@ -45,7 +45,7 @@ impl Heap {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut dlmalloc::Dlmalloc) -> T) -> T {
-        self.take(BUSY);
+        self.acquire(BUSY);
         // SAFETY: the state is BUSY, so no other thread uses the memory.
         let done = act(unsafe { &mut *self.memory.get() });
         self.state.store(FREE, Ordering::Release);
@@ -56,7 +56,7 @@ impl Heap {
     /// frees, writes a line and ends with code 125. This process must have one thread, and `act` must not
     /// allocate.
     pub(super) fn closed<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.take(CLOSED);
+        self.acquire(CLOSED);
         let done = act();
         self.state.store(FREE, Ordering::Release);
         done

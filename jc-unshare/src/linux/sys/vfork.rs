@@ -1,7 +1,7 @@
 //! A child that shares the memory of this process until it executes a program, as posix_spawn(3) makes it.
 //!
 //! A signal can end such a child at any instruction, and this process then continues with the memory as the
-//! child has left it. The child therefore runs only [`Call::make`]: system calls with arguments that this
+//! child has left it. The child therefore runs only [`Call::perform`]: system calls with arguments that this
 //! process has prepared. The child allocates no memory, takes no lock and calls no closure. The child writes
 //! two values, its report and the name of a script, by one atomic store each.
 
@@ -156,7 +156,7 @@ impl Call {
     }
 
     /// Makes the system call. Fails with an errno.
-    pub fn make(&self) -> Result<(), i32> {
+    pub fn perform(&self) -> Result<(), i32> {
         let done = |number, arguments| call(number, arguments).map(drop);
         match self {
             Self::Close(fd) => done(libc::SYS_close, [*fd as usize, 0, 0, 0, 0]),
@@ -252,7 +252,7 @@ pub struct Failure {
 /// Makes the calls in order. The last call executes a program, so the function returns only if a call fails.
 pub fn make_all(calls: &[&Call]) -> Failure {
     for (index, call) in calls.iter().enumerate() {
-        if let Err(errno) = call.make() {
+        if let Err(errno) = call.perform() {
             return Failure { index, errno };
         }
     }
