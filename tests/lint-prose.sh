@@ -17,7 +17,7 @@ in_sources() {
 	for file in $(git ls-files "$1/*.rs"); do
 		awk -v file="$file" -v words="$words" '
 			BEGIN {
-				pronouns = "What|Who|Whose|Whom|That|Those|Of|It|Its|One|None|Which|Nobody|Nothing|So|But|As|Else"
+				pronouns = "What|Who|Whose|Whom|How|Why|That|Those|Of|It|Its|One|None|Which|Nobody|Nothing|So|But|As|Else"
 			}
 			function report() { printf "%s:%d: %s\n", file, at, text; text = "" }
 			# Documentation: its first line, and whether the item behind it is public.
@@ -47,7 +47,7 @@ in_sources() {
 in_pages() {
 	for file in README.md $(git ls-files 'man/*.[1-9]'); do
 		awk -v file="$file" -v words="$words" '
-			BEGIN { pronouns = "What|Who|Whose|Whom|That|Those|Of|It|One|None|Which|Nobody|Nothing|So|But|Else" }
+			BEGIN { pronouns = "What|Who|Whose|Whom|How|Why|That|Those|Of|It|One|None|Which|Nobody|Nothing|So|But|Else" }
 			tolower($0) ~ tolower("(" words ")") { printf "%s:%d: %s\n", file, NR, $0; next }
 			file ~ /^man/ && /^[A-Z]/ && $0 ~ "^(" pronouns ") " { printf "%s:%d: %s\n", file, NR, $0 }
 			file ~ /md$/ && blank && $0 ~ "^(" pronouns ") " { printf "%s:%d: %s\n", file, NR, $0 }

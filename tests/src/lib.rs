@@ -14,6 +14,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod accounts;
+mod ann;
 #[cfg(target_arch = "x86_64")]
 pub mod campaign;
 pub mod cgroups;
@@ -51,6 +52,7 @@ mod vm;
 pub mod volume;
 mod wait;
 
+pub use ann::Ann;
 pub use command::{Cmd, Running};
 pub use diff::diff;
 pub use programs::{bin_dir, workspace_dir};

@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use jc_tests::cgroups::{Controller, Place, can_limit};
+use jc_tests::cgroups::{Controller, ParentGroup, can_limit};
 use jc_tests::{Ran, Running, Sandbox, sandbox, skip, wait_until};
 use serde_json::Value;
 
@@ -187,7 +187,7 @@ fn exec_leaves_the_group_to_others() {
 #[test]
 fn dead_groups_are_removed_in_the_whole_hierarchy() {
     sandbox(|s| {
-        let place = Place::make("jc-tests-elsewhere");
+        let place = ParentGroup::make("jc-tests-elsewhere");
         let parent = ["--parent", place.name()];
         let live = waiting(s, &[&parent[..], &["--name", "live"]].concat());
         let exec = "sleep 1000 >/dev/null 2>&1 &";

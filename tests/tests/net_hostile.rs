@@ -9,11 +9,8 @@ use std::time::Duration;
 use jc_tests::accounts::Accounts;
 use jc_tests::lab::{HOST, Lab, Net, PATIENCE, Transport, addresses, all_end, contained};
 use jc_tests::roots::busybox_root;
-use jc_tests::{Running, Sandbox, sandbox, wait_until, workspace_dir};
+use jc_tests::{Ann, Running, Sandbox, sandbox, wait_until, workspace_dir};
 use rustix::process::Signal;
-
-mod rootfs_support;
-use rootfs_support::Ann;
 
 const TOOL: &str = "jc-net";
 /// A setpriv(1) line that becomes a user without privileges.
@@ -291,7 +288,7 @@ fn a_payload_with_net_admin_in_a_user_namespace_controls_no_link_of_the_host() {
 fn a_payload_of_an_ordinary_user_controls_no_link_of_the_host() {
     sandbox(|s| {
         attackers_root(s);
-        let ann = Ann::new(s, false);
+        let ann = Ann::new(s);
         ann.sh("cp -a /srv/root own").run().code(0);
         let before = s.sh("ip -o link").run().code(0).out();
         let run = "jc-run --cap-add NET_ADMIN --network none --rootfs own";

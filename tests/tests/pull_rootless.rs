@@ -5,12 +5,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use jc_tests::accounts::Accounts;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{layer_dirs, record};
 use jc_tests::roots::busybox_layer;
-use jc_tests::{Cmd, Sandbox, require, sandbox};
+use jc_tests::{Ann, Sandbox, sandbox};
 
 const TOOL: &str = "jc-pull";
 
@@ -43,34 +42,6 @@ const LOOK: &str = "ls -d /gone 2>&1; ls /opaque /kept; ls -A /only; ls -ln /kep
 const LOOKS: &str = "ls: /gone: No such file or directory\n/kept:\ncapable\nof-web\n\n\
     /opaque:\nabove\n-rwsr-x--x    1";
 
-/// The user ID of an ordinary user.
-const USER: u32 = 4321;
-const AS_USER: [&str; 5] = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--"];
-
-/// The home directory of the user, and subordinate IDs.
-struct Home<'a> {
-    sandbox: &'a Sandbox,
-    _accounts: Accounts<'a>,
-}
-
-impl<'a> Home<'a> {
-    fn new(s: &'a Sandbox) -> Self {
-        require(s, "newuidmap", "uidmap");
-        let home = s.path("home");
-        fs::create_dir(&home).unwrap();
-        std::os::unix::fs::chown(&home, Some(USER), Some(USER)).unwrap();
-        let user = format!("ann:x:{USER}:{USER}::/srv/home:/bin/sh\n");
-        let ids = "ann:200000:65536\n";
-        Self { sandbox: s, _accounts: Accounts::new(s, &user, ids, ids) }
-    }
-
-    /// A command of the user with the default store.
-    fn user(&self, words: &str) -> Cmd {
-        let cmd = self.sandbox.cmd("env").args(["-u", "JC_STORE", "HOME=/srv/home"]).args(AS_USER);
-        cmd.args(words.split_whitespace())
-    }
-}
-
 /// The link that enters the root of a record.
 fn rootfs(record: &serde_json::Value) -> String {
     let layers = layer_dirs(record).into_iter().map(|dir| format!("--layer {}", dir.display()));
@@ -81,26 +52,26 @@ fn rootfs(record: &serde_json::Value) -> String {
 fn a_range_of_users_gives_true_owners() {
     sandbox(|s| {
         let image = image(s);
-        let home = Home::new(s);
-        let ran = home.user(&format!("jc-unshare -U --map-auto -- {TOOL} -q {image}")).run();
+        let ann = Ann::with_range(s);
+        let ran = ann.sh(&format!("jc-unshare -U --map-auto -- {TOOL} -q {image}")).run();
         let record = record(&ran);
         let layers = layer_dirs(&record);
         // Without the link jc-pull uses the same user namespace, and finds the image there.
-        home.user(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
-        assert!(layers[0].starts_with("/srv/home/.local/share/jc/layers"), "{layers:?}");
+        ann.sh(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
+        assert!(layers[0].starts_with("/srv/ann/.local/share/jc/layers"), "{layers:?}");
         let of_web = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
         assert_eq!((of_web.uid(), of_web.gid(), of_web.mode()), (200_032, 200_033, 0o104751));
-        let chain = format!("jc-unshare -U --map-auto -- {} sh -c", rootfs(&record));
-        let shown = home.user(&chain).arg(LOOK).run().code(0).out();
+        let chain = format!("jc-unshare -U --map-auto -- {} sh -c '{LOOK}'", rootfs(&record));
+        let shown = ann.sh(&chain).run().code(0).out();
         assert!(shown.starts_with(LOOKS) && shown.contains(" 33       34 "), "{shown}");
         for tool in ["jc-images --check", "jc-images --json", "jc-rmi --unused"] {
-            home.user(&format!("jc-unshare -U --map-auto -- {tool}")).run().code(0);
-            home.user(tool).run().code(0);
+            ann.sh(&format!("jc-unshare -U --map-auto -- {tool}")).run().code(0);
+            ann.sh(tool).run().code(0);
         }
-        home.user(&format!("jc-rmi {image}")).run().code(0).stderr("");
+        ann.sh(&format!("jc-rmi {image}")).run().code(0).stderr("");
         assert!(!layers[0].exists());
         // jc-pull fetches the image again, in its own user namespace.
-        home.user(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
+        ann.sh(&format!("{TOOL} -q {image}")).run().code(0).stdout(&ran.out());
         let again = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
         assert_eq!((again.uid(), again.gid(), again.mode()), (200_032, 200_033, 0o104751));
     });
@@ -110,21 +81,21 @@ fn a_range_of_users_gives_true_owners() {
 fn root_alone_has_no_owners_to_give() {
     sandbox(|s| {
         let image = image(s);
-        let home = Home::new(s);
+        let ann = Ann::with_range(s);
         let alone = format!("jc-unshare -U --map-root -- {TOOL} -q");
-        let ran = home.user(&format!("{alone} {image}")).run().code(1);
+        let ran = ann.sh(&format!("{alone} {image}")).run().code(1);
         assert!(ran.err().contains("--ignore-chown"), "{ran}");
         ran.stdout("").fails_as(TOOL, ": Invalid argument");
-        let without = record(&home.user(&format!("{alone} --ignore-chown {image}")).run());
+        let without = record(&ann.sh(&format!("{alone} --ignore-chown {image}")).run());
         let layers = layer_dirs(&without);
         let of_web = fs::symlink_metadata(layers[0].join("kept/of-web")).unwrap();
-        assert_eq!((of_web.uid(), of_web.gid(), of_web.mode()), (USER, USER, 0o104751));
-        let chain = format!("jc-unshare -U --map-root -- {} sh -c", rootfs(&without));
-        let shown = home.user(&chain).arg(LOOK).run().code(0).out();
+        assert_eq!((of_web.uid(), of_web.gid(), of_web.mode()), (Ann::ID, Ann::ID, 0o104751));
+        let chain = format!("jc-unshare -U --map-root -- {} sh -c '{LOOK}'", rootfs(&without));
+        let shown = ann.sh(&chain).run().code(0).out();
         assert!(shown.starts_with(LOOKS) && shown.contains(" 0        0 "), "{shown}");
         // Layers without owners are not used in place of layers with owners.
         let auto = format!("jc-unshare -U --map-auto -- {TOOL} -q");
-        let with = layer_dirs(&record(&home.user(&format!("{auto} {image}")).run()));
+        let with = layer_dirs(&record(&ann.sh(&format!("{auto} {image}")).run()));
         assert!(with.iter().all(|layer| !layers.contains(layer)), "{with:?}");
         // The choice of root to ignore owners does not last either.
         let ran = s.jc(TOOL).args(["-q", "--ignore-chown", &image]).run();
@@ -139,22 +110,22 @@ fn root_alone_has_no_owners_to_give() {
 fn an_ordinary_user_gets_a_hint() {
     sandbox(|s| {
         let image = image(s);
-        let home = Home::new(s);
+        let ann = Ann::with_range(s);
         // The user has no subordinate IDs, so files cannot have other owners.
         s.sh("mount --bind /dev/null /etc/subuid").run().code(0);
-        let ran = home.user(&format!("{TOOL} -q {image}")).run().code(1);
+        let ran = ann.sh(&format!("{TOOL} -q {image}")).run().code(1);
         assert!(ran.err().contains("jc-unshare -U --map-auto -- jc-pull"), "{ran}");
         ran.stdout("").fails_as(TOOL, "cannot unpack layers as an ordinary user");
         // Documents without layers need no root.
-        home.user(&format!("{TOOL} --print config {image}")).run().code(0);
-        home.user(&format!("{TOOL} -q --ignore-chown {image}")).run().code(0);
-        home.user(&format!("jc-rmi {image}")).run().code(0).stderr("");
+        ann.sh(&format!("{TOOL} --print config {image}")).run().code(0);
+        ann.sh(&format!("{TOOL} -q --ignore-chown {image}")).run().code(0);
+        ann.sh(&format!("jc-rmi {image}")).run().code(0).stderr("");
         s.sh("umount /etc/subuid").run().code(0);
         // No process of a user namespace could use a device.
         let layout = Layout::new(s.path("device"));
         layout.image("x", &Image::new().layer(Layer::new().entry(Entry::device("null", 1, 3))));
         let chain = format!("jc-unshare -U --map-auto -- {TOOL} -q oci:/srv/device");
-        let ran = home.user(&chain).run().code(0);
+        let ran = ann.sh(&chain).run().code(0);
         assert!(ran.err().contains("null: device nodes are left out"), "{ran}");
     });
 }

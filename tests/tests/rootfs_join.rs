@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use jc_tests::pty::Terminal;
 use jc_tests::volume::volume;
-use jc_tests::{Running, Sandbox, sandbox, skip, wait_until, workspace_dir};
+use jc_tests::{Ann, Running, Sandbox, sandbox, skip, wait_until, workspace_dir};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, wait};
 
 mod rootfs_support;
-use rootfs_support::{Ann, in_layer, root};
+use rootfs_support::{in_layer, root};
 
 /// Starts a container that waits for the file `/go/on`. Returns its PID in this PID namespace.
 fn container(s: &Sandbox, front: &[&str]) -> (Running, String) {
@@ -229,7 +229,7 @@ fn a_console_goes_to_the_socket() {
 #[test]
 fn no_payload_sees_the_host_through_a_process_that_joins() {
     sandbox(|s| {
-        let ann = Ann::new(s, false);
+        let ann = Ann::new(s);
         root(s, "ann/own");
         let source = workspace_dir().join("tests/tests/rootfs_support/peek.c");
         s.cmd("cc").args(["-static", "-O1", "-o", "ann/own/bin/peek"]).arg(source).run().code(0);

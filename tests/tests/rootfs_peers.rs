@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jc_tests::{Cmd, Sandbox, require, sandbox};
+use jc_tests::{Ann, Cmd, Sandbox, require, sandbox};
 
 mod rootfs_support;
-use rootfs_support::{Ann, by_runtime, root};
+use rootfs_support::{by_runtime, root};
 
 /// The namespaces of a runtime's default configuration, without the network.
 const CHAIN: [&str; 3] = ["-puiC", "--", "jc-rootfs"];
@@ -192,7 +192,7 @@ fn limits_environment_and_descriptors_are_those_of_runtimes() {
 fn privileges_are_those_that_bubblewrap_gives() {
     sandbox(|s| {
         prepare(s);
-        let ann = Ann::new(s, false);
+        let ann = Ann::new(s);
         ann.sh("cp -a /srv/root own").run().code(0);
         let script =
             "grep -E \"^(Uid|Gid|Groups|Cap[A-Za-z]*|NoNewPrivs|Seccomp):\" /proc/self/status

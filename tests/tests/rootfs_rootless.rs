@@ -2,11 +2,11 @@
 
 #![cfg(target_os = "linux")]
 
-use jc_tests::{Ran, Sandbox, require, sandbox};
+use jc_tests::{Ann, Ran, Sandbox, require, sandbox};
 use rustix::fs::{XattrFlags, setxattr};
 
 mod rootfs_support;
-use rootfs_support::{Ann, root};
+use rootfs_support::root;
 
 /// The chains in front of jc-rootfs, with subordinate IDs and without.
 const RANGE: &str = "jc-unshare -U --map-auto -- jc-unshare -puiC -- jc-rootfs";
@@ -91,7 +91,7 @@ fn works(s: &Sandbox, ann: &Ann<'_>, chain: &str) {
 fn an_ordinary_user_with_a_range_of_ids_gets_a_root() {
     sandbox(|s| {
         require(s, "newuidmap", "uidmap");
-        let ann = Ann::new(s, true);
+        let ann = Ann::with_range(s);
         works(s, &ann, RANGE);
         // Other users of the root belong to the user too.
         let run = |options: &str, script: &str| {
@@ -114,7 +114,7 @@ fn an_ordinary_user_with_a_range_of_ids_gets_a_root() {
 #[test]
 fn an_ordinary_user_with_one_id_gets_a_root() {
     sandbox(|s| {
-        let ann = Ann::new(s, false);
+        let ann = Ann::new(s);
         works(s, &ann, SINGLE);
         let run =
             |options: &str| ann.sh(&format!("exec {SINGLE} {LAYERS} {options} -- id -G")).run();
@@ -137,7 +137,7 @@ fn a_forbidden_operation_is_named() {
     use nix::libc::{EPERM, SYS_fsconfig, SYS_fsopen};
     sandbox(|s| {
         root(s, "root");
-        let ann = Ann::new(s, false);
+        let ann = Ann::new(s);
         for call in [SYS_fsopen, SYS_fsconfig] {
             let ran = without(&[call], EPERM, || {
                 ann.sh(&format!("exec {SINGLE} --layer /srv/root -- true")).run()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jc_tests::accounts::Accounts;
 use jc_tests::roots::busybox_root;
-use jc_tests::{Sandbox, sandbox, sandbox_for, workspace_dir};
+use jc_tests::{Ann, Sandbox, sandbox, sandbox_for, workspace_dir};
 
 const NAMES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
     LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
@@ -114,8 +114,34 @@ fn sys_admin_in_a_user_namespace_needs_other_ids_than_those_of_root() {
         s.sh("mkdir home; chown -R 4321:4321 home root").run().code(0);
         let user =
             "setpriv --reuid=4321 --regid=4321 --clear-groups -- env -u JC_STORE HOME=/srv/home";
-        let own =
-            format!("mount remount namespace user-namespace quota hangup {}", for_all_users());
+        let own = format!("{OWN} {}", for_all_users());
         are_among(user, &ways_of(s, user, "--cap-add ALL"), &own);
+    });
+}
+
+/// The ways to objects of a user's own namespaces, and to the terminal that the payload shares with its caller.
+const OWN: &str = "mount remount namespace user-namespace quota hangup";
+
+#[test]
+fn no_capability_opens_another_way_to_a_container_of_an_ordinary_user() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        root(s);
+        let user =
+            "setpriv --reuid=4321 --regid=4321 --clear-groups -- env -u JC_STORE HOME=/srv/ann";
+        s.sh("chmod -R go+rX root").run().code(0);
+        // The users of the container are one user of the host, or a range of users.
+        for ann in [Ann::new, Ann::with_range] {
+            let ann = ann(s);
+            are_among("", &ways_of(s, user, ""), for_all_users());
+            for name in NAMES.split_whitespace() {
+                let options = format!("--cap-add {name}");
+                let is_own = |way: &&str| OWN.split_whitespace().any(|own| own == *way);
+                let mut allowed: Vec<&str> =
+                    opened(name).split_whitespace().filter(is_own).collect();
+                allowed.push(for_all_users());
+                are_among(&options, &ways_of(s, user, &options), &allowed.join(" "));
+            }
+            drop(ann);
+        }
     });
 }

@@ -4,34 +4,10 @@
 
 use std::fs;
 
-use jc_tests::accounts::Accounts;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::{busybox_layer, busybox_root};
-use jc_tests::{Cmd, Sandbox, require, sandbox, wait_until};
-
-/// A user of the test, with a home directory, and with or without subordinate IDs.
-struct Ann<'a> {
-    sandbox: &'a Sandbox,
-    _accounts: Accounts<'a>,
-}
-
-impl<'a> Ann<'a> {
-    fn new(s: &'a Sandbox, range: &str) -> Self {
-        let user = "ann:x:4321:4321::/srv/ann:/bin/sh\n";
-        s.sh("mkdir ann && chown 4321:4321 ann").run().code(0);
-        Self { sandbox: s, _accounts: Accounts::new(s, user, range, range) }
-    }
-
-    /// A shell command of the user, in the home directory.
-    fn sh(&self, line: &str) -> Cmd {
-        let ann = ["setpriv", "--reuid=4321", "--regid=4321", "--clear-groups", "--", "env"];
-        let cmd = self.sandbox.cmd(ann[0]).args(&ann[1..]);
-        cmd.args(["-u", "JC_STORE", "HOME=/srv/ann", "sh", "-c", &format!("cd; {line}")])
-    }
-}
-
-const RANGE: &str = "ann:200000:65536\n";
+use jc_tests::{Ann, Sandbox, sandbox, wait_until};
 
 /// An image with files of several users, and a declared volume.
 fn image(s: &Sandbox) {
@@ -47,9 +23,8 @@ fn image(s: &Sandbox) {
 #[test]
 fn an_image_is_pulled_and_run() {
     sandbox(|s| {
-        require(s, "newuidmap", "uidmap");
         image(s);
-        let ann = Ann::new(s, RANGE);
+        let ann = Ann::with_range(s);
         let pull = "jc-pull -q oci:/srv/image";
         let run = |options: &str, payload: &str| {
             ann.sh(&format!("{pull} | jc-run --network none {options} {payload}")).run()
@@ -80,9 +55,8 @@ fn an_image_is_pulled_and_run() {
 #[test]
 fn a_container_of_hers_has_a_life() {
     sandbox(|s| {
-        require(s, "newuidmap", "uidmap");
         image(s);
-        let ann = Ann::new(s, RANGE);
+        let ann = Ann::with_range(s);
         let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image";
         for (variable, base) in
             [("A=", "/srv/ann/.local/state/jc"), ("XDG_RUNTIME_DIR=/srv/ann", "/srv/ann/jc")]
@@ -116,7 +90,7 @@ fn a_container_of_hers_has_a_life() {
 #[test]
 fn a_container_of_one_user_needs_one_id() {
     sandbox(|s| {
-        let ann = Ann::new(s, "");
+        let ann = Ann::new(s);
         let root = busybox_root(s, "root");
         fs::create_dir(root.join("mnt")).unwrap();
         s.sh("cp -r root ann/root && chown -R 4321:4321 ann/root").run().code(0);
@@ -143,8 +117,7 @@ fn a_container_of_one_user_needs_one_id() {
 #[test]
 fn no_kill_leaves_anything() {
     sandbox(|s| {
-        require(s, "newuidmap", "uidmap");
-        let ann = Ann::new(s, RANGE);
+        let ann = Ann::with_range(s);
         busybox_root(s, "root");
         s.sh("cp -r root ann/root && chown -R 4321:4321 ann/root").run().code(0);
         for name in ["jc-run", "jc-unshare", "sleep"] {

@@ -6,11 +6,8 @@ use std::fs;
 use std::time::Duration;
 
 use jc_tests::roots::busybox_root;
-use jc_tests::{Running, Sandbox, sandbox, sandbox_for, workspace_dir};
+use jc_tests::{Ann, Running, Sandbox, sandbox, sandbox_for, workspace_dir};
 use rustix::process::Signal;
-
-mod rootfs_support;
-use rootfs_support::Ann;
 
 /// The number of programs that a test starts during an attack. `JC_TESTS_STARTS` sets another number.
 fn starts() -> usize {
@@ -115,7 +112,7 @@ fn an_init_has_nothing_that_the_payload_lacks() {
 #[test]
 fn a_payload_never_traces_the_links_of_its_user() {
     sandbox_for(LIMIT, |s| {
-        let ann = Ann::new(s, false);
+        let ann = Ann::new(s);
         attackers_root(s);
         s.sh("cp -a root ann/root && chown -R 4321:4321 ann").run().code(0);
         // The attacker is in the PID namespace of the links, and has all capabilities in a user namespace.

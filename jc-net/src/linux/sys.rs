@@ -22,7 +22,7 @@ pub fn set_socket_option(
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// How many messages had no room in a socket (SK_MEMINFO_DROPS of SO_MEMINFO, `linux/sock_diag.h`).
+/// The number of messages that had no room in a socket (SK_MEMINFO_DROPS of SO_MEMINFO, `linux/sock_diag.h`).
 pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
     const SO_MEMINFO: i32 = 55;
     const DROPS: usize = 8;

@@ -63,7 +63,7 @@ impl Terminal {
     ) -> Result<ExitCode> {
         let mut console = Some(console);
         let child = NewChild::of(tool).spawn(|_| {
-            drop(console.receive());
+            drop(console.take());
             match body() {
                 Ok(code) => std::process::exit(code.into()),
                 Err(error) => error,
@@ -100,7 +100,7 @@ impl Relay<'_> {
             if signal {
                 self.signal(terminal)?;
             }
-            if console && let Some(console) = self.console.receive() {
+            if console && let Some(console) = self.console.take() {
                 let master = console.receive(path)?;
                 let flags = fcntl_getfl(&master).op("F_GETFL")?;
                 fcntl_setfl(&master, flags | OFlags::NONBLOCK).op("F_SETFL")?;

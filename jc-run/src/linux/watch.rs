@@ -204,7 +204,7 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
                 (self.ended)()?;
             }
             Source::Console => {
-                if let Some((console, path, log)) = self.outputs.console.receive() {
+                if let Some((console, path, log)) = self.outputs.console.take() {
                     self.outputs.logged.push(Output::new(console.receive(&path)?, log)?);
                 }
             }

@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Events {
     reader: OwnedFd,
     text: Vec<u8>,
-    /// How much of the text has been returned.
+    /// The length of the text that has been returned.
     seen: usize,
 }
 
@@ -177,7 +177,7 @@ fn open_gate(gate: Option<OwnedFd>) -> Result<()> {
     gate.map(File::from).map_or(Ok(()), |mut gate| gate.write_all(b"!")).op("open the gate")
 }
 
-/// Where the events of a chain go, and whether a FIFO holds the program back.
+/// The way of the events of a chain, and whether a gate holds its program back.
 #[derive(Clone, Copy, Debug)]
 pub enum Channel<'a> {
     /// The FIFOs of a container, which `start` opens.

@@ -7,14 +7,14 @@ use jc_unshare::{Context, Error, Result};
 use super::args::Args;
 use super::log::Log;
 
-/// How the cgroup of a container is made.
+/// The maker of the cgroup of a container.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Manager {
-    /// By directories.
+    /// jc-cgroup makes its directories.
     Files,
-    /// By systemd.
+    /// systemd makes it as a scope.
     Systemd,
-    /// Not at all.
+    /// No cgroup is made.
     None,
 }
 

@@ -38,7 +38,7 @@ pub fn give(options: &Handover, process: Process) -> Result<()> {
     Ok(())
 }
 
-/// How many descriptors from 3 on are sockets of a service manager (sd_listen_fds(3)).
+/// The number of descriptors from 3 on that are sockets of a service manager (sd_listen_fds(3)).
 pub fn listened() -> Result<Option<u32>> {
     let Some(word) = std::env::var_os("LISTEN_FDS") else { return Ok(None) };
     let count = word.to_str().and_then(|word| word.parse().ok()).filter(|count| *count <= 1 << 20);

@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 
-use jc_tests::accounts::Accounts;
 use jc_tests::{Cmd, Sandbox};
 
 /// Makes a root from busybox without mount points. Returns its directory.
@@ -38,26 +37,4 @@ pub fn by_runtime(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> Cmd
         mv new config.json && { umount /sys/fs/cgroup/unified 2>/dev/null || :; } &&
         exec $0 --root /srv/state run test";
     s.cmd("unshare").args(["-m", "sh", "-c", bundle, runtime, filter, script])
-}
-
-/// An ordinary user `ann`, which exists as long as this value. With `range` the user has subordinate IDs.
-pub struct Ann<'a> {
-    sandbox: &'a Sandbox,
-    _accounts: Accounts<'a>,
-}
-
-impl<'a> Ann<'a> {
-    /// Makes the user, with the directory `/srv/ann`.
-    pub fn new(s: &'a Sandbox, range: bool) -> Self {
-        let range = if range { "ann:200000:65536\n" } else { "" };
-        s.sh("mkdir -p ann && chown 4321:4321 ann").run().code(0);
-        let user = "ann:x:4321:4321::/srv/ann:/bin/sh\n";
-        Self { sandbox: s, _accounts: Accounts::new(s, user, range, range) }
-    }
-
-    /// A shell command of the user, in the user's directory.
-    pub fn sh(&self, script: &str) -> Cmd {
-        let user = ["--reuid=4321", "--regid=4321", "--clear-groups", "--", "env", "HOME=/srv/ann"];
-        self.sandbox.cmd("setpriv").args(user).args(["sh", "-c", &format!("cd /srv/ann\n{script}")])
-    }
 }

@@ -35,7 +35,7 @@ pub struct Args {
     /// Make only the network: a later link (jc-rootfs) confines the program
     #[arg(long)]
     pub only_network: bool,
-    /// Leave so many descriptors after stderr open
+    /// Leave N descriptors after stderr open
     #[arg(long, value_name = "N", conflicts_with = "only_network")]
     pub preserve_fds: Option<u32>,
     /// Write the name server to FILE, in the form of /etc/resolv.conf

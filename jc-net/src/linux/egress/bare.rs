@@ -16,8 +16,8 @@ use rustix::mount::{
 
 use crate::linux::sys;
 
-/// By these sockets a program could have the host look up a name: nscd(8), systemd-resolved(8), by D-Bus too,
-/// avahi-daemon(8) and sssd(8).
+/// Sockets of services that look up names for a program: nscd(8), systemd-resolved(8), also by D-Bus, avahi-daemon(8)
+/// and sssd(8).
 const RESOLVERS: [&str; 6] = [
     "/run/nscd/socket",
     "/run/systemd/resolve/io.systemd.Resolve",
@@ -29,7 +29,7 @@ const RESOLVERS: [&str; 6] = [
 
 /// The contents of resolv.conf(5) inside. The address does not matter: port 53 of each leads to the resolver.
 pub const NAME_SERVER: &str = "nameserver 127.0.0.1\n";
-/// The contents of hosts(5) inside. Others of the host's lines would hide a name from the resolver.
+/// The contents of hosts(5) inside. A line of the host would hide a name from the resolver.
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 /// The files to cover, if they exist. Where the first does not, the C library's resolver asks 127.0.0.1.
 const FILES: [(&str, &str); 2] = [("/etc/resolv.conf", NAME_SERVER), ("/etc/hosts", LOCALHOST)];

@@ -16,9 +16,9 @@ use super::shared::{End, Shared, key_of};
 use super::target::{Failure, Target};
 use super::{address, dial, dns};
 
-/// How long the first bytes may take, and a query over TCP.
+/// The longest time for the first bytes, and for a query over TCP.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
-/// How long a lookup may take.
+/// The longest time of a lookup.
 const LOOKUP: Duration = Duration::from_secs(30);
 
 /// Stages of a connection.
@@ -90,7 +90,7 @@ impl Connection {
         (self.up.moved, self.down.moved)
     }
 
-    /// Takes what epoll(7) says of a socket.
+    /// Records the state of a socket that epoll(7) reports.
     pub fn note(&mut self, end: End, flags: epoll::EventFlags) {
         let broken = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
         let side = match end {
@@ -103,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// Goes on as far as possible. Returns whether the connection has come to its end.
+    /// Makes all steps that need no wait. Returns whether the connection has ended.
     pub fn go_on(&mut self, shared: &mut Shared, key: u64) -> Result<bool, Failure> {
         if matches!(self.state, State::First) && self.has_first_bytes(shared)? {
             self.look_up(shared, key)?;
@@ -180,7 +180,7 @@ impl Connection {
         }
     }
 
-    /// Takes the addresses of the name, of which only those are dialled that a name may lead to.
+    /// Continues with the addresses of the name. Only the addresses that a name may lead to are dialled.
     pub fn looked_up(
         &mut self,
         shared: &mut Shared,
@@ -238,7 +238,7 @@ impl Connection {
         Err(errno.into())
     }
 
-    /// Sees whether the address that is dialled has answered.
+    /// Continues if the address that is dialled has answered.
     fn take_dial(&mut self, shared: &mut Shared, key: u64) -> Result<(), Failure> {
         while let Some(side) = &mut self.outside {
             match dial::has_answered(side) {
@@ -281,7 +281,7 @@ impl Connection {
         Ok(self.up.is_over && self.down.is_over)
     }
 
-    /// Sends to the host the bytes that have passed, then reads more: what needs no inspection by splice(2).
+    /// Sends to the host the bytes that have passed, then reads more. Bytes that need no inspection move by splice(2).
     fn send_up(&mut self, shared: &mut Shared) -> Result<Stop, Failure> {
         for _ in 0..TURN {
             if !self.send_cleared()? || self.inspection.awaits_answer() {

@@ -13,7 +13,7 @@ use super::relay::Side;
 use super::rules::Rules;
 use super::shared::{End, Shared, key_of};
 
-/// How long an address may take to answer, and if there are others to try.
+/// The longest time of a dial of the last address, and of an address before it.
 pub const LONGEST: Duration = Duration::from_secs(30);
 pub const LONGEST_IF_OTHERS: Duration = Duration::from_secs(5);
 

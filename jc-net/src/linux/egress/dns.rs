@@ -12,7 +12,7 @@ use super::rules::{Refusal, Rules};
 
 /// The longest query, in bytes: one question and an OPT record have less.
 pub const LONGEST: usize = 1232;
-/// How long a client may keep an answer, in seconds. The address of a name changes only after thousands of
+/// The time that a client may keep an answer, in seconds. The address of a name changes only after thousands of
 /// other names.
 const TTL: u32 = 60;
 

@@ -17,18 +17,18 @@ pub struct Origin<'a> {
     pub port: u16,
 }
 
-/// Where in a request the connection is.
+/// The position of the connection in a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     /// In a head.
     Head,
-    /// In a body, of which so many bytes are left.
+    /// In a body, of which this number of bytes is left.
     Body(u64),
     /// In the line before a chunk.
     ChunkLine,
-    /// In a chunk, of which so many bytes are left, the CRLF at its end included.
+    /// In a chunk, of which this number of bytes is left, with the CRLF at its end.
     Chunk(u64),
-    /// In the trailer, which has had so many bytes.
+    /// In the trailer, of which this number of bytes has passed.
     Trailer(usize),
     /// After a request to switch to WebSocket: the server has not answered yet.
     Switching,
@@ -38,13 +38,13 @@ enum State {
 #[derive(Debug)]
 pub struct Requests {
     state: State,
-    /// How many bytes of an incomplete line or head have been searched for its end.
+    /// The number of bytes of an incomplete line or head that have been searched for its end.
     searched: usize,
-    /// How many heads there were.
+    /// The number of heads so far.
     count: u64,
 }
 
-/// Where a body ends.
+/// The end of a body.
 enum Framing {
     Length(u64),
     Chunked,
@@ -57,8 +57,8 @@ impl Requests {
         Self { state: State::Head, searched: 0, count: 0 }
     }
 
-    /// How many of these bytes may be sent to the server. The rest waits for more bytes, or for the server.
-    /// Error: why the connection is refused.
+    /// Returns the number of these bytes that may be sent to the server. The rest waits for more bytes, or for the server.
+    /// Error: the reason for which the connection is refused.
     pub fn pass(&mut self, bytes: &[u8], origin: Origin<'_>) -> Result<usize, &'static str> {
         let mut passed = 0;
         while passed < bytes.len() {
@@ -137,7 +137,7 @@ impl Requests {
         Ok(end)
     }
 
-    /// The end of the first of these patterns, within so many bytes.
+    /// The end of the first match of the pattern within `most` bytes.
     fn find(
         &mut self,
         bytes: &[u8],
@@ -162,8 +162,8 @@ impl Requests {
         self.state == State::Switching
     }
 
-    /// Takes the first bytes of the server's answer to a request to switch. Returns whether the server has switched: bytes have
-    /// no form any more. Else further requests follow.
+    /// Reads the first bytes of the server's answer to a request to switch. Returns whether the server has switched: the
+    /// later bytes are no requests. Otherwise further requests follow.
     pub fn take_answer(&mut self, answer: &[u8]) -> bool {
         self.state = State::Head;
         let rest = answer.strip_prefix(b"HTTP/1.1 101").and_then(|rest| rest.first());
@@ -334,7 +334,7 @@ mod tests {
 
     const ORIGIN: Origin<'_> = Origin { name: "a.example", port: 80 };
 
-    /// How many of the bytes pass; the same byte by byte.
+    /// The number of the bytes that pass; the same byte by byte.
     fn pass(bytes: &str) -> Result<usize, &'static str> {
         let at_once = Requests::new().pass(bytes.as_bytes(), ORIGIN);
         let (mut requests, mut passed) = (Requests::new(), Ok(0));

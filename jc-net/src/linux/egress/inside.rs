@@ -20,7 +20,7 @@ use crate::linux::{route, sysctl, wait};
 const TABLE: &str = "jc-egress";
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
-/// How many connections the kernel completes before they are accepted.
+/// The most connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
 /// Time-outs of connection tracking, in seconds. A connection that is over is forgotten soon, as there may be
@@ -44,7 +44,7 @@ pub struct Sockets {
     pub packets: Option<OwnedFd>,
 }
 
-/// Sets the namespace up in which this process is.
+/// Sets up the network namespace of this process.
 pub fn set_up(has_log: bool) -> Result<Sockets> {
     let has_v6 = sysctl::has_ipv6()?;
     let route = Socket::route()?;

@@ -5,7 +5,7 @@ use super::name;
 use super::rule::Check;
 use super::tls::{self, Answer, Hello, Progress};
 
-/// How many bytes of a server's answer an inspection needs.
+/// The bytes of a server's answer that an inspection needs.
 pub const ANSWER: usize = tls::ANSWER;
 
 /// The stage of an inspection.
@@ -13,7 +13,7 @@ pub const ANSWER: usize = tls::ANSWER;
 enum Stage {
     /// Any bytes pass.
     Open,
-    /// A ClientHello must come, of which at least so many bytes are needed.
+    /// A ClientHello must come. The number is the least length that is worth a new look.
     Hello(usize),
     /// A ClientHello has passed. No further byte passes before the server has answered.
     Answer,
@@ -31,7 +31,7 @@ pub struct Inspection {
     pub check: Check,
     /// Bytes that are not sent.
     pub held: Vec<u8>,
-    /// How many of them may be sent.
+    /// The number of these bytes that may be sent.
     pub cleared: usize,
     /// The SNI of the ClientHello.
     pub sni: Option<String>,
@@ -69,7 +69,7 @@ impl Inspection {
         if matches!(self.stage, Stage::Requests(_)) { http::LONGEST } else { tls::LONGEST }
     }
 
-    /// Lets all bytes pass, held ones too.
+    /// Passes all bytes, those that are held too.
     pub fn open(&mut self) {
         self.stage = Stage::Open;
         self.check = Check::Tcp;

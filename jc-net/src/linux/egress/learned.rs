@@ -15,7 +15,7 @@ use super::rules::MOST;
 #[derive(Debug)]
 pub struct Learned {
     file: NamedFile,
-    /// By host and port: the form of the first bytes, and whether the name leads to an address that is not public.
+    /// The form of the first bytes, and whether the name leads to an address that is not public, by host and port.
     rules: BTreeMap<(String, u16), (Check, bool)>,
 }
 

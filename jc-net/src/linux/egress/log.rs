@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use jc_unshare::{Context, Result, info};
 use serde_json::{Map, Value};
 
-/// How many refusals are written in a second. A program could fill a disk with them.
+/// The most refusals that are written in a second. A program could fill a disk with refusals.
 const MOST_A_SECOND: u32 = 1000;
 
 /// A decision, with all that is known of it.
 #[derive(Debug, Default)]
 pub struct Entry<'a> {
-    /// Why it was refused; `None` if it was allowed.
+    /// The reason of a refusal; `None` if the connection was allowed.
     pub refused: Option<&'a str>,
     /// The failure of an allowed connection.
     pub error: Option<&'a str>,

@@ -15,15 +15,15 @@ use jc_unshare::{Absent, Context, Result, read_at_most};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 
-/// How many names are looked up at a time.
+/// The most names that are looked up at a time.
 const MOST_THREADS: usize = 8;
 /// getaddrinfo(3) of musl needs some 20 KiB.
 const STACK: usize = 256 << 10;
-/// How many addresses of a name are tried.
+/// The most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 16;
-/// How long an answer is used again, so that many connections to a host ask once.
+/// The time that an answer is used again, so that many connections to a host ask once.
 const FRESH: Duration = Duration::from_secs(10);
-/// How many answers are kept.
+/// The most answers that are kept.
 const MOST_ANSWERS: usize = 1024;
 /// The longest /etc/hosts, in bytes.
 const LONGEST_HOSTS: u64 = 1 << 20;

@@ -15,7 +15,7 @@ const V6: u128 = 0xfd6a_6365_6772 << 80;
 pub const OWN_V4: Ipv4Addr = Ipv4Addr::from_bits(V4 + 1);
 pub const OWN_V6: Ipv6Addr = Ipv6Addr::from_bits(V6 + 1);
 
-/// How many names have an address at a time. The oldest makes room for a new one.
+/// The most names that have an address at a time. A new name takes the address of the oldest.
 const MOST: u32 = 8192;
 /// The first of the addresses of names, from the beginning of a network.
 const FIRST: u32 = 256;

@@ -15,7 +15,7 @@ use crate::linux::sys;
 
 /// The group of the rule and the socket. The network namespace has no other.
 pub const GROUP: u16 = 1;
-/// How many bytes of a packet are copied: an IPv6 header, and the ports behind it.
+/// The bytes of a packet that are copied: an IPv6 header, and the ports behind it.
 pub const LENGTH: u32 = 44;
 
 const SUBSYSTEM: u16 = 4;
@@ -61,7 +61,7 @@ pub fn next(socket: impl AsFd, buffer: &mut [u8]) -> std::result::Result<Option<
     }
 }
 
-/// How many packets had no room in the socket so far.
+/// The number of packets that had no room in the socket so far.
 pub fn dropped(socket: impl AsFd) -> Result<u32> {
     sys::dropped(socket.as_fd()).op("SO_MEMINFO")
 }

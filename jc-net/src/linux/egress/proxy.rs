@@ -27,13 +27,13 @@ use super::timer::Timer;
 use super::{dns, packets};
 use crate::EGRESS;
 
-/// How many connections may wait for their first bytes, each with some bytes in memory.
+/// The most connections that wait for their first bytes, each with some bytes in memory.
 const MOST_NEW: usize = 1024;
-/// How many events are taken at a time.
+/// The most events of one epoll_wait(2).
 const EVENTS: usize = 128;
-/// How many connections, or queries, are taken from a socket before others have their turn.
+/// The most connections or queries of a socket before other sockets have their turn.
 const AT_A_TIME: usize = 64;
-/// How often rejected packets are taken at the end: more than their socket has room for.
+/// The rounds in which rejected packets are read at the end: more than their socket has room for.
 const LAST_ROUNDS: usize = 64;
 
 /// Numbers that epoll(7) gives for descriptors that are no connections.
@@ -54,11 +54,11 @@ pub struct Proxy {
     next: u64,
     /// The most connections at a time.
     most: usize,
-    /// How many wait for their first bytes.
+    /// The number of connections that wait for their first bytes.
     new: usize,
     is_paused: bool,
     timer: Timer,
-    /// How many rejected packets had no room in their socket.
+    /// The number of rejected packets that had no room in their socket.
     dropped: u32,
 }
 
@@ -99,7 +99,7 @@ impl Proxy {
         })
     }
 
-    /// Has the proxy let its caller handle signals, which can be read from this descriptor.
+    /// Adds the descriptor of signals: while it can be read, the caller of the proxy has its turn.
     pub fn heed(&self, signals: BorrowedFd<'_>) -> Result<()> {
         self.shared.watch(signals, SIGNALS)
     }
@@ -197,7 +197,7 @@ impl Proxy {
         });
     }
 
-    /// Resets a connection that was accepted only to say so.
+    /// Resets a connection that no rule allows, and writes its line.
     fn refuse(&mut self, socket: &OwnedFd, wanted: SocketAddr, name: Option<&str>, why: &str) {
         reset(socket);
         let (address, port) = (Some(wanted.ip()), Some(wanted.port()));
@@ -206,7 +206,7 @@ impl Proxy {
         self.shared.write(&entry);
     }
 
-    /// Lets a connection go on, and sees to its end.
+    /// Makes a step of a connection, and ends the connection if the step says so.
     fn with(
         &mut self,
         key: u64,
@@ -383,7 +383,7 @@ impl Poller for Proxy {
     }
 }
 
-/// Has the kernel reset a connection when its socket is closed.
+/// Makes the kernel reset a connection when its socket is closed.
 fn reset(socket: &OwnedFd) {
     // A connection that is over need not be reset.
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));

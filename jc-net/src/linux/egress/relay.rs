@@ -7,13 +7,13 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// How much one call moves, in bytes.
+/// The most bytes that one call moves.
 const CHUNK: usize = 1 << 20;
 /// The room that is asked for in a pipe, in bytes: packets of a network card fill it one page each.
 const ROOM: usize = 256 << 10;
-/// How many calls a connection makes before others have their turn.
+/// The calls that a connection makes before other connections have their turn.
 pub const TURN: usize = 16;
-/// How many empty pipes are kept.
+/// The most empty pipes that are kept.
 const MOST_PIPES: usize = 32;
 
 /// A socket, which epoll(7) reports when its state changes.
@@ -63,25 +63,25 @@ impl Pipes {
 #[derive(Debug, Default)]
 pub struct Flow {
     pipe: Option<Pipe>,
-    /// How many bytes are in the pipe.
+    /// The number of bytes in the pipe.
     held: usize,
-    /// How many bytes have been moved.
+    /// The number of bytes that have been moved.
     pub moved: u64,
     /// Whether the end has been read, and passed on.
     pub is_over: bool,
 }
 
-/// Why a flow has stopped for now.
+/// The reason for which a flow has stopped for now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stop {
     /// A socket has nothing, or no room. epoll(7) reports when that changes.
     Waits,
-    /// Others have their turn.
+    /// Other connections have their turn.
     Turn,
 }
 
 impl Flow {
-    /// Moves what there is. Error: one of the sockets is broken.
+    /// Moves the bytes that are there. Error: one of the sockets is broken.
     pub fn pump(
         &mut self,
         from: &mut Side,

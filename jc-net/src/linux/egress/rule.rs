@@ -102,7 +102,8 @@ impl Rule {
         self.ports.is_empty()
     }
 
-    /// How exactly the rule names this host; `None` if the rule is about others.
+    /// The length of the match with this host, by which the most exact rule is found; `None` if the rule is about other
+    /// hosts.
     pub fn names(&self, name: &str) -> Option<usize> {
         match &self.host {
             Host::Name(own) if own == name => Some(usize::MAX),

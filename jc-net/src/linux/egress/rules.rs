@@ -8,7 +8,7 @@ use jc_unshare::{Context, Error, Result, read_at_most};
 
 use super::rule::Rule;
 
-/// How many rules there may be: each is compared at each connection.
+/// The most rules of a run: each is compared at each connection.
 pub const MOST: usize = 4096;
 /// The longest file of rules, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -20,7 +20,7 @@ pub struct Rules {
     deny: Vec<Rule>,
 }
 
-/// Why a connection is refused by the rules.
+/// The reason for which the rules refuse a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
     /// No rule allows it.

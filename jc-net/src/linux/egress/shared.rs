@@ -44,7 +44,7 @@ pub struct Shared {
     pub lookups: Lookups,
     /// Pipes without bytes in them.
     pub pipes: Pipes,
-    /// Room for bytes, before they belong to a connection.
+    /// A buffer for bytes that do not belong to a connection yet.
     pub buffer: Box<[u8; 16 << 10]>,
     /// The synthetic addresses of names.
     pub names: Names,
@@ -70,18 +70,18 @@ impl Shared {
         })
     }
 
-    /// Has epoll(7) report a descriptor as long as it can be read.
+    /// Adds a descriptor that epoll(7) reports as long as it can be read.
     pub fn watch(&self, fd: impl AsFd, data: u64) -> Result<()> {
         let data = epoll::EventData::new_u64(data);
         epoll::add(&self.epoll, fd, data, epoll::EventFlags::IN).op("epoll_ctl")
     }
 
-    /// Has epoll(7) report changes of a socket.
+    /// Adds a socket whose changes epoll(7) reports.
     pub fn report(&self, socket: &OwnedFd, data: u64) -> std::result::Result<(), Errno> {
         epoll::add(&self.epoll, socket, epoll::EventData::new_u64(data), FLAGS)
     }
 
-    /// Has epoll(7) report the present state of a socket again.
+    /// Makes epoll(7) report the present state of a socket again.
     pub fn report_again(&self, socket: &OwnedFd, data: u64) -> std::result::Result<(), Errno> {
         epoll::modify(&self.epoll, socket, epoll::EventData::new_u64(data), FLAGS)
     }

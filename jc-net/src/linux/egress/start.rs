@@ -36,7 +36,7 @@ pub struct Started {
     pub child: Child,
     /// The sockets of its network namespace.
     pub sockets: Sockets,
-    /// Lets it become the program.
+    /// The gate behind which the child becomes the program.
     pub gate: Gate,
 }
 
@@ -50,7 +50,8 @@ impl Gate {
     }
 }
 
-/// Starts the child, and waits until its namespaces are set up. An exit in place of it: the child has said why.
+/// Starts the child, and waits until its namespaces are set up. The result is an exit if the child has failed and
+/// written the error.
 pub fn start(args: &Args, status: Option<StatusFd>) -> Result<std::result::Result<Started, Exit>> {
     let flags = flags(args);
     let (mut wait, open) = pipe().op("pipe")?;
@@ -85,7 +86,7 @@ fn flags(args: &Args) -> u64 {
     clone::NEWNET | mounts | user
 }
 
-/// The plan of the child.
+/// The work of the child.
 struct Inside<'a> {
     args: &'a Args,
     has_own_user: bool,
@@ -124,7 +125,7 @@ impl Inside<'_> {
             }
         }
         send(out.as_fd(), sockets)?;
-        // The other side has said why, or is dead.
+        // The parent has written the error, or is dead.
         wait.read_exact(&mut [0]).map_err(|_| Error::quiet())?;
         if !self.args.only_network {
             bare::confine(self.args.preserve_fds.unwrap_or(0))?;

@@ -51,7 +51,7 @@ impl Target {
     }
 }
 
-/// Why a connection ends before its time.
+/// The reason for which a connection ends before its time.
 #[derive(Debug)]
 pub enum Failure {
     /// No rule allows it, or its first bytes are others than the rule wants.

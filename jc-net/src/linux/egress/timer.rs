@@ -39,7 +39,7 @@ impl Timer {
         }
     }
 
-    /// Takes note of the seconds that have passed.
+    /// Reads the seconds that have passed, so that the timer can be read again.
     pub fn clear(&self) {
         // A count of zero means that another call has read it.
         let _ = read(&self.fd, &mut [0; 8]);

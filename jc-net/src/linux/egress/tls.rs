@@ -15,10 +15,10 @@ const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// How far the reading has come.
+/// The progress of the reading.
 #[derive(Debug, Eq, PartialEq)]
 pub enum Progress {
-    /// There must be so many bytes before it is worth to read again.
+    /// The message is not complete. The number is the least length that is worth a new look.
     Needs(usize),
     /// The message is complete.
     Hello(Hello),
@@ -44,7 +44,7 @@ pub enum Answer {
     Other,
 }
 
-/// How many bytes [`answer`] needs: headers, version and random.
+/// The bytes that [`answer`] needs: headers, version and random.
 pub const ANSWER: usize = RECORD_HEADER + MESSAGE_HEADER + 2 + 32;
 
 /// Reads the first bytes of a server (RFC 8446, 4.1.3).
@@ -141,12 +141,12 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    /// A number of so many bytes.
+    /// A number with this length in bytes.
     fn number(&mut self, bytes: usize) -> Option<usize> {
         Some(self.bytes(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
-    /// A vector, whose length is a number of so many bytes.
+    /// A vector, whose length is a number with this length in bytes.
     fn vector(&mut self, bytes: usize) -> Option<Self> {
         let length = self.number(bytes)?;
         self.bytes(length).map(Self)
@@ -219,7 +219,7 @@ pub mod tests {
         [&[1][..], &vector(3, &body.concat())].concat()
     }
 
-    /// The records of a message, each with at most so many of its bytes.
+    /// The records of a message, each with at most `most` of its bytes.
     fn records(message: &[u8], most: usize) -> Vec<u8> {
         let record = |part: &[u8]| [&[22, 3, 1][..], &vector(2, part)].concat();
         message.chunks(most).flat_map(record).collect()

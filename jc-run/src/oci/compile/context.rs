@@ -41,7 +41,7 @@ pub struct Context<'a> {
     pub console_socket: Option<&'a Path>,
     /// The descriptors from 3 on that the program gets.
     pub preserved: u32,
-    /// How many of these are sockets of the service manager.
+    /// The number of these that are sockets of the service manager.
     pub listened: Option<u32>,
     /// The process with which the program dies, if there is one.
     pub parent: Option<u32>,
