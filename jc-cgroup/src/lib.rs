@@ -1,14 +1,10 @@
 //! The `jc-cgroup` program, which makes, limits, joins, measures and removes one cgroup.
 
-#[cfg(target_os = "linux")]
+// On other systems the file portable.rs takes the place of the module.
+#[cfg_attr(not(target_os = "linux"), path = "portable.rs")]
 mod linux;
-#[cfg(not(target_os = "linux"))]
-mod portable;
 
-#[cfg(target_os = "linux")]
 pub use linux::{Args, run};
-#[cfg(not(target_os = "linux"))]
-pub use portable::{Args, run};
 
 /// The name and contract of the program.
 pub const TOOL: jc_unshare::Tool = jc_unshare::Tool::link("jc-cgroup");

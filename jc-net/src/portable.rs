@@ -25,3 +25,6 @@ pub fn run(_: Args) -> Result<ExitCode> {
 pub fn run_egress(_: Args) -> Result<ExitCode> {
     Ok(EGRESS.unsupported("network namespaces"))
 }
+
+/// No targets: the parsers belong to Linux.
+pub mod fuzz {}

@@ -7,7 +7,8 @@ pub mod error;
 pub mod escape;
 pub mod exec;
 pub mod habits;
-#[cfg(target_os = "linux")]
+// On other systems the file portable.rs takes the place of the module.
+#[cfg_attr(not(target_os = "linux"), path = "portable.rs")]
 mod linux;
 pub mod list;
 pub mod lock;
@@ -16,8 +17,6 @@ pub mod lower;
 pub mod mountinfo;
 #[cfg(feature = "mutate")]
 pub mod mutate;
-#[cfg(not(target_os = "linux"))]
-mod portable;
 pub mod private_dir;
 #[cfg(feature = "record")]
 pub mod record;
@@ -32,11 +31,6 @@ mod tool;
 pub mod userns;
 
 pub use error::{Absent, Context, Error, Kind, Result, exists, read_at_most, strerror};
-#[cfg(target_os = "linux")]
 pub use linux::*;
-#[cfg(not(target_os = "linux"))]
-use portable as platform;
-#[cfg(not(target_os = "linux"))]
-pub use portable::unshare;
 pub use remove_tree::remove_tree;
 pub use tool::{Family, Tool, print, require_program};

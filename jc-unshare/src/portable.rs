@@ -1,54 +1,57 @@
 //! The parts of portable modules that differ from Linux, and `jc-unshare` on a system without namespaces.
 
-use std::os::fd::{AsFd, OwnedFd};
+/// The parts of portable modules that differ.
+pub mod platform {
+    use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, chmodat, fstat, openat};
-use rustix::io::{Errno, Result};
+    use rustix::fs::{AtFlags, Mode, OFlags, chmodat, fstat, openat};
+    use rustix::io::{Errno, Result};
 
-/// The largest limit of descriptors that setrlimit(2) accepts: OPEN_MAX of macOS.
-pub const MAX_DESCRIPTORS: Option<u64> = Some(10240);
+    /// The largest limit of descriptors that setrlimit(2) accepts: OPEN_MAX of macOS.
+    pub const MAX_DESCRIPTORS: Option<u64> = Some(10240);
 
-/// Flags for path lookups.
-pub const LOOKUP: OFlags = OFlags::RDONLY;
+    /// Flags for path lookups.
+    pub const LOOKUP: OFlags = OFlags::RDONLY;
 
-const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+    const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Opens a directory for reading. `EBUSY`: the directory lies on another device.
-pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
-    let parent = parent.as_fd();
-    let fd = openat(parent, name, DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-    let device = fstat(parent)?.st_dev;
-    if fstat(&fd)?.st_dev == device { Ok(fd) } else { Err(Errno::BUSY) }
+    /// Opens a directory for reading. `EBUSY`: the directory lies on another device.
+    pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {
+        let parent = parent.as_fd();
+        let fd = openat(parent, name, DIRECTORY | OFlags::RDONLY, Mode::empty())?;
+        let device = fstat(parent)?.st_dev;
+        if fstat(&fd)?.st_dev == device { Ok(fd) } else { Err(Errno::BUSY) }
+    }
+
+    /// Gives a directory that cannot be opened for reading the mode `u+rwx`.
+    pub fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
+        chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// Never clears attributes: other platforms have no payload that sets any.
+    pub fn allow_change(_: &OwnedFd, _: &[u8]) -> bool {
+        false
+    }
+
+    /// Always true: other platforms have no user namespaces.
+    pub fn is_initial_user_namespace() -> crate::Result<bool> {
+        Ok(true)
+    }
+
+    /// Does nothing: on other platforms no program changes the action for SIGCHLD.
+    pub fn restore_sigchld() {}
+
+    /// No advice: only Linux has an oldest supported kernel.
+    pub fn old_kernel(_: Option<i32>) -> Option<String> {
+        None
+    }
+
+    /// Does nothing: on other platforms no event follows a failed execution.
+    pub fn ignore_sigpipe() {}
+
+    /// Does nothing: only Linux maps memory before its use.
+    pub fn map_ahead() {}
 }
-
-/// Gives a directory that cannot be opened for reading the mode `u+rwx`.
-pub fn allow_owner(parent: &OwnedFd, name: &[u8]) -> Result<()> {
-    chmodat(parent, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// Never clears attributes: other platforms have no payload that sets any.
-pub fn allow_change(_: &OwnedFd, _: &[u8]) -> bool {
-    false
-}
-
-/// Always true: other platforms have no user namespaces.
-pub fn is_initial_user_namespace() -> crate::Result<bool> {
-    Ok(true)
-}
-
-/// Does nothing: on other platforms no program changes the action for SIGCHLD.
-pub fn restore_sigchld() {}
-
-/// No advice: only Linux has an oldest supported kernel.
-pub fn old_kernel(_: Option<i32>) -> Option<String> {
-    None
-}
-
-/// Does nothing: on other platforms no event follows a failed execution.
-pub fn ignore_sigpipe() {}
-
-/// Does nothing: only Linux maps memory before its use.
-pub fn map_ahead() {}
 
 /// `jc-unshare`, which fails on a platform without namespaces.
 pub mod unshare {
