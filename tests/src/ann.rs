@@ -34,7 +34,8 @@ impl<'a> Ann<'a> {
 
     /// A shell command of the user, in the home directory, with the user's default store.
     pub fn sh(&self, script: &str) -> Cmd {
-        let user = ["--reuid=4321", "--regid=4321", "--clear-groups", "--", "env", "-u", "JC_STORE"];
+        let user =
+            ["--reuid=4321", "--regid=4321", "--clear-groups", "--", "env", "-u", "JC_STORE"];
         let cmd = self.sandbox.cmd("setpriv").args(user).arg("HOME=/srv/ann");
         cmd.args(["sh", "-c", &format!("cd /srv/ann\n{script}")])
     }

@@ -33,7 +33,7 @@ fn shell(s: &Sandbox, chain: &str) -> String {
     screen.ask("bg", "i$");
     screen.ask("jobs", "i$");
     // A background job that reads from the terminal.
-    screen.ask("cat & until ps -o stat= $! | grep -q T; do :; done", "i$");
+    screen.ask("cat & until jobs >list; grep -q '+ Stopped' list; do :; done", "i$");
     screen.ask("jobs # both", "i$");
     screen.line("fg %2");
     screen.runs("cat");

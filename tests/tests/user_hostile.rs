@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use jc_tests::image::{Image, Layout};
@@ -86,8 +87,9 @@ fn a_payload_with_the_store_mounted_leads_no_tool_of_its_user_elsewhere() {
         precious(&ann);
         let run = "jc-run --image oci:/srv/image --network none -v /srv/ann/.local/share/jc:/store";
         for attack in [
-            "for part in layers sums blobs images tmp volumes; do
-                 mv /store/$part /store/old; ln -s /srv/ann/precious /store/$part; done",
+            "for part in layers sums blobs images tmp; do
+                 mv /store/$part /store/old; ln -s /srv/ann/precious /store/$part; done;
+                 ln -s /srv/ann/precious /store/volumes",
             "for layer in /store/layers/*; do
                  rm -r $layer; ln -s /srv/ann/precious $layer; done",
             "for layer in /store/layers/*; do
@@ -135,7 +137,7 @@ fn a_payload_with_the_state_mounted_leads_no_tool_of_its_user_elsewhere() {
                      ln -s /srv/ann/precious/fifo /state/jc/0123456789ab/$name; done",
             "mkdir /state/jc/0123456789ab; ln -s 0123456789ab /state/jc/web; cd /state/jc/0123456789ab;
                  echo STATE >state.json; ln -s /srv/ann/precious/file log; ln -s /srv/ann/precious volumes",
-            "rm -r /state/jc; mkdir -m 777 /state/jc",
+            "rm -r /state/jc; mkdir -m 777 /state/jc; ln -s /srv/ann/precious /state/jc/web",
         ] {
             let script = attack.replace("STATE", &format!("'\\''{state}'\\''"));
             ann.sh(&with_state(&format!("{run} -- sh -c '{script}'"))).run();
@@ -175,12 +177,10 @@ fn a_link_of_another_user_on_the_way_to_the_store_is_refused() {
         image(s);
         let ann = Ann::with_range(s);
         precious(&ann);
-        for plant in [
-            "mkdir -p ann/.local/share; ln -s /srv/ann/precious ann/.local/share/jc; chown -h 5432 ann/.local/share/jc",
-            "mkdir -p ann/.local; ln -s /srv/ann/precious ann/.local/share; chown -h 5432 ann/.local/share",
-            "ln -s /srv/ann/precious ann/.local; chown -h 5432 ann/.local",
-        ] {
-            s.sh(plant).run().code(0);
+        for plant in [".local/share/jc", ".local/share", ".local"] {
+            let parent = Path::new(plant).parent().unwrap().display();
+            ann.sh(&format!("mkdir -p ./{parent}; ln -s /srv/ann/precious {plant}")).run().code(0);
+            s.sh(&format!("chown -h 5432 ann/{plant}")).run().code(0);
             let before = tree::manifest(&s.path("ann/precious"));
             for line in OF_STORE {
                 let ran = ann.sh(line).run();
@@ -204,8 +204,11 @@ fn devices_and_owners_of_a_layer_are_those_of_the_user_namespace() {
             .entry(Entry::file("web", "x").owner(33, 34).mode(0o6755));
         Layout::new(s.path("image")).image("x", &Image::new().layer(layer));
         ann.sh("jc-pull -q oci:/srv/image").run().code(0);
-        let of_host = "find .local/share/jc -not -uid 4321 -not -uid 200032 -o -type b -o -type c";
-        s.sh(&format!("cd ann && {of_host}")).run().code(0).stdout("");
+        let others = "find ann/.local -not -uid 4321 -not -uid 200032";
+        s.sh(others).run().code(0).stdout("");
+        // A whiteout of overlayfs has the number 0:0.
+        let devices = "find ann/.local '(' -type b -o -type c ')' -exec stat -c %t:%T {} + | uniq";
+        s.sh(devices).run().code(0).stdout("0:0\n");
         // A file of a number that the user namespace lacks.
         let layer = Layer::new().entry(Entry::file("far", "x").owner(70_000, 0).mode(0o4755));
         Layout::new(s.path("far")).image("x", &Image::new().layer(layer));

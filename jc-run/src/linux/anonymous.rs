@@ -22,7 +22,8 @@ use super::tree;
 /// The directory in the store, and the link in the state directory.
 pub const VOLUMES: &str = "volumes";
 
-const PURPOSE: Purpose = Purpose { name: "store", hint: "JC_STORE names another directory" };
+/// The use of the store, for errors.
+pub const PURPOSE: Purpose = Purpose { name: "store", hint: "JC_STORE names another directory" };
 
 /// The link to the state directory.
 pub const STATE: &str = "state";

@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 
 use jc_unshare::exec::locate_tool;
+use jc_unshare::private_dir::open_chain;
 use jc_unshare::record::Record;
-use jc_unshare::{Context, Error, Kind, Result};
+use jc_unshare::{Context, Error, Kind, Result, store};
 use rustix::process::geteuid;
 
+use super::anonymous::PURPOSE;
 use super::compose::{maps_one_id, store_namespace};
 use crate::link::{Chain, Link};
 use crate::options::NamespaceOptions;
@@ -38,6 +40,8 @@ fn run(
     let mut links = Vec::new();
     let mut program = vec![locate_tool("jc-pull".as_ref())?.into()];
     if !geteuid().is_root() {
+        // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
+        open_chain(&store::default_path()?, PURPOSE, false)?;
         // The store has the files as the maps of the default namespace give them.
         let user = store_namespace(namespaces)?;
         // A namespace with one ID cannot give files to other IDs.
