@@ -182,7 +182,7 @@ impl<'a> Chain<'a> {
 
     /// Keys of a terminal: the payload receives each signal once, although the payload is in the same process group.
     pub fn obeys_the_terminal(&self) {
-        let script = "n=0; trap 'n=$((n+1))' INT; trap 'echo counted $n; exit' USR1; echo ready
+        let script = "n=0; trap 'n=$((n+1))' INT; trap 'echo counted $n; exit 0' USR1; echo ready
             while :; do sleep 0.03; done";
         let mut terminal = Terminal::start(self.sh(script));
         terminal.wait_for("ready");

@@ -44,16 +44,24 @@ def variants(name, *values):
 def system(number, *words):
     result = libc.syscall(number, *words)
     if result < 0:
-        raise OSError(ctypes.get_errno(), "system call")
+        raise last_error()
     return result
 
 
-def ask(address, port, data=b"", family=None, count=65536):
+def last_error():
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def ask(address, port, data=b"", count=65536):
     """Connects, sends, and returns all that comes back within a moment."""
-    family = family or (socket.AF_INET6 if ":" in address else socket.AF_INET)
+    return ask_at((address, port), socket.AF_INET6 if ":" in address else socket.AF_INET, data, count)
+
+
+def ask_at(address, family, data, count=65536):
     with socket.socket(family, socket.SOCK_STREAM) as s:
         s.settimeout(2)
-        s.connect((address, port))
+        s.connect(address)
         for part in data if isinstance(data, list) else [data]:
             s.sendall(part)
             if isinstance(data, list):
@@ -90,7 +98,7 @@ def good(port=80):
           ("broadcast", "255.255.255.255"))
 def literal(address):
     info = socket.getaddrinfo(address, 80, type=socket.SOCK_STREAM)[0]
-    return ask(info[4][0], 80, b"GET / HTTP/1.1\r\nHost: good.example\r\n\r\n", info[0])
+    return ask_at(info[4], info[0], b"GET / HTTP/1.1\r\nHost: good.example\r\n\r\n")
 
 
 @variants("loopback_of_host", ("v4", "127.0.0.1"), ("any", "0.0.0.0"), ("v6", "::1"), ("other", "127.9.9.9"))
@@ -366,7 +374,8 @@ def datagram(to):
 def other_socket(kind):
     with socket.socket(*kind) as s:
         s.settimeout(0.3)
-        to = (EVIL6, 0, 0, 0) if kind[0] == socket.AF_INET6 else (EVIL, 80 if kind[1] == socket.SOCK_STREAM else 0)
+        has_ports = kind[1] == socket.SOCK_STREAM or kind[2] == 136
+        to = (EVIL6, 0, 0, 0) if kind[0] == socket.AF_INET6 else (EVIL, 80 if has_ports else 0)
         if kind[1] == socket.SOCK_STREAM:
             s.connect(to)
             return s.recv(100).decode() or None
@@ -511,12 +520,14 @@ def in_child(function):
         try:
             os.write(writer, (function() or "").encode())
         except OSError as error:
-            os.write(writer, b"")
+            os.write(writer, b"\0%d" % error.errno)
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         text = pipe.read()
     os.waitpid(pid, 0)
+    if text.startswith("\0"):
+        raise OSError(int(text[1:]), os.strerror(int(text[1:])))
     return text or None
 
 
@@ -524,7 +535,7 @@ def in_child(function):
 def new_namespace(flags):
     def inside():
         if libc.unshare(flags):
-            return None
+            raise last_error()
         libc.system(b"exec 2>/dev/null; ip link set lo up; nft flush ruleset; ip link add v0 type veth")
         return ask(EVIL, 80, GET)
     return in_child(inside)
