@@ -5,11 +5,8 @@
 use std::fs;
 
 use jc_tests::roots::busybox_root;
-use jc_tests::{Sandbox, sandbox, tree};
+use jc_tests::{Ann, Sandbox, sandbox, tree};
 use serde_json::{Value, json};
-
-mod rootfs_support;
-use rootfs_support::Ann;
 
 /// Makes a directory with a file, a mount of its own, and a file that is a mount.
 fn work_tree(s: &Sandbox, name: &str, owner: u32) {
@@ -101,7 +98,7 @@ fn a_user_with_subordinate_ids_protects_the_host_and_a_work_tree() {
 }
 
 fn protects(s: &Sandbox, range: bool) {
-    let ann = Ann::new(s, range);
+    let ann = if range { Ann::with_range(s) } else { Ann::new(s) };
     work_tree(s, "ann/w", 4321);
     ann.sh("mkdir u v").run().code(0);
     let before = tree::manifest(&s.path("ann/w"));
