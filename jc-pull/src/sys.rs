@@ -32,6 +32,7 @@ const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
 
 /// The state of a traced thread.
+#[allow(dead_code, reason = "other platforms trace no thread")]
 pub enum Traced {
     Runs,
     /// The thread is stopped, perhaps by a signal that it has not got yet.

@@ -17,6 +17,9 @@ use jc_tests::{Sandbox, require, sandbox, sandbox_for, tree};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
+mod rootfs_support;
+use rootfs_support::Ann;
+
 /// Runs a shell command in a root whose changes go to `u`.
 fn run_in(s: &Sandbox, root: &str, script: &str) {
     fs::create_dir_all(s.path("u")).unwrap();
@@ -208,6 +211,46 @@ fn a_container_has_its_changes_while_it_runs_and_afterwards() {
         let memory = s.jc("jc-changes").arg("memory").run();
         memory.code(1).fails_as("jc-changes", "memory: its changes are in memory");
         s.sh("jc-rm -f memory runs ended").run().code(0);
+        s.wait_for_no_process();
+    });
+}
+
+/// The examples of jc-changes(1), as root and as an ordinary user with subordinate IDs.
+#[test]
+fn a_container_of_an_ordinary_user_has_its_changes() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        require(s, "newuidmap", "uidmap");
+        image(s);
+        let ann = Ann::new(s, true);
+        let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image:x";
+        let run = |options: &str, script: &str| {
+            let line = format!("{pull} | jc-run {options} --network none -- sh -c '{script}'");
+            ann.sh(&line).run().code(0).stderr("");
+        };
+        let script = "rm /f1; mkdir /own; echo x >/own/f; chown -R 33:34 /own; chmod 700 /own";
+        run("--keep --name k", script);
+        ann.sh("jc-changes k").run().code(0).stdout("D f1\nA own\nA own/f\n").stderr("");
+        let owner = "jc-changes --json k own/f | jq -c '[.uid, .gid, .mode]'";
+        ann.sh(owner).run().code(0).stdout("[33,34,\"0644\"]\n");
+        let tar =
+            "jc-changes --tar layer.tar k && tar -tvf layer.tar --numeric-owner | cut -c 1-20";
+        ann.sh(tar)
+            .run()
+            .code(0)
+            .stdout("-rw------- 0/0      \ndrwx------ 33/34    \n-rw-r--r-- 33/34    \n");
+        run("-d --keep --name r", "while :; do echo x >>/log; done");
+        let ready = "until jc-exec r test -e /log; do :; done";
+        ann.sh(&format!("{ready}; jc-changes r")).run().code(0).stdout("A log\n").stderr("");
+        let grows =
+            "a=$(jc-exec r stat -c %s /log); sleep 0.1; test $(jc-exec r stat -c %s /log) -gt $a";
+        ann.sh(grows).run().code(0).stderr("");
+        ann.sh("jc-changes --tar - r | tar -x -O >/dev/null").run().code(0).stderr("");
+        ann.sh("jc-changes --discard r").run().code(1).fails_as("jc-changes", "the container runs");
+        ann.sh("jc-changes --discard k && jc-changes k && jc-rm -f r k")
+            .run()
+            .code(0)
+            .stdout("")
+            .stderr("");
         s.wait_for_no_process();
     });
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::base::{Base, open_dir};
 use super::delta::{Directory, Node, Visitor, walk};
+use super::difference::{Difference, compare};
 use super::lookup::{Below, Lower};
 use super::pattern::Patterns;
 use super::staging::Staging;
@@ -245,12 +246,7 @@ impl Visitor for Applier<'_> {
         let xattrs = xattrs.map_err(|e| e.context(shown.display()))?;
         let sets_metadata = match &lower {
             _ if is_root => !lower.is_like_root(stat, &xattrs)?,
-            Lower::Directory(lower) => {
-                let theirs = rustix::fs::fstat(lower).on("stat", shown)?;
-                let key = |s: &Stat| (s.st_mode, s.st_uid, s.st_gid);
-                let of_lower = marks.shown(sys::all_xattrs(lower).on("read", shown)?)?;
-                key(stat) != key(&theirs) || xattrs != of_lower
-            }
+            Lower::Directory(lower) => compare(directory, lower, marks)? == Difference::Metadata,
             _ => true,
         };
         let is_selected = self.is_selected(path);

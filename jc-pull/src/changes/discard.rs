@@ -21,7 +21,8 @@ use crate::sys;
 pub fn discard(operand: &Operand, base: Option<&Base>, patterns: &Patterns) -> Result<()> {
     let upper = &operand.upper;
     let path = upper.path().display();
-    upper.require_recorded()?;
+    // Without the file, the directory may be any directory of the user.
+    upper.require_recorded().map_err(|e| Error::new(e.to_string()))?;
     if operand.is_running {
         return Err(
             Error::new(format_args!("{path}: the container runs")).hint("jc-stop ends a container")

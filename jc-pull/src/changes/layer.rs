@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 use jc_unshare::{Context, Error, Result};
@@ -10,7 +10,8 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
 use super::delta::{Directory, Node, Visitor, walk};
-use super::lookup::{Below, Position};
+use super::difference::{Difference, compare};
+use super::lookup::{Below, Lower, Position};
 use super::marks::Marks;
 use super::pattern::Patterns;
 use crate::sys::{self, Xattrs};
@@ -68,6 +69,16 @@ pub struct LayerWriter<'a, W: Write> {
     below: Below,
     /// The first paths of files with several names, by device and inode.
     links: BTreeMap<(u64, u64), Vec<u8>>,
+    frames: Vec<Frame>,
+}
+
+/// A directory between the root and the current one.
+struct Frame {
+    /// The entry of a directory that has not changed itself. Only an entry below it makes the layer list the directory.
+    waiting: Option<Entry>,
+    /// Whether the tree has entries in the directory, which may be the reason for another modification time.
+    has_entries: bool,
+    difference: Difference,
 }
 
 impl<'a, W: Write> LayerWriter<'a, W> {
@@ -79,6 +90,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
             marks: Marks::Both,
             below: Below::unknown(),
             links: BTreeMap::new(),
+            frames: Vec::new(),
         }
     }
 
@@ -94,6 +106,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
         self.prefix = position.prefix();
         self.below = position.open()?;
         self.links.clear();
+        self.frames.clear();
         walk(root, marks, skipped, self)
     }
 
@@ -127,6 +140,20 @@ impl<'a, W: Write> LayerWriter<'a, W> {
         Ok(shown)
     }
 
+    /// Writes an entry behind those of the directories above it.
+    fn write(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
+        for above in self.frames.iter_mut().filter_map(|frame| frame.waiting.take()) {
+            self.writer.entry(&above, &mut io::empty()).on("pack", sys::as_path(&above.path))?;
+        }
+        self.writer.entry(entry, content).on("pack", sys::as_path(&entry.path))
+    }
+
+    fn set_has_entries(&mut self) {
+        if let Some(frame) = self.frames.last_mut() {
+            frame.has_entries = true;
+        }
+    }
+
     /// Writes an empty file that stands for a whiteout or an opaque directory.
     fn mark(&mut self, path: Vec<u8>) -> Result<()> {
         let entry = Entry {
@@ -139,7 +166,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
             mtime: Time::default(),
             xattrs: Xattrs::new(),
         };
-        self.writer.entry(&entry, &mut io::empty()).on("pack", sys::as_path(&entry.path))
+        self.write(&entry, &mut io::empty())
     }
 
     fn pack(&mut self, file: &Node<'_>) -> Result<()> {
@@ -150,7 +177,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
         if let Some(first) = self.links.get(&key) {
             let kind = EntryKind::HardLink(first.clone());
             let entry = self.entry(path, kind, stat, Xattrs::new());
-            return self.writer.entry(&entry, &mut io::empty()).on("pack", shown);
+            return self.write(&entry, &mut io::empty());
         }
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
         let kind = match sys::file_type(stat) {
@@ -161,7 +188,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
                 let all = sys::all_xattrs(&file).on("read", &shown)?;
                 let xattrs = self.xattrs(all, &path)?;
                 let entry = self.entry(path.clone(), EntryKind::File, &stat, xattrs);
-                self.writer.entry(&entry, &mut file).on("pack", shown)?;
+                self.write(&entry, &mut file)?;
                 self.remember(&stat, path);
                 return Ok(());
             }
@@ -177,7 +204,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
         let all = sys::all_xattrs_at(parent, name).on("read", &shown)?;
         let xattrs = self.xattrs(all, &path)?;
         let entry = self.entry(path.clone(), kind, stat, xattrs);
-        self.writer.entry(&entry, &mut io::empty()).on("pack", shown)?;
+        self.write(&entry, &mut io::empty())?;
         self.remember(stat, path);
         Ok(())
     }
@@ -199,18 +226,20 @@ fn check_name(name: &[u8]) -> Result<()> {
 
 impl<W: Write> Visitor for LayerWriter<'_, W> {
     fn directory(&mut self, directory: &Directory<'_>) -> Result<()> {
+        self.set_has_entries();
         let Directory { path, name, fd, stat, is_opaque } = directory;
-        let full = self.path(path);
+        let (full, is_root) = (self.path(path), path.is_empty());
         let shown = sys::as_path(&full).to_owned();
-        let context = |e: Error| e.context(shown.display());
-        let (is_root, has_lower) = (path.is_empty(), self.below.enter(name, path.is_empty()));
-        let lower = has_lower.on("read", &shown)?;
+        let lower = self.below.enter(name, is_root).on("read", &shown)?;
         let xattrs = self.xattrs(sys::all_xattrs(fd).on("read", &shown)?, &full)?;
+        let mut frame = Frame { waiting: None, has_entries: false, difference: Difference::None };
         if is_root && lower.is_like_root(stat, &xattrs)? {
+            self.frames.push(frame);
             return Ok(());
         }
-        check_name(name).map_err(context)?;
+        check_name(name).map_err(|e| e.context(shown.display()))?;
         if !self.is_selected(path) {
+            self.frames.push(frame);
             return Ok(());
         }
         let name = match full.as_slice() {
@@ -218,19 +247,39 @@ impl<W: Write> Visitor for LayerWriter<'_, W> {
             other => [other, if other.ends_with(b"/") { b"" } else { b"/" }].concat(),
         };
         let entry = self.entry(name.clone(), EntryKind::Directory, stat, xattrs);
-        self.writer.entry(&entry, &mut io::empty()).on("pack", &shown)?;
+        match &lower {
+            Lower::Directory(lower) if !is_root && !is_opaque => {
+                frame.difference = compare(directory, lower, self.marks)?;
+            }
+            _ => frame.difference = Difference::Metadata,
+        }
+        if frame.difference != Difference::Metadata {
+            frame.waiting = Some(entry);
+            self.frames.push(frame);
+            return Ok(());
+        }
+        self.write(&entry, &mut io::empty())?;
         if *is_opaque && lower.may_be_directory() {
             let name = name.strip_prefix(b"./").unwrap_or(&name);
             self.mark([name, OPAQUE_MARK].concat())?;
         }
+        self.frames.push(frame);
         Ok(())
     }
 
     fn leave(&mut self, directory: &Directory<'_>) -> Result<()> {
-        self.below.leave().on("read", sys::as_path(directory.path))
+        self.below.leave().on("read", sys::as_path(directory.path))?;
+        let Some(frame) = self.frames.pop() else { return Ok(()) };
+        match (frame.waiting, frame.difference) {
+            (Some(entry), Difference::Time) if !frame.has_entries => {
+                self.write(&entry, &mut io::empty())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn file(&mut self, file: &Node<'_>) -> Result<()> {
+        self.set_has_entries();
         if !self.is_selected(file.path) {
             return Ok(());
         }
@@ -239,7 +288,12 @@ impl<W: Write> Visitor for LayerWriter<'_, W> {
         self.pack(file)
     }
 
+    fn passed_over(&mut self) {
+        self.set_has_entries();
+    }
+
     fn whiteout(&mut self, path: &[u8], name: &[u8]) -> Result<()> {
+        self.set_has_entries();
         if !self.is_selected(path) || self.below.lacks(name).on("read", sys::as_path(path))? {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use jc_unshare::{Context, Result};
 use rustix::fs::Stat;
 
 use super::delta::{Directory, Node, Visitor, walk};
+use super::difference::{Difference, compare};
 use super::lookup::{Below, Lower, Position};
 use super::marks::Marks;
 use super::pattern::Patterns;
@@ -67,13 +68,6 @@ struct Frame {
     difference: Difference,
 }
 
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Difference {
-    None,
-    Time,
-    Metadata,
-}
-
 impl Lister<'_> {
     fn add(&mut self, path: &[u8], kind: Kind, stat: Option<&Stat>) {
         let whole = [self.prefix.as_slice(), path].concat();
@@ -91,20 +85,6 @@ impl Lister<'_> {
             frame.has_entries = true;
         }
     }
-
-    fn difference(&self, directory: &Directory<'_>, lower: &OwnedFd) -> Result<Difference> {
-        let shown = sys::as_path(directory.path);
-        let theirs = rustix::fs::fstat(lower).on("stat", shown)?;
-        let (ours, key) = (directory.stat, |s: &Stat| (s.st_mode, s.st_uid, s.st_gid));
-        let attributes = |fd: &OwnedFd| self.marks.shown(sys::all_xattrs(fd).on("read", shown)?);
-        Ok(if key(ours) != key(&theirs) || attributes(directory.fd)? != attributes(lower)? {
-            Difference::Metadata
-        } else if sys::mtime(ours) != sys::mtime(&theirs) {
-            Difference::Time
-        } else {
-            Difference::None
-        })
-    }
 }
 
 impl Visitor for Lister<'_> {
@@ -121,7 +101,7 @@ impl Visitor for Lister<'_> {
                     difference = Difference::Metadata;
                 }
             }
-            Lower::Directory(fd) if !is_opaque => difference = self.difference(directory, fd)?,
+            Lower::Directory(fd) if !is_opaque => difference = compare(directory, fd, self.marks)?,
             Lower::Unknown | Lower::Absent => self.add(path, Kind::Added, Some(stat)),
             Lower::Directory(_) | Lower::NonDirectory(..) => {
                 self.add(path, Kind::Deleted, None);

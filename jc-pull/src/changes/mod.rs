@@ -6,6 +6,7 @@ pub mod cli;
 mod conflict;
 mod container;
 mod delta;
+mod difference;
 mod discard;
 mod freeze;
 mod layer;

@@ -178,7 +178,7 @@ fn mount_points_that_jc_made_are_no_changes() {
 #[test]
 fn a_layer_has_whiteouts_opaque_directories_links_and_attributes() {
     let made = Made::new();
-    made.both(&["d", "opaque"]);
+    made.both(&["d", "opaque", "same"]);
     fs::write(made.base("d/gone"), "").unwrap();
     for name in ["gone", "never"] {
         made.whiteout(&format!("d/{name}"));
