@@ -62,7 +62,7 @@ fn every_mount_of_the_host_is_protected() {
         // A second run sees the changes of the first.
         let again = ["--upper", "u", "/", "--", "cat", "/srv/w/t/f", "/srv/w/sub/f"];
         s.jc("jc-rootfs").args(again).run().code(0).stdout("new\nnew\n");
-        s.sh("jc-changes --apply / ./u && cat w/t/f w/sub/f w/sub/made /tmp/made; ls -d w/t/gone w/t/dir/new").run()
+        s.sh("jc-changes --apply / ./u srv tmp && cat w/t/f w/sub/f w/sub/made /tmp/made; ls -d w/t/gone w/t/dir/new").run()
             .stdout("new\nnew\nnew\nx\nw/t/dir/new\n");
         s.sh("jc-changes --discard ./u && rmdir u && rm /tmp/made && umount w/sub w/bound")
             .run()

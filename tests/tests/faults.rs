@@ -438,3 +438,35 @@ fn a_removal_that_is_killed_leaves_a_container_with_its_name_or_nothing() {
         s.sh("rmdir /run/jc").run();
     });
 }
+
+/// An application of changes that a fault ends is complete after the next one, which removes all that the first one left.
+#[test]
+fn no_fault_breaks_an_application_of_changes() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let script =
+            "echo new >/etc/group; rm -r /var; mkdir -p /d/e; echo x >/d/e/f; ln /d/e/f /d/g";
+        let line = format!("mkdir u && jc-rootfs --upper u root -- sh -c '{script}'");
+        s.sh(&line).run().code(0);
+        let before = "rm -rf /srv/t && cp -a /srv/root /srv/t";
+        let words = vec!["jc-changes", "--apply", "/srv/t", "/srv/u"];
+        let after = "jc-changes --apply /srv/t /srv/u && grep -q new /srv/t/etc/group &&
+            grep -q x /srv/t/d/g && test ! -e /srv/t/var && ! ls -A /srv/t | grep -q jc-changes";
+        survives(s, &Line { before, words, after, reports: false });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_directory_with_changes_elsewhere() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        s.sh("mkdir root/mnt && mount -t tmpfs tmpfs root/mnt").run().code(0);
+        let words = [
+            &["jc-net", "--", "jc-unshare", "-puiC", "--", "jc-rootfs"][..],
+            &["--upper", "/srv/u", "/srv/root", "--", "sh", "-c", REPORT],
+        ];
+        let before = "rm -rf /srv/u && mkdir /srv/u";
+        survives(s, &Line { before, words: words.concat(), after: ":", reports: true });
+        s.sh("umount root/mnt").run().code(0);
+    });
+}

@@ -109,3 +109,16 @@ fn the_line_for_parallel_works() {
         s.sh(&format!("{line} | sort")).env("HOME", "/srv").run().code(0).stdout("1\n2\n3\n4\n");
     });
 }
+
+#[test]
+fn the_lines_about_changes_work() {
+    sandbox(|s| {
+        let block = block("## Changes as data");
+        // The directory of the test's own gets the changes, in place of the host's root.
+        let script = block.replace("--apply / /tmp/u", "--apply / /tmp/u tmp");
+        let ran = s.sh(&format!("set -e\n{script}")).run().code(0).stderr("");
+        ran.stdout("A tmp/dir\nA tmp/made\n");
+        assert_eq!(fs::read("/tmp/made").unwrap(), b"x\n");
+        s.sh("rm -r /tmp/made /tmp/dir /tmp/u").run().code(0);
+    });
+}
