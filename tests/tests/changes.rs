@@ -13,12 +13,9 @@ use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::volume::volume;
-use jc_tests::{Sandbox, require, sandbox, sandbox_for, tree};
+use jc_tests::{Ann, Sandbox, require, sandbox, sandbox_for, tree};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
-
-mod rootfs_support;
-use rootfs_support::Ann;
 
 /// Runs a shell command in a root whose changes go to `u`.
 fn run_in(s: &Sandbox, root: &str, script: &str) {
@@ -219,9 +216,8 @@ fn a_container_has_its_changes_while_it_runs_and_afterwards() {
 #[test]
 fn a_container_of_an_ordinary_user_has_its_changes() {
     sandbox_for(Duration::from_secs(120), |s| {
-        require(s, "newuidmap", "uidmap");
         image(s);
-        let ann = Ann::new(s, true);
+        let ann = Ann::with_range(s);
         let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image:x";
         let run = |options: &str, script: &str| {
             let line = format!("{pull} | jc-run {options} --network none -- sh -c '{script}'");
