@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-start clean
+.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-push bench-start clean
 
 # glibc executes cpuid dozens of times at its start, and each is an exit to the hypervisor in a virtual machine: 0.7
 # ms for each program of a chain. musl executes none, so the programs of chains are linked with musl if rustup has or
@@ -167,6 +167,9 @@ bench-egress: all
 # Measures jc-pull and all other installed programs that pull images. Takes minutes and some gigabytes.
 bench-pull: all
 	tests/bench-pull.sh '$(bin)'
+
+bench-push: all
+	tests/bench-push.sh '$(bin)'
 
 # Measures the start of a sandbox compared with a C program that makes the same system calls, and a container from
 # start to end compared with other programs. As root.

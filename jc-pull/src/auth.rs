@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::cancel::Cancel;
 use crate::credentials::Login;
-use crate::http::{Fault, Http, Request, Response, failed, read_body, retry_after};
+use crate::http::{Fault, Http, Payload, Request, Response, failed, read_body, retry_after};
 
 /// The most bytes in an answer of a token service.
 const MAX_TOKEN: usize = 1 << 20;
@@ -65,8 +65,8 @@ pub fn basic(user: &str, password: &str) -> String {
 pub struct TokenRequest<'a> {
     pub realm: Option<&'a str>,
     pub service: Option<&'a str>,
-    /// The access to ask for. The scope in the challenge may be larger.
-    pub scope: &'a str,
+    /// The kinds of access to ask for. The scope in the challenge may be larger.
+    pub scopes: &'a [String],
     /// The login at the registry. A token without a login is anonymous.
     pub login: Option<&'a Login>,
     /// The request that the registry refused.
@@ -107,19 +107,21 @@ impl TokenRequest<'_> {
         let Request { insecure, until, .. } = *self.refused;
         let mut query: Vec<(&str, &str)> = Vec::new();
         query.extend(self.service.map(|service| ("service", service)));
-        query.push(("scope", self.scope));
         let Some(Login::Identity(token)) = self.login else {
+            query.extend(self.scopes.iter().map(|scope| ("scope", scope.as_str())));
             url.query_pairs_mut().extend_pairs(&query);
             return Request::get(url, "application/json", insecure, until);
         };
         // OAuth 2 (RFC 6749, 6), as in the distribution project's auth/oauth.md.
+        let scopes = self.scopes.join(" ");
         query.extend([
+            ("scope", scopes.as_str()),
             ("grant_type", "refresh_token"),
             ("client_id", "jc-pull"),
             ("refresh_token", token.as_str()),
         ]);
         let request = Request::get(url, "application/json", insecure, until);
-        Request { method: Method::POST, form: Some(form(&query)), ..request }
+        Request { method: Method::POST, payload: Some(Payload::Form(form(&query))), ..request }
     }
 
     fn refusal(&self, request: &Request<'_>, response: &Response) -> Fault {

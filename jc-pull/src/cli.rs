@@ -1,10 +1,9 @@
 //! The command line of `jc-pull`.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use jc_unshare::record::Record;
@@ -12,18 +11,18 @@ use jc_unshare::{Context, Error, Result, Tool, print, size};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::cancel::Cancel;
-use crate::credentials::{Credentials, Login};
 use crate::flatten::flatten;
-use crate::http::{self, Http};
+use crate::http;
 use crate::limits::{Allowance, DEFAULT_SIZE};
 use crate::name::Name;
 use crate::output;
 use crate::pack::pack;
 use crate::parallel::{lock, parallel};
 use crate::platform::Platform;
-use crate::progress::{Progress, Style};
+use crate::progress::{Progress, Style, Words};
 use crate::pull::{self, Image, pull};
 use crate::registries::Registries;
+use crate::registry_args::{RegistryArgs, at_least_one};
 use crate::resolve::{ImageRequest, Policy, resolve};
 use crate::rootless;
 use crate::source::Opener;
@@ -39,35 +38,20 @@ pub const TOOL: Tool = Tool::source("jc-pull");
 /// archive of `docker save` (docker-archive:FILE[:REF]). FILE can be - for stdin. jc-run reads the records
 /// on stdout, one line of JSON for each image.
 #[derive(Parser)]
-#[command(name = "jc-pull", version)]
+#[command(name = "jc-pull", version, next_display_order = None)]
 pub struct PullArgs {
-    /// Read logins from FILE only [default: $REGISTRY_AUTH_FILE, or podman's and Docker's]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Trust the certificate authorities in FILE (PEM) besides the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Vec<PathBuf>,
     /// Give all files to root, for a user namespace that maps no other users
     #[arg(long)]
     ignore_chown: bool,
-    /// Allow plain HTTP and unverified certificates for remote registries
-    #[arg(long)]
-    insecure: bool,
     /// Fetch N layers at once
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
     jobs: usize,
     /// Limit the unpacked size of a layer: 512M, 1.5G, or a number of bytes
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_SIZE, value_parser = size::parse)]
     max_size: u64,
-    /// Ask at URL first for images of the registry HOST
-    #[arg(long, value_name = "HOST=URL")]
-    mirror: Vec<String>,
     /// Do not wait until the data is on the disk
     #[arg(long)]
     no_sync: bool,
-    /// Read the password for --username from the first line of stdin
-    #[arg(long, requires = "username")]
-    password_stdin: bool,
     /// Pull for this platform, os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<String>,
@@ -77,30 +61,17 @@ pub struct PullArgs {
     /// Print this of each image
     #[arg(long, value_name = "WHAT", default_value = "record")]
     print: PrintFormat,
-    /// Show progress in this style
-    #[arg(long, value_name = "STYLE", default_value = "auto")]
-    progress: Style,
-    /// Show no progress
-    #[arg(short, long)]
-    quiet: bool,
-    /// Retry temporary failures N times
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    retry: u32,
     /// Keep layers in DIR [default: $JC_STORE, or /var/lib/jc, or ~/.local/share/jc]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Write the merged file system to FILE, as a tar; - is stdout, without a record
     #[arg(long, value_name = "FILE", conflicts_with_all = ["to", "print"])]
     tar: Option<PathBuf>,
-    /// Wait at most this long for a connection, and for more bytes
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds)]
-    timeout: u64,
     /// Write the merged file system to DIR, which becomes the record's rootfs
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Log in as USER
-    #[arg(long, value_name = "USER", requires = "password_stdin")]
-    username: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// The images to pull
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -126,22 +97,6 @@ impl PrintFormat {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "not a positive number".to_owned())
-}
-
-fn seconds(text: &str) -> Result<u64, String> {
-    let seconds = text.parse().ok().filter(|n| (1..=86_400).contains(n));
-    seconds.ok_or_else(|| "not from 1 to 86400 seconds".to_owned())
-}
-
-impl PullArgs {
-    /// The style of progress.
-    fn style(&self) -> Style {
-        if self.quiet { Style::None } else { self.progress }
-    }
-}
-
 /// Pulls the images, and prints a record or a document of each, in their order on the command line. The
 /// error is that of the first image that fails.
 pub fn run(args: PullArgs) -> Result<ExitCode> {
@@ -150,7 +105,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     if !args.print.is_document() {
         rootless::enter(args.ignore_chown, args.store.as_deref())?;
     }
-    if args.style() != Style::None {
+    if args.registry.style() != Style::None {
         http::report_pauses(|fault| TOOL.report(fault));
     }
     let opener = opener(&args, registries)?;
@@ -172,8 +127,7 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
 
 /// The configuration of registries, and the names with its aliases expanded.
 fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
-    let mut registries = Registries::default();
-    args.mirror.iter().try_for_each(|mirror| registries.add_mirror(mirror))?;
+    let mut registries = args.registry.mirrors()?;
     // A name that is wrong is a usage error, whatever the configuration has.
     args.images.iter().try_for_each(|image| Name::parse(image).map(drop))?;
     registries.load()?;
@@ -183,7 +137,7 @@ fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
         return Err(Error::usage("--to and --tar take one image"));
     }
     let readers = names.iter().filter(|name| name.is_stdin()).count();
-    if readers + usize::from(args.password_stdin) > 1 {
+    if readers + usize::from(args.registry.password_stdin) > 1 {
         return Err(Error::usage("only one of the images and the password can be read from stdin"));
     }
     Ok((registries, names))
@@ -191,7 +145,8 @@ fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
 
 /// Pulls images whose documents are known, and prints their records.
 fn pull_all(args: &PullArgs, store: &Store, images: &[Image], all_known: bool) -> Result<()> {
-    let progress = Progress::new(args.style());
+    let words = Words { transferred: "fetched", others: "reused" };
+    let progress = Progress::new(TOOL, words, args.registry.style());
     let options = pull::Options {
         jobs: args.jobs,
         allowance: Allowance::new(args.max_size),
@@ -211,31 +166,14 @@ fn pull_all(args: &PullArgs, store: &Store, images: &[Image], all_known: bool) -
 }
 
 fn opener(args: &PullArgs, registries: Registries) -> Result<Opener> {
-    let given = args.username.clone().map(login).transpose()?;
-    let credentials = Credentials::load(args.authfile.as_deref(), given)?;
-    let http = Http::new(http::Options {
-        timeout: Duration::from_secs(args.timeout),
-        retries: args.retry,
-        authorities: args.ca.clone(),
-    });
+    let given = args.registry.login()?;
     Ok(Opener {
-        http: Arc::new(http),
-        credentials: Arc::new(credentials),
+        http: Arc::new(args.registry.http()),
+        credentials: Arc::new(args.registry.credentials(given)?),
         registries,
-        insecure: args.insecure,
+        insecure: args.registry.insecure,
         allowance: Allowance::new(args.max_size),
     })
-}
-
-/// Reads the password from the first line of stdin. On a command line, ps(1) would show the password.
-fn login(user: String) -> Result<Login> {
-    let mut text = String::new();
-    std::io::stdin().take(64 << 10).read_to_string(&mut text).op("read stdin")?;
-    let password = text.lines().next().unwrap_or_default().to_owned();
-    if password.is_empty() {
-        return Err(Error::usage("no password on stdin"));
-    }
-    Ok(Login::Password { user, password })
 }
 
 /// Resolves names, several at a time. Returns the images in front of the first name that fails, and the

@@ -3,6 +3,7 @@
 
 mod body;
 mod fault;
+mod payload;
 mod pool;
 mod retry;
 mod tls;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use jc_unshare::{Error, Result};
 use reqwest::blocking::Client;
 use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
 };
 use reqwest::{Method, Url, redirect};
 
@@ -24,6 +25,7 @@ use crate::name::is_loopback;
 
 pub use body::read_body;
 pub use fault::{Fault, failed, root_cause};
+pub use payload::{Content, Payload};
 pub use pool::Response;
 use pool::{ClientKind, Lease, Pool, Session};
 pub use retry::{Retry, report_pauses, retry_after};
@@ -81,8 +83,8 @@ pub struct Request<'a> {
     pub authorization: Option<&'a str>,
     /// The first byte to send.
     pub skip: u64,
-    /// The form to send.
-    pub form: Option<String>,
+    /// The body to send.
+    pub payload: Option<Payload<'a>>,
     /// Whether plain http, unknown certificates and all addresses are allowed.
     pub insecure: bool,
     /// The zone of the registry that named the host. Absent if the caller named the host.
@@ -95,8 +97,8 @@ impl<'a> Request<'a> {
     /// A GET without authorization.
     pub fn get(url: Url, accept: &'a str, insecure: bool, until: Instant) -> Self {
         let method = Method::GET;
-        let (authorization, form, named_by) = (None, None, None);
-        Self { method, url, accept, authorization, skip: 0, form, insecure, named_by, until }
+        let (authorization, payload, named_by) = (None, None, None);
+        Self { method, url, accept, authorization, skip: 0, payload, insecure, named_by, until }
     }
 }
 
@@ -124,13 +126,16 @@ impl Http {
             }
             let authorization = request.authorization.filter(|_| same_origin(&url, &request.url));
             let response = self.hop(request, url.clone(), authorization)?;
-            if request.form.is_some() {
+            if matches!(request.payload, Some(Payload::Form(_))) {
                 // A form has a secret, and no other host gets it.
                 return Ok(response);
             }
             let Some(next) = redirect_target(&response).map_err(Fault::permanent)? else {
                 return Ok(response);
             };
+            if request.payload.is_some() {
+                check_upload_redirect(request, &response, &next).map_err(Fault::permanent)?;
+            }
             url = next;
         }
         Err(Fault::permanent(failed(&request.method, &request.url, "too many redirects")))
@@ -161,8 +166,13 @@ impl Http {
         let lease = self.lease(&url, request.insecure, limit).map_err(Fault::permanent)?;
         let mut builder =
             lease.session.client.request(method.clone(), url.clone()).headers(headers);
-        if let Some(form) = &request.form {
-            builder = builder.body(form.clone());
+        match &request.payload {
+            Some(Payload::Form(form)) => builder = builder.body(form.clone()),
+            // The client's own limit is for the headers of an answer, and the content comes before these.
+            Some(Payload::Content(content)) => {
+                builder = builder.body(content.bytes.to_vec()).timeout(self.options.patience());
+            }
+            None => {}
         }
         let answer = builder.send().map_err(|e| Fault::of(method, &url, &e))?;
         Ok(Response::new(answer, lease))
@@ -233,8 +243,11 @@ fn headers(request: &Request<'_>, authorization: Option<&str>) -> Result<HeaderM
     if request.skip > 0 {
         headers.insert(RANGE, header(&format!("bytes={}-", request.skip))?);
     }
-    if request.form.is_some() {
-        headers.insert(CONTENT_TYPE, header("application/x-www-form-urlencoded")?);
+    if let Some(payload) = &request.payload {
+        headers.insert(CONTENT_TYPE, header(payload.media_type())?);
+        if let Some(range) = payload.range() {
+            headers.insert(CONTENT_RANGE, header(&range)?);
+        }
     }
     Ok(headers)
 }
@@ -264,6 +277,20 @@ fn redirect_target(response: &Response) -> Result<Option<Url>> {
         return Err(failed(&Method::GET, response.url(), "a redirect from https to plain http"));
     }
     Ok(Some(next))
+}
+
+/// An error if a redirect would take the content of a request to another host, which the login is not for, or would
+/// change the method.
+fn check_upload_redirect(request: &Request<'_>, response: &Response, next: &Url) -> Result<()> {
+    let method = &request.method;
+    if !same_origin(&request.url, next) {
+        let to = authority(next);
+        return Err(failed(method, response.url(), format!("a redirect of an upload to {to}")));
+    }
+    match response.status().as_u16() {
+        307 | 308 => Ok(()),
+        _ => Err(failed(method, response.url(), "a redirect of an upload without its content")),
+    }
 }
 
 fn header(text: &str) -> Result<HeaderValue> {

@@ -62,7 +62,7 @@ fn write_file(
 
 /// The path to write: the target of a symbolic link, which stays. A link, FIFO or device that another user has put
 /// into a directory that others write to is an error. A symbolic link that appears later is not followed.
-fn own_target(option: &str, path: &Path) -> Result<PathBuf> {
+pub fn own_target(option: &str, path: &Path) -> Result<PathBuf> {
     let Some(entry) = rustix::fs::lstat(path).on("stat", path).absent()? else {
         return Ok(path.to_owned());
     };

@@ -1,5 +1,6 @@
 //! `--tar`: an archive of the files that an overlay of the layers shows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
@@ -16,6 +17,43 @@ pub fn pack(layers: &[OwnedFd], to: impl Write) -> Result<()> {
     let mut packer = Packer { writer: Writer::new(to) };
     walk(layers, &mut packer)?;
     packer.writer.finish().op("write")
+}
+
+/// Writes an archive of those files of the layers whose paths are `kept`, the uppermost layer first.
+pub fn pack_some(layers: &[OwnedFd], kept: &BTreeSet<Vec<u8>>, to: impl Write) -> Result<()> {
+    let packer = Packer { writer: Writer::new(to) };
+    let mut some = Selected { packer, kept, links: BTreeMap::new() };
+    walk(layers, &mut some)?;
+    some.packer.writer.finish().op("write")
+}
+
+/// Passes kept files on.
+struct Selected<'a, W: Write> {
+    packer: Packer<W>,
+    kept: &'a BTreeSet<Vec<u8>>,
+    /// The first kept path of a file with several names, by its first path.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl<W: Write> Visitor for Selected<'_, W> {
+    fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()> {
+        match path.is_empty() || self.kept.contains(path) {
+            true => self.packer.directory(path, directory, stat),
+            false => Ok(()),
+        }
+    }
+
+    fn non_directory(&mut self, file: &NonDirectory<'_>) -> Result<()> {
+        if !self.kept.contains(file.path) {
+            return Ok(());
+        }
+        let first = file.first.unwrap_or(file.path);
+        let kept = self.links.get(first).cloned();
+        if kept.is_none() && file.stat.st_nlink > 1 {
+            self.links.insert(first.to_vec(), file.path.to_vec());
+        }
+        self.packer.non_directory(&NonDirectory { first: kept.as_deref(), ..*file })
+    }
 }
 
 struct Packer<W: Write> {

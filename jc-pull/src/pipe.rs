@@ -1,6 +1,6 @@
 //! A reader in a thread of its own, with a short queue.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 
 use crate::cancel::{Cancel, TICK};
@@ -28,10 +28,36 @@ impl Pipe {
         open: impl FnOnce() -> io::Result<R> + Send + 'static,
         cancel: Cancel,
     ) -> io::Result<Self> {
+        Self::start(cancel, move |sender, spare| {
+            open().and_then(|mut reader| pump(&mut reader, sender, &spare))
+        })
+    }
+
+    /// Starts a thread that executes `write`, and reads the bytes that it writes. An error is that of a
+    /// thread that cannot be made.
+    pub fn of_writer(
+        write: impl FnOnce(&mut PieceWriter<'_>) -> io::Result<()> + Send + 'static,
+        cancel: Cancel,
+    ) -> io::Result<Self> {
+        Self::start(cancel, move |sender, spare| {
+            let mut writer = PieceWriter { sender, spare, piece: Vec::with_capacity(PIECE) };
+            write(&mut writer)?;
+            writer.flush()?;
+            // The empty piece marks the end.
+            writer.flush_always()
+        })
+    }
+
+    fn start(
+        cancel: Cancel,
+        work: impl FnOnce(&SyncSender<io::Result<Vec<u8>>>, Receiver<Vec<u8>>) -> io::Result<()>
+        + Send
+        + 'static,
+    ) -> io::Result<Self> {
         let (sender, pieces) = sync_channel(AHEAD);
         let (used, spare) = channel();
         std::thread::Builder::new().spawn(move || {
-            if let Err(e) = open().and_then(|mut reader| pump(&mut reader, &sender, &spare)) {
+            if let Err(e) = work(&sender, spare) {
                 // The send fails if the reading end is gone.
                 let _: Result<(), _> = sender.send(Err(e));
             }
@@ -84,6 +110,38 @@ fn pump(
     }
 }
 
+/// The writing end of a pipe, in a thread of its own.
+pub struct PieceWriter<'a> {
+    sender: &'a SyncSender<io::Result<Vec<u8>>>,
+    spare: Receiver<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl PieceWriter<'_> {
+    fn flush_always(&mut self) -> io::Result<()> {
+        let mut next = self.spare.try_recv().unwrap_or_default();
+        next.clear();
+        next.reserve(PIECE);
+        let piece = std::mem::replace(&mut self.piece, next);
+        self.sender.send(Ok(piece)).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for PieceWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(bytes.get(..n).unwrap_or_default());
+        if self.piece.len() == PIECE {
+            self.flush_always()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() { Ok(()) } else { self.flush_always() }
+    }
+}
+
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.fill_buf()?.read(buffer)?;
@@ -121,6 +179,26 @@ mod tests {
             assert!(found == bytes[..length], "{length}");
             assert_eq!(pipe.fill_buf().unwrap(), b"");
         }
+    }
+
+    #[test]
+    fn a_thread_that_writes_is_read_to_its_end() {
+        for length in [0, 1, PIECE, PIECE + 1, 1_000_000] {
+            let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+            let copy = bytes.clone();
+            let write = move |writer: &mut PieceWriter<'_>| writer.write_all(&copy);
+            let mut pipe = Pipe::of_writer(write, Cancel::default()).unwrap();
+            let mut found = Vec::new();
+            pipe.read_to_end(&mut found).unwrap();
+            assert!(found == bytes, "{length}");
+        }
+        let fail = |writer: &mut PieceWriter<'_>| {
+            writer.write_all(b"some")?;
+            Err(io::Error::other("broken"))
+        };
+        let mut pipe = Pipe::of_writer(fail, Cancel::default()).unwrap();
+        let mut found = Vec::new();
+        assert_eq!(pipe.read_to_end(&mut found).unwrap_err().to_string(), "broken");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jc_unshare::Tool;
 use jc_unshare::escape::Escaped;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -24,8 +25,17 @@ pub enum Style {
 /// The time between plain lines with the total.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// The words of a direction: for layers that were transferred, and for all others.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    pub transferred: &'static str,
+    pub others: &'static str,
+}
+
 /// The progress of all layers.
 pub struct Progress {
+    tool: Tool,
+    words: Words,
     screen: Screen,
     started: Instant,
     /// The bytes to transfer, and the bytes transferred.
@@ -43,7 +53,7 @@ enum Screen {
 }
 
 impl Progress {
-    pub fn new(style: Style) -> Arc<Self> {
+    pub fn new(tool: Tool, words: Words, style: Style) -> Arc<Self> {
         let screen = match style {
             Style::None => Screen::Nothing,
             Style::Auto if !io::stderr().is_terminal() => Screen::Lines,
@@ -56,7 +66,8 @@ impl Progress {
         };
         let (size, transferred) = (AtomicU64::new(0), AtomicU64::new(0));
         let (fetched, lines) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { screen, started: Instant::now(), size, transferred, fetched, lines })
+        let started = Instant::now();
+        Arc::new(Self { tool, words, screen, started, size, transferred, fetched, lines })
     }
 
     /// Writes a line.
@@ -66,7 +77,7 @@ impl Progress {
             Screen::Nothing => {}
             // An error of stderr does not end a pull.
             Screen::Bars(bars, _) => drop(bars.println(text)),
-            Screen::Lines => drop(writeln!(io::stderr(), "jc-pull: {text}")),
+            Screen::Lines => drop(writeln!(io::stderr(), "{}: {text}", self.tool.name())),
         }
     }
 
@@ -103,8 +114,9 @@ impl Progress {
         let (bytes, time) =
             (human(self.transferred.load(Ordering::Relaxed)), self.started.elapsed());
         let time = time.as_secs_f64();
+        let Words { transferred, others } = self.words;
         self.write_line(&format!(
-            "{fetched} layers fetched, {reused} reused, {bytes} in {time:.1} s"
+            "{fetched} layers {transferred}, {reused} {others}, {bytes} in {time:.1} s"
         ));
     }
 

@@ -131,7 +131,8 @@ impl Batch<'_> {
             }
             if self.publish(&entries)? {
                 let records = self.images.iter().zip(&entries);
-                let records = records.map(|(i, entry)| record(self.store, &i.resolved, entry));
+                let records =
+                    records.map(|(i, entry)| record(self.store, &i.resolved.config, entry));
                 return Ok((records.collect::<Result<_>>()?, outcome));
             }
         }
@@ -219,14 +220,20 @@ impl Batch<'_> {
         if layers.is_empty() {
             layers.push(self.empty_layer()?);
         }
-        Ok(ImageEntry {
+        let mut entry = ImageEntry {
             reference: resolved.name.clone(),
+            origin: None,
             platform: resolved.config.platform.to_string(),
             target: resolved.target.clone(),
             manifest: resolved.manifest_digest.clone(),
             config: resolved.manifest.config.digest.clone(),
             layers,
-        })
+        };
+        // A malformed entry is replaced.
+        let known = self.store.image(&entry.key()).ok().flatten();
+        entry.origin =
+            known.filter(|known| known.manifest == entry.manifest).and_then(|k| k.origin);
+        Ok(entry)
     }
 
     /// Gives a layer the parts that it takes from the lower layers. Returns the layer's name.

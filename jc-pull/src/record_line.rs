@@ -6,20 +6,21 @@ use std::path::PathBuf;
 use jc_unshare::Result;
 use jc_unshare::record::{self, Record};
 
-use crate::resolve::Resolved;
+use crate::manifest::Config;
 use crate::store::{ImageEntry, Store};
 use crate::sys;
 
 /// The record of an image whose layers are in the store. Errors are those of opening the layers.
-pub fn record(store: &Store, resolved: &Resolved, entry: &ImageEntry) -> Result<Record> {
+pub fn record(store: &Store, config: &Config, entry: &ImageEntry) -> Result<Record> {
     Ok(Record {
         jc: record::VERSION,
         reference: Some(entry.reference.clone()),
+        origin: entry.origin.clone(),
         digest: Some(entry.manifest.to_string()),
         platform: Some(entry.platform.clone()),
         layers: Some(visible(store, &entry.layers)?),
         rootfs: None,
-        config: resolved.config.config.clone(),
+        config: config.config.clone(),
     })
 }
 

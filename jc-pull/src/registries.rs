@@ -26,7 +26,7 @@ pub struct Location {
 }
 
 /// The configuration of registries.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Registries {
     registries: Vec<Registry>,
     aliases: BTreeMap<String, String>,

@@ -3,7 +3,7 @@
 mod archive;
 mod blob;
 mod docker_archive;
-mod endpoint;
+pub mod endpoint;
 mod layout;
 mod opener;
 mod refusal;
@@ -18,7 +18,9 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 
+pub use archive::unnamed_file;
 pub use opener::Opener;
+pub use registry::content_digest;
 
 /// A document that is not verified yet.
 pub struct RawDocument {

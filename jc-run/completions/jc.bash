@@ -55,6 +55,7 @@ _jc_words() {
 	--userns) mapfile -t COMPREPLY < <(compgen -W 'auto keep-id host' -- "$word"); return ;;
 	--security-opt)
 		mapfile -t COMPREPLY < <(compgen -W 'seccomp=unconfined no-new-privileges=false systempaths=unconfined net-admin=host' -- "$word"); return ;;
+	--compression) mapfile -t COMPREPLY < <(compgen -W 'gzip zstd none' -- "$word"); return ;;
 	--print | --progress | --tar | --authfile | --to | --record | --rootfs | --env-file | --base | --apply) return ;;
 	--pull | --policy) mapfile -t COMPREPLY < <(compgen -W 'always missing never' -- "$word"); return ;;
 	esac
@@ -68,5 +69,5 @@ _jc_words() {
 	esac
 }
 
-complete -o default -F _jc jc-cgroup jc-changes jc-egress jc-exec jc-images jc-landlock jc-list jc-logs jc-net jc-oci jc-pull \
-	jc-rm jc-rmi jc-rootfs jc-run jc-stop jc-unshare
+complete -o default -F _jc jc-cgroup jc-changes jc-commit jc-egress jc-exec jc-images jc-landlock jc-list jc-logs jc-net \
+	jc-oci jc-pull jc-push jc-rm jc-rmi jc-rootfs jc-run jc-stop jc-unshare

@@ -14,7 +14,7 @@ function __jc_images
     jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p' | sed -n 'p; s,^docker\.io/library/,,p; t; s,^docker\.io/,,p'
 end
 
-for tool in cgroup changes egress exec images landlock list logs net oci pull rm rmi rootfs run stop unshare
+for tool in cgroup changes commit egress exec images landlock list logs net oci pull push rm rmi rootfs run stop unshare
     complete -c jc-$tool -n 'string match -q -- "-*" (commandline -ct)' -f -a '(__jc_options)'
 end
 for tool in exec logs rm stop
@@ -36,5 +36,6 @@ complete -c jc-run -l ipc -x -a '(__jc_shared)'
 complete -c jc-run -l uts -x -a '(__jc_shared)'
 complete -c jc-run -l userns -x -a 'auto keep-id host'
 complete -c jc-run -l security-opt -x -a 'seccomp=unconfined no-new-privileges=false systempaths=unconfined net-admin=host'
+complete -c jc-push -l compression -x -a 'gzip zstd none'
 complete -c jc-oci -n 'test (count (commandline -opc)) = 1' -f -a "(jc-oci --help | string match -rg '^  ([a-z]+)  ')"
 complete -c jc-oci -n 'test (count (commandline -opc)) -gt 1' -f -a '(jc-oci list -q 2>/dev/null)'

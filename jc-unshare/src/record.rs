@@ -24,6 +24,9 @@ pub struct Record {
     /// The image's full name, as the source resolved it.
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// The full name of the image from which the layers came that jc-commit has not made, if it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The digest of the manifest that the layers come from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,

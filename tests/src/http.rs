@@ -92,7 +92,11 @@ pub struct Request {
     pub range: Option<String>,
     /// The value of the `Accept` header, or several values joined.
     pub accept: String,
-    /// The bytes behind the headers, as text.
+    /// The value of the `Content-Range` header.
+    pub content_range: Option<String>,
+    /// The value of the `Content-Type` header.
+    pub content_type: String,
+    /// The bytes behind the headers, as text. Bytes that are not UTF-8 are replaced.
     pub body: String,
 }
 
@@ -220,6 +224,17 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
 
 /// The next request of a connection, if the client does not hang up.
 fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
+    let Some((mut request, length)) = read_head(reader)? else { return Ok(None) };
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    request.body = String::from_utf8_lossy(&body).into_owned();
+    Ok(Some(request))
+}
+
+/// The headers of the next request, and the length of its body.
+pub(crate) fn read_head(
+    reader: &mut BufReader<TcpStream>,
+) -> std::io::Result<Option<(Request, usize)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -238,14 +253,13 @@ fn read(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<Request>> {
             "authorization" => request.authorization = Some(value.to_owned()),
             "range" => request.range = Some(value.to_owned()),
             "accept" => request.accept += value,
+            "content-range" => request.content_range = Some(value.to_owned()),
+            "content-type" => request.content_type = value.to_owned(),
             "content-length" => length = value.parse().unwrap(),
             _ => {}
         }
     }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    request.body = String::from_utf8(body).unwrap();
-    Ok(Some(request))
+    Ok(Some((request, length)))
 }
 
 /// Whether the connection stays open.

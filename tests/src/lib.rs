@@ -38,6 +38,7 @@ mod programs;
 pub mod pty;
 pub mod pulled;
 mod ran;
+pub mod receiver;
 pub mod registry;
 mod require;
 pub mod roots;

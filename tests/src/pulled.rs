@@ -129,11 +129,18 @@ impl<'a> Store<'a> {
 /// fetched.
 #[track_caller]
 pub fn failure(ran: &Ran, code: i32) -> String {
+    failure_of("jc-pull", ran, code)
+}
+
+/// The error line of a failed program of jc-pull's package, as [`failure`] has it.
+#[track_caller]
+pub fn failure_of(program: &str, ran: &Ran, code: i32) -> String {
+    let (own, hint) = (format!("{program}: "), format!("{program}: hint: "));
     let err = ran.err();
     assert!(ran.status().code() == Some(code) && ran.out().is_empty(), "code {code}?\n{ran}");
     let lines: Vec<&str> = err.lines().filter(|l| !l.ends_with(" done")).collect();
-    assert!(lines.iter().all(|l| l.starts_with("jc-pull: ")), "{ran}");
-    assert!(lines.len() == 1 || lines[1].starts_with("jc-pull: hint: "), "{ran}");
+    assert!(lines.iter().all(|l| l.starts_with(&own)), "{ran}");
+    assert!(lines.len() == 1 || lines[1].starts_with(&hint), "{ran}");
     assert!(lines.len() <= 2, "{ran}");
     lines[0].to_owned()
 }

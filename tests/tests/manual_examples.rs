@@ -89,6 +89,16 @@ fn the_examples_of_jc_pull_and_the_store_work() {
 }
 
 #[test]
+fn the_examples_of_jc_push_and_jc_commit_work() {
+    sandbox(|s| {
+        shows(run(s, "jc-push.1", ""), &["sha256:"]);
+        s.sh("cd work && ls alpine.tar layout/index.json").run().code(0);
+        let before = "cp /bin/true server; mkdir files; touch files/x";
+        shows(run(s, "jc-commit.1", before), &["\"layers\":["]);
+    });
+}
+
+#[test]
 fn the_examples_of_jc_rootfs_work() {
     sandbox(|s| {
         for root in ["debian", "base", "tools"] {

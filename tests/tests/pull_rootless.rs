@@ -142,3 +142,32 @@ fn roots_layers_do_for_both_kinds_of_overlays() {
         }
     });
 }
+
+/// The user's own files belong to root of the image, and files of subordinate IDs keep their owners.
+#[test]
+fn an_ordinary_user_makes_and_sends_an_image() {
+    sandbox(|s| {
+        let image = image(s);
+        let ann = Ann::with_range(s);
+        let base = ann.sh(&format!("{TOOL} -q {image}")).run().code(0).out();
+        ann.sh("mkdir -p d/etc && echo hello >d/etc/motd").run().code(0);
+        let new = ann.sh("jc-commit --dir d -t localhost/x").input(base).run().code(0);
+        let line = new.out();
+        ann.sh("jc-push -q oci:out oci-archive:x.tar").input(line.as_str()).run().code(0);
+        fs::remove_dir_all(s.path("image")).unwrap();
+        ann.sh("jc-push -q --recompress docker-archive:d.tar").input(line).run().code(0);
+        for name in ["oci:ann/out", "oci-archive:ann/x.tar", "docker-archive:ann/d.tar"] {
+            let layers = layer_dirs(&s.pull(name));
+            let owner = |layer: usize, path: &str| {
+                let stat = fs::symlink_metadata(layers[layer].join(path)).unwrap();
+                (stat.uid(), stat.gid())
+            };
+            assert_eq!(
+                (owner(0, "kept/of-web"), owner(2, "etc/motd")),
+                ((33, 34), (0, 0)),
+                "{name}"
+            );
+        }
+        ann.sh("jc-rmi localhost/x").run().code(0);
+    });
+}

@@ -67,6 +67,18 @@ fn the_job_for_gitlab_works() {
 }
 
 #[test]
+fn images_go_out_by_a_pipe() {
+    sandbox(|s| {
+        sources(s);
+        s.sh("mkdir site && echo hello >site/index.html").run().code(0);
+        let lines = block("## Images out").replace("debian:12 |", "oci:/srv/image |");
+        let lines = lines.replace("registry.example/team/site:1", "oci:layout:1");
+        s.sh(&format!("set -e; {lines}")).run().code(0).stdout("hello\n");
+        s.sh("ls debian.tar layout/index.json").run().code(0);
+    });
+}
+
+#[test]
 fn the_makefile_works() {
     sandbox(|s| {
         sources(s);

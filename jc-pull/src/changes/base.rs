@@ -50,6 +50,11 @@ impl Base {
         paths.iter().rev().map(open).collect::<Result<_>>().map(Self)
     }
 
+    /// Open directories, the uppermost first.
+    pub const fn of_open(directories: Vec<OwnedFd>) -> Self {
+        Self(directories)
+    }
+
     /// The root of the merged directories.
     pub fn merged(&self) -> Result<Merged> {
         Merged::new(&self.0).on("read", "/")

@@ -9,6 +9,7 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
+use super::base::Base;
 use super::delta::{Directory, Node, Visitor, walk};
 use super::difference::{Difference, compare};
 use super::lookup::{Below, Lower, Position};
@@ -56,6 +57,20 @@ pub fn write_tree(
 ) -> Result<()> {
     let mut writer = LayerWriter::new(to, options);
     writer.tree(root, marks, &Position::unknown(), &BTreeSet::new())?;
+    writer.finish()
+}
+
+/// Writes a tree as a layer over the `lower` directories, the uppermost first. Whiteouts of names that these lack are
+/// left out, and so is a root that is like theirs.
+pub fn write_over(
+    root: &OwnedFd,
+    lower: Vec<OwnedFd>,
+    options: &LayerOptions,
+    to: impl Write,
+) -> Result<()> {
+    let base = Base::of_open(lower);
+    let mut writer = LayerWriter::new(to, options);
+    writer.tree(root, Marks::Both, &Position::over(&base, b""), &BTreeSet::new())?;
     writer.finish()
 }
 

@@ -22,7 +22,7 @@ mod text;
 mod upper;
 
 pub use base::Base;
-pub use layer::{LayerOptions, write_tree};
+pub use layer::{LayerOptions, write_over, write_tree};
 pub use marks::Marks;
 pub use operand::{Opened, Operand, open};
 pub use upper::Upper;

@@ -110,15 +110,7 @@ pub struct Spool<'a> {
 impl Spool<'_> {
     /// Copies `from` into a file without a name.
     fn copy(&self, from: impl Read) -> Result<File> {
-        let path = self.directory.join(format!("spool-{:016x}", random()));
-        let mut options = File::options();
-        let mut file =
-            options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;
-        match std::fs::remove_file(&path) {
-            // The sweep of another pull has removed the file.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            other => other.on("remove", &path)?,
-        }
+        let mut file = unnamed_file(self.directory)?;
         let mut from = Bounded { inner: from, allowance: self.allowance, exceeded: None };
         let copied = io::copy(&mut from, &mut file);
         if let Some(error) = from.exceeded {
@@ -128,6 +120,19 @@ impl Spool<'_> {
         file.seek(SeekFrom::Start(0)).op("seek")?;
         Ok(file)
     }
+}
+
+/// Makes a file in a directory, without a name there.
+pub fn unnamed_file(directory: &Path) -> Result<File> {
+    let path = directory.join(format!("spool-{:016x}", random()));
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).open(&path).on("create", &path)?;
+    match std::fs::remove_file(&path) {
+        // The sweep of another program has removed the file.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => other.on("remove", &path)?,
+    }
+    Ok(file)
 }
 
 /// A reader that fails after the bytes of the allowance.

@@ -11,7 +11,7 @@ use super::refusal::{Refused, refusal};
 use crate::auth::{self, Challenge, TokenRequest};
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
-use crate::http::{Fault, Http, Request, Response};
+use crate::http::{Content, Fault, Http, Payload, Request, Response};
 use crate::name::is_loopback;
 use crate::parallel::lock;
 use crate::registries::Location;
@@ -28,13 +28,51 @@ pub struct Context {
 #[derive(Clone, Copy)]
 pub struct ApiRequest<'a> {
     pub method: &'a Method,
-    /// The last component but one of the path: `manifests` or `blobs`.
-    pub kind: &'a str,
-    /// A tag or a digest.
-    pub target: &'a str,
+    pub object: Object<'a>,
     pub accept: &'a str,
     /// The first byte to send.
     pub skip: u64,
+    /// The content of a request that writes.
+    pub content: Option<Content<'a>>,
+}
+
+impl<'a> ApiRequest<'a> {
+    /// A request that reads.
+    pub const fn read(method: &'a Method, object: Object<'a>, accept: &'a str) -> Self {
+        Self { method, object, accept, skip: 0, content: None }
+    }
+
+    /// A request that writes `content`.
+    pub const fn write(method: &'a Method, object: Object<'a>, content: Content<'a>) -> Self {
+        Self { method, object, accept: "*/*", skip: 0, content: Some(content) }
+    }
+}
+
+/// The object of a request.
+#[derive(Clone, Copy)]
+pub enum Object<'a> {
+    /// The manifest or index of a tag or digest.
+    Manifest(&'a str),
+    /// The blob of a digest.
+    Blob(&'a str),
+    /// The uploads of the repository, with a query.
+    Uploads(&'a str),
+    /// The upload that the registry has given this URL.
+    Upload(&'a Url),
+}
+
+impl Object<'_> {
+    fn url(self, base: &Url, repository: &str) -> Result<Url, Fault> {
+        let path = match self {
+            Self::Manifest(target) => format!("manifests/{target}"),
+            Self::Blob(digest) => format!("blobs/{digest}"),
+            Self::Uploads(query) => format!("blobs/uploads/{query}"),
+            Self::Upload(url) => return Ok(url.clone()),
+        };
+        let path = format!("v2/{repository}/{path}");
+        base.join(&path)
+            .map_err(|e| Fault::permanent(Error::new(format_args!("{base}{path}: {e}"))))
+    }
 }
 
 /// A success, whose body is not read yet.
@@ -47,13 +85,27 @@ pub struct Answer {
 /// A registry or mirror, with its scheme and its `Authorization` once they are known.
 pub struct Endpoint {
     location: Location,
+    /// The kinds of access that a token is for.
+    scopes: Vec<String>,
+    /// Whether the endpoint is a destination.
+    writes: bool,
     base: OnceLock<Url>,
     authorization: Mutex<Option<String>>,
 }
 
 impl Endpoint {
+    /// An endpoint to pull from.
     pub fn new(location: Location) -> Self {
-        Self { location, base: OnceLock::new(), authorization: Mutex::default() }
+        let scopes = vec![format!("repository:{}:pull", location.repository)];
+        let (base, authorization) = (OnceLock::new(), Mutex::default());
+        Self { location, scopes, writes: false, base, authorization }
+    }
+
+    /// An endpoint to push to. Blobs may be mounted from other `repositories` of the registry.
+    pub fn to_write(location: Location, repositories: &[String]) -> Self {
+        let mut scopes = vec![format!("repository:{}:pull,push", location.repository)];
+        scopes.extend(repositories.iter().map(|other| format!("repository:{other}:pull")));
+        Self { scopes, writes: true, ..Self::new(location) }
     }
 
     /// The URL of the server, once it has answered.
@@ -151,16 +203,14 @@ impl Attempt<'_> {
     /// Sends the request, and replies to a challenge.
     fn send(&self, base: &Url) -> Result<Response, Fault> {
         let (location, http) = (&self.endpoint.location, &self.context.http);
-        let ApiRequest { method, kind, target, accept, skip } = self.request;
-        let path = format!("v2/{}/{kind}/{target}", location.repository);
-        let url = base
-            .join(&path)
-            .map_err(|e| Fault::permanent(Error::new(format_args!("{base}{path}: {e}"))))?;
+        let ApiRequest { method, object, accept, skip, content } = self.request;
+        let url = object.url(base, &location.repository)?;
         let known = lock(&self.endpoint.authorization).clone();
         let mut request = Request {
             method: method.clone(),
             authorization: known.as_deref(),
             skip,
+            payload: content.map(Payload::Content),
             ..Request::get(url, accept, location.insecure, self.until)
         };
         let response = http.send(&request)?;
@@ -194,9 +244,9 @@ impl Attempt<'_> {
             }
             (Challenge::Basic, _) => Err(Fault::permanent(Error::new("no password"))),
             (Challenge::Bearer { realm, service }, _) => {
-                let scope = format!("repository:{}:pull", self.endpoint.location.repository);
+                let scopes = self.endpoint.scopes.as_slice();
                 let (realm, service) = (realm.as_deref(), service.as_deref());
-                let request = TokenRequest { realm, service, scope: &scope, login, refused };
+                let request = TokenRequest { realm, service, scopes, login, refused };
                 request.send(&self.context.http, &self.context.cancel)
             }
         }
@@ -204,6 +254,7 @@ impl Attempt<'_> {
 
     fn refusal(&self, response: Response, has_login: bool) -> Fault {
         let (method, until, cancel) = (self.request.method, self.until, &self.context.cancel);
-        refusal(response, &Refused { method, has_login, until, cancel })
+        let writes = self.endpoint.writes;
+        refusal(response, &Refused { method, has_login, writes, until, cancel })
     }
 }

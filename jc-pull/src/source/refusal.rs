@@ -30,6 +30,8 @@ pub struct Refused<'a> {
     pub method: &'a Method,
     /// Whether there is a login for the registry.
     pub has_login: bool,
+    /// Whether the request would have changed the registry.
+    pub writes: bool,
     /// The end of the time for the explanation.
     pub until: Instant,
     pub cancel: &'a Cancel,
@@ -37,7 +39,7 @@ pub struct Refused<'a> {
 
 /// The fault for an answer that is no success.
 pub fn refusal(mut response: Response, refused: &Refused<'_>) -> Fault {
-    let Refused { method, has_login, until, cancel } = *refused;
+    let Refused { method, has_login, writes, until, cancel } = *refused;
     let (url, status) = (response.url().clone(), response.status());
     let pause = retry_after(&response);
     // Without an explanation, the error has the status alone.
@@ -50,6 +52,17 @@ pub fn refusal(mut response: Response, refused: &Refused<'_>) -> Fault {
     };
     let error = failed(method, &url, why);
     let error = match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if writes && has_login => {
+            error.hint("this login may not write to the repository")
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if writes => {
+            error.hint("a push needs a login: see --authfile and --username")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            error.hint("a proxy in front of the registry limits the size of requests")
+        }
+        StatusCode::METHOD_NOT_ALLOWED if writes => error.hint("the registry is read-only"),
+        StatusCode::NOT_FOUND if writes => error,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if has_login => {
             error.hint("the image does not exist, or this login has no access to it")
         }

@@ -10,7 +10,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, StatusCode, Url};
 
 use super::blob::Blob;
-use super::endpoint::{Answer, ApiRequest, Context, Endpoint};
+use super::endpoint::{Answer, ApiRequest, Context, Endpoint, Object};
 use super::refusal::{Refused, refusal};
 use super::{RawDocument, Source};
 use crate::cancel::Cancel;
@@ -48,7 +48,7 @@ impl Registry {
         for (number, endpoint) in self.endpoints.iter().enumerate().skip(first) {
             match endpoint.attempt(&self.context, request) {
                 Ok(answer) => {
-                    if request.kind == "manifests" {
+                    if matches!(request.object, Object::Manifest(_)) {
                         self.current.store(number, Ordering::Relaxed);
                     }
                     return Ok(answer);
@@ -63,16 +63,15 @@ impl Registry {
     /// Makes one attempt to get a document: that of a digest, or the present one of the name.
     fn manifest(&self, method: &Method, digest: Option<&Digest>) -> Result<Answer, Fault> {
         let target = digest.map_or_else(|| self.reference.target(), Digest::to_string);
-        let (kind, accept, skip) = ("manifests", ACCEPT, 0);
-        self.attempt(ApiRequest { method, kind, target: &target, accept, skip })
+        self.attempt(ApiRequest::read(method, Object::Manifest(&target), ACCEPT))
     }
 
     /// Makes one attempt to get a blob from byte `skip` on, or from the first byte if the registry does
     /// not know ranges. A layer that the registry refuses may have other URLs.
     fn blob_from(&self, descriptor: &Descriptor, skip: u64) -> Result<Response, Fault> {
         let target = descriptor.digest.to_string();
-        let (method, kind, accept) = (&Method::GET, "blobs", "*/*");
-        match self.attempt(ApiRequest { method, kind, target: &target, accept, skip }) {
+        let request = ApiRequest::read(&Method::GET, Object::Blob(&target), "*/*");
+        match self.attempt(ApiRequest { skip, ..request }) {
             Ok(answer) => Ok(answer.response),
             Err(fault) if fault.transient || descriptor.urls.is_empty() => Err(fault),
             Err(_) => self.foreign_blob(descriptor, skip),
@@ -87,7 +86,8 @@ impl Registry {
         let base = endpoint.and_then(Endpoint::base);
         let named_by = Some(base.map_or(Zone::Public, |base| http.zone(base)));
         let insecure = endpoint.is_some_and(Endpoint::is_insecure);
-        let refused = Refused { method: &Method::GET, has_login: false, until, cancel };
+        let (method, has_login, writes) = (&Method::GET, false, false);
+        let refused = Refused { method, has_login, writes, until, cancel };
         let mut last = None;
         for url in &descriptor.urls {
             let url = Url::parse(url)
@@ -155,7 +155,7 @@ impl Source for Registry {
 }
 
 /// The digest in an answer (distribution-spec, "Pulling manifests").
-fn content_digest(response: &Response) -> Option<Digest> {
+pub fn content_digest(response: &Response) -> Option<Digest> {
     let digest = response.headers().get("docker-content-digest")?;
     Digest::parse(digest.to_str().ok()?).ok()
 }

@@ -13,6 +13,9 @@ use crate::sys;
 pub struct ImageEntry {
     #[serde(rename = "ref")]
     pub reference: String,
+    /// The name of the image from which the layers came that jc-commit has not made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     pub platform: String,
     /// The digest of the name: the index's if there is one.
     pub target: Digest,

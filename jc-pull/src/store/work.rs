@@ -1,12 +1,12 @@
 //! `tmp/`: work directories of pulls, and the renames that publish their content.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use jc_unshare::{Context, Result, lock, remove_tree, temporary};
-use rustix::fs::{Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store, TMP};
@@ -61,6 +61,20 @@ impl Work<'_> {
         let path = self.path.join(sums_work(number));
         let file = self.create(&sums_work(number))?;
         Sums::new(file, blob).on("write", &path)
+    }
+
+    /// Replaces the first record of the sums of a layer, whose blob was not known before.
+    pub fn set_blob(&self, number: usize, blob: &Descriptor) -> Result<()> {
+        let (name, path) = (sums_work(number), self.path.join(sums_work(number)));
+        let old = sys::open_file(&self.fd, name.as_bytes()).on("open", &path)?;
+        let mut old = BufReader::new(old.ok_or(Errno::NOENT).on("open", &path)?);
+        old.skip_until(0).on("read", &path)?;
+        // The old file stays open, and gets no name again.
+        rustix::fs::unlinkat(&self.fd, &name, AtFlags::empty()).on("remove", &path)?;
+        let mut new = self.create(&name)?;
+        Sums::new(new.try_clone().op("dup")?, blob).and_then(Sums::finish).on("write", &path)?;
+        io::copy(&mut old, &mut new).on("write", &path)?;
+        Ok(())
     }
 
     pub fn fd(&self) -> &OwnedFd {
