@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use jc_unshare::exec::{self, locate_tool};
+use jc_unshare::store::is_root;
 use jc_unshare::{Context, Error, Kind, Result, exists};
 
 use super::container::Container;
@@ -51,7 +52,7 @@ struct Found {
 /// in place of this process, or as its child while a container is stopped. With `always` an ordinary user's program does
 /// so for every operand.
 pub fn open(word: &OsStr, state_dir: Option<&Path>, always: bool) -> Result<Opened> {
-    if let Some(directory) = env::var_os(FOUND).filter(|_| rustix::process::geteuid().is_root()) {
+    if let Some(directory) = found_before()? {
         let upper = Upper::open(Path::new(&directory))?;
         let kind = env::var_os(KIND).unwrap_or_default();
         let (is_container, is_running) = (!kind.is_empty(), kind == RUNS);
@@ -80,6 +81,13 @@ impl Operand {
         let users = self.upper.parts().iter().map(|part| mounted.user_of_upper(&part.root));
         users.collect::<Result<Vec<_>>>().map(|users| users.into_iter().flatten().next())
     }
+}
+
+/// The directory of [`FOUND`], which counts only for root of a user namespace.
+fn found_before() -> Result<Option<OsString>> {
+    let Some(directory) = env::var_os(FOUND) else { return Ok(None) };
+    let is_inside = rustix::process::geteuid().is_root() && !is_root()?;
+    Ok(Some(directory).filter(|_| is_inside))
 }
 
 /// The kind of container that [`FOUND`] belongs to: empty for none.
