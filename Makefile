@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-push bench-start clean
+.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-push bench-start bench-trace clean
 
 # glibc executes cpuid dozens of times at its start, and each is an exit to the hypervisor in a virtual machine: 0.7
 # ms for each program of a chain. musl executes none, so the programs of chains are linked with musl if rustup has or
@@ -177,6 +177,10 @@ bench-start: all
 	tests/bench-start.sh '$(bin)'
 	tests/bench-run.sh '$(bin)'
 	tests/bench-oci.sh '$(bin)'
+
+# Measures a parallel build of C files under jc-trace, strace and perf trace.
+bench-trace: all
+	tests/bench-trace.sh '$(bin)'
 
 # CI lints while it builds the tests.
 clippy = cargo clippy --locked --workspace --all-targets --features jc-tests/bench,jc-tests/peers -- -D warnings

@@ -10,7 +10,7 @@ mod portable;
 pub mod user;
 
 #[cfg(target_os = "linux")]
-pub use linux::{fuzz, landlock, main};
+pub use linux::{fuzz, landlock, main, trace};
 #[cfg(not(target_os = "linux"))]
 pub use portable::main;
 

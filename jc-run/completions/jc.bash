@@ -70,4 +70,4 @@ _jc_words() {
 }
 
 complete -o default -F _jc jc-cgroup jc-changes jc-commit jc-egress jc-exec jc-images jc-landlock jc-list jc-logs jc-net \
-	jc-oci jc-pull jc-push jc-rm jc-rmi jc-rootfs jc-run jc-stop jc-unshare
+	jc-oci jc-pull jc-push jc-rm jc-rmi jc-rootfs jc-run jc-stop jc-trace jc-unshare

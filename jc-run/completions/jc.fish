@@ -14,7 +14,7 @@ function __jc_images
     jc-images --json 2>/dev/null | sed -n 's/.*"ref":"\([^"]*\)".*/\1/p' | sed -n 'p; s,^docker\.io/library/,,p; t; s,^docker\.io/,,p'
 end
 
-for tool in cgroup changes commit egress exec images landlock list logs net oci pull push rm rmi rootfs run stop unshare
+for tool in cgroup changes commit egress exec images landlock list logs net oci pull push rm rmi rootfs run stop trace unshare
     complete -c jc-$tool -n 'string match -q -- "-*" (commandline -ct)' -f -a '(__jc_options)'
 end
 for tool in exec logs rm stop

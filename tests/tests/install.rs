@@ -24,7 +24,7 @@ fn something_to_complete(s: &Sandbox) -> String {
 }
 
 /// Command lines whose last word is incomplete, with the expected completions.
-const CASES: [(&str, &str); 14] = [
+const CASES: [(&str, &str); 15] = [
     ("jc-run --memory-s", "--memory-swap"),
     ("jc-cgroup --memory-h", "--memory-high"),
     ("jc-list --j", "--json"),
@@ -39,6 +39,7 @@ const CASES: [(&str, &str); 14] = [
     ("jc-run --userns k", "keep-id"),
     ("jc-run --network container:ID", "container:ID"),
     ("jc-landlock --sc", "--scope"),
+    ("jc-trace --sec", "--seccomp"),
 ];
 
 fn check(s: &Sandbox, complete: impl Fn(&str) -> String) {

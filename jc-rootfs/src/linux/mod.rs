@@ -14,6 +14,7 @@ mod rootless;
 mod seccomp;
 mod socket;
 mod sys;
+pub mod trace;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::libc::{self, sock_filter, sock_fprog};
 use rustix::process::Pid;
 
+pub mod notify;
+
 /// Attributes of a mount (mount_setattr(2), fsmount(2)).
 pub mod attr {
     use nix::libc;

@@ -23,6 +23,8 @@ pub struct Options {
     pub life: LifeOptions,
     /// The form in which the chain is printed, instead of being run.
     pub print: Option<Form>,
+    /// The options as jc-trace spells them.
+    pub trace: Vec<Opt>,
     pub limits: LimitOptions,
     pub network: NetworkOptions,
     pub namespaces: NamespaceOptions,
@@ -182,6 +184,7 @@ impl Options {
             },
             life: LifeOptions::parse(matches),
             print: form.map(|form| Form::parse(form)),
+            trace: given(matches, Owner::Trace),
             limits: LimitOptions {
                 passed: given(matches, Owner::Cgroup),
                 parent: matches.get_one("cgroup-parent").cloned(),

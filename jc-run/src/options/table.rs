@@ -12,6 +12,8 @@ use crate::link::Opt;
 /// The link that gets an option, in the order of the chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Owner {
+    /// `jc-trace` in front, which the chain has only with one of its options.
+    Trace,
     /// `jc-cgroup`, which the chain has only with one of its options.
     Cgroup,
     /// `jc-unshare` in front: the user namespace.
@@ -32,6 +34,7 @@ impl Owner {
     /// The heading in `--help`.
     fn heading(self) -> &'static str {
         match self {
+            Self::Trace => "Recording, for jc-trace",
             Self::Cgroup => "Limits, for jc-cgroup",
             Self::Net => "Network, for jc-net",
             Self::Egress => "Outgoing connections, for jc-egress",
@@ -49,6 +52,10 @@ type Row = (&'static str, &'static str, &'static str, Owner, &'static str, &'sta
 /// The options. Those with Docker's meaning have Docker's names.
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
+    ("", "trace", "FILE", Owner::Trace, "--report", "Record the system calls, files, programs and connections of the program"),
+    ("", "trace-all", "", Owner::Trace, "--all", "Record each event, with its time"),
+    ("", "trace-calls", "", Owner::Trace, "--calls", "Record frequent harmless system calls too"),
+    ("", "trace-links", "", Owner::Trace, "--links", "Record reads of symbolic links too"),
     ("m", "memory", "SIZE", Owner::Cgroup, "-m", "Limit memory; no swap unless --memory-swap allows it"),
     ("", "memory-swap", "SIZE", Owner::Cgroup, "--memory-swap", "Limit memory and swap together; -1 allows any swap"),
     ("", "cpus", "N", Owner::Cgroup, "--cpus", "Limit CPU time to that of N CPUs, such as 0.5"),

@@ -99,6 +99,9 @@ pub struct Args {
     /// Filter system calls by a profile: FILE, default, or unconfined
     #[arg(long, value_name = "PROFILE", default_value = "unconfined")]
     pub(crate) seccomp: Seccomp,
+    /// Let the jc-trace at this descriptor record PROG, from its execution on
+    #[arg(long, value_name = "N", conflicts_with_all = ["no_wait", "gates", "hooks"])]
+    pub(crate) trace_fd: Option<u32>,
     /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
     #[arg(long = "ulimit", value_name = "LIMIT")]
     pub(crate) ulimits: Vec<Ulimit>,

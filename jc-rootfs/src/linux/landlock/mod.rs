@@ -3,15 +3,19 @@
 mod rules;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::exec::exec;
-use jc_unshare::{Context, Error, Result, Tool, require_program};
+use jc_unshare::{Context, Error, Result, Tool, read_at_most, require_program};
 use nix::sys::prctl::set_no_new_privs;
 
 use rules::{Access, Port, Rule, Rules, Scope};
+
+/// The most bytes of a file of rules.
+const MOST_RULES: u64 = 16 << 20;
 
 /// The name of the program and the family of its exit codes.
 pub const TOOL: Tool = Tool::link("jc-landlock");
@@ -45,6 +49,9 @@ pub struct Args {
     /// Deny signals to processes outside, and connections to abstract sockets outside: signal,abstract
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
     scope: Vec<Scope>,
+    /// Apply the rules of a file: ro, rx, rw or rwx and a path, connect or bind and a port, one a line (repeatable)
+    #[arg(long = "rules", value_name = "FILE")]
+    rule_files: Vec<PathBuf>,
     /// Leave out these restrictions on a kernel that lacks them: truncate, ioctl-dev, tcp, signal or abstract
     #[arg(long, value_name = "RULE,...", value_delimiter = ',')]
     if_supported: Vec<Rule>,
@@ -56,7 +63,12 @@ pub struct Args {
 /// Restricts this process, and becomes the program.
 pub fn run(args: Args) -> Result<ExitCode> {
     require_program(&args.program)?;
-    let rules = args.rules();
+    let mut rules = args.rules();
+    for path in &args.rule_files {
+        let file = File::open(path).on("read", path)?;
+        let text = read_at_most(file, MOST_RULES, path)?;
+        rules.add_lines(&text).map_err(|error| error.context(path.display()))?;
+    }
     if rules.is_empty() {
         return Err(Error::usage("no restriction given")
             .hint("jc-landlock --rx /usr --rw . --connect none -- PROG"));

@@ -1,6 +1,8 @@
 //! The rules of a command line, and the ruleset that the kernel gets.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::{Absent, Context, Error, Result};
@@ -129,6 +131,36 @@ const DEVICES: [&str; 6] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 impl Rules {
+    /// Adds the rules of a file, a word and a path or port on each line. A line that begins with "#" is a comment.
+    pub fn add_lines(&mut self, text: &[u8]) -> Result<()> {
+        for line in text.split(|byte| *byte == b'\n') {
+            let wrong = || Error::new(format_args!("{}: no rule", String::from_utf8_lossy(line)));
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
+            let end = line.iter().position(|byte| *byte == b' ').ok_or_else(wrong)?;
+            let (word, value) = (&line[..end], OsStr::from_bytes(&line[end + 1..]));
+            let port = || value.to_str().and_then(|port| Port::parse(port).ok()).ok_or_else(wrong);
+            let access = match word {
+                b"connect" => {
+                    self.connect.push(port()?);
+                    continue;
+                }
+                b"bind" => {
+                    self.bind.push(port()?);
+                    continue;
+                }
+                b"ro" => Access::READ,
+                b"rx" => Access::READ | Access::EXECUTE,
+                b"rw" => Access::READ | Access::WRITE,
+                b"rwx" => Access::READ | Access::WRITE | Access::EXECUTE,
+                _ => return Err(wrong()),
+            };
+            self.files.push((access, value.into()));
+        }
+        Ok(())
+    }
+
     /// Whether nothing is restricted.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -262,6 +294,21 @@ mod tests {
         let files = if files { vec![(Access::READ, "/".into())] } else { Vec::new() };
         let connect = if tcp { vec![Port::None] } else { Vec::new() };
         Rules { files, connect, bind: Vec::new(), scopes: scopes.to_vec() }
+    }
+
+    #[test]
+    fn a_file_has_a_rule_on_each_line() {
+        let mut rules = Rules::default();
+        rules.add_lines(b"# learned\nro /a b\n\nrwx /c\nconnect 443\nbind none\n").unwrap();
+        let all = Access::READ | Access::WRITE | Access::EXECUTE;
+        assert_eq!(rules.files, [(Access::READ, "/a b".into()), (all, "/c".into())]);
+        assert_eq!(
+            (&rules.connect[..], &rules.bind[..]),
+            (&[Port::One(443)][..], &[Port::None][..])
+        );
+        for line in ["ro", "rz /a", "connect x", "/a"] {
+            assert!(Rules::default().add_lines(line.as_bytes()).is_err(), "{line}");
+        }
     }
 
     #[test]

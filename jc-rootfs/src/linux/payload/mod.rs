@@ -30,6 +30,7 @@ use crate::environment::Environment;
 use crate::linux::args::Args;
 use crate::linux::seccomp::{Filter, Seccomp};
 use crate::linux::sys;
+use crate::linux::trace::attach::Attachment;
 use crate::user;
 use caps::PayloadSets;
 use console::Console;
@@ -109,6 +110,7 @@ pub struct Payload {
     leads_session: bool,
     console: Option<Console>,
     filter: Option<Filter>,
+    recorder: Option<Attachment>,
 }
 
 impl Payload {
@@ -134,7 +136,7 @@ impl Payload {
                 life.arm(SIGKILL)?;
             }
             invocation.args.attributes.apply_labels()?;
-            self.filter.iter().try_for_each(Filter::install)
+            install(self.recorder.as_ref(), self.filter.as_ref())
         };
         match finish() {
             Ok(()) => self.execute(invocation),
@@ -178,7 +180,7 @@ fn prepare(
     // A filter needs CAP_SYS_ADMIN or no_new_privs. With no_new_privs the filter comes later, so that it need not
     // allow the steps in between.
     if !args.no_new_privs {
-        setup.filter.take().iter().try_for_each(Filter::install)?;
+        install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
     }
     setup.sets.iter().try_for_each(PayloadSets::drop_bounding)?;
     credentials.apply()?;
@@ -207,8 +209,15 @@ fn prepare(
     sys::default_signals().op("rt_sigaction")?;
     // Without no_new_privs the filter is active already.
     if matches!(executor, Executor::This(_)) || args.seccomp == Seccomp::Default {
-        setup.filter.take().iter().try_for_each(Filter::install)?;
+        install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
     }
-    let (console, filter) = (setup.console, setup.filter);
-    Ok(Payload { path, environment, leads_session: args.leads_session(), console, filter })
+    let Setup { console, filter, recorder, .. } = setup;
+    let leads_session = args.leads_session();
+    Ok(Payload { path, environment, leads_session, console, filter, recorder })
+}
+
+/// Installs the filters. The filter of a profile comes last, since that filter may deny the installation of the other one.
+fn install(recorder: Option<&Attachment>, filter: Option<&Filter>) -> Result<()> {
+    recorder.map_or(Ok(()), Attachment::install)?;
+    filter.map_or(Ok(()), Filter::install)
 }

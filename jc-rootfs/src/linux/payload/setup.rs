@@ -20,6 +20,7 @@ use crate::linux::args::Args;
 use crate::linux::seccomp::{Filter, Seccomp};
 use crate::linux::socket::connect_to;
 use crate::linux::sys;
+use crate::linux::trace::attach::Attachment;
 
 /// The results of the preparations.
 pub struct Setup {
@@ -30,6 +31,8 @@ pub struct Setup {
     pub(super) variables: Vec<Variable>,
     pub(super) sets: Option<PayloadSets>,
     pub(super) filter: Option<Filter>,
+    /// The filter of a recorder.
+    pub(super) recorder: Option<Attachment>,
     pub(super) exe: Option<SelfExe>,
     /// Whether a change of the user leaves the supplementary groups as they are.
     pub(super) keeps_groups: bool,
@@ -65,6 +68,11 @@ impl Setup {
             (seccomp, Some(sets)) => seccomp.filter(sets.bounding)?,
             (seccomp, None) => seccomp.filter(caps::permitted()?.bits())?,
         };
+        let recorder = args.trace_fd.map(Attachment::open).transpose()?;
+        if recorder.is_some() && filter.as_ref().is_some_and(Filter::has_agent) {
+            return Err(Error::usage("--trace-fd: the profile has SCMP_ACT_NOTIFY")
+                .hint("the kernel allows one listener"));
+        }
         if let Some(filter) = &mut filter {
             // With --join the PID of the payload is not known yet.
             filter.connect(|| gates.state("creating").filter(|_| args.join.is_none()))?;
@@ -78,6 +86,7 @@ impl Setup {
             variables,
             sets,
             filter,
+            recorder,
             exe,
             keeps_groups,
             socket,

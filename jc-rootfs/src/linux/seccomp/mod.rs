@@ -16,10 +16,14 @@ mod compiler;
 mod listener;
 mod profile;
 
-use compiler::abi::Abi;
+pub use built::TABLE;
+pub use compiler::abi::{ABIS, Abi, X32_BIT};
+#[cfg(test)]
+pub use compiler::bpf::{Instruction, run};
 use compiler::compile::compile;
-use compiler::default;
-use compiler::rules::Rules;
+pub use compiler::default;
+pub use compiler::rules::{Action, Condition, Operator, Rule, Rules};
+pub use compiler::syscalls::{Call, find};
 use listener::{Agent, Connection};
 use profile::{Machine, Profile};
 
@@ -94,6 +98,12 @@ pub fn parse(text: &[u8], capabilities: u64, kernel: (u32, u32)) -> Result<Filte
 
 impl Filter {
     fn new(rules: &Rules<'_>, flags: u64) -> Result<Self> {
+        let program = Self::compiled(rules)?.into();
+        Ok(Self { program, flags, agent: None, connection: None })
+    }
+
+    /// Compiles rules to a program that the kernel takes.
+    pub fn compiled(rules: &Rules<'_>) -> Result<Vec<sock_filter>> {
         let program = compile(rules);
         if program.len() > BPF_MAXINSNS as usize {
             return Err(Error::new(format_args!(
@@ -107,7 +117,12 @@ impl Filter {
             jf: i.jump_false,
             k: i.operand,
         });
-        Ok(Self { program: for_kernel.collect(), flags, agent: None, connection: None })
+        Ok(for_kernel.collect())
+    }
+
+    /// Whether an agent decides about calls. A second listener fails with EBUSY.
+    pub fn has_agent(&self) -> bool {
+        self.agent.is_some()
     }
 
     /// The filter of the default profile. The build script has compiled the one for the default capabilities.

@@ -6,6 +6,7 @@ mod namespaces;
 pub mod network;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod user;
 mod volumes;
 
@@ -26,6 +27,7 @@ use crate::link::{Chain, Link, Opt};
 use crate::options::{LifeOptions, Mode, Options};
 use namespaces::Namespaces;
 use network::Network;
+use trace::Trace;
 pub use user::{maps_one_id, store_namespace};
 
 /// Composes a container of this ID.
@@ -41,7 +43,12 @@ pub fn compose(
     let volumes = volumes::volumes(&options.root, &config, &root, &state_dir)?;
     let composer = Composer::new(options, config, id, state_dir, base_path)?;
     let (rootfs, changes) = composer.rootfs(&root, volumes.options)?;
-    let links = [composer.cgroup(), composer.user_namespace(), composer.net()];
+    let links = [
+        composer.trace.link(options),
+        composer.cgroup(),
+        composer.user_namespace(),
+        composer.net(),
+    ];
     let links = links.into_iter().flatten().chain([composer.unshare(), rootfs]).collect();
     let mut state = State::new(id, &composer.state_dir);
     state.join = Some(composer.join()?);
@@ -76,6 +83,7 @@ struct Composer<'a> {
     status_fds: StatusFds,
     /// The descriptor of the pipe between PID 1 and the link that waits for it.
     init_fd: Option<u32>,
+    trace: Trace,
 }
 
 impl<'a> Composer<'a> {
@@ -97,7 +105,8 @@ impl<'a> Composer<'a> {
         let mut free = (3..).filter(|number| Some(*number) != report);
         let mut next = || free.next().unwrap_or(u32::MAX);
         let status_fds = StatusFds { others: next(), last: next() };
-        let init_fd = options.payload.has_init.then(next);
+        let init_fd = options.payload.has_init.then(&mut next);
+        let trace = Trace::new(options, next);
         Ok(Self {
             options,
             config,
@@ -109,6 +118,7 @@ impl<'a> Composer<'a> {
             user,
             status_fds,
             init_fd,
+            trace,
         })
     }
 
@@ -154,9 +164,11 @@ impl<'a> Composer<'a> {
         // jc-cgroup reports whether memory ran out, and the exit status if jc-unshare is no parent of the payload.
         if life.needs_exit_status() && (limits.has_memory || !self.namespaces.has_new_pids) {
             options.push(self.status_fd());
-            options.extend(limits.report.is_none().then(|| Opt::new("--measure", "limited")));
+            let is_reported = limits.report.is_some() || self.trace.is_active();
+            options.extend((!is_reported).then(|| Opt::new("--measure", "limited")));
         }
         options.extend(limits.passed.iter().cloned());
+        options.extend(self.trace.usage_option(limits));
         Some(Link::new("jc-cgroup", options))
     }
 
@@ -210,6 +222,7 @@ impl<'a> Composer<'a> {
             options.push(Opt::new("--console-socket", self.state_dir.join("console")));
         }
         options.extend(self.init_option());
+        options.extend(self.trace.listener_option());
         options.extend(self.namespaces.join_pids.clone());
         options.extend(self.payload());
         let mut link = Link::new("jc-rootfs", options);

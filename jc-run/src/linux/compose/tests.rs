@@ -94,6 +94,22 @@ fn links_get_no_descriptor_of_the_caller() {
 }
 
 #[test]
+fn a_recorder_stands_in_front_of_the_limits() {
+    let args = ["--trace", "t", "-m", "64M", "--network", "none", "x"];
+    let traced = chain(&args, IMAGE);
+    let front = ["jc-trace", "--report", "t", "--trace-fd", "5", "--usage", "6", "--", "jc-cgroup"];
+    assert!(has(&traced, &front) && has(&traced, &["--report", "6", "--"]), "{traced:?}");
+    assert!(has(&traced, &["--status-fd", "4", "--trace-fd", "5"]));
+    let args = [&args[..2], &["--report", "u", "--allow", "a:1", "--egress-log", "l"]].concat();
+    let traced = chain(&args, IMAGE);
+    assert!(has(&traced, &["--usage", "u", "--egress-log", "l", "--"]), "{traced:?}");
+    // jc-exec does not record.
+    let state = bundle(&["--trace", "t"], IMAGE).unwrap().state;
+    let options = state.join.unwrap().options.into_iter().map(Opt::from);
+    assert!(options.into_iter().all(|option| option.name() != "--trace-fd"));
+}
+
+#[test]
 fn the_record_leads_back_into_the_container() {
     let state = bundle(&["-e", "HOME", "--label", "a=b", "--pid", "host"], IMAGE).unwrap().state;
     assert_eq!((state.get("stop-signal"), state.get("keep")), (Some("QUIT"), None));

@@ -97,8 +97,9 @@ pub const ENOSYS: u16 = 38;
 
 impl Rules<'_> {
     /// Whether calls with numbers past the known ones fail with ENOSYS, as in runc: programs try new calls
-    /// and fall back on ENOSYS, but not on EPERM.
+    /// and fall back on ENOSYS, but not on EPERM. The filter of a recorder notifies all calls that it does not know.
     pub fn newer_is_enosys(&self) -> bool {
-        !self.default.is_permissive() && self.default != Action::errno(ENOSYS)
+        let is_recorder = self.foreign == Action::NOTIFY;
+        !self.default.is_permissive() && self.default != Action::errno(ENOSYS) && !is_recorder
     }
 }

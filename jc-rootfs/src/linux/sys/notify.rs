@@ -1,0 +1,94 @@
+//! User notification of seccomp (seccomp_unotify(2)), and the memory of other processes.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::libc::{self, c_int};
+
+/// A system call that waits for its recorder.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Notification {
+    pub id: u64,
+    /// The thread, as the PID namespace of this process numbers it.
+    pub thread: u32,
+    flags: u32,
+    /// The number of the call, with the bit of x32.
+    pub number: u32,
+    /// AUDIT_ARCH of Linux' audit.h.
+    pub arch: u32,
+    instruction: u64,
+    pub arguments: [u64; 6],
+}
+
+/// `struct seccomp_notif_resp`.
+#[repr(C)]
+struct Response {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+// _IOWR('!', 0, struct seccomp_notif), _IOWR('!', 1, struct seccomp_notif_resp), and _IOW('!', N, __u64).
+const RECEIVE: u32 = 0xC050_2100;
+const SEND: u32 = 0xC018_2101;
+const IS_VALID: u32 = 0x4008_2102;
+const SET_FLAGS: u32 = 0x4008_2104;
+
+/// SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel makes the call.
+const CONTINUE: u32 = 1;
+/// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6).
+const SYNC_WAKE_UP: u64 = 1;
+
+/// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19): a received call is interrupted only by a fatal signal.
+pub const WAIT_KILLABLE: u64 = 1 << 5;
+
+/// Waits for a call. ENOENT: the caller has gone, or no process has the filter any more. EINTR: a signal.
+pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    // The kernel demands zeros.
+    let mut notification = Notification::default();
+    // SAFETY: the structure has the size and the layout of `struct seccomp_notif`, which the kernel writes.
+    check(unsafe {
+        libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), RECEIVE, &raw mut notification)
+    })?;
+    Ok(notification)
+}
+
+/// Lets the kernel make the call. ENOENT: the caller has gone, or a signal has interrupted the call.
+pub fn proceed(listener: BorrowedFd<'_>, id: u64) -> io::Result<()> {
+    let response = Response { id, value: 0, error: 0, flags: CONTINUE };
+    // SAFETY: the structure has the layout of `struct seccomp_notif_resp`, which the kernel reads.
+    check(unsafe {
+        libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), SEND, &raw const response)
+    })
+}
+
+/// Whether the caller still waits, so that its thread ID is not that of another thread.
+pub fn waits(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the kernel reads the number.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), IS_VALID, &raw const id) })
+        .is_ok()
+}
+
+/// Lets the kernel wake callers on the CPU of the recorder, which halves the time of a notification. Older kernels lack
+/// the flag, and are only slower.
+pub fn wake_here(listener: BorrowedFd<'_>) {
+    // SAFETY: the kernel reads the flags from the argument itself.
+    unsafe { libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
+}
+
+/// process_vm_readv(2): reads memory of a thread. The result is shorter than the buffer where the memory ends.
+pub fn read_memory(thread: u32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: buffer.len() };
+    // SAFETY: the kernel writes to the buffer only, and checks the address in the other process.
+    let count = unsafe {
+        libc::process_vm_readv(thread as c_int, &raw const local, 1, &raw const remote, 1, 0)
+    };
+    check(count as libc::c_long).map(|()| count as usize)
+}
+
+fn check(result: libc::c_long) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,297 @@
+//! The facts about a call, read from the thread that waits.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use nix::libc;
+use rustix::net::sockopt::socket_type;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::super::seccomp::Abi;
+use super::super::sys::notify::Notification;
+use super::calls::{Meaning, PathArgument};
+use super::memory::Memory;
+use super::place::{Place, Root, link_of};
+use super::tables::{Address, FLAGS, Program, Use, bit, use_bit};
+
+/// The most bytes of the arguments of a program.
+const LONGEST_ARGUMENTS: usize = 64 << 10;
+
+const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+
+/// The facts about a call.
+#[derive(Debug, Default)]
+pub struct Observation {
+    pub value: Option<u64>,
+    pub uses: Vec<Use>,
+    pub address: Option<Address>,
+    pub program: Option<Program>,
+    /// The exit code of exit_group(2).
+    pub exit: Option<u8>,
+    /// The root or the mounts change.
+    pub moves: bool,
+    /// Memory could not be read.
+    pub is_unreadable: bool,
+    /// The payload asks for a listener of its own.
+    pub wants_listener: bool,
+}
+
+/// A call that waits, with its meaning.
+pub struct Observer<'a> {
+    pub call: &'a Notification,
+    pub abi: Abi,
+    pub meaning: &'a Meaning,
+    pub root: &'a Root,
+    memory: Memory,
+}
+
+impl<'a> Observer<'a> {
+    /// An observer that has read nothing yet.
+    pub fn new(call: &'a Notification, abi: Abi, meaning: &'a Meaning, root: &'a Root) -> Self {
+        Self { call, abi, meaning, root, memory: Memory::new(call.thread) }
+    }
+
+    /// Reads all facts about the call.
+    pub fn observe(mut self) -> Observation {
+        let argument = self.call.arguments;
+        let mut seen = Observation::default();
+        seen.value = self.meaning.value.map(|(index, mask)| argument[usize::from(index)] & mask);
+        seen.moves = self.meaning.moves;
+        match self.meaning.name {
+            "clone3" => seen.value = self.memory.number(argument[0], 8),
+            "exit_group" => seen.exit = Some(argument[0] as u8),
+            "connect" | "bind" => {
+                self.address(&mut seen, self.meaning.name, argument[0], (argument[1], argument[2]))
+            }
+            "sendto" if argument[4] != 0 => {
+                self.address(&mut seen, "connect", argument[0], (argument[4], argument[5]));
+            }
+            "socketcall" => self.socketcall(&mut seen),
+            "seccomp" => {
+                let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+                seen.wants_listener = argument[0] == 1 && argument[1] & listener != 0;
+            }
+            _ => {}
+        }
+        if matches!(self.meaning.name, "clone" | "clone3") {
+            let flags = seen.value.unwrap_or_default();
+            seen.moves = flags & libc::CLONE_NEWNS as u64 != 0;
+        }
+        for path in &self.meaning.paths {
+            self.path(&mut seen, *path);
+        }
+        if self.meaning.usage == "execute" {
+            self.program(&mut seen);
+        }
+        seen
+    }
+
+    fn path(&mut self, seen: &mut Observation, argument: PathArgument) {
+        let arguments = self.call.arguments;
+        let thread = self.call.thread;
+        let descriptor = |number: u64| match number as i32 {
+            libc::AT_FDCWD => link_of(thread, "cwd"),
+            number => link_of(thread, &format!("fd/{number}")),
+        };
+        let (path, directory) = match argument {
+            PathArgument::Descriptor(index) => {
+                let path =
+                    descriptor(arguments[usize::from(index)]).filter(|path| path.starts_with(b"/"));
+                if let Some(path) = path {
+                    seen.uses.push(self.used(Place { path, follows: true }));
+                }
+                return;
+            }
+            PathArgument::Plain(path) => (path, libc::AT_FDCWD as u64),
+            PathArgument::At(directory, path) => (path, arguments[usize::from(directory)]),
+        };
+        let address = arguments[usize::from(path)];
+        let Some(path) = self.memory.path(address) else {
+            // A null pointer is a path of some calls, such as utimensat(2).
+            seen.is_unreadable |= address != 0;
+            return;
+        };
+        let is_absolute = path.starts_with(b"/");
+        let base = if is_absolute { None } else { descriptor(directory) };
+        // A closed descriptor has no link, and the call fails.
+        seen.is_unreadable |= !is_absolute && base.is_none() && directory as i32 == libc::AT_FDCWD;
+        let place = self.root.place(&path, self.follows(), || base);
+        seen.uses.extend(place.map(|place| self.used(place)));
+    }
+
+    fn used(&mut self, place: Place) -> Use {
+        let usage = use_bit(self.meaning.usage);
+        Use { place, usage, flags: self.flags() }
+    }
+
+    /// The flags of an open, which openat2(2) reads from memory.
+    fn open_flags(&mut self) -> Option<u64> {
+        let arguments = self.call.arguments;
+        match self.meaning.name {
+            "open" => Some(arguments[1]),
+            "openat" => Some(arguments[2]),
+            "openat2" => self.memory.number(arguments[2], 8),
+            "creat" => Some((libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC) as u64),
+            _ => None,
+        }
+    }
+
+    fn flags(&mut self) -> u16 {
+        let Some(flags) = self.open_flags().map(|flags| flags as i32) else { return 0 };
+        let has = |flag: i32| flags & flag == flag;
+        let mut bits = 0;
+        for (name, is_set) in [
+            ("append", has(libc::O_APPEND)),
+            ("create", has(libc::O_CREAT)),
+            ("directory", has(libc::O_DIRECTORY)),
+            ("exclusive", has(libc::O_EXCL)),
+            ("nofollow", has(libc::O_NOFOLLOW)),
+            ("path", has(libc::O_PATH)),
+            ("read", !has(libc::O_PATH) && flags & libc::O_ACCMODE != libc::O_WRONLY),
+            ("truncate", has(libc::O_TRUNC)),
+            ("write", !has(libc::O_PATH) && flags & libc::O_ACCMODE != libc::O_RDONLY),
+        ] {
+            bits |= if is_set { bit(&FLAGS, name) } else { 0 };
+        }
+        bits
+    }
+
+    /// Whether the call follows a symbolic link at the end of the path.
+    fn follows(&mut self) -> bool {
+        const LINKS_THEMSELVES: [&str; 9] = [
+            "lchown",
+            "lchown32",
+            "lgetxattr",
+            "llistxattr",
+            "lremovexattr",
+            "lsetxattr",
+            "lstat",
+            "lstat64",
+            "rmdir",
+        ];
+        let arguments = self.call.arguments;
+        let nofollow = |index: usize| arguments[index] & libc::AT_SYMLINK_NOFOLLOW as u64 != 0;
+        match (self.meaning.usage, self.meaning.name) {
+            ("create", "creat") => true,
+            ("remove" | "rename" | "create" | "link", _) => false,
+            ("open", _) => {
+                self.open_flags().is_none_or(|flags| flags as i32 & libc::O_NOFOLLOW == 0)
+            }
+            (_, "newfstatat" | "fstatat64" | "faccessat2" | "fchmodat2" | "utimensat") => {
+                !nofollow(3)
+            }
+            (_, "statx") => !nofollow(2),
+            (_, "fchownat" | "execveat") => !nofollow(4),
+            (_, name) => !LINKS_THEMSELVES.contains(&name),
+        }
+    }
+
+    fn program(&mut self, seen: &mut Observation) {
+        let arguments = self.call.arguments;
+        let is_at = self.meaning.name == "execveat";
+        let path = match seen.uses.first() {
+            Some(used) => used.place.path.clone(),
+            None if is_at && arguments[4] & EMPTY_PATH != 0 => {
+                let link = link_of(self.call.thread, &format!("fd/{}", arguments[0] as i32));
+                let Some(path) = link else { return };
+                path
+            }
+            None => return,
+        };
+        let vector = arguments[if is_at { 2 } else { 1 }];
+        let width = if self.abi.is_wide() { 8 } else { 4 };
+        let words = match vector {
+            0 => Some((Vec::new(), true)),
+            _ => self.memory.strings(vector, width, LONGEST_ARGUMENTS),
+        };
+        seen.is_unreadable |= words.is_none();
+        let (arguments, is_whole) = words.unwrap_or_default();
+        seen.program = Some(Program { path, arguments, is_whole });
+    }
+
+    /// A call of x86 whose arguments are in memory.
+    fn socketcall(&mut self, seen: &mut Observation) {
+        let at = self.call.arguments[1];
+        let mut argument = |index: u64| self.memory.number(at + 4 * index, 4).unwrap_or_default();
+        let (first, second, third, fifth, sixth) =
+            (argument(0), argument(1), argument(2), argument(4), argument(5));
+        match self.call.arguments[0] {
+            2 => self.address(seen, "bind", first, (second, third)),
+            3 => self.address(seen, "connect", first, (second, third)),
+            11 if fifth != 0 => self.address(seen, "connect", first, (fifth, sixth)),
+            _ => {}
+        }
+    }
+
+    /// Reads a socket address (sockaddr(3type)).
+    fn address(
+        &mut self,
+        seen: &mut Observation,
+        event: &'static str,
+        descriptor: u64,
+        (at, length): (u64, u64),
+    ) {
+        /// The size of `struct sockaddr_storage`.
+        const LONGEST: u64 = 128;
+        let Some(bytes) = self.memory.bytes(at, length.min(LONGEST) as usize) else {
+            seen.is_unreadable = true;
+            return;
+        };
+        let Some((family, rest)) = bytes.split_first_chunk::<2>() else { return };
+        let family = u16::from_ne_bytes(*family);
+        let port = rest.first_chunk::<2>().map(|port| u16::from_be_bytes(*port));
+        let (family, address, port) = match (i32::from(family), rest) {
+            (libc::AF_UNIX, [0, name @ ..]) => {
+                ("unix".to_owned(), format!("@{}", String::from_utf8_lossy(name)), None)
+            }
+            (libc::AF_UNIX, [_, ..]) => {
+                let path = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+                let thread = self.call.thread;
+                let place = self.root.place(path, true, || link_of(thread, "cwd"));
+                if let Some(place) = place {
+                    seen.uses.push(Use { place, usage: use_bit(event), flags: 0 });
+                }
+                ("unix".to_owned(), String::from_utf8_lossy(path).into_owned(), None)
+            }
+            (libc::AF_INET, [_, _, a, b, c, d, ..]) => {
+                ("inet".to_owned(), Ipv4Addr::new(*a, *b, *c, *d).to_string(), port)
+            }
+            (libc::AF_INET6, rest) => {
+                let Some(address) = rest.get(6..).and_then(|bytes| bytes.first_chunk::<16>())
+                else {
+                    return;
+                };
+                ("inet6".to_owned(), Ipv6Addr::from(*address).to_string(), port)
+            }
+            // AF_UNSPEC ends a connection.
+            (libc::AF_UNSPEC, _) => return,
+            (family, _) => (family.to_string(), String::new(), None),
+        };
+        let kind = self.socket_kind(descriptor);
+        seen.address = Some(Address { event, family, address, port, kind });
+    }
+
+    /// The type of a socket. `None`: the socket cannot be copied to this process.
+    fn socket_kind(&self, descriptor: u64) -> Option<String> {
+        let socket = copy_of(self.call.thread, descriptor as i32)?;
+        let kind = socket_type(&socket).ok()?.as_raw() as i32;
+        Some(match kind {
+            libc::SOCK_STREAM => "stream".to_owned(),
+            libc::SOCK_DGRAM => "dgram".to_owned(),
+            kind => kind.to_string(),
+        })
+    }
+}
+
+/// A copy of a descriptor of another process (pidfd_getfd(2)).
+fn copy_of(thread: u32, descriptor: i32) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(process_of(thread)? as i32)?;
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty()).ok()
+}
+
+/// The process of a thread (proc_pid_status(5)).
+pub fn process_of(thread: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}

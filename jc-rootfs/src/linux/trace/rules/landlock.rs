@@ -1,0 +1,152 @@
+//! `--landlock`: rules for jc-landlock.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jc_unshare::{Error, Result};
+
+use super::super::facts::{Facts, FileFact};
+
+/// The access to a path: reading, writing and executing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Access {
+    reads: bool,
+    writes: bool,
+    executes: bool,
+}
+
+impl Access {
+    fn word(self) -> Option<&'static str> {
+        Some(match (self.reads, self.writes, self.executes) {
+            (false, false, false) => return None,
+            (_, false, false) => "ro",
+            (_, false, true) => "rx",
+            (_, true, false) => "rw",
+            (_, true, true) => "rwx",
+        })
+    }
+
+    fn covers(self, other: Self) -> bool {
+        // The option for writing allows reading too.
+        (self.writes || !other.writes)
+            && (self.reads || self.writes || !other.reads)
+            && (self.executes || !other.executes)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.reads |= other.reads;
+        self.writes |= other.writes;
+        self.executes |= other.executes;
+    }
+}
+
+/// Uses that change the directory of a file.
+const OF_DIRECTORY: [&str; 4] = ["bind", "create", "remove", "rename"];
+
+/// The rules, one a line.
+pub fn landlock(facts: &Facts) -> Result<Vec<u8>> {
+    let mut accesses: BTreeMap<Vec<u8>, Access> = BTreeMap::new();
+    for (path, file) in &facts.files {
+        let path = file.real.as_ref().unwrap_or(path);
+        let path = if path.starts_with(b"/proc/") { &b"/proc"[..] } else { path };
+        let changes_directory = OF_DIRECTORY.iter().any(|usage| file.is_used(usage))
+            || file.has_flag("create") && file.exists != Some(true)
+            || file.has_flag("temporary");
+        if changes_directory {
+            let writes = Access { writes: true, ..Access::default() };
+            accesses.entry(parent(path).to_vec()).or_default().add(writes);
+        }
+        // A file that the program makes or removes may be absent the next time.
+        if file.exists == Some(true) && !file.is_used("remove") && !file.is_used("rename")
+            || changes_directory && file.is_used("execute")
+            || path == b"/proc"
+        {
+            accesses.entry(path.to_vec()).or_default().add(access(file));
+        }
+    }
+    let mut text = Vec::new();
+    for (path, access) in &accesses {
+        let Some(word) = access.word() else { continue };
+        let is_covered = ancestors(path).any(|above| {
+            accesses.get(above).is_some_and(|above| above.word().is_some() && above.covers(*access))
+        });
+        if is_covered {
+            continue;
+        }
+        if path.contains(&b'\n') {
+            let shown = String::from_utf8_lossy(path);
+            return Err(Error::new(format_args!("{shown}: a rule has no newline")));
+        }
+        text.extend([word.as_bytes(), b" ", path, b"\n"].concat());
+    }
+    for (word, is_bound) in [("bind", true), ("connect", false)] {
+        let ports: BTreeSet<u16> = facts
+            .addresses
+            .iter()
+            .filter(|address| {
+                address.is_bound == is_bound
+                    && address.kind.as_deref().is_none_or(|kind| kind == "stream")
+            })
+            .map(|address| address.port)
+            .collect();
+        match ports.is_empty() {
+            true => text.extend(format!("{word} none\n").bytes()),
+            false => {
+                text.extend(ports.iter().flat_map(|port| format!("{word} {port}\n").into_bytes()))
+            }
+        }
+    }
+    Ok(text)
+}
+
+fn access(file: &FileFact) -> Access {
+    Access {
+        reads: file.is_used("list")
+            || file.is_used("open") && (file.has_flag("read") || !file.has_flag("write")),
+        writes: file.is_used("change") || file.has_flag("write") || file.has_flag("truncate"),
+        executes: file.is_used("execute"),
+    }
+}
+
+fn parent(path: &[u8]) -> &[u8] {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        None | Some(0) => b"/",
+        Some(end) => &path[..end],
+    }
+}
+
+/// The directories above a path.
+fn ancestors(mut path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let above = (path != b"/").then(|| parent(path))?;
+        path = above;
+        Some(above)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_allows_what_was_done_and_no_more() {
+        let facts = Facts::of(&[
+            r#"{"event":"file","path":"/bin/sh","real":"/usr/bin/dash","uses":["execute"],"exists":true}"#,
+            r#"{"event":"file","path":"/etc/passwd","uses":["open"],"flags":["read"],"exists":true}"#,
+            r#"{"event":"file","path":"/etc/none","uses":["open"],"flags":["read"],"exists":false}"#,
+            r#"{"event":"file","path":"/etc","uses":["stat"],"exists":true}"#,
+            r#"{"event":"file","path":"/tmp/x","uses":["open","remove"],"flags":["create","write"],"exists":null}"#,
+            r#"{"event":"file","path":"/tmp/y","uses":["open"],"flags":["read"],"exists":true}"#,
+            r#"{"event":"file","path":"/var/log/l","uses":["open"],"flags":["create","write"],"exists":true}"#,
+            r#"{"event":"connect","family":"inet","address":"192.0.2.1","port":443,"type":"stream"}"#,
+        ]);
+        let expected =
+            "ro /etc/passwd\nrw /tmp\nrx /usr/bin/dash\nrw /var/log/l\nbind none\nconnect 443\n";
+        assert_eq!(String::from_utf8(landlock(&facts).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn directories_above_a_path_end_at_the_root() {
+        assert_eq!(ancestors(b"/a/b").collect::<Vec<_>>(), [&b"/a"[..], b"/"]);
+        assert_eq!(ancestors(b"/").count(), 0);
+    }
+}
