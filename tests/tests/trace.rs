@@ -240,10 +240,8 @@ fn a_container_is_recorded_from_its_program_on() {
 fn a_container_of_an_ordinary_user_is_recorded() {
     sandbox(|s| {
         busybox_root(s, "root");
-        s.sh("chmod 777 . && mkdir -m 700 /run/state && chown 65534:65534 /run/state")
-            .run()
-            .code(0);
-        let run = "env JC_STATE_DIR=/run/state jc-run --trace t --network none --upper tmpfs --rootfs root -- cat /etc/hostname";
+        s.sh("chmod 1777 . && mkdir -m 700 state && chown -R 65534:65534 state root").run().code(0);
+        let run = "env JC_STATE_DIR=/srv/state jc-run --trace t --network none --rootfs root -- cat /etc/hostname";
         let (ran, report) = traced(s, &format!("{} {run}", CALLERS[1]));
         ran.code(0).stderr("");
         assert_eq!(file(&report, "/etc/hostname")["exists"], true);
@@ -397,7 +395,7 @@ fn a_line_that_cannot_hold_is_refused() {
             ),
             (format!("{TOOL} --report t --usage 9 -- true"), TOOL, "needs --trace-fd"),
             (format!("{TOOL} --seccomp"), TOOL, "no report given"),
-            (format!("{TOOL} --seccomp file"), TOOL, "file: expected value"),
+            (format!("{TOOL} --seccomp file"), TOOL, "file: expected ident"),
             (format!("{TOOL} --seccomp none"), TOOL, "open none: No such file"),
             (format!("{TOOL} --limits t0"), TOOL, "no usage of jc-cgroup"),
             (format!("{TOOL} --seccomp --exact t0"), TOOL, "lacks frequent calls"),

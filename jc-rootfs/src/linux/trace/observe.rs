@@ -190,6 +190,10 @@ impl<'a> Observer<'a> {
         let arguments = self.call.arguments;
         let is_at = self.meaning.name == "execveat";
         let path = match seen.uses.first() {
+            // The magic link leads to the program that runs now.
+            Some(used) if used.place.path == b"/proc/self/exe" => {
+                link_of(self.call.thread, "exe").unwrap_or_else(|| used.place.path.clone())
+            }
             Some(used) => used.place.path.clone(),
             None if is_at && arguments[4] & EMPTY_PATH != 0 => {
                 let link = link_of(self.call.thread, &format!("fd/{}", arguments[0] as i32));
