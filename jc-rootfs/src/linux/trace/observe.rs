@@ -54,9 +54,11 @@ impl<'a> Observer<'a> {
     /// Reads all facts about the call.
     pub fn observe(mut self) -> Observation {
         let argument = self.call.arguments;
-        let mut seen = Observation::default();
-        seen.value = self.meaning.value.map(|(index, mask)| argument[usize::from(index)] & mask);
-        seen.moves = self.meaning.moves;
+        let mut seen = Observation {
+            value: self.meaning.value.map(|(index, mask)| argument[usize::from(index)] & mask),
+            moves: self.meaning.moves,
+            ..Observation::default()
+        };
         match self.meaning.name {
             "clone3" => seen.value = self.memory.number(argument[0], 8),
             "exit_group" => seen.exit = Some(argument[0] as u8),
