@@ -66,7 +66,7 @@ impl Memory {
         Some(bytes)
     }
 
-    /// A number of so many bytes, at most eight.
+    /// A number with a width in bytes, at most eight.
     pub fn number(&mut self, address: u64, width: usize) -> Option<u64> {
         let bytes = self.bytes(address, width.min(8))?;
         Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
