@@ -6,7 +6,7 @@ use std::fs;
 
 use jc_tests::internet::{CALLERS, PYTHON, lines};
 use jc_tests::roots::busybox_root;
-use jc_tests::{Ran, Sandbox, keeps_the_contract, sandbox};
+use jc_tests::{Ran, Sandbox, keeps_the_contract, sandbox, workspace_dir};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -359,6 +359,25 @@ signal.setitimer(signal.ITIMER_REAL, 0)";
         let (ran, report) = traced(s, &format!("{TOOL} --report t -- {PYTHON} p.py"));
         ran.code(0);
         assert!(events(&report, "file").len() >= 2000);
+    });
+}
+
+/// The program serves the memory of a path itself, by calls that wait for the recorder too.
+#[test]
+fn a_program_that_stalls_the_recorder_ends_and_the_report_has_that() {
+    sandbox(|s| {
+        let source = workspace_dir().join("tests/tests/trace_support/stall.c");
+        s.cmd("cc").args(["-static", "-o", "stall"]).arg(source).run().code(0);
+        let (ran, report) = traced(s, &format!("{TOOL} --report t -- ./stall"));
+        ran.code(125).stdout("waits\n").fails_as(TOOL, "the program keeps the recorder waiting");
+        assert_eq!(gaps(&report), ["stalled", "recorder-failed"]);
+        s.wait_for_no_process();
+        // Signals are forwarded meanwhile.
+        let mut running = s.sh(&format!("exec {TOOL} --report t -- ./stall")).spawn();
+        running.wait_for("waits");
+        running.signal(Signal::TERM);
+        running.wait().shell_code(143);
+        s.wait_for_no_process();
     });
 }
 

@@ -5,7 +5,7 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::exit;
 
-use jc_unshare::supervise::{are_ready, at_end, spawn_unbound};
+use jc_unshare::supervise::{Child, NewChild, are_ready, at_end};
 use jc_unshare::sys::{close_all_but, every_signal, kill};
 use jc_unshare::{Context, Result};
 use nix::libc;
@@ -28,14 +28,14 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Keeper {
     recorder: PipeWriter,
-    process: jc_unshare::supervise::Child,
+    process: Child,
 }
 
 impl Keeper {
     /// Starts the process. The recorder must have one thread.
     pub fn start(listener: &OwnedFd, fate: Fate) -> Result<Self> {
         let (reader, recorder) = pipe().op("pipe")?;
-        let process = spawn_unbound(TOOL, 0, None, |_| match keep(listener, reader, fate) {
+        let process = NewChild::of(TOOL).spawn_unbound(|_| match keep(listener, reader, fate) {
             Ok(()) => exit(0),
             Err(error) => error,
         })?;

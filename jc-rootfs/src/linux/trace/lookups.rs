@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
+use super::event::use_bit;
 use super::place::{Place, Root};
 use super::shared::{Shared, lock};
-use super::tables::{Use, use_bit};
+use super::tables::Use;
 
 /// The most lookups that wait.
 pub const MOST_WAITING: usize = 4096;

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod attach;
 mod calls;
+mod event;
 mod facts;
 mod filter;
 mod keeper;

@@ -10,9 +10,10 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::super::seccomp::Abi;
 use super::super::sys::notify::Notification;
 use super::calls::{Meaning, PathArgument};
+use super::event::{Address, FLAGS, Program, bit, use_bit};
 use super::memory::Memory;
 use super::place::{Place, Root, link_of};
-use super::tables::{Address, FLAGS, Program, Use, bit, use_bit};
+use super::tables::Use;
 
 /// The most bytes of the arguments of a program.
 const LONGEST_ARGUMENTS: usize = 64 << 10;

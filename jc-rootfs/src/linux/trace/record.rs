@@ -2,7 +2,7 @@
 
 use std::env::consts::ARCH;
 use std::ffi::OsString;
-use std::io::{PipeReader, pipe};
+use std::io::{PipeReader, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use jc_unshare::exec::exec;
 use jc_unshare::program::Program;
-use jc_unshare::supervise::{
-    Child, Exit, Poller, are_ready, readable, spawn, spawn_program, spawn_unbound,
-};
+use jc_unshare::supervise::{Child, Exit, NewChild, Poller, are_ready, readable};
 use jc_unshare::sys::close_all_but;
 use jc_unshare::{Context, Error, Result, require_program};
 use nix::libc::SIGKILL;
@@ -24,13 +22,14 @@ use serde_json::{Map, Value, json};
 
 use super::args::RecordArgs;
 use super::attach::{Attachment, receive_listener, send_filter, sockets};
+use super::event::put;
 use super::filter::filter;
 use super::keeper::{Fate, Keeper};
 use super::lookups::{self, Job, MOST_WAITING};
 use super::recorder::Recorder;
 use super::shared::{Shared, lock};
 use super::sources::Sources;
-use super::tables::{Gap, Tables, put};
+use super::tables::{Gap, Tables};
 use super::target::Target;
 use super::tool::TOOL;
 
@@ -62,12 +61,13 @@ pub fn record(args: &RecordArgs, program: &[OsString]) -> Result<ExitCode> {
         running: None,
     };
     let exit = child.wait_polling(&mut session)?;
-    if let Some(shared) = session.finish(exit)? {
+    let (shared, failure) = session.finish(exit)?;
+    if let Some(shared) = shared {
         let mut last = sources.events()?;
         last.push(end(exit));
         target.write(beginning(args, &shared), &mut lock(&shared), last)?;
     }
-    Ok(exit.end())
+    failure.map_or_else(|| Ok(exit.end()), Err)
 }
 
 /// The first event.
@@ -111,8 +111,8 @@ fn start(
             Err(error) => error,
         };
         return match args.on_death {
-            Fate::End => spawn(TOOL, 0, None, |_| body()),
-            Fate::Continue => spawn_unbound(TOOL, 0, None, |_| body()),
+            Fate::End => NewChild::of(TOOL).spawn(|_| body()),
+            Fate::Continue => NewChild::of(TOOL).spawn_unbound(|_| body()),
         };
     };
     if number <= 2 {
@@ -129,7 +129,7 @@ fn start(
         Fate::End => program,
         Fate::Continue => program.outliving(),
     };
-    spawn_program(TOOL, 0, None, program)
+    NewChild::of(TOOL).spawn_program(program)
 }
 
 /// The program from its start to its end.
@@ -162,15 +162,22 @@ impl Running {
         let (end, writer) = pipe().op("pipe")?;
         let recorder =
             Recorder::new(Arc::clone(&listener), Arc::clone(shared), jobs.clone(), is_all);
-        let (one, other) = (Arc::clone(shared), Arc::clone(shared));
+        let (one, other, third) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
+        let mut alarm = writer.try_clone().op("dup")?;
         thread::Builder::new().spawn(move || lookups::run(&queue, &one)).op("start a thread")?;
         let run = move || {
             if let Err(error) = recorder.run() {
-                // The first error is the one to report.
-                let _: std::result::Result<(), Error> = other.failure.set(error);
+                other.fail(error);
             }
             drop(writer);
         };
+        let watch = move || {
+            third.wait_for_stall();
+            third.fail(Error::new("the program keeps the recorder waiting for its memory"));
+            // The other end is closed when the program has ended.
+            let _: std::io::Result<()> = alarm.write_all(b"!");
+        };
+        thread::Builder::new().spawn(watch).op("start a thread")?;
         thread::Builder::new().spawn(run).op("start a thread")?;
         Ok(Self { listener, keeper, jobs, end: Some(end) })
     }
@@ -187,22 +194,21 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Waits for the last lookups. Returns the facts, or `None` if no program was executed.
-    fn finish(mut self, exit: Exit) -> Result<Option<Arc<Shared>>> {
+    /// Waits for the last lookups. Returns the facts, or `None` if no program was executed, and the error of a recorder
+    /// that has not seen the end of the program.
+    fn finish(mut self, exit: Exit) -> Result<(Option<Arc<Shared>>, Option<Error>)> {
         // The program may have ended before this process has seen the listener.
         if let Some(socket) = &self.socket
             && are_ready(vec![readable(socket.as_fd())])?[0]
         {
             self.begin()?;
         }
-        if let Some(failure) = self.failure.take() {
-            return Err(failure);
-        }
         let Some(running) = self.running.take() else {
             return match exit {
+                _ if self.failure.is_some() => Ok((None, self.failure)),
                 Exit::Code(0) => Err(Error::new("no link has sent a listener")
                     .hint("jc-rootfs --trace-fd N records its program")),
-                _ => Ok(None),
+                _ => Ok((None, None)),
             };
         };
         let (done, flushed) = sync_channel(1);
@@ -211,8 +217,13 @@ impl Session<'_> {
         if !is_flushed || self.shared.is_stalled() {
             lock(&self.shared).miss(Gap::Stalled);
         }
-        running.keeper.release(running.listener.as_fd())?;
-        Ok(Some(Arc::clone(&self.shared)))
+        if self.failure.is_some() {
+            lock(&self.shared).miss(Gap::Failed);
+        }
+        if self.failure.is_none() {
+            running.keeper.release(running.listener.as_fd())?;
+        }
+        Ok((Some(self.shared), self.failure))
     }
 
     /// Ends the program after an error, since nobody would answer its calls.

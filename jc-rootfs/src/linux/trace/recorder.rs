@@ -12,11 +12,12 @@ use nix::libc;
 use super::super::seccomp::Abi;
 use super::super::sys::notify::{Notification, proceed, receive, wake_here};
 use super::calls::{Meaning, Meanings, abi_of};
+use super::event::{FLAGS, Program, bit, use_bit};
 use super::lookups::{Job, Look};
 use super::observe::{Observation, Observer, process_of};
 use super::place::{Found, Place, Root, link_of};
 use super::shared::{Beginning, Shared, lock};
-use super::tables::{CallKey, FLAGS, Gap, Program, Tables, Use, bit, use_bit};
+use super::tables::{CallKey, Gap, Tables, Use};
 
 /// The most processes whose program is known.
 const MOST_PROCESSES: usize = 1 << 16;
@@ -139,24 +140,32 @@ impl Recorder {
             return Ok(());
         }
         tables.add_call(call.thread, (meaning.name.into(), Some(abi), seen.value));
+        let caller = Caller { thread: call.thread, process };
+        self.add(&mut tables, caller, Seen { seen, looked, meaning, root: &root });
+        Ok(())
+    }
+
+    /// Adds what a call has shown to the tables.
+    fn add(&mut self, tables: &mut Tables, caller: Caller, call: Seen<'_>) {
+        let Seen { seen, looked, meaning, root } = call;
+        let Caller { thread, process } = caller;
         for gap in gaps(&seen, meaning) {
             tables.miss(gap);
         }
         if let Some(program) = self.present(&seen, looked.first()) {
-            self.begin_program(&mut tables, (call.thread, process), program, &root);
+            self.begin_program(tables, caller, program, root);
         }
         if let (Some(code), Some(process)) = (seen.exit, process)
             && let Some(number) = self.programs.remove(&process)
         {
-            tables.add_exit(call.thread, number, code);
+            tables.add_exit(thread, number, code);
         }
         if let Some(address) = seen.address {
-            tables.add_address(call.thread, address);
+            tables.add_address(thread, address);
         }
         for (used, looked) in seen.uses.into_iter().zip(looked) {
-            self.add_file(&mut tables, call.thread, used, looked, &root);
+            self.add_file(tables, thread, used, looked, root);
         }
-        Ok(())
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -182,7 +191,7 @@ impl Recorder {
     fn begin_program(
         &mut self,
         tables: &mut Tables,
-        (thread, process): (u32, Option<u32>),
+        Caller { thread, process }: Caller,
         program: Program,
         root: &Arc<Root>,
     ) {
@@ -236,6 +245,22 @@ impl Recorder {
             tables.miss(Gap::Unlooked);
         }
     }
+}
+
+/// The caller of a system call.
+#[derive(Clone, Copy)]
+struct Caller {
+    thread: u32,
+    /// The process of the thread, if the call needs it.
+    process: Option<u32>,
+}
+
+/// A call that the kernel makes, with the lookups of its paths.
+struct Seen<'a> {
+    seen: Observation,
+    looked: Vec<Looked>,
+    meaning: &'a Meaning,
+    root: &'a Arc<Root>,
 }
 
 /// The lookup of a path.

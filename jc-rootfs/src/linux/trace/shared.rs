@@ -1,6 +1,7 @@
 //! The state that the threads of a recorder share.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jc_unshare::Error;
@@ -17,6 +18,10 @@ pub struct Beginning {
 
 /// A wait for the payload that a report mentions.
 const LONG: Duration = Duration::from_secs(1);
+
+/// The longest wait for memory of the payload. The payload may serve the memory itself (userfaultfd(2)), by calls that
+/// wait for the recorder.
+const STUCK: Duration = Duration::from_secs(10);
 
 /// The state of all threads.
 #[derive(Debug, Default)]
@@ -43,10 +48,27 @@ impl Shared {
         before.is_some_and(|before| before.elapsed() > LONG)
     }
 
+    /// Whether the recorder has been waiting for memory of the payload that long.
+    fn is_stalled_for(&self, time: Duration) -> bool {
+        let answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
+        answering.is_some_and(|since| since.elapsed() > time)
+    }
+
     /// Whether the recorder has been waiting long for memory of the payload.
     pub fn is_stalled(&self) -> bool {
-        let answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
-        answering.is_some_and(|since| since.elapsed() > LONG)
+        self.is_stalled_for(LONG)
+    }
+
+    /// Waits until the recorder has waited so long for memory of the payload that the payload is to blame.
+    pub fn wait_for_stall(&self) {
+        while !self.is_stalled_for(STUCK) {
+            sleep(LONG);
+        }
+    }
+
+    /// Sets the error that ends the recorder. The first error is the one to report.
+    pub fn fail(&self, error: Error) {
+        let _: std::result::Result<(), Error> = self.failure.set(error);
     }
 
     /// Sets the first program, once.

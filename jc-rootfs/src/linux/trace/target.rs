@@ -10,7 +10,8 @@ use jc_unshare::{Context, Result, info};
 use serde_json::{Map, Value};
 
 use super::args::RecordArgs;
-use super::tables::{Lines, Tables, line};
+use super::event::line;
+use super::tables::{Lines, Tables};
 
 /// The target of the report.
 pub enum Target {

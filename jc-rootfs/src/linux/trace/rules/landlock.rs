@@ -44,6 +44,24 @@ const OF_DIRECTORY: [&str; 4] = ["bind", "create", "remove", "rename"];
 
 /// The rules, one a line.
 pub fn landlock(facts: &Facts) -> Result<Vec<u8>> {
+    let mut text = file_rules(&accesses(facts))?;
+    for (word, is_bound) in [("bind", true), ("connect", false)] {
+        let of_kind = facts.addresses.iter().filter(|address| address.is_bound == is_bound);
+        let is_stream = |kind: &Option<String>| kind.as_deref().is_none_or(|kind| kind == "stream");
+        let ports: BTreeSet<u16> = of_kind
+            .filter(|address| is_stream(&address.kind))
+            .map(|address| address.port)
+            .collect();
+        if ports.is_empty() {
+            text.extend(format!("{word} none\n").bytes());
+        }
+        text.extend(ports.iter().flat_map(|port| format!("{word} {port}\n").into_bytes()));
+    }
+    Ok(text)
+}
+
+/// The access to each path.
+fn accesses(facts: &Facts) -> BTreeMap<Vec<u8>, Access> {
     let mut accesses: BTreeMap<Vec<u8>, Access> = BTreeMap::new();
     for (path, file) in &facts.files {
         let path = file.real.as_ref().unwrap_or(path);
@@ -63,8 +81,13 @@ pub fn landlock(facts: &Facts) -> Result<Vec<u8>> {
             accesses.entry(path.to_vec()).or_default().add(access(file));
         }
     }
+    accesses
+}
+
+/// The rules for paths that no rule for a directory above allows.
+fn file_rules(accesses: &BTreeMap<Vec<u8>, Access>) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    for (path, access) in &accesses {
+    for (path, access) in accesses {
         let Some(word) = access.word() else { continue };
         let is_covered = ancestors(path).any(|above| {
             accesses.get(above).is_some_and(|above| above.word().is_some() && above.covers(*access))
@@ -77,23 +100,6 @@ pub fn landlock(facts: &Facts) -> Result<Vec<u8>> {
             return Err(Error::new(format_args!("{shown}: a rule has no newline")));
         }
         text.extend([word.as_bytes(), b" ", path, b"\n"].concat());
-    }
-    for (word, is_bound) in [("bind", true), ("connect", false)] {
-        let ports: BTreeSet<u16> = facts
-            .addresses
-            .iter()
-            .filter(|address| {
-                address.is_bound == is_bound
-                    && address.kind.as_deref().is_none_or(|kind| kind == "stream")
-            })
-            .map(|address| address.port)
-            .collect();
-        match ports.is_empty() {
-            true => text.extend(format!("{word} none\n").bytes()),
-            false => {
-                text.extend(ports.iter().flat_map(|port| format!("{word} {port}\n").into_bytes()))
-            }
-        }
     }
     Ok(text)
 }

@@ -49,57 +49,9 @@ pub fn profile(facts: &Facts, exact: bool, below_default: bool) -> Result<Vec<u8
         return Err(Error::new("--exact: a report lacks frequent calls")
             .hint("jc-trace --calls records every system call"));
     }
-    let mut names: BTreeSet<&str> = facts
-        .calls
-        .iter()
-        .filter_map(|(name, ..)| find(&TABLE, name))
-        .map(|call| call.name)
-        .collect();
-    if !exact {
-        let alike = ALIKE.iter().filter(|alike| alike.iter().any(|name| names.contains(name)));
-        let alike: Vec<&str> = alike.flat_map(|alike| alike.iter().copied()).collect();
-        names.extend(
-            alike
-                .into_iter()
-                .chain(frequent())
-                .chain(kept())
-                .chain(["clone", "ioctl", "prctl", "sendto"]),
-        );
-    } else if names.contains("clone3") {
-        names.insert("clone");
-    }
-    // C libraries and jc-init fall back on clone(2) at ENOSYS only.
-    names.insert("clone3");
     let base = below_default.then(|| default::rules(&TABLE, Abi::native(), u64::MAX));
     let base = base.as_ref();
-    let mut plain = Vec::new();
-    let mut entries = Vec::new();
-    for name in names {
-        let capabilities = if below_default { needed(name) } else { Some(Vec::new()) };
-        match (name, capabilities) {
-            ("clone", _) => entries.push(clone(facts, below_default)),
-            ("clone3", _) if below_default || !has_namespace(facts, "clone3") => {
-                entries.push(
-                    json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
-                );
-            }
-            ("unshare", Some(capabilities)) => {
-                let flags = values(facts, name).fold(0, |all, flags| all | flags);
-                let mask = u64::from(u32::MAX) & !flags;
-                entries.push(entry(&[name], &capabilities, Some((0, mask, 0))));
-            }
-            (name, _) if COMPARED.contains(&name) => {
-                entries.extend(compared(facts, name, exact, base))
-            }
-            (_, None) => {}
-            (name, Some(capabilities)) if capabilities.is_empty() => plain.push(name),
-            (name, Some(capabilities)) => {
-                // Each of the capabilities allows the call.
-                entries.extend(capabilities.iter().map(|one| entry(&[name], &[*one], None)));
-            }
-        }
-    }
-    entries.insert(0, entry(&plain, &[], None));
+    let entries = entries(facts, &names(facts, exact), exact, base);
     let profile = json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": 1,
@@ -110,6 +62,58 @@ pub fn profile(facts: &Facts, exact: bool, below_default: bool) -> Result<Vec<u8
         .map_err(|error| Error::new(format_args!("write JSON: {error}")))?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// The calls that the profile names.
+fn names(facts: &Facts, exact: bool) -> BTreeSet<&'static str> {
+    let calls = facts.calls.iter().filter_map(|(name, ..)| find(&TABLE, name));
+    let mut names: BTreeSet<&str> = calls.map(|call| call.name).collect();
+    if !exact {
+        let alike = ALIKE.iter().filter(|alike| alike.iter().any(|name| names.contains(name)));
+        let alike: Vec<&str> = alike.flat_map(|alike| alike.iter().copied()).collect();
+        // The calls that are not notified without --calls, in whole or in part.
+        let partly = ["clone", "ioctl", "prctl", "sendto"];
+        names.extend(alike.into_iter().chain(frequent()).chain(kept()).chain(partly));
+    } else if names.contains("clone3") {
+        names.insert("clone");
+    }
+    // C libraries and jc-init fall back on clone(2) at ENOSYS only.
+    names.insert("clone3");
+    names
+}
+
+/// The rules for the names. `base` has the rules of the default profile, which no rule may exceed.
+fn entries(
+    facts: &Facts,
+    names: &BTreeSet<&'static str>,
+    exact: bool,
+    base: Option<&Rules<'_>>,
+) -> Vec<Value> {
+    let (mut plain, mut entries) = (Vec::new(), Vec::new());
+    for name in names.iter().copied() {
+        let capabilities = if base.is_some() { needed(name) } else { Some(Vec::new()) };
+        match (name, capabilities) {
+            ("clone", _) => entries.push(clone(facts, base.is_some())),
+            ("clone3", _) if base.is_some() || !has_namespace(facts, "clone3") => entries
+                .push(json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS })),
+            ("unshare", Some(capabilities)) => {
+                let flags = values(facts, name).fold(0, |all, flags| all | flags);
+                let mask = u64::from(u32::MAX) & !flags;
+                entries.push(entry(&[name], &capabilities, Some((0, mask, 0))));
+            }
+            (name, _) if COMPARED.contains(&name) => {
+                entries.extend(compared(facts, name, exact, base));
+            }
+            (_, None) => {}
+            (name, Some(capabilities)) if capabilities.is_empty() => plain.push(name),
+            (name, Some(capabilities)) => {
+                // Each of the capabilities allows the call.
+                entries.extend(capabilities.iter().map(|one| entry(&[name], &[*one], None)));
+            }
+        }
+    }
+    entries.insert(0, entry(&plain, &[], None));
+    entries
 }
 
 /// The native ABI, and the others of the reports.
