@@ -199,6 +199,20 @@ pub fn default_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Ignores all signals that can be ignored, as a process that outlives a program of the terminal.
+pub fn ignore_signals() -> io::Result<()> {
+    /// `struct sigaction` of the kernel: SIG_IGN, no flags, no mask.
+    const IGNORE: [u64; 4] = [1, 0, 0, 0];
+    for signal in (1..=64).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+        // SAFETY: the kernel reads `IGNORE`, which is as large as its structure. SIG_IGN is no handler.
+        check(unsafe {
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, IGNORE.as_ptr(), old, size_of::<u64>())
+        })?;
+    }
+    Ok(())
+}
+
 /// keyctl(2) with KEYCTL_JOIN_SESSION_KEYRING: replaces the session keyring by an empty anonymous one.
 pub fn new_session_keyring() -> io::Result<()> {
     let no_name = std::ptr::null::<libc::c_char>();

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::exit;
 
 use jc_unshare::supervise::{Child, NewChild, are_ready, at_end};
-use jc_unshare::sys::{close_all_but, every_signal, kill};
+use jc_unshare::sys::{close_all_but, kill};
 use jc_unshare::{Context, Result};
 use nix::libc;
 use rustix::process::Pid;
 
+use super::super::sys::ignore_signals;
 use super::super::sys::notify::{proceed, receive, waits};
 use super::tool::TOOL;
 
@@ -57,7 +58,7 @@ impl Keeper {
 /// Waits for the end of the recorder, and answers in its place until no process has the filter.
 fn keep(listener: &OwnedFd, mut reader: PipeReader, fate: Fate) -> Result<()> {
     // The signals of the terminal are for the payload.
-    every_signal().thread_block().op("sigprocmask")?;
+    ignore_signals().op("rt_sigaction")?;
     close_all_but(&[listener.as_fd(), reader.as_fd()]);
     let is_released = reader.read(&mut [0]).op("read a pipe")? == 1;
     let runs_on = is_released || fate == Fate::Continue;
