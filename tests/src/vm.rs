@@ -12,9 +12,6 @@ use flate2::write::GzEncoder;
 
 use crate::{Cmd, Sandbox, skip};
 
-/// The time limit of a script on the emulated processor.
-const TIMEOUT: Duration = Duration::from_secs(600);
-
 /// The start of every script. `ok` and `is` print the lines that [`Machine::run`] counts.
 const PRELUDE: &str = r#"#!/bin/busybox sh
 echo
@@ -61,6 +58,8 @@ pub struct Machine {
     pub programs: Option<&'static str>,
     /// A disk image of the fixtures, whose `/sbin/init` runs `/prelude.sh`.
     pub disk: Option<&'static str>,
+    /// The time limit of a script, a bound against hangs.
+    pub limit: Duration,
 }
 
 impl Machine {
@@ -71,6 +70,7 @@ impl Machine {
         console: "ttyS0",
         programs: None,
         disk: None,
+        limit: Duration::from_secs(600),
     };
     /// The oldest kernel in Debian's archive: 5.10.
     pub const OLDEST: Self = Self { kernel: "kernel-oldest", ..Self::STABLE };
@@ -81,6 +81,7 @@ impl Machine {
         console: "ttyAMA0",
         programs: Some("programs-arm64"),
         disk: None,
+        limit: Duration::from_secs(1800),
     };
     /// A Debian system whose first process is systemd.
     pub const SYSTEMD: Self = Self { disk: Some("systemd.img"), ..Self::STABLE };
@@ -111,7 +112,7 @@ impl Machine {
                 format!("file={},if=virtio,format=raw,snapshot=on", fixtures.join(disk).display());
             machine = machine.args(["-drive", &disk]);
         }
-        let ran = machine.timeout(TIMEOUT).run();
+        let ran = machine.timeout(self.limit).run();
         let shown = ran.out().replace('\r', "");
         let lines = |start: &str| shown.lines().filter(|line| line.starts_with(start)).count();
         let checks = script.matches("\nis ").count() + script.matches("; is ").count();
