@@ -11,6 +11,7 @@ use jc_unshare::{Context, Error, Result, read_at_most};
 
 /// The options of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct EnvironmentArgs {
     /// Set a variable; without a value, pass on the caller's: NAME[=VALUE] (repeatable)
     #[arg(short = 'e', long, value_name = "NAME", value_parser = variable)]

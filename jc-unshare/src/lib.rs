@@ -17,6 +17,7 @@ pub mod lower;
 pub mod mountinfo;
 #[cfg(feature = "mutate")]
 pub mod mutate;
+pub mod on_demand;
 pub mod private_dir;
 #[cfg(feature = "record")]
 pub mod record;

@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{ArgMatches, Command, Parser};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::habits;
+use crate::{habits, on_demand};
 
 /// The exit codes of a tool (`jc(7)`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,7 +108,7 @@ impl Tool {
     /// Does the same as [`main`](Self::main), for a command line that is built at run time.
     pub fn main_with(
         self,
-        command: impl FnOnce() -> Command,
+        command: impl Fn() -> Command,
         run: impl FnOnce(&ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
         self.parsed(command, |matches| run(matches))
@@ -116,17 +116,26 @@ impl Tool {
 
     fn parsed(
         self,
-        command: impl FnOnce() -> Command,
+        command: impl Fn() -> Command,
         run: impl FnOnce(&mut ArgMatches) -> Result<ExitCode>,
     ) -> ExitCode {
         self.begin();
         crate::platform::map_ahead();
         // Destructors of the parser cost time, and exec(3) or exit(3) frees the memory anyway.
-        let mut command = ManuallyDrop::new(command());
-        let words = ManuallyDrop::new(std::env::args_os().collect::<Vec<OsString>>());
-        let outcome = match command.try_get_matches_from_mut(words.iter()) {
+        let words: &'static [OsString] = std::env::args_os().collect::<Vec<_>>().leak();
+        let parse = || {
+            let mut command = ManuallyDrop::new(command());
+            let parsed = command.try_get_matches_from_mut(words);
+            (command, parsed)
+        };
+        on_demand::narrow(words);
+        let (mut command, parsed) = match parse() {
+            (_, Err(..)) if on_demand::widen() => parse(),
+            first => first,
+        };
+        let outcome = match parsed {
             Ok(matches) => run(&mut ManuallyDrop::new(matches)),
-            Err(error) => match self.reconsider(&mut command, &words, &error) {
+            Err(error) => match self.reconsider(&mut command, words, &error) {
                 Ok(Some(mut matches)) => run(&mut matches),
                 Ok(None) => Ok(ExitCode::SUCCESS),
                 Err(error) => Err(error),

@@ -73,6 +73,26 @@ fn every_program_has_a_page_with_its_options_and_no_others() {
     }
 }
 
+/// The parsers of these programs have an option only if the line names it.
+#[test]
+fn a_line_that_names_any_option_is_parsed_with_that_option() {
+    for (name, help) in programs() {
+        if !["jc-rootfs", "jc-run", "jc-unshare"].contains(&name.as_str()) {
+            continue;
+        }
+        for option in in_help(&help) {
+            // A flag with a value is refused, and a line without a program too.
+            let word = if option.starts_with("--") { format!("{option}=") } else { option.clone() };
+            let ran = Cmd::new(bin_dir().join(&name)).arg(&word).run();
+            assert!(!ran.err().contains("unexpected argument"), "{name} {word}: {}", ran.err());
+            let code = if ["-h", "-V"].contains(&word.as_str()) { 0 } else { 125 };
+            ran.code(code);
+        }
+        let ran = Cmd::new(bin_dir().join(&name)).arg("--no-such-option=1").run().code(125);
+        assert!(ran.err().contains("unexpected argument '--no-such-option'"), "{}", ran.err());
+    }
+}
+
 #[test]
 fn help_fits_a_screen_and_names_the_program() {
     for (name, help) in programs() {

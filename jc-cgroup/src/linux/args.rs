@@ -9,6 +9,7 @@ use super::limits::Limits;
 
 /// Run PROG in a cgroup of its own, with limits and a report of its usage
 #[derive(Debug, Parser)]
+#[group(skip)]
 #[command(
     name = "jc-cgroup",
     version,

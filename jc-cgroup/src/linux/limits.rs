@@ -13,6 +13,7 @@ use super::setting::{ReadBack, Setting};
 
 /// Limits, with Docker's names and units.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+#[group(skip)]
 pub struct Limits {
     /// Limit memory: bytes, or with a suffix k, m, g, t; no swap unless --memory-swap allows it
     #[arg(short = 'm', long, value_name = "SIZE", value_parser = size::parse)]

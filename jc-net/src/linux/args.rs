@@ -19,6 +19,7 @@ use crate::linux::{bridge, lease, subnet};
 
 /// Give PROG a network of its own, then run it
 #[derive(Debug, Parser)]
+#[group(skip)]
 #[command(
     name = "jc-net",
     version,

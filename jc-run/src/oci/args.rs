@@ -7,6 +7,7 @@ use clap::{Arg, Args as Group, Command, CommandFactory, Parser, Subcommand};
 
 /// Create and run containers from OCI bundles, as chains of links
 #[derive(Debug, Parser)]
+#[group(skip)]
 #[command(
     name = "jc-oci",
     version,
@@ -114,6 +115,7 @@ pub enum Verb {
 
 /// Words of a command that is refused.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     words: Vec<OsString>,
@@ -121,6 +123,7 @@ pub struct Rest {
 
 /// The operand that names a container.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Id {
     /// The ID of the container
     #[arg(value_name = "ID")]
@@ -129,6 +132,7 @@ pub struct Id {
 
 /// The streams and files of a new process.
 #[derive(Clone, Debug, Default, Group)]
+#[group(skip)]
 pub struct Handover {
     /// Send the master side of the terminal to this socket
     #[arg(long, value_name = "PATH")]
@@ -146,6 +150,7 @@ pub struct Handover {
 
 /// The options of `create`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Create {
     /// The directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
@@ -164,6 +169,7 @@ pub struct Create {
 
 /// The options of `run`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Run {
     #[command(flatten)]
     pub create: Create,
@@ -180,6 +186,7 @@ pub struct Run {
 
 /// The options of `kill`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Kill {
     /// Send the signal to all processes of the container
     #[arg(short, long)]
@@ -193,6 +200,7 @@ pub struct Kill {
 
 /// The options of `delete`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Delete {
     /// Kill the container if it runs; no error if it is absent
     #[arg(short, long)]
@@ -203,6 +211,7 @@ pub struct Delete {
 
 /// The options of `exec`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Exec {
     /// Take the program from this file, as `process` of config.json
     #[arg(short, long, value_name = "FILE")]
@@ -254,6 +263,7 @@ pub struct Exec {
 
 /// The options of `update`. The value -1 means no limit.
 #[derive(Debug, Group)]
+#[group(skip)]
 #[command(allow_negative_numbers = true)]
 pub struct Update {
     /// Take limits from this file, as `linux.resources` of config.json; - is stdin
@@ -313,6 +323,7 @@ pub struct Update {
 
 /// The options of `ps`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Ps {
     /// Print a table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"], hide_possible_values = true)]
@@ -326,6 +337,7 @@ pub struct Ps {
 
 /// The options of `list`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct List {
     /// Print a table or json
     #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = ["table", "json"], hide_possible_values = true)]
@@ -337,6 +349,7 @@ pub struct List {
 
 /// The options of `events`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Events {
     /// Print the usage once
     #[arg(long)]
@@ -350,6 +363,7 @@ pub struct Events {
 
 /// The options of `spec`.
 #[derive(Debug, Group)]
+#[group(skip)]
 pub struct Spec {
     /// The directory for config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]

@@ -43,6 +43,7 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
         send(process, SIGKILL)?;
     }
     if let Some(path) = &record.cgroup
+        && !group::remove_empty(path)?
         && group::exists(path)?
     {
         if group::is_frozen(path)? {

@@ -50,6 +50,13 @@ pub fn exists(path: &str) -> Result<bool> {
     Ok(!directories(path)?.is_empty())
 }
 
+/// Removes a group that has neither processes nor groups below, in all hierarchies. `false`: a directory is left, which
+/// jc-cgroup has to empty.
+pub fn remove_empty(path: &str) -> Result<bool> {
+    // The kernel refuses the removal of a group with processes (EBUSY).
+    Ok(directories(path)?.iter().map(fs::remove_dir).all(|removed| removed.is_ok()))
+}
+
 /// The PIDs of a group and of the groups below, sorted.
 pub fn members(path: &str) -> Result<Vec<u32>> {
     let mut pids = Vec::new();
@@ -95,6 +102,9 @@ pub fn is_frozen(path: &str) -> Result<bool> {
 
 /// Refuses a group that the removal of the container would take from others.
 pub fn check_unused(path: &str) -> Result<()> {
+    if !exists(path)? {
+        return Ok(());
+    }
     match members(path)?.len() {
         0 if is_frozen(path)? => {
             Err(Error::new(format_args!("container's cgroup unexpectedly frozen: {path}")))

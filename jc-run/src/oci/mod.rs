@@ -32,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
+use jc_unshare::platform::map_ahead;
 use jc_unshare::{Error, Result, Tool, print};
 
 use args::{Args, Verb};
@@ -49,6 +50,7 @@ const EXEC_FAILED: u8 = 255;
 /// Parses the command line, and runs the command.
 pub fn main() -> ExitCode {
     TOOL.begin();
+    map_ahead();
     let args = match parse(std::env::args_os()) {
         Ok(args) => args,
         Err(outcome) => return outcome,

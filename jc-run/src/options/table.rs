@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use jc_unshare::on_demand::{self, needs};
 
 use super::args;
 use crate::link::Opt;
@@ -110,9 +111,9 @@ pub fn command() -> Command {
             "jc-pull IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
              jc-run [options] --image REF | --rootfs DIR | --record FILE [--] [PROG] [ARG...]",
         )
-        .args(args::own())
-        .args(ROWS.iter().map(arg))
-        .args(args::composed())
+        .args(args::own().into_iter().filter(needs))
+        .args(ROWS.iter().filter(|row| is_needed(row)).map(arg))
+        .args(args::composed().into_iter().filter(needs))
         .arg(
             Arg::new("program")
                 .value_name("PROG")
@@ -121,6 +122,11 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(OsString))
                 .help("The program and its arguments [default: the image's]"),
         )
+}
+
+/// Whether the parser needs the option of a row.
+fn is_needed((short, long, value, ..): &Row) -> bool {
+    value.is_empty() || on_demand::is_needed(long, short.chars().next())
 }
 
 fn arg(&(short, long, value, owner, _, help): &Row) -> Arg {

@@ -14,6 +14,7 @@ use super::sys::clone;
 use crate::Tool;
 use crate::capability::{SETGID, SETUID};
 use crate::error::{Absent, Context, Error, Result};
+use crate::on_demand::Group;
 
 /// A line of `/proc/PID/uid_map` or `gid_map`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,6 +63,7 @@ pub enum Setgroups {
 
 /// The options for the ID maps of a new user namespace.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct MapOptions {
     /// Map the caller to root (with -U)
     #[arg(short = 'r', long, conflicts_with_all = ["map_current", "map_auto"])]
@@ -84,6 +86,20 @@ pub struct MapOptions {
     /// Allow or deny setgroups(2) in the user namespace (with -U)
     #[arg(long, value_name = "WHETHER")]
     setgroups: Option<Setgroups>,
+}
+
+impl Group for MapOptions {
+    const NAMES: &'static [(&'static str, Option<char>)] = &[
+        ("map-root", Some('r')),
+        ("map-current", Some('c')),
+        ("map-auto", None),
+        ("map-keep", None),
+        ("map-users", None),
+        ("uidmap", None),
+        ("map-groups", None),
+        ("gidmap", None),
+        ("setgroups", None),
+    ];
 }
 
 /// The maps of a new user namespace. The caller's IDs must be read before the namespace is entered, since all
@@ -342,6 +358,13 @@ mod tests {
 
     fn extent(inside: u32, outside: u32, count: u32) -> Extent {
         Extent { inside, outside, count }
+    }
+
+    #[test]
+    fn the_names_are_those_of_all_options_of_the_group() {
+        let names: Vec<_> =
+            MapOptions::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
+        assert_eq!(names, crate::on_demand::names_of::<MapOptions>());
     }
 
     #[test]

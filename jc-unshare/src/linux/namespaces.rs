@@ -15,6 +15,7 @@ use super::program::Step;
 use super::sys::vfork::Call;
 use super::sys::{self, clone};
 use crate::error::{Context, Result};
+use crate::on_demand::Group;
 
 /// A kind of namespace (namespaces(7)).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,6 +91,7 @@ impl Kind {
 
 /// New namespaces to enter, as the command line names them (unshare(1)'s letters).
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct New {
     /// New PID namespace: the program is its PID 1, and all of it ends with the program
     #[arg(short = 'p', long)]
@@ -172,8 +174,14 @@ impl Offset {
     }
 }
 
+impl Group for Clocks {
+    const NAMES: &'static [(&'static str, Option<char>)] =
+        &[("boottime", None), ("monotonic", None)];
+}
+
 /// Offsets of the clocks of a time namespace against those outside.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct Clocks {
     /// Shift the boot-time clock by this number of seconds (with -T)
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = Offset::parse)]
@@ -271,6 +279,13 @@ pub fn loopback_up() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_are_those_of_all_options_of_the_group() {
+        let names: Vec<_> =
+            Clocks::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
+        assert_eq!(names, crate::on_demand::names_of::<Clocks>());
+    }
 
     #[test]
     fn an_offset_has_seconds_and_a_positive_part_of_a_second() {

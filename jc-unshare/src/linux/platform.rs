@@ -10,7 +10,8 @@ use rustix::io::{Errno, Result};
 
 pub use super::hints::old_kernel;
 use super::procfs::namespace;
-pub use super::sys::{ignore_sigpipe, map_ahead, restore_sigchld};
+pub use super::sys::{ignore_sigpipe, restore_sigchld};
+use super::{allocator, sys};
 use crate::error::Absent;
 
 /// The largest limit of descriptors that setrlimit(2) accepts, where that is not the hard limit.
@@ -23,6 +24,11 @@ const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags
 
 /// The inode number of the initial user namespace (PROC_USER_INIT_INO of Linux' proc_ns.h).
 const INITIAL: u64 = 0xEFFF_FFFD;
+
+/// Maps the pages that a start uses.
+pub fn map_ahead() {
+    sys::map_ahead(allocator::arena());
+}
 
 /// Opens a directory for reading. `EBUSY`: something is mounted on the directory.
 pub fn open_directory(parent: impl AsFd, name: &[u8]) -> Result<OwnedFd> {

@@ -211,17 +211,19 @@ pub fn restore_sigchld() {
 }
 
 /// Maps the pages of heap and stack that a start uses with one call (MADV_POPULATE_WRITE, Linux 5.14), in place of
-/// one page fault for each page.
-pub fn map_ahead() {
-    const HEAP: usize = 60 << 10;
+/// one page fault for each page. `arena` is the address and the length of the arena of the heap.
+pub fn map_ahead(arena: (usize, usize)) {
+    const HEAP: usize = 44 << 10;
     const STACK: usize = 32 << 10;
     let page = rustix::param::page_size();
     let heap = Vec::<u8>::with_capacity(HEAP);
     let here = std::ptr::from_ref(&page) as usize;
-    for (start, length) in [(heap.as_ptr() as usize, HEAP), (here - STACK, STACK)] {
+    let blocks = [arena, (heap.as_ptr() as usize, HEAP), (here - STACK, STACK)];
+    for (start, length) in blocks {
         let first = start.next_multiple_of(page);
+        let length = (start + length).saturating_sub(first);
         // SAFETY: the content of the pages does not change. After an error the kernel maps each page at its first use.
-        unsafe { libc::madvise(first as _, start + length - first, libc::MADV_POPULATE_WRITE) };
+        unsafe { libc::madvise(first as _, length, libc::MADV_POPULATE_WRITE) };
     }
 }
 

@@ -28,6 +28,7 @@ use super::program::{Program, Step};
 use super::spawn::{Execution, NewChild};
 use super::{info, init, namespaces, signals};
 use crate::error::{Context, Error, Result};
+use crate::on_demand::OnDemand;
 use crate::{Tool, capability, require_program};
 
 /// The name and exit codes of the tool.
@@ -35,6 +36,7 @@ pub const TOOL: Tool = Tool::link("jc-unshare");
 
 /// Enter new or existing namespaces, then run PROG there
 #[derive(Debug, Parser)]
+#[group(skip)]
 #[command(name = "jc-unshare", version, override_usage = "jc-unshare [options] [--] PROG [ARG...]")]
 pub struct Args {
     #[command(flatten)]
@@ -49,7 +51,7 @@ pub struct Args {
     #[arg(long)]
     loopback: bool,
     #[command(flatten)]
-    clocks: Clocks,
+    clocks: OnDemand<Clocks>,
     /// Set the propagation of mounts between the mount namespace and the host (with -m)
     #[arg(long, value_name = "HOW")]
     propagation: Option<Propagation>,
@@ -57,7 +59,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "/proc")]
     mount_proc: Option<PathBuf>,
     #[command(flatten)]
-    ids: MapOptions,
+    ids: OnDemand<MapOptions>,
     /// Let PROG keep the capabilities of a user namespace even if it is not root there
     #[arg(long)]
     keep_caps: bool,
@@ -329,7 +331,7 @@ impl Launch {
         }
         // A process that has changed its user cannot write to its own files in /proc, so this step comes before.
         if args.new.has(Kind::Time) {
-            namespaces::enter_time(args.clocks)?;
+            namespaces::enter_time(*args.clocks)?;
         }
         if args.writes_own_proc() {
             deny_tracing()?;

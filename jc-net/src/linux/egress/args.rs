@@ -12,6 +12,7 @@ use crate::linux::dns::HostsLine;
 
 /// Give PROG a network that leads to the hosts of a list only, then run it
 #[derive(Debug, Parser)]
+#[group(skip)]
 #[command(name = "jc-egress", version, override_usage = "jc-egress [options] [--] PROG [ARG...]")]
 pub struct Args {
     /// Allow connections: HOST:PORT[,PORT...|*][:tls|http|tcp|ech] (repeatable)

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
+use jc_unshare::on_demand::OnDemand;
 
 use crate::environment;
 use crate::linux::mount::{mask, node};
@@ -19,6 +20,7 @@ use values::{Dev, Proc, Sys, Upper};
 
 /// Assemble a root file system, make it "/", then run PROG in it
 #[derive(Debug, Parser)]
+#[group(skip)]
 #[command(
     name = "jc-rootfs",
     version,
@@ -80,7 +82,7 @@ pub struct Args {
     #[arg(long = "sysctl", value_name = "KEY=VALUE", value_parser = sysctl::sysctl)]
     pub(crate) sysctls: Vec<sysctl::Sysctl>,
     #[command(flatten)]
-    pub(crate) gates: gate::GateArgs,
+    pub(crate) gates: OnDemand<gate::GateArgs>,
     #[command(flatten)]
     pub(crate) mask: mask::MaskArgs,
     /// Run as this user of the root: NAME|UID[:GROUP|GID]
@@ -92,7 +94,7 @@ pub struct Args {
     #[command(flatten)]
     pub(crate) caps: caps::CapabilityArgs,
     #[command(flatten)]
-    pub(crate) attributes: attributes::AttributeArgs,
+    pub(crate) attributes: OnDemand<attributes::AttributeArgs>,
     /// Set no_new_privs: no program raises its privileges, not even by set-user-ID
     #[arg(long)]
     pub(crate) no_new_privs: bool,

@@ -17,6 +17,7 @@ use crate::linux::sys::attr;
 
 /// The options of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct MaskArgs {
     /// Hide a file or directory of the root; default: the kernel files that containers hide (repeatable)
     #[arg(long = "mask", value_name = "[-]PATH|default", value_parser = parse, allow_hyphen_values = true)]
@@ -172,10 +173,10 @@ fn make_read_only(fd: &OwnedFd, shown: &Path) -> Result<()> {
     attach(&tree, fd, shown)
 }
 
-/// The mounts that cover hidden paths, made at the first use.
+/// The mounts that cover hidden paths, each a clone of the one of the first use.
 #[derive(Default)]
 struct Covers {
-    /// The host's null device, which covers files.
+    /// The null device of the host, which covers files.
     null: Option<OwnedFd>,
     /// An empty directory, which covers directories.
     empty: Option<OwnedFd>,
@@ -191,41 +192,37 @@ impl Covers {
 
     fn hide(&mut self, fd: &OwnedFd, shown: &Path) -> Result<()> {
         let mode = fstat(fd).on("stat", shown)?.st_mode;
-        if FileType::from_raw_mode(mode) != FileType::Directory {
-            let null = clone_fd(self.null()?, false, shown)?;
-            restrict_tree(null.as_fd(), attr::DATA_ONLY & !attr::NODEV | attr::RDONLY, shown)?;
-            return attach(null, fd, shown);
-        }
-        match &self.empty {
-            Some(empty) => attach(clone_fd(empty, false, shown)?, fd, shown),
-            None => {
-                let options = [("mode", "0555"), ("nr_inodes", "1"), ("size", "4k")];
-                let empty = new_mount("tmpfs", &options, attr::DATA_ONLY | attr::RDONLY)?;
-                attach(&empty, fd, shown)?;
-                self.empty = Some(empty);
-                Ok(())
-            }
-        }
-    }
-
-    /// Opens the null device of the host, not the one of the root, and checks its number.
-    fn null(&mut self) -> Result<&OwnedFd> {
-        let path = Path::new("/dev/null");
-        let null = match self.null.take() {
-            Some(null) => null,
-            None => {
-                let null = open_at(CWD, path).on("open", path)?;
-                let stat = fstat(&null).on("stat", path)?;
-                let number = (major(stat.st_rdev), minor(stat.st_rdev));
-                let kind = FileType::from_raw_mode(stat.st_mode);
-                if kind != FileType::CharacterDevice || number != (1, 3) {
-                    return Err(Error::new("open /dev/null: is not the null device"));
-                }
-                null
-            }
+        let (cover, create): (_, fn() -> Result<OwnedFd>) = match FileType::from_raw_mode(mode) {
+            FileType::Directory => (&mut self.empty, empty_directory),
+            _ => (&mut self.null, null_device),
         };
-        Ok(self.null.insert(null))
+        if let Some(cover) = cover {
+            return attach(clone_fd(cover, false, shown)?, fd, shown);
+        }
+        // The kernel clones a mount only when it is attached.
+        attach(cover.insert(create()?), fd, shown)
     }
+}
+
+/// Creates a detached mount of an empty directory.
+fn empty_directory() -> Result<OwnedFd> {
+    let options = [("mode", "0555"), ("nr_inodes", "1"), ("size", "4k")];
+    new_mount("tmpfs", &options, attr::DATA_ONLY | attr::RDONLY)
+}
+
+/// Creates a detached mount of the null device of the host, not of the one of the root, and checks its number.
+fn null_device() -> Result<OwnedFd> {
+    let path = Path::new("/dev/null");
+    let host = open_at(CWD, path).on("open", path)?;
+    let stat = fstat(&host).on("stat", path)?;
+    let number = (major(stat.st_rdev), minor(stat.st_rdev));
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if kind != FileType::CharacterDevice || number != (1, 3) {
+        return Err(Error::new("open /dev/null: is not the null device"));
+    }
+    let null = clone_fd(host, false, path)?;
+    restrict_tree(null.as_fd(), attr::DATA_ONLY & !attr::NODEV | attr::RDONLY, path)?;
+    Ok(null)
 }
 
 #[cfg(test)]

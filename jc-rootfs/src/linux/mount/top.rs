@@ -6,11 +6,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use jc_unshare::capability::SYS_CHROOT;
 use jc_unshare::descriptor::open_dir;
+use jc_unshare::hints::capable;
+use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Result};
+use nix::libc;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statx};
-use rustix::io::Errno;
-use rustix::process::{chdir, chroot, fchdir};
+use rustix::process::{PidfdFlags, chroot, fchdir, getpid, pidfd_open};
 
 use crate::linux::sys::{mount_setattr, propagation};
 
@@ -18,19 +21,24 @@ use crate::linux::sys::{mount_setattr, propagation};
 pub struct Top(OwnedFd);
 
 impl Top {
-    /// Finds the top, by `..` of a directory outside of the root. `None`: the root of this process is the top, or this
-    /// process has no CAP_SYS_CHROOT, which its payload lacks then too.
+    /// Finds the top: setns(2) makes it the root of a process that enters its own mount namespace. `None`: the root of
+    /// this process is the top, or this process has no CAP_SYS_CHROOT, which its payload lacks then too.
     pub fn find() -> Result<Option<Self>> {
         let (root, directory) = (open_dir(Path::new("/"))?, open_dir(Path::new("."))?);
-        match chroot("/proc") {
-            Err(Errno::PERM) => return Ok(None),
-            other => other.on("chroot", "/proc")?,
+        let this = pidfd_open(getpid(), PidfdFlags::empty()).op("pidfd_open")?;
+        match setns(this.as_fd(), clone::NEWNS) {
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) && !capable(SYS_CHROOT) => {
+                return Ok(None);
+            }
+            other => other.on("setns", "the own mount namespace")?,
         }
-        let top = climb(&root);
-        enter(&root)?;
+        let top = open_dir(Path::new("/"))?;
+        let is_top = identity(&top)? == identity(&root)?;
+        if !is_top {
+            enter(&root)?;
+        }
         fchdir(&directory).op("fchdir")?;
-        let top = top?;
-        Ok((identity(&top)? != identity(&root)?).then_some(Self(top)))
+        Ok((!is_top).then_some(Self(top)))
     }
 
     /// Makes all mounts of the namespace private, so that no later mount propagates.
@@ -53,18 +61,6 @@ impl Top {
 fn enter(directory: &OwnedFd) -> Result<()> {
     fchdir(directory).op("fchdir")?;
     chroot(".").op("chroot")
-}
-
-/// Follows `..` from a directory outside of the root, until the directory stays the same.
-fn climb(from: &OwnedFd) -> Result<OwnedFd> {
-    fchdir(from).op("fchdir")?;
-    loop {
-        let here = open_dir(Path::new("."))?;
-        chdir("..").op("chdir")?;
-        if identity(&here)? == identity(&open_dir(Path::new("."))?)? {
-            return Ok(here);
-        }
-    }
 }
 
 /// The mount and the inode of a directory.

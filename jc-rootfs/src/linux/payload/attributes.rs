@@ -4,6 +4,7 @@ use std::fs;
 use std::str::FromStr;
 
 use jc_unshare::list::numbers;
+use jc_unshare::on_demand::Group;
 use jc_unshare::{Absent, Context, Error, Result, procfs};
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -15,6 +16,7 @@ use crate::linux::sys::{self, SchedulingAttributes};
 
 /// The options of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct AttributeArgs {
     /// Set the file mode creation mask of PROG, in octal
     #[arg(long, value_name = "MODE", value_parser = mask)]
@@ -43,6 +45,20 @@ pub struct AttributeArgs {
     /// Run PROG with a label of SELinux
     #[arg(long, value_name = "LABEL")]
     selinux: Option<String>,
+}
+
+impl Group for AttributeArgs {
+    const NAMES: &'static [(&'static str, Option<char>)] = &[
+        ("umask", None),
+        ("oom-score-adj", None),
+        ("personality", None),
+        ("scheduler", None),
+        ("io-priority", None),
+        ("cpu-affinity", None),
+        ("memory-policy", None),
+        ("apparmor", None),
+        ("selinux", None),
+    ];
 }
 
 fn mask(word: &str) -> std::result::Result<u32, String> {
@@ -286,6 +302,13 @@ fn require(module: &str, is_there: bool) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_are_those_of_all_options_of_the_group() {
+        let names: Vec<_> =
+            AttributeArgs::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
+        assert_eq!(names, jc_unshare::on_demand::names_of::<AttributeArgs>());
+    }
 
     #[test]
     fn values_have_the_forms_of_the_system_calls() {

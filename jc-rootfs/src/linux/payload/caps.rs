@@ -35,6 +35,7 @@ impl FromStr for Capability {
 
 /// The options of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct CapabilityArgs {
     /// Give PROG capabilities: names, or ALL for those of jc-rootfs (repeatable)
     #[arg(long, value_name = "CAP,...", value_delimiter = ',')]

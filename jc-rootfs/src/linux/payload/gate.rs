@@ -9,6 +9,7 @@ use std::process::Command;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use jc_unshare::on_demand::Group;
 use jc_unshare::process::{Process, ends_until};
 use jc_unshare::{Context, Error, Result, info};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -47,6 +48,7 @@ impl Gate {
 
 /// The options of the command line.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
 pub struct GateArgs {
     /// Wait at a gate until a byte comes from a descriptor: mounts=N or exec=N (repeatable)
     #[arg(long = "gate", value_name = "GATE=N", value_parser = waiting)]
@@ -57,6 +59,11 @@ pub struct GateArgs {
     /// Give hooks this state of the OCI in JSON, with the PID and the status of the container
     #[arg(long = "state", value_name = "JSON")]
     state: Option<State>,
+}
+
+impl Group for GateArgs {
+    const NAMES: &'static [(&'static str, Option<char>)] =
+        &[("gate", None), ("hook", None), ("state", None)];
 }
 
 fn waiting(word: &str) -> std::result::Result<(Gate, u32), String> {
@@ -212,6 +219,13 @@ fn in_memory(text: &str) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_are_those_of_all_options_of_the_group() {
+        let names: Vec<_> =
+            GateArgs::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
+        assert_eq!(names, jc_unshare::on_demand::names_of::<GateArgs>());
+    }
 
     #[test]
     fn a_gate_has_a_descriptor_and_a_hook_an_absolute_path() {
