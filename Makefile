@@ -34,7 +34,7 @@ endif
 
 pages := $(wildcard man/*.[1-9])
 
-.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-push bench-start bench-trace clean
+.PHONY: all musl install uninstall deb dist test test-faults test-egress test-engines test-vm demo session lint bench-egress bench-limits bench-pull bench-push bench-scale bench-start bench-trace clean
 
 # glibc executes cpuid dozens of times at its start, and each is an exit to the hypervisor in a virtual machine: 0.7
 # ms for each program of a chain. musl executes none, so the programs of chains are linked with musl if rustup has or
@@ -171,9 +171,16 @@ bench-pull: all
 bench-push: all
 	tests/bench-push.sh '$(bin)'
 
+# Measures starts as a function of the containers that start beside them and that run, compared with the C program of
+# bench-start, and draws target/bench-scale.svg. As root.
+bench-scale: all
+	@tests/packages.sh bench
+	tests/bench-scale.sh '$(bin)'
+
 # Measures the start of a sandbox compared with a C program that makes the same system calls, and a container from
-# start to end compared with other programs. As root.
+# start to end compared with other programs, and draws target/bench-start.svg. As root.
 bench-start: all
+	@tests/packages.sh bench
 	tests/bench-start.sh '$(bin)'
 	tests/bench-run.sh '$(bin)'
 	tests/bench-oci.sh '$(bin)'

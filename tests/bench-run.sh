@@ -1,12 +1,14 @@
 #!/bin/bash
 # Measures the time of a container from start to end, compared with the other installed programs that start
 # containers. The programs run in turn, and the results are medians. Then two loops side by side measure starts a
-# second. Usage: tests/bench-run.sh BIN_DIR [ROUNDS] (root)
+# second. gnuplot(1), if it is installed, draws the medians with the 10th and the 90th percentile.
+# Usage: tests/bench-run.sh BIN_DIR [ROUNDS] (root)
 set -euo pipefail
 export LC_ALL=C
 bin=$(realpath "$1")
 rounds=${2:-200}
 here=$(realpath "$(dirname "$0")")
+plot=${JC_PLOTS:-${bin%/*}}/bench-start.svg
 [ "$(id -u)" = 0 ] || { echo "${0##*/}: needs root" >&2; exit 1; }
 
 # Mounts, bridge and state directories belong to this script, and end with it.
@@ -110,12 +112,15 @@ def loops(words, seconds=3):
     return done / seconds
 
 ours = statistics.median(times["jc-run"])
-print("%-20s %10s %10s %12s %14s" % ("", "p10 ms", "median ms", "to jc-run", "starts/s, two"))
+print("%-20s %10s %10s %10s %12s %14s" % ("", "p10 ms", "median ms", "p90 ms", "to jc-run", "starts/s, two"))
+plot = open("plot.dat", "a")
 for name, took in times.items():
     median = statistics.median(took)
-    p10 = sorted(took)[len(took) // 10]
+    p10, p90 = sorted(took)[len(took) // 10], sorted(took)[len(took) * 9 // 10]
     rate = loops(commands[name])
-    print("%-20s %10.2f %10.2f %12.2f %14.0f" % (name, p10, median, median / ours, rate))
+    print("%-20s %10.2f %10.2f %10.2f %12.2f %14.0f" % (name, p10, median, p90, median / ours, rate))
+    print('"%s" %.3f %.3f %.3f' % (name, p10, median, p90), file=plot)
+print("\n", file=plot)
 END
 
 echo "With limits on memory and processes"
@@ -132,10 +137,27 @@ printf '\nWith limits and a bridge\n'
 PAUSE=0.03 python3 measure.py "$rounds" "${commands[@]}"
 
 # A cgroup of version 2 can be made also where the controllers are in hierarchies of version 1.
-[ -n "$mounted" ] || exit 0
-umount -R /sys/fs/cgroup
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-commands=("jc-run=jc-run --cgroup-parent / --rootfs $work/root --network none -- true")
-! command -v crun >/dev/null || bundle 'del(.linux.resources)'
-printf '\nIn a cgroup of version 2, without limits\n'
-python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
+titles=('limits' 'limits and a bridge')
+if [ -n "$mounted" ]; then
+	umount -R /sys/fs/cgroup
+	mount -t cgroup2 cgroup2 /sys/fs/cgroup
+	commands=("jc-run=jc-run --cgroup-parent / --rootfs $work/root --network none -- true")
+	! command -v crun >/dev/null || bundle 'del(.linux.resources)'
+	printf '\nIn a cgroup of version 2, without limits\n'
+	python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
+	titles+=('a cgroup of version 2')
+fi
+
+command -v gnuplot >/dev/null || exit 0
+{
+	printf 'set terminal svg size %d,420 dynamic background rgb "white"\n' $((${#titles[@]} * 400))
+	printf 'set output "%s"\n' "$plot"
+	printf 'set multiplot layout 1,%d\n' ${#titles[@]}
+	printf 'set style fill solid 0.4; set boxwidth 0.7; unset key; set grid y\n'
+	printf 'set ylabel "milliseconds"; set yrange [0:*]; set xtics rotate by 30 right noenhanced\n'
+	for i in "${!titles[@]}"; do
+		printf 'set title "%s"\nplot "plot.dat" index %d using 0:3:xtic(1) with boxes, ' "${titles[i]}" "$i"
+		printf '"" index %d using 0:3:2:4 with yerrorbars linecolor "black" pointtype 0\n' "$i"
+	done
+} | gnuplot
+printf '\n%s\n' "$plot"

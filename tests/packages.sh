@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the Debian packages that the build and then `test`, `demo` or `lint` need, and that this machine lacks.
-# Usage: tests/packages.sh test|demo|lint|vm|engines
+# Installs the Debian packages that the build and then `test`, `demo`, `lint` or a bench of starts need, and that this
+# machine lacks.
+# Usage: tests/packages.sh test|demo|lint|bench|vm|engines
 set -eu
 
 missing=
@@ -33,6 +34,14 @@ demo)
 	;;
 lint)
 	need mandoc mandoc
+	;;
+bench)
+	need ip iproute2
+	need jq jq
+	need /usr/bin/python3 python3
+	need gnuplot gnuplot-nox
+	need bwrap bubblewrap
+	need crun crun
 	;;
 test)
 	need_busybox
@@ -112,7 +121,7 @@ engines)
 	dpkg-query -W python3-grpcio >/dev/null 2>&1 || missing="$missing python3-grpcio"
 	;;
 *)
-	echo "usage: ${0##*/} test|demo|lint|vm|engines" >&2
+	echo "usage: ${0##*/} test|demo|lint|bench|vm|engines" >&2
 	exit 2
 	;;
 esac
