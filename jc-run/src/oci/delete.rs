@@ -42,8 +42,10 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
     if let Some(process) = &process {
         send(process, SIGKILL)?;
     }
+    // The chain of a killed `create` may still make directories of the group.
+    let is_assembled = record.phase != Status::Creating;
     if let Some(path) = &record.cgroup
-        && !group::remove_empty(path)?
+        && !(is_assembled && group::remove_empty(path)?)
         && group::exists(path)?
     {
         if group::is_frozen(path)? {
