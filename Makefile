@@ -82,7 +82,7 @@ install: $(if $(usable)$(if $(wildcard $(bin)/*),,unbuilt),all)
 	install -m 644 $(completions)/jc.bash '$(sharedir)'/bash-completion/completions/jc-run
 	install -m 644 $(completions)/_jc '$(sharedir)'/zsh/$(zshdir)
 	install -d '$(sharedir)'/jc
-	install -m 644 jc-net/jc-net-repair.service '$(sharedir)'/jc
+	install -m 644 jc-net/jc-net-repair.service jc-unshare/apparmor '$(sharedir)'/jc
 	install -d '$(sharedir)'/jc/ci/github-action
 	install -m 755 $(drivers) '$(sharedir)'/jc/ci
 	install -m 644 jc-run/ci/github-action/action.yml '$(sharedir)'/jc/ci/github-action
@@ -99,7 +99,7 @@ uninstall:
 		rm -f '$(bindir)'/$$name '$(sharedir)'/bash-completion/completions/$$name \
 			'$(sharedir)'/fish/vendor_completions.d/$$name.fish || exit; \
 	done
-	rm -f '$(sharedir)'/zsh/$(zshdir)/_jc '$(sharedir)'/jc/jc-net-repair.service
+	rm -f '$(sharedir)'/zsh/$(zshdir)/_jc '$(sharedir)'/jc/jc-net-repair.service '$(sharedir)'/jc/apparmor
 	rm -f $(patsubst jc-run/%,'$(sharedir)'/jc/%,$(drivers)) '$(sharedir)'/jc/ci/github-action/action.yml
 	rmdir '$(sharedir)'/jc/ci/github-action '$(sharedir)'/jc/ci '$(sharedir)'/jc 2>/dev/null || :
 	@for page in $(notdir $(pages)); do rm -f '$(mandir)'/man$${page##*.}/$$page || exit; done

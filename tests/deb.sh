@@ -51,6 +51,26 @@ Description: containers from small tools
  in the shell, by argv and by pipe, and jc-run composes them. There is no
  daemon and no configuration file.
 END
+# AppArmor 3 cannot parse the profile, and restricts no user namespaces.
+cat >"$root/DEBIAN/postinst" <<'END'
+#!/bin/sh
+set -e
+profile=${DPKG_ROOT:-}/etc/apparmor.d/jc
+if [ "$1" = configure ] && [ -e "${DPKG_ROOT:-}/etc/apparmor.d/abi/4.0" ]; then
+	install -m 644 "${DPKG_ROOT:-}/usr/share/jc/apparmor" "$profile"
+	if [ -z "${DPKG_ROOT:-}" ] && aa-enabled --quiet 2>/dev/null; then apparmor_parser -r "$profile"; fi
+fi
+END
+cat >"$root/DEBIAN/postrm" <<'END'
+#!/bin/sh
+set -e
+profile=${DPKG_ROOT:-}/etc/apparmor.d/jc
+if { [ "$1" = remove ] || [ "$1" = purge ]; } && [ -e "$profile" ]; then
+	if [ -z "${DPKG_ROOT:-}" ] && aa-enabled --quiet 2>/dev/null; then apparmor_parser -R "$profile"; fi
+	rm "$profile"
+fi
+END
+chmod 755 "$root/DEBIAN/postinst" "$root/DEBIAN/postrm"
 (cd "$root" && find usr -type f -exec md5sum {} + | sort -k 2) >"$root/DEBIAN/md5sums"
 chmod -R u=rwX,go=rX "$root"
 dpkg-deb --root-owner-group --build "$root" "$target/jc_${version}_$arch.deb"

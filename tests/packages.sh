@@ -78,6 +78,7 @@ test)
 	need zsh zsh
 	need fish fish
 	need lintian lintian
+	need apparmor_parser apparmor
 	need parallel parallel
 	need openssl openssl
 	need git git

@@ -178,7 +178,7 @@ fn a_release_is_complete_and_its_debian_package_is_clean_comes_and_goes() {
             s.sh(&format!("TMPDIR=/srv lintian --allow-root --fail-on error,warning {deb}"));
         lintian.timeout(std::time::Duration::from_secs(300)).run().code(0).stdout("");
         let dpkg = |what: &str| {
-            let options = "--root=/srv/debian --force-not-root --force-depends --log=/dev/null";
+            let options = "--root=/srv/debian --force-script-chrootless --force-not-root --force-depends --log=/dev/null";
             s.sh(&format!("dpkg {options} {what}")).run().code(0)
         };
         s.sh("mkdir -p debian/var/lib/dpkg/info debian/var/lib/dpkg/updates; touch debian/var/lib/dpkg/status")
@@ -200,7 +200,40 @@ fn a_release_is_complete_and_its_debian_package_is_clean_comes_and_goes() {
             assert!(installed.lines().any(|line| line == path), "{path}\n{installed}");
         }
         s.sh("debian/usr/bin/jc-run --version").run().code(0);
+        assert!(!installed.contains("/etc/"), "{installed}");
         dpkg("--purge jc");
         s.sh(files).run().stdout("");
+        // A system with AppArmor 4.
+        s.sh("mkdir -p debian/etc/apparmor.d/abi && touch debian/etc/apparmor.d/abi/4.0")
+            .run()
+            .code(0);
+        dpkg(&format!("--install {deb}"));
+        s.sh("cmp debian/usr/share/jc/apparmor debian/etc/apparmor.d/jc").run().code(0);
+        dpkg("--purge jc");
+        s.sh(files).run().stdout("./etc/apparmor.d/abi/4.0\n");
+    });
+}
+
+/// AppArmor 3 lacks the rule for user namespaces and its version of the policy.
+#[test]
+fn the_profile_of_apparmor_is_parsed() {
+    sandbox(|s| {
+        require(s, "apparmor_parser", "apparmor");
+        let profile = workspace_dir().join("jc-unshare/apparmor").display().to_string();
+        let has_rule = fs::exists("/etc/apparmor.d/abi/4.0").unwrap();
+        let lines = if has_rule { "p" } else { "/^abi/d; /^  userns,$/d; p" };
+        let parse = |profile: &str, option: &str| {
+            s.sh(&format!("apparmor_parser --skip-kernel-load --skip-cache {option} {profile}"))
+                .run()
+        };
+        s.sh(&format!(
+            "sed -n '{lines}' {profile} > profile; echo x >> broken; cat profile >> broken"
+        ))
+        .run()
+        .code(0);
+        parse("profile", "").code(0);
+        assert!(parse("profile", "--names").code(0).out().lines().any(|name| name == "jc"));
+        parse("broken", "").code(1);
+        s.sh(&format!("grep -c '^  userns,$' {profile}")).run().stdout("1\n");
     });
 }

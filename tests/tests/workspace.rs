@@ -97,6 +97,7 @@ fn make_install_puts_all_in_its_place_and_uninstall_takes_it_away() {
     let share = root.join("opt/jc/share");
     expected.insert(share.join("zsh/site-functions/_jc"));
     expected.insert(share.join("jc/jc-net-repair.service"));
+    expected.insert(share.join("jc/apparmor"));
     for driver in files(&workspace_dir().join("jc-run/ci")) {
         let below = driver.strip_prefix(workspace_dir().join("jc-run")).unwrap();
         expected.insert(share.join("jc").join(below));
