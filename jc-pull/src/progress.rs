@@ -1,12 +1,13 @@
 //! Progress on stderr: bars on a terminal, plain lines elsewhere, or none.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use jc_unshare::Tool;
 use jc_unshare::escape::Escaped;
 
@@ -59,9 +60,9 @@ impl Progress {
             Style::Auto if !io::stderr().is_terminal() => Screen::Lines,
             Style::Plain => Screen::Lines,
             Style::Auto | Style::Bar => {
-                let bars = MultiProgress::new();
-                let total = bars.add(bar(0, "total"));
-                Screen::Bars(bars, total)
+                let total = bar(0, "total");
+                total.set_draw_target(ProgressDrawTarget::hidden());
+                Screen::Bars(MultiProgress::new(), total)
             }
         };
         let (size, transferred) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -83,6 +84,9 @@ impl Progress {
 
     /// Adds bytes to transfer.
     pub fn expect(&self, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         let size = self.size.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Screen::Bars(_, total) = &self.screen {
             total.set_length(size);
@@ -92,7 +96,13 @@ impl Progress {
     /// Adds a layer of `size` bytes.
     pub fn layer(self: &Arc<Self>, label: &str, size: u64) -> Arc<LayerProgress> {
         let bar = match &self.screen {
-            Screen::Bars(bars, total) => Some(bars.insert_before(total, bar(size, label))),
+            Screen::Bars(bars, total) => {
+                // A pull that fetches nothing shows no bar.
+                if total.is_hidden() {
+                    bars.add(total.clone());
+                }
+                Some(bars.insert_before(total, bar(size, label)))
+            }
             _ => None,
         };
         let unpacked = AtomicU64::new(0);
@@ -105,6 +115,8 @@ impl Progress {
         if let Screen::Bars(bars, total) = &self.screen {
             total.finish_and_clear();
             drop(bars.clear());
+            // A bar of a layer ends later, and would be drawn once more.
+            bars.set_draw_target(ProgressDrawTarget::hidden());
         }
         if !succeeded {
             return;
@@ -115,9 +127,14 @@ impl Progress {
             (human(self.transferred.load(Ordering::Relaxed)), self.started.elapsed());
         let time = time.as_secs_f64();
         let Words { transferred, others } = self.words;
-        self.write_line(&format!(
-            "{fetched} layers {transferred}, {reused} {others}, {bytes} in {time:.1} s"
-        ));
+        let layers = if fetched == 1 { "layer" } else { "layers" };
+        let text =
+            format!("{fetched} {layers} {transferred}, {reused} {others}, {bytes} in {time:.1} s");
+        match &self.screen {
+            // An error of stderr does not end a pull.
+            Screen::Bars(..) => drop(writeln!(io::stderr(), "{text}")),
+            _ => self.write_line(&text),
+        }
     }
 
     fn add(&self, bytes: u64) {
@@ -138,12 +155,27 @@ impl Progress {
 
 fn bar(size: u64, label: &str) -> ProgressBar {
     let bar = ProgressBar::new(size);
-    let template = "{prefix:12} {bar:25} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {msg}";
+    // A line fits a terminal of 80 columns, and has the units of the other lines.
+    let template = "{prefix:12} {bar:20} {done:>8}/{size:8} {rate:>10} {msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
+        let style = style
+            .with_key("done", shown(|state| human(state.pos())))
+            .with_key("size", shown(|state| human(state.len().unwrap_or_default())))
+            .with_key("rate", shown(|state| format!("{}/s", human(state.per_sec() as u64))));
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(label.to_owned());
     bar
+}
+
+/// A part of a bar that this program writes itself.
+fn shown(
+    text: impl Fn(&ProgressState) -> String + Clone + Send + Sync + 'static,
+) -> impl Fn(&ProgressState, &mut dyn fmt::Write) + Clone + Send + Sync + 'static {
+    move |state, writer| {
+        // An error of stderr does not end a pull.
+        let _: fmt::Result = writer.write_str(&text(state));
+    }
 }
 
 /// The progress of one layer.

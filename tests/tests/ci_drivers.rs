@@ -141,3 +141,45 @@ fn a_step_has_the_working_directory_and_the_exit_code() {
         s.sh(test).run().code(3).stdout("1\n1\n");
     });
 }
+
+/// The runner's steps for a composite action ("Metadata syntax"): the expressions of `env` become inputs, and `shell: sh`
+/// executes a file of `run` by `sh -e`.
+#[test]
+fn the_action_of_github_runs_a_script_in_a_container() {
+    sandbox(|s| {
+        image(s);
+        let action = workspace_dir().join("jc-run/ci/github-action/action.yml");
+        let action = fs::read_to_string(action).unwrap();
+        let steps = action.split_once("steps:\n").unwrap().1;
+        let value = |key: &str| {
+            let key = format!("{key}: ");
+            let line = steps
+                .lines()
+                .find_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(&key));
+            line.unwrap_or_else(|| panic!("no {key}in {steps}")).to_owned()
+        };
+        assert_eq!(value("shell"), "sh");
+        fs::write(s.path("step"), value("run")).unwrap();
+        let run = |script: &str, options: &str| {
+            let mut step = s.cmd("sh").args(["-e", "/srv/step"]).env("JC_CI", "/srv/ci");
+            for (input, given) in
+                [("image", "oci:/srv/image"), ("run", script), ("options", options)]
+            {
+                let expression = format!(": ${{{{ inputs.{input} }}}}");
+                let line = steps.lines().find(|line| line.ends_with(&expression)).unwrap();
+                let name = line.trim().strip_suffix(&expression).unwrap();
+                step = step.env(name, given);
+            }
+            step.run()
+        };
+        let script = "echo \"it's $(hostname)\"\necho made > made";
+        run(script, "--network none --hostname box").code(0).stdout("it's box\n");
+        assert_eq!(fs::read_to_string(s.path("made")).unwrap(), "made\n");
+        run("hostname; false; echo never", "--network none --hostname box").code(1).stdout("box\n");
+        // Each input of the action is one of its expressions.
+        let inputs = action.split_once("inputs:\n").unwrap().1.split("runs:").next().unwrap();
+        let names =
+            inputs.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        assert_eq!(names.collect::<Vec<_>>(), ["  image:", "  run:", "  options:"]);
+    });
+}

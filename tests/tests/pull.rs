@@ -292,7 +292,7 @@ fn progress_is_a_bar_on_a_terminal_and_plain_lines_elsewhere() {
         let (status, shown) = terminal.wait();
         assert!(status.success() && shown.contains(['\r', '\x1b']), "{shown:?}");
         assert!(!shown.contains("\"jc\""), "{shown:?}");
-        for part in ["total", "1 layers fetched, 0 reused, "] {
+        for part in ["total", "1 layer fetched, 0 reused, "] {
             assert!(shown.contains(part), "{part}: {shown:?}");
         }
         let layer = written.layers[0]["digest"].as_str().unwrap();

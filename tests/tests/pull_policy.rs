@@ -101,7 +101,7 @@ fn progress_is_as_it_is_wanted() {
         let store = Store::new(s);
         let lines = said(&store, &["--progress", "plain"]);
         assert_eq!(lines.lines().count(), 2, "{lines}");
-        assert!(lines.contains("done\njc-pull: 1 layers fetched, 0 reused, "), "{lines}");
+        assert!(lines.contains("done\njc-pull: 1 layer fetched, 0 reused, "), "{lines}");
         let lines = said(&store, &[]);
         assert!(lines.starts_with("jc-pull: 0 layers fetched, 1 reused, 0 B in "), "{lines}");
         for quiet in [["--progress", "none"].as_slice(), &["-q"]] {
