@@ -132,7 +132,13 @@ impl Reference {
             None => (path, None),
         };
         if !is_host(registry) {
-            return Err(bad("not a registry's host[:port]"));
+            let error = bad("not a registry's host[:port]");
+            return Err(match text.starts_with(['/', '.']) {
+                true => error.hint(format_args!(
+                    "docker-archive:{text} is a file of docker save, oci:{text} a layout, jc-run --rootfs {text} a root"
+                )),
+                false => error,
+            });
         }
         if let Some(why) = path_fault(path) {
             return Err(bad(why));

@@ -50,7 +50,8 @@ impl Platform {
                     variant: variant.first().map(|v| (*v).to_owned()),
                 })
             }
-            _ => Err(Error::usage(format_args!("platform {text:?}: not os/arch[/variant]"))),
+            _ => Err(Error::usage(format_args!("platform {text:?}: not os/arch[/variant]"))
+                .hint("such as linux/amd64 or linux/arm64")),
         }
     }
 

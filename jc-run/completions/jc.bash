@@ -52,7 +52,7 @@ _jc_words() {
 		mapfile -t COMPREPLY < <(compgen -W "bridge pasta none host $(_jc_running | sed s/^/container:/)" -- "$word"); return ;;
 	--pid | --ipc | --uts)
 		mapfile -t COMPREPLY < <(compgen -W "private host $(_jc_running | sed s/^/container:/)" -- "$word"); return ;;
-	--userns) mapfile -t COMPREPLY < <(compgen -W 'auto keep-id host' -- "$word"); return ;;
+	--userns) mapfile -t COMPREPLY < <(compgen -W 'auto keep-id map-root host' -- "$word"); return ;;
 	--security-opt)
 		mapfile -t COMPREPLY < <(compgen -W 'seccomp=unconfined no-new-privileges=false systempaths=unconfined net-admin=host' -- "$word"); return ;;
 	--compression) mapfile -t COMPREPLY < <(compgen -W 'gzip zstd none' -- "$word"); return ;;

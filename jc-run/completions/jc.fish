@@ -34,7 +34,7 @@ complete -c jc-run -l network -x -a 'bridge pasta none host (jc-list -q 2>/dev/n
 complete -c jc-run -l pid -x -a '(__jc_shared)'
 complete -c jc-run -l ipc -x -a '(__jc_shared)'
 complete -c jc-run -l uts -x -a '(__jc_shared)'
-complete -c jc-run -l userns -x -a 'auto keep-id host'
+complete -c jc-run -l userns -x -a 'auto keep-id map-root host'
 complete -c jc-run -l security-opt -x -a 'seccomp=unconfined no-new-privileges=false systempaths=unconfined net-admin=host'
 complete -c jc-push -l compression -x -a 'gzip zstd none'
 complete -c jc-oci -n 'test (count (commandline -opc)) = 1' -f -a "(jc-oci --help | string match -rg '^  ([a-z]+)  ')"

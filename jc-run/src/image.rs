@@ -72,7 +72,8 @@ impl Config {
         let arguments = if user.is_empty() { words(&self.cmd) } else { user.to_vec() };
         let argv = [words(&self.entrypoint), arguments].concat();
         if argv.is_empty() {
-            return Err(Error::usage("no program given, and the image names none"));
+            return Err(Error::usage("no program given, and the image names none")
+                .hint("PROG [ARG...] follows the options: jc-run ... -- sh"));
         }
         Ok(argv)
     }

@@ -12,6 +12,7 @@ use rustix::fs::{FileType, fstat};
 
 use crate::input::one_line;
 use crate::options::Source;
+use crate::options::table::{command, values};
 
 /// Reads the record from its source; `pull` gives that of an image. `operands` are those of the command line.
 pub fn read(
@@ -32,8 +33,11 @@ fn corrected_error(error: Error, operands: &[OsString]) -> Error {
     let is_image = error.kind() == Kind::Usage || !is_program(operands);
     let line = corrected(std::env::args_os().collect(), operands).filter(|_| is_image);
     match line {
-        Some(line) => Error::usage("nothing to run: no record on stdin")
-            .hint(format_args!("with an image, {line}")),
+        Some(line) => {
+            let what = if line.contains(" --record ") { "a record" } else { "an image" };
+            Error::usage("nothing to run: no record on stdin")
+                .hint(format_args!("with {what}, {line}"))
+        }
         None => error,
     }
 }
@@ -51,15 +55,28 @@ fn is_program(operands: &[OsString]) -> bool {
 fn corrected(words: Vec<OsString>, operands: &[OsString]) -> Option<String> {
     let (image, program) = operands.split_first()?;
     let options = words.strip_suffix(operands)?;
+    if image == "run" && !program.is_empty() {
+        return without_command([options, program].concat());
+    }
     if options.last().is_some_and(|word| word == "--") {
         return None;
     }
-    let mut line = [options, &["--image".into(), image.clone()]].concat();
+    // A record that jc-pull has written to a file.
+    let is_file = Path::new(image).is_file();
+    let option = if is_file { "--record" } else { "--image" };
+    let mut line = [options, &[option.into(), image.clone()]].concat();
     if !program.is_empty() {
         line.push("--".into());
         line.extend_from_slice(program);
     }
     Some(shell::line(&line))
+}
+
+/// The same for the words of a line with `run` in front, as docker(1) has it.
+fn without_command(words: Vec<OsString>) -> Option<String> {
+    let matches = command().try_get_matches_from(&words).ok()?;
+    let operands: Vec<OsString> = values(&matches, "program").cloned().collect();
+    corrected(words, &operands)
 }
 
 fn from_stdin() -> Result<Record> {
@@ -101,6 +118,13 @@ mod tests {
             ("jc-run -it", "no-such-image:1", Some("jc-run -it --image no-such-image:1")),
             ("jc-run -d", "no.such/image a;b", Some("jc-run -d --image no.such/image -- 'a;b'")),
             ("jc-run --", "no-such-image x", None),
+            (
+                "jc-run",
+                "run --rm -m 1g image id -u",
+                Some("jc-run --rm -m 1g --image image -- id -u"),
+            ),
+            ("jc-run", "run --no-such image", None),
+            ("jc-run", "run", Some("jc-run --image run")),
         ] {
             let operands = words(operands);
             let typed = [words(options), operands.clone()].concat();

@@ -72,6 +72,12 @@ impl Error {
         self
     }
 
+    /// Removes the hint, for one that fits better.
+    #[must_use]
+    pub fn without_hint(self) -> Self {
+        Self { hint: None, ..self }
+    }
+
     /// Adds the errno(3) of the system call that failed.
     #[must_use]
     pub fn caused_by(self, errno: i32) -> Self {
@@ -95,6 +101,11 @@ impl Error {
     /// The kind of failure.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether a hint follows the message.
+    pub fn has_hint(&self) -> bool {
+        self.hint.is_some()
     }
 
     /// The errno(3), if a system call failed.

@@ -63,7 +63,11 @@ pub(crate) fn failure(program: &OsStr, error: &io::Error) -> Error {
     };
     let failed =
         Error::with_kind(kind, format_args!("exec {}: {}", program.display(), strerror(error)));
-    let hint = error.raw_os_error().and_then(|errno| advice::of(&existing(program)?, errno));
+    let path = env::var_os("PATH");
+    let hint = match existing(program, path.as_deref()) {
+        Some(file) => error.raw_os_error().and_then(|errno| advice::of(&file, errno)),
+        None => Some(advice::of_absent(program, path.as_deref())),
+    };
     match hint {
         Some(hint) => failed.hint(hint),
         None => failed,
@@ -71,12 +75,11 @@ pub(crate) fn failure(program: &OsStr, error: &io::Error) -> Error {
 }
 
 /// The file that a program's name leads to.
-fn existing(program: &OsStr) -> Option<PathBuf> {
+fn existing(program: &OsStr, path: Option<&OsStr>) -> Option<PathBuf> {
     if program.as_bytes().contains(&b'/') {
         return Some(program.into());
     }
-    let path = env::var_os("PATH");
-    candidates(program, path.as_deref()).into_iter().find(|path| path.exists())
+    candidates(program, path).into_iter().find(|path| path.exists())
 }
 
 /// The path that execvp(3) searches without PATH.
@@ -87,7 +90,14 @@ pub fn find(name: &OsStr, path: Option<&OsStr>) -> Result<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Ok(name.into());
     }
-    search(name, path).map_err(|errno| failure(name, &errno.into()))
+    search(name, path).map_err(|errno| {
+        let error = failure(name, &errno.into());
+        match errno {
+            // The environment of a payload may have another PATH than this process.
+            Errno::ENOENT => error.without_hint().hint(advice::of_absent(name, path)),
+            _ => error,
+        }
+    })
 }
 
 /// [`find`] of a name without a slash. ENOENT and EACCES mean that no file of PATH can be executed.

@@ -46,6 +46,11 @@ pub mod platform {
         None
     }
 
+    /// No advice: only Linux has containers around a process.
+    pub fn surroundings(_: &crate::Error) -> Option<String> {
+        None
+    }
+
     /// Does nothing: on other platforms no event follows a failed execution.
     pub fn ignore_sigpipe() {}
 

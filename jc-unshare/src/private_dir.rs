@@ -86,7 +86,8 @@ pub fn open_chain(path: &Path, purpose: Purpose, makes: bool) -> Result<Option<O
         // A checked name is not redirected later: only root and the caller can rename it in a checked directory.
         let stat = match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) if makes => {
-                make(&directory, &name).on("mkdir", at.join(&name))?;
+                let made = make(&directory, &name).on("mkdir", at.join(&name));
+                made.map_err(|error| error.hint(purpose.hint))?;
                 rest.push(name);
                 continue;
             }

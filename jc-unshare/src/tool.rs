@@ -195,7 +195,10 @@ impl Tool {
     pub fn report(self, error: &Error) {
         if error.kind() != Kind::Quiet {
             let mut text = error.report(self.name);
-            if let Some(hint) = crate::platform::old_kernel(error.errno()) {
+            let of_kernel = crate::platform::old_kernel(error.errno());
+            let of_surroundings =
+                || (!error.has_hint()).then(|| crate::platform::surroundings(error)).flatten();
+            if let Some(hint) = of_kernel.or_else(of_surroundings) {
                 text = format!("{text}{}: hint: {hint}\n", self.name);
             }
             // An error of this write cannot be reported anywhere.
@@ -217,7 +220,12 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
 
 /// Returns a usage error if a link has no program.
 pub fn require_program(argv: &[OsString]) -> Result<()> {
-    if argv.is_empty() { Err(Error::usage("no program given to run")) } else { Ok(()) }
+    match argv.is_empty() {
+        true => {
+            Err(Error::usage("no program given to run").hint("PROG [ARG...] follows the options"))
+        }
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

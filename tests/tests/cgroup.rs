@@ -57,8 +57,7 @@ fn the_program_is_pid_1_if_asked_for() {
         }
         let before = ["--bounding-set=-sys_admin", TOOL, "-p", "--name", "refused", "--", "true"];
         let ran = s.cmd("setpriv").args(before).run();
-        let error =
-            "jc-cgroup: clone3: Operation not permitted\njc-cgroup: hint: this needs CAP_SYS_ADMIN";
+        let error = "jc-cgroup: clone3: Operation not permitted\njc-cgroup: hint: this process is root without CAP_SYS_ADMIN";
         assert!(ran.err().starts_with(error), "{ran}");
         ran.code(125).stdout("");
         assert!(!s.jc(TOOL).arg("--list").run().code(0).out().contains("refused"));

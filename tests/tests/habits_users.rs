@@ -84,6 +84,13 @@ fn files_of_a_build_belong_to_the_user_who_runs_it() {
                 assert_eq!(fs::metadata(s.path(name).join("src").join(file)).unwrap().uid(), uid);
             }
         }
+        for (name, uid, pull) in [("ann", ANN, ""), ("bob", BOB, "--ignore-chown")] {
+            let job = format!(
+                "jc-pull -q {pull} IMAGE > image && jc-run --network none -v $PWD/src:/src -w /src -- touch d < image"
+            );
+            users.sh(name, &job).run().code(0);
+            assert_eq!(fs::metadata(s.path(name).join("src/d")).unwrap().uid(), uid);
+        }
         let other =
             "jc-run --network none -u $(id -u) -v $PWD/src:/src --image IMAGE -- touch /src/c";
         for name in ["ann", "bob"] {

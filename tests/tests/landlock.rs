@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+use jc_tests::roots::busybox_root;
 use jc_tests::{Sandbox, sandbox, skip};
 
 fn check(s: &Sandbox, lines: &[(&str, i32, &str)]) {
@@ -103,7 +104,7 @@ fn a_line_that_cannot_hold_is_refused() {
                 (
                     "--ro / -- jc-unshare -p -- jc-rootfs / -- true",
                     125,
-                    "jc-rootfs ... ROOT -- jc-landlock",
+                    "jc-rootfs --landlock rx=/usr",
                 ),
             ],
         );
@@ -124,5 +125,57 @@ fn rules_hold_behind_a_chain() {
             jc-landlock --rx / -- sh -c 'id -u; echo > /tmp/x'";
         let ran = s.sh(user).run();
         assert!(ran.out() == "65534\n" && ran.err().contains("Permission denied"), "{ran}");
+    });
+}
+
+/// The rules of `jc-rootfs --landlock` hold for the payload alone, behind all mounts, and for programs of jc-exec.
+#[test]
+fn the_last_step_of_a_root_applies_rules() {
+    sandbox(|s| {
+        if !has_landlock(s) {
+            skip!("a kernel with version 6 of Landlock");
+        }
+        busybox_root(s, "root");
+        s.sh("mkdir -p root/data root/other; ip link set lo up").run().code(0);
+        let rules = "--landlock rx=/ --landlock rw=/data";
+        let write = "echo x > /data/f && echo written; echo x > /other/f; echo $?";
+        for options in [
+            "--upper tmpfs",
+            "--read-only --tmpfs /data",
+            "-u 33:33 --tmpfs /data",
+            "--cap-drop ALL --no-new-privs --seccomp default --tmpfs /data",
+        ] {
+            let line = format!("jc-rootfs {options} {rules} root -- sh -c '{write}'");
+            let ran = s.sh(&line).run();
+            assert_eq!(ran.out(), "written\n1\n", "{line}\n{ran}");
+            assert!(
+                ran.err().contains("/other/f: Permission denied") || options.contains("read-only"),
+                "{ran}"
+            );
+        }
+        for (options, payload, code, text) in [
+            (rules, "grep NoNewPrivs /proc/self/status", 0, "NoNewPrivs:\t1"),
+            ("--landlock connect=none", "nc 127.0.0.1 9", 1, "Permission denied"),
+            ("--landlock connect=9", "nc 127.0.0.1 9", 1, "Connection refused"),
+            ("--landlock ro=/", "true", 126, "Permission denied"),
+            ("--landlock ro=/none", "true", 125, "open /none: No such file"),
+            ("--landlock connect=x", "true", 125, "not a port or none"),
+            ("--landlock all", "true", 125, "not ro=, rx=, rw= or rwx=PATH"),
+        ] {
+            let ran = s.sh(&format!("jc-rootfs {options} root -- sh -c '{payload}'")).run();
+            assert_eq!(ran.status().code(), Some(code), "{options}\n{ran}");
+            assert!(ran.out().contains(text) || ran.err().contains(text), "{options}\n{ran}");
+        }
+        // PID 1 of --init, and a program of jc-exec.
+        for init in ["", "--init"] {
+            let run = format!(
+                "jc-run -d --name l {init} --network none {rules} --rootfs root -- sleep 1000"
+            );
+            s.sh(&run).run().code(0);
+            let ran = s.sh(&format!("jc-exec l sh -c '{write}'")).run();
+            assert_eq!(ran.out(), "written\n1\n", "{init}\n{ran}");
+            s.sh("jc-rm -f l").run().code(0);
+        }
+        s.wait_for_no_process();
     });
 }

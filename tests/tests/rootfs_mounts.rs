@@ -247,3 +247,44 @@ fn a_run_that_writes_everywhere_leaves_the_image_alone() {
         assert_eq!(tree::changes(&before.1, &tree::manifest(&layer)), "");
     });
 }
+
+/// Files of a directory of user 1000, as a payload sees them, and files of the payload, as the host sees them.
+#[test]
+fn an_id_mapped_bind_exchanges_the_owner_and_the_payload() {
+    sandbox(|s| {
+        let root = busybox_root(s, "root");
+        s.sh("mkdir src && echo text > src/f && chown -R 1000:1001 src && touch src/root")
+            .run()
+            .code(0);
+        let script = "stat -c '%u:%g' /src /src/f /src/root; touch /src/new";
+        for (options, seen, made) in [
+            (vec!["-v", "src:/src"], "1000:1001\n1000:1001\n0:0\n", "0:0\n"),
+            (vec!["-v", "src:/src:idmap"], "0:0\n0:0\n1000:1001\n", "1000:1001\n"),
+            (vec!["-v", "src:/src:idmap", "-u", "33:34"], "33:34\n33:34\n0:0\n", "1000:1001\n"),
+            (
+                vec!["-v", "src:/src:idmap", "-u", "1000:1001"],
+                "1000:1001\n1000:1001\n0:0\n",
+                "1000:1001\n",
+            ),
+            (vec!["-v", "src:/src:idmap=1000:0:2"], "0:1\n0:1\n65534:65534\n", "1000:1000\n"),
+            (
+                vec!["-v", "src:/src:idmap=1000:0:1/1001:0:1"],
+                "0:0\n0:0\n65534:65534\n",
+                "1000:1001\n",
+            ),
+        ] {
+            let ran = sh(s, &options, &root, script).run();
+            ran.code(0).stdout(seen);
+            s.sh("stat -c '%u:%g' src/new; rm src/new").run().stdout(made);
+        }
+        // The user of the root's file of users.
+        fs::write(root.join("etc/passwd"), "web:x:7:8::/:/bin/sh\n").unwrap();
+        let options = ["-v", "src:/src:idmap", "-u", "web"];
+        sh(s, &options, &root, "stat -c '%u:%g' /src/f").run().code(0).stdout("7:8\n");
+        let run = "jc-run --network none --rootfs root -v $PWD/src:/src:idmap -- stat -c %u /src/f";
+        s.sh(run).run().code(0).stdout("0\n");
+        let user = format!("jc-unshare -U --map-root -- {run}").replace("idmap", "idmap=1000:0:1");
+        let ran = s.sh(&format!("JC_STATE_DIR=/srv/state {user}")).run().code(125);
+        assert!(ran.err().contains("jc-run --userns keep-id"), "{ran}");
+    });
+}

@@ -198,7 +198,7 @@ fn an_option_that_another_program_replaces_is_refused_with_its_command_line() {
         for (option, line) in [
             ("--restart=always", "systemd-run"),
             ("--timeout 5", "timeout 5 jc-run"),
-            ("--oom-score-adj -5", "choom"),
+            ("--nice 5", "nice -n 5 jc-run"),
             ("--log-driver syslog", "logger"),
             ("--cidfile f", "jc-run -d"),
             ("--platform linux/arm64", "jc-pull --platform"),

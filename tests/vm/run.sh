@@ -69,6 +69,22 @@ cp -a /r /home/user/r && chown -R 1000:1000 /home/user/r
 is 'an ordinary user runs a container' "$(su -s /bin/sh user -c "export HOME=/home/user; cd
 	jc-run --network none --rootfs r -- sh -c 'id -u; touch /made; ls /made'" 2>&1 | tr '\n' ,)" '0,/made,'
 
+# The surroundings of an ordinary user.
+as_user() { su -s /bin/sh user -c "export HOME=/home/user; cd; $1" 2>&1; }
+run_r='jc-run --network none --rootfs r'
+is 'a user without a delegated cgroup gets advice' \
+	"$(as_user "$run_r -m 8M -- true" | grep -c 'hint: systemd-run --user --scope -p Delegate=yes')" 1
+is 'a PID namespace of the host needs a cgroup' "$(as_user "$run_r --pid host -- true" | grep -c 'hint: --pid host')" 1
+for switch in user/max_user_namespaces kernel/unprivileged_userns_clone; do
+	before=$(cat /proc/sys/$switch)
+	echo 0 >/proc/sys/$switch
+	as_user "$run_r -- true" | grep -o 'the sysctl [^ ]* is 0'
+	echo "$before" >/proc/sys/$switch
+done >/tmp/named
+is 'forbidden user namespaces are named by their sysctl' "$(tr '\n' , </tmp/named)" \
+	'the sysctl user.max_user_namespaces is 0,the sysctl kernel.unprivileged_userns_clone is 0,'
+is 'user namespaces work again' "$(as_user "$run_r -- id -u")" 0
+
 jc-list >/dev/null; jc-net --gc
 is 'no cgroup is left' "$(find /sys/fs/cgroup -mindepth 1 -type d)" ''
 is 'no link is left' "$(ip -o link | grep -c .)" 1

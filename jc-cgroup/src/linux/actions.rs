@@ -29,6 +29,8 @@ fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Existing
         for (path, name, _) in groups_of(&hierarchy, place)? {
             let part = (hierarchy.clone(), path);
             match all.iter_mut().find(|group| group.name == name) {
+                // A group in another one has a name of its own, or is reached by its path.
+                Some(group) if group.parts.iter().any(|(known, _)| *known == hierarchy) => {}
                 Some(group) => group.parts.push(part),
                 None => all.push(ExistingGroup { name, parts: vec![part] }),
             }

@@ -150,13 +150,32 @@ pub fn name(word: &str) -> std::result::Result<String, String> {
     }
 }
 
-/// The groups right below all [`parents`] of a hierarchy, as [`groups`] returns them.
+/// The groups below all [`parents`] of a hierarchy, as [`groups`] returns them: those right below, and without a `place`
+/// those that are in such a group, since they do not escape its limit.
 pub fn groups_of(
     hierarchy: &Hierarchy,
     place: Option<&Path>,
 ) -> Result<Vec<(PathBuf, String, bool)>> {
-    let found: Result<Vec<_>> = parents(hierarchy, place)?.iter().map(|top| groups(top)).collect();
-    Ok(found?.concat())
+    let depth = if place.is_some() { 1 } else { DEPTH };
+    let mut found = Vec::new();
+    for top in parents(hierarchy, place)? {
+        add_groups(&top, depth, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// The levels of groups in groups that are found by name.
+const DEPTH: u32 = 4;
+
+fn add_groups(top: &Path, depth: u32, found: &mut Vec<(PathBuf, String, bool)>) -> Result<()> {
+    if depth == 0 {
+        return Ok(());
+    }
+    for group in groups(top)? {
+        add_groups(&group.0, depth - 1, found)?;
+        found.push(group);
+    }
+    Ok(())
 }
 
 /// The groups directly below a directory: the directory and name of each, and whether the group is unattended.
@@ -241,7 +260,14 @@ impl Part {
                 }
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     let error = Err(e).on("mkdir", &path);
-                    return error.map_err(|e| e.hint("making cgroups here needs root"));
+                    let why = match rustix::process::geteuid().is_root() {
+                        true => {
+                            "the cgroup belongs to the host, and this is root of a user namespace: a run without \
+                             limits needs none"
+                        }
+                        false => "making cgroups here needs root",
+                    };
+                    return error.map_err(|e| e.hint(why));
                 }
                 other => other.on("mkdir", &path)?,
             }

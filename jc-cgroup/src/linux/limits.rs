@@ -157,7 +157,8 @@ impl Limits {
     ) -> Result<()> {
         let memory = whole_pages(bytes);
         if memory == 0 {
-            return Err(Error::usage(format_args!("-m {bytes}: less than a page")));
+            return Err(Error::usage(format_args!("-m {bytes}: less than a page"))
+                .hint("a number without a unit is one of bytes; 64M and 1.5G have units"));
         }
         let together = match self.memory_swap {
             Some(Swap::Unlimited) => None,

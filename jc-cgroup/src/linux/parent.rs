@@ -37,7 +37,8 @@ pub fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
 /// The directory of a new group that needs these controllers: the nearest of [`parents`] that can hold it.
 ///
 /// A v2 group that holds processes cannot limit groups below it (cgroups(7), "no internal processes"). With `evacuate` the
-/// nearest directory is used in any case. A new group does not escape a limit of the caller's groups that has the same kind.
+/// nearest directory is used in any case. A new group does not escape a limit of the caller's groups that has the same kind:
+/// on v1, where a group can hold both, root makes the new one in the caller's own.
 pub fn parent(
     hierarchy: &Hierarchy,
     chosen: Option<&Path>,
@@ -69,6 +70,9 @@ pub fn parent(
         if has_limit(hierarchy, group, controllers)? {
             if nearest.starts_with(group) {
                 break;
+            }
+            if hierarchy.version == Version::V1 && rustix::process::geteuid().is_root() {
+                return Ok(hierarchy.own.clone());
             }
             let (group, nearest) = (group.display(), nearest.display());
             let text =
@@ -326,7 +330,16 @@ fn make_dir(path: &Path) -> Result<()> {
 /// Moves this process, which must have one thread, into a group.
 pub fn enter(version: Version, group: &Path) -> Result<()> {
     let file = members(version, group);
-    fs::write(&file, SELF).on("write", &file)
+    fs::write(&file, SELF).on("write", &file).map_err(|error| {
+        match error.errno().map(Errno::from_raw_os_error) {
+            // The user must also own a group above this process and the target (cgroups(7), "Cgroup delegation").
+            Some(Errno::ACCESS) if version == Version::V2 => error.hint(
+                "a user moves processes only within a delegated group: systemd-run --user --scope -- jc-exec ... \
+                 starts in that of the user",
+            ),
+            _ => error,
+        }
+    })
 }
 
 /// A step that moves a child into a group.

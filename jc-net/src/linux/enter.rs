@@ -1,39 +1,23 @@
 //! The entry of an existing network namespace, and the privileges of this process in its own.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use jc_unshare::capability::NET_ADMIN;
 use jc_unshare::hints::capable;
+use jc_unshare::procfs::owns_network;
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result, userns};
-use rustix::fs::{Mode, OFlags, fstat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::linux::mode::Network;
-use crate::linux::sys;
 
 /// The default of `--network`: a bridge if this process can create one, else pasta(1).
 pub fn default_network() -> Result<Network> {
     let can = owns_network()? && capable(NET_ADMIN);
     Ok(if can { Network::Bridge } else { Network::Pasta })
-}
-
-/// Whether the user namespace of this process owns its network namespace.
-pub fn owns_network() -> Result<bool> {
-    let own = "/proc/self/ns/net";
-    let namespace = File::open(own).on("open", own)?;
-    // The owner of the network namespace is a user namespace that this process may not open.
-    match sys::owner(namespace.as_fd()) {
-        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(false),
-        owner => {
-            let user = "/proc/self/ns/user";
-            let owner = fstat(owner.op("ioctl NS_GET_USERNS")?).op("fstat")?;
-            Ok(owner.st_ino == fs::metadata(user).on("stat", user)?.ino())
-        }
-    }
 }
 
 /// Enters the namespace of a file. EINVAL: the file is no network namespace. EPERM: this process has no CAP_SYS_ADMIN in

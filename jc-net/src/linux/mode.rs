@@ -51,7 +51,9 @@ impl FromStr for Network {
         match word.strip_prefix("join:").map(str::parse::<u32>) {
             Some(Ok(pid)) if pid > 0 => Ok(Self::Join(pid)),
             Some(_) => Err("join: needs the number of a process".to_owned()),
-            None => Err("not one of bridge, none, host, pasta, ns:PATH, join:PID".to_owned()),
+            None => Err(format!(
+                "not one of bridge, none, host, pasta, ns:PATH, join:PID; --bridge {word} makes a network of that name"
+            )),
         }
     }
 }

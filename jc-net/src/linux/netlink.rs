@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jc_unshare::capability::NET_ADMIN;
-use jc_unshare::hints::capable;
+use jc_unshare::hints::{capable, lacking};
+use jc_unshare::procfs::owns_network;
 use jc_unshare::{Context, Error, Result, strerror};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -15,7 +16,6 @@ use rustix::net::{
     socket_with,
 };
 
-use crate::linux::enter::owns_network;
 use crate::linux::sys;
 
 use crate::linux::message::{ACK, HEADER};
@@ -57,7 +57,7 @@ impl NetlinkError {
         let cause = strerror(&io::Error::from(self.errno));
         let error = Error::new(format_args!("{operation}: {cause}{words}"));
         if self.errno == Errno::PERM && !capable(NET_ADMIN) {
-            return error.hint("this needs CAP_NET_ADMIN: run as root");
+            return error.hint(lacking("CAP_NET_ADMIN", ""));
         }
         if self.errno == Errno::PERM && owns_network().is_ok_and(|owns| !owns) {
             return error.hint(
@@ -95,8 +95,9 @@ impl Socket {
 
     /// Opens a socket for nf_tables. EPROTONOSUPPORT: the kernel lacks netfilter.
     pub fn netfilter() -> Result<Self> {
-        Self::open(Family::Netfilter)
-            .map_err(|error| error.hint("the kernel may lack netfilter: modprobe nf_tables"))
+        Self::open(Family::Netfilter).map_err(|error| {
+            error.hint("the kernel may lack netfilter: modprobe nf_tables, or --network none")
+        })
     }
 
     fn open(family: Family) -> Result<Self> {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::libc;
 
@@ -34,19 +34,6 @@ pub fn dropped(socket: BorrowedFd<'_>) -> io::Result<u32> {
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, pointer, &mut length)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(values[DROPS]) }
-}
-
-/// The user namespace that owns a namespace (ioctl_nsfs(2)). `EPERM`: the owner is neither the user namespace of this
-/// process nor below it.
-pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const NS_GET_USERNS: u64 = 0xb701;
-    // SAFETY: the request takes no argument.
-    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor, which has no other owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Waits for a grace period of RCU (membarrier(2)), after which the kernel has freed the sockets of ended processes. A

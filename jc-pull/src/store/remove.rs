@@ -8,7 +8,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
-use crate::in_use::OverlayDirs;
+use crate::in_use::{OverlayDirs, container_of};
 use crate::sys;
 
 /// The layers that are locked at a time, with a descriptor each.
@@ -27,26 +27,28 @@ impl Store {
     /// Removes images, and the layers and documents that no other image needs. A layer of a running
     /// container is an error, and nothing is removed.
     pub fn remove_images(&self, images: &[ImageEntry]) -> Result<Removed> {
-        self.exclusively(|| {
+        let removed = self.exclusively(|| {
             let needed = Needed::by(&self.images()?, |image| !images.contains(image));
             let own = Needed::by(images, |_| true);
             let layers: Vec<String> = own.layers.difference(&needed.layers).cloned().collect();
             let blobs: Vec<String> = own.blobs.difference(&needed.blobs).cloned().collect();
             let locks = self.lock_layers(&layers)?;
-            let in_use =
-                locks.iter().zip(&layers).find_map(|(lock, name)| Some((lock.holder()?, name)));
-            if let Some((by, name)) = in_use {
-                let with = images.iter().find(|image| image.layers.contains(name));
-                let image = with.map(|image| image.reference.as_str()).unwrap_or_default();
-                return Err(Error::new(format_args!("{image}: in use by {by}"))
-                    .hint("jc-list has the PID of each container; jc-rm -f ID ends one"));
+            let mut in_use = locks.iter().zip(&layers);
+            let in_use = in_use.find_map(|(lock, name)| Some((lock.holder()?, name.clone())));
+            if let Some(in_use) = in_use {
+                return Ok(Err(in_use));
             }
             for image in images {
                 let path = self.path.join(IMAGES).join(image.key());
                 let removed = rustix::fs::unlinkat(&self.images, image.key(), AtFlags::empty());
                 removed.on("remove", &path)?;
             }
-            self.move_out(Removed { layers, blobs, sums: Vec::new() })
+            self.move_out(Removed { layers, blobs, sums: Vec::new() }).map(Ok)
+        })?;
+        // The search for the container needs other programs, which must not wait for the locks of this one.
+        removed.map_err(|(holder, layer)| {
+            let with = images.iter().find(|image| image.layers.contains(&layer));
+            holder.error(with.map(|image| image.reference.as_str()))
         })
     }
 
@@ -94,7 +96,7 @@ impl Store {
         for (lock, name) in locks.iter_mut().zip(names) {
             let by = lower.user_of(&self.layer_path(name)).or_else(|| lower.unnamed_user());
             if let Some(pid) = by.filter(|_| lock.is_free()) {
-                *lock = LayerLock::InUse(format!("process {pid}"));
+                *lock = LayerLock::InUse(Holder::Process(pid));
             }
         }
         Ok(locks)
@@ -103,8 +105,7 @@ impl Store {
     fn lock_layer(&self, name: &str) -> Result<LayerLock> {
         let Some(layer) = self.layer(name)? else { return Ok(LayerLock::Gone) };
         let is_free = lock::try_exclude(&layer).on("flock", self.layer_path(name))?;
-        let in_use = || LayerLock::InUse("a container that starts".to_owned());
-        Ok(if is_free { LayerLock::Free(layer) } else { in_use() })
+        Ok(if is_free { LayerLock::Free(layer) } else { LayerLock::InUse(Holder::Starting) })
     }
 
     /// Moves entries out of their directories, and removes them.
@@ -136,7 +137,32 @@ enum LayerLock {
     /// No container has the layer, or can mount it while this descriptor is open.
     Free(#[allow(dead_code, reason = "the lock ends with the descriptor")] OwnedFd),
     Gone,
-    InUse(String),
+    InUse(Holder),
+}
+
+/// The user of a layer.
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    /// A container that takes its layers at the moment.
+    Starting,
+    /// The PID of a process that sees an overlay with the layer.
+    Process(u32),
+}
+
+impl Holder {
+    /// The error for an image with the layer, which names the container as jc-list does.
+    fn error(self, image: Option<&str>) -> Error {
+        let image = image.unwrap_or_default();
+        let Self::Process(pid) = self else {
+            return Error::new(format_args!("{image}: in use by a container that starts"));
+        };
+        match container_of(pid) {
+            Some(name) => Error::new(format_args!("{image}: in use by container {name}"))
+                .hint(format_args!("jc-rm -f {name} ends and removes the container")),
+            None => Error::new(format_args!("{image}: in use by process {pid}"))
+                .hint("jc-list has the PID of each container; jc-rm -f ID ends one"),
+        }
+    }
 }
 
 impl LayerLock {
@@ -144,10 +170,9 @@ impl LayerLock {
         matches!(self, Self::Free(_))
     }
 
-    /// The container or process that has the layer.
-    fn holder(&self) -> Option<&str> {
+    fn holder(&self) -> Option<Holder> {
         match self {
-            Self::InUse(by) => Some(by),
+            Self::InUse(holder) => Some(*holder),
             Self::Free(_) | Self::Gone => None,
         }
     }

@@ -9,7 +9,7 @@ use jc_unshare::{Context, Result, lock, remove_tree, temporary};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store, TMP};
+use super::{BLOBS, IMAGES, ImageEntry, LAYERS, PURPOSE, SUMS, Store, TMP};
 use crate::digest::Digest;
 use crate::manifest::Descriptor;
 use crate::sums::Sums;
@@ -21,7 +21,8 @@ impl Store {
     pub fn work(&self) -> Result<Work<'_>> {
         self.check_writable()?;
         let tmp = self.path.join(TMP);
-        let (name, fd) = temporary::create_dir(&self.tmp, "pull-").on("mkdir", &tmp)?;
+        let made = temporary::create_dir(&self.tmp, "pull-").on("mkdir", &tmp);
+        let (name, fd) = made.map_err(|error| error.hint(PURPOSE.hint))?;
         Ok(Work { store: self, path: tmp.join(&name), name, fd })
     }
 }

@@ -1,6 +1,6 @@
 //! The assembly of a root: a mount namespace, the root, its mounts, pivot_root(2), and the payload.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ use super::args::values::{Dev, Proc, Sys};
 use super::args::words::Depth;
 use super::join::{Target, run_from_read_only_here};
 use super::joined;
-use super::mount::bind;
+use super::mount::bind::{self, Detached};
 use super::mount::dev::mount_dev;
 use super::mount::mask::Mounted;
 use super::mount::proc::mount_proc;
@@ -31,9 +31,10 @@ use super::mount::word::Planned;
 use super::payload::gate::Gate;
 use super::payload::init::Init;
 use super::payload::sysctl::Sysctl;
-use super::payload::{self, Directories, Invocation, Setup};
+use super::payload::{self, ContainerRoot, Directories, Invocation, Setup};
 use super::root::{Bare, MountedRoot, OwnMounts, ProtectedBind, Root};
 use super::sys::{mount_setattr, propagation};
+use crate::user::{self, Identity};
 
 /// Assembles the root and executes the program. Returns only an error.
 pub fn enter(invocation: Invocation<'_>, root: &Root) -> Error {
@@ -98,7 +99,7 @@ fn prepare(
         mount_dev(directory.as_fd(), args.dev(), &args.shm_size, makes_devices)?;
     }
     mount_sys(directory.as_fd(), args.sys())?;
-    let protected = attach_all(directory.as_fd(), &mounts)?;
+    let protected = attach_all(args, &directory, &mounts)?;
     words.iter().try_for_each(|word| word.attach(directory.as_fd()))?;
     if args.dev() == Dev::Nodes {
         mount_dev(directory.as_fd(), args.dev(), &args.shm_size, false)?;
@@ -122,6 +123,21 @@ fn prepare(
             .on("set propagation of", "/")?;
     }
     Ok(directories)
+}
+
+/// The user and the group of the payload, by the files of the root.
+fn identity(args: &Args, root: &OwnedFd) -> Result<Identity> {
+    match &args.user {
+        Some(user) => {
+            let root = root.try_clone().op("dup")?;
+            user::find(user, &ContainerRoot(root))
+        }
+        None => Ok(Identity {
+            uid: Uid::effective().as_raw(),
+            gid: Gid::effective().as_raw(),
+            groups: Vec::new(),
+        }),
+    }
 }
 
 /// Becomes root of the user namespace. A user that the namespace lacks can open files of the host, and owns no file of a
@@ -157,30 +173,34 @@ fn own_mounts(args: &Args) -> Vec<&'static str> {
 
 /// Creates detached mounts for `--bind`, `--device` and `--tmpfs`. An outer target comes before the targets below.
 /// `None`: overlays are mounted later, when no mount propagates to the host any more.
-fn create_mounts(args: &Args) -> Result<Vec<(&Mount, Option<OwnedFd>)>> {
+fn create_mounts(args: &Args) -> Result<Vec<(&Mount, Option<Detached<'_>>)>> {
     let mut mounts: Vec<&Mount> =
         args.binds.iter().chain(&args.devices).chain(&args.tmpfs).collect();
     mounts.sort_by_key(|mount| mount.target.components().count());
-    let create = |mount: &Mount| match mount.upper() {
+    let create = |mount| match Mount::upper(mount) {
         Some(_) => bind::make_source(mount).map(|()| None),
-        None => bind::create(mount).map(Some),
+        None => Detached::new(mount).map(Some),
     };
     mounts.into_iter().map(|mount| Ok((mount, create(mount)?))).collect()
 }
 
 /// Attaches the mounts. Returns those whose changes go elsewhere.
 fn attach_all(
-    root: BorrowedFd<'_>,
-    mounts: &[(&Mount, Option<OwnedFd>)],
+    args: &Args,
+    root: &OwnedFd,
+    mounts: &[(&Mount, Option<Detached<'_>>)],
 ) -> Result<Vec<ProtectedBind>> {
     let mut protected = Vec::new();
-    for (mount, fd) in mounts {
-        match (fd, mount.upper()) {
-            (Some(fd), _) => bind::attach_at_target(root, mount, fd)?,
+    for (mount, detached) in mounts {
+        match (detached, mount.upper()) {
+            (Some(detached), _) => {
+                detached.map_owners(|| identity(args, root))?;
+                detached.attach(root.as_fd())?;
+            }
             (None, Some((directory, upper))) => {
                 let Mount { target, attributes, .. } = mount;
                 let bind = ProtectedBind::mount(directory, upper, target, *attributes)?;
-                bind.attach(root, target)?;
+                bind.attach(root.as_fd(), target)?;
                 protected.push(bind);
             }
             (None, None) => {}

@@ -46,7 +46,7 @@ impl Base {
             let Some(parent) = open_chain(above(path), true)? else { continue };
             let is_new = match mkdirat(&parent, &name_of(path)?, Mode::RWXU) {
                 Err(Errno::EXIST) => false,
-                made => made.on("mkdir", path).map(|()| true)?,
+                made => made.on("mkdir", path).map(|()| true).map_err(hinted)?,
             };
             // Another jc-run may have removed the directory with its last container.
             let is_temporary = is_new || base_path.is_default;

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Purpose};
+use jc_unshare::store::is_root;
 use jc_unshare::{Context, Error, Result};
 use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Stat, lstat};
+use rustix::fs::{Access, FileType, Stat, access, lstat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -39,7 +40,7 @@ fn set(name: &str) -> Option<PathBuf> {
 /// The first default of jc-state(5) that exists for this user.
 fn default() -> Result<PathBuf> {
     let user = geteuid();
-    if user.is_root() {
+    if user.is_root() && reaches_run()? {
         return Ok("/run/jc".into());
     }
     if let Some(runtime) = set("XDG_RUNTIME_DIR") {
@@ -58,6 +59,17 @@ fn default() -> Result<PathBuf> {
         hinted(Error::new("state directory: neither XDG_RUNTIME_DIR nor HOME names a place for it"))
     })?;
     Ok(home.join(".local/state/jc"))
+}
+
+/// Whether root has a directory in /run. Root of a user namespace may be any user there.
+fn reaches_run() -> Result<bool> {
+    if is_root()? {
+        return Ok(true);
+    }
+    match access("/run", Access::WRITE_OK) {
+        Err(Errno::ACCESS | Errno::ROFS | Errno::NOENT) => Ok(false),
+        other => other.on("access", "/run").map(|()| true),
+    }
 }
 
 /// Adds a hint about the option and the variable that name another directory.

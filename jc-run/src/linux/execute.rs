@@ -94,7 +94,7 @@ impl ExecOptions {
     fn parse(matches: &ArgMatches) -> Result<Self> {
         let operands: Vec<OsString> = values(matches, "operands").cloned().collect();
         let Some((id, program)) = operands.split_first() else {
-            return Err(Error::usage("no container given"));
+            return Err(Error::usage("no container given").hint("jc-exec ID PROG [ARG...]"));
         };
         let program = program.strip_prefix(&["--".into()][..]).unwrap_or(program);
         jc_unshare::require_program(program)?;

@@ -51,13 +51,28 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
             })
         }
         None => container.run(Stdio::Callers, || Ok(())).map(|exit| {
-            if exit.code() != 0 && is_other_user_outside(&options) {
-                let hint =
-                    "the user of -u is another one outside: --userns keep-id makes it the caller";
+            if let Some(hint) = advice(&options, exit.code()) {
                 TOOL.report(&Error::new(format_args!("hint: {hint}")));
             }
             exit.end()
         }),
+    }
+}
+
+/// A hint for an exit code whose cause may be an option that a link does not know.
+fn advice(options: &Options, code: u8) -> Option<&'static str> {
+    const FAILED: u8 = 125;
+    let needs_group = options.limits.passed.is_empty() && options.namespaces.pid != Mode::Private;
+    match code {
+        0 => None,
+        FAILED if needs_group && !geteuid().is_root() => {
+            Some("--pid host and --pid container:ID need a cgroup, by which all processes end")
+        }
+        FAILED => None,
+        _ if is_other_user_outside(options) => {
+            Some("the user of -u is another one outside: --userns keep-id makes it the caller")
+        }
+        _ => None,
     }
 }
 

@@ -146,9 +146,14 @@ fn network(word: &str) -> Result<String, String> {
     if is_known {
         return Ok(word.to_owned());
     }
-    Err(format!(
-        "not bridge, pasta, none, host, ns:PATH or container:ID (--bridge {word} makes a network of that name)"
-    ))
+    let (name, options) = word.split_once(':').unwrap_or((word, ""));
+    let remedy = match (name, options) {
+        ("pasta" | "slirp4netns" | "private", "") => "pasta, or no option".to_owned(),
+        ("bridge", _) => "--ip ADDRESS, --mac-address ADDRESS or --bridge NAME".to_owned(),
+        ("pasta" | "slirp4netns", _) => "-p HOST:PORT publishes ports".to_owned(),
+        _ => format!("--bridge {word} makes a network of that name"),
+    };
+    Err(format!("not bridge, pasta, none, host, ns:PATH or container:ID ({remedy})"))
 }
 
 /// A value of `--pid`, `--ipc` or `--uts`.

@@ -331,7 +331,9 @@ impl Security {
                 }
                 ("no-new-privileges", "" | "true") => security.gains_privileges = false,
                 ("no-new-privileges", "false") => security.gains_privileges = true,
-                ("systempaths", "unconfined") => security.is_unmasked = true,
+                ("systempaths", "unconfined") | ("unmask", "ALL" | "all") => {
+                    security.is_unmasked = true
+                }
                 ("net-admin", "host") => security.controls_host_network = true,
                 // jc changes neither the profile of AppArmor nor the label of SELinux.
                 ("apparmor", "unconfined") | ("label", "disable") => {}

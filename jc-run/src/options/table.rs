@@ -73,6 +73,7 @@ const ROWS: &[Row] = &[
     ("", "dns", "ADDRESS", Owner::Net, "--dns", "Use this name server in place of the host's"),
     ("", "dns-search", "DOMAIN", Owner::Net, "--dns-search", "Search this domain in place of the host's"),
     ("", "bridge", "NAME", Owner::Net, "--bridge", "Use this bridge instead of jc0"),
+    ("", "subnet", "SUBNET", Owner::Net, "--subnet", "Make the bridge with this subnet"),
     ("", "ip", "ADDRESS", Owner::Net, "--ip", "Use this IPv4 address"),
     ("", "ip6", "ADDRESS", Owner::Net, "--ip6", "Use this IPv6 address"),
     ("", "mac-address", "ADDRESS", Owner::Net, "--mac-address", "Use this hardware address"),
@@ -90,6 +91,8 @@ const ROWS: &[Row] = &[
     ("", "tmpfs", "DST[:OPTIONS]", Owner::Rootfs, "--tmpfs", "Mount an empty tmpfs"),
     ("", "device", "PATH[:DST]", Owner::Rootfs, "--device", "Show a device of the host"),
     ("", "read-only", "", Owner::Rootfs, "--read-only", "Make the root read-only"),
+    ("", "sysctl", "KEY=VALUE", Owner::Rootfs, "--sysctl", "Set a kernel setting of the container's namespaces"),
+    ("", "oom-score-adj", "N", Owner::Rootfs, "--oom-score-adj", "Set the program's score for the out-of-memory killer"),
     ("", "shm-size", "SIZE", Owner::Rootfs, "--shm-size", "Set the size of /dev/shm"),
     ("", "upper", "WHERE", Owner::Rootfs, "--upper", "Keep changes to the root in DIR or tmpfs[:SIZE]"),
     ("e", "env", "NAME[=VALUE]", Owner::Payload, "-e", "Set a variable; without a value, pass on the caller's"),
@@ -99,6 +102,7 @@ const ROWS: &[Row] = &[
     ("w", "workdir", "DIR", Owner::Payload, "-w", "Start in this directory"),
     ("", "ulimit", "NAME=SOFT[:HARD]", Owner::Payload, "--ulimit", "Limit a resource"),
     ("", "cap-add", "CAP,...", Owner::Payload, "--cap-add", "Give the program more capabilities, or ALL"),
+    ("", "landlock", "RULE", Owner::Payload, "--landlock", "Restrict the program by a rule of jc-landlock, such as ro=PATH or connect=PORT"),
     ("", "cap-drop", "CAP,...", Owner::Payload, "--cap-drop", "Take capabilities from the program, or ALL"),
 ];
 

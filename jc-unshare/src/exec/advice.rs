@@ -24,6 +24,21 @@ pub fn of(path: &Path, errno: i32) -> Option<String> {
     }
 }
 
+/// A hint for a name that no directory of PATH has.
+pub fn of_absent(name: &OsStr, path: Option<&OsStr>) -> String {
+    let mut words = name.as_bytes().split(|byte| *byte == b' ');
+    if let (Some(first), Some(_)) = (words.next(), words.next()) {
+        let first = OsStr::from_bytes(first).display();
+        return format!(
+            "{first} and its arguments are words of their own, without quotes around all"
+        );
+    }
+    match path {
+        Some(path) => format!("no directory of PATH={} has it", path.display()),
+        None => "PATH is not set".to_owned(),
+    }
+}
+
 fn head(path: &Path, metadata: &Metadata) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     // Another process may have put a FIFO in the place of the file.

@@ -163,6 +163,9 @@ pub fn usage_error(
         message = message.replace(parsers, plain);
     }
     let refused = Error::usage(message);
+    if error.kind() == ErrorKind::MissingRequiredArgument {
+        return refused.hint(usage(command));
+    }
     if error.kind() != ErrorKind::UnknownArgument {
         return refused;
     }
@@ -182,6 +185,13 @@ pub fn usage_error(
         return refused.hint(format_args!("for the program, behind --: {line}"));
     }
     refused.hint(format_args!("{} --help lists the options", program.name))
+}
+
+/// The first line of the usage, in lower case.
+fn usage(command: &Command) -> String {
+    let usage = command.clone().render_usage().to_string();
+    let line = usage.lines().next().unwrap_or_default();
+    line.trim().replacen("Usage: ", "usage: ", 1)
 }
 
 /// The texts of the standard library for a number that cannot be parsed.

@@ -8,7 +8,7 @@ use rustix::thread::capabilities;
 
 use super::procfs::status;
 use super::sys::clone;
-use crate::capability::SYS_ADMIN;
+use crate::capability::{NET_ADMIN, SYS_ADMIN};
 use crate::error::Error;
 
 /// The flag of each kind of namespace, and the name of the kind in sysctls.
@@ -53,6 +53,46 @@ pub fn advise_inside(error: Error) -> Error {
     }
 }
 
+/// A hint about a capability that this process lacks. `other` is another remedy for an ordinary user.
+pub fn lacking(capability: &str, other: &str) -> String {
+    match geteuid().is_root() {
+        true => format!(
+            "this process is root without {capability}, as in a container with default restrictions: a privileged \
+             container has it, and jc-landlock needs no capability"
+        ),
+        false => format!("this needs {capability}: run as root{other}"),
+    }
+}
+
+/// A hint about the surroundings of this process, for an error that has no other one.
+pub fn surroundings(error: &Error) -> Option<String> {
+    let has = |path: &str| error.to_string().contains(path);
+    match error.errno() {
+        Some(libc::ENOENT | libc::ENOTDIR) if has("/proc/self/") && !is_there("/proc/self") => {
+            Some("no procfs is mounted: mount -t proc proc /proc".to_owned())
+        }
+        Some(libc::EROFS) if has("/sys/fs/cgroup/") => Some(
+            "cgroups are read-only, as in a container with default restrictions: a run without limits needs none"
+                .to_owned(),
+        ),
+        Some(libc::EROFS) if has("/proc/sys/") => Some(
+            "settings are read-only, as in a container with default restrictions: --network none changes none"
+                .to_owned(),
+        ),
+        Some(libc::EPERM) if geteuid().is_root() && !capable(SYS_ADMIN) => {
+            Some(lacking("CAP_SYS_ADMIN", ""))
+        }
+        Some(libc::EPERM) if has("set lo up") && !capable(NET_ADMIN) => {
+            Some(lacking("CAP_NET_ADMIN", ""))
+        }
+        _ => None,
+    }
+}
+
+fn is_there(path: &str) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
 /// The oldest kernel that every program supports, as version and patch level.
 const OLDEST_KERNEL: (u32, u32) = (5, 15);
 
@@ -95,8 +135,7 @@ fn missing(flags: u64, errno: Option<i32>) -> Option<String> {
 fn refused(flags: u64) -> Option<String> {
     let is_user = flags & clone::NEWUSER != 0;
     if !is_user && !capable(SYS_ADMIN) {
-        let hint = "this needs CAP_SYS_ADMIN: run as root, or put jc-unshare -U -r in front";
-        return Some(hint.to_owned());
+        return Some(lacking("CAP_SYS_ADMIN", ", or put jc-unshare -U -r in front"));
     }
     if is_user
         && !(is_mapped("uid_map", geteuid().as_raw()) && is_mapped("gid_map", getegid().as_raw()))
@@ -113,8 +152,12 @@ fn refused(flags: u64) -> Option<String> {
 
 fn switched_off() -> Option<String> {
     let off = SWITCHES.iter().find(|(name, off)| sysctl(name).as_deref() == Some(*off));
-    off.map(|(name, value)| {
-        format!("the sysctl {name} is {value}: only root may, until it is changed")
+    off.map(|(name, value)| match name.contains("apparmor") {
+        true => format!(
+            "the sysctl {name} is {value}; root allows it to jc by: install -m 644 /usr/share/jc/apparmor \
+             /etc/apparmor.d/jc && apparmor_parser -r /etc/apparmor.d/jc"
+        ),
+        false => format!("the sysctl {name} is {value}: only root may, until it is changed"),
     })
 }
 

@@ -7,8 +7,10 @@ use std::process::Command;
 use nix::sys::signal::Signal::SIGKILL;
 use nix::unistd::{getegid, geteuid, pause};
 
+use super::child::Child;
 use super::hints::capable;
-use super::procfs;
+use super::lifeline::Lifeline;
+use super::procfs::{self, status};
 use super::spawn::NewChild;
 use super::sys::clone;
 use crate::Tool;
@@ -45,6 +47,24 @@ impl Extent {
 
     fn one(inside: u32, outside: u32) -> Self {
         Self { inside, outside, count: 1 }
+    }
+
+    /// Ranges that map all IDs to themselves, except two that are exchanged.
+    pub fn exchanging(a: u32, b: u32) -> Vec<Self> {
+        let (low, high) = (a.min(b), a.max(b));
+        // The highest number is no ID (user_namespaces(7)).
+        let same = |first: u32, end: u32| Self {
+            inside: first,
+            outside: first,
+            count: end.saturating_sub(first),
+        };
+        let mut all = vec![same(0, low), Self::one(low, high)];
+        if low < high {
+            all.extend([same(low + 1, high), Self::one(high, low)]);
+        }
+        all.push(same(high.saturating_add(1), u32::MAX));
+        all.retain(|extent| extent.count > 0);
+        all
     }
 
     fn line(self) -> String {
@@ -172,6 +192,34 @@ fn exchanged(extents: &[Extent], id: u32) -> Vec<Extent> {
     all
 }
 
+/// A new user namespace without maps, and the only process in it.
+pub struct Unmapped(Child);
+
+impl Unmapped {
+    /// Makes the namespace. EPERM: a process whose root is not that of its mount namespace makes none (clone(2)).
+    pub fn new(tool: Tool) -> Result<Self> {
+        let wait = |_: &Lifeline| loop {
+            pause();
+        };
+        NewChild::of(tool).in_namespaces(clone::NEWUSER).spawn(wait).map(Self)
+    }
+
+    /// Writes the maps, and ends the process.
+    pub fn map(&self, maps: &Maps) -> Result<OwnedFd> {
+        let Self(process) = self;
+        let open = || {
+            let pid = process.proc_number()?;
+            maps.write_for(pid)?;
+            let path = format!("/proc/{pid}/ns/user");
+            Ok(File::open(&path).on("open", &path)?.into())
+        };
+        let namespace = open();
+        process.send(SIGKILL as i32)?;
+        process.reap()?;
+        namespace
+    }
+}
+
 impl Maps {
     /// Maps of these ranges.
     pub fn of(users: &[Extent], groups: &[Extent]) -> Self {
@@ -181,21 +229,7 @@ impl Maps {
 
     /// Makes a user namespace with the maps, in which no process is.
     pub fn namespace(&self, tool: Tool) -> Result<OwnedFd> {
-        let helper = NewChild::of(tool).in_namespaces(clone::NEWUSER).spawn(|_| {
-            loop {
-                pause();
-            }
-        })?;
-        let open = || {
-            let pid = helper.proc_number()?;
-            self.write_for(pid)?;
-            let path = format!("/proc/{pid}/ns/user");
-            Ok(File::open(&path).on("open", &path)?.into())
-        };
-        let namespace = open();
-        helper.send(SIGKILL as i32)?;
-        helper.reap()?;
-        namespace
+        Unmapped::new(tool)?.map(self)
     }
 
     /// Maps that change no ID. The maps have all IDs of the present user namespace, or only the IDs of this
@@ -295,8 +329,14 @@ fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
     let message = String::from_utf8_lossy(&output.stderr);
     let message = message.lines().next().unwrap_or_default();
     let message = message.strip_prefix(&format!("{program}: ")).unwrap_or(message);
-    Err(Error::new(format_args!("{program}: {message}"))
-        .hint("the ranges must be this user's in /etc/subuid and /etc/subgid"))
+    let error = Error::new(format_args!("{program}: {message}"));
+    Err(match status("NoNewPrivs")?.as_deref() == Some("1") {
+        true => error.hint(format_args!(
+            "no_new_privs is set here, as in bwrap(1), and takes the privileges of {program}: jc-unshare --map-root, \
+             or jc-run --userns map-root, maps the caller alone"
+        )),
+        false => error.hint("the ranges must be this user's in /etc/subuid and /etc/subgid"),
+    })
 }
 
 /// Whether the caller has ranges of both kinds for `--map-auto`.
@@ -365,6 +405,43 @@ mod tests {
         let names: Vec<_> =
             MapOptions::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
         assert_eq!(names, crate::on_demand::names_of::<MapOptions>());
+    }
+
+    #[test]
+    fn two_ids_are_exchanged_and_all_others_stay() {
+        let extent = |inside, outside, count| Extent { inside, outside, count };
+        let last = u32::MAX;
+        for (a, b, extents) in [
+            (
+                0,
+                1000,
+                vec![
+                    extent(0, 1000, 1),
+                    extent(1, 1, 999),
+                    extent(1000, 0, 1),
+                    extent(1001, 1001, last - 1001),
+                ],
+            ),
+            (
+                5,
+                3,
+                vec![
+                    extent(0, 0, 3),
+                    extent(3, 5, 1),
+                    extent(4, 4, 1),
+                    extent(5, 3, 1),
+                    extent(6, 6, last - 6),
+                ],
+            ),
+            (0, 0, vec![extent(0, 0, 1), extent(1, 1, last - 1)]),
+            (
+                last - 1,
+                0,
+                vec![extent(0, last - 1, 1), extent(1, 1, last - 2), extent(last - 1, 0, 1)],
+            ),
+        ] {
+            assert_eq!(Extent::exchanging(a, b), extents, "{a} {b}");
+        }
     }
 
     #[test]

@@ -27,4 +27,4 @@ pub mod sys;
 mod terminal;
 pub mod unshare;
 
-pub use idmap::{Extent, Maps, has_ranges};
+pub use idmap::{Extent, Maps, Unmapped, has_ranges};

@@ -8,7 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-pub use super::hints::old_kernel;
+pub use super::hints::{old_kernel, surroundings};
 use super::procfs::namespace;
 pub use super::sys::{ignore_sigpipe, restore_sigchld};
 use super::{allocator, sys};

@@ -8,7 +8,9 @@ use std::path::Path;
 use rustix::fs::{
     CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, openat2, stat,
 };
+use rustix::io::Errno;
 
+use super::sys;
 use crate::descriptor::open_dir_at;
 use crate::error::{Context, Error, Result};
 
@@ -37,13 +39,27 @@ pub fn namespace(name: &str) -> Result<u64> {
     Ok(stat(path.as_str()).on("stat", &path)?.st_ino)
 }
 
+/// Whether the user namespace of this process owns its network namespace.
+pub fn owns_network() -> Result<bool> {
+    let own = "/proc/self/ns/net";
+    let network = File::open(own).on("open", own)?;
+    // EPERM: the owner of the network namespace is a user namespace that this process may not open.
+    match sys::owner(network.as_fd()) {
+        Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(false),
+        owner => {
+            let owner = fstat(owner.op("ioctl NS_GET_USERNS")?).op("fstat")?;
+            Ok(owner.st_ino == namespace("user")?)
+        }
+    }
+}
+
 /// Writes to a file of a process, by its path below /proc. EXDEV: something is mounted over the file or a
 /// directory above it, and would receive the text (CVE-2025-52881).
 pub fn write(path: &str, text: &str) -> Result<()> {
     const PROC: &str = "/proc";
     let proc = open_dir_at(CWD, PROC).on("open", PROC)?;
     if !is_procfs(proc.as_fd())? {
-        return Err(Error::new("open /proc: is not a procfs"));
+        return Err(Error::new("open /proc: is not a procfs").hint("mount -t proc proc /proc"));
     }
     let shown = Path::new(PROC).join(path);
     let mut file = open_beneath(proc.as_fd(), path, OFlags::WRONLY).on("write", &shown)?;

@@ -37,6 +37,19 @@ pub mod clone {
     pub const NEWTIME: u64 = 0x80;
 }
 
+/// The user namespace that owns a namespace (ioctl_nsfs(2)). `EPERM`: the owner is neither the user namespace of this
+/// process nor below it.
+pub fn owner(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const NS_GET_USERNS: u64 = 0xb701;
+    // SAFETY: the request takes no argument.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS as _) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, which has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// The result of [`fork`] in each of the two processes.
 pub enum Fork {
     /// This process is the child.

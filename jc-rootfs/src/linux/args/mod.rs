@@ -11,6 +11,7 @@ use clap::Parser;
 use jc_unshare::on_demand::OnDemand;
 
 use crate::environment;
+use crate::linux::landlock;
 use crate::linux::mount::{mask, node};
 use crate::linux::payload::rlimit::Ulimit;
 use crate::linux::payload::{attributes, caps, gate, sysctl};
@@ -104,6 +105,9 @@ pub struct Args {
     /// Let the jc-trace at this descriptor record PROG, from its execution on
     #[arg(long, value_name = "N", conflicts_with_all = ["no_wait", "gates", "hooks"])]
     pub(crate) trace_fd: Option<u32>,
+    /// Restrict PROG by a rule of jc-landlock, such as ro=PATH or connect=PORT; sets no_new_privs (repeatable)
+    #[arg(long = "landlock", value_name = "RULE", value_parser = landlock::word)]
+    pub(crate) landlock: Vec<landlock::Word>,
     /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
     #[arg(long = "ulimit", value_name = "LIMIT")]
     pub(crate) ulimits: Vec<Ulimit>,

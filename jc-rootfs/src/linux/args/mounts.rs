@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use jc_unshare::Extent;
 use jc_unshare::habits::mount_option;
 
 use super::values::{below_root, octal, tmpfs_size};
+use super::words::id_ranges;
 use crate::linux::sys::{attr, propagation};
 
 /// A mount inside the root.
@@ -49,6 +51,8 @@ pub struct Bind {
     pub without: u64,
     /// The directory that the changes go to.
     pub upper: Option<PathBuf>,
+    /// The owners that the payload sees, if they are not those of the host.
+    pub owners: Option<Owners>,
 }
 
 impl Mount {
@@ -59,6 +63,15 @@ impl Mount {
             _ => None,
         }
     }
+}
+
+/// The option `idmap` of a bind mount (mount_setattr(2), "ID-mapped mounts").
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Owners {
+    /// The owner of the path and the user of the payload are exchanged.
+    Exchanged,
+    /// Ranges of users and of groups.
+    Ranges(Vec<Extent>, Vec<Extent>),
 }
 
 /// Parses `SRC:DST[:OPTION,...]` with options of mount(8).
@@ -74,6 +87,7 @@ pub fn bind(word: &str) -> Result<Mount, String> {
         propagation: propagation::PRIVATE,
         without: 0,
         upper: None,
+        owners: None,
     };
     if source.is_empty() {
         return Err("SRC is empty".to_owned());
@@ -90,6 +104,10 @@ pub fn bind(word: &str) -> Result<Mount, String> {
         }
         if let Some(directory) = option.strip_prefix("upper=") {
             bind.upper = Some(directory.into());
+            continue;
+        }
+        if let Some(owners) = owners(option)? {
+            bind.owners = Some(owners);
             continue;
         }
         match own_option(option)? {
@@ -113,11 +131,24 @@ fn check_upper(bind: &Bind, attributes: u64) -> Result<(), String> {
     if upper.as_os_str().is_empty() {
         return Err("upper=DIR: DIR is empty".to_owned());
     }
-    let is_plain = bind.recursive && bind.propagation == propagation::PRIVATE && bind.without == 0;
+    let is_plain = bind.recursive
+        && bind.propagation == propagation::PRIVATE
+        && bind.without == 0
+        && bind.owners.is_none();
     if is_plain && attributes & attr::RDONLY == 0 {
         return Ok(());
     }
     Err("upper=DIR: only create, nosuid and noexec can be given beside it".to_owned())
+}
+
+/// Parses `idmap` or `idmap=RANGES[/RANGES]`, of users and groups. `None`: another option.
+fn owners(option: &str) -> Result<Option<Owners>, String> {
+    let Some(value) = option.strip_prefix("idmap") else { return Ok(None) };
+    let Some(ranges) = value.strip_prefix('=') else {
+        return Ok(value.is_empty().then_some(Owners::Exchanged));
+    };
+    let (users, groups) = ranges.split_once('/').unwrap_or((ranges, ranges));
+    Ok(Some(Owners::Ranges(id_ranges(users)?, id_ranges(groups)?)))
 }
 
 /// An option of `--bind`, or the one that means the same; empty if it changes nothing here.
@@ -198,12 +229,15 @@ mod tests {
 
     fn plain(path: &str) -> Bind {
         let propagation = propagation::PRIVATE;
-        let (recursive, create, without, upper) = (true, false, 0, None);
-        Bind { path: path.into(), recursive, create, propagation, without, upper }
+        let (recursive, create, without) = (true, false, 0);
+        let (path, upper, owners) = (path.into(), None, None);
+        Bind { path, recursive, create, propagation, without, upper, owners }
     }
 
     #[test]
     fn a_bind_has_the_attributes_that_its_options_name() {
+        let extent = |inside, outside, count| Extent { inside, outside, count };
+        let mapped = Owners::Ranges(vec![extent(0, 5, 2), extent(9, 0, 1)], vec![extent(7, 0, 1)]);
         let [ro, nosuid, nodev, noexec] = [attr::RDONLY, attr::NOSUID, attr::NODEV, attr::NOEXEC];
         for (word, source, target, attributes) in [
             ("/a:/b", plain("/a"), "/b", nodev),
@@ -213,6 +247,13 @@ mod tests {
             (
                 "/a:/b:ro,rw,nosuid,suid,noexec,exec",
                 Bind { without: ro | nosuid | noexec, ..plain("/a") },
+                "/b",
+                nodev,
+            ),
+            ("/a:/b:idmap", Bind { owners: Some(Owners::Exchanged), ..plain("/a") }, "/b", nodev),
+            (
+                "/a:/b:idmap=0:5:2;9:0:1/7:0:1",
+                Bind { owners: Some(mapped), ..plain("/a") },
                 "/b",
                 nodev,
             ),
@@ -237,6 +278,8 @@ mod tests {
             ("/a:b", "DST is not an absolute path: \"b\""),
             ("/a:/", "DST is the root itself"),
             ("/a:/b:rx", "unknown option \"rx\""),
+            ("/a:/b:idmap=", "not INSIDE:OUTSIDE:COUNT"),
+            ("/a:/b:idmaps", "unknown option \"idmaps\""),
             ("/a:/b:", "unknown option \"\""),
             ("/a:/b:upper=", "upper=DIR: DIR is empty"),
             (

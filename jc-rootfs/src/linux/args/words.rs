@@ -191,9 +191,13 @@ fn attribute(option: &str) -> Option<Change> {
 /// Parses `RANGES/RANGES`, of users and groups, each `INSIDE:OUTSIDE:COUNT[;...]`.
 fn id_map(value: Option<&str>) -> Result<IdMap, String> {
     let Some(value) = value else { return Ok(IdMap::Own) };
-    let ranges = |list: &str| list.split(';').map(Extent::parse).collect::<Result<Vec<_>, _>>();
     let (users, groups) = value.split_once('/').ok_or("idmap: not USERS/GROUPS")?;
-    Ok(IdMap::Ranges(ranges(users)?, ranges(groups)?))
+    Ok(IdMap::Ranges(id_ranges(users)?, id_ranges(groups)?))
+}
+
+/// Parses ranges of IDs, `INSIDE:OUTSIDE:COUNT`, with a semicolon between two.
+pub fn id_ranges(list: &str) -> Result<Vec<Extent>, String> {
+    list.split(';').map(Extent::parse).collect()
 }
 
 fn unescape_text(field: &str) -> Result<String, String> {

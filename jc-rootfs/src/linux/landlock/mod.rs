@@ -1,6 +1,7 @@
 //! `jc-landlock`: restrictions that need no namespace and no privilege (landlock(7)).
 
 mod rules;
+mod word;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,10 +10,12 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use jc_unshare::exec::exec;
-use jc_unshare::{Context, Error, Result, Tool, read_at_most, require_program};
+use jc_unshare::{Context, Error, Kind, Result, Tool, read_at_most, require_program};
 use nix::sys::prctl::set_no_new_privs;
 
+pub use rules::Ruleset;
 use rules::{Access, Port, Rule, Rules, Scope};
+pub use word::{Word, ruleset, word};
 
 /// The most bytes of a file of rules.
 const MOST_RULES: u64 = 16 << 20;
@@ -80,7 +83,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     // A process without CAP_SYS_ADMIN needs it, and a set-user-ID program is restricted too.
     set_no_new_privs().op("PR_SET_NO_NEW_PRIVS")?;
     ruleset.restrict_self()?;
-    Err(exec(&args.program))
+    let error = exec(&args.program);
+    Err(match error.kind() {
+        Kind::NotExecutable if rules.restricts_files() => {
+            error.hint("--rx PATH allows executing, which the program and its ELF interpreter need")
+        }
+        _ => error,
+    })
 }
 
 impl Args {
@@ -113,7 +122,8 @@ fn refuse_mounts(program: &[OsString]) -> Result<()> {
         Some(name) => {
             let name = name.display();
             Err(Error::usage(format_args!("{name}: rules for files forbid its mounts")).hint(
-                "jc-rootfs ... ROOT -- jc-landlock ... -- PROG restricts the program; network and scope rules may stand here",
+                "jc-rootfs --landlock rx=/usr --landlock rw=/src ... restricts files as its last step, and jc-run has the \
+                 same option; network and scope rules may stand here",
             ))
         }
     }

@@ -1,7 +1,7 @@
 //! The rules of a command line, and the ruleset that the kernel gets.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -124,7 +124,11 @@ pub struct Rules {
 }
 
 /// A ruleset of the kernel.
-pub struct Ruleset(OwnedFd);
+pub struct Ruleset {
+    fd: OwnedFd,
+    /// The rights on files that are denied without a rule.
+    files: u64,
+}
 
 /// Devices that stay usable, where they exist.
 const DEVICES: [&str; 6] =
@@ -191,7 +195,8 @@ impl Rules {
     pub fn ruleset(&self, optional: &[Rule]) -> Result<Ruleset> {
         let version = version()?;
         let handled = self.handled(version, optional)?;
-        let ruleset = Ruleset(sys::create_ruleset(handled).op("landlock_create_ruleset")?);
+        let fd = sys::create_ruleset(handled).op("landlock_create_ruleset")?;
+        let ruleset = Ruleset { fd, files: handled.files };
         for (access, path) in &self.files {
             ruleset.allow(path, access.0 & handled.files)?;
         }
@@ -205,7 +210,7 @@ impl Rules {
         for (list, right) in ports.into_iter().filter(|(_, right)| handled.tcp & right != 0) {
             for port in list {
                 if let Port::One(port) = port {
-                    sys::allow_port(ruleset.0.as_fd(), *port, right)
+                    sys::allow_port(ruleset.fd.as_fd(), *port, right)
                         .on("landlock_add_rule", port.to_string())?;
                 }
             }
@@ -277,12 +282,20 @@ impl Ruleset {
         let is_directory =
             FileType::from_raw_mode(fstat(&file).on("stat", path)?.st_mode) == FileType::Directory;
         let rights = if is_directory { rights } else { rights & right::OF_FILE };
-        sys::allow_beneath(self.0.as_fd(), file.as_fd(), rights).on("landlock_add_rule", path)
+        sys::allow_beneath(self.fd.as_fd(), file.as_fd(), rights).on("landlock_add_rule", path)
+    }
+
+    /// Allows the execution of a program, if files are restricted.
+    pub fn allow_execution(&self, program: BorrowedFd<'_>) -> Result<()> {
+        match self.files & (right::EXECUTE | right::READ_FILE) {
+            0 => Ok(()),
+            rights => sys::allow_beneath(self.fd.as_fd(), program, rights).op("landlock_add_rule"),
+        }
     }
 
     /// Restricts this process and its later children.
     pub fn restrict_self(&self) -> Result<()> {
-        sys::restrict_self(self.0.as_fd()).op("landlock_restrict_self")
+        sys::restrict_self(self.fd.as_fd()).op("landlock_restrict_self")
     }
 }
 

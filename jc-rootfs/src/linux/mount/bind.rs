@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::mountinfo::MountInfo;
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Extent, Maps, Result, Unmapped};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, StatVfsMountFlags, StatxFlags, fstat, fstatvfs, mkdir, statx,
 };
@@ -14,12 +14,14 @@ use rustix::io::Errno;
 
 use super::fscontext::{attach, clone_mount, new_mount};
 use super::resolve::{Missing, resolve};
-use crate::linux::args::mounts::{Bind, Mount, Source};
-use crate::linux::sys::{attr, mount_setattr, propagation};
+use crate::TOOL;
+use crate::linux::args::mounts::{Bind, Mount, Owners, Source};
+use crate::linux::sys::{attr, map_ids, mount_setattr, propagation};
+use crate::user::Identity;
 
 /// Creates a detached mount. "/" must be the host's, and its mounts must still be peers of the host's: a bind
 /// with propagation inherits the peer group of its source.
-pub fn create(mount: &Mount) -> Result<OwnedFd> {
+fn create(mount: &Mount) -> Result<OwnedFd> {
     match &mount.source {
         Source::Bind(bind) => create_bind(bind, mount.attributes),
         Source::Device(path) => create_device(path, mount.attributes),
@@ -84,6 +86,65 @@ fn make_directory(bind: &Bind) -> Result<()> {
     }
 }
 
+/// A mount that is not attached yet.
+pub struct Detached<'a> {
+    mount: &'a Mount,
+    fd: OwnedFd,
+    /// The user namespace for the owners of a bind mount. None can be made once another root covers that of the host.
+    namespace: Option<Unmapped>,
+}
+
+impl<'a> Detached<'a> {
+    /// Creates the mount as [`create`] does.
+    pub fn new(mount: &'a Mount) -> Result<Self> {
+        let needs_namespace = matches!(&mount.source, Source::Bind(bind) if bind.owners.is_some());
+        let namespace = needs_namespace.then(|| Unmapped::new(TOOL)).transpose();
+        let namespace = namespace.map_err(|error| advise_owners(error, &mount.target))?;
+        Ok(Self { mount, fd: create(mount)?, namespace })
+    }
+
+    /// Maps the owners of a bind mount. `payload` finds the user that an exchange is with.
+    pub fn map_owners(&self, payload: impl FnOnce() -> Result<Identity>) -> Result<()> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let Source::Bind(Bind { path, recursive, owners: Some(owners), .. }) = &self.mount.source
+        else {
+            return Ok(());
+        };
+        let maps = match owners {
+            Owners::Ranges(users, groups) => Maps::of(users, groups),
+            Owners::Exchanged => {
+                let (stat, payload) = (fstat(&self.fd).on("stat", path)?, payload()?);
+                let users = Extent::exchanging(stat.st_uid, payload.uid);
+                Maps::of(&users, &Extent::exchanging(stat.st_gid, payload.gid))
+            }
+        };
+        let mapped = namespace.map(&maps).and_then(|namespace| {
+            map_ids(self.fd.as_fd(), namespace.as_fd(), *recursive).on("idmap", path)
+        });
+        mapped.map_err(|error| advise_owners(error, path))
+    }
+
+    /// Attaches the mount at its target below `root`. A missing target is made, with its parents.
+    pub fn attach(&self, root: BorrowedFd<'_>) -> Result<()> {
+        attach_at_target(root, self.mount, &self.fd)
+    }
+}
+
+fn advise_owners(error: Error, path: &Path) -> Error {
+    match error.errno().map(Errno::from_raw_os_error) {
+        Some(Errno::PERM | Errno::ACCESS) => error.hint(
+            "only root outside of user namespaces maps owners of a mount; jc-run --userns keep-id gives files to \
+             the caller",
+        ),
+        Some(Errno::INVAL) => error.hint(format_args!(
+            "its file system, or one mounted below, has no ID-mapped mounts: norec leaves out those below, and \
+             -u $(stat -c %u:%g {}) runs the program as the owner",
+            path.display()
+        )),
+        _ => error,
+    }
+}
+
 /// Refuses to clear an attribute of the host's mount. `mount` is an unchanged copy of the mount at `path`.
 fn require_without(mount: &OwnedFd, flags: u64, operation: &str, path: &Path) -> Result<()> {
     const NAMES: [(u64, StatVfsMountFlags, &str, &str); 4] = [
@@ -118,7 +179,7 @@ fn require_peer(path: &Path, fields: &[&str]) -> Result<()> {
 }
 
 /// Attaches a detached mount at its target below `root`. A missing target is made, with its parents.
-pub fn attach_at_target(root: BorrowedFd<'_>, mount: &Mount, fd: &OwnedFd) -> Result<()> {
+fn attach_at_target(root: BorrowedFd<'_>, mount: &Mount, fd: &OwnedFd) -> Result<()> {
     let mode = fstat(fd).on("stat", &mount.target)?.st_mode;
     let missing = match FileType::from_raw_mode(mode) {
         FileType::Directory => Missing::MakeDir,

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::iter::once;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -49,6 +49,11 @@ impl Init {
         }
         let events = info::inherit_fd(number, "--init-fd")?;
         Ok(Some(Self { program: read_only_self()?, events }))
+    }
+
+    /// The file that is executed as PID 1.
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
     }
 
     /// Replaces this process by PID 1, which starts the payload. Returns only an error.

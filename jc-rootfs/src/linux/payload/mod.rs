@@ -28,6 +28,7 @@ use rustix::thread::set_no_new_privs;
 
 use crate::environment::Environment;
 use crate::linux::args::Args;
+use crate::linux::landlock::{self, Ruleset};
 use crate::linux::seccomp::{Filter, Seccomp};
 use crate::linux::sys;
 use crate::linux::trace::attach::Attachment;
@@ -35,8 +36,9 @@ use crate::user;
 use caps::PayloadSets;
 use console::Console;
 use credentials::Credentials;
-pub use directories::Directories;
+pub use directories::{ContainerRoot, Directories};
 use gate::Gate;
+use init::Init;
 use rlimit::Ulimit;
 use setup::LastParent;
 pub use setup::Setup;
@@ -57,7 +59,9 @@ impl<'a> Invocation<'a> {
     /// Splits a program into name and arguments. An empty program is a usage error.
     pub fn new(args: &'a Args, program: &'a [OsString]) -> Result<Self> {
         let split = program.split_first();
-        let (name, arguments) = split.ok_or_else(|| Error::usage("no program given to run"))?;
+        let (name, arguments) = split.ok_or_else(|| {
+            Error::usage("no program given to run").hint("PROG [ARG...] follows the root")
+        })?;
         Ok(Self { args, name, arguments })
     }
 }
@@ -80,8 +84,8 @@ pub fn run(
     // A filter may forbid the write later.
     let started = setup.started;
     let reported = started.as_ref().map_or(Ok(()), Started::report);
-    let payload =
-        reported.and_then(|()| prepare(invocation, directories, setup, Executor::This(life)));
+    let executor = Executor::This(life, init.as_ref());
+    let payload = reported.and_then(|()| prepare(invocation, directories, setup, executor));
     let error = match (payload, &init) {
         (Ok(payload), Some(init)) => {
             let command = (invocation.name, invocation.arguments);
@@ -96,8 +100,8 @@ pub fn run(
 
 /// The process that executes the program.
 enum Executor<'a> {
-    /// This process, whose parent may be a waiting link.
-    This(Option<&'a Lifeline>),
+    /// This process, whose parent may be a waiting link, or the PID 1 that this process executes.
+    This(Option<&'a Lifeline>, Option<&'a Init>),
     /// A copy of this process, which begins after the other steps.
     Copy,
 }
@@ -109,6 +113,7 @@ pub struct Payload {
     /// Whether a copy of this process begins a session.
     leads_session: bool,
     console: Option<Console>,
+    ruleset: Option<Ruleset>,
     filter: Option<Filter>,
     recorder: Option<Attachment>,
 }
@@ -136,6 +141,7 @@ impl Payload {
                 life.arm(SIGKILL)?;
             }
             invocation.args.attributes.apply_labels()?;
+            self.ruleset.iter().try_for_each(Ruleset::restrict_self)?;
             install(self.recorder.as_ref(), self.filter.as_ref())
         };
         match finish() {
@@ -160,26 +166,15 @@ fn prepare(
     executor: Executor<'_>,
 ) -> Result<Payload> {
     let args = invocation.args;
-    let credentials = Credentials::find(args, &directories.root, setup.keeps_groups)?;
-    let mut environment = Environment::new(&args.environment, &setup.variables);
-    if !environment.has_home() {
-        // The default is the home directory of the user, as in container runtimes.
-        let home = user::home(credentials.uid(), &directories.root)?;
-        environment.set("HOME", Some(home.into()));
-    }
-    directories.enter()?;
-    if let Some(console) = &setup.console {
-        console.set_owner(credentials.identity.as_ref().map(|user| user.uid))?;
-        if matches!(executor, Executor::This(_)) {
-            console.set_controlling()?;
-        }
-    }
     let is_copy = matches!(executor, Executor::Copy);
+    let (credentials, environment) = enter(args, directories, &setup, is_copy)?;
+    let mut ruleset = landlock::ruleset(&args.landlock)?;
     args.attributes.apply(is_copy || args.init_fd.is_some())?;
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
     // A filter needs CAP_SYS_ADMIN or no_new_privs. With no_new_privs the filter comes later, so that it need not
     // allow the steps in between.
-    if !args.no_new_privs {
+    let no_new_privs = args.no_new_privs || ruleset.is_some();
+    if !no_new_privs {
         install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
     }
     setup.sets.iter().try_for_each(PayloadSets::drop_bounding)?;
@@ -187,8 +182,8 @@ fn prepare(
     setup.sets.iter().try_for_each(PayloadSets::set_others)?;
     match (&credentials.identity, &executor) {
         (None, _) | (_, Executor::Copy) => {}
-        (Some(_), Executor::This(Some(life))) => life.arm(SIGKILL)?,
-        (Some(_), Executor::This(None)) => setup.parent.die_with()?,
+        (Some(_), Executor::This(Some(life), _)) => life.arm(SIGKILL)?,
+        (Some(_), Executor::This(None, _)) => setup.parent.die_with()?,
     }
     let path = find(invocation.name, environment.path())?;
     if setup.gates.waits_at(Gate::Exec) {
@@ -201,23 +196,53 @@ fn prepare(
     if !is_copy {
         args.attributes.apply_labels()?;
     }
-    if args.no_new_privs {
+    if no_new_privs {
         set_no_new_privs(true).op("PR_SET_NO_NEW_PRIVS")?;
     }
     setup.gates.pass(Gate::Exec, setup.started.as_ref())?;
     setup.last_parent.as_ref().map_or(Ok(()), LastParent::bind)?;
     sys::default_signals().op("rt_sigaction")?;
+    if let Executor::This(_, init) = executor {
+        if let (Some(ruleset), Some(init)) = (&ruleset, init) {
+            ruleset.allow_execution(init.program())?;
+        }
+        ruleset.take().iter().try_for_each(Ruleset::restrict_self)?;
+    }
     // Without no_new_privs the filter is active already.
-    if matches!(executor, Executor::This(_)) || args.seccomp == Seccomp::Default {
+    if !is_copy || args.seccomp == Seccomp::Default {
         install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
     }
     let Setup { console, filter, recorder, .. } = setup;
     let leads_session = args.leads_session();
-    Ok(Payload { path, environment, leads_session, console, filter, recorder })
+    Ok(Payload { path, environment, leads_session, console, ruleset, filter, recorder })
 }
 
 /// Installs the filters. The filter of a profile comes last, since that filter may deny the installation of the other one.
 fn install(recorder: Option<&Attachment>, filter: Option<&Filter>) -> Result<()> {
     recorder.map_or(Ok(()), Attachment::install)?;
     filter.map_or(Ok(()), Filter::install)
+}
+
+/// Finds the user and the environment in the files of the root, and enters the working directory.
+fn enter(
+    args: &Args,
+    directories: &Directories,
+    setup: &Setup,
+    is_copy: bool,
+) -> Result<(Credentials, Environment)> {
+    let credentials = Credentials::find(args, &directories.root, setup.keeps_groups)?;
+    let mut environment = Environment::new(&args.environment, &setup.variables);
+    if !environment.has_home() {
+        // The default is the home directory of the user, as in container runtimes.
+        let home = user::home(credentials.uid(), &directories.root)?;
+        environment.set("HOME", Some(home.into()));
+    }
+    directories.enter()?;
+    if let Some(console) = &setup.console {
+        console.set_owner(credentials.identity.as_ref().map(|user| user.uid))?;
+        if !is_copy {
+            console.set_controlling()?;
+        }
+    }
+    Ok((credentials, environment))
 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use jc_unshare::procfs::owns_network;
+use jc_unshare::userns::is_initial;
 use jc_unshare::{Context, Error, Result};
 use rustix::process::geteuid;
 use serde_json::Value;
@@ -43,8 +45,11 @@ impl Network {
             refuse_beside_egress(options)?;
             return Ok(Self { mode: EGRESS.to_owned(), owner: None });
         }
-        let default = if geteuid().is_root() { "bridge" } else { "pasta" };
-        let mode = options.mode.as_deref().unwrap_or(default);
+        let mode = match &options.mode {
+            Some(mode) => mode,
+            None if makes_bridges()? => "bridge",
+            None => "pasta",
+        };
         let Some(word) = mode.strip_prefix("container:") else {
             return Ok(Self { mode: mode.to_owned(), owner: None });
         };
@@ -130,6 +135,11 @@ impl Network {
         let contents = [format!("{hostname}\n"), hosts + added, resolv_conf];
         Ok(FILES.into_iter().map(|(name, _)| name).zip(contents).collect())
     }
+}
+
+/// Whether the default is a bridge: for root, except root of a user namespace in a network of the host.
+fn makes_bridges() -> Result<bool> {
+    Ok(geteuid().is_root() && (is_initial()? || owns_network()?))
 }
 
 /// Checks that no option opens the network past jc-egress, or has no effect.

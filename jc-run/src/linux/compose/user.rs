@@ -21,6 +21,7 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
         Some("host") => Vec::new(),
         None if geteuid().is_root() => Vec::new(),
         Some("auto") => mapped("--map-auto"),
+        Some("map-root") => mapped(ONE_ID),
         Some(KEEP) if geteuid().is_root() && is_initial()? => {
             vec![
                 Opt::flag("-U"),
@@ -34,7 +35,7 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
             vec![Opt::flag("-U"), Opt::flag(map), Opt::flag("--keep-caps")]
         }
         Some(mode) => {
-            let message = format_args!("--userns {mode}: not auto, keep-id or host");
+            let message = format_args!("--userns {mode}: not auto, keep-id, map-root or host");
             return Err(Error::usage(message));
         }
         None if has_ranges()? => mapped("--map-auto"),

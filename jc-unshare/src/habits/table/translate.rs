@@ -28,11 +28,6 @@ pub fn io(key: &str, value: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// `--arch ARCH`: a platform of Linux.
-pub fn architecture(value: &str) -> Result<Vec<String>, String> {
-    Ok(words(["--platform", &format!("linux/{value}")]))
-}
-
 /// `--mount type=bind,src=SRC,dst=DST[,readonly]` or `type=tmpfs,dst=DST[,tmpfs-size=SIZE][,tmpfs-mode=MODE]`.
 pub fn mount(value: &str) -> Result<Vec<String>, String> {
     let (mut kind, mut source, mut target, mut options) = ("volume", "", "", Vec::new());
@@ -62,6 +57,7 @@ pub fn mount(value: &str) -> Result<Vec<String>, String> {
         "bind" => Ok(words(["-v", &format!("{source}:{target}{options}")])),
         "tmpfs" => Ok(words(["--tmpfs", &format!("{target}{options}")])),
         "volume" if source.is_empty() => Ok(words(["-v", target])),
+        "volume" if source.contains('/') => Err(format!("-v {source}:{target}{options}")),
         "volume" => {
             Err(format!("no named volumes: mkdir -p {source}; -v ./{source}:{target}{options}"))
         }
@@ -100,18 +96,22 @@ mod tests {
         ] {
             assert_eq!(mount(value).unwrap().join(" "), line, "{value}");
         }
-        for value in
-            ["type=bind,dst=/b", "type=bind,src=/a", "type=npipe,dst=/b", "src=v,dst=/b", "x"]
-        {
+        for value in [
+            "type=bind,dst=/b",
+            "type=bind,src=/a",
+            "src=/a,dst=/b",
+            "type=npipe,dst=/b",
+            "src=v,dst=/b",
+            "x",
+        ] {
             assert!(mount(value).is_err(), "{value}");
         }
     }
 
     #[test]
-    fn a_rate_and_an_architecture_have_a_new_spelling() {
+    fn a_rate_has_a_new_spelling() {
         assert_eq!(io("rbps", "/dev/sda:1mb").unwrap(), ["--io-max", "/dev/sda:rbps=1mb"]);
         assert!(io("rbps", "x").is_err());
-        assert_eq!(architecture("arm64").unwrap(), ["--platform", "linux/arm64"]);
         assert_eq!(seccomp("f").unwrap(), ["--security-opt", "seccomp=f"]);
     }
 }
