@@ -12,6 +12,8 @@ hierarchies() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/
 # Inside: the engine sees the hierarchies from the group of this script, with version 1 alone where controllers are in it.
 if [ -n "${JC_ENGINE_INSIDE-}" ]; then
 	engine=$1 runtime=$2
+	# Bridges of the engine end with this network.
+	ip link set lo up
 	mount --make-rprivate /
 	controllers=$(awk '$3 == "cgroup" { print $2 }' /proc/self/mounts)
 	umount -R -l /sys/fs/cgroup
@@ -94,7 +96,7 @@ JC_ENGINE_INSIDE=1 sh -c '
 	for dir in $(awk '\''$3 == "cgroup" || $3 == "cgroup2" { print $2 }'\'' /proc/self/mounts); do
 		echo $$ >"$dir/$group/cgroup.procs" || exit
 	done
-	exec unshare -C -m --kill-child "$@"' sh "$group" "$0" "$1" "$runtime"
+	exec unshare -C -m -n --kill-child "$@"' sh "$group" "$0" "$1" "$runtime"
 status=$?
 # Groups of engines may stay, but no process may be in them.
 for dir in $(hierarchies); do

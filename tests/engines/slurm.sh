@@ -91,11 +91,13 @@ is 'a private network' "$(run sh -c 'tail -n +3 /proc/net/dev | cut -d : -f 1')"
 is 'a limit of processes' "$(run sh -c 'cat /proc/self/cgroup' | grep -c pids)" 1
 is 'containers on two nodes' "$(run -l -N 2 -n 2 hostname | sort | tr '\n' ,)" '0: inside,1: inside,'
 run -N 2 -n 2 sh -c 'exit 3' 2>/dev/null; is 'the exit status is that of both nodes' $? 3
-run sleep 1000 >/dev/null 2>&1 &
+run sleep 12345 >/dev/null 2>&1 &
 job=$!
-until_true sh -c 'ls '"$work"'/containers | grep -q .'
-scancel "$(squeue -h -o %i)"; wait $job; like 'a job is cancelled' $? '1*'
-until_true idle; until_true sh -c '! pgrep -xf "sleep 1000"'; is 'no container runs after that' $? 0
+until_true pgrep -r S -xf 'sleep 12345'
+id=$(squeue -h -o %i)
+scancel "$id"; wait $job
+until_true idle; like 'a job is cancelled' "$(scontrol show job "$id")" '*JobState=CANCELLED*'
+until_true sh -c '! pgrep -r D,R,S,T -xf "sleep 12345"'; is 'no container runs after that' $? 0
 
 if [ "${runtime##*/}" != runc ]; then
 	is 'containers of jc-run on two nodes' "$(readme '**No engine**' | grep srun | sed "s|/srv/root|$work/root|; s|jc-run|jc-run --network none|" |

@@ -20,6 +20,7 @@ pub mod campaign;
 pub mod cgroups;
 mod command;
 pub mod contract;
+pub mod descriptors;
 mod diff;
 #[cfg(target_arch = "x86_64")]
 pub mod faults;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jc_tests::{Sandbox, require, sandbox_for, workspace_dir};
 
 /// The time limit of a script.
-const END: Duration = Duration::from_secs(400);
+const END: Duration = Duration::from_secs(1000);
 
 /// Runs the script of an engine with a runtime. Each of its checks holds, and it leaves no process and no group.
 fn drive(s: &Sandbox, engine: &str, program: &str, runtime: &str) {

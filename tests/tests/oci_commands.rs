@@ -16,7 +16,8 @@ fn features_are_a_document_of_the_specification() {
         let text = s.jc("jc-oci").arg("features").run().code(0).out();
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["ociVersionMin"], "1.0.0");
-        assert_eq!(document["ociVersionMax"], "1.2.0");
+        assert_eq!(document["ociVersionMax"], "1.3.0");
+        assert_eq!(document["linux"]["netDevices"]["enabled"], true);
         let options = document["mountOptions"].as_array().unwrap();
         for option in ["bind", "rro", "ridmap", "tmpcopyup", "runbindable", "nosymfollow"] {
             assert!(options.contains(&json!(option)), "{option}");
@@ -44,7 +45,7 @@ fn the_log_has_the_lines_of_runc() {
         let log = s.path("log");
         let logged = |format: &str| {
             let words = [&format!("--log={}", log.display()), "--log-format", format, "state", "x"];
-            oci(s, &words).run().code(1).stderr("jc-oci: container does not exist: x\n");
+            oci(s, &words).run().code(1).stderr("jc-oci: error: container does not exist: x\n");
             let text = fs::read_to_string(&log).unwrap();
             fs::remove_file(&log).unwrap();
             text
@@ -74,11 +75,6 @@ fn a_configuration_that_means_nothing_is_refused_before_anything_is_made() {
             ),
             (
                 "/linux/namespaces",
-                json!([{"type":"pid"}]),
-                "root: needs a new mount namespace of the container",
-            ),
-            (
-                "/linux/namespaces",
                 json!([{"type":"mount"},{"type":"pid"},{"type":"pid"}]),
                 "linux.namespaces: pid is listed twice",
             ),
@@ -90,7 +86,7 @@ fn a_configuration_that_means_nothing_is_refused_before_anything_is_made() {
             (
                 "/linux/namespaces",
                 json!([{"type":"mount"}]),
-                "hostname: needs a uts namespace of the container",
+                "hostname: needs a namespace of type uts",
             ),
             ("/mounts/0/type", json!(null), "mounts: /proc: no type"),
             ("/linux/maskedPaths", json!(5), "parse config.json: invalid type: integer `5`"),
@@ -103,6 +99,26 @@ fn a_configuration_that_means_nothing_is_refused_before_anything_is_made() {
         bundle.change(|config| config["linux"]["intelRdt"] = json!({}));
         let words = ["create", "-b", bundle.path.to_str().unwrap(), "c"];
         bundle.oci(&words).run().code(1).fails_as("jc-oci", "linux.intelRdt: not supported");
+        for (key, kind) in [
+            ("kernel.msgmax", "ipc"),
+            ("fs/mqueue/msg_max", "ipc"),
+            ("net.ipv4.ip_forward", "network"),
+        ] {
+            bundle.config = config.clone();
+            bundle.change(|config| {
+                config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "uts"}]);
+                config["linux"]["sysctl"] = json!({key: "1"});
+            });
+            let message = format!("linux.sysctl {key:?}: needs a namespace of type {kind}");
+            bundle.run().code(1).fails_as("jc-oci", &message);
+        }
+        bundle.config = config.clone();
+        bundle.change(|config| {
+            config["domainname"] = json!("d");
+            config["linux"]["sysctl"] = json!({"kernel.domainname": "e"});
+        });
+        let message = "domainname, linux.sysctl: two values of kernel.domainname";
+        bundle.run().code(1).fails_as("jc-oci", message);
         assert!(!s.path("states/c").exists());
     });
 }
@@ -126,5 +142,40 @@ fn a_printed_chain_has_one_link_on_a_line() {
         assert!(lines[2].contains(&word), "{script}");
         assert_eq!(lines[3], "sh -c true");
         assert!(!s.path("states").exists());
+    });
+}
+
+#[test]
+fn an_id_is_a_name_of_a_file() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "true");
+        let long = "x".repeat(256);
+        for (id, fault) in [
+            ("../c", "invalid character '/'"),
+            ("a b", "invalid character ' '"),
+            ("a\nb", "invalid character '\\n'"),
+            ("\u{e4}", "invalid character '\u{e4}'"),
+            (".", "invalid: it begins with a dot"),
+            ("..", "invalid: it begins with a dot"),
+            ("", "invalid: it is empty"),
+            (&long, "invalid: it has more than 255 characters"),
+        ] {
+            let create = bundle.oci(&["create", "-b"]).arg(&bundle.path).arg("--").arg(id).run();
+            create.code(1).fails_as("jc-oci", &format!("container ID {id:?}: {fault}"));
+            bundle.oci(&["state", "--", id]).run().code(1).fails_as("jc-oci", "does not exist");
+            bundle.oci(&["delete", "-f", "--", id]).run().code(0).stderr("");
+        }
+        assert!(!s.path("states/c").exists() && !s.path("c").exists());
+    });
+}
+
+#[test]
+fn another_file_of_the_bundle_has_the_configuration() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "echo other");
+        fs::rename(bundle.path.join("config.json"), bundle.path.join("other")).unwrap();
+        let run = bundle.oci(&["run", "--no-pivot", "-f", "other", "-b"]).arg(&bundle.path);
+        run.arg("c").run().code(0).stdout("other\n");
+        bundle.run().code(1).fails_as("jc-oci", "config.json: No such file or directory");
     });
 }

@@ -5,8 +5,10 @@
 mod oci_support;
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 
-use jc_tests::sandbox;
+use jc_tests::descriptors::receive;
+use jc_tests::{sandbox, wait_until};
 use oci_support::Bundle;
 use serde_json::{Value, json};
 
@@ -188,6 +190,107 @@ fn exec_joins_the_container_with_its_own_program() {
         bundle.wait_for("stopped");
         exec(&["c", "true"]).code(255).fails_as("jc-oci", "cannot exec in a stopped container");
         bundle.oci(&["delete", "c"]).run().code(0);
+        bundle.assert_gone();
+    });
+}
+
+#[test]
+fn a_user_opens_its_standard_streams_again() {
+    sandbox(|s| {
+        let script = "echo out >/dev/stdout; echo err >/dev/stderr; stat -Lc %u:%g /dev/stdout";
+        let mut bundle = Bundle::new(s, script);
+        bundle.change(|config| config["process"]["user"] = json!({"uid": 7, "gid": 8}));
+        bundle.run().code(0).stdout("out\n7:8\n").stderr("err\n");
+        // A device is that of all, and a closed stream is no error.
+        let owner = "stat -c %u:%g /dev/null >owner; jc-oci --root states run -b bundle c </dev/null >/dev/null 2>/dev/null; \
+                     stat -c %u:%g /dev/null | cmp - owner && jc-oci --root states run -b bundle c <&- >file 2>&-; stat -c %u:%g file";
+        s.sh(owner).run().stdout("7:8\n");
+        bundle.assert_gone();
+    });
+}
+
+#[test]
+fn an_agent_decides_about_system_calls_of_the_container() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "mkdir /tmp/new");
+        let listener = UnixListener::bind(s.path("agent")).unwrap();
+        for names in [json!(["mkdir", "mkdirat"]), json!([])] {
+            let path = s.path("agent");
+            bundle.change(|config| {
+                let rules = json!([{"names": names, "action": "SCMP_ACT_NOTIFY"}]);
+                config["root"]["readonly"] = json!(false);
+                config["annotations"] = json!({"a": "b"});
+                config["linux"]["seccomp"] = json!({
+                    "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "data",
+                    "syscalls": if names == json!([]) { json!([]) } else { rules },
+                });
+            });
+            let run = bundle.oci(&["run", "-b"]).arg(&bundle.path).arg("c").spawn();
+            let (stream, _) = listener.accept().unwrap();
+            let (text, fd) = receive(&stream);
+            let message: Value = serde_json::from_slice(&text).unwrap();
+            let state = &message["state"];
+            assert_eq!(
+                (&message["metadata"], &message["fds"]),
+                (&json!("data"), &json!(["seccompFd"]))
+            );
+            assert_eq!((&state["id"], &state["status"]), (&json!("c"), &json!("creating")));
+            assert_eq!(
+                (&state["bundle"], &state["annotations"]["a"]),
+                (&json!(bundle.path), &json!("b"))
+            );
+            assert!(message["pid"].as_u64().unwrap() > 1 && message["pid"] == state["pid"]);
+            // Without its listener a call fails (seccomp_unotify(2)).
+            drop(fd);
+            let ran = run.wait();
+            if names == json!([]) {
+                ran.code(0).stderr("");
+                fs::remove_dir(bundle.path.join("rootfs/tmp/new")).unwrap();
+            } else {
+                ran.code(1)
+                    .stderr("mkdir: can't create directory '/tmp/new': Function not implemented\n");
+            }
+            bundle.assert_gone();
+        }
+        fs::remove_file(s.path("agent")).unwrap();
+        bundle.run().code(1).fails_as("jc-rootfs", "No such file or directory");
+        bundle.assert_gone();
+    });
+}
+
+#[test]
+fn a_program_waits_in_a_paused_container_that_it_may_join() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "sleep 1000");
+        bundle.start();
+        bundle.oci(&["pause", "c"]).run().code(0);
+        let exec = bundle.oci(&["exec", "--ignore-paused", "c", "echo", "on"]).spawn();
+        wait_until("a second process", || {
+            let pids = bundle.oci(&["ps", "--format=json", "c"]).run().code(0).out();
+            pids.matches(',').count() > 0
+        });
+        assert_eq!(exec.stdout_so_far(), "");
+        bundle.oci(&["resume", "c"]).run().code(0);
+        exec.wait().code(0).stdout("on\n");
+        bundle.oci(&["delete", "-f", "c"]).run().code(0);
+        bundle.assert_gone();
+    });
+}
+
+#[test]
+fn a_missing_directory_is_made_for_the_program_and_not_for_exec() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "pwd; sleep 1000");
+        bundle.change(|config| {
+            config["root"]["readonly"] = json!(false);
+            config["process"]["cwd"] = json!("/made/here");
+        });
+        bundle.start();
+        wait_until("output", || bundle.out() == "/made/here\n");
+        let exec = bundle.oci(&["exec", "--cwd", "/none", "c", "true"]).run();
+        exec.code(255).fails_as("jc-rootfs", "/none: No such file or directory");
+        assert!(!bundle.path.join("rootfs/none").exists());
+        bundle.oci(&["delete", "-f", "c"]).run().code(0);
         bundle.assert_gone();
     });
 }

@@ -81,21 +81,58 @@ fn a_hook_that_fails_or_hangs_ends_the_creation() {
 }
 
 #[test]
-fn a_failure_of_a_late_hook_is_a_warning() {
+fn a_failure_of_a_hook_after_the_end_is_a_warning() {
     sandbox(|s| {
         let mut bundle = Bundle::new(s, "exit 4");
-        for kind in ["poststart", "poststop"] {
+        bundle.change(|config| {
+            config["hooks"] = json!({"poststop": [{"path": "/bin/false"}, {"path": "/none"}]})
+        });
+        let first = "jc-oci: warning: error running poststop hook /bin/false: exit status: 1";
+        let second = "jc-oci: warning: exec /none: No such file or directory";
+        bundle.run().code(4).stderr(&format!("{first}\n{second}\n"));
+        bundle.assert_gone();
+    });
+}
+
+#[test]
+fn a_failure_of_a_hook_after_the_start_ends_the_container() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "sleep 1000");
+        let outside = bundle.path.join("rootfs/tmp/log");
+        bundle.change(|config| {
+            config["hooks"] = json!({
+                "poststart": [{"path": "/bin/false"}, {"path": "/bin/touch", "args": ["touch", "/srv/more"]}],
+                "poststop": hook("poststop", &outside),
+            })
+        });
+        let error = "error running poststart hook /bin/false: exit status: 1";
+        bundle.create().code(0);
+        bundle.oci(&["start", "c"]).run().code(1).fails_as("jc-oci", error);
+        bundle.assert_gone();
+        bundle.run().code(1).fails_as("jc-oci", error);
+        bundle.assert_gone();
+        assert!(!s.path("more").exists());
+        assert_eq!(fs::read_to_string(outside).unwrap().matches("poststop stopped").count(), 2);
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn a_hook_without_variables_has_those_of_the_runtime() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "true");
+        let mut of = |env: Value| {
             bundle.change(|config| {
-                config["hooks"] = json!({kind: [{"path": "/bin/false"}, {"path": "/none"}]})
+                let args = ["sh", "-c", "echo \"$MARK\" >/srv/mark"];
+                config["hooks"] =
+                    json!({"createRuntime": [{"path": "/bin/sh", "args": args, "env": env}]});
             });
-            let ran = bundle.run().code(4);
-            let first =
-                format!("jc-oci: warning: error running {kind} hook /bin/false: exit status: 1");
-            assert_eq!(
-                ran.err(),
-                format!("{first}\njc-oci: warning: exec /none: No such file or directory\n")
-            );
-            bundle.assert_gone();
-        }
+            let run = bundle.oci(&["run", "-b"]).arg(&bundle.path).arg("c").env("MARK", "runtime");
+            run.run().code(0).stderr("");
+            fs::read_to_string(s.path("mark")).unwrap()
+        };
+        assert_eq!(of(json!(null)), "runtime\n");
+        assert_eq!(of(json!([])), "\n");
+        assert_eq!(of(json!(["MARK=own"])), "own\n");
     });
 }

@@ -7,8 +7,8 @@ mod oci_support;
 use std::fs;
 
 use jc_tests::volume::volume;
-use jc_tests::{Running, sandbox};
-use oci_support::{Bundle, wait_until};
+use jc_tests::{Running, sandbox, wait_until};
+use oci_support::Bundle;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -92,7 +92,11 @@ fn a_program_that_cannot_be_executed_is_an_error_of_create() {
         ] {
             bundle.change(|config| config["process"]["args"] = json!([program]));
             bundle.create().code(1);
-            assert!(bundle.out().contains(&format!("jc-oci: {message}\n")), "{}", bundle.out());
+            assert!(
+                bundle.out().contains(&format!("jc-oci: error: {message}\n")),
+                "{}",
+                bundle.out()
+            );
             bundle.assert_gone();
         }
     });

@@ -3,16 +3,14 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use jc_tests::descriptors::receive;
 use jc_tests::pty::Terminal;
 use jc_tests::volume::volume;
 use jc_tests::{Ann, Running, Sandbox, sandbox, skip, wait_until, workspace_dir};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, wait};
 
 mod rootfs_support;
@@ -180,20 +178,6 @@ fn a_session_is_new_when_asked() {
     });
 }
 
-/// Receives a descriptor from a socket.
-fn receive(socket: &UnixStream) -> OwnedFd {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0; 64];
-    let mut buffer = [IoSliceMut::new(&mut name)];
-    recvmsg(socket, &mut buffer, &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
-    let message = control.drain().next().unwrap();
-    match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next().unwrap(),
-        _ => panic!("no descriptor"),
-    }
-}
-
 #[test]
 fn a_console_goes_to_the_socket() {
     sandbox(|s| {
@@ -202,7 +186,7 @@ fn a_console_goes_to_the_socket() {
         let script = "tty; ls -l /dev/console | cut -c1; stat -c %u $(tty); read word; echo got $word; exec </dev/tty";
         let running = in_layer(s, &["--console-socket", "socket", "-u", "web"], script).spawn();
         let (stream, _) = listener.accept().unwrap();
-        let mut master = fs::File::from(receive(&stream));
+        let mut master = fs::File::from(receive(&stream).1);
         // The terminal echoes input between outputs.
         let mut shown = Vec::new();
         while !shown.ends_with(b"33\r\n") {

@@ -3,13 +3,11 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{IoSliceMut, Read};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::Read;
+use std::os::unix::net::UnixListener;
 
+use jc_tests::descriptors::receive;
 use jc_tests::{Ran, Sandbox, sandbox, wait_for_line};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
 
@@ -128,18 +126,6 @@ fn a_label_of_a_module_that_the_kernel_lacks_is_an_error() {
             run(s, &["--selinux", "u:r:t:s0"], "true").code(125).fails_as(TOOL, "SELinux");
         }
     });
-}
-
-/// Receives a message with a descriptor.
-fn receive(stream: &UnixStream) -> (Vec<u8>, OwnedFd) {
-    let mut text = [0; 4096];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut buffers = [IoSliceMut::new(&mut text)];
-    let length = recvmsg(stream, &mut buffers, &mut control, RecvFlags::empty()).unwrap().bytes;
-    let message = control.drain().next().unwrap();
-    let RecvAncillaryMessage::ScmRights(mut fds) = message else { panic!("no descriptor") };
-    (text[..length].to_vec(), fds.next().unwrap())
 }
 
 #[test]

@@ -195,9 +195,9 @@ impl ExistingGroup {
         Ok(())
     }
 
-    /// Moves this process into the group.
-    pub fn join(&self) -> Result<()> {
-        if self.is_frozen()? {
+    /// Moves this process into the group, which is not frozen unless `waits`.
+    pub fn join(&self, waits: bool) -> Result<()> {
+        if !waits && self.is_frozen()? {
             let name = &self.name;
             return Err(Error::new(format_args!("{name}: frozen, a program would not run"))
                 .hint(format_args!("jc-cgroup --thaw {name} continues it")));

@@ -58,6 +58,9 @@ pub struct Args {
     /// Execute PROG in a running group
     #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "path", "report", "exec", "delegate", "Limits"])]
     pub(super) join: Option<String>,
+    /// Join a group that is frozen too: PROG runs once the group is thawed (with --join)
+    #[arg(long, requires = "join")]
+    pub(super) frozen: bool,
     /// Print the resource usage of a group, as JSON
     #[arg(long, value_name = "NAME", group = "action")]
     pub(super) stat: Option<String>,

@@ -83,7 +83,7 @@ fn run_program(args: &Args) -> Result<ExitCode> {
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let status = status.map(StatusFd::reporting_failure);
     if let Some(name) = &args.join {
-        named(name, args.parent.as_deref())?.join()?;
+        named(name, args.parent.as_deref())?.join(args.frozen)?;
         return Err(exec_reporting(status, &args.program));
     }
     if let Some(path) = &args.path {

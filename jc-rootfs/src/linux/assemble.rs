@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use jc_unshare::capability::MKNOD;
 use jc_unshare::namespaces::unshare;
 use jc_unshare::process::deny_tracing;
-use jc_unshare::sys::clone;
+use jc_unshare::procfs;
+use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
-use rustix::process::{chdir, fchdir, pivot_root};
+use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use super::args::Args;
 use super::args::mounts::Mount;
@@ -70,23 +72,19 @@ fn prepare(
     setup: &mut Setup,
     proc: Option<OwnedFd>,
 ) -> Result<Directories> {
-    unshare(clone::NEWNS)?;
+    match &args.mount_namespace {
+        Some(path) => enter_mounts(path)?,
+        None => unshare(clone::NEWNS)?,
+    }
     // The sources are paths of the host, and propagation to the host needs its peer groups.
     let mounts = create_mounts(args)?;
-    let words = Planned::all(&args.words)?;
+    // The user that makes a file system owns it.
+    let words = Planned::all(&args.words, !args.become_root)?;
     let bare = open_bare(args, root)?;
     if args.become_root {
         become_root()?;
     }
-    // Later mounts must not propagate to the host.
-    let top = Top::find()?;
-    match &top {
-        Some(top) => top.make_private()?,
-        None => {
-            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            mount_change("/", private).on("make private", "/")?;
-        }
-    }
+    let top = if args.mount_namespace.is_none() { make_private()? } else { None };
     setup.init = Init::new(args)?;
     let mut mounted = match bare {
         Some((bare, path)) => MountedRoot::bare(bare.attach(path)?),
@@ -116,8 +114,14 @@ fn prepare(
     if args.read_only {
         mounted.make_read_only()?;
     }
-    top.map_or(Ok(()), |top| top.enter())?;
-    pivot(&directories.root.0)?;
+    if args.mount_namespace.is_some() {
+        // pivot_root(2) would change the root of other processes.
+        fchdir(&directories.root.0).op("fchdir")?;
+        chroot(".").op("chroot")?;
+    } else {
+        top.map_or(Ok(()), |top| top.enter())?;
+        pivot(&directories.root.0)?;
+    }
     if let Some((types, depth)) = args.root_propagation {
         mount_setattr(directories.root.0.as_fd(), 0, types, depth == Depth::All)
             .on("set propagation of", "/")?;
@@ -138,6 +142,31 @@ fn identity(args: &Args, root: &OwnedFd) -> Result<Identity> {
             groups: Vec::new(),
         }),
     }
+}
+
+/// Makes all mounts private: later mounts must not propagate to the host. Returns the top of the namespace, if the root
+/// of this process is below.
+fn make_private() -> Result<Option<Top>> {
+    let top = Top::find()?;
+    match &top {
+        Some(top) => top.make_private()?,
+        None => {
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).on("make private", "/")?;
+        }
+    }
+    Ok(top)
+}
+
+/// Enters the mount namespace of a file, unless this process is in it: setns(2) would replace the root of a chroot.
+fn enter_mounts(path: &Path) -> Result<()> {
+    // O_NONBLOCK: the open of a FIFO would wait.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let namespace = open(path, flags, Mode::empty()).on("open", path)?;
+    if fstat(&namespace).on("stat", path)?.st_ino == procfs::namespace("mnt")? {
+        return Ok(());
+    }
+    setns(namespace.as_fd(), clone::NEWNS).on("setns", path)
 }
 
 /// Becomes root of the user namespace. A user that the namespace lacks can open files of the host, and owns no file of a

@@ -78,7 +78,7 @@ fn run(
 /// Opens the console and the working directory in a root that this process has entered.
 fn open_directories(args: &Args, root: OwnedFd, setup: &mut Setup) -> Result<Directories> {
     setup.open_console(root.as_fd(), false)?;
-    Directories::open(args, root, Missing::MakeDir)
+    Directories::open(args, root, Missing::Fail)
 }
 
 /// A process of the container, by a descriptor of its directory in /proc, which never becomes that of another

@@ -155,11 +155,14 @@ pub struct Create {
     /// The directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// Read this file of the bundle in place of config.json
+    #[arg(short = 'f', long, value_name = "FILE", default_value = "config.json")]
+    pub config: PathBuf,
     #[command(flatten)]
     pub handover: Handover,
-    /// Refused: the root is always changed by pivot_root(2)
+    /// Accepted for compatibility: the root is changed by pivot_root(2) in any case
     #[arg(long)]
-    pub no_pivot: bool,
+    no_pivot: bool,
     /// Accepted for compatibility: each program has a session keyring of its own
     #[arg(long)]
     pub no_new_keyring: bool,

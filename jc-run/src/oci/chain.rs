@@ -18,6 +18,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::Value;
 
 use super::compile::Descriptors;
+use super::config::Linux;
 use super::state::{Container, EVENTS, GATE};
 use crate::link::Chain;
 
@@ -122,10 +123,17 @@ impl Events {
     }
 }
 
-/// The process that an event names.
-pub fn process(event: &Value) -> Option<Process> {
+/// The process of a chain, which an event names and which waits or has just begun the program. Its start time in the
+/// event is that of its own clock: a time namespace shifts the times of /proc/PID/stat (time_namespaces(7)).
+pub fn process(event: &Value, linux: &Linux) -> Result<Process> {
     let number = |key: &str| event[key].as_u64();
-    Some(Process { pid: number("pid")?.try_into().ok()?, start: number("start-time")? })
+    let pid = number("pid").and_then(|pid| pid.try_into().ok());
+    let found = pid.zip(number("start-time")).map(|(pid, start)| Process { pid, start });
+    let found = found.ok_or_else(|| Error::new("the chain has reported no process"))?;
+    match linux.namespaces.iter().any(|namespace| namespace.kind == "time") {
+        true => Process::numbered(found.pid),
+        false => Ok(found),
+    }
 }
 
 /// The error of an event that reports one, in the words of runc about a program, which engines look for.

@@ -1,12 +1,14 @@
 //! `create`: the chain runs up to the gate before the program.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use jc_unshare::exec::locate_tool;
 use jc_unshare::process::Process;
 use jc_unshare::{Context as _, Error, Result, print, read_at_most};
+use nix::libc::O_NONBLOCK;
 use serde_json::Value;
 
 use super::args::Create;
@@ -15,6 +17,7 @@ use super::compile::{self, Context, Descriptors};
 use super::config::linux::NetDevice;
 use super::delete;
 use super::environment::{Environment, Manager, held_capabilities};
+use super::shared::SharedRoot;
 use super::state::{Container, Record, Root, Status};
 use super::stored::StoredConfig;
 use super::systemd::Scope;
@@ -64,12 +67,11 @@ pub struct Bundle<'a> {
 impl<'a> Bundle<'a> {
     /// Reads and parses `config.json`.
     pub fn read(options: &'a Create) -> Result<Self> {
-        if options.no_pivot {
-            return Err(Error::new("--no-pivot: not supported by this runtime"));
-        }
         let path = options.bundle.canonicalize().on("find", &options.bundle)?;
-        let file = path.join("config.json");
-        let text = read_at_most(File::open(&file).on("open", &file)?, LONGEST, &file)?;
+        let file = path.join(&options.config);
+        // The open of a FIFO would wait.
+        let opened = File::options().read(true).custom_flags(O_NONBLOCK).open(&file);
+        let text = read_at_most(opened.on("open", &file)?, LONGEST, &file)?;
         let config = StoredConfig::parse(&text)?;
         let listened = handover::listened()?;
         let preserved = options.handover.preserve_fds + listened.unwrap_or(0);
@@ -107,6 +109,7 @@ impl<'a> Bundle<'a> {
         let context = Context {
             bundle: &self.path,
             cgroup: record.cgroup.as_deref(),
+            waits_for_thaw: false,
             waits_for_scope: record.unit.is_some(),
             descriptors,
             console_socket,
@@ -143,6 +146,7 @@ impl<'a> Bundle<'a> {
         compiled.warnings.iter().for_each(|text| environment.log.warn(text));
         let root = Root::open(environment.root.as_deref(), true)?;
         root.check_free(&record.id)?;
+        record.shared_root = SharedRoot::of(&self.config, &self.path)?;
         record.cgroup.as_deref().map_or(Ok(()), group::check_unused)?;
         let container = root.create(&record.id)?;
         match self.launch(environment, &container, &mut record, console_socket) {
@@ -195,8 +199,7 @@ impl<'a> Bundle<'a> {
         }
         running.open_scope()?;
         let gate = running.events.expect(Some(PATIENCE), program, is_gate("mounts"))?;
-        let process = chain::process(&gate);
-        let process = process.ok_or_else(|| Error::new("the chain has reported no process"))?;
+        let process = chain::process(&gate, &self.config.linux())?;
         // Before the gate opens: when it closes the chain ends, and later the record has the process.
         record.process = Some((process.pid, process.start));
         container.write(record)?;

@@ -8,6 +8,7 @@ use nix::libc::SIGKILL;
 
 use super::args::Delete;
 use super::environment::Environment;
+use super::shared::SharedRoot;
 use super::state::{Container, Record, Root, Status};
 use super::{group, hooks, systemd};
 
@@ -61,6 +62,7 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
             record.id
         )));
     }
+    record.shared_root.as_ref().map_or(Ok(()), SharedRoot::undo)?;
     record.unit.as_deref().map_or(Ok(()), systemd::stop)?;
     container.remove()?;
     let state = record.state(Status::Stopped);

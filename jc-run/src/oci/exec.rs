@@ -78,6 +78,7 @@ impl Execution<'_> {
         let context = Context {
             bundle: &record.bundle,
             cgroup: cgroup.as_deref(),
+            waits_for_thaw: options.ignore_paused,
             waits_for_scope: false,
             descriptors,
             console_socket,
@@ -107,11 +108,12 @@ impl Execution<'_> {
         let preserved = self.options.handover.preserve_fds;
         let mut running = chain::start(Channel::Pipe, preserved, compose)?;
         let program = self.process.args[0].as_str();
-        let outcome =
-            running.events.expect(Some(PATIENCE), program, |event| event["event"] == "started");
+        // A chain in a paused container waits for `resume`.
+        let patience = Some(PATIENCE).filter(|_| !self.options.ignore_paused);
+        let outcome = running.events.expect(patience, program, |event| event["event"] == "started");
         let outcome = outcome.and_then(|first| {
             running.events.expect_end(program)?;
-            chain::process(&first).ok_or_else(|| Error::new("the chain has reported no process"))
+            chain::process(&first, &self.record.config.linux())
         });
         running.child.wait().op("wait")?;
         let child = outcome?;

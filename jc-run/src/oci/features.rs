@@ -4,7 +4,7 @@ use jc_unshare::capability::NAMES;
 use serde_json::{Value, json};
 
 /// The version of the specification.
-pub const VERSION: &str = "1.2.0";
+pub const VERSION: &str = "1.3.0";
 
 /// Attributes of mounts that an option sets, and with `r` in front sets for all mounts below too.
 const ATTRIBUTES: [&str; 18] = [
@@ -95,6 +95,14 @@ fn linux() -> Value {
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
         "intelRdt": { "enabled": false },
+        "memoryPolicy": {
+            "modes": [
+                "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
+                "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE",
+            ],
+            "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+        },
+        "netDevices": { "enabled": true },
         "mountExtensions": { "idmap": { "enabled": true } },
     })
 }

@@ -25,7 +25,9 @@ pub fn run_one(name: &str, hook: &Hook, state: &Value) -> Result<()> {
     if let Some((first, rest)) = hook.args.split_first() {
         command.arg0(first).args(rest);
     }
-    command.env_clear().envs(hook.env.iter().filter_map(|pair| pair.split_once('=')));
+    if let Some(env) = &hook.env {
+        command.env_clear().envs(env.iter().filter_map(|pair| pair.split_once('=')));
+    }
     // Output of hooks would be output of the container.
     command.stdin(stdin(state)?).stdout(Stdio::null()).process_group(0);
     let mut child = command.spawn().on("exec", &hook.path)?;

@@ -26,7 +26,10 @@ fn is_frozen(record: &Record) -> Result<bool> {
 pub fn state(root: Option<&Path>, id: &str) -> Result<()> {
     let record = Root::open(root, false)?.find(id)?.read()?;
     let state = record.long_state(status(&record)?);
-    print(escape::json(&state.to_string()) + "\n")
+    // Callers of other runtimes look for lines such as `"status": "running"`. Only strings need escapes.
+    let lines: String =
+        format!("{state:#}").lines().map(|line| escape::json(line) + "\n").collect();
+    print(lines)
 }
 
 /// The command `list`: see jc-oci(1).

@@ -25,12 +25,12 @@ impl Log {
         Ok(Self { file: path.map(open).transpose()?, is_json: format == "json", is_verbose })
     }
 
-    /// Writes an error to stderr and to the file.
-    pub fn error(&self, tool: Tool, error: &Error) {
-        tool.report(error);
+    /// Writes an error to stderr and to the file. Callers of other runtimes look for the word on stderr.
+    pub fn error(&self, tool: Tool, error: Error) {
         if error.kind() != Kind::Quiet {
             self.write("error", &error.to_string());
         }
+        tool.report(&error.context("error"));
     }
 
     /// Writes a warning: to the file, or without a file to stderr.

@@ -19,6 +19,7 @@ mod list;
 mod log;
 mod ps;
 mod run;
+mod shared;
 mod spec;
 mod start;
 mod state;
@@ -61,7 +62,7 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     run(args.verb, &environment).unwrap_or_else(|error| {
-        environment.log.error(TOOL, &error);
+        environment.log.error(TOOL, error);
         code.into()
     })
 }

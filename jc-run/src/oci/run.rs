@@ -51,7 +51,8 @@ fn begin(
     socket: Option<&Path>,
 ) -> Result<(Container, Record)> {
     let (container, mut record) = bundle.create(environment, socket)?;
-    let begun = start::start(environment, &container, &mut record).and_then(|()| {
+    let begun = start::start(&container, &mut record).and_then(|()| {
+        start::run_hooks(&record)?;
         let give = |process| handover::give(&options.create.handover, process);
         record.process().map_or(Ok(()), give)
     });

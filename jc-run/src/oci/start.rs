@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 use super::chain::Events;
+use super::create::undo;
 use super::environment::Environment;
 use super::hooks;
 use super::state::{Container, EVENTS, GATE, Record, Root, Status};
@@ -16,11 +17,17 @@ use super::state::{Container, EVENTS, GATE, Record, Root, Status};
 pub fn command(environment: &Environment, id: &str) -> Result<()> {
     let container = Root::open(environment.root.as_deref(), false)?.lock(id)?;
     let mut record = container.read()?;
-    start(environment, &container, &mut record)
+    start(&container, &mut record)?;
+    run_hooks(&record).or_else(|error| undo(environment, container, &record, error))
+}
+
+/// Runs the `poststart` hooks. A failure ends the container (runtime.md, "Lifecycle").
+pub fn run_hooks(record: &Record) -> Result<()> {
+    hooks::run("poststart", &record.config.hooks.poststart, &record.state(Status::Running))
 }
 
 /// Opens the gate, and waits for the execution of the program.
-pub fn start(environment: &Environment, container: &Container, record: &mut Record) -> Result<()> {
+pub fn start(container: &Container, record: &mut Record) -> Result<()> {
     match record.status()? {
         Status::Created => {}
         Status::Creating => return Err(Error::new("cannot start a container that is not created")),
@@ -37,15 +44,7 @@ pub fn start(environment: &Environment, container: &Container, record: &mut Reco
     container.write(record)?;
     container.remove_file(GATE)?;
     container.remove_file(EVENTS)?;
-    outcome?;
-    let state = record.state(Status::Running);
-    for hook in &record.config.hooks.poststart {
-        // The specification demands a warning, and that the container goes on (runtime.md, "Lifecycle").
-        if let Err(error) = hooks::run_one("poststart", hook, &state) {
-            environment.log.warn(&error.to_string());
-        }
-    }
-    Ok(())
+    outcome
 }
 
 fn open_gate(container: &Container) -> Result<()> {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::clock;
+use super::shared::SharedRoot;
 use super::stored::StoredConfig;
 use crate::linux::files::StateDir;
 
@@ -76,6 +77,9 @@ pub struct Record {
     pub cgroup: Option<String>,
     /// The scope of systemd that has the cgroup, if there is one.
     pub unit: Option<String>,
+    /// The root, if the container shares its mount namespace.
+    #[serde(default)]
+    pub shared_root: Option<SharedRoot>,
     /// The configuration at the time of `create`: later changes of the file count for nothing.
     pub config: StoredConfig,
 }
@@ -83,6 +87,7 @@ pub struct Record {
 impl Record {
     /// A container that is about to be created.
     pub fn new(id: &str, bundle: &Path, config: StoredConfig) -> Result<Self> {
+        check_id(id)?;
         Ok(Self {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
@@ -93,6 +98,7 @@ impl Record {
             process: None,
             cgroup: None,
             unit: None,
+            shared_root: None,
             config,
         })
     }
@@ -188,9 +194,6 @@ impl Root {
 
     /// Refuses an ID that is no name of a new container.
     pub fn check_free(&self, id: &str) -> Result<()> {
-        if !is_id(id) {
-            return Err(Error::new(format_args!("container id {id:?}: invalid")));
-        }
         self.try_find(id)?.map_or(Ok(()), |_| Err(taken(id)))
     }
 
@@ -300,8 +303,26 @@ fn default_root() -> PathBuf {
     runtime.map_or_else(|| "/run/jc-oci".into(), |runtime| Path::new(&runtime).join("jc-oci"))
 }
 
-/// Whether a text may be an ID: runc's rule.
+/// Refuses a text that is no ID of a container.
+pub fn check_id(text: &str) -> Result<()> {
+    match fault_of_id(text) {
+        Some(fault) => Err(Error::new(format_args!("container ID {text:?}: {fault}"))),
+        None => Ok(()),
+    }
+}
+
+/// The fault of a text that is no ID. The characters are those that runc allows.
+fn fault_of_id(text: &str) -> Option<String> {
+    let is_fine = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    match text.chars().find(|c| !is_fine(*c)) {
+        Some(character) => Some(format!("invalid character {character:?}")),
+        None if text.is_empty() => Some("invalid: it is empty".to_owned()),
+        None if text.len() > 255 => Some("invalid: it has more than 255 characters".to_owned()),
+        None if text.starts_with('.') => Some("invalid: it begins with a dot".to_owned()),
+        None => None,
+    }
+}
+
 fn is_id(text: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_alphanumeric() || b"_+-.".contains(&b);
-    !text.is_empty() && text.len() <= 255 && ![".", ".."].contains(&text) && text.bytes().all(fine)
+    fault_of_id(text).is_none()
 }

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jc_tests::roots::busybox_root;
-pub use jc_tests::wait_until;
-use jc_tests::{Cmd, Ran, Sandbox};
+use jc_tests::{Cmd, Ran, Sandbox, wait_until};
 use serde_json::{Value, json};
 
 /// A bundle with a root of busybox.

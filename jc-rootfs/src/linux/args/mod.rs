@@ -79,6 +79,9 @@ pub struct Args {
     /// Become root of the user namespace once the files of the host are open (with --bare)
     #[arg(long, requires = "bare")]
     pub(crate) become_root: bool,
+    /// Mount in the mount namespace of this file, where the mounts stay, and change the root by chroot(2) (with --bare)
+    #[arg(long, value_name = "PATH", requires = "bare", conflicts_with = "join_pid")]
+    pub(crate) mount_namespace: Option<PathBuf>,
     /// Set a kernel setting of the namespaces: KEY=VALUE (repeatable)
     #[arg(long = "sysctl", value_name = "KEY=VALUE", value_parser = sysctl::sysctl)]
     pub(crate) sysctls: Vec<sysctl::Sysctl>,
@@ -96,6 +99,9 @@ pub struct Args {
     pub(crate) caps: caps::CapabilityArgs,
     #[command(flatten)]
     pub(crate) attributes: OnDemand<attributes::AttributeArgs>,
+    /// Make the user of PROG the owner of its standard streams, except devices
+    #[arg(long)]
+    pub(crate) own_stdio: bool,
     /// Set no_new_privs: no program raises its privileges, not even by set-user-ID
     #[arg(long)]
     pub(crate) no_new_privs: bool,
@@ -111,7 +117,7 @@ pub struct Args {
     /// Limit a resource: NAME=SOFT[:HARD], as in getrlimit(2) (repeatable)
     #[arg(long = "ulimit", value_name = "LIMIT")]
     pub(crate) ulimits: Vec<Ulimit>,
-    /// Start in this directory of the root, made if it is missing (not with --chroot)
+    /// Start in this directory of the root, made if it is missing (not with --chroot and --join)
     #[arg(short = 'w', long, value_name = "DIR", value_parser = absolute)]
     pub(crate) workdir: Option<PathBuf>,
     #[command(flatten)]

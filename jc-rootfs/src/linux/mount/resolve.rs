@@ -69,7 +69,8 @@ pub fn real_dir(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     .on("open", &shown)?;
     match file_type(&fd, &shown)? {
         FileType::Directory => Ok(fd),
-        FileType::Symlink => Err(refuse(&shown, "is a symbolic link in this root")),
+        FileType::Symlink => Err(refuse(&shown, "is a symbolic link in this root")
+            .hint(format_args!("{name} must be mounted on ordinary directory entries"))),
         _ => Err(refuse(&shown, "is not a directory in this root")),
     }
 }

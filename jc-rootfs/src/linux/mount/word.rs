@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::{Absent, Context, Error, Maps, Result};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, fstat, open};
 
 use super::copy_up::copy_up;
 use super::fscontext::{FsContext, attach, clone_mount};
@@ -14,18 +14,27 @@ use crate::TOOL;
 use crate::linux::args::words::{Depth, IdMap, Options, Word};
 use crate::linux::sys::{self, attr, propagation};
 
-/// A mount of the command line. A bind mount is detached from the start, since its source is a path of the host.
+/// A mount of the command line, detached until its turn.
 pub struct Planned<'a> {
     word: &'a Word,
-    bind: Option<OwnedFd>,
+    /// `None`: a change of a mount, or a new file system that is made at its turn.
+    mount: Option<OwnedFd>,
 }
 
 impl<'a> Planned<'a> {
-    /// Creates detached copies of the sources of bind mounts, which are still peers of the host's mounts.
-    pub fn all(words: &'a [Word]) -> Result<Vec<Self>> {
+    /// Creates detached copies of the sources of bind mounts, which are still peers of the host's mounts. With
+    /// `file_systems` new file systems are created in between: mountinfo lists mounts in the order of their creation
+    /// (proc_pid_mountinfo(5), since Linux 6.8), and its readers expect that of the command line.
+    pub fn all(words: &'a [Word], file_systems: bool) -> Result<Vec<Self>> {
         let plan = |word: &'a Word| {
-            let bind = word.options.bind.map(|depth| bind(word, depth)).transpose()?;
-            Ok(Self { word, bind })
+            let mount = match word.options.bind {
+                Some(depth) => Some(bind(word, depth)?),
+                None if file_systems && !word.options.is_remount && !is_hierarchies(word)? => {
+                    Some(new_file_system(word)?)
+                }
+                None => None,
+            };
+            Ok(Self { word, mount })
         };
         words.iter().map(plan).collect()
     }
@@ -40,19 +49,26 @@ impl<'a> Planned<'a> {
         // A tmpfs has the mode of the directory that it covers, or without one the kernel's default.
         let covers = kind == "tmpfs" && resolve(root, target, Missing::Fail).absent()?.is_some();
         let place = self.place(root)?;
-        let mount = match &self.bind {
-            Some(mount) => mount.try_clone().on("dup", target)?,
-            None if kind == "cgroup" || (kind == "cgroup2" && sysfs::is_version_1()?) => {
-                let set = options.one.set | options.all.set;
+        let made;
+        let mount = match &self.mount {
+            Some(mount) => mount,
+            None if is_hierarchies(self.word)? => {
+                let set = attributes(options);
                 sysfs::mount_cgroups(|| Ok(place), set, sysfs::Extent::OwnGroup)?;
                 // The lookup finds the new mount.
                 let mount = resolve(root, target, Missing::Fail)?;
                 return propagate(&mount, options, target);
             }
-            None => self.new_file_system(&place, covers)?,
+            None => {
+                made = new_file_system(self.word)?;
+                &made
+            }
         };
-        attach(&mount, &place, target)?;
-        propagate(&mount, options, target)
+        if options.bind.is_none() {
+            self.complete(mount, &place, covers)?;
+        }
+        attach(mount, &place, target)?;
+        propagate(mount, options, target)
     }
 
     /// Opens the target. The kernel's own file systems are not mounted through a symbolic link: masks and other
@@ -65,44 +81,68 @@ impl<'a> Planned<'a> {
         if let (true, Some(name), None) = (is_kernels, name, components.next()) {
             return real_dir(root, name);
         }
-        let missing = match &self.bind {
+        let missing = match &self.mount {
             Some(mount) if !is_directory(mount, target)? => Missing::MakeFile,
             _ => Missing::MakeDir,
         };
         resolve(root, target, missing)
     }
 
-    /// Creates a detached mount of a new file system.
-    fn new_file_system(&self, place: &OwnedFd, covers: bool) -> Result<OwnedFd> {
-        let Word { source, kind, options, target } = self.word;
-        let source = source.to_str().ok_or_else(|| Error::usage("--mount: SRC is not UTF-8"))?;
-        let context = FsContext::open_from(kind, source)?;
-        for flag in &options.flags {
-            context.set_flag(flag)?;
-        }
-        let set = options.one.set | options.all.set;
-        if set & attr::RDONLY != 0 && has_own_medium(kind) {
-            context.set_flag("ro")?;
-        }
-        for (key, value) in &options.data {
-            match value {
-                Some(value) => context.set(key, value)?,
-                None => context.set_flag(key)?,
-            }
-        }
-        if covers && !options.data.iter().any(|(key, _)| key == "mode") {
+    /// Fills a new file system with what the place has, before the mount gets its last attributes.
+    fn complete(&self, mount: &OwnedFd, place: &OwnedFd, covers: bool) -> Result<()> {
+        let Word { options, target, .. } = self.word;
+        if covers && !has_mode(options) {
             let covered = fstat(place).on("stat", target)?;
-            context.set("mode", &format!("{:o}", covered.st_mode & 0o7777))?;
+            let mode = Mode::from_raw_mode(covered.st_mode & 0o7777);
+            chmodat(mount, ".", mode, AtFlags::empty()).on("chmod", target)?;
         }
-        let writable = if options.copies_up { set & !attr::RDONLY } else { set };
-        let mount = context.mount(writable)?;
         if options.copies_up {
-            copy_up(place, &mount, target)?;
-            change(&mount, options, target)?;
+            copy_up(place, mount, target)?;
         }
-        map_ids(&mount, options, target)?;
-        Ok(mount)
+        if is_filled(self.word) && attributes(options) & attr::RDONLY != 0 {
+            change(mount, options, target)?;
+        }
+        map_ids(mount, options, target)
     }
+}
+
+/// Whether the mount is one of all cgroup hierarchies, which have a mount each.
+fn is_hierarchies(word: &Word) -> Result<bool> {
+    Ok(word.kind == "cgroup" || (word.kind == "cgroup2" && sysfs::is_version_1()?))
+}
+
+/// Whether a new file system is written to before its mount is read-only.
+fn is_filled(word: &Word) -> bool {
+    word.options.copies_up || (word.kind == "tmpfs" && !has_mode(&word.options))
+}
+
+fn has_mode(options: &Options) -> bool {
+    options.data.iter().any(|(key, _)| key == "mode")
+}
+
+fn attributes(options: &Options) -> u64 {
+    options.one.set | options.all.set
+}
+
+/// Creates a detached mount of a new file system.
+fn new_file_system(word: &Word) -> Result<OwnedFd> {
+    let Word { source, kind, options, .. } = word;
+    let source = source.to_str().ok_or_else(|| Error::usage("--mount: SRC is not UTF-8"))?;
+    let context = FsContext::open_from(kind, source)?;
+    for flag in &options.flags {
+        context.set_flag(flag)?;
+    }
+    let set = attributes(options);
+    if set & attr::RDONLY != 0 && has_own_medium(kind) {
+        context.set_flag("ro")?;
+    }
+    for (key, value) in &options.data {
+        match value {
+            Some(value) => context.set(key, value)?,
+            None => context.set_flag(key)?,
+        }
+    }
+    context.mount(if is_filled(word) { set & !attr::RDONLY } else { set })
 }
 
 /// Whether a type of file system may write to a medium at the mount, unless the file system itself is read-only. The

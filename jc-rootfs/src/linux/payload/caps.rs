@@ -201,7 +201,10 @@ impl PayloadSets {
                     .map_err(|e| e.hint("dropping capabilities needs CAP_SETPCAP"))?,
             }
         }
-        if self.ambient != 0 || self.exact.is_some_and(|exact| exact.permitted != 0) {
+        if self.ambient != 0
+            || self.exact.is_some_and(|exact| exact.permitted | exact.inheritable != 0)
+        {
+            // A capability becomes inheritable from the permitted set (capset(2)).
             set_keep_capabilities(true).op("PR_SET_KEEPCAPS")?;
         }
         Ok(())

@@ -2,7 +2,10 @@
 
 use jc_unshare::{Context, Error, Result};
 use nix::errno::Errno;
-use nix::unistd::{Gid, Uid, getgroups, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, geteuid, getgroups, setgroups, setresgid, setresuid};
+use rustix::fs::{FileType, Gid as FileGid, Uid as FileUid, fchown, fstat};
+use rustix::io::Errno as IoErrno;
+use rustix::stdio::{stderr, stdin, stdout};
 
 use super::directories::ContainerRoot;
 use crate::linux::args::Args;
@@ -28,6 +31,36 @@ impl Credentials {
     /// The UID of the payload.
     pub fn uid(&self) -> u32 {
         self.identity.as_ref().map_or_else(|| Uid::current().as_raw(), |user| user.uid)
+    }
+
+    /// Makes the user the owner of the standard streams, which the user can then open again by /dev/stdout and the like.
+    /// Devices are those of all. A stream from outside of the user namespace keeps its owner, as does one on a read-only
+    /// file system.
+    pub fn own_streams(&self) -> Result<()> {
+        let Some(identity) = self.identity.as_ref().filter(|user| user.uid != geteuid().as_raw())
+        else {
+            return Ok(());
+        };
+        let (uid, gid) = (identity.uid, identity.gid);
+        for (name, stream) in [("stdin", stdin()), ("stdout", stdout()), ("stderr", stderr())] {
+            let stat = match fstat(stream) {
+                // A closed stream has no owner.
+                Err(IoErrno::BADF) => continue,
+                found => found.on("stat", name)?,
+            };
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+            if is_device || (stat.st_uid, stat.st_gid) == (uid, gid) {
+                continue;
+            }
+            let changed =
+                fchown(stream, Some(FileUid::from_raw(uid)), Some(FileGid::from_raw(gid)));
+            match changed {
+                Err(IoErrno::INVAL | IoErrno::PERM | IoErrno::ROFS) => {}
+                changed => changed.on("chown", name)?,
+            }
+        }
+        Ok(())
     }
 
     /// Changes the credentials of this process. EPERM: this process lacks CAP_SETUID or CAP_SETGID. EINVAL: the user
@@ -62,10 +95,9 @@ fn groups(
         None if args.groups.is_empty() => return Ok(None),
         None => getgroups().op("getgroups")?,
     };
-    for gid in user::group_ids(&args.groups, root)?.into_iter().map(Gid::from_raw) {
-        if !groups.contains(&gid) {
-            groups.push(gid);
-        }
-    }
+    let added = user::group_ids(&args.groups, root)?.into_iter().map(Gid::from_raw);
+    // The kernel keeps a group that the command line has twice.
+    let added: Vec<Gid> = added.filter(|gid| !groups.contains(gid)).collect();
+    groups.extend(added);
     Ok(Some(groups))
 }

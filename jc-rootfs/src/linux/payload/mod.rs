@@ -177,6 +177,9 @@ fn prepare(
     if !no_new_privs {
         install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
     }
+    if args.own_stdio {
+        credentials.own_streams()?;
+    }
     setup.sets.iter().try_for_each(PayloadSets::drop_bounding)?;
     credentials.apply()?;
     setup.sets.iter().try_for_each(PayloadSets::set_others)?;

@@ -141,9 +141,8 @@ impl File {
         match self.listener_path.as_deref().filter(|path| !path.is_empty()) {
             None if is_needed => Err(Error::new("SCMP_ACT_NOTIFY: needs a listenerPath")),
             None if metadata.is_some() => Err(Error::new("listenerMetadata: needs a listenerPath")),
-            // Without calls to decide about, no agent waits for a listener.
-            Some(path) if is_needed => Ok(Some(Agent { path: path.into(), metadata })),
-            _ => Ok(None),
+            Some(path) => Ok(Some(Agent { path: path.into(), metadata })),
+            None => Ok(None),
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub bundle: &'a Path,
     /// The path of the cgroup, if there is to be one.
     pub cgroup: Option<&'a str>,
+    /// Whether the program of `exec` waits in a frozen cgroup.
+    pub waits_for_thaw: bool,
     /// Whether the chain waits until systemd has made the cgroup.
     pub waits_for_scope: bool,
     pub descriptors: Descriptors,

@@ -64,12 +64,17 @@ pub fn exec(process: &Process, target: Target<'_>, context: &Context<'_>) -> Res
     let status = Opt::new("--status-fd", context.descriptors.events.to_string());
     let mut links = Vec::new();
     if let Some(path) = context.cgroup {
-        links.push(Link::new("jc-cgroup", vec![Opt::new("--join", path), status.clone()]));
+        let mut options = vec![Opt::new("--join", path), status.clone()];
+        options.extend(context.waits_for_thaw.then(|| Opt::flag("--frozen")));
+        links.push(Link::new("jc-cgroup", options));
     }
     let joined = Namespaces::parse(target.config)?.joined();
     if !joined.is_empty() {
         let namespaces = format!("{}:{}", target.pid, joined.join(","));
-        links.push(Link::new("jc-unshare", vec![Opt::new("--join", namespaces), status.clone()]));
+        let mut options = vec![Opt::new("--join", namespaces), status.clone()];
+        let linux = target.config.linux();
+        options.extend(namespaces::enters_as_other(&linux).then(|| Opt::flag("--keep-caps")));
+        links.push(Link::new("jc-unshare", options));
     }
     let mut options =
         vec![Opt::new("--join", target.pid.to_string()), Opt::flag("--no-wait"), status];

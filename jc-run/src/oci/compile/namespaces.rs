@@ -1,6 +1,7 @@
 //! `linux.namespaces`, and the link that makes and joins them.
 
 use jc_unshare::{Error, Result};
+use rustix::process::{getegid, geteuid};
 
 use super::context::Context;
 use crate::link::{Link, Opt};
@@ -74,17 +75,14 @@ impl Namespaces {
 
     fn check(&self, config: &Config, linux: &Linux) -> Result<()> {
         let needs = |is_set: bool, member: &str, kind: &str, has: bool| match is_set && !has {
-            true => {
-                Err(Error::new(format_args!("{member}: needs a {kind} namespace of the container")))
-            }
+            true => Err(Error::new(format_args!("{member}: needs a namespace of type {kind}"))),
             false => Ok(()),
         };
-        needs(true, "root", "new mount", self.is_new("mount"))?;
         let has_uts = self.find("uts").is_some();
         needs(config.hostname.is_some(), "hostname", "uts", has_uts)?;
         needs(config.domainname.is_some(), "domainname", "uts", has_uts)?;
         let has_offsets = !linux.time_offsets.is_empty();
-        needs(has_offsets, "linux.timeOffsets", "new time", self.is_new("time"))?;
+        needs(has_offsets, "linux.timeOffsets", "time", self.is_new("time"))?;
         let has_maps = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
         needs(
             has_maps,
@@ -92,6 +90,18 @@ impl Namespaces {
             "user",
             self.find("user").is_some(),
         )?;
+        for key in linux.sysctl.keys() {
+            if let Some(kind) = sysctl_kind(key) {
+                needs(true, &format!("linux.sysctl {key:?}"), kind, self.find(kind).is_some())?;
+            }
+        }
+        let other = |(key, value): (&String, &String)| {
+            key.replace('/', ".") == "kernel.domainname"
+                && Some(value) != config.domainname.as_ref()
+        };
+        if config.domainname.is_some() && linux.sysctl.iter().any(other) {
+            return Err(Error::new("domainname, linux.sysctl: two values of kernel.domainname"));
+        }
         let has_devices = !linux.net_devices.is_empty();
         needs(has_devices, "linux.netDevices", "network", self.find("network").is_some())?;
         if self.is_new("user") && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
@@ -120,6 +130,8 @@ impl Namespaces {
             options.push(Opt::new(option, seconds(*offset)?));
         }
         if self.is_new("user") {
+            // jc-rootfs opens files of the host as the caller, and then becomes root of the namespace.
+            options.extend(enters_as_other(linux).then(|| Opt::flag("--keep-caps")));
             options
                 .extend(linux.uid_mappings.iter().map(|map| Opt::new("--map-users", range(map))));
             options
@@ -157,6 +169,8 @@ impl Namespaces {
             }
         }
         options.extend(self.options.iter().cloned());
+        // Other runtimes bring it up too, so that programs may use 127.0.0.1.
+        options.extend(self.is_new("network").then(|| Opt::flag("--loopback")));
         if options.is_empty() && !forks {
             return Ok(None);
         }
@@ -172,6 +186,31 @@ impl Namespaces {
         let kinds = KINDS.iter().filter(|kind| !["mount", "pid"].contains(&kind.name));
         kinds.filter(|kind| self.find(kind.name).is_some()).map(|kind| kind.link_name).collect()
     }
+}
+
+/// Whether the caller is another user than root in the new user namespace, which has a root.
+pub fn enters_as_other(linux: &Linux) -> bool {
+    let is_new = |one: &Namespace| one.kind == "user" && one.path().is_none();
+    // Root of the namespace, as the caller's ID or another one.
+    let root = |maps: &[IdMapping]| maps.iter().find(|map| map.inside == 0).map(|map| map.outside);
+    let roots = root(&linux.uid_mappings).zip(root(&linux.gid_mappings));
+    let own = (geteuid().as_raw(), getegid().as_raw());
+    linux.namespaces.iter().any(is_new) && roots.is_some_and(|roots| roots != own)
+}
+
+/// The kind of namespace to which a setting belongs (namespaces(7)). Without one of the container, the setting would be
+/// the host's. jc-rootfs refuses settings of no namespace.
+fn sysctl_kind(key: &str) -> Option<&'static str> {
+    const KINDS: [(&str, &str); 6] = [
+        ("net.", "network"),
+        ("fs.mqueue.", "ipc"),
+        ("kernel.msg", "ipc"),
+        ("kernel.sem", "ipc"),
+        ("kernel.shm", "ipc"),
+        ("kernel.domainname", "uts"),
+    ];
+    let key = key.replace('/', ".");
+    KINDS.iter().find(|(start, _)| key.starts_with(start)).map(|(_, kind)| *kind)
 }
 
 /// A range as jc-unshare takes it.

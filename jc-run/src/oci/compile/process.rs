@@ -28,6 +28,7 @@ pub fn options(
     options.push(Opt::new("--user", format!("{}:{}", user.uid, user.gid)));
     options.extend(user.additional_gids.iter().map(|gid| Opt::new("--group-add", gid.to_string())));
     options.extend(user.umask.map(|umask| Opt::new("--umask", format!("{umask:04o}"))));
+    options.push(Opt::flag("--own-stdio"));
     options.push(Opt::new("--workdir", &process.cwd));
     options.extend(capabilities::options(process.capabilities.as_ref(), context.held, warnings));
     options.extend(limits(&process.rlimits)?);

@@ -1,9 +1,11 @@
 //! The link that assembles the root, and executes the program.
 
+use std::path::{Path, PathBuf};
+
 use jc_unshare::{Error, Result};
 
 use super::context::Context;
-use super::{mounts, process};
+use super::{mounts, namespaces, process};
 use crate::link::{Link, Opt};
 use crate::oci::config::{Config, Hook, Linux};
 
@@ -18,6 +20,14 @@ pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) 
         Opt::new("--status-fd", numbers.events.to_string()),
     ];
     options.extend(context.parent.map(|pid| Opt::new("--die-with-parent", pid.to_string())));
+    let mounts = linux.namespaces.iter().find(|namespace| namespace.kind == "mount");
+    // Without a namespace in the list, the container has that of the runtime (config-linux.md, "Namespaces").
+    let shared = match mounts {
+        Some(namespace) => namespace.path().map(PathBuf::as_path),
+        None => Some(Path::new("/proc/self/ns/mnt")),
+    };
+    options.extend(shared.map(|path| Opt::new("--mount-namespace", path)));
+    options.extend(namespaces::enters_as_other(&linux).then(|| Opt::flag("--become-root")));
     options.extend(root.readonly.then(|| Opt::flag("--read-only")));
     options.extend(propagation(&linux.rootfs_propagation)?);
     options.extend(mounts::options(&config.mounts, &linux, context.bundle)?);

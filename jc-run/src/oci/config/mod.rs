@@ -1,4 +1,4 @@
-//! `config.json` of a bundle, as the OCI runtime specification 1.2 defines it (config.md, config-linux.md). Unknown
+//! `config.json` of a bundle, as the OCI runtime specification 1.3 defines it (config.md, config-linux.md). Unknown
 //! members are ignored, as the specification demands; each known one is applied or refused.
 
 pub mod linux;
@@ -102,8 +102,9 @@ pub struct Hook {
     pub path: PathBuf,
     #[serde(default, deserialize_with = "null_is_default")]
     pub args: Vec<String>,
-    #[serde(default, deserialize_with = "null_is_default")]
-    pub env: Vec<String>,
+    /// `None`: the hook inherits the environment of the runtime.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
     pub timeout: Option<i64>,
 }
 
