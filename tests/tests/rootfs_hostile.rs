@@ -299,11 +299,8 @@ fn the_kernels_own_directories_must_be_directories() {
             ("echo >root/proc", "mount /proc: is not a directory in this root"),
         ] {
             s.sh(trap).run().code(0);
-            s.jc("jc-rootfs")
-                .args(["--layer", "root", "--", "true"])
-                .run()
-                .code(125)
-                .stderr(&format!("jc-rootfs: {error}\n"));
+            let ran = s.jc("jc-rootfs").args(["--layer", "root", "--", "true"]).run();
+            ran.code(125).fails_as("jc-rootfs", error);
             s.sh("rm root/proc root/sys root/dev 2>/dev/null || :").run().code(0);
         }
         assert!(fs::read_dir(s.path("root")).unwrap().count() > 0);

@@ -78,9 +78,9 @@ fn prepare(
     }
     // The sources are paths of the host, and propagation to the host needs its peer groups.
     let mounts = create_mounts(args)?;
+    let bare = open_bare(args, root)?;
     // The user that makes a file system owns it.
     let words = Planned::all(&args.words, !args.become_root)?;
-    let bare = open_bare(args, root)?;
     if args.become_root {
         become_root()?;
     }
