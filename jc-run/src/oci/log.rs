@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use jc_unshare::escape::Escaped;
 use jc_unshare::{Context, Error, Kind, Result, Tool};
 use serde_json::json;
 
@@ -39,7 +40,8 @@ impl Log {
             Some(_) => self.write("warning", text),
             None => {
                 // A closed stderr has no reader.
-                let _: io::Result<()> = writeln!(io::stderr(), "jc-oci: warning: {text}");
+                let _: io::Result<()> =
+                    writeln!(io::stderr(), "jc-oci: warning: {}", Escaped(text));
             }
         }
     }
