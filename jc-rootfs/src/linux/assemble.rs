@@ -114,14 +114,7 @@ fn prepare(
     if args.read_only {
         mounted.make_read_only()?;
     }
-    if args.mount_namespace.is_some() {
-        // pivot_root(2) would change the root of other processes.
-        fchdir(&directories.root.0).op("fchdir")?;
-        chroot(".").op("chroot")?;
-    } else {
-        top.map_or(Ok(()), |top| top.enter())?;
-        pivot(&directories.root.0)?;
-    }
+    change_root(args, &directories.root.0, top)?;
     if let Some((types, depth)) = args.root_propagation {
         mount_setattr(directories.root.0.as_fd(), 0, types, depth == Depth::All)
             .on("set propagation of", "/")?;
@@ -142,6 +135,17 @@ fn identity(args: &Args, root: &OwnedFd) -> Result<Identity> {
             groups: Vec::new(),
         }),
     }
+}
+
+/// Makes `root` the root of this process.
+fn change_root(args: &Args, root: &OwnedFd, top: Option<Top>) -> Result<()> {
+    if args.mount_namespace.is_some() {
+        // pivot_root(2) would change the root of other processes.
+        fchdir(root).op("fchdir")?;
+        return chroot(".").op("chroot");
+    }
+    top.map_or(Ok(()), |top| top.enter())?;
+    pivot(root)
 }
 
 /// Makes all mounts private: later mounts must not propagate to the host. Returns the top of the namespace, if the root
