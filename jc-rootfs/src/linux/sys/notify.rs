@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::libc::{self, c_int};
 
@@ -76,6 +78,35 @@ pub fn waits(listener: BorrowedFd<'_>, id: u64) -> bool {
 pub fn wake_here(listener: BorrowedFd<'_>) {
     // SAFETY: the kernel reads the flags from the argument itself.
     unsafe { libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
+}
+
+/// The number of the last call that a recorder has received, which the children of the process see.
+#[derive(Clone, Copy, Debug)]
+pub struct LastCall(&'static AtomicU64);
+
+impl LastCall {
+    /// The mapping stays until the end of the process.
+    pub fn new() -> io::Result<Self> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        // SAFETY: the kernel chooses the address of a new mapping.
+        let address =
+            unsafe { libc::mmap(null_mut(), size_of::<AtomicU64>(), access, kind, -1, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the mapping begins with a page, has zeros, and is never removed.
+        Ok(Self(unsafe { &*address.cast::<AtomicU64>() }))
+    }
+
+    pub fn set(self, id: u64) {
+        self.0.store(id, Ordering::Relaxed);
+    }
+
+    /// `None` before the first call.
+    pub fn get(self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|id| *id != 0)
+    }
 }
 
 /// process_vm_readv(2): reads memory of a thread. The result is shorter than the buffer where the memory ends.

@@ -12,7 +12,7 @@ use nix::libc;
 use rustix::process::Pid;
 
 use super::super::sys::ignore_signals;
-use super::super::sys::notify::{proceed, receive, waits};
+use super::super::sys::notify::{LastCall, proceed, receive, waits};
 use super::tool::TOOL;
 
 /// The fate of the payload after the death of its recorder.
@@ -30,17 +30,21 @@ pub enum Fate {
 pub struct Keeper {
     recorder: PipeWriter,
     process: Child,
+    /// The recorder writes the number of each call here before it answers.
+    pub last: LastCall,
 }
 
 impl Keeper {
     /// Starts the process. The recorder must have one thread.
     pub fn start(listener: &OwnedFd, fate: Fate) -> Result<Self> {
         let (reader, recorder) = pipe().op("pipe")?;
-        let process = NewChild::of(TOOL).spawn_unbound(|_| match keep(listener, reader, fate) {
-            Ok(()) => exit(0),
-            Err(error) => error,
-        })?;
-        Ok(Self { recorder, process })
+        let last = LastCall::new().op("mmap")?;
+        let process =
+            NewChild::of(TOOL).spawn_unbound(|_| match keep(listener, reader, fate, last) {
+                Ok(()) => exit(0),
+                Err(error) => error,
+            })?;
+        Ok(Self { recorder, process, last })
     }
 
     /// Ends the process if no process has the filter any more. Else the process lets those run on.
@@ -56,12 +60,13 @@ impl Keeper {
 }
 
 /// Waits for the end of the recorder, and answers in its place until no process has the filter.
-fn keep(listener: &OwnedFd, mut reader: PipeReader, fate: Fate) -> Result<()> {
+fn keep(listener: &OwnedFd, mut reader: PipeReader, fate: Fate, last: LastCall) -> Result<()> {
     // The signals of the terminal are for the payload.
     ignore_signals().op("rt_sigaction")?;
     close_all_but(&[listener.as_fd(), reader.as_fd()]);
     let is_released = reader.read(&mut [0]).op("read a pipe")? == 1;
     let runs_on = is_released || fate == Fate::Continue;
+    proceed_received(listener.as_fd(), last);
     loop {
         match receive(listener.as_fd()) {
             Ok(call) if runs_on => drop(proceed(listener.as_fd(), call.id)),
@@ -80,6 +85,19 @@ fn keep(listener: &OwnedFd, mut reader: PipeReader, fate: Fate) -> Result<()> {
                 }
             }
             Err(error) => return Err(error).op("SECCOMP_IOCTL_NOTIF_RECV"),
+        }
+    }
+}
+
+/// Lets the kernel make the call that a killed recorder has received and not answered: its caller would wait for ever.
+/// The recorder may have been killed before it wrote the number, and the kernel numbers calls consecutively
+/// (`seccomp_next_notify_id`). Callers that have gone leave gaps.
+fn proceed_received(listener: BorrowedFd<'_>, last: LastCall) {
+    const MOST_GONE: u64 = 64;
+    if let Some(last) = last.get() {
+        for id in (0..MOST_GONE).map(|distance| last.wrapping_add(distance)) {
+            // ENOENT and EINPROGRESS: no call has the number, or its recorder has answered, or nobody has received it.
+            drop(proceed(listener, id));
         }
     }
 }

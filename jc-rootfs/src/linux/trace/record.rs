@@ -160,8 +160,13 @@ impl Running {
         let listener = Arc::new(listener);
         let (jobs, queue) = sync_channel(MOST_WAITING);
         let (end, writer) = pipe().op("pipe")?;
-        let recorder =
-            Recorder::new(Arc::clone(&listener), Arc::clone(shared), jobs.clone(), is_all);
+        let recorder = Recorder::new(
+            Arc::clone(&listener),
+            keeper.last,
+            Arc::clone(shared),
+            jobs.clone(),
+            is_all,
+        );
         let (one, other, third) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
         let mut alarm = writer.try_clone().op("dup")?;
         thread::Builder::new().spawn(move || lookups::run(&queue, &one)).op("start a thread")?;

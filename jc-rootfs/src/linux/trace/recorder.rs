@@ -10,7 +10,7 @@ use jc_unshare::{Context, Error, Result};
 use nix::libc;
 
 use super::super::seccomp::Abi;
-use super::super::sys::notify::{Notification, proceed, receive, wake_here};
+use super::super::sys::notify::{LastCall, Notification, proceed, receive, wake_here};
 use super::calls::{Meaning, Meanings, abi_of};
 use super::event::{FLAGS, Program, bit, use_bit};
 use super::lookups::{Job, Look};
@@ -25,6 +25,8 @@ const MOST_PROCESSES: usize = 1 << 16;
 /// The state of the thread.
 pub struct Recorder {
     listener: Arc<OwnedFd>,
+    /// The call that the keeper answers if this process is killed.
+    last: LastCall,
     shared: Arc<Shared>,
     jobs: SyncSender<Job>,
     meanings: Meanings,
@@ -44,6 +46,7 @@ impl Recorder {
     /// A recorder that has seen no execution yet.
     pub fn new(
         listener: Arc<OwnedFd>,
+        last: LastCall,
         shared: Arc<Shared>,
         jobs: SyncSender<Job>,
         is_all: bool,
@@ -51,6 +54,7 @@ impl Recorder {
         wake_here(listener.as_fd());
         Self {
             listener,
+            last,
             shared,
             jobs,
             meanings: Meanings::new(),
@@ -82,6 +86,7 @@ impl Recorder {
     }
 
     fn answer(&mut self, call: &Notification) -> Result<()> {
+        self.last.set(call.id);
         self.shared.set_answering(true);
         let abi = abi_of(call.arch, call.number);
         let meaning = abi.and_then(|abi| self.meanings.find(abi, call.number)).cloned();
