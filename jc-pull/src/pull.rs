@@ -30,7 +30,7 @@ use crate::writeback::Writeback;
 /// The tar of an empty layer, which stands for the layers of an image without any.
 const EMPTY_TAR: [u8; 1024] = [0; 1024];
 /// The attempts at a pull whose layers another process removes meanwhile.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 10;
 
 /// The options of a pull.
 #[derive(Clone, Copy, Debug)]

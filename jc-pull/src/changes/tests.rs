@@ -130,7 +130,7 @@ fn each_kind_of_change_has_its_letter() {
     for name in ["gone", "gone-dir", "never-there"] {
         made.whiteout(name);
     }
-    fs::set_permissions(made.upper("mode"), PermissionsExt::from_mode(0o700)).unwrap();
+    fs::set_permissions(made.upper("mode"), PermissionsExt::from_mode(0o711)).unwrap();
     made.mark("replaced", "opaque", b"y");
     symlink("/etc", made.upper("link")).unwrap();
     let upper = made.open(&[]);

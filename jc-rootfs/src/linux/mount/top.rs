@@ -12,7 +12,8 @@ use jc_unshare::hints::capable;
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Result};
 use nix::libc;
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, openat, statx};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, chroot, fchdir, getpid, pidfd_open};
 
 use crate::linux::sys::{mount_setattr, propagation};
@@ -25,8 +26,7 @@ impl Top {
     /// this process is the top, or this process has no CAP_SYS_CHROOT, which its payload lacks then too.
     pub fn find() -> Result<Option<Self>> {
         let (root, directory) = (open_dir(Path::new("/"))?, open_dir(Path::new("."))?);
-        let this = pidfd_open(getpid(), PidfdFlags::empty()).op("pidfd_open")?;
-        match setns(this.as_fd(), clone::NEWNS) {
+        match setns(own_namespace()?.as_fd(), clone::NEWNS) {
             Err(e) if e.raw_os_error() == Some(libc::EPERM) && !capable(SYS_CHROOT) => {
                 return Ok(None);
             }
@@ -55,6 +55,18 @@ impl Top {
     /// Makes the top the root of this process.
     pub fn enter(&self) -> Result<()> {
         enter(&self.0)
+    }
+}
+
+/// A descriptor of this process, which needs no procfs, or of its mount namespace, where a seccomp filter denies
+/// pidfd_open(2).
+fn own_namespace() -> Result<OwnedFd> {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Err(Errno::NOSYS | Errno::PERM) => {
+            let path = "/proc/self/ns/mnt";
+            open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).on("open", path)
+        }
+        pidfd => pidfd.op("pidfd_open"),
     }
 }
 
