@@ -34,7 +34,6 @@ fn list(prefix: &str) -> String {
 fn every_mount_of_the_host_is_protected() {
     sandbox(|s| {
         work_tree(s, "w", 0);
-        fs::create_dir(s.path("u")).unwrap();
         let before = tree::manifest(&s.path("w"));
         let script = format!(
             "cd /srv/w && {CHANGE}; ls -A /srv/u; echo x >bound || echo refused; echo x >/tmp/made"
@@ -148,7 +147,7 @@ fn a_bind_has_its_changes_elsewhere() {
             s.sh(&line).run().code(125).fails_as("jc-rootfs", text);
         };
         fails("-v w/t/f:/f:upper=u", "bind w/t/f: upper=DIR needs a directory");
-        fails("-v w:/f:upper=absent", "open absent: No such file or directory");
+        fails("-v w:/f:upper=absent/u", "mkdir absent/u: No such file or directory");
         fails("-v w:/f:upper=u,ro", "only create, nosuid and noexec can be given beside it");
         fails("-v absent:/f:upper=u", "stat absent: No such file or directory");
         s.sh("umount w/sub w/bound").run().code(0);

@@ -223,7 +223,7 @@ fn a_full_upper_is_full() {
         sh(s, &["--upper", "tmpfs:16m"], &root, write).run().code(0);
         let ran = sh(s, &["--upper", "tmpfs:4m"], &root, write).run();
         assert!(ran.err().contains("No space left on device"), "{ran}");
-        for bad in ["tmpfs:", "tmpfs:0", "tmpfs:x", "/nonexistent"] {
+        for bad in ["tmpfs:", "tmpfs:0", "tmpfs:x", "/nonexistent/u"] {
             let ran = sh(s, &["--upper", bad], &root, "echo ran").run();
             ran.code(125).stdout("").fails_as(TOOL, bad);
         }

@@ -13,8 +13,8 @@ use jc_unshare::lower::{self, Lower, PathText};
 use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Context, Error, Result, read_at_most, userns};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, mkdirat, openat,
-    renameat, statx,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, mkdirat,
+    openat, renameat, statx,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -53,7 +53,7 @@ impl Changes {
     /// before Linux 6.15 overlayfs takes no directory of a detached mount.
     pub fn open(upper: &Upper, target: &Path, slash: &OwnedFd) -> Result<Self> {
         let (base, shown, on_slash) = match upper {
-            Upper::Directory(path) => (open_dir(path)?, path.clone(), false),
+            Upper::Directory(path) => (open_or_make_place(path)?, path.clone(), false),
             Upper::Tmpfs { size } => {
                 let mut options = vec![("mode", "0700")];
                 options.extend(size.as_deref().map(|size| ("size", size)));
@@ -207,6 +207,17 @@ fn file_name(at: &Path) -> Result<PathBuf> {
         return Err(Errno::NAMETOOLONG).on("mkdir", at);
     }
     Ok(std::ffi::OsString::from_vec(name).into())
+}
+
+/// Opens the directory that the user names for changes. A first run makes it, below a directory that is there.
+fn open_or_make_place(path: &Path) -> Result<OwnedFd> {
+    match open_dir(path) {
+        Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => {
+            mkdirat(CWD, path, Mode::from_raw_mode(0o700)).on("mkdir", path)?;
+            open_dir(path)
+        }
+        opened => opened,
+    }
 }
 
 /// Opens a directory, and returns whether this call has made it.
