@@ -7,7 +7,7 @@ use std::fs;
 use jc_tests::cgroups::can_limit;
 use jc_tests::lab::all_end;
 use jc_tests::roots::busybox_root;
-use jc_tests::{Sandbox, diff, sandbox};
+use jc_tests::{Sandbox, diff, sandbox, wait_until};
 
 fn inside(s: &Sandbox, options: &str, script: &str) -> String {
     let line = format!("jc-run {options} --rootfs root -- sh -c '{script}'");
@@ -128,8 +128,14 @@ fn the_printed_chain_is_the_executed_one() {
             "--pid host",
             "--network none",
         ] {
-            let run = |print: &str| {
+            // The kernel removes a link shortly after its container is no longer listed.
+            let no_link = || {
                 all_end(s);
+                let links = || s.sh("ip -o link show type veth").run().code(0).out();
+                wait_until("no veth is left", || links().is_empty());
+            };
+            let run = |print: &str| {
+                no_link();
                 let line = format!(
                     "jc-run {print} {options} -v ./here:/here:ro --rootfs root -- sh -c '{VIEW}' 2>&1"
                 );
@@ -143,7 +149,7 @@ fn the_printed_chain_is_the_executed_one() {
                 let at = text.find("/jc/").map(|at| at + 4).unwrap_or_else(|| panic!("{text}"));
                 text[at..at + 12].to_owned()
             };
-            all_end(s);
+            no_link();
             let by_hand = s.sh(&printed).run().out();
             let by_hand = without_id(&by_hand, &id_in(&printed));
             let run_view = without_id(&run_view, &id_in(&run_view));
