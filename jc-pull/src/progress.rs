@@ -1,7 +1,7 @@
 //! Progress on stderr: bars on a terminal, plain lines elsewhere, or none.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -175,6 +175,20 @@ fn shown(
     move |state, writer| {
         // An error of stderr does not end a pull.
         let _: fmt::Result = writer.write_str(&text(state));
+    }
+}
+
+/// A reader that adds its bytes to the progress of a layer.
+pub struct Counted {
+    pub inner: Box<dyn Read + Send>,
+    pub progress: Arc<LayerProgress>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.progress.add(n);
+        Ok(n)
     }
 }
 

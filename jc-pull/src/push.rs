@@ -1,6 +1,6 @@
 //! Images, from the store and their origins to a destination.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jc_unshare::{Error, Result, strerror};
@@ -13,7 +13,7 @@ use crate::manifest::Descriptor;
 use crate::name::{Name, Transport};
 use crate::outgoing::{Bytes, Origins, StoredTar, decompress};
 use crate::parallel::{lock, parallel};
-use crate::progress::{LayerProgress, Progress};
+use crate::progress::{Counted, LayerProgress, Progress};
 use crate::rewrite::{Sent, rewrite};
 use crate::sink::{Document, Form, Image, Open, Outgoing, Sink, Written};
 use crate::store::Store;
@@ -102,39 +102,31 @@ impl Pusher<'_> {
             cancel: Cancel::default(),
         };
         let count = image.manifest.layers.len();
-        let results: Mutex<Vec<Option<Result<Sent>>>> =
-            Mutex::new((0..count).map(|_| None).collect());
+        let sent: Mutex<Vec<Option<Sent>>> = Mutex::new((0..count).map(|_| None).collect());
+        let failure = Mutex::new(None);
         let jobs = self.options.jobs.min(sink.jobs());
         parallel(jobs, (0..count).collect(), |number| {
             if transfer.cancel.is_given_up() {
                 return;
             }
-            let outcome = transfer.layer(number).inspect_err(|_| transfer.cancel.give_up());
-            if let Some(slot) = lock(&results).get_mut(number) {
-                *slot = Some(outcome);
+            match transfer.layer(number) {
+                Ok(layer) => {
+                    if let Some(slot) = lock(&sent).get_mut(number) {
+                        *slot = Some(layer);
+                    }
+                }
+                Err(error) => {
+                    // The cause has its place before the other layers fail by the cancellation.
+                    lock(&failure).get_or_insert(error);
+                    transfer.cancel.give_up();
+                }
             }
         });
-        let mut sent = Vec::new();
-        let mut given_up = None;
-        for outcome in lock(&results).drain(..) {
-            match outcome {
-                Some(Ok(layer)) => sent.push(layer),
-                Some(Err(error)) if is_given_up(&error) => given_up = Some(error),
-                // The error of the layer that failed first is the cause of the others.
-                Some(Err(error)) => return Err(error),
-                None => {}
-            }
-        }
-        match given_up {
+        match lock(&failure).take() {
             Some(error) => Err(error),
-            None => Ok(sent),
+            None => Ok(lock(&sent).drain(..).flatten().collect()),
         }
     }
-}
-
-/// Whether a layer has failed since another one has.
-fn is_given_up(error: &Error) -> bool {
-    error.to_string().ends_with("given up")
 }
 
 /// The layers of one image on their way to one destination.
@@ -300,18 +292,4 @@ fn put_bytes(sink: &dyn Sink, bytes: &[u8]) -> Result<()> {
     let (digest, size) = (Some(digest), Some(size));
     let config = Outgoing { digest, size, mount_from: None, open: &open };
     sink.put(&config).map(drop).map_err(|e| e.context("config"))
-}
-
-/// A reader that shows its progress.
-struct Counted {
-    inner: Bytes,
-    progress: Arc<LayerProgress>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.progress.add(n);
-        Ok(n)
-    }
 }

@@ -13,7 +13,7 @@ use crate::implied::Implied;
 use crate::limits::Allowance;
 use crate::manifest::Descriptor;
 use crate::pipe::Pipe;
-use crate::progress::LayerProgress;
+use crate::progress::{Counted, LayerProgress};
 use crate::source::Source;
 use crate::tar::Reader;
 use crate::unpack::{Destination, Unpacked, unpack};
@@ -95,19 +95,6 @@ impl<R: Read> Read for Limited<R> {
             writeback.add(n);
         }
         self.allowance.bytes(n as u64).map_err(|e| invalid(e.to_string()))?;
-        Ok(n)
-    }
-}
-
-struct Counted {
-    inner: Box<dyn Read + Send>,
-    progress: Arc<LayerProgress>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.progress.add(n);
         Ok(n)
     }
 }

@@ -88,5 +88,5 @@ until_true sh -c '! ctr task ls | grep -q RUNNING'; is 'a container ends' $? 0
 ctr task rm back 2>/dev/null; ctr container rm back; is 'a container is removed' $? 0
 ctr run -d $create localhost/box:latest forced sh -c 'sleep 1000 & sleep 1000 & wait'
 ctr task rm -f forced >/dev/null 2>&1; ctr container rm forced; is 'a running container is removed' $? 0
-# Nobody may reap the shims, which have no parent.
+# Shims have no parent here, so zombies of theirs may stay.
 is 'no process of the runtime is left' "$(pgrep -r D,R,S,T -f "${runtime##*/} |containerd-shim")" ''
