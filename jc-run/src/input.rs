@@ -8,6 +8,8 @@ use jc_unshare::{Context, Error, Result};
 use rustix::fs::{FileType, SeekFrom, fstat, seek};
 use rustix::io::read;
 
+use crate::linux::peek;
+
 /// The number of bytes of one look, which is also the default capacity of a pipe (pipe(7)).
 const CHUNK: usize = 64 << 10;
 
@@ -20,8 +22,7 @@ pub fn one_line(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
         let read = match kind {
             FileType::RegularFile => from_file(fd, &mut line),
             FileType::Socket => from_socket(fd, &mut line),
-            #[cfg(target_os = "linux")]
-            FileType::Fifo => pipe::from_pipe(fd, &mut line),
+            FileType::Fifo => from_pipe(fd, &mut line),
             _ => from_any(fd, &mut line),
         };
         if read.op("read stdin")? == 0 {
@@ -55,6 +56,13 @@ fn from_socket(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     exactly(fd, line_length(&chunk[..length]), line)
 }
 
+fn from_pipe(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
+    match peek(fd, CHUNK)? {
+        Some(copy) => exactly(fd, line_length(&copy), line),
+        None => from_any(fd, line),
+    }
+}
+
 /// Reads one byte, or from a terminal up to one line, since a terminal returns no more.
 fn from_any(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
     let mut byte = [0];
@@ -75,31 +83,6 @@ fn exactly(fd: BorrowedFd<'_>, count: usize, line: &mut Vec<u8>) -> io::Result<u
     }
     line.extend(&bytes[..done]);
     Ok(done)
-}
-
-#[cfg(target_os = "linux")]
-mod pipe {
-    use super::{CHUNK, exactly, from_any, line_length};
-    use std::io;
-    use std::os::fd::BorrowedFd;
-
-    use rustix::io::{Errno, read};
-    use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
-
-    /// Looks at the bytes by tee(2), which copies the content of a pipe and leaves it there.
-    pub fn from_pipe(fd: BorrowedFd<'_>, line: &mut Vec<u8>) -> io::Result<usize> {
-        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        match tee(fd, &writer, CHUNK, SpliceFlags::empty()) {
-            Ok(0) => Ok(0),
-            Ok(available) => {
-                let mut copy = vec![0; available];
-                let length = read(&reader, &mut copy)?;
-                exactly(fd, line_length(&copy[..length]), line)
-            }
-            Err(Errno::INVAL | Errno::NOSYS) => from_any(fd, line),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 #[cfg(test)]

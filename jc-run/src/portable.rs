@@ -2,6 +2,7 @@
 //! state, so the small programs find no containers.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::BorrowedFd;
 use std::process::ExitCode;
 
 use clap::parser::ValueSource;
@@ -77,6 +78,11 @@ fn lacks(name: &str) -> Error {
 }
 
 const DIRECTORY: &str = "jc-pull --to DIR IMAGE | jc-run: a root of one directory";
+
+/// Always `None`: only Linux has tee(2).
+pub fn peek(_: BorrowedFd<'_>, _: usize) -> io::Result<Option<Vec<u8>>> {
+    Ok(None)
+}
 
 /// The chain for a record. The directories of its volumes are those of the root.
 fn chain(options: &Options, record: &Record) -> Result<Chain> {

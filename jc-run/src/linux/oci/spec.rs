@@ -47,7 +47,7 @@ fn make_rootless(spec: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::stored::StoredConfig;
+    use crate::linux::oci::stored::StoredConfig;
 
     #[test]
     fn the_written_configuration_is_one_that_this_runtime_reads() {

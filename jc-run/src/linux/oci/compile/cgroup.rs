@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::namespaces::Namespaces;
 use crate::link::{Link, Opt};
-use crate::oci::config::Linux;
+use crate::linux::oci::config::Linux;
 
 /// The link that makes the group at that path.
 pub fn link(

@@ -5,8 +5,8 @@ use jc_unshare::{Error, Result};
 use super::capabilities;
 use super::context::Context;
 use crate::link::Opt;
-use crate::oci::config::Process;
-use crate::oci::config::process::{IoPriority, Rlimit};
+use crate::linux::oci::config::Process;
+use crate::linux::oci::config::process::{IoPriority, Rlimit};
 
 /// The options of jc-rootfs about a program.
 pub fn options(

@@ -9,8 +9,8 @@ use jc_unshare::{Error, Result};
 
 use super::namespaces::range;
 use crate::link::Opt;
-use crate::oci::config::linux::{Device, IdMapping};
-use crate::oci::config::{Linux, Mount};
+use crate::linux::oci::config::linux::{Device, IdMapping};
+use crate::linux::oci::config::{Linux, Mount};
 
 /// The options for all mounts, in order.
 pub fn options(mounts: &[Mount], linux: &Linux, bundle: &Path) -> Result<Vec<Opt>> {

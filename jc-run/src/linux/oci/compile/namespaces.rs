@@ -5,8 +5,8 @@ use rustix::process::{getegid, geteuid};
 
 use super::context::Context;
 use crate::link::{Link, Opt};
-use crate::oci::config::linux::{IdMapping, Namespace, TimeOffset};
-use crate::oci::config::{Config, Linux};
+use crate::linux::oci::config::linux::{IdMapping, Namespace, TimeOffset};
+use crate::linux::oci::config::{Config, Linux};
 
 /// A kind of namespace: the name in the specification, that of jc-unshare, and the option for a new one.
 struct Kind {

@@ -4,7 +4,7 @@
 use jc_unshare::capability::{NAMES, number};
 
 use crate::link::Opt;
-use crate::oci::config::process::Capabilities;
+use crate::linux::oci::config::process::Capabilities;
 
 /// The options for all five sets. `held` has the capabilities that can be granted.
 pub fn options(asked: Option<&Capabilities>, held: u64, warnings: &mut Vec<String>) -> Vec<Opt> {

@@ -7,7 +7,7 @@ use jc_unshare::{Error, Result};
 use super::context::Context;
 use super::{mounts, namespaces, process};
 use crate::link::{Link, Opt};
-use crate::oci::config::{Config, Hook, Linux};
+use crate::linux::oci::config::{Config, Hook, Linux};
 
 /// The link for a new container.
 pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) -> Result<Link> {
