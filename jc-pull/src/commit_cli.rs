@@ -128,9 +128,10 @@ pub fn run(args: CommitArgs) -> Result<ExitCode> {
     store.check_writable()?;
     // The layer decides about the modes of its files.
     rustix::process::umask(Mode::empty());
-    let base = match args.scratch {
-        true => Base::empty(&platform.clone().unwrap_or_else(Platform::host)),
-        false => Base::of(&store, &read_record(&mut std::io::stdin().lock())?)?,
+    let base = if args.scratch {
+        Base::empty(&platform.clone().unwrap_or_else(Platform::host))
+    } else {
+        Base::of(&store, &read_record(&mut std::io::stdin().lock())?)?
     };
     let created = match options.latest {
         Some(latest) => latest.seconds,
@@ -194,10 +195,11 @@ fn new_tar(
     let new =
         |tar: Bytes, keeps_root: bool| Ok(Some(NewTar { tar, keeps_root, replaces_base: false }));
     if let Some(layer) = &args.layer {
-        let tar = match layer.as_os_str() == "-" {
+        let tar = if layer.as_os_str() == "-" {
             // The buffer of stdin has the bytes behind the record.
-            true => decode(BufReader::new(std::io::stdin()), layer)?,
-            false => decode(BufReader::new(File::open(layer).on("open", layer)?), layer)?,
+            decode(BufReader::new(std::io::stdin()), layer)?
+        } else {
+            decode(BufReader::new(File::open(layer).on("open", layer)?), layer)?
         };
         return new(tar, false);
     }

@@ -54,10 +54,7 @@ pub fn parse_port(text: &str) -> Result<String, String> {
 
 /// Parses an absolute path. The error is text for a usage error.
 pub fn parse_path(text: &str) -> Result<String, String> {
-    match text.starts_with('/') {
-        true => Ok(text.to_owned()),
-        false => Err("not an absolute path".to_owned()),
-    }
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("not an absolute path".to_owned()) }
 }
 
 impl Edits {

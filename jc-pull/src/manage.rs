@@ -71,10 +71,7 @@ pub fn images(args: ImagesArgs) -> Result<ExitCode> {
         return checked.map(|()| ExitCode::SUCCESS);
     }
     let usage = store.map_or(Ok(Vec::new()), |store| store.usage(&images))?;
-    let text = match args.json {
-        true => json(&images, &usage)?,
-        false => lines(&images, &usage),
-    };
+    let text = if args.json { json(&images, &usage)? } else { lines(&images, &usage) };
     print(text).map(|()| ExitCode::SUCCESS)
 }
 

@@ -132,13 +132,7 @@ impl Reference {
             None => (path, None),
         };
         if !is_host(registry) {
-            let error = bad("not a registry's host[:port]");
-            return Err(match text.starts_with(['/', '.']) {
-                true => error.hint(format_args!(
-                    "docker-archive:{text} is a file of docker save, oci:{text} a layout, jc-run --rootfs {text} a root"
-                )),
-                false => error,
-            });
+            return Err(bad("not a registry's host[:port]"));
         }
         if let Some(why) = path_fault(path) {
             return Err(bad(why));

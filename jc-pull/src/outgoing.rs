@@ -53,9 +53,10 @@ impl<'a> Origins<'a> {
         let mut first = None;
         for (number, name) in self.names.iter().enumerate() {
             // Standard input has the records.
-            let source = match name.is_stdin() {
-                true => Err(Error::new("the archive came on standard input, and is gone")),
-                false => self.source(number, name),
+            let source = if name.is_stdin() {
+                Err(Error::new("the archive came on standard input, and is gone"))
+            } else {
+                self.source(number, name)
             };
             match source.and_then(|source| source.blob(blob, cancel)) {
                 Ok(bytes) => return Ok(bytes),

@@ -26,10 +26,9 @@ pub fn write(
         let mut stdout = BufWriter::with_capacity(BUFFER, std::io::stdout().lock());
         let written = content(&mut stdout).and_then(|()| stdout.flush().op("write stdout"));
         let is_closed = |error: &Error| error.errno() == Some(Errno::PIPE.raw_os_error());
-        return written.map(|()| true).map_err(|error| match is_closed(&error) {
-            true => error.of_kind(Kind::Quiet),
-            false => error,
-        });
+        return written
+            .map(|()| true)
+            .map_err(|error| if is_closed(&error) { error.of_kind(Kind::Quiet) } else { error });
     }
     write_file(option, path, no_sync, content).map(|()| false)
 }

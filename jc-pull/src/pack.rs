@@ -37,9 +37,10 @@ struct Selected<'a, W: Write> {
 
 impl<W: Write> Visitor for Selected<'_, W> {
     fn directory(&mut self, path: &[u8], directory: &OwnedFd, stat: &Stat) -> Result<()> {
-        match path.is_empty() || self.kept.contains(path) {
-            true => self.packer.directory(path, directory, stat),
-            false => Ok(()),
+        if path.is_empty() || self.kept.contains(path) {
+            self.packer.directory(path, directory, stat)
+        } else {
+            Ok(())
         }
     }
 

@@ -206,9 +206,10 @@ mod tests {
         struct Broken(bool);
         impl Read for Broken {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                match std::mem::replace(&mut self.0, true) {
-                    true => Err(io::Error::other("broken")),
-                    false => Ok(buffer.len()),
+                if std::mem::replace(&mut self.0, true) {
+                    Err(io::Error::other("broken"))
+                } else {
+                    Ok(buffer.len())
                 }
             }
         }

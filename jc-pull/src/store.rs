@@ -73,9 +73,10 @@ impl Store {
     /// [`open_for`](Self::open_for), for programs that make no store; `None` if it is absent.
     pub fn open_existing(tool: Tool, given: Option<&Path>) -> Result<Option<Self>> {
         let path = given.map_or_else(default_path, |path| Ok(path.to_owned()))?;
-        match exists(path.join(LAYERS))? {
-            true => Self::open_for(tool, Some(&path)).map(Some),
-            false => Ok(None),
+        if exists(path.join(LAYERS))? {
+            Self::open_for(tool, Some(&path)).map(Some)
+        } else {
+            Ok(None)
         }
     }
 

@@ -81,10 +81,9 @@ impl Config {
     /// Variables as `NAME=VALUE`. PATH is always among them.
     fn env(&self) -> Vec<String> {
         // Without "=" an option would pass on the value of the caller.
-        let words = self.env.iter().flatten().map(|word| match word.contains('=') {
-            true => word.clone(),
-            false => format!("{word}="),
-        });
+        let assign =
+            |word: &String| if word.contains('=') { word.clone() } else { format!("{word}=") };
+        let words = self.env.iter().flatten().map(assign);
         let mut env: Vec<String> = words.collect();
         if !env.iter().any(|word| word.starts_with("PATH=")) {
             env.insert(0, format!("PATH={DEFAULT_PATH}"));

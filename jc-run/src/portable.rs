@@ -38,12 +38,9 @@ const WARNING: &str =
 pub fn command() -> Command {
     let usage = "jc-pull --to DIR IMAGE | jc-run [options] [--] [PROG] [ARG...]\n       \
                  jc-run [options] --rootfs DIR | --record FILE [--] [PROG] [ARG...]";
-    options::table::command().override_usage(usage).mut_args(|arg| {
-        match HERE.contains(&arg.get_id().as_str()) {
-            true => arg,
-            false => arg.hide(true),
-        }
-    })
+    options::table::command()
+        .override_usage(usage)
+        .mut_args(|arg| if HERE.contains(&arg.get_id().as_str()) { arg } else { arg.hide(true) })
 }
 
 /// Executes jc-rootfs, which executes the payload.

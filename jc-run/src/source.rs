@@ -44,9 +44,12 @@ fn corrected_error(error: Error, operands: &[OsString]) -> Error {
 
 /// Whether the first operand is a program of this system.
 fn is_program(operands: &[OsString]) -> bool {
-    operands.first().is_none_or(|name| match name.as_encoded_bytes().contains(&b'/') {
-        true => Path::new(name).exists(),
-        false => find(name, std::env::var_os("PATH").as_deref()).is_ok(),
+    operands.first().is_none_or(|name| {
+        if name.as_encoded_bytes().contains(&b'/') {
+            Path::new(name).exists()
+        } else {
+            find(name, std::env::var_os("PATH").as_deref()).is_ok()
+        }
     })
 }
 

@@ -116,9 +116,12 @@ fn search(name: &OsStr, path: Option<&OsStr>) -> std::result::Result<PathBuf, Er
 /// The paths where execvp(3) looks for a program, in order.
 pub(crate) fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
     let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
-    let candidate = |directory: PathBuf| match directory.as_os_str().is_empty() {
-        true => Path::new(".").join(name),
-        false => directory.join(name),
+    let candidate = |directory: PathBuf| {
+        if directory.as_os_str().is_empty() {
+            Path::new(".").join(name)
+        } else {
+            directory.join(name)
+        }
     };
     env::split_paths(path).map(candidate).collect()
 }

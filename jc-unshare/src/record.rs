@@ -57,10 +57,13 @@ impl Record {
     /// Reads one line. An unknown version, neither or both of `layers` and `rootfs`, and paths that
     /// are not absolute are errors.
     pub fn parse(line: &[u8]) -> Result<Self> {
-        let value: Value = serde_json::from_slice(line).map_err(|e| match e.is_eof() {
-            true => Error::new("record: the line ends in the middle of the JSON")
-                .hint("a record is one line: jq -c . prints it so"),
-            false => Error::new("record: the line is not JSON").hint(HINT),
+        let value: Value = serde_json::from_slice(line).map_err(|e| {
+            if e.is_eof() {
+                Error::new("record: the line ends in the middle of the JSON")
+                    .hint("a record is one line: jq -c . prints it so")
+            } else {
+                Error::new("record: the line is not JSON").hint(HINT)
+            }
         })?;
         match value.get("jc").map(Value::as_u64) {
             Some(Some(VERSION)) => {}

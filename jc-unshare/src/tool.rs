@@ -220,11 +220,10 @@ pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
 
 /// Returns a usage error if a link has no program.
 pub fn require_program(argv: &[OsString]) -> Result<()> {
-    match argv.is_empty() {
-        true => {
-            Err(Error::usage("no program given to run").hint("PROG [ARG...] follows the options"))
-        }
-        false => Ok(()),
+    if argv.is_empty() {
+        Err(Error::usage("no program given to run").hint("PROG [ARG...] follows the options"))
+    } else {
+        Ok(())
     }
 }
 

@@ -123,9 +123,10 @@ impl<'a> Chain<'a> {
     pub fn keeps_descriptors(&self) {
         let show = ["ls", "/proc/self/fd"];
         // ls opens the directory with the lowest free descriptor.
-        let expected = match self.has_root {
-            true => "0\n1\n2\n3\n".to_owned(),
-            false => self.sandbox.cmd(show[0]).arg(show[1]).run().out(),
+        let expected = if self.has_root {
+            "0\n1\n2\n3\n".to_owned()
+        } else {
+            self.sandbox.cmd(show[0]).arg(show[1]).run().out()
         };
         self.cmd(&show).run().code(0).stdout(&expected);
     }

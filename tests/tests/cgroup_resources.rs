@@ -89,16 +89,12 @@ fn check_devices(s: &Sandbox, path: &str) {
         mknod full c 1 7 && echo made; cat full 2>/dev/null || echo denied; mknod zero c 1 5 2>/dev/null || echo no";
     sh(s, path, RULES, script).stdout("null\nmade\ndenied\nno\n");
     let later = r#"{"devices":[{"allow":true,"type":"c","major":1,"minor":5,"access":"r"}]}"#;
-    let later = match s
-        .sh("grep -q ' /sys/fs/cgroup/devices cgroup ' /proc/self/mounts")
-        .run()
-        .status()
-        .success()
-    {
-        true => later.to_owned(),
+    let has_version_1 = "grep -q ' /sys/fs/cgroup/devices cgroup ' /proc/self/mounts";
+    let later = if s.sh(has_version_1).run().status().success() {
+        later.to_owned()
+    } else {
         // A program replaces the one before.
-        false => RULES
-            .replace("}]}", r#"},{"allow":true,"type":"c","major":1,"minor":5,"access":"r"}]}"#),
+        RULES.replace("}]}", r#"},{"allow":true,"type":"c","major":1,"minor":5,"access":"r"}]}"#)
     };
     s.jc(TOOL).args(["--update", path, "--resources", &later]).run().code(0);
     let script = "head -c1 /dev/zero | od -An -tx1; cat </dev/null && echo null; echo x 2>/dev/null >/dev/zero || echo no";

@@ -292,9 +292,10 @@ fn verbose_prints_changes_of_the_host() {
         let get = |name: &str| fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();
         // A new network namespace inherits the setting of the host, where a container may have run.
         s.sh("echo 0 >/proc/sys/net/ipv4/ip_forward").run().code(0);
-        let of_v6 = match fs::exists("/proc/sys/net/ipv6/conf/all/force_forwarding").unwrap() {
-            true => "jc-net: set net.ipv6.conf.up0.force_forwarding to 1\n",
-            false => "jc-net: set net.ipv6.conf.all.forwarding to 1\n",
+        let of_v6 = if fs::exists("/proc/sys/net/ipv6/conf/all/force_forwarding").unwrap() {
+            "jc-net: set net.ipv6.conf.up0.force_forwarding to 1\n"
+        } else {
+            "jc-net: set net.ipv6.conf.all.forwarding to 1\n"
         };
         let first = s.jc(TOOL).args(["--verbose", "--", "true"]).run().code(0).stdout("");
         for line in

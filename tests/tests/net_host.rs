@@ -38,9 +38,10 @@ fn nothing_remains(s: &Sandbox) {
 fn links_forward_only_while_a_bridge_needs_them() {
     sandbox(|s| {
         let lab = host_that_is_no_router();
-        let v6 = match fs::exists("/proc/sys/net/ipv6/conf/all/force_forwarding").unwrap() {
-            true => "ipv6/conf/up0/force_forwarding",
-            false => "ipv6/conf/all/forwarding",
+        let v6 = if fs::exists("/proc/sys/net/ipv6/conf/all/force_forwarding").unwrap() {
+            "ipv6/conf/up0/force_forwarding"
+        } else {
+            "ipv6/conf/all/forwarding"
         };
         let is = |value: &str| {
             assert_eq!((&*setting("ipv4/conf/up0/forwarding"), &*setting(v6)), (value, value));

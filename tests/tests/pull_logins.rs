@@ -93,9 +93,10 @@ fn a_file_of_another_user_is_used_only_if_it_is_named() {
             std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
             let message = failure(&run("UNUSED", PathBuf::new()), 1);
             assert!(message.contains("the file belongs to user 65534, not to"), "{message}");
-            match file.ends_with("json") {
-                true => success(&run("REGISTRY_AUTH_FILE", path.clone())),
-                false => success(&run("CONTAINERS_REGISTRIES_CONF", path.clone())),
+            if file.ends_with("json") {
+                success(&run("REGISTRY_AUTH_FILE", path.clone()))
+            } else {
+                success(&run("CONTAINERS_REGISTRIES_CONF", path.clone()))
             }
             std::fs::remove_file(&path).unwrap();
             let mode = rustix::fs::Mode::from_raw_mode(0o600);

@@ -29,9 +29,10 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, String> {
         } else {
             Vec::new()
         };
-        let first = match kind.is_dir() {
-            true => short.clone(),
-            false => names.entry(stat.ino()).or_insert(short.clone()).clone(),
+        let first = if kind.is_dir() {
+            short.clone()
+        } else {
+            names.entry(stat.ino()).or_insert(short.clone()).clone()
         };
         let line = format!(
             "{:o} {}:{} {}.{:09} {:x} {} {:?} {}",

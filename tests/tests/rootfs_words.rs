@@ -175,9 +175,10 @@ fn a_name_of_a_directory_is_no_mount_option() {
             check(ran, "layers by name");
             let bind = format!("{}:/tmp", layer.display());
             let command = s.jc("jc-rootfs").args(["-v", &bind, "root", "--", "cat", "/tmp/own"]);
-            match name.contains(':') {
-                true => command.run().code(125).stdout(""),
-                false => command.run().code(0).stdout(name),
+            if name.contains(':') {
+                command.run().code(125).stdout("")
+            } else {
+                command.run().code(0).stdout(name)
             };
         }
     });

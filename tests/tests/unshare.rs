@@ -106,9 +106,10 @@ fn loopback_is_up_where_it_is_wanted() {
         let up = "0x9\nlo 127.0.0.1/8\nlo ::1/128\n";
         for options in [&["-n", "--loopback"][..], &["-np", "--loopback"], &["-npU", "--loopback"]]
         {
-            let options = match options[0].contains('U') {
-                true => &[options, &["--map-root"]].concat(),
-                false => options,
+            let options = if options[0].contains('U') {
+                &[options, &["--map-root"]].concat()
+            } else {
+                options
             };
             assert_eq!(addresses(options), up, "{options:?}");
         }

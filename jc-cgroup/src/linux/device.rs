@@ -36,10 +36,7 @@ impl IoMax {
         for limit in limits.split(',') {
             let (name, value) = limit.split_once('=').ok_or_else(form)?;
             let (name, _) = NAMES.into_iter().find(|(known, _)| *known == name).ok_or_else(form)?;
-            let value = match name.ends_with("bps") {
-                true => size::parse(value)?,
-                false => count(value)?,
-            };
+            let value = if name.ends_with("bps") { size::parse(value)? } else { count(value)? };
             if parsed.iter().any(|(known, _)| *known == name) {
                 return Err(format!("{name} twice"));
             }

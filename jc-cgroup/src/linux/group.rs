@@ -144,9 +144,10 @@ pub fn sweep_all(
 /// names.
 pub fn name(word: &str) -> std::result::Result<String, String> {
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
-    match word.bytes().all(fine) && (1..=64).contains(&word.len()) {
-        true => Ok(word.to_owned()),
-        false => Err("not a name of up to 64 letters, digits, - and _".to_owned()),
+    if word.bytes().all(fine) && (1..=64).contains(&word.len()) {
+        Ok(word.to_owned())
+    } else {
+        Err("not a name of up to 64 letters, digits, - and _".to_owned())
     }
 }
 
@@ -260,12 +261,11 @@ impl Part {
                 }
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     let error = Err(e).on("mkdir", &path);
-                    let why = match rustix::process::geteuid().is_root() {
-                        true => {
-                            "the cgroup belongs to the host, and this is root of a user namespace: a run without \
+                    let why = if rustix::process::geteuid().is_root() {
+                        "the cgroup belongs to the host, and this is root of a user namespace: a run without \
                              limits needs none"
-                        }
-                        false => "making cgroups here needs root",
+                    } else {
+                        "making cgroups here needs root"
                     };
                     return error.map_err(|e| e.hint(why));
                 }

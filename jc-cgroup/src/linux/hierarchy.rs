@@ -106,9 +106,12 @@ fn from_fixed_layout(groups: &str, uses_version_1: bool) -> Option<Vec<Hierarchy
         })
     };
     // If hierarchies of version 1 are in use, the unified hierarchy need not be mounted.
-    let is_needed = |line: &&str| match line.starts_with("0::") {
-        true => unified.is_some() || !uses_version_1,
-        false => uses_version_1 || !is_only,
+    let is_needed = |line: &&str| {
+        if line.starts_with("0::") {
+            unified.is_some() || !uses_version_1
+        } else {
+            uses_version_1 || !is_only
+        }
     };
     let all: Option<Vec<Hierarchy>> = groups.lines().filter(is_needed).map(hierarchy).collect();
     // Without hierarchies of version 1, the unified hierarchy must be mounted.

@@ -28,9 +28,10 @@ pub fn below_top(word: &str) -> std::result::Result<PathBuf, String> {
 /// An absolute path like that of [`below_top`], which is not the top itself.
 pub fn absolute(word: &str) -> std::result::Result<PathBuf, String> {
     let path = below_top(word)?;
-    match path.is_absolute() && path.parent().is_some() {
-        true => Ok(path),
-        false => Err("not a path like /a/b from the top of the hierarchies".to_owned()),
+    if path.is_absolute() && path.parent().is_some() {
+        Ok(path)
+    } else {
+        Err("not a path like /a/b from the top of the hierarchies".to_owned())
     }
 }
 
@@ -103,9 +104,10 @@ pub fn parents(hierarchy: &Hierarchy, chosen: Option<&Path>) -> Result<Vec<PathB
     let mut parents = Vec::new();
     let ancestors = hierarchy.own.ancestors();
     for path in ancestors.take_while(|path| path.starts_with(&hierarchy.mount)) {
-        let is_delegated = match is_root {
-            true => hierarchy.version == Version::V2 && is_roots(&hierarchy.mount, path)?,
-            false => is_writable(path, hierarchy.version)?,
+        let is_delegated = if is_root {
+            hierarchy.version == Version::V2 && is_roots(&hierarchy.mount, path)?
+        } else {
+            is_writable(path, hierarchy.version)?
         };
         if is_delegated {
             parents.push(path.to_path_buf());
@@ -144,9 +146,10 @@ fn has_limit(hierarchy: &Hierarchy, group: &Path, controllers: &[&str]) -> Resul
     for (_, file) in limits.iter().filter(|(name, _)| controllers.contains(name)) {
         let value = read(group.join(file))?.unwrap_or_default();
         let is_set_always = hierarchy.version == Version::V1 && *file == "cpuset.cpus";
-        let is_limit = match is_set_always {
-            true => read(hierarchy.mount.join(file))?.is_some_and(|all| all != value),
-            false => !is_unlimited(value.trim()),
+        let is_limit = if is_set_always {
+            read(hierarchy.mount.join(file))?.is_some_and(|all| all != value)
+        } else {
+            !is_unlimited(value.trim())
         };
         if is_limit {
             return Ok(true);
@@ -267,10 +270,8 @@ pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) 
     let words: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
     // The kernel enables threaded controllers, as pids is, in a group that holds processes, but then no process can enter
     // the groups below it (cgroups(7)).
-    let enabled = match is_free {
-        true => fs::write(&control, words.join(" ")),
-        false => Err(Errno::BUSY.into()),
-    };
+    let enabled =
+        if is_free { fs::write(&control, words.join(" ")) } else { Err(Errno::BUSY.into()) };
     match enabled {
         Err(e) if e.kind() == io::ErrorKind::ResourceBusy && evacuate => {
             evacuate_to_leaf(group)?;

@@ -124,12 +124,11 @@ impl Setting {
             _ if is_missing && self.may_lack => return Ok(()),
             _ => {}
         }
-        let value = match self.keeps_first {
-            true => {
-                let text = fs::read_to_string(&path).on("read", &path)?;
-                format!("{} {}", text.split(' ').next().unwrap_or_default(), self.value)
-            }
-            false => self.value.clone(),
+        let value = if self.keeps_first {
+            let text = fs::read_to_string(&path).on("read", &path)?;
+            format!("{} {}", text.split(' ').next().unwrap_or_default(), self.value)
+        } else {
+            self.value.clone()
         };
         let written = opened.and_then(|mut file| file.write_all(value.as_bytes()).map(|()| file));
         let mut file = written

@@ -113,16 +113,18 @@ fn link_name(word: &str) -> std::result::Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
     let valid =
         (1..=15).contains(&word.len()) && word.bytes().all(plain) && !word.starts_with(['-', '.']);
-    match valid {
-        true => Ok(word.to_owned()),
-        false => Err("not up to 15 letters, digits, dashes, dots and underscores".to_owned()),
+    if valid {
+        Ok(word.to_owned())
+    } else {
+        Err("not up to 15 letters, digits, dashes, dots and underscores".to_owned())
     }
 }
 
 fn domain(word: &str) -> std::result::Result<String, String> {
-    match !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic()) {
-        true => Ok(word.to_owned()),
-        false => Err("not a domain".to_owned()),
+    if !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(word.to_owned())
+    } else {
+        Err("not a domain".to_owned())
     }
 }
 
@@ -145,9 +147,10 @@ impl Args {
         if self.json && !self.list {
             return Err(Error::usage("--json is for --list"));
         }
-        match self.network.is_some() || self.shapes_bridge() || self.publishes() || self.writes() {
-            true => Err(Error::usage("an action takes no other option than --verbose")),
-            false => Ok(()),
+        if self.network.is_some() || self.shapes_bridge() || self.publishes() || self.writes() {
+            Err(Error::usage("an action takes no other option than --verbose"))
+        } else {
+            Ok(())
         }
     }
 

@@ -141,11 +141,13 @@ fn create(host: &Host, spec: &BridgeSpec<'_>) -> Result<()> {
     let name = spec.name;
     let doing = |step: &'static str| move |r: NetlinkError| r.during(format_args!("{step} {name}"));
     if let Some(link) = link::by_name(&host.route, name).map_err(doing("look for"))? {
-        match is_own_bridge(&link) {
-            false => return Err(name_in_use(&link)),
-            true if link.up => return repair(host, &link),
-            true => remove(host, &link)?,
+        if !is_own_bridge(&link) {
+            return Err(name_in_use(&link));
         }
+        if link.up {
+            return repair(host, &link);
+        }
+        remove(host, &link)?;
     }
     let routes = route::routes(&host.route).map_err(|r| r.during("list routes"))?;
     let subnets = choose_subnets(host, spec, &routes)?;
@@ -153,9 +155,10 @@ fn create(host: &Host, spec: &BridgeSpec<'_>) -> Result<()> {
         Some(mtu) => mtu,
         None => uplink_mtu(host, &routes)?,
     };
-    let opened = match spec.policy.internal {
-        true => Opened::default(),
-        false => forward::find(host, &routes, subnets.iter().any(IpNetwork::is_ipv6))?,
+    let opened = if spec.policy.internal {
+        Opened::default()
+    } else {
+        forward::find(host, &routes, subnets.iter().any(IpNetwork::is_ipv6))?
     };
     let record = Record { policy: spec.policy, opened };
     let link = add_link(host, name, mtu, &record)?;

@@ -27,9 +27,10 @@ impl Device {
             (1..16).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(fits)
         };
         let plain = new.replacen("%d", "", 1);
-        match is_name(name) && is_name(new) && !name.contains('%') && !plain.contains('%') {
-            true => Ok(Self { name: name.to_owned(), new: new.to_owned() }),
-            false => Err("not NAME[=NEW]".to_owned()),
+        if is_name(name) && is_name(new) && !name.contains('%') && !plain.contains('%') {
+            Ok(Self { name: name.to_owned(), new: new.to_owned() })
+        } else {
+            Err("not NAME[=NEW]".to_owned())
         }
     }
 

@@ -132,9 +132,10 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     // The rules exist now, so the kernel applies them to an entry that a later datagram creates.
     let reused = if args.lease().is_reused(&bridge) { &addresses[..] } else { &[] };
     conntrack::delete_stale(&host.netfilter, &host.route, &bound.forwards, reused)?;
-    let reach = match bridge.policy.internal {
-        true => Reach::Nothing,
-        false => Reach::Outside { v6: veth.v6.is_some() },
+    let reach = if bridge.policy.internal {
+        Reach::Nothing
+    } else {
+        Reach::Outside { v6: veth.v6.is_some() }
     };
     args.files().write(reach, &addresses)?;
     if let Some(status) = status {

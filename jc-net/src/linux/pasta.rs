@@ -55,10 +55,11 @@ pub fn run(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
 /// Checks that the caller is not root of the host: pasta(1) drops the privileges of root, and then cannot enter a namespace
 /// that root has made.
 fn refuse_root_of_host() -> Result<()> {
-    match is_root_of_host()? {
-        true => Err(Error::new("--network pasta: not available to root of the host")
-            .hint("use --network bridge, or jc-unshare -U -r in front, which makes another root")),
-        false => Ok(()),
+    if is_root_of_host()? {
+        Err(Error::new("--network pasta: not available to root of the host")
+            .hint("use --network bridge, or jc-unshare -U -r in front, which makes another root"))
+    } else {
+        Ok(())
     }
 }
 
@@ -83,14 +84,18 @@ fn forwards(args: &Args) -> Result<Vec<Forward>> {
 fn specification(forwards: &[Forward], protocol: Protocol) -> String {
     let of = forwards.iter().filter(|forward| forward.protocol == protocol);
     let words: BTreeSet<String> = of
-        .map(|f| match f.host.is_unspecified() {
-            true => format!("{}:{}", f.host_port, f.port),
-            false => format!("{}/{}:{}", f.host, f.host_port, f.port),
+        .map(|f| {
+            if f.host.is_unspecified() {
+                format!("{}:{}", f.host_port, f.port)
+            } else {
+                format!("{}/{}:{}", f.host, f.host_port, f.port)
+            }
         })
         .collect();
-    match words.is_empty() {
-        true => "none".to_owned(),
-        false => words.into_iter().collect::<Vec<_>>().join(","),
+    if words.is_empty() {
+        "none".to_owned()
+    } else {
+        words.into_iter().collect::<Vec<_>>().join(",")
     }
 }
 
@@ -162,12 +167,12 @@ fn failed(mut log: File) -> Error {
     let last = lines.rfind(|line| !line.is_empty());
     let last = last.filter(|_| read.is_ok()).unwrap_or("ended without an error message");
     let error = Error::new(format_args!("pasta: {last}"));
-    match last.contains("tun socket") {
-        true => error.hint("pasta needs access to /dev/net/tun: chmod 666 /dev/net/tun"),
-        false if last.contains("interface not usable") => {
-            error.hint("the host has no route to the outside: --network none, or --network host")
-        }
-        false => error,
+    if last.contains("tun socket") {
+        error.hint("pasta needs access to /dev/net/tun: chmod 666 /dev/net/tun")
+    } else if last.contains("interface not usable") {
+        error.hint("the host has no route to the outside: --network none, or --network host")
+    } else {
+        error
     }
 }
 

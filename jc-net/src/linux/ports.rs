@@ -64,9 +64,10 @@ impl Range {
         };
         let (first, last) = word.split_once('-').unwrap_or((word, word));
         let range = Self { first: number(first)?, last: number(last)? };
-        match range.first <= range.last {
-            true => Ok(range),
-            false => Err(format!("{word:?} ends before it begins")),
+        if range.first <= range.last {
+            Ok(range)
+        } else {
+            Err(format!("{word:?} ends before it begins"))
         }
     }
 
@@ -194,11 +195,12 @@ impl Publish {
     /// The addresses of the host. `any` has an unspecified address for each family of the container.
     fn targets(&self, any: &[IpAddr]) -> Result<Vec<IpAddr>> {
         let Some(host) = self.address else { return Ok(any.to_vec()) };
-        match any.iter().any(|any| any.is_ipv4() == host.is_ipv4()) {
-            true => Ok(vec![host]),
-            false => Err(Error::new(format_args!(
+        if any.iter().any(|any| any.is_ipv4() == host.is_ipv4()) {
+            Ok(vec![host])
+        } else {
+            Err(Error::new(format_args!(
                 "publish at {host}: the container has no address of that family"
-            ))),
+            )))
         }
     }
 }
@@ -290,12 +292,12 @@ fn bind_port(protocol: Protocol, host: IpAddr, port: u16) -> Result<(Option<Owne
     // Connections in TIME_WAIT do not prevent the bind, but a later server must not share the port.
     let is_tcp = protocol == Protocol::Tcp;
     sockopt::set_socket_reuseaddr(&socket, is_tcp).op(&name)?;
-    let taken = bind(&socket, &address).and_then(|()| match is_tcp && port != 0 {
-        // Older kernels (6.1) compare the value of SO_REUSEADDR at the bind(2), until a socket listens. A socket that
-        // continued to listen would accept connections that no rule translates, and never answer them.
-        true => listen(&socket, 1).and_then(|()| shutdown(&socket, Shutdown::Read)),
-        false => Ok(()),
-    });
+    let mut taken = bind(&socket, &address);
+    // Older kernels (6.1) compare the value of SO_REUSEADDR at the bind(2), until a socket listens. A socket that
+    // continued to listen would accept connections that no rule translates, and never answer them.
+    if taken.is_ok() && is_tcp && port != 0 {
+        taken = listen(&socket, 1).and_then(|()| shutdown(&socket, Shutdown::Read));
+    }
     match taken {
         Err(Errno::ADDRINUSE) => {
             return Err(Error::new(format_args!("{name}: the port is in use")));

@@ -10,9 +10,10 @@ pub const DEFAULT_BRIDGE: &str = "jc0";
 /// The default subnets of a new bridge. The bridge gets the first subnet that overlaps no route.
 pub fn defaults(bridge: &str) -> Vec<Ipv4Network> {
     let network = |a, b, prefix| Ipv4Network::new(Ipv4Addr::new(10, a, b, 0), prefix).ok();
-    match bridge == DEFAULT_BRIDGE {
-        true => network(88, 0, 16).into_iter().collect(),
-        false => (0..=255).filter_map(|third| network(89, third, 24)).collect(),
+    if bridge == DEFAULT_BRIDGE {
+        network(88, 0, 16).into_iter().collect()
+    } else {
+        (0..=255).filter_map(|third| network(89, third, 24)).collect()
     }
 }
 

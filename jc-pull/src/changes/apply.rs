@@ -173,10 +173,7 @@ impl Applier<'_> {
         let is_made = |stat: &Stat| sys::identity(stat) == made.identity;
         let linked = self.staging.place(self.target.fd(), file.name, |staging, name| {
             rustix::fs::linkat(&parent, *first, staging, name, AtFlags::empty())?;
-            match is_made(&sys::stat(staging, name)?) {
-                true => Ok(()),
-                false => Err(Errno::STALE.into()),
-            }
+            if is_made(&sys::stat(staging, name)?) { Ok(()) } else { Err(Errno::STALE.into()) }
         });
         let again = [Errno::STALE, Errno::NOENT, Errno::XDEV].map(Errno::raw_os_error);
         match linked {

@@ -31,9 +31,10 @@ pub fn discard(operand: &Operand, base: Option<&Base>, patterns: &Patterns) -> R
     if let Some(pid) = operand.user()? {
         return Err(Error::new(format_args!("{path}: in use by process {pid}")));
     }
-    match patterns.is_empty() {
-        true => discard_all(upper, operand.is_container),
-        false => upper.placed(base)?.iter().try_for_each(|placed| discard_some(placed, patterns)),
+    if patterns.is_empty() {
+        discard_all(upper, operand.is_container)
+    } else {
+        upper.placed(base)?.iter().try_for_each(|placed| discard_some(placed, patterns))
     }
 }
 

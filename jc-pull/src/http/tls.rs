@@ -91,11 +91,10 @@ pub fn config(
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::new(format_args!("tls: {e}")))?;
-    let builder = match verify {
-        true => builder.with_root_certificates(roots),
-        false => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(NoVerification { provider })),
+    let builder = if verify {
+        builder.with_root_certificates(roots)
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerification { provider }))
     };
     let Some((certificate, key)) = host.and_then(|host| host.client.as_ref()) else {
         return Ok(builder.with_no_client_auth());

@@ -88,9 +88,8 @@ impl Archive {
                 let copied = io::copy(&mut self.file, &mut to).map(drop);
                 // The reader of the archive has what it needs.
                 let is_closed = |e: &Error| e.errno() == Some(Errno::PIPE.raw_os_error());
-                copied.on("write", &self.path).map_err(|error| match is_closed(&error) {
-                    true => error.of_kind(Kind::Quiet),
-                    false => error,
+                copied.on("write", &self.path).map_err(|error| {
+                    if is_closed(&error) { error.of_kind(Kind::Quiet) } else { error }
                 })
             }
         }

@@ -40,9 +40,10 @@ impl Archive {
     /// Opens `path`, or `-` for stdin, and reads all headers. A compressed archive and a pipe are copied
     /// first. A malformed archive is an error, and so is one that exceeds a limit.
     pub fn open(path: &Path, spool: Spool<'_>) -> Result<Self> {
-        let mut file = match path.as_os_str() == "-" {
-            true => spool.copy(io::stdin().lock()).map_err(|e| e.context("read stdin"))?,
-            false => File::open(path).on("open", path)?,
+        let mut file = if path.as_os_str() == "-" {
+            spool.copy(io::stdin().lock()).map_err(|e| e.context("read stdin"))?
+        } else {
+            File::open(path).on("open", path)?
         };
         let known = if path.as_os_str() == "-" { Ok(path.to_owned()) } else { path.canonicalize() };
         let known = known.on("open", path)?;

@@ -67,9 +67,10 @@ struct Hostile;
 
 impl Files for Hostile {
     fn open(&self, path: &Path) -> Result<Option<File>> {
-        let text = match path.ends_with("passwd") {
-            true => "root:x:0:0::/:\nweb:x:33:34::/:\n:x:0:0::/:\n1000:x:0:0::/:\n",
-            false => "root:x:0:\nweb:x:34:web\n:x:0:\n1000:x:0:\n",
+        let text = if path.ends_with("passwd") {
+            "root:x:0:0::/:\nweb:x:33:34::/:\n:x:0:0::/:\n1000:x:0:0::/:\n"
+        } else {
+            "root:x:0:\nweb:x:34:web\n:x:0:\n1000:x:0:\n"
         };
         let mut file: File =
             memfd_create("hostile", MemfdFlags::CLOEXEC).op("memfd_create")?.into();

@@ -115,9 +115,10 @@ fn age(seconds: f64) -> String {
 /// A text of at most `most` characters, with escapes for characters that control a terminal.
 fn shown(text: &str, most: usize) -> String {
     let text = Escaped(text).to_string();
-    match text.chars().count() > most {
-        true => text.chars().take(most - 3).chain("...".chars()).collect(),
-        false => text,
+    if text.chars().count() > most {
+        text.chars().take(most - 3).chain("...".chars()).collect()
+    } else {
+        text
     }
 }
 

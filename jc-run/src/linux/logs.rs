@@ -76,9 +76,10 @@ fn logs(container: &RecordedContainer, matches: &ArgMatches) -> Result<()> {
     if let Some(lines) = matches.get_one::<usize>("lines") {
         outputs.iter_mut().try_for_each(|output| skip_to_last(&mut output.files, *lines))?;
     }
-    match matches.get_flag("follow") {
-        true => follow(state, &mut outputs)?,
-        false => outputs.iter_mut().try_for_each(Output::print)?,
+    if matches.get_flag("follow") {
+        follow(state, &mut outputs)?
+    } else {
+        outputs.iter_mut().try_for_each(Output::print)?
     }
     warn_of_loss(state, &directory);
     Ok(())

@@ -34,10 +34,11 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     }
     for container in &found {
         let state = &container.state;
-        let removed = match is_forced || state.status == Status::Stopped {
-            true => remove(container),
-            false => Err(Error::new(format_args!("{}: still runs", state.id))
-                .hint("jc-stop ends it, jc-rm -f kills it")),
+        let removed = if is_forced || state.status == Status::Stopped {
+            remove(container)
+        } else {
+            Err(Error::new(format_args!("{}: still runs", state.id))
+                .hint("jc-stop ends it, jc-rm -f kills it"))
         };
         errors.extend(removed.err());
     }

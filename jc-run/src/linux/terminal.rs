@@ -40,14 +40,13 @@ struct Relay<'a> {
 impl Terminal {
     /// Opens stdin, or if stdin is no terminal, the controlling terminal.
     pub fn open() -> Result<Self> {
-        let fd: OwnedFd = match isatty(stdin()) {
-            true => stdin().as_fd().try_clone_to_owned().op("dup stdin")?,
-            false => {
-                let tty = File::options().read(true).write(true).open("/dev/tty");
-                tty.on("open", "/dev/tty")
-                    .map_err(|e| e.hint("-t needs a terminal of the caller"))?
-                    .into()
-            }
+        let fd: OwnedFd = if isatty(stdin()) {
+            stdin().as_fd().try_clone_to_owned().op("dup stdin")?
+        } else {
+            let tty = File::options().read(true).write(true).open("/dev/tty");
+            tty.on("open", "/dev/tty")
+                .map_err(|e| e.hint("-t needs a terminal of the caller"))?
+                .into()
         };
         let modes = tcgetattr(&fd).op("tcgetattr")?;
         Ok(Self { fd, modes })

@@ -133,9 +133,10 @@ fn log_size(word: &str) -> Result<u64, String> {
 fn name(word: &str) -> Result<String, String> {
     let first = word.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let fine = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-    match first && word.bytes().all(fine) && word.len() <= 64 {
-        true => Ok(word.to_owned()),
-        false => Err("not a name of up to 64 letters, digits, -, _ and .".to_owned()),
+    if first && word.bytes().all(fine) && word.len() <= 64 {
+        Ok(word.to_owned())
+    } else {
+        Err("not a name of up to 64 letters, digits, -, _ and .".to_owned())
     }
 }
 
@@ -158,9 +159,10 @@ fn network(word: &str) -> Result<String, String> {
 
 /// A value of `--pid`, `--ipc` or `--uts`.
 fn shared(word: &str) -> Result<String, String> {
-    match ["private", "host"].contains(&word) || word.starts_with("container:") {
-        true => Ok(word.to_owned()),
-        false => Err("not private, host or container:ID".to_owned()),
+    if ["private", "host"].contains(&word) || word.starts_with("container:") {
+        Ok(word.to_owned())
+    } else {
+        Err("not private, host or container:ID".to_owned())
     }
 }
 
@@ -180,9 +182,10 @@ fn host(word: &str) -> Result<String, String> {
 
 fn label(word: &str) -> Result<(String, String), String> {
     let (name, value) = word.split_once('=').unwrap_or((word, ""));
-    match name.is_empty() || name.starts_with("jc.") {
-        true => Err("not the name of a label: empty, or begins with jc.".to_owned()),
-        false => Ok((name.to_owned(), value.to_owned())),
+    if name.is_empty() || name.starts_with("jc.") {
+        Err("not the name of a label: empty, or begins with jc.".to_owned())
+    } else {
+        Ok((name.to_owned(), value.to_owned()))
     }
 }
 

@@ -55,12 +55,13 @@ pub fn advise_inside(error: Error) -> Error {
 
 /// A hint about a capability that this process lacks. `other` is another remedy for an ordinary user.
 pub fn lacking(capability: &str, other: &str) -> String {
-    match geteuid().is_root() {
-        true => format!(
+    if geteuid().is_root() {
+        format!(
             "this process is root without {capability}, as in a container with default restrictions: a privileged \
              container has it, and jc-landlock needs no capability"
-        ),
-        false => format!("this needs {capability}: run as root{other}"),
+        )
+    } else {
+        format!("this needs {capability}: run as root{other}")
     }
 }
 
@@ -152,13 +153,10 @@ fn refused(flags: u64) -> Option<String> {
 
 fn switched_off() -> Option<String> {
     let off = SWITCHES.iter().find(|(name, off)| sysctl(name).as_deref() == Some(*off));
-    off.map(|(name, value)| match name.contains("apparmor") {
-        true => format!(
+    off.map(|(name, value)| if name.contains("apparmor") { format!(
             "the sysctl {name} is {value}; root allows it to jc by: install -m 644 /usr/share/jc/apparmor \
              /etc/apparmor.d/jc && apparmor_parser -r /etc/apparmor.d/jc"
-        ),
-        false => format!("the sysctl {name} is {value}: only root may, until it is changed"),
-    })
+        ) } else { format!("the sysctl {name} is {value}: only root may, until it is changed") })
 }
 
 /// Whether an ID of this process has a mapping in `/proc/self/uid_map` or `gid_map`. The ID of a process

@@ -236,9 +236,10 @@ impl Maps {
     /// process if the process has no permission to map others.
     pub fn identity() -> Result<Self> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let (users, groups) = match capable(SETUID) && capable(SETGID) {
-            true => (present("/proc/self/uid_map")?, present("/proc/self/gid_map")?),
-            false => (vec![Extent::one(uid, uid)], vec![Extent::one(gid, gid)]),
+        let (users, groups) = if capable(SETUID) && capable(SETGID) {
+            (present("/proc/self/uid_map")?, present("/proc/self/gid_map")?)
+        } else {
+            (vec![Extent::one(uid, uid)], vec![Extent::one(gid, gid)])
         };
         Ok(Self { users, groups, setgroups: None, uid, gid })
     }
@@ -330,12 +331,13 @@ fn run_mapper(program: &str, pid: u32, extents: &[Extent]) -> Result<()> {
     let message = message.lines().next().unwrap_or_default();
     let message = message.strip_prefix(&format!("{program}: ")).unwrap_or(message);
     let error = Error::new(format_args!("{program}: {message}"));
-    Err(match status("NoNewPrivs")?.as_deref() == Some("1") {
-        true => error.hint(format_args!(
+    Err(if status("NoNewPrivs")?.as_deref() == Some("1") {
+        error.hint(format_args!(
             "no_new_privs is set here, as in bwrap(1), and takes the privileges of {program}: jc-unshare --map-root, \
              or jc-run --userns map-root, maps the caller alone"
-        )),
-        false => error.hint("the ranges must be this user's in /etc/subuid and /etc/subgid"),
+        ))
+    } else {
+        error.hint("the ranges must be this user's in /etc/subuid and /etc/subgid")
     })
 }
 

@@ -43,9 +43,10 @@ impl Program {
         let words: std::result::Result<_, NulError> = argv.iter().map(text).collect();
         let words: Vec<CString> = words.map_err(|e| failure(name, &e.into()))?;
         let is_searched = !name.is_empty() && !name.as_bytes().contains(&b'/');
-        let paths = match is_searched {
-            true => candidates(name, env::var_os("PATH").as_deref()),
-            false => vec![name.into()],
+        let paths = if is_searched {
+            candidates(name, env::var_os("PATH").as_deref())
+        } else {
+            vec![name.into()]
         };
         // Neither a variable nor an argument has a NUL byte.
         let paths = paths
@@ -134,9 +135,10 @@ impl Program {
         // The number that one step assigns must not be the number of a descriptor that a later step needs.
         let free = self.inherited.iter().map(|(_, number)| number + 1).max().unwrap_or(0);
         for (fd, number) in self.inherited {
-            let fd = match fd.as_raw_fd() < free {
-                true => fcntl_dupfd_cloexec(&fd, free).op("F_DUPFD")?,
-                false => fd,
+            let fd = if fd.as_raw_fd() < free {
+                fcntl_dupfd_cloexec(&fd, free).op("F_DUPFD")?
+            } else {
+                fd
             };
             steps.push(Step::new(Call::Inherit(fd, number), "dup3", ""));
         }
@@ -150,7 +152,6 @@ impl Program {
     }
 }
 
-/// The calls of steps.
 pub(crate) fn calls(steps: &[Step]) -> Vec<&Call> {
     steps.iter().map(|step| &step.call).collect()
 }

@@ -49,9 +49,10 @@ impl Step {
             return failure(program, &cause).of_kind(self.call.kind(errno));
         }
         let failed: io::Result<()> = Err(cause);
-        let error = match self.object.is_empty() {
-            true => failed.op(self.operation),
-            false => failed.on(self.operation, &self.object),
+        let error = if self.object.is_empty() {
+            failed.op(self.operation)
+        } else {
+            failed.on(self.operation, &self.object)
         };
         let error = error.err().unwrap_or_else(Error::quiet);
         match &self.hint {

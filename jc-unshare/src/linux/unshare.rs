@@ -231,13 +231,14 @@ impl Launch {
             Some((reader, inherited)) => (Some(reader), Some(inherited)),
             None => (reader.map(OwnedFd::from), None),
         };
-        let child = match self.is_straight() {
-            true => NewChild::of(TOOL).in_namespaces(flags).spawn_program(self.program()?),
-            false => NewChild::of(TOOL).in_namespaces(flags).spawn_unbound(|life| {
+        let child = if self.is_straight() {
+            NewChild::of(TOOL).in_namespaces(flags).spawn_program(self.program()?)
+        } else {
+            NewChild::of(TOOL).in_namespaces(flags).spawn_unbound(|life| {
                 let gate = gate.as_mut().map(|g| &mut g.0);
                 let error = self.child(life, gate, writer.map(OwnedFd::from));
                 execution.iter().fold(error, |error, execution| execution.fail(error))
-            }),
+            })
         }
         .map_err(advise(flags))?
         .reporting(self.status);

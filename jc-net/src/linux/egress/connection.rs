@@ -270,9 +270,10 @@ impl Connection {
         }
         let Some(outside) = self.outside.as_mut() else { return Ok(true) };
         // The bytes of an answer that is not complete stay where they are.
-        let down = match self.inspection.awaits_answer() {
-            true => Stop::Waits,
-            false => self.down.pump(outside, &mut self.inside, &mut shared.pipes)?,
+        let down = if self.inspection.awaits_answer() {
+            Stop::Waits
+        } else {
+            self.down.pump(outside, &mut self.inside, &mut shared.pipes)?
         };
         if up == Stop::Turn || down == Stop::Turn {
             shared.report_again(&self.inside.fd, key_of(key, End::Inside))?;

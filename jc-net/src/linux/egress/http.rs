@@ -208,9 +208,10 @@ fn head(bytes: &[u8], origin: Origin<'_>) -> Result<Framing, &'static str> {
         (Some(_), true, _) => Err("both Content-Length and Transfer-Encoding"),
         (length, false, Some(value)) => {
             let is_websocket = value.eq_ignore_ascii_case(b"websocket") && is_1_1;
-            match is_websocket && length.unwrap_or(0) == 0 && line.starts_with(b"GET ") {
-                true => Ok(Framing::Switch),
-                false => Err("an Upgrade to another protocol than websocket"),
+            if is_websocket && length.unwrap_or(0) == 0 && line.starts_with(b"GET ") {
+                Ok(Framing::Switch)
+            } else {
+                Err("an Upgrade to another protocol than websocket")
             }
         }
         (None, true, Some(_)) => Err("an Upgrade with a body"),

@@ -119,9 +119,8 @@ fn add_table(socket: &Socket, port: u16, has_log: bool) -> Result<()> {
     batch.rule(TABLE, "redirect", |r| r.protocol(IPPROTO_TCP).redirect_to(port));
     batch.chain(TABLE, "send", Hook::Sent);
     batch.rule(TABLE, "send", |r| r.for_this_host().accept());
-    batch.rule(TABLE, "send", |r| match has_log {
-        true => r.log(packets::GROUP, packets::LENGTH).reject(),
-        false => r.reject(),
+    batch.rule(TABLE, "send", |r| {
+        if has_log { r.log(packets::GROUP, packets::LENGTH).reject() } else { r.reject() }
     });
     explain(batch.commit(socket), "make the nft rules")
 }

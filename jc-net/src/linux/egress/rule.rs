@@ -197,9 +197,10 @@ fn usable(network: IpNetwork) -> Result<Host, String> {
         return Err(format!("{ip}: the kernel sends it by IPv4, so name the IPv4 address"));
     }
     let is_inside = (ip.is_loopback() && network.prefix() >= 8) || super::names::is_own(ip);
-    match is_inside && network.prefix() > 0 {
-        true => Err(format!("{network}: leads to the program's own network namespace")),
-        false => Ok(Host::Network(network)),
+    if is_inside && network.prefix() > 0 {
+        Err(format!("{network}: leads to the program's own network namespace"))
+    } else {
+        Ok(Host::Network(network))
     }
 }
 

@@ -42,9 +42,10 @@ impl Refusal {
 impl Rules {
     /// Rules of the command line. Error: there are too many.
     pub fn new(allow: Vec<Rule>, deny: Vec<Rule>) -> Result<Self> {
-        match allow.len() + deny.len() > MOST {
-            true => Err(Error::usage(format_args!("more than {MOST} rules"))),
-            false => Ok(Self { allow, deny }),
+        if allow.len() + deny.len() > MOST {
+            Err(Error::usage(format_args!("more than {MOST} rules")))
+        } else {
+            Ok(Self { allow, deny })
         }
     }
 

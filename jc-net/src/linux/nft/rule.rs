@@ -192,9 +192,10 @@ impl Rule {
     pub fn redirect(self, v4: bool, by_address: bool, map: &str) -> Self {
         const DNAT: u32 = 1;
         let words = if v4 { 1 } else { 4 };
-        let (rule, next) = match by_address {
-            true => (self.load_address(v4, Field::Destination, REGISTER), REGISTER + words),
-            false => (self, REGISTER),
+        let (rule, next) = if by_address {
+            (self.load_address(v4, Field::Destination, REGISTER), REGISTER + words)
+        } else {
+            (self, REGISTER)
         };
         let family = if v4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
         rule.meta(L4PROTO, next)

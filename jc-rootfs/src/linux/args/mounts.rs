@@ -154,9 +154,10 @@ fn owners(option: &str) -> Result<Option<Owners>, String> {
 /// An option of `--bind`, or the one that means the same; empty if it changes nothing here.
 fn own_option(option: &str) -> Result<&str, String> {
     const OWN: [&str; 6] = ["rec", "norec", "create", "private", "slave", "shared"];
-    match OWN.contains(&option) {
-        true => Ok(option),
-        false => mount_option(option).map(Option::unwrap_or_default),
+    if OWN.contains(&option) {
+        Ok(option)
+    } else {
+        mount_option(option).map(Option::unwrap_or_default)
     }
 }
 

@@ -132,9 +132,10 @@ fn make_device(dev: &OwnedFd, name: &str, number: u64) -> Result<()> {
         Err(Errno::EXIST) => {
             let found = fstat(open_at(dev, name).on("open", &shown)?).on("stat", &shown)?;
             let kind = FileType::from_raw_mode(found.st_mode);
-            match kind == FileType::CharacterDevice && found.st_rdev == number {
-                true => Ok(()),
-                false => Err(Error::new(format_args!("{}: is another file", shown.display()))),
+            if kind == FileType::CharacterDevice && found.st_rdev == number {
+                Ok(())
+            } else {
+                Err(Error::new(format_args!("{}: is another file", shown.display())))
             }
         }
         Err(Errno::PERM) => {

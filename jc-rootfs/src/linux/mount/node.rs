@@ -66,12 +66,11 @@ impl Node {
         match made {
             Err(Errno::EXIST) => {
                 let found = open_at(&directory, name).on("open", path)?;
-                return match self.is(&fstat(&found).on("stat", path)?) {
-                    true => Ok(()),
-                    false => {
-                        let path = path.display();
-                        Err(Error::new(format_args!("mknod {path}: another file is there")))
-                    }
+                return if self.is(&fstat(&found).on("stat", path)?) {
+                    Ok(())
+                } else {
+                    let path = path.display();
+                    Err(Error::new(format_args!("mknod {path}: another file is there")))
                 };
             }
             Err(Errno::PERM) if self.kind != FileType::Fifo => {

@@ -139,9 +139,10 @@ fn mount_version_1(target: &OwnedFd, attributes: u64, is_own: bool) -> Result<()
         if kind == "cgroup2" && !exists(Path::new(CGROUPS).join(directory))? {
             continue;
         }
-        let made = match is_own {
-            true => hierarchy.mount_own(&Path::new(CGROUPS).join(directory), attributes),
-            false => hierarchy.mount(attributes),
+        let made = if is_own {
+            hierarchy.mount_own(&Path::new(CGROUPS).join(directory), attributes)
+        } else {
+            hierarchy.mount(attributes)
         };
         match made {
             Err(error) if is_refusal(&error) => {

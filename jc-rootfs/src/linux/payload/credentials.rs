@@ -67,13 +67,14 @@ impl Credentials {
     /// namespace does not map an ID.
     pub fn apply(&self) -> Result<()> {
         let hint = |e: Error| {
-            match e.errno() == Some(Errno::EINVAL as i32) {
-            true => e.hint(
+            if e.errno() == Some(Errno::EINVAL as i32) {
+                e.hint(
                 "the user namespace does not map this ID: jc-run --userns keep-id maps the caller's, and \
                  usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER gives others",
-            ),
-            false => e.hint("changing user needs CAP_SETUID and CAP_SETGID"),
-        }
+            )
+            } else {
+                e.hint("changing user needs CAP_SETUID and CAP_SETGID")
+            }
         };
         if let Some(groups) = &self.groups {
             setgroups(groups).op("setgroups").map_err(hint)?;

@@ -24,9 +24,10 @@ impl Layer {
         // flock(2) takes no O_PATH descriptor, and overlayfs takes none before Linux 6.15.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = open(path, flags, Mode::empty()).on("open", path).map_err(|error| {
-            match error.errno() == Some(Errno::NOENT.raw_os_error()) {
-                true => error.hint("jc-pull IMAGE fetches a layer again that jc-rmi has removed"),
-                false => error,
+            if error.errno() == Some(Errno::NOENT.raw_os_error()) {
+                error.hint("jc-pull IMAGE fetches a layer again that jc-rmi has removed")
+            } else {
+                error
             }
         })?;
         match flock(&fd, FlockOperation::NonBlockingLockShared) {

@@ -150,10 +150,7 @@ fn refuse_beside_egress(options: &NetworkOptions) -> Result<()> {
     if options.mode.is_some() || !options.passed.is_empty() {
         return Err(Error::usage("--network and its options: --allow makes a network of its own"));
     }
-    match options.has_rules {
-        true => Ok(()),
-        false => Err(Error::usage("--deny, --egress-log: need --allow")),
-    }
+    if options.has_rules { Ok(()) } else { Err(Error::usage("--deny, --egress-log: need --allow")) }
 }
 
 /// The options that bind the files over those of the root, read-only: the state directory is in memory, and a

@@ -130,9 +130,10 @@ pub fn process(event: &Value, linux: &Linux) -> Result<Process> {
     let pid = number("pid").and_then(|pid| pid.try_into().ok());
     let found = pid.zip(number("start-time")).map(|(pid, start)| Process { pid, start });
     let found = found.ok_or_else(|| Error::new("the chain has reported no process"))?;
-    match linux.namespaces.iter().any(|namespace| namespace.kind == "time") {
-        true => Process::numbered(found.pid),
-        false => Ok(found),
+    if linux.namespaces.iter().any(|namespace| namespace.kind == "time") {
+        Process::numbered(found.pid)
+    } else {
+        Ok(found)
     }
 }
 

@@ -74,9 +74,12 @@ impl Namespaces {
     }
 
     fn check(&self, config: &Config, linux: &Linux) -> Result<()> {
-        let needs = |is_set: bool, member: &str, kind: &str, has: bool| match is_set && !has {
-            true => Err(Error::new(format_args!("{member}: needs a namespace of type {kind}"))),
-            false => Ok(()),
+        let needs = |is_set: bool, member: &str, kind: &str, has: bool| {
+            if is_set && !has {
+                Err(Error::new(format_args!("{member}: needs a namespace of type {kind}")))
+            } else {
+                Ok(())
+            }
         };
         let has_uts = self.find("uts").is_some();
         needs(config.hostname.is_some(), "hostname", "uts", has_uts)?;
