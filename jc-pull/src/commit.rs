@@ -7,12 +7,12 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 
 use jc_unshare::record::Record;
+use jc_unshare::time::rfc3339;
 use jc_unshare::{Context, Error, Result, strerror};
 use serde_json::{Value, json};
 
 use crate::cancel::Cancel;
 use crate::config_edit::Edits;
-use crate::date::utc;
 use crate::digest::{Algorithm, Digest, Hasher, invalid};
 use crate::implied::Implied;
 use crate::inherit::inherit;
@@ -196,7 +196,7 @@ impl Commit {
 
     /// The new configuration.
     fn config(&self, base: &mut Base, has_layer: bool) -> Result<Vec<u8>> {
-        let created = utc(self.created);
+        let created = rfc3339(self.created);
         let bad = || Error::new("the configuration of the image is malformed");
         let mut entry = json!({"created": created, "created_by": "jc-commit"});
         if let Some(author) = &self.edits.author {

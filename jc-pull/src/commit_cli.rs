@@ -6,9 +6,9 @@ use std::io::BufReader;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::{Parser, ValueEnum};
+use jc_unshare::time::since_epoch;
 use jc_unshare::{Context, Error, Result, Tool, print, read_at_most, size, strerror};
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -135,7 +135,7 @@ pub fn run(args: CommitArgs) -> Result<ExitCode> {
     };
     let created = match options.latest {
         Some(latest) => latest.seconds,
-        None => now(),
+        None => i64::try_from(since_epoch().as_secs()).unwrap_or(i64::MAX),
     };
     let new = new_tar(&args, options, &base, operand)?;
     let commit = Commit {
@@ -161,12 +161,6 @@ fn full_name(text: &str) -> Result<String> {
         Name::Registry(reference) if reference.digest.is_none() => Ok(reference.to_string()),
         _ => Err(Error::usage(format_args!("--tag {text:?}: not NAME[:TAG]"))),
     }
-}
-
-/// The present time, in seconds since the epoch.
-fn now() -> i64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn edits(args: &CommitArgs, platform: Option<Platform>) -> Edits {

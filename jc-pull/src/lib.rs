@@ -18,7 +18,6 @@ mod config_edit;
 mod config_files;
 mod copy;
 mod credentials;
-mod date;
 mod digest;
 mod dir_stack;
 mod encode;

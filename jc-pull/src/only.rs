@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use jc_unshare::interpreter::of_elf;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::FileType;
 
@@ -15,8 +16,6 @@ use crate::sys;
 pub const MAX_LIST: u64 = 256 << 20;
 /// The most symbolic links of one path in Linux (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// The most bytes of the name of an interpreter.
-const MAX_INTERPRETER: u64 = 4096;
 
 /// The files that programs read without a word in their own code: users, groups and name services, the configuration
 /// of the loader, and mount points.
@@ -98,7 +97,9 @@ impl Selection {
         let interpreter = match self.follow(path).on("read", shown)? {
             Followed::Absent => return Ok(false),
             Followed::Other => None,
-            Followed::File(file) => interpreter(&file).on("read", shown)?,
+            Followed::File(file) => {
+                of_elf(|bytes, at| file.read_at(bytes, at)).on("read", shown)?
+            }
         };
         if let Some(interpreter) = interpreter {
             self.follow(&interpreter).on("read", sys::as_path(&interpreter))?;
@@ -190,46 +191,6 @@ enum Followed {
     Other,
 }
 
-/// The interpreter that an ELF file names (elf(5), `PT_INTERP`). Other files have none, and neither have malformed
-/// ones.
-fn interpreter(file: &File) -> std::io::Result<Option<Vec<u8>>> {
-    let mut head = [0; 64];
-    if file.read_at(&mut head, 0)? < head.len() || !head.starts_with(b"\x7fELF") {
-        return Ok(None);
-    }
-    let number = |bytes: &[u8], at: usize, length: usize| {
-        let field = bytes.get(at..at + length).unwrap_or_default();
-        let big = head[5] == 2;
-        let digits: Box<dyn Iterator<Item = &u8>> =
-            if big { Box::new(field.iter()) } else { Box::new(field.iter().rev()) };
-        digits.fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte))
-    };
-    let is_64 = head[4] == 2;
-    let (table, size, count) = match is_64 {
-        true => (number(&head, 32, 8), number(&head, 54, 2), number(&head, 56, 2)),
-        false => (number(&head, 28, 4), number(&head, 42, 2), number(&head, 44, 2)),
-    };
-    let mut segment = [0; 56];
-    for n in 0..count {
-        let at = table.saturating_add(n * size);
-        let length = file.read_at(&mut segment, at)?;
-        if length < 32 || number(&segment, 0, 4) != 3 {
-            continue;
-        }
-        let (start, length) = match is_64 {
-            true => (number(&segment, 8, 8), number(&segment, 32, 8)),
-            false => (number(&segment, 4, 4), number(&segment, 16, 4)),
-        };
-        let mut name = vec![0; usize::try_from(length.min(MAX_INTERPRETER)).unwrap_or_default()];
-        let read = file.read_at(&mut name, start)?;
-        name.truncate(read);
-        let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
-        name.truncate(end);
-        return Ok(Some(name).filter(|name| !name.is_empty()));
-    }
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,15 +201,6 @@ mod tests {
         assert_eq!(words(b"/a\n/b\n"), [b"/a", b"/b"]);
         assert_eq!(words(b"/a\n\0/b\0"), [b"/a\n".to_vec(), b"/b".to_vec()]);
         assert!(words(b"\n\n").is_empty());
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn a_dynamic_program_names_its_interpreter() {
-        let file = File::open("/bin/sh").unwrap();
-        let name = interpreter(&file).unwrap().unwrap_or_default();
-        assert!(name.is_empty() || name.starts_with(b"/lib"), "{name:?}");
-        assert!(interpreter(&File::open("/etc/passwd").unwrap()).unwrap().is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod error;
 pub mod escape;
 pub mod exec;
 pub mod habits;
+pub mod interpreter;
 // On other systems the file portable.rs takes the place of the module.
 #[cfg_attr(not(target_os = "linux"), path = "portable.rs")]
 mod linux;
@@ -28,6 +29,7 @@ pub mod size;
 pub mod store;
 pub mod table;
 pub mod temporary;
+pub mod time;
 mod tool;
 pub mod userns;
 

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use jc_unshare::time::since_epoch;
 use jc_unshare::{Context, Result, info};
 use serde_json::{Map, Value};
 
@@ -89,7 +90,7 @@ impl Log {
                 line.insert(key.to_owned(), value);
             }
         };
-        put("time", Some(now().into()));
+        put("time", Some((since_epoch().as_millis() as f64 / 1000.0).into()));
         put("verdict", Some(if entry.refused.is_some() { "deny" } else { "allow" }.into()));
         put("reason", entry.refused.map(Into::into));
         put("error", entry.error.map(Into::into));
@@ -121,10 +122,4 @@ impl Log {
         self.unwritten += u64::from(is_full);
         is_full
     }
-}
-
-/// Seconds since the epoch.
-fn now() -> f64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as f64 / 1000.0
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jc_unshare::descriptor::is_same;
+use jc_unshare::interpreter::of_script;
 use jc_unshare::{Absent, Context, Error, Kind, Result};
 use rustix::fs::{fstat, stat};
 use rustix::io::Errno;
@@ -117,34 +118,13 @@ fn interpreter(path: &Path, meta: &fs::Metadata) -> Result<Option<PathBuf>> {
     file.take(HEAD as u64).read_to_end(&mut head).on("read", path)?;
     // execvp(3) of glibc lets the shell run a file of an unknown format.
     let by_shell = || (!head.starts_with(b"\x7fELF")).then(|| "/bin/sh".into());
-    Ok(shebang(&head).map(PathBuf::from).or_else(by_shell))
-}
-
-/// The path after `#!` at the start of a file.
-fn shebang(head: &[u8]) -> Option<OsString> {
-    let line = head.strip_prefix(b"#!")?.split(|b| matches!(b, b'\n' | 0)).next()?;
-    let mut words = line.split(|b| matches!(b, b' ' | b'\t')).filter(|word| !word.is_empty());
-    words.next().map(|word| OsStr::from_bytes(word).to_owned())
+    Ok(of_script(&head).map(|path| OsStr::from_bytes(path).into()).or_else(by_shell))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
-
-    #[test]
-    fn an_interpreter_is_the_first_word_after_the_shebang() {
-        for (head, expected) in [
-            ("#!/bin/sh\n", Some("/bin/sh")),
-            ("#! /bin/sh -e\n", Some("/bin/sh")),
-            ("#!\t./x\ty z", Some("./x")),
-            ("#!\n/bin/sh", None),
-            ("#!", None),
-            ("\x7fELF", None),
-        ] {
-            assert_eq!(shebang(head.as_bytes()), expected.map(OsString::from), "{head:?}");
-        }
-    }
 
     #[test]
     fn this_program_is_found_behind_links_and_scripts() {

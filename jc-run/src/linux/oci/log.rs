@@ -5,10 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use jc_unshare::escape::Escaped;
+use jc_unshare::time::rfc3339_now;
 use jc_unshare::{Context, Error, Kind, Result, Tool};
 use serde_json::json;
-
-use super::clock;
 
 /// The file of `--log`.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl Log {
     }
 
     fn line(&self, level: &str, text: &str) -> String {
-        let time = clock::now();
+        let time = rfc3339_now();
         if self.is_json {
             return format!("{}\n", json!({ "level": level, "msg": text, "time": time }));
         }

@@ -2,7 +2,6 @@
 
 mod args;
 mod chain;
-mod clock;
 mod compile;
 mod config;
 mod create;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
+use jc_unshare::time::rfc3339_now;
 use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
@@ -14,7 +15,6 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::clock;
 use super::shared::SharedRoot;
 use super::stored::StoredConfig;
 use crate::linux::files::StateDir;
@@ -91,7 +91,7 @@ impl Record {
         Ok(Self {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
-            created: clock::now(),
+            created: rfc3339_now(),
             owner: geteuid().as_raw(),
             boot: crate::linux::state::boot_id()?,
             phase: Status::Creating,

@@ -1,12 +1,26 @@
-//! Times of image configurations (RFC 3339).
+//! Points in time, in seconds since 1970 and in the form of RFC 3339.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The seconds of a day.
 const DAY: i64 = 86_400;
 /// The years that RFC 3339 can write, in seconds: 0000 to 9999.
 const YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
-/// A time in seconds since the epoch, in UTC. Times outside of the years 0000 to 9999 are cut.
-pub fn utc(seconds: i64) -> String {
+/// The time since 1970. A clock before 1970 counts as 1970.
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The present time in RFC 3339, with nanoseconds.
+pub fn rfc3339_now() -> String {
+    let now = since_epoch();
+    let seconds = rfc3339(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    format!("{}.{:09}Z", seconds.trim_end_matches('Z'), now.subsec_nanos())
+}
+
+/// A time in seconds since 1970, as UTC in RFC 3339. Times outside of the years 0000 to 9999 are cut.
+pub fn rfc3339(seconds: i64) -> String {
     let seconds = seconds.clamp(*YEARS.start(), *YEARS.end());
     let (days, rest) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
     // Years begin in March here, so that a leap day is the last day of a year. 719468 days lie between 0000-03-01 and
@@ -25,7 +39,7 @@ pub fn utc(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::*;
 
     #[test]
     fn days_are_those_of_the_calendar() {
@@ -40,7 +54,13 @@ mod tests {
             (i64::MAX, "9999-12-31T23:59:59Z"),
             (i64::MIN, "0000-01-01T00:00:00Z"),
         ] {
-            assert_eq!(utc(seconds), text, "{seconds}");
+            assert_eq!(rfc3339(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn the_present_time_has_nanoseconds() {
+        let now = rfc3339_now();
+        assert_eq!((now.len(), &now[19..20], &now[29..]), (30, ".", "Z"), "{now}");
     }
 }
