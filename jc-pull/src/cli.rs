@@ -14,11 +14,9 @@ use crate::cancel::Cancel;
 use crate::flatten::flatten;
 use crate::http;
 use crate::limits::{Allowance, DEFAULT_SIZE};
-use crate::name::Name;
 use crate::output;
 use crate::pack::pack;
 use crate::parallel::{lock, parallel};
-use crate::platform::Platform;
 use crate::progress::{Progress, Style, Words};
 use crate::pull::{self, Image, pull};
 use crate::registries::Registries;
@@ -27,6 +25,8 @@ use crate::resolve::{ImageRequest, Policy, resolve};
 use crate::rootless;
 use crate::source::Opener;
 use crate::store::Store;
+use jc_unshare::image::Platform;
+use jc_unshare::image::{Name, has_registry};
 
 /// The program that pulls images.
 pub const TOOL: Tool = Tool::source("jc-pull");
@@ -130,7 +130,10 @@ fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
     let mut registries = args.registry.mirrors()?;
     // A name that is wrong is a usage error, whatever the configuration has.
     args.images.iter().try_for_each(|image| Name::parse(image).map(drop))?;
-    registries.load()?;
+    // No registry is asked, and names with a registry have no alias. Two small files of TOML cost 0.2 to 0.4 ms.
+    if args.policy != Policy::Never || !args.images.iter().all(|image| has_registry(image)) {
+        registries.load()?;
+    }
     let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
     let names: Vec<Name> = expanded.collect::<Result<_>>()?;
     if names.len() > 1 && (args.to.is_some() || args.tar.is_some()) {

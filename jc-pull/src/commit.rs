@@ -20,7 +20,6 @@ use crate::layer_names::LayerNames;
 use crate::limits::Allowance;
 use crate::manifest::{Config, Descriptor};
 use crate::outgoing::{Bytes, tar_of};
-use crate::platform::Platform;
 use crate::record_line::record;
 use crate::rewrite::{as_oci, committed, config_descriptor, parse};
 use crate::staging::{StagedLayer, Staging};
@@ -31,6 +30,7 @@ use crate::sys;
 use crate::tar::Reader;
 use crate::unpack::{Destination, Lower, Unpacked, unpack};
 use crate::writeback::Writeback;
+use jc_unshare::image::Platform;
 
 /// The image that a commit begins with.
 pub struct Base {

@@ -18,16 +18,16 @@ use crate::commit::{Base, Commit, NewTar};
 use crate::compress::Decoder;
 use crate::config_edit::{Edits, parse_command, parse_pair, parse_path, parse_port};
 use crate::limits::{Allowance, DEFAULT_SIZE};
-use crate::name::Name;
 use crate::only::{MAX_LIST, select};
 use crate::outgoing::Bytes;
 use crate::pack::pack_some;
 use crate::pipe::{PieceWriter, Pipe};
-use crate::platform::Platform;
 use crate::record_input::read_record;
 use crate::registries::Registries;
 use crate::rootless;
 use crate::store::Store;
+use jc_unshare::image::Name;
+use jc_unshare::image::Platform;
 
 /// The program that makes images.
 pub const TOOL: Tool = Tool::source("jc-commit");

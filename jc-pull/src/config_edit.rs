@@ -3,7 +3,7 @@
 use jc_unshare::{Error, Result};
 use serde_json::{Map, Value, json};
 
-use crate::platform::Platform;
+use jc_unshare::image::Platform;
 
 /// The changes of a command line.
 #[derive(Clone, Debug, Default)]

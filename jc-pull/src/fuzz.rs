@@ -7,10 +7,10 @@ use std::io::{self, BufReader, Read};
 use crate::compress::Decoder;
 use crate::credentials::Credentials;
 use crate::manifest::{Config, Document};
-use crate::name::{Name, Reference};
-use crate::platform::Platform;
 use crate::registries::Registries;
 use crate::tar::Reader;
+use jc_unshare::image::Platform;
+use jc_unshare::image::{Name, Reference};
 
 /// The bytes of an unpacked layer that are read.
 const MAX_LAYER: u64 = 8 << 20;

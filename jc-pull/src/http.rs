@@ -21,7 +21,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, Url, redirect};
 
-use crate::name::is_loopback;
+use jc_unshare::image::is_loopback;
 
 pub use body::read_body;
 pub use fault::{Fault, failed, root_cause};

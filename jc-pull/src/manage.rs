@@ -9,10 +9,10 @@ use jc_unshare::{Error, Result, Tool, print, table};
 use serde::Serialize;
 
 use crate::check::check;
-use crate::name::Name;
 use crate::progress::human;
 use crate::rootless;
 use crate::store::{ImageEntry, Store, Usage};
+use jc_unshare::image::Name;
 
 /// List the images in the store.
 ///

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
-use crate::platform::Platform;
+use jc_unshare::image::Platform;
 
 /// The longest document that is read, in bytes: the least that the distribution-spec demands of
 /// registries.

@@ -12,11 +12,11 @@ use crate::compress::Decoder;
 use crate::digest::{Algorithm, Digest, Hasher, invalid};
 use crate::encode::Compression;
 use crate::manifest::Descriptor;
-use crate::name::Name;
 use crate::parallel::lock;
 use crate::pipe::{PieceWriter, Pipe};
 use crate::source::Source;
 use crate::stored::StoredLayers;
+use jc_unshare::image::Name;
 
 /// The bytes of a layer.
 pub type Bytes = Box<dyn Read + Send>;

@@ -220,20 +220,7 @@ impl Batch<'_> {
         if layers.is_empty() {
             layers.push(self.empty_layer()?);
         }
-        let mut entry = ImageEntry {
-            reference: resolved.name.clone(),
-            origin: None,
-            platform: resolved.config.platform.to_string(),
-            target: resolved.target.clone(),
-            manifest: resolved.manifest_digest.clone(),
-            config: resolved.manifest.config.digest.clone(),
-            layers,
-        };
-        // A malformed entry is replaced.
-        let known = self.store.image(&entry.key()).ok().flatten();
-        entry.origin =
-            known.filter(|known| known.manifest == entry.manifest).and_then(|k| k.origin);
-        Ok(entry)
+        Ok(resolved.entry(self.store, layers))
     }
 
     /// Gives a layer the parts that it takes from the lower layers. Returns the layer's name.

@@ -10,7 +10,6 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::encode::Compression;
 use crate::manifest::Descriptor;
-use crate::name::{Name, Transport};
 use crate::outgoing::{Bytes, Origins, StoredTar, decompress};
 use crate::parallel::{lock, parallel};
 use crate::progress::{Counted, LayerProgress, Progress};
@@ -18,6 +17,7 @@ use crate::rewrite::{Sent, rewrite};
 use crate::sink::{Document, Form, Image, Open, Outgoing, Sink, Written};
 use crate::store::Store;
 use crate::stored::{StoredImage, StoredLayers, is_committed};
+use jc_unshare::image::{Name, Transport};
 
 /// The options of a push.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,6 @@ use crate::encode::Compression;
 use crate::http::{self, Http};
 use crate::limits::{Allowance, DEFAULT_SIZE};
 use crate::manifest::Document;
-use crate::name::{Name, Transport};
 use crate::outgoing::Origins;
 use crate::progress::{Progress, Style, Words};
 use crate::push::{Options, Outbound, Pushed, Pusher};
@@ -29,6 +28,7 @@ use crate::sink::{Sink, SinkOpener};
 use crate::source::{Opener, Source};
 use crate::store::Store;
 use crate::stored::StoredImage;
+use jc_unshare::image::{Name, Transport};
 
 /// The program that pushes images.
 pub const TOOL: Tool = Tool::source("jc-push");
@@ -111,7 +111,7 @@ pub fn run(args: PushArgs) -> Result<ExitCode> {
 fn names(args: &PushArgs) -> Result<(Registries, Vec<Name>)> {
     let mut registries = args.registry.mirrors()?;
     // A name that is wrong is a usage error, whatever the configuration has.
-    args.destinations.iter().try_for_each(|name| Name::parse(name).map(drop))?;
+    args.destinations.iter().try_for_each(|name| Name::parse_destination(name).map(drop))?;
     registries.load()?;
     let expanded = args.destinations.iter().map(|name| Name::parse(&registries.expand(name)));
     let names: Vec<Name> = expanded.collect::<Result<_>>()?;

@@ -9,7 +9,7 @@ use jc_unshare::{Error, Result};
 
 use self::file::{Mirror, MirrorUse, Registry};
 use crate::config_files;
-use crate::name::Reference;
+use jc_unshare::image::{REGISTRIES_CONF, Reference, has_registry, registry_directories};
 
 /// A registry or mirror for one image.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -38,20 +38,18 @@ impl Registries {
     /// Reads `$CONTAINERS_REGISTRIES_CONF`, or else the user's file or the system's and the files of
     /// `registries.conf.d`, the user's last. Absent default files are no errors.
     pub fn load(&mut self) -> Result<()> {
-        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-        let own = config.map(|config| config.join("containers"));
-        let system = PathBuf::from("/etc/containers");
-        if let Some(path) = set("CONTAINERS_REGISTRIES_CONF") {
+        let named = std::env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
+        if let Some(path) = named.map(PathBuf::from) {
             let bytes = config_files::read_named(&path)?;
             return self.add(&config_files::text(bytes, &path)?, &path);
         }
-        for directory in own.iter().chain([&system]) {
+        let directories = registry_directories();
+        for directory in directories.iter().flatten() {
             if self.add_file(&directory.join("registries.conf"))? {
                 break;
             }
         }
-        for directory in [Some(&system), own.as_ref()].into_iter().flatten() {
+        for directory in directories.iter().flatten().rev() {
             self.add_directory(&directory.join("registries.conf.d"))?;
         }
         Ok(())
@@ -113,8 +111,8 @@ impl Registries {
         let colon = path.rfind(':').filter(|at| !path.get(*at..).unwrap_or_default().contains('/'));
         let (short, rest) = name.split_at(colon.unwrap_or(end));
         match self.aliases.get(short).filter(|target| !target.is_empty()) {
-            Some(target) => format!("{target}{rest}"),
-            None => name.to_owned(),
+            Some(target) if !has_registry(name) => format!("{target}{rest}"),
+            _ => name.to_owned(),
         }
     }
 

@@ -9,9 +9,9 @@ use jc_unshare::{Error, Result, strerror};
 use crate::cancel::Cancel;
 use crate::digest::{Digest, Verify};
 use crate::manifest::{Config, Descriptor, Document, MAX_DOCUMENT, Manifest};
-use crate::platform::Platform;
 use crate::source::{RawDocument, Source};
-use crate::store::Store;
+use crate::store::{ImageEntry, Store};
+use jc_unshare::image::Platform;
 
 /// The levels of indexes in an index.
 const MAX_NESTING: usize = 4;
@@ -40,6 +40,25 @@ pub struct Resolved {
     pub config_bytes: Vec<u8>,
     /// The documents that the store lacks.
     pub new_blobs: Vec<(Digest, Vec<u8>)>,
+}
+
+impl Resolved {
+    /// The entry of the image in the store.
+    pub fn entry(&self, store: &Store, layers: Vec<String>) -> ImageEntry {
+        let mut entry = ImageEntry {
+            reference: self.name.clone(),
+            origin: None,
+            platform: self.config.platform.to_string(),
+            target: self.target.clone(),
+            manifest: self.manifest_digest.clone(),
+            config: self.manifest.config.digest.clone(),
+            layers,
+        };
+        // A malformed entry is replaced.
+        let known = store.image(&entry.key()).ok().flatten();
+        entry.origin = known.filter(|k| k.manifest == entry.manifest).and_then(|k| k.origin);
+        entry
+    }
 }
 
 /// A request for one image of a source.

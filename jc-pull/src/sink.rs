@@ -17,7 +17,7 @@ use jc_unshare::{Error, Result};
 use serde_json::{Value, json};
 
 use crate::digest::Digest;
-use crate::platform::Platform;
+use jc_unshare::image::Platform;
 
 pub use opener::SinkOpener;
 

@@ -35,9 +35,6 @@ const TMP: &str = "tmp";
 const PURPOSE: Purpose =
     Purpose { name: "store", hint: "--store DIR, or JC_STORE, names another directory" };
 
-/// The longest entry in `images/`, in bytes.
-const MAX_ENTRY: u64 = 4 << 20;
-
 pub struct Store {
     path: PathBuf,
     owner: Owner,

@@ -7,6 +7,8 @@ pub mod error;
 pub mod escape;
 pub mod exec;
 pub mod habits;
+#[cfg(feature = "image")]
+pub mod image;
 pub mod interpreter;
 // On other systems the file portable.rs takes the place of the module.
 #[cfg_attr(not(target_os = "linux"), path = "portable.rs")]

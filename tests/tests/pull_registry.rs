@@ -207,6 +207,10 @@ fn registries_are_configured_for_all_and_for_one() {
         pull("bad.example/x").code(1).fails_as(TOOL, "bad.example: blocked by /etc/containers/reg");
         fs::write("/etc/containers/registries.conf", format!("{text}\nx = [\n")).unwrap();
         pull("x").code(1).fails_as(TOOL, "/etc/containers/registries.conf: line ");
+        // Only a short name needs the configuration, where no registry is asked.
+        let stored = |name: &str| s.jc(TOOL).args(["-q", "--policy", "never", name]).run();
+        assert_eq!(record(&stored("far.example/a/b:x"))["ref"], json!("far.example/a/b:x"));
+        stored("short:x").code(1).fails_as(TOOL, "/etc/containers/registries.conf: line ");
         // The file of the user replaces that of the machine.
         fs::create_dir_all("home/.config/containers").unwrap();
         fs::write("home/.config/containers/registries.conf", text.replace("short", "mine"))

@@ -7,7 +7,7 @@ use jc_unshare::{Error, Result};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::name::split_registry;
+use jc_unshare::image::has_registry;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,8 +83,7 @@ pub fn parse(text: &str, path: &Path) -> Result<(Vec<Registry>, BTreeMap<String,
     for (name, target) in content.aliases {
         let (at, target) = (target.span().start, target.into_inner());
         // An empty alias removes the alias of an earlier file.
-        let full = target.starts_with("docker.io/") || split_registry(&target).0 != "docker.io";
-        if !target.is_empty() && !full {
+        if !target.is_empty() && !has_registry(&target) {
             return Err(fault(at, "an alias must name a registry"));
         }
         aliases.insert(name, target);

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::archive::Archive;
 use super::{Form, Image, Outgoing, Sink, Written};
 use crate::digest::Digest;
-use crate::name::{Reference, Transport};
 use crate::parallel::lock;
+use jc_unshare::image::{Reference, Transport};
 
 pub struct DockerArchive {
     path: PathBuf,

@@ -15,9 +15,9 @@ use super::{Document, Image, Outgoing, Sink, Written, blobs};
 use crate::atomic::{AtomicPath, sweep};
 use crate::digest::{Algorithm, Digest};
 use crate::manifest::MAX_DOCUMENT;
-use crate::name::Transport;
 use crate::parallel::lock;
 use crate::sys;
+use jc_unshare::image::Transport;
 
 /// The beginning of the names of unfinished files.
 const UNFINISHED: &str = ".jc-push-";

@@ -10,8 +10,8 @@ use super::archive::Archive;
 use super::index::{MARKER, blob_path, with_entry};
 use super::{Document, Image, Outgoing, Sink, Written};
 use crate::digest::Digest;
-use crate::name::Transport;
 use crate::parallel::lock;
+use jc_unshare::image::Transport;
 
 pub struct OciArchive {
     path: PathBuf,

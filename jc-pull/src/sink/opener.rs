@@ -13,9 +13,9 @@ use super::registry::Registry;
 use crate::cancel::Cancel;
 use crate::credentials::Credentials;
 use crate::http::Http;
-use crate::name::{Name, Transport};
 use crate::registries::Registries;
 use crate::source::endpoint::Context;
+use jc_unshare::image::{Name, Transport};
 
 /// The means to open destinations.
 pub struct SinkOpener<'a> {

@@ -11,10 +11,10 @@ use super::{Document, Image, Outgoing, Sink, Written};
 use crate::digest::Digest;
 use crate::http::{Content, Fault, read_body};
 use crate::manifest::{ACCEPT, MAX_DOCUMENT};
-use crate::name::Reference;
 use crate::parallel::lock;
 use crate::registries::Location;
 use crate::source::endpoint::{ApiRequest, Context, Endpoint, Object};
+use jc_unshare::image::Reference;
 
 /// A repository of a registry, and the tag for the image.
 pub struct Registry {

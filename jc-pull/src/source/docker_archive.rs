@@ -14,8 +14,10 @@ use super::{RawDocument, Source};
 use crate::cancel::Cancel;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::manifest::{Config, Descriptor, MAX_DOCUMENT};
-use crate::name::{Reference, Transport};
+use jc_unshare::image::{PLAIN, Reference, Transport};
 
+/// The list of the images.
+const INDEX: &str = "manifest.json";
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
@@ -45,7 +47,7 @@ impl DockerArchive {
     pub fn open(path: &Path, tag: Option<&str>, spool: Spool<'_>) -> Result<Self> {
         let archive = Archive::open(path, spool)?;
         let context = |e: Error| e.context(path.display());
-        let text = read(&archive, "manifest.json").map_err(context)?;
+        let text = read(&archive, INDEX).map_err(context)?;
         let items: Vec<Item> = serde_json::from_slice(&text)
             .map_err(|e| context(Error::new(format_args!("manifest.json: {e}"))))?;
         let item = select(items, tag).map_err(context)?;
@@ -114,7 +116,11 @@ fn blob(archive: &Archive, name: &str, diff_id: &Digest) -> Result<(Digest, u64)
 }
 
 fn missing(name: &str) -> Error {
-    Error::new(format_args!("{name} is not in the archive"))
+    let error = Error::new(format_args!("{name} is not in the archive"));
+    if name == INDEX {
+        return error.hint(format_args!("oci-archive:FILE is an OCI layout; {PLAIN}"));
+    }
+    error
 }
 
 fn read(archive: &Archive, name: &str) -> Result<Vec<u8>> {

@@ -12,9 +12,9 @@ use crate::auth::{self, Challenge, TokenRequest};
 use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::http::{Content, Fault, Http, Payload, Request, Response};
-use crate::name::is_loopback;
 use crate::parallel::lock;
 use crate::registries::Location;
+use jc_unshare::image::is_loopback;
 
 /// The client, the logins and the options of all requests for one image.
 #[derive(Clone)]

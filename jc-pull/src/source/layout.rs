@@ -16,9 +16,11 @@ use super::{RawDocument, Source};
 use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::manifest::{Descriptor, Document, Index, MAX_DOCUMENT};
-use crate::name::Transport;
 use crate::sys;
+use jc_unshare::image::{PLAIN, Transport};
 
+/// The file that makes a directory a layout.
+const MARKER: &str = "oci-layout";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 pub struct Layout {
@@ -43,7 +45,16 @@ impl Files {
             }
             Self::Archive(archive) => match archive.file(name) {
                 Some((file, _)) => Ok(Box::new(file)),
-                None => Err(Error::new(format_args!("{}: no {name} in it", path.display()))),
+                None => {
+                    let error = Error::new(format_args!("{}: no {name} in it", path.display()));
+                    Err(if name == MARKER {
+                        let hint =
+                            format_args!("docker-archive:FILE is one of docker save; {PLAIN}");
+                        error.hint(hint)
+                    } else {
+                        error
+                    })
+                }
             },
         }
     }
@@ -73,7 +84,7 @@ impl Layout {
     }
 
     fn new(path: PathBuf, files: Files, tag: Option<&str>) -> Result<Self> {
-        let marker: Marker = serde_json::from_slice(&read(&files, &path, "oci-layout")?)
+        let marker: Marker = serde_json::from_slice(&read(&files, &path, MARKER)?)
             .map_err(|e| Error::new(format_args!("{}/oci-layout: {e}", path.display())))?;
         if marker.image_layout_version != "1.0.0" {
             let version = marker.image_layout_version;

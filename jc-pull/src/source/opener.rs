@@ -15,8 +15,8 @@ use crate::cancel::Cancel;
 use crate::credentials::Credentials;
 use crate::http::Http;
 use crate::limits::Allowance;
-use crate::name::{Name, Transport};
 use crate::registries::Registries;
+use jc_unshare::image::{Name, Transport};
 
 /// The configuration and the options with which sources are opened.
 pub struct Opener {

@@ -1,53 +1,20 @@
 //! `images/`: one file for each name, with a line of JSON.
 
-use jc_unshare::{Context, Error, Result};
-use serde::{Deserialize, Serialize};
+pub use jc_unshare::image::ImageEntry;
+use jc_unshare::image::{MAX_ENTRY, Platform};
+use jc_unshare::{Context, Result};
 
 use super::Store;
-use crate::digest::Digest;
-use crate::platform::Platform;
 use crate::sys;
-
-/// An entry of `images/`, with all that a list needs, and the layers in use.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct ImageEntry {
-    #[serde(rename = "ref")]
-    pub reference: String,
-    /// The name of the image from which the layers came that jc-commit has not made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<String>,
-    pub platform: String,
-    /// The digest of the name: the index's if there is one.
-    pub target: Digest,
-    pub manifest: Digest,
-    pub config: Digest,
-    /// The names of the layers in `layers/`, the lowest first.
-    pub layers: Vec<String>,
-}
-
-impl ImageEntry {
-    /// The name of the file: a digest, since names and platforms may have any characters.
-    pub fn key(&self) -> String {
-        Digest::of(format!("{} {}", self.reference, self.platform).as_bytes()).hex().to_owned()
-    }
-
-    pub fn to_line(&self) -> Result<Vec<u8>> {
-        let mut line = serde_json::to_vec(self).map_err(|e| Error::new(format_args!("{e}")))?;
-        line.push(b'\n');
-        Ok(line)
-    }
-}
 
 impl Store {
     /// The entry in a file of `images/`. The result is `None` if the file is absent. A malformed entry is
     /// an error.
     pub fn image(&self, key: &str) -> Result<Option<ImageEntry>> {
         let path = self.path.join(super::IMAGES).join(key);
-        let line = super::read(&self.images, key, super::MAX_ENTRY, &path)?;
+        let line = super::read(&self.images, key, MAX_ENTRY, &path)?;
         let Some(line) = line else { return Ok(None) };
-        let entry = serde_json::from_slice(&line)
-            .map_err(|e| Error::new(format_args!("{}: {e}", path.display())))?;
-        Ok(Some(entry))
+        ImageEntry::parse(&line).map(Some).map_err(|e| e.context(path.display()))
     }
 
     /// All images, sorted by name and platform. A malformed entry is an error.

@@ -1,104 +1,10 @@
-//! Names of images: references of registries, and transports (containers-transports(5)).
+//! References to images of registries.
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::{Path, PathBuf};
 
-use jc_unshare::{Error, Result};
-
-use crate::digest::Digest;
-
-/// A name from the command line.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Name {
-    Registry(Reference),
-    /// An image in a file or directory. The tag is the annotation `org.opencontainers.image.ref.name` in
-    /// a layout, and a reference in an archive of `docker save`.
-    Path {
-        transport: Transport,
-        path: PathBuf,
-        tag: Option<String>,
-    },
-}
-
-/// A form of images outside of registries. An archive may be `-`, for stdin.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Transport {
-    /// An OCI image layout in a directory.
-    Oci,
-    /// An OCI image layout in a tar archive.
-    OciArchive,
-    /// An archive of `docker save`.
-    DockerArchive,
-}
-
-impl Transport {
-    const ALL: [Self; 3] = [Self::Oci, Self::OciArchive, Self::DockerArchive];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Oci => "oci",
-            Self::OciArchive => "oci-archive",
-            Self::DockerArchive => "docker-archive",
-        }
-    }
-
-    /// The name of an image in the store.
-    pub fn image(self, path: &Path, tag: Option<&str>) -> String {
-        let tag = tag.map_or_else(String::new, |tag| format!(":{tag}"));
-        format!("{}:{}{tag}", self.name(), path.display())
-    }
-}
-
-impl Name {
-    /// Parses `[docker://]REFERENCE`, `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or
-    /// `docker-archive:FILE[:REF]`. Every error is a usage error.
-    pub fn parse(text: &str) -> Result<Self> {
-        let rest = |transport: Transport| text.strip_prefix(transport.name())?.strip_prefix(':');
-        let found = Transport::ALL.into_iter().find_map(|t| Some((t, rest(t)?)));
-        let Some((transport, rest)) = found else {
-            let reference = text.strip_prefix("docker://").unwrap_or(text);
-            refuse_foreign(reference)?;
-            return Reference::parse(reference).map(Self::Registry);
-        };
-        let (path, tag) = match rest.split_once(':') {
-            Some((path, tag)) => (path, Some(tag)),
-            None => (rest, None),
-        };
-        if path.is_empty() || tag == Some("") {
-            return Err(Error::usage(format_args!("{text}: not TRANSPORT:PATH[:TAG]")));
-        }
-        Ok(Self::Path { transport, path: path.into(), tag: tag.map(str::to_owned) })
-    }
-
-    pub fn is_stdin(&self) -> bool {
-        matches!(self, Self::Path { transport, path, .. }
-            if *transport != Transport::Oci && path.as_os_str() == "-")
-    }
-}
-
-/// Refuses the spellings of other programs that would mean another image: URLs, and transports of skopeo(1).
-fn refuse_foreign(text: &str) -> Result<()> {
-    const TRANSPORTS: [(&str, &str); 5] = [
-        ("dir:", "skopeo copy dir:PATH oci:DIR; jc-pull oci:DIR"),
-        ("containers-storage:", "podman save IMAGE | jc-pull docker-archive:-"),
-        ("docker-daemon:", "docker save IMAGE | jc-pull docker-archive:-"),
-        ("ostree:", "skopeo copy ostree:IMAGE oci:DIR; jc-pull oci:DIR"),
-        ("tarball:", "tar xf FILE -C DIR; jc-run --rootfs DIR"),
-    ];
-    for scheme in ["https://", "http://"] {
-        if let Some(rest) = text.strip_prefix(scheme) {
-            return Err(Error::usage(format_args!("image name {text:?}: a URL"))
-                .hint(format_args!("jc-pull {rest}; --insecure allows plain HTTP")));
-        }
-    }
-    match TRANSPORTS.iter().find(|(prefix, _)| text.starts_with(prefix)) {
-        Some((_, line)) => {
-            Err(Error::usage(format_args!("image name {text:?}: a transport of skopeo")).hint(line))
-        }
-        None => Ok(()),
-    }
-}
+use super::Digest;
+use crate::error::{Error, Result};
 
 /// A reference with all defaults.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -107,6 +13,7 @@ pub struct Reference {
     pub registry: String,
     /// The path in the registry, such as `library/alpine`.
     pub repository: String,
+    /// The tag, `latest` in a name without tag and digest.
     pub tag: Option<String>,
     /// The digest, which counts more than the tag.
     pub digest: Option<Digest>,
@@ -119,7 +26,15 @@ impl Reference {
     /// Parses `[host[:port]/]path[:tag][@digest]` with the defaults of Docker: `docker.io`, `library/`,
     /// `latest`. Every error is a usage error.
     pub fn parse(text: &str) -> Result<Self> {
-        let bad = |why: &str| Error::usage(format_args!("image name {text:?}: {why}"));
+        let bad = |why: &str| {
+            let error = Error::usage(format_args!("image name {text:?}: {why}"));
+            if text.starts_with(['/', '.']) {
+                return error.hint(format_args!(
+                    "docker-archive:{text} is a file of docker save, oci:{text} a layout, jc-run --rootfs {text} a root"
+                ));
+            }
+            error
+        };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => {
                 (rest, Some(Digest::parse(digest).map_err(|e| bad(&e.to_string()))?))
@@ -190,6 +105,11 @@ pub fn split_registry(text: &str) -> (&str, &str) {
     }
 }
 
+/// Whether a name has its registry, so that it is no short name with an alias.
+pub fn has_registry(name: &str) -> bool {
+    name.starts_with("docker.io/") || split_registry(name).0 != "docker.io"
+}
+
 fn is_host(text: &str) -> bool {
     let (host, port) = split_port(text);
     if port.is_some_and(|p| p.parse::<u16>().is_err() || p.starts_with('+')) {
@@ -256,20 +176,6 @@ mod tests {
     const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     #[test]
-    fn a_spelling_of_another_program_is_no_image_of_docker_hub() {
-        for (text, line) in [
-            ("https://quay.io/a/b", "jc-pull quay.io/a/b"),
-            ("dir:/x", "jc-pull oci:DIR"),
-            ("containers-storage:x", "podman save IMAGE | jc-pull"),
-            ("docker-daemon:x:1", "docker save IMAGE | jc-pull"),
-        ] {
-            let report = Name::parse(text).unwrap_err().report("t");
-            assert!(report.contains(line), "{report}");
-        }
-        assert!(Name::parse("docker.io/library/dir:x").is_ok());
-    }
-
-    #[test]
     fn references_get_dockers_defaults() {
         for (text, full) in [
             ("alpine", "docker.io/library/alpine:latest"),
@@ -322,27 +228,9 @@ mod tests {
             "a%2fb",
             "user@host.x/a",
         ] {
-            let error = Name::parse(text).expect_err(text);
-            assert_eq!(error.kind(), jc_unshare::Kind::Usage, "{text}");
+            let error = Reference::parse(text).expect_err(text);
+            assert_eq!(error.kind(), crate::error::Kind::Usage, "{text}");
         }
-    }
-
-    #[test]
-    fn transports_are_distinguished() {
-        for (text, directory, tag) in [
-            ("oci:x", "x", None),
-            ("oci:/a/b:1.0", "/a/b", Some("1.0")),
-            ("oci:x:a/b:c", "x", Some("a/b:c")),
-        ] {
-            let tag = tag.map(str::to_owned);
-            assert_eq!(
-                Name::parse(text).unwrap(),
-                Name::Path { transport: Transport::Oci, path: directory.into(), tag }
-            );
-        }
-        assert!(Name::parse("oci:").is_err());
-        assert!(Name::parse("oci:x:").is_err());
-        assert_eq!(Name::parse("docker://alpine").unwrap(), Name::parse("alpine").unwrap());
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::fmt::{self, Display};
 
-use jc_unshare::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
+/// A platform of images.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Platform {
     /// A GOOS of Go.
