@@ -4,7 +4,7 @@
 #[cfg_attr(not(target_os = "linux"), path = "portable.rs")]
 mod linux;
 
-pub use linux::{Args, run};
+pub use linux::run;
 
 /// The name and contract of the program.
 pub const TOOL: jc_unshare::Tool = jc_unshare::Tool::link("jc-cgroup");

@@ -7,7 +7,7 @@ mod linux;
 
 use jc_unshare::Tool;
 
-pub use linux::{Args, fuzz, run, run_egress};
+pub use linux::{fuzz, run, run_egress};
 
 /// The name and exit codes of `jc-net`.
 pub const TOOL: Tool = Tool::link("jc-net");

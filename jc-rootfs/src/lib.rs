@@ -3,16 +3,12 @@
 use jc_unshare::Tool;
 
 pub mod environment;
-#[cfg(target_os = "linux")]
+// On other systems the file portable.rs takes the place of the module.
+#[cfg_attr(not(target_os = "linux"), path = "portable.rs")]
 mod linux;
-#[cfg(not(target_os = "linux"))]
-mod portable;
 pub mod user;
 
-#[cfg(target_os = "linux")]
 pub use linux::{fuzz, landlock, main, trace};
-#[cfg(not(target_os = "linux"))]
-pub use portable::main;
 
 /// The name of the program and the family of its exit codes.
 pub const TOOL: Tool = Tool::link("jc-rootfs");

@@ -129,6 +129,30 @@ fn enter(args: &Args) -> Result<Error> {
     Ok(replace(&mut command))
 }
 
+/// A program of Linux that fails here.
+macro_rules! without {
+    ($($module:ident: $name:literal lacks $object:literal,)*) => {$(
+        #[doc = concat!("`", $name, "`, which fails.")]
+        pub mod $module {
+            /// The name and exit codes of the program.
+            pub const TOOL: jc_unshare::Tool = jc_unshare::Tool::link($name);
+
+            /// Fails, since the system lacks the kernel object.
+            pub fn run(_: jc_unshare::AnyWords) -> jc_unshare::Result<std::process::ExitCode> {
+                Ok(TOOL.unsupported($object))
+            }
+        }
+    )*};
+}
+
+without! {
+    landlock: "jc-landlock" lacks "Landlock",
+    trace: "jc-trace" lacks "seccomp",
+}
+
+/// No targets: the parsers belong to Linux.
+pub mod fuzz {}
+
 /// The root, after chroot(2).
 struct Root;
 

@@ -113,9 +113,7 @@ macro_rules! without_containers {
 
             /// A command line of any words.
             pub fn command() -> clap::Command {
-                let words = clap::Arg::new("words").num_args(0..).trailing_var_arg(true);
-                let words = words.allow_hyphen_values(true).help("The options and operands");
-                clap::Command::new($name).version(env!("CARGO_PKG_VERSION")).arg(words)
+                <jc_unshare::AnyWords as clap::CommandFactory>::command().name($name)
             }
 
             /// Parses the command line, and fails.

@@ -54,6 +54,14 @@ pub mod platform {
     /// Does nothing: on other platforms no event follows a failed execution.
     pub fn ignore_sigpipe() {}
 
+    /// Does nothing: on other platforms no program writes events.
+    pub fn report_failure_to(_: crate::Tool, _: &std::ffi::OsStr) {}
+
+    /// Ends this process by exit(3), with its handlers.
+    pub fn exit(code: u8) -> ! {
+        std::process::exit(code.into())
+    }
+
     /// Does nothing: only Linux maps memory before its use.
     pub fn map_ahead() {}
 }
@@ -62,22 +70,13 @@ pub mod platform {
 pub mod unshare {
     use std::process::ExitCode;
 
-    use crate::{Result, Tool};
+    use crate::{AnyWords, Result, Tool};
 
     /// The name and contract of the program.
     pub const TOOL: Tool = Tool::link("jc-unshare");
 
-    /// A command line of any words.
-    #[derive(Debug, clap::Parser)]
-    #[command(name = "jc-unshare", version)]
-    pub struct Args {
-        /// The options and the program
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<std::ffi::OsString>,
-    }
-
     /// Fails, since the system has no namespaces.
-    pub fn run(_: Args) -> Result<ExitCode> {
+    pub fn run(_: AnyWords) -> Result<ExitCode> {
         Ok(TOOL.unsupported("namespaces"))
     }
 }

@@ -27,22 +27,6 @@ static RUNNING: OnceLock<Tool> = OnceLock::new();
 /// The function that reports a failure of this process, beside the line on stderr.
 static ON_FAILURE: OnceLock<fn(Tool, &Error)> = OnceLock::new();
 
-/// Sets the function that reports a failure of this process.
-#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only links of Linux have events"))]
-pub(crate) fn on_failure(report: fn(Tool, &Error)) {
-    // The function of the first call is the only one.
-    let _: std::result::Result<(), fn(Tool, &Error)> = ON_FAILURE.set(report);
-}
-
-/// The name and the exit code for a failure of this process's tool.
-#[cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "only the heap of Linux needs them")
-)]
-pub(crate) fn running() -> (&'static str, u8) {
-    RUNNING.get().map_or(("jc", 125), |tool| (tool.name, tool.code(Kind::Failed)))
-}
-
 /// A tool's name and contract.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
@@ -77,6 +61,17 @@ impl Tool {
         }
     }
 
+    /// The tool of this process.
+    pub fn running() -> Option<Self> {
+        RUNNING.get().copied()
+    }
+
+    /// Sets the function that reports a failure of this process, besides the line on stderr.
+    pub fn on_failure(report: fn(Self, &Error)) {
+        // The function of the first call is the only one.
+        let _: std::result::Result<(), fn(Self, &Error)> = ON_FAILURE.set(report);
+    }
+
     /// Declares that this process is the tool. A panic and a failed allocation then end the process with one
     /// line and the exit code for a failure.
     pub fn begin(self) {
@@ -99,10 +94,13 @@ impl Tool {
 
     /// Parses the command line as `A`, runs, and reports. `--help` and `--version` go to stdout.
     pub fn main<A: Parser>(self, run: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
-        self.parsed(A::command, |matches| {
-            run(A::from_arg_matches_mut(matches)
-                .map_err(|e| Error::usage(habits::first_paragraph(&e)))?)
-        })
+        self.parsed(
+            || A::command().name(self.name),
+            |matches| {
+                run(A::from_arg_matches_mut(matches)
+                    .map_err(|e| Error::usage(habits::first_paragraph(&e)))?)
+            },
+        )
     }
 
     /// Does the same as [`main`](Self::main), for a command line that is built at run time.
@@ -141,7 +139,7 @@ impl Tool {
                 Err(error) => Err(error),
             },
         };
-        outcome.unwrap_or_else(|error| self.fail(&error))
+        outcome.unwrap_or_else(|error| self.exit(&error))
     }
 
     /// Prints the help or the version that a command line asks for, or parses a command line in the spelling of another
@@ -153,6 +151,9 @@ impl Tool {
         error: &clap::Error,
     ) -> Result<Option<ArgMatches>> {
         let program = habits::Program { name: self.name, is_link: self.family == Family::Link };
+        if let Some(number) = habits::value(program, command, words, "status-fd") {
+            crate::platform::report_failure_to(self, &number);
+        }
         if let ErrorKind::DisplayHelp | ErrorKind::DisplayVersion = error.kind() {
             habits::check_alone(program, command, words)?;
             return print(error.render().to_string()).map(|()| None);
@@ -177,7 +178,7 @@ impl Tool {
     pub fn exit(self, error: &Error) -> ! {
         self.report(error);
         self.report_failure(error);
-        std::process::exit(self.code(error.kind()).into())
+        crate::platform::exit(self.code(error.kind()))
     }
 
     fn report_failure(self, error: &Error) {
@@ -205,6 +206,15 @@ impl Tool {
             let _: io::Result<()> = io::stderr().write_all(text.as_bytes());
         }
     }
+}
+
+/// A command line of any words, of a program that the platform lacks.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct AnyWords {
+    /// The options and the program
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
 }
 
 /// Writes a result to stdout. A reader that has gone ends the tool quietly.

@@ -403,6 +403,13 @@ fn a_link_that_fails_before_its_program_says_so_in_an_event() {
                 "/none",
             ),
             ("jc-unshare --status-fd 3 --join-ns net=/none -- true", "jc-unshare", "/none"),
+            ("jc-rootfs --bare --ulimit x=1 --status-fd 3 root -- true", "jc-rootfs", "--ulimit"),
+            (
+                "jc-unshare -Ur -- jc-rootfs --status-fd 3 --bare --oom-score-adj -1000 root -- /bin/true",
+                "jc-rootfs",
+                "oom_score_adj",
+            ),
+            ("jc-unshare --status-fd=3 --nonesuch -- true", "jc-unshare", "--nonesuch"),
             (
                 "jc-unshare --status-fd 3 -Ur --join-ns net=/proc/1/ns/uts -- true",
                 "jc-unshare",
@@ -424,6 +431,9 @@ fn a_link_that_fails_before_its_program_says_so_in_an_event() {
             );
             assert!(event["error"].as_str().unwrap().contains(error), "{events}");
         }
+        // An option of the program is none of the link.
+        s.sh("jc-unshare --nonesuch -- true --status-fd 3 3>events").run().code(125);
+        assert_eq!(fs::read_to_string(s.path("events")).unwrap(), "");
         // The failure of an execution is one event.
         s.sh("jc-rootfs --status-fd 3 --bare root -- /none 3>events").run().code(127);
         let events = fs::read_to_string(s.path("events")).unwrap();

@@ -187,6 +187,10 @@ fn a_profile_is_used_or_an_error() {
             .run()
             .code(125)
             .stderr("jc-rootfs: read none: No such file or directory\n");
+        // A filter that denies execve(2) and exit_group(2) keeps no process.
+        fs::write(s.path("all"), r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#).unwrap();
+        let ran = in_layer(s, &["--seccomp", "all"], ":").run();
+        assert!(!ran.status().success(), "{ran}");
         // A capability of the payload allows its system calls.
         let mount = "mount -t tmpfs x /tmp 2>/dev/null && echo mounted";
         for (options, output) in [

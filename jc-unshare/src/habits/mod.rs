@@ -54,6 +54,22 @@ pub fn check_alone(program: Program, command: &Command, words: &[OsString]) -> R
     })
 }
 
+/// The value of an option on a line that the parser has refused.
+pub fn value(
+    program: Program,
+    command: &Command,
+    words: &[OsString],
+    long: &str,
+) -> Option<OsString> {
+    let of_it = |part| match part {
+        Part::Option(Given { meaning: Meaning::Argument(arg), values, .. }) if names(long)(arg) => {
+            values.into_iter().next()
+        }
+        _ => None,
+    };
+    parts(program, command, words).into_iter().find_map(of_it)
+}
+
 fn names(long: &str) -> impl Fn(&Arg) -> bool {
     move |arg| arg.get_long() == Some(long)
 }

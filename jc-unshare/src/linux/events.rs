@@ -16,7 +16,6 @@ use crate::Tool;
 use crate::error::{Context, Error, Result, strerror};
 use crate::escape;
 use crate::exec::exec;
-use crate::tool::on_failure;
 
 /// The longest wait for the reader of a pipe that is full.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,7 +63,7 @@ impl StatusFd {
     #[must_use]
     pub fn reporting_failure(self) -> Self {
         UNREPORTED.store(self.fd.as_raw_fd().into(), Ordering::Relaxed);
-        on_failure(report_failure);
+        Tool::on_failure(report_failure);
         self
     }
 

@@ -1,5 +1,6 @@
 //! The parts of portable modules that differ on Linux.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{
@@ -8,10 +9,12 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
+use super::events::StatusFd;
 pub use super::hints::{old_kernel, surroundings};
 use super::procfs::namespace;
-pub use super::sys::{ignore_sigpipe, restore_sigchld};
+pub use super::sys::{exit, ignore_sigpipe, restore_sigchld};
 use super::{allocator, sys};
+use crate::Tool;
 use crate::error::Absent;
 
 /// The largest limit of descriptors that setrlimit(2) accepts, where that is not the hard limit.
@@ -28,6 +31,14 @@ const INITIAL: u64 = 0xEFFF_FFFD;
 /// Maps the pages that a start uses.
 pub fn map_ahead() {
     sys::map_ahead(allocator::arena());
+}
+
+/// Lets a failure of this process be an event on the descriptor of that number, if it can be written.
+pub fn report_failure_to(tool: Tool, number: &OsStr) {
+    let number = number.to_str().and_then(|word| word.parse().ok());
+    // A descriptor that cannot be written is an error of the same command line.
+    let opened = number.and_then(|number| StatusFd::open(tool, number).ok());
+    opened.map(StatusFd::reporting_failure);
 }
 
 /// Opens a directory for reading. `EBUSY`: something is mounted on the directory.

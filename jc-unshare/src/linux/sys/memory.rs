@@ -6,6 +6,8 @@ use std::io::{IoSlice, stderr};
 use nix::libc;
 use rustix::io::writev;
 
+use crate::{Kind, Tool};
+
 /// A heap that ends the process with one line if an allocation fails.
 pub struct Checked<H>(pub H);
 
@@ -40,7 +42,8 @@ unsafe impl<H: GlobalAlloc> GlobalAlloc for Checked<H> {
 
 /// Ends the process with this error. Only system calls are made, since the heap is unusable.
 pub(super) fn end(error: &str) -> ! {
-    let (tool, code) = crate::tool::running();
+    let (tool, code) =
+        Tool::running().map_or(("jc", 125), |tool| (tool.name(), tool.code(Kind::Failed)));
     let line = [tool, ": ", error, "\n"].map(|part| IoSlice::new(part.as_bytes()));
     // An error of this write cannot be reported anywhere.
     let _: rustix::io::Result<usize> = writev(stderr(), &line);
