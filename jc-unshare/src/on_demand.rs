@@ -49,7 +49,8 @@ fn names(word: &[u8], long: &str, short: Option<char>) -> bool {
     }
 }
 
-/// Whether a parser needs this option, by [`is_needed`]. An option with a default value has a value in every line.
+/// Whether a parser needs this option, by [`is_needed`]. An option with a default value has a value in every line. clap
+/// does not check that an option requires one that the parser lacks.
 pub fn needs(arg: &Arg) -> bool {
     let has_value = !arg.get_action().takes_values() || !arg.get_default_values().is_empty();
     has_value || arg.get_long().is_none_or(|long| is_needed(long, arg.get_short()))
@@ -62,7 +63,7 @@ pub trait Group: Args + Default {
 }
 
 /// The options of a group, which the parser has if the command line names one of them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OnDemand<T>(T);
 
 impl<T: Group> OnDemand<T> {
@@ -105,8 +106,8 @@ impl<T: Group> FromArgMatches for OnDemand<T> {
     }
 }
 
-/// The names of the options that a group has, in the form of [`Group::NAMES`], for tests of groups.
-pub fn names_of<T: Args>() -> Vec<(String, Option<char>)> {
+/// Panics unless [`Group::NAMES`] has the names of exactly the options of the group, for tests of groups.
+pub fn assert_names<T: Group>() {
     let command = T::augment_args(Command::new(""));
     let names = |arg: &Arg| -> Vec<_> {
         let aliases = arg.get_all_aliases().unwrap_or_default().into_iter();
@@ -114,7 +115,10 @@ pub fn names_of<T: Args>() -> Vec<(String, Option<char>)> {
         let long = arg.get_long().map(|long| (long.to_owned(), arg.get_short()));
         long.into_iter().chain(aliases).collect()
     };
-    command.get_arguments().flat_map(names).collect()
+    let options: Vec<_> = command.get_arguments().flat_map(names).collect();
+    let listed: Vec<_> =
+        T::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
+    assert_eq!(listed, options);
 }
 
 #[cfg(test)]

@@ -65,6 +65,22 @@ fn the_program_is_pid_1_if_asked_for() {
 }
 
 #[test]
+fn an_option_without_effect_is_refused() {
+    sandbox(|s| {
+        let refuses = |words: &[&str], error: &str| {
+            s.jc(TOOL).args(words).run().code(125).stdout("").fails_as(TOOL, error);
+        };
+        for limit in ["-m64M", "--memory-high=1M", "--pids=9"] {
+            refuses(&["--join", "x", limit, "--", "true"], "only a new group and --update have");
+            refuses(&["--stat", "x", limit], "only a new group and --update have limits");
+        }
+        for option in ["--name=a", "--path=/a", "--delegate", "--report=1", "-p", "--exec"] {
+            refuses(&["--list", option], "cannot be used with");
+        }
+    });
+}
+
+#[test]
 fn a_program_is_needed() {
     sandbox(|s| {
         s.jc(TOOL).run().code(125).stdout("").fails_as(TOOL, "program");

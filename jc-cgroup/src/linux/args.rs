@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
+use jc_unshare::on_demand::{Group, OnDemand};
 
 use super::limits::Limits;
 
@@ -56,11 +57,35 @@ pub struct Args {
     #[arg(long, requires = "path", conflicts_with_all = ["exec", "join", "report"])]
     pub(super) no_wait: bool,
     /// Execute PROG in a running group
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "path", "report", "exec", "delegate", "Limits"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["name", "path", "report", "exec", "delegate"])]
     pub(super) join: Option<String>,
     /// Join a group that is frozen too: PROG runs once the group is thawed (with --join)
     #[arg(long, requires = "join")]
     pub(super) frozen: bool,
+    #[command(flatten)]
+    pub(super) action: OnDemand<Action>,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, value_name = "PROG")]
+    pub(super) program: Vec<OsString>,
+}
+
+/// The resources that are measured.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Measure {
+    #[default]
+    /// All resources that the kernel counts.
+    All,
+    /// Resources with a limit.
+    Limited,
+}
+
+/// Actions on groups, which run no program.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
+#[command(group(clap::ArgGroup::new("action").conflicts_with_all([
+    "path", "name", "evacuate", "delegate", "report", "status_fd", "measure", "pid", "exec", "no_wait", "join",
+])))]
+pub struct Action {
     /// Print the resource usage of a group, as JSON
     #[arg(long, value_name = "NAME", group = "action")]
     pub(super) stat: Option<String>,
@@ -85,24 +110,24 @@ pub struct Args {
     /// Remove groups whose jc-cgroup is dead, and print the others: name, processes, bytes of memory
     #[arg(long, group = "action")]
     pub(super) list: bool,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, value_name = "PROG")]
-    pub(super) program: Vec<OsString>,
 }
 
-/// The resources that are measured.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum Measure {
-    #[default]
-    /// All resources that the kernel counts.
-    All,
-    /// Resources with a limit.
-    Limited,
+impl Group for Action {
+    const NAMES: &'static [(&'static str, Option<char>)] = &[
+        ("stat", None),
+        ("watch", None),
+        ("update", None),
+        ("freeze", None),
+        ("thaw", None),
+        ("kill", None),
+        ("remove", None),
+        ("list", None),
+    ];
 }
 
-impl Args {
-    /// Whether the command line names an action, which runs no program.
-    pub fn is_action(&self) -> bool {
+impl Action {
+    /// Whether the command line names an action.
+    pub fn any(&self) -> bool {
         let names = [&self.stat, &self.update, &self.freeze, &self.thaw, &self.kill, &self.remove];
         self.list || names.iter().any(|name| name.is_some())
     }
@@ -112,5 +137,15 @@ fn seconds(word: &str) -> std::result::Result<f64, String> {
     match word.parse() {
         Ok(seconds) if (0.001..=1e6).contains(&seconds) => Ok(seconds),
         _ => Err("not a number of seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_all_actions() {
+        jc_unshare::on_demand::assert_names::<Action>();
     }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 
 use jc_unshare::list::numbers;
+use jc_unshare::on_demand::{Group, OnDemand};
 use jc_unshare::{Absent, Context, Error, Result, size};
 
 use super::device::IoMax;
@@ -21,6 +22,20 @@ pub struct Limits {
     /// Limit memory and swap together: SIZE, or -1 for any amount of swap (with -m)
     #[arg(long, value_name = "SIZE", value_parser = swap, allow_hyphen_values = true, requires = "memory")]
     memory_swap: Option<Swap>,
+    /// Limit CPU time to that of N CPUs, such as 0.5
+    #[arg(long, value_name = "N", value_parser = cpus)]
+    cpus: Option<u64>,
+    /// Limit the number of processes and threads
+    #[arg(long, alias = "pids-limit", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4 << 20))]
+    pids: Option<u64>,
+    #[command(flatten)]
+    rare: OnDemand<RareLimits>,
+}
+
+/// Limits that few command lines have.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+#[group(skip)]
+struct RareLimits {
     /// Throttle the group above this much memory (cgroup v2)
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     memory_high: Option<u64>,
@@ -30,9 +45,6 @@ pub struct Limits {
     /// When memory runs out, kill all processes of the group (cgroup v2)
     #[arg(long)]
     oom_group: bool,
-    /// Limit CPU time to that of N CPUs, such as 0.5
-    #[arg(long, value_name = "N", value_parser = cpus)]
-    cpus: Option<u64>,
     /// Set the share of CPU time under contention, 1 to 10000 [default: 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     cpu_weight: Option<u64>,
@@ -42,9 +54,6 @@ pub struct Limits {
     /// Use memory of these NUMA nodes only
     #[arg(long, value_name = "LIST", value_parser = list)]
     cpuset_mems: Option<String>,
-    /// Limit the number of processes and threads
-    #[arg(long, alias = "pids-limit", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4 << 20))]
-    pids: Option<u64>,
     /// Limit a disk: DEV:rbps=SIZE,wbps=SIZE,riops=N,wiops=N a second (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = IoMax::parse)]
     io_max: Vec<IoMax>,
@@ -54,6 +63,20 @@ pub struct Limits {
     /// Write VALUE to a file of the group: FILE=VALUE (repeatable)
     #[arg(long, value_name = "SPEC", value_parser = set)]
     set: Vec<(String, String)>,
+}
+
+impl Group for RareLimits {
+    const NAMES: &'static [(&'static str, Option<char>)] = &[
+        ("memory-high", None),
+        ("memory-low", None),
+        ("oom-group", None),
+        ("cpu-weight", None),
+        ("cpuset-cpus", None),
+        ("cpuset-mems", None),
+        ("io-max", None),
+        ("resources", None),
+        ("set", None),
+    ];
 }
 
 /// The limit of swap.
@@ -120,13 +143,15 @@ impl Limits {
         if let Some(bytes) = self.memory {
             self.add_memory(bytes, with(all, "memory")?, &mut settings)?;
         }
-        for (bytes, file) in [(self.memory_high, "memory.high"), (self.memory_low, "memory.low")] {
+        for (bytes, file) in
+            [(self.rare.memory_high, "memory.high"), (self.rare.memory_low, "memory.low")]
+        {
             if let Some(bytes) = bytes {
                 let setting = Setting::new(file, whole_pages(bytes), ReadBack::Same);
                 settings.push((unified(all, "memory", file)?, setting));
             }
         }
-        if self.oom_group {
+        if self.rare.oom_group {
             let setting = Setting::new("memory.oom.group", 1, ReadBack::Same);
             settings.push((unified(all, "memory", "--oom-group")?, setting));
         }
@@ -134,15 +159,15 @@ impl Limits {
         if let Some(count) = self.pids {
             settings.push((with(all, "pids")?, Setting::new("pids.max", count, ReadBack::Same)));
         }
-        for limit in &self.io_max {
+        for limit in &self.rare.io_max {
             let hierarchy = with(all, "io").or_else(|e| with(all, "blkio").map_err(|_| e))?;
             let files = limit.settings(hierarchy.version)?;
             settings.extend(files.into_iter().map(|setting| (hierarchy, setting)));
         }
-        if let Some(resources) = &self.resources {
+        if let Some(resources) = &self.rare.resources {
             settings.extend(resources.settings(all)?);
         }
-        for (file, value) in &self.set {
+        for (file, value) in &self.rare.set {
             let setting = Setting::new(file, value, ReadBack::Words);
             settings.push((with(all, &setting.controller)?, setting));
         }
@@ -200,7 +225,7 @@ impl Limits {
                 files.map(|(file, value)| (cpu, Setting::new(file, value, ReadBack::Same))),
             );
         }
-        if let Some(weight) = self.cpu_weight {
+        if let Some(weight) = self.rare.cpu_weight {
             let cpu = with(all, "cpu")?;
             let (file, value) = match cpu.version {
                 Version::V2 => ("cpu.weight", weight),
@@ -208,7 +233,8 @@ impl Limits {
             };
             settings.push((cpu, Setting::new(file, value, ReadBack::Same)));
         }
-        for (list, file) in [(&self.cpuset_cpus, "cpuset.cpus"), (&self.cpuset_mems, "cpuset.mems")]
+        for (list, file) in
+            [(&self.rare.cpuset_cpus, "cpuset.cpus"), (&self.rare.cpuset_mems, "cpuset.mems")]
         {
             if let Some(list) = list {
                 check_online(list, file)?;
@@ -250,14 +276,19 @@ fn check_online(list: &str, file: &str) -> Result<()> {
         _ => "/sys/devices/system/node/online",
     };
     // A kernel without NUMA has no list of nodes.
-    let Some(text) = fs::read_to_string(online).on("read", online).absent()? else { return Ok(()) };
+    let text = fs::read_to_string(online).on("read", online).absent()?;
+    text.map_or(Ok(()), |online| check_subset(list, online.trim(), file))
+}
+
+/// Checks that each number of a list is one of the list `online`.
+fn check_subset(list: &str, online: &str, file: &str) -> Result<()> {
     let parse = |list: &str| {
         numbers(list).ok_or_else(|| Error::new(format_args!("{file}: {list:?} is not a list")))
     };
-    let (online, listed) = (parse(&text)?, parse(list)?);
-    match listed.iter().find(|number| !online.contains(number)) {
+    let (known, listed) = (parse(online)?, parse(list)?);
+    match listed.iter().find(|number| !known.contains(number)) {
         Some(number) => Err(Error::new(format_args!("{file}: {number} is not online"))
-            .hint(format_args!("online: {}", text.trim()))),
+            .hint(format_args!("online: {online}"))),
         None => Ok(()),
     }
 }
@@ -281,8 +312,32 @@ mod tests {
     }
 
     #[test]
+    fn the_names_are_those_of_all_rare_limits() {
+        jc_unshare::on_demand::assert_names::<RareLimits>();
+    }
+
+    #[test]
     fn weights_keep_their_ratios_in_version_1() {
         assert_eq!([1, 100, 200, 10_000].map(shares), [10, 1024, 2048, 102_400]);
+    }
+
+    #[test]
+    fn a_list_has_cpus_that_are_online() {
+        let check = |list, online| {
+            check_subset(list, online, "cpuset.cpus").map_err(|error| error.report("p"))
+        };
+        for (list, online) in [("0", "0-3"), ("0-1,3", "0-3"), ("2", "0,2-5"), ("0-3", "0,1,2-3")] {
+            assert_eq!(check(list, online), Ok(()), "{list}");
+        }
+        for (list, error) in [
+            ("3-4", "4 is not online\np: hint: online: 0,2-3"),
+            ("0-2", "1 is not online\np: hint: online: 0,2-3"),
+            ("x", "\"x\" is not a list"),
+            ("3-2", "\"3-2\" is not a list"),
+        ] {
+            let report = format!("p: cpuset.cpus: {error}\n");
+            assert_eq!(check(list, "0,2-3"), Err(report), "{list}");
+        }
     }
 
     #[test]

@@ -44,7 +44,11 @@ use usage::Meter;
 
 /// Runs an action, or the program in a group. Returns the exit code of the payload.
 pub fn run(args: Args) -> Result<ExitCode> {
-    if !args.is_action() {
+    let has_limits = args.join.is_none() && !args.action.any() || args.action.update.is_some();
+    if args.limits.any() && !has_limits {
+        return Err(Error::usage("only a new group and --update have limits"));
+    }
+    if !args.action.any() {
         return run_program(&args);
     }
     if !args.program.is_empty() {
@@ -55,21 +59,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 /// Runs an action on an existing group.
 fn act(args: &Args) -> Result<()> {
-    let parent = args.parent.as_deref();
+    let (parent, action) = (args.parent.as_deref(), &args.action);
     let find = |name: &str| named(name, parent);
-    if args.list {
+    if action.list {
         actions::list(parent)
-    } else if let Some(name) = &args.stat {
-        find(name)?.stat(args.watch.map(Duration::from_secs_f64))
-    } else if let Some(name) = &args.update {
+    } else if let Some(name) = &action.stat {
+        find(name)?.stat(action.watch.map(Duration::from_secs_f64))
+    } else if let Some(name) = &action.update {
         find(name)?.update(&args.limits)
-    } else if let Some(name) = &args.freeze {
+    } else if let Some(name) = &action.freeze {
         find(name)?.freeze(true)
-    } else if let Some(name) = &args.thaw {
+    } else if let Some(name) = &action.thaw {
         find(name)?.freeze(false)
-    } else if let Some(name) = &args.kill {
+    } else if let Some(name) = &action.kill {
         find(name)?.kill()
-    } else if let Some(name) = &args.remove {
+    } else if let Some(name) = &action.remove {
         find(name)?.remove()
     } else {
         Ok(())

@@ -1,6 +1,6 @@
 //! The assembly of a root: a mount namespace, the root, its mounts, pivot_root(2), and the payload.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -72,7 +72,7 @@ fn prepare(
     setup: &mut Setup,
     proc: Option<OwnedFd>,
 ) -> Result<Directories> {
-    match &args.mount_namespace {
+    match &args.manual.mount_namespace {
         Some(path) => enter_mounts(path)?,
         None => unshare(clone::NEWNS)?,
     }
@@ -80,32 +80,27 @@ fn prepare(
     let mounts = create_mounts(args)?;
     let bare = open_bare(args, root)?;
     // The user that makes a file system owns it.
-    let words = Planned::all(&args.words, !args.become_root)?;
-    if args.become_root {
+    let words = Planned::all(&args.manual.words, !args.manual.become_root)?;
+    if args.manual.become_root {
         become_root()?;
     }
-    let top = if args.mount_namespace.is_none() { make_private()? } else { None };
+    let top = if args.manual.mount_namespace.is_none() { make_private()? } else { None };
     setup.init = Init::new(args)?;
     let mut mounted = match bare {
         Some((bare, path)) => MountedRoot::bare(bare.attach(path)?),
         None => root.attach(args.read_only, OwnMounts(&own_mounts(args)))?,
     };
     let directory = mounted.directory.try_clone().on("dup", "/")?;
-    mount_proc(directory.as_fd(), args.proc(), proc)?;
-    if args.dev() != Dev::Nodes {
-        let makes_devices = args.caps.sets()?.is_some_and(|sets| sets.bounding & 1 << MKNOD != 0);
-        mount_dev(directory.as_fd(), args.dev(), &args.shm_size, makes_devices)?;
-    }
-    mount_sys(directory.as_fd(), args.sys())?;
+    mount_kernels(args, directory.as_fd(), proc)?;
     let protected = attach_all(args, &directory, &mounts)?;
     words.iter().try_for_each(|word| word.attach(directory.as_fd()))?;
     if args.dev() == Dev::Nodes {
         mount_dev(directory.as_fd(), args.dev(), &args.shm_size, false)?;
     }
-    args.nodes.iter().try_for_each(|node| node.create(directory.as_fd()))?;
+    args.manual.nodes.iter().try_for_each(|node| node.create(directory.as_fd()))?;
     setup.open_console(directory.as_fd(), true)?;
     setup.gates.pass(Gate::Mounts, setup.started.as_ref())?;
-    args.sysctls.iter().try_for_each(Sysctl::apply)?;
+    args.manual.sysctls.iter().try_for_each(Sysctl::apply)?;
     let kernels = Mounted { proc: args.proc() != Proc::None, sys: args.sys() != Sys::None };
     args.mask.apply(directory.as_fd(), kernels)?;
     let directories = Directories::open(args, directory, Missing::MakeDir)?;
@@ -115,11 +110,21 @@ fn prepare(
         mounted.make_read_only()?;
     }
     change_root(args, &directories.root.0, top)?;
-    if let Some((types, depth)) = args.root_propagation {
+    if let Some((types, depth)) = args.manual.root_propagation {
         mount_setattr(directories.root.0.as_fd(), 0, types, depth == Depth::All)
             .on("set propagation of", "/")?;
     }
     Ok(directories)
+}
+
+/// Mounts /proc, /dev and /sys. Nodes of /dev come after the other mounts.
+fn mount_kernels(args: &Args, directory: BorrowedFd<'_>, proc: Option<OwnedFd>) -> Result<()> {
+    mount_proc(directory, args.proc(), proc)?;
+    if args.dev() != Dev::Nodes {
+        let makes_devices = args.caps.sets()?.is_some_and(|sets| sets.bounding & 1 << MKNOD != 0);
+        mount_dev(directory, args.dev(), &args.shm_size, makes_devices)?;
+    }
+    mount_sys(directory, args.sys())
 }
 
 /// The user and the group of the payload, by the files of the root.
@@ -139,7 +144,7 @@ fn identity(args: &Args, root: &OwnedFd) -> Result<Identity> {
 
 /// Makes `root` the root of this process.
 fn change_root(args: &Args, root: &OwnedFd, top: Option<Top>) -> Result<()> {
-    if args.mount_namespace.is_some() {
+    if args.manual.mount_namespace.is_some() {
         // pivot_root(2) would change the root of other processes.
         fchdir(root).op("fchdir")?;
         return chroot(".").op("chroot");
@@ -187,10 +192,11 @@ fn become_root() -> Result<()> {
 /// Opens a directory that is the root of `--bare`.
 fn open_bare<'a>(args: &Args, root: &'a Root) -> Result<Option<(Bare, &'a Path)>> {
     let Root::Directory(directory) = root else { return Ok(None) };
-    if !args.bare {
+    if !args.manual.bare {
         return Ok(None);
     }
-    let is_slave = args.root_propagation.is_some_and(|(types, _)| types == propagation::SLAVE);
+    let is_slave =
+        args.manual.root_propagation.is_some_and(|(types, _)| types == propagation::SLAVE);
     Ok(Some((Bare::open(directory, is_slave)?, directory)))
 }
 

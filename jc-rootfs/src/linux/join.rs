@@ -30,7 +30,7 @@ pub fn enter(invocation: Invocation<'_>, pid: u32) -> Result<ExitCode> {
     run_from_read_only(args)?;
     let target = Target::open(pid)?;
     let pid_namespace = target.other_pid_namespace()?;
-    if args.no_wait && pid_namespace.is_none() {
+    if args.process.no_wait && pid_namespace.is_none() {
         return start_without_wait(invocation, &target);
     }
     let setup = Setup::new(args)?;

@@ -66,7 +66,7 @@ pub fn start(
     let copy = child.succeeded_by(pid)?;
     let mut execution = Execution { failure: Some(failure), started };
     execution.report(pid)?;
-    if invocation.args.no_wait {
+    if invocation.args.process.no_wait {
         return if execution.finish() { Ok(ExitCode::SUCCESS) } else { Ok(copy.end()?.into()) };
     }
     let exit = copy.wait_polling(&mut execution);

@@ -56,11 +56,11 @@ fn start(args: &Args) -> Result<ExitCode> {
     // Before execve(2) this process has the capabilities of the payload, but the host's file as its program, and
     // for a while the host's root (CVE-2019-5736, CVE-2016-9962).
     deny_tracing()?;
-    if let Some(pid) = args.join {
+    if let Some(pid) = args.process.join {
         return join::enter(Invocation::new(args, &args.operands)?, pid);
     }
     // clap does not require what another option excludes.
-    if args.no_wait {
+    if args.process.no_wait {
         return Err(Error::usage("--no-wait needs --join"));
     }
     let (root, program) = operands(args)?;
@@ -68,7 +68,7 @@ fn start(args: &Args) -> Result<ExitCode> {
         rootless::enter(args.caps.is_default())?;
     }
     let invocation = Invocation::new(args, program)?;
-    if let Some(pid) = args.join_pid
+    if let Some(pid) = args.process.join_pid
         && let Some(code) = assemble::enter_joined(invocation, &root, pid)?
     {
         return Ok(code);

@@ -305,9 +305,7 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_all_options_of_the_group() {
-        let names: Vec<_> =
-            AttributeArgs::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
-        assert_eq!(names, jc_unshare::on_demand::names_of::<AttributeArgs>());
+        jc_unshare::on_demand::assert_names::<AttributeArgs>();
     }
 
     #[test]

@@ -222,9 +222,7 @@ mod tests {
 
     #[test]
     fn the_names_are_those_of_all_options_of_the_group() {
-        let names: Vec<_> =
-            GateArgs::NAMES.iter().map(|(long, short)| ((*long).to_owned(), *short)).collect();
-        assert_eq!(names, jc_unshare::on_demand::names_of::<GateArgs>());
+        jc_unshare::on_demand::assert_names::<GateArgs>();
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Init {
     /// Opens the parts of a PID 1, in a mount namespace of this process's own, before its root changes. `None`: the
     /// command line lacks `--init-fd`. Usage errors: this process is not PID 1, or the descriptor is not open.
     pub fn new(args: &Args) -> Result<Option<Self>> {
-        let Some(number) = args.init_fd else { return Ok(None) };
+        let Some(number) = args.process.init_fd else { return Ok(None) };
         if getpid().as_raw() != 1 {
             return Err(Error::usage(format_args!(
                 "--init-fd {number}: needs a process that is PID 1"

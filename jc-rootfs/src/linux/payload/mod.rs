@@ -137,7 +137,7 @@ impl Payload {
                 setsid().op("setsid")?;
             }
             self.console.as_ref().map_or(Ok(()), Console::set_controlling)?;
-            if !invocation.args.no_wait {
+            if !invocation.args.process.no_wait {
                 life.arm(SIGKILL)?;
             }
             invocation.args.attributes.apply_labels()?;
@@ -168,8 +168,8 @@ fn prepare(
     let args = invocation.args;
     let is_copy = matches!(executor, Executor::Copy);
     let (credentials, environment) = enter(args, directories, &setup, is_copy)?;
-    let mut ruleset = landlock::ruleset(&args.landlock)?;
-    args.attributes.apply(is_copy || args.init_fd.is_some())?;
+    let mut ruleset = landlock::ruleset(&args.process.landlock)?;
+    args.attributes.apply(is_copy || args.process.init_fd.is_some())?;
     args.ulimits.iter().try_for_each(Ulimit::apply)?;
     // A filter needs CAP_SYS_ADMIN or no_new_privs. With no_new_privs the filter comes later, so that it need not
     // allow the steps in between.
@@ -177,7 +177,7 @@ fn prepare(
     if !no_new_privs {
         install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
     }
-    if args.own_stdio {
+    if args.process.own_stdio {
         credentials.own_streams()?;
     }
     setup.sets.iter().try_for_each(PayloadSets::drop_bounding)?;

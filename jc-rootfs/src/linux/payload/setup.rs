@@ -53,14 +53,14 @@ impl Setup {
     pub fn new(args: &Args) -> Result<Self> {
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         leave_session_keyring()?;
-        args.attributes.apply_on_host()?;
         let needs_process = args.status_fd.is_some() || args.gates.needs_process();
         let (parent, this) = Parent::find(needs_process)?;
         let gates = Gates::open(&args.gates, this)?;
-        let last_parent = args.die_with_parent.map(LastParent::open).transpose()?;
+        let last_parent = args.process.die_with_parent.map(LastParent::open).transpose()?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
-        let socket = args.console_socket.as_deref().map(connect_to).transpose()?;
+        args.attributes.apply_on_host()?;
+        let socket = args.process.console_socket.as_deref().map(connect_to).transpose()?;
         let variables = args.environment.read_files()?;
         let sets = args.caps.sets()?;
         let mut filter = match (&args.seccomp, sets) {
@@ -68,14 +68,14 @@ impl Setup {
             (seccomp, Some(sets)) => seccomp.filter(sets.bounding)?,
             (seccomp, None) => seccomp.filter(caps::permitted()?.bits())?,
         };
-        let recorder = args.trace_fd.map(Attachment::open).transpose()?;
+        let recorder = args.process.trace_fd.map(Attachment::open).transpose()?;
         if recorder.is_some() && filter.as_ref().is_some_and(Filter::has_agent) {
             return Err(Error::usage("--trace-fd: the profile has SCMP_ACT_NOTIFY")
                 .hint("the kernel allows one listener"));
         }
         if let Some(filter) = &mut filter {
             // With --join the PID of the payload is not known yet.
-            filter.connect(|| gates.state("creating").filter(|_| args.join.is_none()))?;
+            filter.connect(|| gates.state("creating").filter(|_| args.process.join.is_none()))?;
         }
         let exe = SelfExe::find()?;
         let keeps_groups = args.user.is_some() && args.groups.is_empty() && denies_setgroups()?;
@@ -90,7 +90,7 @@ impl Setup {
             exe,
             keeps_groups,
             socket,
-            console_size: args.console_size,
+            console_size: args.process.console_size,
             console,
             started,
             init,
