@@ -226,6 +226,10 @@ fn a_setting_is_one_of_a_namespace_that_is_not_the_hosts() {
         with_proc(s, &options, &root, script).code(0).stdout("1\n4321\n");
         let ran = s.jc(TOOL).args(["--bare", "--sysctl", "kernel.msgmax=4321"]).arg(&root);
         ran.args(["--", "/bin/true"]).run().code(125).fails_as(TOOL, "the host's");
+        // A user namespace that may not inspect PID 1.
+        let user = s.jc("jc-unshare").args(["-U", "-r", "--net", "--"]).arg(s.bin(TOOL));
+        let ran = user.args(["--bare", "--sysctl", "kernel.msgmax=4321"]).arg(&root);
+        ran.args(["--", "/bin/true"]).run().code(125).fails_as(TOOL, "the host's");
         for word in ["kernel.panic=1", "net=1", "net/../kernel/panic=1", "kernel.msgmax"] {
             let ran = s
                 .jc(TOOL)

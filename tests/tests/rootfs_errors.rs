@@ -83,6 +83,26 @@ fn a_capability_that_cannot_be_dropped_is_an_error() {
     });
 }
 
+/// Only a user namespace may lack the right to a new procfs or sysfs.
+#[test]
+fn the_kernels_file_systems_are_never_replaced_by_those_of_the_host() {
+    sandbox(|s| {
+        require(s, "strace", "the package strace");
+        root(s, "root");
+        s.sh("mkdir dir && echo bound >dir/f && mount -t tmpfs host /sys/kernel").run().code(0);
+        let whole = isolation(&traced(s, &["-o", "/dev/null"]).code(0));
+        for call in ["fsopen", "fsconfig"] {
+            for number in 1..=9 {
+                let inject = format!("inject={call}:error=EPERM:when={number}");
+                let ran = traced(s, &["-o", "/dev/null", "-e", &inject]);
+                let has_failed = ran.status().code() == Some(125);
+                assert!(has_failed || isolation(&ran) == whole, "{inject}\n{ran}");
+            }
+        }
+        s.sh("umount /sys/kernel").run().code(0);
+    });
+}
+
 #[test]
 fn masks_need_no_proc_and_sys_in_a_root_that_has_none() {
     sandbox(|s| {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use jc_unshare::capability::NET_ADMIN;
 use jc_unshare::hints::capable;
-use jc_unshare::procfs::owns_network;
+use jc_unshare::procfs::owns;
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result, userns};
 use rustix::fs::{Mode, OFlags};
@@ -16,7 +16,7 @@ use crate::linux::mode::Network;
 
 /// The default of `--network`: a bridge if this process can create one, else pasta(1).
 pub fn default_network() -> Result<Network> {
-    let can = owns_network()? && capable(NET_ADMIN);
+    let can = owns("net")? && capable(NET_ADMIN);
     Ok(if can { Network::Bridge } else { Network::Pasta })
 }
 

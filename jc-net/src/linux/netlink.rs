@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use jc_unshare::capability::NET_ADMIN;
 use jc_unshare::hints::{capable, lacking};
-use jc_unshare::procfs::owns_network;
+use jc_unshare::procfs::owns;
 use jc_unshare::{Context, Error, Result, strerror};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -59,7 +59,7 @@ impl NetlinkError {
         if self.errno == Errno::PERM && !capable(NET_ADMIN) {
             return error.hint(lacking("CAP_NET_ADMIN", ""));
         }
-        if self.errno == Errno::PERM && owns_network().is_ok_and(|owns| !owns) {
+        if self.errno == Errno::PERM && owns("net").is_ok_and(|owns| !owns) {
             return error.hint(
                 "this network namespace belongs to another user namespace: --network pasta works",
             );

@@ -39,12 +39,12 @@ pub fn namespace(name: &str) -> Result<u64> {
     Ok(stat(path.as_str()).on("stat", &path)?.st_ino)
 }
 
-/// Whether the user namespace of this process owns its network namespace.
-pub fn owns_network() -> Result<bool> {
-    let own = "/proc/self/ns/net";
-    let network = File::open(own).on("open", own)?;
-    // EPERM: the owner of the network namespace is a user namespace that this process may not open.
-    match sys::owner(network.as_fd()) {
+/// Whether the user namespace of this process owns its namespace of that name in /proc/PID/ns.
+pub fn owns(name: &str) -> Result<bool> {
+    let own = format!("/proc/self/ns/{name}");
+    let own = File::open(&own).on("open", &own)?;
+    // EPERM: the owner is a user namespace that this process may not open.
+    match sys::owner(own.as_fd()) {
         Err(e) if e.raw_os_error() == Some(Errno::PERM.raw_os_error()) => Ok(false),
         owner => {
             let owner = fstat(owner.op("ioctl NS_GET_USERNS")?).op("fstat")?;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::procfs::{is_procfs, status};
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, userns};
 use nix::libc;
 
 use super::fscontext::{attach, clone_tree, new_mount, restrict_tree};
@@ -38,6 +38,7 @@ fn new_proc(kind: Proc) -> Result<OwnedFd> {
         Err(error)
             if kind == Proc::Auto
                 && error.errno() == Some(libc::EPERM)
+                && !userns::is_initial()?
                 && shows_own_namespace()? =>
         {
             clone_proc()

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use jc_unshare::descriptor::open_dir_at;
-use jc_unshare::{Absent, Context, Error, Result, exists, procfs};
+use jc_unshare::{Absent, Context, Error, Result, exists, procfs, userns};
 use nix::libc;
 use rustix::fs::{StatFs, fstatfs, statfs};
 
@@ -27,7 +27,7 @@ pub fn mount_sys(root: BorrowedFd<'_>, kind: Sys) -> Result<()> {
     let target = real_dir(root, "sys")?;
     let path = Path::new("/sys");
     match new_mount("sysfs", &[], attributes) {
-        Err(error) if is_refusal(&error) => {
+        Err(error) if is_refusal(&error)? => {
             let sys = clone_tree(path)?;
             restrict_tree(sys.as_fd(), attributes, path)?;
             attach(&sys, &target, path)
@@ -89,7 +89,7 @@ pub fn mount_cgroups(
         }
         CGROUP2_SUPER_MAGIC | TMPFS_MAGIC if in_initial_namespace()? => clone_cgroups(attributes)?,
         CGROUP2_SUPER_MAGIC => match new_mount("cgroup2", &[], attributes) {
-            Err(error) if is_refusal(&error) => clone_cgroups(attributes)?,
+            Err(error) if is_refusal(&error)? => clone_cgroups(attributes)?,
             made => made?,
         },
         TMPFS_MAGIC => return mount_version_1(&open()?, attributes, false),
@@ -112,9 +112,9 @@ fn in_initial_namespace() -> Result<bool> {
 }
 
 /// Whether the kernel refuses a mount because the user namespace does not own the namespace that the mount would
-/// show (EPERM).
-fn is_refusal(error: &Error) -> bool {
-    error.errno() == Some(libc::EPERM)
+/// show (EPERM). The initial user namespace owns all others.
+fn is_refusal(error: &Error) -> Result<bool> {
+    Ok(error.errno() == Some(libc::EPERM) && !userns::is_initial()?)
 }
 
 fn clone_cgroups(attributes: u64) -> Result<OwnedFd> {
@@ -145,7 +145,7 @@ fn mount_version_1(target: &OwnedFd, attributes: u64, is_own: bool) -> Result<()
             hierarchy.mount(attributes)
         };
         match made {
-            Err(error) if is_refusal(&error) => {
+            Err(error) if is_refusal(&error)? => {
                 return attach(clone_cgroups(attributes)?, target, Path::new(CGROUPS));
             }
             made => mounts.push((directory, made?)),

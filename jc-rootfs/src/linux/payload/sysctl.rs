@@ -1,7 +1,7 @@
 //! `--sysctl`: kernel settings of the namespaces of the payload.
 
-use jc_unshare::procfs::{self, namespace};
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::procfs::{self, namespace, owns};
+use jc_unshare::{Context, Error, Result, userns};
 use nix::libc;
 use rustix::fs::stat;
 
@@ -47,17 +47,10 @@ impl Sysctl {
     /// Writes the setting, by the host's procfs. A setting of the host's namespace is an error.
     pub fn apply(&self) -> Result<()> {
         let (path, name) = (&self.path, self.namespace);
-        let host = format!("/proc/1/ns/{name}");
-        match stat(host.as_str()) {
-            Ok(host) if host.st_ino == namespace(name)? => {
-                return Err(Error::usage(format_args!(
-                    "--sysctl {path}: the {name} namespace is the host's"
-                )));
-            }
-            // PID 1 belongs to another user, so this process is not in its user namespace, and the kernel refuses writes
-            // to settings of its namespaces.
-            Err(rustix::io::Errno::ACCESS) => {}
-            other => drop(other.on("stat", host)?),
+        if is_hosts(name)? {
+            return Err(Error::usage(format_args!(
+                "--sysctl {path}: the {name} namespace is the host's"
+            )));
         }
         procfs::write(&format!("sys/{path}"), &self.value).map_err(|error| match error.errno() {
             Some(libc::ENOENT) => error.hint("this kernel lacks the setting"),
@@ -65,6 +58,27 @@ impl Sysctl {
         })
     }
 }
+
+/// Whether the namespace of that name is the host's, which is that of PID 1.
+fn is_hosts(name: &str) -> Result<bool> {
+    let inode = |path: &str| -> Result<u64> { Ok(stat(path).on("stat", path)?.st_ino) };
+    if name == "net" {
+        // Each network has inodes of its own below /proc/PID/net, which every process may look at.
+        return Ok(inode("/proc/1/net/dev")? == inode("/proc/self/net/dev")?);
+    }
+    let host = format!("/proc/1/ns/{name}");
+    match inode(&host) {
+        // This process may not inspect PID 1 (ptrace(2)), which is in another user namespace or has more capabilities.
+        Err(error) if error.errno() == Some(libc::EACCES) => {
+            let own = (name, namespace(name)?);
+            Ok(if userns::is_initial()? { INITIAL.contains(&own) } else { !owns(name)? })
+        }
+        found => Ok(found? == namespace(name)?),
+    }
+}
+
+/// The inode numbers of the first namespaces of the kernel (PROC_UTS_INIT_INO, PROC_IPC_INIT_INO in linux/proc_ns.h).
+const INITIAL: [(&str, u64); 2] = [("uts", 0xEFFF_FFFE), ("ipc", 0xEFFF_FFFF)];
 
 #[cfg(test)]
 mod tests {

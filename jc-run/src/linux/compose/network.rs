@@ -6,7 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use jc_unshare::procfs::owns_network;
+use jc_unshare::procfs::owns;
 use jc_unshare::userns::is_initial;
 use jc_unshare::{Context, Error, Result};
 use rustix::process::geteuid;
@@ -139,7 +139,7 @@ impl Network {
 
 /// Whether the default is a bridge: for root, except root of a user namespace in a network of the host.
 fn makes_bridges() -> Result<bool> {
-    Ok(geteuid().is_root() && (is_initial()? || owns_network()?))
+    Ok(geteuid().is_root() && (is_initial()? || owns("net")?))
 }
 
 /// Checks that no option opens the network past jc-egress, or has no effect.
