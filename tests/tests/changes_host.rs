@@ -61,6 +61,9 @@ fn every_mount_of_the_host_is_protected() {
         // A second run sees the changes of the first.
         let again = ["--upper", "u", "/", "--", "cat", "/srv/w/t/f", "/srv/w/sub/f"];
         s.jc("jc-rootfs").args(again).run().code(0).stdout("new\nnew\n");
+        // The payload of the caller's root starts in the caller's directory, if the directory is there.
+        s.sh("cd w && jc-rootfs --upper ../u / -- cat t/f").run().code(0).stdout("new\n");
+        s.sh("cd w/t && jc-rootfs --tmpfs /srv / -- pwd").run().code(0).stdout("/\n");
         s.sh("jc-changes --apply / ./u srv tmp && cat w/t/f w/sub/f w/sub/made /tmp/made; ls -d w/t/gone w/t/dir/new").run()
             .stdout("new\nnew\nnew\nx\nw/t/dir/new\n");
         s.sh("jc-changes --discard ./u && rmdir u && rm /tmp/made && umount w/sub w/bound")
@@ -108,6 +111,7 @@ fn protects(s: &Sandbox, range: bool) {
     let ran = ann.sh(&format!("exec jc-rootfs --upper u / -- sh -c '{script}'")).run().code(0);
     ran.stdout("4321\nrefused\n0000000000000000\nno\n").stderr("");
     assert_eq!(tree::changes(&before, &tree::manifest(&s.path("ann/w"))), "");
+    ann.sh("cd w && jc-rootfs --upper ../u / -- cat t/f").run().code(0).stdout("new\n");
     let all = ann.sh("jc-changes ./u").run().code(0).stderr("").out();
     assert_eq!(all, format!("{}A tmp/made\n", list("srv/ann/w/")));
     let owner = ann.sh("jc-changes --json ./u srv/ann/w/t/f | jq .uid").run();

@@ -35,6 +35,7 @@ fn a_payload_in_a_chroot_does_not_reach_the_host() {
     sandbox(|s| {
         prepare(s);
         let run = "env -u JC_STORE -u JC_STATE_DIR chroot c /programs/jc-run --network none -v /usr:/usr --image oci:/srv/image";
+        let exec = "chroot c /programs/jc-exec joined";
         for mount in [
             "",
             "mount --bind c c; mount --rbind /proc c/proc; mount --rbind /sys c/sys; mount --rbind /dev c/dev; mount --bind /usr c/usr",
@@ -45,6 +46,9 @@ fn a_payload_in_a_chroot_does_not_reach_the_host() {
                 .code(0)
                 .stdout("0 13\n");
             s.sh(&format!("{run} -- {ESCAPE}")).run().code(0).stdout("held\n");
+            s.sh(&format!("{run} -d --name joined -- sleep 1000")).run().code(0);
+            s.sh(&format!("{exec} -- {ESCAPE}")).run().code(0).stdout("held\n");
+            s.sh("chroot c /programs/jc-rm -f joined").run().code(0);
         }
         // The mounts of the host stay as they are.
         s.sh("test -e /proc/self/stat && test -e c/proc/self/stat && test -d /sys/fs")

@@ -13,7 +13,7 @@ use jc_unshare::{Context, Error, Result};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use super::args::Args;
@@ -28,7 +28,7 @@ use super::mount::mask::Mounted;
 use super::mount::proc::mount_proc;
 use super::mount::resolve::Missing;
 use super::mount::sysfs::mount_sys;
-use super::mount::top::Top;
+use super::mount::top::{Top, make_private};
 use super::mount::word::Planned;
 use super::payload::gate::Gate;
 use super::payload::init::Init;
@@ -151,20 +151,6 @@ fn change_root(args: &Args, root: &OwnedFd, top: Option<Top>) -> Result<()> {
     }
     top.map_or(Ok(()), |top| top.enter())?;
     pivot(root)
-}
-
-/// Makes all mounts private: later mounts must not propagate to the host. Returns the top of the namespace, if the root
-/// of this process is below.
-fn make_private() -> Result<Option<Top>> {
-    let top = Top::find()?;
-    match &top {
-        Some(top) => top.make_private()?,
-        None => {
-            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-            mount_change("/", private).on("make private", "/")?;
-        }
-    }
-    Ok(top)
 }
 
 /// Enters the mount namespace of a file, unless this process is in it: setns(2) would replace the root of a chroot.

@@ -12,13 +12,13 @@ use jc_unshare::supervise::{Execution, Lifeline, NewChild};
 use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, openat, statvfs};
-use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{chroot, fchdir};
 
 use super::args::Args;
 use super::joined;
 use super::mount::fscontext::clone_mount;
 use super::mount::resolve::Missing;
+use super::mount::top::make_private;
 use super::payload::program::{read_only_self, strings};
 use super::payload::{self, Directories, Invocation, Setup};
 use super::sys;
@@ -194,8 +194,7 @@ fn is_read_only() -> Result<bool> {
 
 fn private_mounts() -> Result<()> {
     unshare(clone::NEWNS)?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", private).on("make private", "/")
+    make_private().map(drop)
 }
 
 fn execute(program: &OwnedFd, args: &Args) -> Result<()> {

@@ -116,6 +116,13 @@ pub struct Args {
 }
 
 impl Args {
+    /// Whether the root is "/" of the caller.
+    pub(crate) fn shows_own_root(&self) -> bool {
+        let has_operand =
+            self.record.is_none() && self.layers.is_empty() && self.process.join.is_none();
+        has_operand && self.operands.first().is_some_and(|root| root == "/")
+    }
+
     /// The mount at /proc.
     pub(crate) fn proc(&self) -> Proc {
         self.proc.unwrap_or(if self.manual.bare { Proc::None } else { Proc::default() })

@@ -59,9 +59,8 @@ pub fn real_dir(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     let shown = Path::new("/").join(name);
     let fd = match open_at(root, name) {
         Err(Errno::NOENT) => {
-            mkdirat(root, name, Mode::from_raw_mode(0o755))
-                .on("mkdir", &shown)
-                .map_err(advise_upper)?;
+            let made = mkdirat(root, name, Mode::from_raw_mode(0o755));
+            unless_present(made).on("mkdir", &shown).map_err(advise_upper)?;
             open_at(root, name)
         }
         other => other,
@@ -72,6 +71,14 @@ pub fn real_dir(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
         FileType::Symlink => Err(refuse(&shown, "is a symbolic link in this root")
             .hint(format_args!("{name} must be mounted on ordinary directory entries"))),
         _ => Err(refuse(&shown, "is not a directory in this root")),
+    }
+}
+
+/// The outcome of making a file. Another start in the same root may have made the file since this one looked.
+fn unless_present<T>(made: rustix::io::Result<T>) -> rustix::io::Result<()> {
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        made => made.map(drop),
     }
 }
 
@@ -139,11 +146,11 @@ impl Walk<'_> {
             Missing::MakeFile if is_last => {
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
                 let made = openat(here, name, flags, Mode::from_raw_mode(0o644));
-                made.on("create", self.path).map_err(advise_upper)?;
+                unless_present(made).on("create", self.path).map_err(advise_upper)?;
             }
             Missing::MakeFile | Missing::MakeDir => {
                 let made = mkdirat(here, name, Mode::from_raw_mode(0o755));
-                made.on("mkdir", self.path).map_err(advise_upper)?;
+                unless_present(made).on("mkdir", self.path).map_err(advise_upper)?;
             }
         }
         open_at(here, name).on("open", self.path)
@@ -231,6 +238,18 @@ mod tests {
             let found = fstat(resolve(fd.as_fd(), path.as_ref(), Missing::Fail).unwrap()).unwrap();
             let expected = fs::metadata(root.join(expected)).unwrap();
             assert_eq!((found.st_dev, found.st_ino), (expected.dev(), expected.ino()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_component_that_another_start_makes_meanwhile_is_used() {
+        let (_dir, root) = hostile_root();
+        let walk = Walk { path: Path::new("/x"), dirs: vec![open_root(&root)], links: 0 };
+        let here = walk.current().unwrap();
+        for (name, missing) in [("file", Missing::MakeFile), ("a", Missing::MakeDir)] {
+            let fd = walk.create(here, OsStr::new(name), true, missing).unwrap();
+            let there = fs::metadata(root.join(name)).unwrap();
+            assert_eq!(fstat(&fd).unwrap().st_ino, there.ino());
         }
     }
 

@@ -14,6 +14,7 @@ use jc_unshare::{Context, Result};
 use nix::libc;
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, openat, statx};
 use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::{PidfdFlags, chroot, fchdir, getpid, pidfd_open};
 
 use crate::linux::sys::{mount_setattr, propagation};
@@ -41,8 +42,7 @@ impl Top {
         Ok((!is_top).then_some(Self(top)))
     }
 
-    /// Makes all mounts of the namespace private, so that no later mount propagates.
-    pub fn make_private(&self) -> Result<()> {
+    fn make_private(&self) -> Result<()> {
         mount_setattr(self.0.as_fd(), 0, propagation::PRIVATE, true).op("make all mounts private")
     }
 
@@ -56,6 +56,20 @@ impl Top {
     pub fn enter(&self) -> Result<()> {
         enter(&self.0)
     }
+}
+
+/// Makes all mounts private: later mounts must not propagate to the host. Returns the top of the namespace, if the root
+/// of this process is below.
+pub fn make_private() -> Result<Option<Top>> {
+    let top = Top::find()?;
+    match &top {
+        Some(top) => top.make_private()?,
+        None => {
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).on("make private", "/")?;
+        }
+    }
+    Ok(top)
 }
 
 /// A descriptor of this process, which needs no procfs, or of its mount namespace, where a seccomp filter denies

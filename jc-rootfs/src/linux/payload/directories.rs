@@ -1,17 +1,17 @@
 //! The root and the working directory of the payload.
 
+use std::env;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::process::{fchdir, getcwd};
 
 use crate::linux::args::Args;
 use crate::linux::mount::resolve::{Missing, open_file, resolve};
 use crate::user::Files;
 
-/// The root of the container.
 pub struct ContainerRoot(pub OwnedFd);
 
 impl Files for ContainerRoot {
@@ -22,17 +22,23 @@ impl Files for ContainerRoot {
 
 /// The directories in which the payload starts, as descriptors.
 pub struct Directories {
-    /// The root of the container.
     pub root: ContainerRoot,
     /// The working directory, which was resolved in the root.
     workdir: OwnedFd,
-    /// The value of `--workdir`.
+    /// The path of the working directory.
     path: PathBuf,
 }
 
 impl Directories {
-    /// Opens the working directory in `root`.
+    /// Opens the working directory in `root`. The default is "/", or the caller's directory in the caller's own root.
     pub fn open(args: &Args, root: OwnedFd, missing: Missing) -> Result<Self> {
+        if args.workdir.is_none() && args.shows_own_root() {
+            // A directory that has been removed, or that a mount hides, is no place to start in.
+            let path = env::current_dir().op("getcwd").absent()?.unwrap_or_else(|| "/".into());
+            if let Some(workdir) = resolve(root.as_fd(), &path, Missing::Fail).absent()? {
+                return Ok(Self { root: ContainerRoot(root), workdir, path });
+            }
+        }
         let path = args.workdir.as_deref().unwrap_or(Path::new("/"));
         let workdir = resolve(root.as_fd(), path, missing)?;
         Ok(Self { root: ContainerRoot(root), workdir, path: path.to_owned() })
