@@ -109,6 +109,47 @@ fn a_caller_that_is_not_root_of_the_user_namespace_makes_the_container() {
 }
 
 #[test]
+fn a_device_of_a_user_namespace_has_the_attributes_of_the_host() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "stat -c '%a %t,%T' /dev/shm/node; cat /dev/shm/node");
+        s.sh("mount -t tmpfs node /dev/shm; mknod -m 0644 /dev/shm/node c 1 3; chown 5:6 /dev/shm/node").run().code(0);
+        s.sh("chown -R 1000:1000 bundle/rootfs").run().code(0);
+        bundle.change(|config| {
+            set(config, "user", Some(json!({"type": "user"})));
+            let maps = json!([{"containerID": 0, "hostID": 1000, "size": 1000}]);
+            config["linux"]["uidMappings"] = maps.clone();
+            config["linux"]["gidMappings"] = maps;
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        });
+        let device = json!({"path": "/dev/shm/node", "type": "c", "major": 1, "minor": 3, "fileMode": 0o644});
+        let own = "mode 0644, owner 65534:65534";
+        for (uid, gid, fault) in [
+            (None, None, ""),
+            // An engine copies the numbers of the host.
+            (Some(5), Some(6), ""),
+            (Some(0), Some(6), "mode 0644, owner 0:6"),
+        ] {
+            bundle.change(|config| {
+                let mut device = device.clone();
+                (device["uid"], device["gid"]) = (json!(uid), json!(gid));
+                config["linux"]["devices"] = json!([device]);
+            });
+            let ran = bundle.run();
+            if fault.is_empty() {
+                ran.code(0).stdout("644 1,3\n");
+            } else {
+                let text =
+                    format!("bind /dev/shm/node: asked for {fault}, the host's node has {own}");
+                assert!(ran.code(1).err().contains(&text));
+            }
+            bundle.assert_gone();
+        }
+        s.sh("umount /dev/shm").run().code(0);
+    });
+}
+
+#[test]
 fn a_time_namespace_leaves_the_program_known() {
     sandbox(|s| {
         let mut bundle = Bundle::new(s, "sleep 1000");

@@ -53,6 +53,10 @@ fn nothing_is_mounted_but_the_root() {
         let script = "echo x >/some/null && stat -c '%F %a %u %g %t,%T' /some/null";
         let ran = bare(s, &node, &root, script).run();
         ran.code(0).stdout("character special file 640 7 8 1,3\n");
+        // Without mode and owner the node is everybody's.
+        let script = "stat -c '%a %u %g' /some/full";
+        let ran = bare(s, &["--node", "c:1:7::::/some/full"], &root, script).run();
+        ran.code(0).stdout("666 0 0\n");
         // An existing equal node is no error, and another file is an error.
         bare(s, &node, &root, "true").run().code(0);
         let ran = bare(s, &["--node", "c:1:5:0640:7:8:/some/null"], &root, "true").run();

@@ -21,13 +21,15 @@ use crate::linux::args::values::below_root;
 pub struct Node {
     kind: FileType,
     number: (u32, u32),
-    mode: u32,
-    owner: (u32, u32),
+    /// `None`: 0666.
+    mode: Option<u32>,
+    /// `None`: root.
+    owner: (Option<u32>, Option<u32>),
     /// The absolute path in the root.
     path: PathBuf,
 }
 
-/// Parses `TYPE:MAJOR:MINOR:MODE:UID:GID:PATH`, as mknod(1) names the types.
+/// Parses `TYPE:MAJOR:MINOR:MODE:UID:GID:PATH`, as mknod(1) names the types. MODE, UID and GID may be empty.
 pub fn node(word: &str) -> std::result::Result<Node, String> {
     let fields: Vec<&str> = word.splitn(7, ':').collect();
     let [kind, major, minor, mode, uid, gid, path] = fields[..] else {
@@ -40,12 +42,16 @@ pub fn node(word: &str) -> std::result::Result<Node, String> {
         _ => return Err(format!("no type {kind:?}")),
     };
     let number = |word: &str| word.parse::<u32>().map_err(|_| format!("not a number: {word:?}"));
-    let bits = u32::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o7777);
+    let bits = |word: &str| {
+        let bits = u32::from_str_radix(word, 8).ok().filter(|bits| *bits <= 0o7777);
+        bits.ok_or_else(|| format!("not an octal mode: {word:?}"))
+    };
+    let given = |word| Some(word).filter(|word: &&str| !word.is_empty());
     Ok(Node {
         kind,
         number: (number(major)?, number(minor)?),
-        mode: bits.ok_or_else(|| format!("not an octal mode: {mode:?}"))?,
-        owner: (number(uid)?, number(gid)?),
+        mode: given(mode).map(bits).transpose()?,
+        owner: (given(uid).map(number).transpose()?, given(gid).map(number).transpose()?),
         path: below_root(path).map_err(|error| format!("PATH is {error}"))?,
     })
 }
@@ -61,7 +67,8 @@ impl Node {
         let number = makedev(self.number.0, self.number.1);
         // The node has all bits of its mode, without a second lookup of its name.
         let mask = umask(Mode::empty());
-        let made = mknodat(&directory, name, self.kind, Mode::from_raw_mode(self.mode), number);
+        let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o666));
+        let made = mknodat(&directory, name, self.kind, mode, number);
         umask(mask);
         match made {
             Err(Errno::EXIST) => {
@@ -80,7 +87,8 @@ impl Node {
             }
             made => made.on("mknod", path)?,
         }
-        let (uid, gid) = (Uid::from_raw(self.owner.0), Gid::from_raw(self.owner.1));
+        let (uid, gid) = (self.owner.0.unwrap_or(0), self.owner.1.unwrap_or(0));
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         chownat(&directory, name, Some(uid), Some(gid), flags).on("chown", path)
     }
@@ -91,12 +99,24 @@ impl Node {
             && (self.kind == FileType::Fifo || number == self.number)
     }
 
-    /// Binds the host's node, whose owner and mode stay.
+    /// Binds the host's node, whose owner and mode stay. Others are an error.
     fn bind(&self, target: &OwnedFd) -> Result<()> {
         let host = open_at(CWD, &self.path).on("open", &self.path)?;
-        if !self.is(&fstat(&host).on("stat", &self.path)?) {
-            let path = self.path.display();
+        let (stat, path) = (fstat(&host).on("stat", &self.path)?, self.path.display());
+        if !self.is(&stat) {
             return Err(Error::new(format_args!("bind {path}: the host has another file there")));
+        }
+        let found = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+        let asked = (
+            self.mode.unwrap_or(found.0),
+            self.owner.0.unwrap_or(found.1),
+            self.owner.1.unwrap_or(found.2),
+        );
+        if asked != found {
+            let text = |(mode, uid, gid)| format!("mode {mode:04o}, owner {uid}:{gid}");
+            let (asked, found) = (text(asked), text(found));
+            let fault = format_args!("bind {path}: asked for {asked}, the host's node has {found}");
+            return Err(Error::new(fault).hint("a user namespace cannot make devices"));
         }
         attach(clone_fd(&host, false, &self.path)?, target.as_fd(), &self.path)
     }
@@ -109,10 +129,16 @@ mod tests {
     #[test]
     fn a_node_has_seven_fields_and_a_path_may_have_colons() {
         let found = node("c:10:229:0666:1:2:/dev/a:b").unwrap();
-        assert_eq!((found.number, found.mode, found.owner), ((10, 229), 0o666, (1, 2)));
-        assert_eq!(found.path, Path::new("/dev/a:b"));
+        assert_eq!((found.number, found.mode), ((10, 229), Some(0o666)));
+        assert_eq!(
+            (found.owner, found.path.as_path()),
+            ((Some(1), Some(2)), Path::new("/dev/a:b"))
+        );
+        let found = node("c:10:229::::/dev/a").unwrap();
+        assert_eq!((found.mode, found.owner), (None, (None, None)));
         for word in [
             "c:1:2:3:4:5",
+            "c::3:666:0:0:/a",
             "x:1:3:666:0:0:/a",
             "c:1:3:888:0:0:/a",
             "c:1:3:17777:0:0:/a",

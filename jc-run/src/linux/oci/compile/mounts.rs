@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Absent, Context as _, Error, Result, userns};
+use rustix::fs::lstat;
 
 use super::namespaces::range;
 use crate::link::Opt;
@@ -25,7 +26,7 @@ pub fn options(mounts: &[Mount], linux: &Linux, bundle: &Path) -> Result<Vec<Opt
         // The specification has a symbolic link to the container's own devpts there.
         let is_default = |device: &&Device| device.path == Path::new("/dev/ptmx");
         for device in linux.devices.iter().filter(|device| !is_default(device)) {
-            options.push(Opt::new("--node", node(device)?));
+            options.push(Opt::new("--node", node(device, linux)?));
         }
     }
     options.extend(linux.readonly_paths.iter().map(|path| Opt::new("--ro-path", if_present(path))));
@@ -126,8 +127,9 @@ fn escape(bytes: &[u8], also: &[u8]) -> Vec<u8> {
     text
 }
 
-/// `TYPE:MAJOR:MINOR:MODE:UID:GID:PATH`.
-fn node(device: &Device) -> Result<OsString> {
+/// `TYPE:MAJOR:MINOR:MODE:UID:GID:PATH`. The node of a user namespace is the host's: engines copy the attributes of that
+/// one, in the numbers of the host, and then ask for no others.
+fn node(device: &Device, linux: &Linux) -> Result<OsString> {
     let path = device.path.display();
     if !["c", "u", "b", "p"].contains(&device.kind.as_str()) {
         return Err(Error::new(format_args!(
@@ -138,17 +140,29 @@ fn node(device: &Device) -> Result<OsString> {
     if !device.path.is_absolute() {
         return Err(Error::new(format_args!("linux.devices: {path}: not an absolute path")));
     }
+    let has_user = linux.namespaces.iter().any(|namespace| namespace.kind == "user");
+    let is_copy = (has_user || !userns::is_initial()?) && is_copy_of_host(device)?;
+    let mode = device.file_mode.filter(|_| !is_copy).map(|mode| format!("{:o}", mode & 0o7777));
+    let owner = [device.uid, device.gid].map(|id| id.filter(|_| !is_copy).map(|id| id.to_string()));
+    let [uid, gid] = owner.map(Option::unwrap_or_default);
     let mut word = OsString::from(format!(
-        "{}:{}:{}:{:o}:{}:{}:",
+        "{}:{}:{}:{}:{uid}:{gid}:",
         device.kind,
         device.major,
         device.minor,
-        device.file_mode.unwrap_or(0o666) & 0o7777,
-        device.uid.unwrap_or(0),
-        device.gid.unwrap_or(0)
+        mode.unwrap_or_default()
     ));
     word.push(&device.path);
     Ok(word)
+}
+
+/// Whether mode and owner of a device, where they are given, are those of the host's node of the same path.
+fn is_copy_of_host(device: &Device) -> Result<bool> {
+    let path = &device.path;
+    let Some(stat) = lstat(path).on("stat", path).absent()? else { return Ok(false) };
+    let is_mode = device.file_mode.is_none_or(|mode| mode & 0o7777 == stat.st_mode & 0o7777);
+    let is_owner = device.uid.is_none_or(|uid| uid == stat.st_uid);
+    Ok(is_mode && is_owner && device.gid.is_none_or(|gid| gid == stat.st_gid))
 }
 
 #[cfg(test)]
@@ -197,6 +211,7 @@ mod tests {
             r#"{"type":"c","path":"/dev/x:y","major":1,"minor":3,"fileMode":33206,"uid":4}"#,
         )
         .unwrap();
-        assert_eq!(node(&device).unwrap(), OsString::from("c:1:3:666:4:0:/dev/x:y"));
+        let node = node(&device, &Linux::default()).unwrap();
+        assert_eq!(node, OsString::from("c:1:3:666:4::/dev/x:y"));
     }
 }
