@@ -17,10 +17,11 @@ use jc_unshare::supervise::{Exit, Lifeline, NewChild, Poller, readable};
 use jc_unshare::sys::{clone, close, setns};
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::event::PollFd;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::payload::started::Started;
 use super::payload::{Directories, Invocation, Payload, Setup};
+use super::seccomp::Listener;
 use super::sys;
 use crate::TOOL;
 
@@ -35,6 +36,7 @@ pub fn start(
     enter: impl FnOnce(&mut Setup) -> Result<Directories>,
 ) -> Result<ExitCode> {
     let started = setup.started.take();
+    setup.payload = None;
     // The copy may fail before its PID is written, so PIDs and errors have a pipe each.
     let (mut pid, pid_writer) = pipe().op("pipe")?;
     let (failure, failure_writer) = pipe().op("pipe")?;
@@ -46,7 +48,9 @@ pub fn start(
             Payload::for_copy(invocation, &directories, setup)
         };
         match prepare() {
-            Ok(payload) => start_copy(payload, invocation, life, &pid_writer, &failure_writer),
+            Ok(payload) => {
+                report_to(&failure_writer, start_copy(payload, invocation, life, &pid_writer))
+            }
             Err(error) => report_to(&failure_writer, error),
         }
     })?;
@@ -82,22 +86,33 @@ fn report_to(mut failure_writer: &PipeWriter, error: Error) -> Error {
     error
 }
 
-/// Starts the copy, which writes an error to the second pipe. Returns only an error.
+/// Starts the copy. Returns only an error, in this process or in the copy.
 fn start_copy(
-    payload: Payload,
+    mut payload: Payload,
     invocation: Invocation<'_>,
     life: &Lifeline,
-    mut pid_writer: &PipeWriter,
-    failure_writer: &PipeWriter,
+    pid_writer: &PipeWriter,
 ) -> Error {
+    let listener = payload.listener.take();
     match sys::fork_sibling().op("clone") {
-        Ok(Some(pid)) => match pid_writer.write_all(&pid.as_raw_nonzero().get().to_ne_bytes()) {
+        Ok(Some(pid)) => match report_copy(pid, listener, pid_writer) {
             Ok(()) => std::process::exit(0),
-            Err(error) => Err::<(), _>(error).op("write").err().unwrap_or_else(Error::quiet),
+            Err(error) => error,
         },
-        Ok(None) => report_to(failure_writer, payload.finish(invocation, life)),
+        Ok(None) => payload.finish(invocation, life),
         Err(error) => error,
     }
+}
+
+/// Gives the listener of the filter to its agent, and the PID of the copy to the waiting link.
+fn report_copy(pid: Pid, listener: Option<Listener>, mut pid_writer: &PipeWriter) -> Result<()> {
+    let number = pid.as_raw_nonzero().get();
+    if let Some(Err(error)) = listener.map(|listener| listener.send(number as u32)) {
+        // The copy waits for an agent, or runs without one.
+        kill_process(pid, Signal::KILL).op("kill")?;
+        return Err(error);
+    }
+    pid_writer.write_all(&number.to_ne_bytes()).op("write")
 }
 
 /// The execution of the program by the copy. The pipe from the copy ends with the execution, or after an exit code and

@@ -120,6 +120,11 @@ impl GateArgs {
     pub fn needs_process(&self) -> bool {
         self.state.is_some()
     }
+
+    /// The state of a container that the payload joins, as the command line has it.
+    pub fn given_state(&self) -> Option<Map<String, Value>> {
+        self.state.as_ref().map(|State(state)| state.clone())
+    }
 }
 
 /// The gates of a start.

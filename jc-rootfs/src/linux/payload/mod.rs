@@ -29,7 +29,7 @@ use rustix::thread::set_no_new_privs;
 use crate::environment::Environment;
 use crate::linux::args::Args;
 use crate::linux::landlock::{self, Ruleset};
-use crate::linux::seccomp::{Filter, Seccomp};
+use crate::linux::seccomp::{Filter, Listener, Seccomp};
 use crate::linux::sys;
 use crate::linux::trace::attach::Attachment;
 use crate::user;
@@ -116,11 +116,14 @@ pub struct Payload {
     ruleset: Option<Ruleset>,
     filter: Option<Filter>,
     recorder: Option<Attachment>,
+    /// The listener of a filter that this process has installed for its copy.
+    pub listener: Option<Listener>,
 }
 
 impl Payload {
     /// Takes the steps for a copy of this process. The filter of a profile in a file may forbid the steps of the copy,
-    /// so with --no-new-privs that filter is the last step of the copy.
+    /// so with --no-new-privs that filter is the last step of the copy. A filter with a listener is installed by this
+    /// process, which knows the PID of the copy for the agent.
     pub fn for_copy(
         invocation: Invocation<'_>,
         directories: &Directories,
@@ -131,8 +134,8 @@ impl Payload {
 
     /// Takes the steps of the copy and executes the program. `life` ties the copy to the waiting link. Returns only
     /// an error.
-    pub fn finish(self, invocation: Invocation<'_>, life: &Lifeline) -> Error {
-        let finish = || {
+    pub fn finish(mut self, invocation: Invocation<'_>, life: &Lifeline) -> Error {
+        let mut finish = || {
             if self.leads_session {
                 setsid().op("setsid")?;
             }
@@ -142,7 +145,7 @@ impl Payload {
             }
             invocation.args.attributes.apply_labels()?;
             self.ruleset.iter().try_for_each(Ruleset::restrict_self)?;
-            install(self.recorder.as_ref(), self.filter.as_ref())
+            install(self.recorder.take().as_ref(), self.filter.take(), None).map(drop)
         };
         match finish() {
             Ok(()) => self.execute(invocation),
@@ -174,8 +177,9 @@ fn prepare(
     // A filter needs CAP_SYS_ADMIN or no_new_privs. With no_new_privs the filter comes later, so that it need not
     // allow the steps in between.
     let no_new_privs = args.no_new_privs || ruleset.is_some();
+    let mut listener = None;
     if !no_new_privs {
-        install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
+        listener = install(setup.recorder.take().as_ref(), setup.filter.take(), setup.payload)?;
     }
     if args.process.own_stdio {
         credentials.own_streams()?;
@@ -183,19 +187,10 @@ fn prepare(
     setup.sets.iter().try_for_each(PayloadSets::drop_bounding)?;
     credentials.apply()?;
     setup.sets.iter().try_for_each(PayloadSets::set_others)?;
-    match (&credentials.identity, &executor) {
-        (None, _) | (_, Executor::Copy) => {}
-        (Some(_), Executor::This(Some(life), _)) => life.arm(SIGKILL)?,
-        (Some(_), Executor::This(None, _)) => setup.parent.die_with()?,
+    if credentials.identity.is_some() {
+        bind_to_parent(&executor, &setup)?;
     }
-    let path = find(invocation.name, environment.path())?;
-    if setup.gates.waits_at(Gate::Exec) {
-        // The caller learns before the gate that the program is absent.
-        check(invocation.name, &path)?;
-    }
-    if let Some(exe) = setup.exe {
-        exe.refuse(&path)?;
-    }
+    let path = find_program(invocation.name, &environment, &setup)?;
     if !is_copy {
         args.attributes.apply_labels()?;
     }
@@ -212,18 +207,51 @@ fn prepare(
         ruleset.take().iter().try_for_each(Ruleset::restrict_self)?;
     }
     // Without no_new_privs the filter is active already.
-    if !is_copy || args.seccomp == Seccomp::Default {
-        install(setup.recorder.take().as_ref(), setup.filter.take().as_ref())?;
+    let has_agent = setup.filter.as_ref().is_some_and(Filter::has_agent);
+    if !is_copy || args.seccomp == Seccomp::Default || has_agent {
+        let installed =
+            install(setup.recorder.take().as_ref(), setup.filter.take(), setup.payload)?;
+        listener = listener.or(installed);
     }
     let Setup { console, filter, recorder, .. } = setup;
     let leads_session = args.leads_session();
-    Ok(Payload { path, environment, leads_session, console, ruleset, filter, recorder })
+    Ok(Payload { path, environment, leads_session, console, ruleset, filter, recorder, listener })
+}
+
+/// Lets this process die with its parent again, since a change of credentials resets that (PR_SET_PDEATHSIG(2const)).
+fn bind_to_parent(executor: &Executor<'_>, setup: &Setup) -> Result<()> {
+    match executor {
+        Executor::Copy => Ok(()),
+        Executor::This(Some(life), _) => life.arm(SIGKILL),
+        Executor::This(None, _) => setup.parent.die_with(),
+    }
+}
+
+/// Finds the program of the payload, which must not be the file of jc-rootfs.
+fn find_program(name: &OsStr, environment: &Environment, setup: &Setup) -> Result<PathBuf> {
+    let path = find(name, environment.path())?;
+    if setup.gates.waits_at(Gate::Exec) {
+        // The caller learns before the gate that the program is absent.
+        check(name, &path)?;
+    }
+    if let Some(exe) = setup.exe {
+        exe.refuse(&path)?;
+    }
+    Ok(path)
 }
 
 /// Installs the filters. The filter of a profile comes last, since that filter may deny the installation of the other one.
-fn install(recorder: Option<&Attachment>, filter: Option<&Filter>) -> Result<()> {
+/// The agent of the profile gets the listener, or the caller does if the PID of the payload is not known yet.
+fn install(
+    recorder: Option<&Attachment>,
+    filter: Option<Filter>,
+    payload: Option<u32>,
+) -> Result<Option<Listener>> {
     recorder.map_or(Ok(()), Attachment::install)?;
-    filter.map_or(Ok(()), Filter::install)
+    match (filter.map_or(Ok(None), Filter::install)?, payload) {
+        (Some(listener), Some(pid)) => listener.send(pid).map(|()| None),
+        (listener, _) => Ok(listener),
+    }
 }
 
 /// Finds the user and the environment in the files of the root, and enters the working directory.

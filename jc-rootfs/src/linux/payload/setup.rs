@@ -31,6 +31,8 @@ pub struct Setup {
     pub(super) variables: Vec<Variable>,
     pub(super) sets: Option<PayloadSets>,
     pub(super) filter: Option<Filter>,
+    /// The PID of the payload on the host, if this process becomes the payload.
+    pub payload: Option<u32>,
     /// The filter of a recorder.
     pub(super) recorder: Option<Attachment>,
     pub(super) exe: Option<SelfExe>,
@@ -74,8 +76,10 @@ impl Setup {
                 .hint("the kernel allows one listener"));
         }
         if let Some(filter) = &mut filter {
-            // With --join the PID of the payload is not known yet.
-            filter.connect(|| gates.state("creating").filter(|_| args.process.join.is_none()))?;
+            filter.connect(|| match args.process.join {
+                Some(_) => args.gates.given_state().filter(|_| args.process.no_wait),
+                None => gates.state("creating"),
+            })?;
         }
         let exe = SelfExe::find()?;
         let keeps_groups = args.user.is_some() && args.groups.is_empty() && denies_setgroups()?;
@@ -86,6 +90,7 @@ impl Setup {
             variables,
             sets,
             filter,
+            payload: this.map(|this| this.pid),
             recorder,
             exe,
             keeps_groups,
@@ -175,11 +180,11 @@ impl Parent {
     }
 
     /// Sets the signal again after a change of credentials. An error if the parent has died in between.
-    pub(super) fn die_with(self) -> Result<()> {
-        let Some((stat, parent)) = self.stat else { return Ok(()) };
+    pub(super) fn die_with(&self) -> Result<()> {
+        let Some((stat, parent)) = &self.stat else { return Ok(()) };
         set_parent_process_death_signal(self.signal).op("PR_SET_PDEATHSIG")?;
         match stat.read()? {
-            (_, still) if still == parent => Ok(()),
+            (_, still) if still == *parent => Ok(()),
             _ => Err(Error::new("the parent died")),
         }
     }

@@ -18,29 +18,35 @@ pub struct Agent {
 /// A connection to the agent.
 pub struct Connection {
     socket: OwnedFd,
-    message: String,
+    message: Value,
 }
 
 impl Agent {
     /// Connects to the agent, before the root changes. `state` is the state of the container with its PID.
     pub fn connect(&self, state: Option<Map<String, Value>>) -> Result<Connection> {
         let state = state.ok_or_else(|| {
-            Error::usage("a listener of seccomp needs --state, and a container that is not joined")
+            Error::usage("a listener of seccomp needs --state, and with --join also --no-wait")
         })?;
         let version = state.get("ociVersion").cloned().unwrap_or_else(|| json!("1.0.2"));
-        let mut message = json!({
-            "ociVersion": version, "fds": ["seccompFd"], "pid": state.get("pid"), "state": state,
-        });
+        let mut message = json!({ "ociVersion": version, "fds": ["seccompFd"], "state": state });
         if let Some(metadata) = &self.metadata {
             message["metadata"] = json!(metadata);
         }
-        Ok(Connection { socket: connect_to(&self.path)?, message: message.to_string() })
+        Ok(Connection { socket: connect_to(&self.path)?, message })
     }
 }
 
-impl Connection {
-    /// Sends the descriptor of the listener with the state.
-    pub fn send(&self, listener: &OwnedFd) -> Result<()> {
-        send(&self.socket, listener, self.message.as_bytes())
+/// The listener of a filter that is installed, for the agent.
+pub struct Listener {
+    pub(super) connection: Connection,
+    pub(super) listener: OwnedFd,
+}
+
+impl Listener {
+    /// Sends the descriptor with the state and the PID of the payload.
+    pub fn send(mut self, pid: u32) -> Result<()> {
+        self.connection.message["pid"] = pid.into();
+        let text = self.connection.message.to_string();
+        send(&self.connection.socket, &self.listener, text.as_bytes())
     }
 }

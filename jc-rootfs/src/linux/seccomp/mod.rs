@@ -24,6 +24,7 @@ use compiler::compile::compile;
 pub use compiler::default;
 pub use compiler::rules::{Action, Condition, Operator, Rule, Rules};
 pub use compiler::syscalls::{Call, find};
+pub use listener::Listener;
 use listener::{Agent, Connection};
 use profile::{Machine, Profile};
 
@@ -140,16 +141,15 @@ impl Filter {
         Ok(())
     }
 
-    /// Applies the filter to this process. EACCES: this process has neither CAP_SYS_ADMIN nor no_new_privs.
-    pub fn install(&self) -> Result<()> {
+    /// Applies the filter to this process, and gives its listener if an agent waits for that. EACCES: this process has
+    /// neither CAP_SYS_ADMIN nor no_new_privs.
+    pub fn install(self) -> Result<Option<Listener>> {
         let listener = if self.connection.is_some() { SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
         let listener = sys::seccomp_filter(&self.program, self.flags | listener)
             .op("seccomp")
             .map_err(|e| e.hint("a filter needs CAP_SYS_ADMIN or --no-new-privs"))?;
-        match (&self.connection, listener) {
-            (Some(connection), Some(listener)) => connection.send(&listener),
-            _ => Ok(()),
-        }
+        let both = self.connection.zip(listener);
+        Ok(both.map(|(connection, listener)| Listener { connection, listener }))
     }
 }
 
