@@ -14,6 +14,19 @@ fn sh(s: &Sandbox, path: &str, resources: &str, script: &str) -> jc_tests::Ran {
     s.jc(TOOL).args(words).run()
 }
 
+/// A v2 group that holds processes enables no controllers for groups below it, and those need none without limits.
+#[test]
+fn a_group_without_limits_is_made_below_one_that_holds_processes() {
+    sandbox(|s| {
+        let below = "/jc-tests-above/below";
+        let inner = format!("jc-cgroup --path {below} -- cat /proc/self/cgroup");
+        let words = ["--path", "/jc-tests-above", "--", "sh", "-c", &inner];
+        let groups = s.jc(TOOL).args(words).run().code(0).out();
+        assert!(groups.lines().any(|line| line.ends_with(below)), "{groups}");
+        s.jc(TOOL).args(["--remove", "/jc-tests-above"]).run().code(0);
+    });
+}
+
 #[test]
 fn an_object_of_the_oci_sets_what_it_names() {
     sandbox(|s| {

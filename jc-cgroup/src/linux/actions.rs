@@ -126,7 +126,10 @@ impl ExistingGroup {
     /// Prints the usage of the group, once or at each interval until the group is removed.
     pub fn stat(&self, interval: Option<Duration>) -> Result<()> {
         loop {
-            let mut usage = self.meter().read()?;
+            let meter = self.meter();
+            let mut usage = meter.read()?;
+            usage.insert("memory_limit_bytes".into(), json!(meter.memory_limit()?));
+            usage.insert("pids_limit".into(), json!(meter.pids_limit()?));
             usage.insert("name".into(), json!(self.name));
             usage.insert("frozen".into(), json!(self.is_frozen()?));
             print(format!("{}\n", json!(usage)))?;

@@ -245,7 +245,7 @@ impl Part {
         let controllers: Vec<&str> = controllers.iter().map(String::as_str).collect();
         let top = parent(hierarchy, spec.parent.as_deref(), &controllers, spec.evacuate)?;
         let path = top.join(format!("{}{name}", PREFIXES[usize::from(spec.unattended)]));
-        if hierarchy.version == Version::V2 && !controllers.is_empty() {
+        if hierarchy.version == Version::V2 {
             enable(&hierarchy.mount, &top, &controllers, spec.evacuate)?;
         }
         let give_up = Instant::now() + PATIENCE;

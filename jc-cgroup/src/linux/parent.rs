@@ -252,8 +252,11 @@ pub fn may_write(path: &Path) -> Result<bool> {
 }
 
 /// Enables these controllers of a v2 hierarchy for groups below `group`, in its ancestors first. With `evacuate`,
-/// processes of this user that prevent that move to a leaf group.
+/// processes of this user that prevent that move to a leaf group. Without controllers nothing changes.
 pub fn enable(mount: &Path, group: &Path, controllers: &[&str], evacuate: bool) -> Result<()> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
     let missing = not_in(&group.join("cgroup.controllers"), controllers)?;
     if let Some(name) = missing.first() {
         match group.parent() {

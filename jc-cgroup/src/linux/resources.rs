@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::devices;
 use super::hierarchy::{Hierarchy, Version, find, with};
+use super::memory::{Memory, only_version_1};
 use super::setting::{ReadBack, Setting};
 
 /// The size limit of a file, in bytes.
@@ -101,62 +102,25 @@ impl Resources {
     }
 
     fn add_memory<'a>(&self, all: &'a [Hierarchy], settings: &mut Settings<'a>) -> Result<()> {
-        let limit = self.positive("/memory/limit")?;
-        let swap = self.positive("/memory/swap")?;
-        let reservation = self.positive("/memory/reservation")?;
-        let swappiness = self.number("/memory/swappiness")?;
-        let disable = self.flag("/memory/disableOOMKiller")?;
-        let checks = self.flag("/memory/checkBeforeUpdate")? == Some(true);
-        let limited = |file, limit, usage| match checks {
-            true => bytes(file, limit).not_below(usage),
-            false => bytes(file, limit),
+        let limits = Memory {
+            limit: self.positive("/memory/limit")?,
+            swap: self.positive("/memory/swap")?,
+            reservation: self.positive("/memory/reservation")?,
+            swappiness: self.number("/memory/swappiness")?,
+            kernel: self.positive("/memory/kernel")?.filter(|limit| *limit > 0),
+            kernel_tcp: self.positive("/memory/kernelTCP")?.filter(|limit| *limit > 0),
+            disable_oom_killer: self.flag("/memory/disableOOMKiller")?,
+            check_before_update: self.flag("/memory/checkBeforeUpdate")? == Some(true),
         };
-        let kernel = self.positive("/memory/kernel")?.filter(|limit| *limit > 0);
-        let tcp = self.positive("/memory/kernelTCP")?.filter(|limit| *limit > 0);
-        let is_asked =
-            [limit, swap, reservation, swappiness, kernel, tcp].iter().any(Option::is_some);
-        if !is_asked && disable != Some(true) {
+        if !limits.is_given() {
             return Ok(());
         }
         let memory = with(all, "memory")?;
-        let mut add = |setting| settings.push((memory, setting));
-        if memory.version == Version::V2 {
-            let lacks = [
-                (swappiness.is_some(), "swappiness"),
-                (disable == Some(true), "disableOOMKiller"),
-                (kernel.is_some(), "kernel"),
-                (tcp.is_some(), "kernelTCP"),
-            ];
-            if let Some((_, name)) = lacks.into_iter().find(|(is_asked, _)| *is_asked) {
-                return Err(only_v1(&format!("memory {name}")));
-            }
-            if let Some(swap) = swap {
-                add(Setting::swap("memory.swap.max", swap_alone(limit, swap)?));
-            }
-            limit.into_iter().for_each(|limit| add(limited("memory.max", limit, "memory.current")));
-            reservation.into_iter().for_each(|low| add(bytes("memory.low", low)));
-            return Ok(());
-        }
-        let usage = "memory.usage_in_bytes";
-        limit.into_iter().for_each(|limit| add(limited("memory.limit_in_bytes", limit, usage)));
-        if let Some(swap) = swap {
-            let setting = bytes("memory.memsw.limit_in_bytes", swap);
-            add(setting.of_swap());
-        }
-        for (value, file) in [
-            (reservation, "memory.soft_limit_in_bytes"),
-            (kernel, "memory.kmem.limit_in_bytes"),
-            (tcp, "memory.kmem.tcp.limit_in_bytes"),
-        ] {
-            value.into_iter().for_each(|value| add(bytes(file, value)));
-        }
-        if let Some(swappiness) = swappiness {
-            add(Setting::new("memory.swappiness", swappiness, ReadBack::Same));
-        }
-        if let Some(disable) = disable {
-            let value = i32::from(disable);
-            add(Setting::new("memory.oom_control", value, ReadBack::Unchecked));
-        }
+        let found = match memory.version {
+            Version::V2 => limits.of_version_2()?,
+            Version::V1 => limits.of_version_1(),
+        };
+        settings.extend(found.into_iter().map(|setting| (memory, setting)));
         Ok(())
     }
 
@@ -193,7 +157,7 @@ impl Resources {
                 value.into_iter().for_each(|value| add(file, value.to_string()));
             }
         } else if is_real_time {
-            return Err(only_v1("cpu realtimePeriod and realtimeRuntime"));
+            return Err(only_version_1("cpu realtimePeriod and realtimeRuntime"));
         }
         burst.into_iter().for_each(|burst| add(burst_file, burst.to_string()));
         if is_v2 && (quota.is_some() || period.is_some()) {
@@ -342,38 +306,9 @@ fn wrong(pointer: &str, value: &Value) -> Error {
     Error::usage(format_args!("resources: {pointer}: {value} has another form"))
 }
 
-fn only_v1(what: &str) -> Error {
-    Error::new(format_args!("resources: {what}: cgroup v2 has no such limit"))
-}
-
 /// `max` for a negative number.
 fn max(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
-}
-
-/// A number of bytes in whole pages. Version 1 shows no limit as a large number.
-fn bytes(file: &str, limit: i64) -> Setting {
-    let is_v1 = file.ends_with("_in_bytes");
-    match u64::try_from(limit) {
-        Ok(limit) => {
-            let page = rustix::param::page_size() as u64;
-            Setting::new(file, limit - limit % page, ReadBack::Same)
-        }
-        Err(_) if is_v1 => Setting::new(file, -1, ReadBack::Unchecked),
-        Err(_) => Setting::new(file, "max", ReadBack::Same),
-    }
-}
-
-/// The limit of swap alone, from one of memory and swap together.
-fn swap_alone(limit: Option<i64>, swap: i64) -> Result<String> {
-    match limit {
-        _ if swap < 0 => Ok("max".to_owned()),
-        Some(limit) if limit > 0 && swap >= limit => {
-            let page = rustix::param::page_size() as i64;
-            Ok((swap - limit - (swap - limit) % page).to_string())
-        }
-        _ => Err(Error::new("resources: memory swap: is not at least a limit of memory")),
-    }
 }
 
 /// The weight of version 2 for shares of version 1: 2, 1024 and 262144 become 1, 100 and 10000, as in runc and crun.
@@ -443,13 +378,5 @@ mod tests {
             assert!(error.contains("has another form"), "{json}: {error}");
         }
         assert_eq!(Resources::parse("{}").unwrap().settings(&[]).unwrap(), []);
-    }
-
-    #[test]
-    fn swap_alone_is_the_difference() {
-        assert_eq!(swap_alone(Some(8192), 16384).unwrap(), "8192");
-        assert_eq!(swap_alone(None, -1).unwrap(), "max");
-        assert!(swap_alone(None, 16384).is_err());
-        assert!(swap_alone(Some(16384), 8192).is_err());
     }
 }

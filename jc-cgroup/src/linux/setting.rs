@@ -7,7 +7,8 @@ use std::path::Path;
 use jc_unshare::list::numbers;
 use jc_unshare::{Context, Error, Result, size};
 
-use super::device_rule::{self, Rule};
+use super::device_program;
+use super::device_rule::Rule;
 
 /// The content that a file must have after a write.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -111,7 +112,7 @@ impl Setting {
     /// Writes the value to the file in the group `directory`, and reads the file back.
     pub fn apply(&self, directory: &Path) -> Result<()> {
         if let Some(rules) = &self.devices {
-            return device_rule::attach(directory, rules);
+            return device_program::attach(directory, rules);
         }
         self.check_usage(directory)?;
         let path = directory.join(&self.file);

@@ -25,6 +25,7 @@ const AND: u8 = 0x54;
 const SHIFT_RIGHT: u8 = 0x74;
 const JUMP: u8 = 0x05;
 const JUMP_UNLESS_EQUAL: u8 = 0x56;
+const JUMP_IF_EQUAL: u8 = 0x16;
 const JUMP_IF_BITS: u8 = 0x46;
 const EXIT: u8 = 0x95;
 
@@ -56,6 +57,11 @@ impl Instruction {
     /// Skips instructions, whose number [`skipping`](Self::skipping) sets, unless a register has a value.
     pub fn unless(register: u8, value: i32) -> Self {
         Self::new(JUMP_UNLESS_EQUAL, register, 0, 0, value)
+    }
+
+    /// Skips instructions, whose number [`skipping`](Self::skipping) sets, when a register has a value.
+    pub fn when(register: u8, value: i32) -> Self {
+        Self::new(JUMP_IF_EQUAL, register, 0, 0, value)
     }
 
     /// The same jump over a number of instructions.
@@ -197,6 +203,7 @@ pub fn interpret(program: &[Instruction], context: [u32; 3]) -> bool {
             SHIFT_RIGHT => registers[to] >>= number,
             JUMP => place += offset as usize,
             JUMP_UNLESS_EQUAL => place += jump(registers[to] != number as u32),
+            JUMP_IF_EQUAL => place += jump(registers[to] == number as u32),
             JUMP_IF_BITS => place += jump(registers[to] & number as u32 != 0),
             EXIT => return registers[0] == 1,
             other => panic!("{other:#x}"),

@@ -52,7 +52,15 @@ impl Meter<'_> {
 
     /// The limit of memory, in bytes. `None`: there is no limit.
     pub fn memory_limit(&self) -> Result<Option<u64>> {
-        self.either("memory.max", "memory.limit_in_bytes")
+        // Version 1 has a number of pages for "no limit" (PAGE_COUNTER_MAX): a page is at most 64 KiB.
+        const UNLIMITED: u64 = i64::MAX as u64 & !0xffff;
+        let limit = self.either("memory.max", "memory.limit_in_bytes")?;
+        Ok(limit.filter(|limit| *limit < UNLIMITED))
+    }
+
+    /// The limit of processes. `None`: there is no limit.
+    pub fn pids_limit(&self) -> Result<Option<u64>> {
+        self.number("pids.max")
     }
 
     fn either(&self, v2: &str, v1: &str) -> Result<Option<u64>> {

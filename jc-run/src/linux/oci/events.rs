@@ -50,6 +50,12 @@ fn usage(record: &Record) -> Result<Value> {
 fn stats(usage: &Value) -> Value {
     let nanoseconds = |name: &str| usage[name].as_u64().unwrap_or(0) * 1000;
     let (user, kernel) = (nanoseconds("cpu_user_usec"), nanoseconds("cpu_system_usec"));
+    // The number that runc prints where no limit is set.
+    let limit = usage["memory_limit_bytes"].as_u64().unwrap_or(u64::MAX);
+    let mut pids = json!({ "current": usage["pids"] });
+    if let Some(limit) = usage["pids_limit"].as_u64() {
+        pids["limit"] = json!(limit);
+    }
     json!({
         "cpu": {
             "usage": { "total": user + kernel, "user": user, "kernel": kernel },
@@ -59,10 +65,14 @@ fn stats(usage: &Value) -> Value {
             },
         },
         "memory": {
-            "usage": { "usage": usage["memory_bytes"], "max": usage["memory_peak_bytes"] },
+            "usage": {
+                "limit": limit,
+                "usage": usage["memory_bytes"],
+                "max": usage["memory_peak_bytes"],
+            },
             "raw": usage["memory_events"],
         },
-        "pids": { "current": usage["pids"] },
+        "pids": pids,
         "blkio": usage["io"],
     })
 }
