@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::linux::forward;
 use crate::linux::host::Host;
-use crate::linux::link::{self, Link, Mac};
+use crate::linux::link::{self, Link, Mac, NewBridge};
 use crate::linux::netlink::NetlinkError;
 use crate::linux::record::{Opened, Policy, Record, is_own_bridge};
 use crate::linux::route::{self, Route};
@@ -162,7 +162,8 @@ fn create(host: &Host, spec: &BridgeSpec<'_>) -> Result<()> {
     };
     let record = Record { policy: spec.policy, opened };
     let link = add_link(host, name, mtu, &record)?;
-    configure(host, spec, link.index, &subnets, &record).inspect_err(|_| {
+    let gateways = add_gateways(host, spec, link.index, &subnets);
+    gateways.and_then(|subnets| set_up(host, &link, &subnets, &record)).inspect_err(|_| {
         // The first error is reported. `--gc` removes the bridge too.
         drop(remove(host, &link));
     })
@@ -174,8 +175,8 @@ fn add_link(host: &Host, name: &str, mtu: u32, record: &Record) -> Result<Link> 
     let [a, b, c, d, e, f] = random_bytes()?;
     let temporary = format!("jc-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}");
     let mac = Mac([0x02, 0x6a, 0x63, d, e, f]);
-    link::add_bridge(&host.route, &temporary, mac, mtu, &record.to_alias()?)
-        .map_err(|error| add_error(error, name))?;
+    let bridge = NewBridge { name: &temporary, mac, mtu, alias: &record.to_alias()? };
+    link::add_bridge(&host.route, &bridge).map_err(|error| add_error(error, name))?;
     let made = link::by_name(&host.route, &temporary);
     let made = made.map_err(|r| r.during(format_args!("look for {temporary}")))?;
     let link = made.ok_or_else(|| Error::new(format_args!("{temporary}: removed meanwhile")))?;
@@ -193,14 +194,14 @@ fn add_error(error: NetlinkError, name: &str) -> Error {
     if lacks { error.hint("the kernel lacks bridges: modprobe bridge") } else { error }
 }
 
-/// Gives a bridge its settings, addresses and rules, and sets it up.
-fn configure(
+/// Gives a bridge the gateways of subnets as its addresses. Returns the subnets, without those of IPv6 if the link has no
+/// IPv6 and the specification does not require it.
+fn add_gateways(
     host: &Host,
     spec: &BridgeSpec<'_>,
     index: u32,
     subnets: &[IpNetwork],
-    record: &Record,
-) -> Result<()> {
+) -> Result<Vec<IpNetwork>> {
     let name = spec.name;
     sysctl::quiet_ipv6(name)?;
     // A link with an MTU below 1280 has no IPv6, and lacks this setting.
@@ -215,14 +216,20 @@ fn configure(
         }
         given.push(*subnet);
     }
-    rules::write(&host.netfilter, name, &given, record)?;
-    if !spec.policy.internal {
+    Ok(given)
+}
+
+/// Gives a bridge its rules, and sets it up.
+fn set_up(host: &Host, link: &Link, subnets: &[IpNetwork], record: &Record) -> Result<()> {
+    let name = &link.name;
+    rules::write(&host.netfilter, name, subnets, record)?;
+    if !record.policy.internal {
         forward::open(host, name, &record.opened)?;
     }
-    let up = host.route.ask(link::set_up(index));
+    let up = host.route.ask(link::set_up(link.index));
     up.map_err(|r| r.during(format_args!("set up {name}")))?;
     host.say(format_args!("made bridge {name}"));
-    let mut gateways = given.iter().filter_map(|subnet| subnet::gateway(*subnet));
+    let mut gateways = subnets.iter().filter_map(|subnet| subnet::gateway(*subnet));
     gateways.try_for_each(|gateway| wait_until_local(&host.route, gateway.ip()))
 }
 

@@ -219,23 +219,25 @@ pub fn add_pair(socket: &Socket, pair: &Pair<'_>) -> NetlinkResult<()> {
     socket.ask(message)
 }
 
+/// A bridge to add.
+pub struct NewBridge<'a> {
+    pub name: &'a str,
+    pub mac: Mac,
+    pub mtu: u32,
+    pub alias: &'a str,
+}
+
 /// Adds a bridge that is down, and its alias, in one datagram, which no signal interrupts. No link may have the name: an
 /// existing link would get the alias.
-pub fn add_bridge(
-    socket: &Socket,
-    name: &str,
-    mac: Mac,
-    mtu: u32,
-    note: &str,
-) -> NetlinkResult<()> {
+pub fn add_bridge(socket: &Socket, bridge: &NewBridge<'_>) -> NetlinkResult<()> {
     let add = Message::new(RTM_NEWLINK, CREATE | EXCL, &header(AF_UNSPEC, 0, 0))
-        .string(IFLA_IFNAME, name)
-        .bytes(IFLA_ADDRESS, &mac.0)
-        .number(IFLA_MTU, mtu)
+        .string(IFLA_IFNAME, bridge.name)
+        .bytes(IFLA_ADDRESS, &bridge.mac.0)
+        .number(IFLA_MTU, bridge.mtu)
         .nest(IFLA_LINKINFO, |m| m.string(IFLA_INFO_KIND, "bridge"));
     let alias = Message::new(RTM_SETLINK, 0, &header(AF_UNSPEC, 0, 0))
-        .string(IFLA_IFNAME, name)
-        .string(IFLA_IFALIAS, note);
+        .string(IFLA_IFNAME, bridge.name)
+        .string(IFLA_IFALIAS, bridge.alias);
     socket.batch([add, alias])
 }
 

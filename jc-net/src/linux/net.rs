@@ -102,18 +102,8 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
         hint_at_foreign_rules(&host, &bridge)?;
     }
     // The sockets of published ports belong to the host's namespace.
-    let mut bound = ports::bind_all(&args.published(), bridge.v6.is_some())?;
+    let mut bound = bind_ports(args, &bridge)?;
     let has_ports = !bound.forwards.is_empty();
-    if has_ports && bridge.policy.internal {
-        return Err(Error::new(format_args!(
-            "{} is internal: no port can be published",
-            bridge.name
-        )));
-    }
-    if has_ports {
-        // 127.0.0.1 leads to the container. A rule drops packets from the bridge to such addresses.
-        sysctl::ensure(&format!("ipv4/conf/{}/route_localnet", bridge.name), "1")?;
-    }
     if bound.has_udp() {
         host.late = Some(Socket::netfilter()?);
     }
@@ -145,6 +135,21 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
         return run_with_ports(args, host, &bound, status);
     }
     Err(exec_reporting(status, &args.program))
+}
+
+/// Binds the published ports, and enables the route to them from 127.0.0.1.
+fn bind_ports(args: &Args, bridge: &Bridge) -> Result<BoundPorts> {
+    let bound = ports::bind_all(&args.published(), bridge.v6.is_some())?;
+    if bound.forwards.is_empty() {
+        return Ok(bound);
+    }
+    let name = &bridge.name;
+    if bridge.policy.internal {
+        return Err(Error::new(format_args!("{name} is internal: no port can be published")));
+    }
+    // 127.0.0.1 leads to the container. A rule drops packets from the bridge to such addresses.
+    sysctl::ensure(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
+    Ok(bound)
 }
 
 /// Writes hints about chains of other programs that drop packets to and from the bridge.

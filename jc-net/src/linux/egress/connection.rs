@@ -259,8 +259,8 @@ impl Connection {
         let Some(learned) = &mut shared.learned else { return Ok(()) };
         let (target, check) = (&self.target, self.inspection.check);
         let is_private = self.peer.is_some_and(|peer| !address::is_public(peer));
-        let name = target.name.as_deref();
-        learned.add(name, target.address, target.port, check, is_private).map_err(Failure::Refused)
+        let (name, address) = (target.name.as_deref(), (target.address, target.port).into());
+        learned.add(name, address, check, is_private).map_err(Failure::Refused)
     }
 
     fn relay(&mut self, shared: &mut Shared, key: u64) -> Result<bool, Failure> {

@@ -1,7 +1,7 @@
 //! `--learn`: the rules that would have allowed what happened.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -34,12 +34,12 @@ impl Learned {
     pub fn add(
         &mut self,
         name: Option<&str>,
-        address: IpAddr,
-        port: u16,
+        address: SocketAddr,
         check: Check,
         is_private: bool,
     ) -> std::result::Result<(), &'static str> {
-        let (host, new) = match (name, address) {
+        let port = address.port();
+        let (host, new) = match (name, address.ip()) {
             (Some(name), _) => (name.to_owned(), (check, is_private)),
             (None, IpAddr::V4(address)) => (address.to_string(), (Check::default(port), false)),
             (None, IpAddr::V6(address)) => (format!("[{address}]"), (Check::default(port), false)),
@@ -85,7 +85,7 @@ mod tests {
         let mut learned = Learned::new(&path).unwrap();
         let mut add = |number: usize, check| {
             let host = format!("a{number}.example");
-            learned.add(Some(&host), [192, 0, 2, 1].into(), 443, check, false)
+            learned.add(Some(&host), ([192, 0, 2, 1], 443).into(), check, false)
         };
         for number in 0..MOST {
             assert_eq!(add(number, Check::Tls), Ok(()));

@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let most = raise_limit()?;
     let mut proxy = Proxy::new(sockets, rules, learned, log, most)?;
     let [signals, ..] = child.descriptors();
-    proxy.heed(signals)?;
+    proxy.watch_signals(signals)?;
     deny_tracing()?;
     match gate.open() {
         // The child is dead, and the wait below has its status.

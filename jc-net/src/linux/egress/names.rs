@@ -37,7 +37,6 @@ pub struct Names {
 }
 
 impl Names {
-    /// The addresses of a name.
     pub fn addresses(&mut self, name: &str) -> (Ipv4Addr, Ipv6Addr) {
         let number = match self.by_name.get(name) {
             Some(number) => *number,

@@ -100,7 +100,7 @@ impl Proxy {
     }
 
     /// Adds the descriptor of signals: while it can be read, the caller of the proxy has its turn.
-    pub fn heed(&self, signals: BorrowedFd<'_>) -> Result<()> {
+    pub fn watch_signals(&self, signals: BorrowedFd<'_>) -> Result<()> {
         self.shared.watch(signals, SIGNALS)
     }
 
