@@ -11,6 +11,7 @@ use jc_unshare::{Context, Error, Result, Tool, print, size};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::cancel::Cancel;
+use crate::documents::pull_documents;
 use crate::flatten::flatten;
 use crate::http;
 use crate::limits::{Allowance, DEFAULT_SIZE};
@@ -49,6 +50,9 @@ pub struct PullArgs {
     /// Limit the unpacked size of a layer: 512M, 1.5G, or a number of bytes
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_SIZE, value_parser = size::parse)]
     max_size: u64,
+    /// Fetch no layers: jc-push copies them from where the image is
+    #[arg(long, conflicts_with_all = ["ignore_chown", "tar", "to", "print"])]
+    no_layers: bool,
     /// Do not wait until the data is on the disk
     #[arg(long)]
     no_sync: bool,
@@ -120,6 +124,10 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
     let outcome = match args.print {
         PrintFormat::Manifest => images.iter().try_for_each(|i| print(&i.resolved.manifest_bytes)),
         PrintFormat::Config => images.iter().try_for_each(|i| print(&i.resolved.config_bytes)),
+        _ if args.no_layers => {
+            let records = pull_documents(&store, &images, args.no_sync)?;
+            records.iter().try_for_each(|record| print(record.to_line()?))
+        }
         _ => pull_all(&args, &store, &images, known.is_ok()),
     };
     outcome.and(known).map(|()| ExitCode::SUCCESS)
@@ -140,6 +148,9 @@ fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
         return Err(Error::usage("--to and --tar take one image"));
     }
     let readers = names.iter().filter(|name| name.is_stdin()).count();
+    if readers > 0 && args.no_layers {
+        return Err(Error::usage("--no-layers: an archive on stdin cannot be read again"));
+    }
     if readers + usize::from(args.registry.password_stdin) > 1 {
         return Err(Error::usage("only one of the images and the password can be read from stdin"));
     }

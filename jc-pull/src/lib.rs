@@ -20,6 +20,7 @@ mod copy;
 mod credentials;
 mod digest;
 mod dir_stack;
+mod documents;
 mod encode;
 mod flatten;
 pub mod fuzz;

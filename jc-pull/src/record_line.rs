@@ -10,7 +10,7 @@ use crate::manifest::Config;
 use crate::store::{ImageEntry, Store};
 use crate::sys;
 
-/// The record of an image whose layers are in the store. Errors are those of opening the layers.
+/// The record of an image. Only layers in the store are listed. Errors are those of opening the layers.
 pub fn record(store: &Store, config: &Config, entry: &ImageEntry) -> Result<Record> {
     Ok(Record {
         jc: record::VERSION,
@@ -18,7 +18,7 @@ pub fn record(store: &Store, config: &Config, entry: &ImageEntry) -> Result<Reco
         origin: entry.origin.clone(),
         digest: Some(entry.manifest.to_string()),
         platform: Some(entry.platform.clone()),
-        layers: Some(visible(store, &entry.layers)?),
+        layers: Some(visible(store, &entry.layers)?).filter(|layers| !layers.is_empty()),
         rootfs: None,
         config: config.config.clone(),
     })

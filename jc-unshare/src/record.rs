@@ -54,8 +54,8 @@ pub enum Root {
 }
 
 impl Record {
-    /// Reads one line. An unknown version, neither or both of `layers` and `rootfs`, and paths that
-    /// are not absolute are errors.
+    /// Reads one line. An unknown version is an error, and so are both of `layers` and `rootfs`, paths that are not
+    /// absolute, and neither of the two in a record without `digest`.
     pub fn parse(line: &[u8]) -> Result<Self> {
         let value: Value = serde_json::from_slice(line).map_err(|e| {
             if e.is_eof() {
@@ -72,7 +72,10 @@ impl Record {
         }
         let record: Self =
             serde_json::from_value(value).map_err(|e| Error::new(format_args!("record: {e}")))?;
-        record.root()?;
+        // jc-push needs no root.
+        if record.layers.is_some() || record.rootfs.is_some() || record.digest.is_none() {
+            record.root()?;
+        }
         Ok(record)
     }
 
@@ -90,6 +93,10 @@ impl Record {
             (Some(layers), None) if !layers.is_empty() => Root::Layers(layers.clone()),
             (None, Some(rootfs)) => Root::Directory(rootfs.clone()),
             (Some(_), None) => return Err(Error::new("record: \"layers\" is empty")),
+            (None, None) if self.digest.is_some() => {
+                return Err(Error::new("record: the image has no layers in the store")
+                    .hint("jc-pull without --no-layers fetches them"));
+            }
             _ => return Err(Error::new("record: needs one of \"layers\" and \"rootfs\"")),
         };
         let paths = match &root {
@@ -133,6 +140,13 @@ mod tests {
         let line = record.to_line().unwrap();
         assert_eq!(line, "{\"jc\":1,\"rootfs\":\"/srv/x\"}\n");
         assert_eq!(Record::parse(line.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn an_image_without_layers_has_no_root() {
+        let record = Record::parse(br#"{"jc":1,"ref":"x","digest":"sha256:00"}"#).unwrap();
+        let error = record.root().unwrap_err().to_string();
+        assert_eq!(error, "record: the image has no layers in the store");
     }
 
     #[test]

@@ -87,7 +87,14 @@ impl Work<'_> {
         self.write(&digest.file_name(), bytes)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    /// Waits until a file is on the disk.
+    pub fn sync_file(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        let file = sys::open_file(&self.fd, name.as_bytes()).on("open", &path)?;
+        rustix::fs::fsync(file.ok_or(Errno::NOENT).on("open", &path)?).on("sync", &path)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.create(name)?.write_all(bytes).on("write", self.path.join(name))
     }
 
@@ -96,6 +103,18 @@ impl Work<'_> {
         rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(0o644))
             .on("create", self.path.join(name))
             .map(File::from)
+    }
+
+    /// Publishes documents alone, each synced by itself: a sync of the file system may take long.
+    pub fn publish_documents(&self, digests: &[Digest], no_sync: bool) -> Result<()> {
+        if !no_sync {
+            digests.iter().try_for_each(|digest| self.sync_file(&digest.file_name()))?;
+        }
+        self.publish(&Publication { layers: &[], blobs: digests, images: &[] }, true)?;
+        if !no_sync {
+            rustix::fs::fsync(&self.store.blobs).on("sync", self.store.path.join(BLOBS))?;
+        }
+        Ok(())
     }
 
     /// Publishes layers and documents, and then the images that need them, synced unless `no_sync`. A
