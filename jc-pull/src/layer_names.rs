@@ -45,20 +45,20 @@ impl LayerNames {
         Ok(if plain && !layer.copied_from_lower { &self.by_diff_id } else { &self.by_chain_id })
     }
 
-    /// The name of the layer in the store that fits on `lower`, if there is one. `open` opens a layer by
+    /// The layer in the store that fits on `lower`, if there is one, and its name. `open` opens a layer by
     /// name. Errors are those of `open` and of stat(2).
     pub fn find(
         &self,
         open: impl Fn(&str) -> Result<Option<OwnedFd>>,
         lower: Option<&OwnedFd>,
-    ) -> Result<Option<String>> {
-        if open(&self.by_chain_id)?.is_some() {
-            return Ok(Some(self.by_chain_id.clone()));
+    ) -> Result<Option<(String, OwnedFd)>> {
+        if let Some(by_chain_id) = open(&self.by_chain_id)? {
+            return Ok(Some((self.by_chain_id.clone(), by_chain_id)));
         }
         let Some(by_diff_id) = open(&self.by_diff_id)? else { return Ok(None) };
         // A layer with a default root may not list its root.
         let fits = is_default_lower(lower)? || !is_default_root(&by_diff_id).op("stat")?;
-        Ok(fits.then(|| self.by_diff_id.clone()))
+        Ok(fits.then(|| (self.by_diff_id.clone(), by_diff_id)))
     }
 }
 

@@ -71,7 +71,6 @@ impl Progress {
         Arc::new(Self { tool, words, screen, started, size, transferred, fetched, lines })
     }
 
-    /// Writes a line.
     fn write_line(&self, text: &str) {
         let text = &Escaped(text).to_string();
         match &self.screen {
@@ -80,6 +79,12 @@ impl Progress {
             Screen::Bars(bars, _) => drop(bars.println(text)),
             Screen::Lines => drop(writeln!(io::stderr(), "{}: {text}", self.tool.name())),
         }
+    }
+
+    /// Says that layers come from another process.
+    pub fn wait(&self, layers: usize) {
+        let layers = if layers == 1 { "a layer".to_owned() } else { format!("{layers} layers") };
+        self.write_line(&format!("waiting for {layers} that another process fetches"));
     }
 
     /// Adds bytes to transfer.
@@ -192,7 +197,6 @@ impl Read for Counted {
     }
 }
 
-/// The progress of one layer.
 pub struct LayerProgress {
     progress: Arc<Progress>,
     label: String,

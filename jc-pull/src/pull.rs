@@ -1,5 +1,6 @@
 //! Images, from their sources into the store.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 use std::os::fd::OwnedFd;
@@ -20,7 +21,7 @@ use crate::record_line::record;
 use crate::resolve::{Policy, Resolved};
 use crate::source::Source;
 use crate::staging::{StagedLayer, Staging};
-use crate::store::{ImageEntry, Publication, Store};
+use crate::store::{Claims, ImageEntry, Publication, Store};
 use crate::stream::{Fetched, Layer, fetch};
 use crate::sums;
 use crate::tar::Reader;
@@ -98,11 +99,11 @@ struct Ready {
     root: OwnedFd,
 }
 
-/// A layer to fetch, and the place of its image on the command line.
+/// A layer to fetch, its name in the store by diff-id, and the place of its image on the command line.
 struct Job {
     image: usize,
     layer: Layer,
-    staged: StagedLayer,
+    name: String,
     is_lowest: bool,
 }
 
@@ -113,11 +114,11 @@ struct Fetcher {
     writeback: Option<Writeback>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
     fn run(&mut self) -> Result<(Vec<Record>, Result<()>)> {
+        // The claims end behind the publication.
+        let _claims = self.fetch_claimed()?;
         for _ in 0..ATTEMPTS {
-            let jobs = self.missing_layers()?;
-            self.fetch_all(jobs);
             let mut entries = Vec::new();
             let mut outcome = Ok(());
             for (number, image) in self.images.iter().enumerate() {
@@ -135,8 +136,31 @@ impl Batch<'_> {
                     records.map(|(i, entry)| record(self.store, &i.resolved.config, entry));
                 return Ok((records.collect::<Result<_>>()?, outcome));
             }
+            let jobs = self.missing_layers()?;
+            self.fetch_all(jobs)?;
         }
         Err(Error::new("layers are removed from the store as fast as they come"))
+    }
+
+    /// Fetches the layers that no other process fetches, waits for the others, and fetches those that a process left.
+    fn fetch_claimed(&mut self) -> Result<Option<Claims<'a>>> {
+        let jobs = self.missing_layers()?;
+        let Some(first) = jobs.first() else { return Ok(None) };
+        let cancel = first.layer.cancel.clone();
+        self.staging.work()?;
+        let mut claims = self.store.claim(jobs.into_iter().map(|job| job.name))?;
+        // Another process may have published a layer before the claim.
+        let mut jobs = self.missing_layers()?;
+        jobs.retain(|job| !claims.others().contains_key(&job.name));
+        self.fetch_all(jobs)?;
+        if !claims.others().is_empty() {
+            self.progress.wait(claims.others().len());
+            let left = claims.wait(&cancel);
+            let mut jobs = self.missing_layers()?;
+            jobs.retain(|job| left.contains(&job.name));
+            self.fetch_all(jobs)?;
+        }
+        Ok(Some(claims))
     }
 
     /// The layers of all images that neither the store nor the work directory has.
@@ -152,19 +176,24 @@ impl Batch<'_> {
                 }
                 let is_fetched = self.fetched.contains_key(&layer.diff_id);
                 if !is_present && !is_fetched && known.insert(layer.diff_id.clone()) {
-                    let staged = self.stage(&layer)?;
-                    jobs.push(Job { image: number, layer, staged, is_lowest: at == 0 });
+                    self.check_fetch(&layer)?;
+                    let name = names.by_diff_id;
+                    jobs.push(Job { image: number, layer, name, is_lowest: at == 0 });
                 }
             }
         }
+        // A large layer at the end would leave other cores idle: its files are made one after the other.
+        jobs.sort_by_key(|job| Reverse(job.layer.blob.size));
         Ok(jobs)
     }
 
     /// Fetches layers, several at a time. The error of a layer becomes the error of its image.
-    fn fetch_all(&mut self, jobs: Vec<Job>) {
+    fn fetch_all(&mut self, jobs: Vec<Job>) -> Result<()> {
+        let staged = jobs.into_iter().map(|job| Ok((self.stage(&job.layer)?, job)));
+        let jobs: Vec<(StagedLayer, Job)> = staged.collect::<Result<_>>()?;
         let fetcher = self.fetcher();
         let results = Mutex::new((&mut self.fetched, &mut self.errors));
-        parallel(self.options.jobs, jobs, |Job { image, layer, staged, is_lowest }| {
+        parallel(self.options.jobs, jobs, |(staged, Job { image, layer, is_lowest, .. })| {
             if layer.cancel.is_given_up() {
                 return;
             }
@@ -182,6 +211,7 @@ impl Batch<'_> {
                 }
             }
         });
+        Ok(())
     }
 
     /// Compares the sizes of a blob in a new manifest and in the sums of a layer in the store, which is not
@@ -209,12 +239,12 @@ impl Batch<'_> {
         let mut layers = Vec::new();
         let mut lower = Vec::<OwnedFd>::new();
         for (names, layer) in self.layers(image) {
-            let name = match names.find(|name| self.open(name), lower.first())? {
-                Some(name) => name,
+            let found = names.find(|name| self.open(name), lower.first())?;
+            let (name, root) = match found {
+                Some(found) => found,
                 None => self.complete(&names, &layer, &lower)?,
             };
-            let fd = self.open(&name)?;
-            lower.insert(0, fd.ok_or_else(|| Error::new("a layer has gone from the store"))?);
+            lower.insert(0, root);
             layers.push(name);
         }
         if layers.is_empty() {
@@ -223,8 +253,13 @@ impl Batch<'_> {
         Ok(resolved.entry(self.store, layers))
     }
 
-    /// Gives a layer the parts that it takes from the lower layers. Returns the layer's name.
-    fn complete(&mut self, names: &LayerNames, layer: &Layer, lower: &[OwnedFd]) -> Result<String> {
+    /// Gives a layer the parts that it takes from the lower layers. Returns the layer and its name.
+    fn complete(
+        &mut self,
+        names: &LayerNames,
+        layer: &Layer,
+        lower: &[OwnedFd],
+    ) -> Result<(String, OwnedFd)> {
         let (mut number, mut fetched) = match self.fetched.remove(&layer.diff_id) {
             Some(fetched) => fetched,
             // The layer needs lower layers, or the one in the store does not fit on these.
@@ -235,8 +270,9 @@ impl Batch<'_> {
             inherit(&fetched.root, &fetched.implied, lower)?;
         }
         let name = names.choose(&fetched, lower.first())?.to_owned();
+        let root = fetched.root.try_clone().op("dup")?;
         self.ready.insert(name.clone(), Ready { number, root: fetched.root });
-        Ok(name)
+        Ok((name, root))
     }
 
     /// Fetches a layer whose lower layers are complete.
@@ -315,13 +351,19 @@ impl Batch<'_> {
         }
     }
 
-    /// Makes the directories of a layer that is about to be fetched, if the policy allows that.
-    fn stage(&mut self, layer: &Layer) -> Result<StagedLayer> {
+    /// An error if the policy or the user of this process does not allow to fetch a layer.
+    fn check_fetch(&self, layer: &Layer) -> Result<()> {
         if self.options.policy == Policy::Never {
             let digest = &layer.blob.digest;
             return Err(Error::new(format_args!("layer {digest} is not in the store"))
                 .hint("jc-pull --policy missing, or jc-run --pull missing, fetches it"));
         }
+        Staging::check_user()
+    }
+
+    /// Makes the directories of a layer that is about to be fetched.
+    fn stage(&mut self, layer: &Layer) -> Result<StagedLayer> {
+        self.check_fetch(layer)?;
         let staged = self.staging.make_layer(&layer.blob)?;
         self.progress.expect(layer.blob.size);
         Ok(staged)

@@ -50,13 +50,18 @@ impl<'a> Staging<'a> {
         self.writeback.clone()
     }
 
-    /// Makes the directory and the sums of a layer that comes as `blob`. An ordinary user can neither give
-    /// files away nor write where the modes of an image forbid it, so for such a user this is an error.
-    pub fn make_layer(&mut self, blob: &Descriptor) -> Result<StagedLayer> {
-        if !rustix::process::geteuid().is_root() {
-            let error = Error::new("cannot unpack layers as an ordinary user");
-            return Err(error.hint(sys::OWNERS_HINT));
+    /// An error if this process cannot unpack layers: an ordinary user can neither give files away nor write where the
+    /// modes of an image forbid it.
+    pub fn check_user() -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            return Ok(());
         }
+        Err(Error::new("cannot unpack layers as an ordinary user").hint(sys::OWNERS_HINT))
+    }
+
+    /// Makes the directory and the sums of a layer that comes as `blob`.
+    pub fn make_layer(&mut self, blob: &Descriptor) -> Result<StagedLayer> {
+        Self::check_user()?;
         let number = self.layers;
         self.layers += 1;
         let work = self.work()?;

@@ -1,5 +1,6 @@
 //! The store of pulled layers (jc-store(5)).
 
+mod claim;
 mod image;
 mod remove;
 mod usage;
@@ -22,6 +23,7 @@ use crate::digest::Digest;
 use crate::manifest::MAX_DOCUMENT;
 use crate::sys;
 
+pub use claim::Claims;
 pub use image::ImageEntry;
 pub use usage::Usage;
 pub use work::{Publication, Work};

@@ -32,7 +32,6 @@ pub struct StoredImage {
     pub config_bytes: Vec<u8>,
 }
 
-/// A layer in the store.
 pub struct StoredLayer {
     pub name: String,
     pub root: OwnedFd,
@@ -97,11 +96,10 @@ impl StoredLayers {
             let mut layers = Vec::<StoredLayer>::new();
             for (names, diff_id) in LayerNames::of(diff_ids, ignore_chown).iter().zip(diff_ids) {
                 let lower = layers.last().map(|layer| &layer.root);
-                let Some(name) = names.find(|name| store.layer(name), lower)? else {
+                let Some((name, root)) = names.find(|name| store.layer(name), lower)? else {
                     missing.get_or_insert(diff_id);
                     break;
                 };
-                let root = store.layer(&name)?.ok_or_else(|| lost(diff_id))?;
                 layers.push(StoredLayer { name, root });
             }
             if layers.len() == diff_ids.len() {

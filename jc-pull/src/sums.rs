@@ -73,7 +73,6 @@ pub struct FileSum {
     pub crc: Option<u32>,
 }
 
-/// The sums of one layer.
 #[derive(Debug)]
 pub struct LayerSums {
     pub blob: Digest,

@@ -2,11 +2,14 @@
 
 #![cfg(target_os = "linux")]
 
+use std::fs;
+
 use jc_tests::http::{Answer, Fault, Registry};
 use jc_tests::image::{Built, Packed, digest};
 use jc_tests::layer::Layer;
 use jc_tests::pulled::{Store, failure, layer_dirs};
-use jc_tests::sandbox;
+use jc_tests::{sandbox, wait_until};
+use rustix::process::Signal;
 use serde_json::Value;
 
 fn image(text: &str) -> Built {
@@ -48,7 +51,7 @@ fn the_policy_says_when_the_registry_is_asked() {
         assert_eq!(asked(&[]), (2, new.digest().to_owned()));
         // The layers of a known image have been removed.
         for layer in layer_dirs(&store.pull(&["-q", name])[0]) {
-            std::fs::remove_dir_all(layer).unwrap();
+            fs::remove_dir_all(layer).unwrap();
         }
         let message = store.fail(1, &["-q", "--policy", "never", name]);
         assert!(message.contains("layer sha256:") && message.ends_with("is not in the store"));
@@ -118,5 +121,70 @@ fn progress_is_as_it_is_wanted() {
         registry.set("/v2/x/manifests/latest", Answer::status(404));
         let message = store.fail(1, &["-q", &name]);
         assert!(message.contains("404 Not Found"), "{message}");
+    });
+}
+
+/// Waits until the registry was asked for a blob.
+fn wait_for_blob(registry: &Registry, digest: &str) {
+    wait_until("the blob is asked for", || requests(registry, digest) > 0);
+}
+
+fn requests(registry: &Registry, digest: &str) -> usize {
+    let seen = registry.seen();
+    seen.iter()
+        .filter(|r| r.method == "GET" && r.path.ends_with(&format!("/blobs/{digest}")))
+        .count()
+}
+
+/// Two images with a layer in common, which the registry sends with a fault at first. Returns the digest of that layer
+/// and of the other layer of the second image.
+fn two_images(registry: &Registry, fault: &Fault) -> [String; 2] {
+    let packed =
+        |text: &str| Packed::gzip(&Layer::new().directory("./", 0o755).file("x", text).into_tar());
+    let common = packed("common");
+    let images = ["one", "two"].map(|text| Built::of(&[common.clone(), packed(text)]));
+    let layers = [images[0].layer(0), images[1].layer(1)].map(str::to_owned);
+    for (name, image) in ["one", "two"].iter().zip(&images) {
+        registry.push(name, "latest", image);
+        registry.faults(&format!("/v2/{name}/blobs/{}", layers[0]), std::slice::from_ref(fault));
+    }
+    layers
+}
+
+#[test]
+fn a_layer_of_two_pulls_at_once_is_fetched_once() {
+    sandbox(|s| {
+        let (registry, store) = (Registry::start(), Store::new(s));
+        let [layer, _] = &two_images(&registry, &Fault::Drip(20));
+        let one = store.command(&["-q", &format!("{}/one", registry.host)]).spawn();
+        wait_for_blob(&registry, layer);
+        let two = store.command(&[&format!("{}/two", registry.host)]).spawn();
+        let (one, two) = (one.wait().code(0), two.wait().code(0));
+        assert_eq!(requests(&registry, layer), 1);
+        assert!(two.err().contains("waiting for a layer that another process fetches\n"), "{two}");
+        assert!(two.err().contains("1 layer fetched, 1 reused"), "{two}");
+        let layers = [one, two].map(|ran| layer_dirs(&serde_json::from_str(&ran.out()).unwrap()));
+        assert_eq!(layers[0][0], layers[1][0]);
+        assert_eq!(fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_pull_that_is_killed_leaves_its_layers_to_the_pull_that_waits() {
+    sandbox(|s| {
+        let (registry, store) = (Registry::start(), Store::new(s));
+        let [layer, own] = &two_images(&registry, &Fault::Stall(1));
+        registry.change(&format!("/v2/two/blobs/{layer}"), |answer| answer.faults.clear());
+        let one = store.command(&["-q", &format!("{}/one", registry.host)]).spawn();
+        wait_for_blob(&registry, layer);
+        let two = store.command(&["-q", &format!("{}/two", registry.host)]).spawn();
+        wait_for_blob(&registry, own);
+        assert_eq!(requests(&registry, layer), 1);
+        one.signal(Signal::KILL);
+        one.wait().killed_by(Signal::KILL);
+        two.wait().code(0);
+        assert_eq!(requests(&registry, layer), 2);
+        store.pull(&["-q", &format!("{}/one", registry.host)]);
+        assert_eq!(fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
     });
 }

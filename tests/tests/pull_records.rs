@@ -129,6 +129,21 @@ fn connections_are_kept_and_layers_come_at_once() {
     });
 }
 
+/// The largest layer comes first, so that no large one is alone at the end.
+#[test]
+fn the_largest_layer_is_fetched_first() {
+    sandbox(|s| {
+        let registry = Registry::start();
+        let layers = ["1", "22", "4444", "333"].map(|text| Packed::plain(&tar(&text.repeat(4096))));
+        let image = Built::of(&layers);
+        registry.push("x", "latest", &image);
+        Store::new(s).pull(&["-q", "-j", "1", &format!("{}/x", registry.host)]);
+        let asked = registry.take_seen().split_off(3);
+        let asked: Vec<&str> = asked.iter().map(|r| r.path.as_str()).collect();
+        assert_eq!(asked, [2, 3, 1, 0].map(|n| format!("/v2/x/blobs/{}", image.layer(n))));
+    });
+}
+
 #[test]
 fn a_wrong_command_line_is_a_usage_error() {
     sandbox(|s| {
