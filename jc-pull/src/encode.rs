@@ -3,6 +3,7 @@
 //! A layer is compressed in blocks of the same size, each a gzip member or a zstd frame of its own: the concatenation
 //! is a valid stream (RFC 1952, 2.2; RFC 8878, 3), and its bytes do not depend on the number of threads.
 
+use std::fmt;
 use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -53,6 +54,16 @@ impl FromStr for Compression {
             "zstd" => Ok(Self::Zstd(level(ZSTD_LEVEL, 19)?)),
             "none" if text == "none" => Ok(Self::None),
             _ => Err("not gzip[:LEVEL], zstd[:LEVEL] or none".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gzip(level) => write!(f, "gzip:{level}"),
+            Self::Zstd(level) => write!(f, "zstd:{level}"),
+            Self::None => f.write_str("none"),
         }
     }
 }
@@ -224,6 +235,8 @@ mod tests {
             ("xz", None),
         ] {
             assert_eq!(text.parse::<Compression>().ok(), found, "{text}");
+            let again = found.map(|form| form.to_string().parse::<Compression>());
+            assert_eq!(again, found.map(Ok), "{text}");
         }
     }
 }

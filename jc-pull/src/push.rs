@@ -148,7 +148,7 @@ impl Transfer<'_> {
         };
         let context = |e: Error| e.context(format_args!("layer {}", blob.digest));
         if is_committed(blob) {
-            return self.send_from_store(number, Some(diff_id)).map_err(context);
+            return self.send_committed(number, blob.size, diff_id).map_err(context);
         }
         let written = match self.sink.form() {
             Form::Tar => Written { digest: diff_id.clone(), size: blob.size },
@@ -160,7 +160,7 @@ impl Transfer<'_> {
         match self.send_from_origin(blob, diff_id) {
             Ok(sent) => Ok(sent),
             Err(Failure::Origin(_)) if self.pusher.options.recompress => {
-                self.send_from_store(number, None).map_err(context)
+                self.send_from_store(number, None).map(|(sent, _)| sent).map_err(context)
             }
             Err(Failure::Origin(error)) => Err(context(error).hint(
                 "its origin does not give the layer; --recompress makes it from the store, with \
@@ -217,8 +217,36 @@ impl Transfer<'_> {
         Ok(Sent { diff_id: diff_id.clone(), replaced })
     }
 
+    /// Sends a layer that jc-commit has made, unless the destination has it from an earlier push.
+    fn send_committed(&self, number: usize, size: u64, diff_id: &Digest) -> Result<Sent> {
+        let (store, layers) = (self.pusher.store, self.stored()?);
+        let compression = match self.sink.form() {
+            Form::Blob => self.pusher.options.compression,
+            Form::Tar => Compression::None,
+        };
+        let name = layers.layers.get(number).map(|layer| layer.name.as_str()).unwrap_or_default();
+        let form = compression.to_string();
+        let known = match compression {
+            Compression::None => Some((diff_id.clone(), size)),
+            _ => store.sent(name, &form)?,
+        };
+        if let Some((digest, size)) = known {
+            let written = Written { digest, size };
+            if self.sink.has(&written)? {
+                let replaced = Some(descriptor(compression.media_type(), &written));
+                return Ok(Sent { diff_id: diff_id.clone(), replaced });
+            }
+        }
+        let (sent, Written { digest, size }) = self.send_from_store(number, Some(diff_id))?;
+        if compression != Compression::None {
+            // Without the file, the next push sends the layer again.
+            let _: Result<()> = store.add_sent(name, &form, &digest, size);
+        }
+        Ok(sent)
+    }
+
     /// Sends a layer from the store, in a new form.
-    fn send_from_store(&self, number: usize, expected: Option<&Digest>) -> Result<Sent> {
+    fn send_from_store(&self, number: usize, expected: Option<&Digest>) -> Result<(Sent, Written)> {
         let (layers, found) = (self.stored()?, Arc::new(OnceLock::new()));
         let tar = StoredTar { layers, number, expected: expected.cloned(), found };
         let blob = self.outbound.image.manifest.layers.get(number);
@@ -245,7 +273,8 @@ impl Transfer<'_> {
         }
         let diff_id = tar.found.get().or(expected).cloned();
         let diff_id = diff_id.ok_or_else(|| Error::new("a layer without a diff-id"))?;
-        Ok(Sent { diff_id, replaced: Some(descriptor(compression.media_type(), &written)) })
+        let replaced = Some(descriptor(compression.media_type(), &written));
+        Ok((Sent { diff_id, replaced }, written))
     }
 
     fn put(&self, digest: Option<Digest>, size: Option<u64>, open: Open<'_>) -> Result<Written> {

@@ -3,6 +3,7 @@
 mod claim;
 mod image;
 mod remove;
+mod sent;
 mod usage;
 mod work;
 

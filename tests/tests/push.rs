@@ -109,6 +109,66 @@ fn a_registry_mounts_layers_of_its_own_repositories() {
     });
 }
 
+/// The second push of a new layer sends no byte of it, to the same registry in the same form.
+#[test]
+fn a_new_layer_is_sent_once() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        let registry = Registry::empty(s);
+        let to = format!("{}/team/x", registry.address());
+        let base = pulled(s);
+        s.sh("mkdir -p d/usr && seq 9999 >d/usr/file").run().code(0);
+        let commit = s.jc("jc-commit").args(["--dir", "d"]).input(base).run().code(0).out();
+        let push = |words: &[&str]| {
+            let words = [words, &["--progress", "plain", &to]].concat();
+            s.jc("jc-push").args(words).input(commit.as_str()).run().code(0).err()
+        };
+        assert!(push(&[]).contains("3 layers sent, 0 present"));
+        assert!(push(&[]).contains("0 layers sent, 3 present"));
+        assert!(push(&["--compression", "zstd"]).contains(" sent, 2 present"));
+        assert!(push(&["--compression", "none"]).contains(" sent, 2 present"));
+        for form in ["gzip", "zstd", "none"] {
+            assert!(push(&["--compression", form]).contains("0 layers sent, 3 present"), "{form}");
+            let theirs = json_of(&record_of(s, &to));
+            assert_eq!(theirs["layers"], json_of(&commit)["layers"], "{form}");
+        }
+        // A broken note, and one of a layer that is gone, are as good as none.
+        s.sh("truncate -s 20 $JC_STORE/sums/*.sent").run().code(0);
+        assert!(push(&[]).contains(" sent, 2 present"));
+        s.sh(&format!("jc-rmi {to} && jc-rmi --unused")).run().code(0);
+        s.sh("ls $JC_STORE/sums | grep -c sent").run().stdout("0\n");
+    });
+}
+
+/// A copy between registries brings no layer into the store.
+#[test]
+fn an_image_is_copied_without_its_layers() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        let registry = Registry::empty(s);
+        let from = format!("{}/one/x", registry.address());
+        let whole = pulled(s);
+        push(s, &whole, &[&from]).run().code(0);
+        let pull = |words: &[&str]| {
+            let words = [&["-q", "--store", "other", "--no-layers"], words].concat();
+            s.jc("jc-pull").args(words).run()
+        };
+        let record = pull(&[&from]).code(0).out();
+        assert_eq!(json_of(&record)["digest"], json_of(&whole)["digest"]);
+        assert_eq!(json_of(&record)["config"], json_of(&whole)["config"]);
+        assert_eq!(json_of(&record).get("layers"), None);
+        push(s, &record, &["--store", "other", "oci:copy"]).run().code(0);
+        let copy = json_of(&record_of(s, "oci:copy"));
+        assert_eq!(copy["digest"], json_of(&whole)["digest"]);
+        assert_eq!(copy["layers"], json_of(&whole)["layers"]);
+        s.sh("ls other/layers other/images other/tmp | grep -v :").run().stdout("\n\n");
+        let run = s.jc("jc-run").arg("true").input(record.as_str()).run().code(125);
+        run.fails_as("jc-run", "the image has no layers in the store");
+        let commit = s.jc("jc-commit").args(["--store", "other"]).input(record).run().code(1);
+        commit.fails_as("jc-commit", "is not in the store");
+        pull(&["oci-archive:-"]).code(2).fails_as("jc-pull", "cannot be read again");
+        pull(&["--to", "x", &from]).code(2);
+    });
+}
+
 #[test]
 fn logins_and_certificates_are_those_of_jc_pull() {
     sandbox_for(Duration::from_secs(120), |s| {

@@ -7,6 +7,7 @@ use jc_unshare::{Context, Error, Result, lock};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
+use super::sent::SUFFIX;
 use super::{BLOBS, IMAGES, ImageEntry, LAYERS, SUMS, Store};
 use crate::in_use::{OverlayDirs, container_of};
 use crate::sys;
@@ -69,9 +70,8 @@ impl Store {
             }
             // A pull that was killed while it published a layer leaves sums without a layer.
             let mut sums = names(&self.sums)?;
-            for name in names(&self.layers)? {
-                sums.retain(|sums| *sums != name);
-            }
+            let present: BTreeSet<String> = names(&self.layers)?.into_iter().collect();
+            sums.retain(|name| !present.contains(name.strip_suffix(SUFFIX).unwrap_or(name)));
             let mut blobs = names(&self.blobs)?;
             blobs.retain(|name| !needed.blobs.contains(name));
             let rest = self.move_out(Removed { layers: Vec::new(), blobs, sums })?;
@@ -114,10 +114,12 @@ impl Store {
             return Ok(removed);
         }
         let work = self.work()?;
+        let sent = removed.layers.iter().map(|name| format!("{name}{SUFFIX}")).collect();
         // A layer disappears before its sums.
         for (directory, part, names) in [
             (&self.layers, LAYERS, &removed.layers),
             (&self.sums, SUMS, &removed.layers),
+            (&self.sums, SUMS, &sent),
             (&self.sums, SUMS, &removed.sums),
             (&self.blobs, BLOBS, &removed.blobs),
         ] {
