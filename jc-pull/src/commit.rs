@@ -12,6 +12,7 @@ use jc_unshare::{Context, Error, Result, strerror};
 use serde_json::{Value, json};
 
 use crate::cancel::Cancel;
+use crate::changes::Frozen;
 use crate::config_edit::Edits;
 use crate::digest::{Algorithm, Digest, Hasher, invalid};
 use crate::implied::Implied;
@@ -49,6 +50,8 @@ pub struct NewTar {
     pub keeps_root: bool,
     /// Whether the layer takes the place of all layers of the base.
     pub replaces_base: bool,
+    /// A container that runs on once the tar has been read.
+    pub frozen: Option<Frozen>,
 }
 
 /// The parts of a commit besides its layer.
@@ -89,7 +92,6 @@ impl Base {
         Self { layers: Vec::new(), config, diff_ids: Vec::new(), stored, origin: None }
     }
 
-    /// The layers in the store.
     pub const fn stored(&self) -> &StoredLayers {
         &self.stored
     }
@@ -175,6 +177,7 @@ impl Commit {
         };
         io::copy(&mut reader.into_inner(), &mut io::sink())
             .map_err(|e| Error::new(strerror(&e)))?;
+        drop(new.frozen);
         if new.keeps_root {
             reset_root(&root).on("reset", "/")?;
             implied.set_implied(Implied::ROOT, true);

@@ -186,8 +186,9 @@ fn new_tar(
     base: &Base,
     operand: Option<Operand>,
 ) -> Result<Option<NewTar>> {
-    let new =
-        |tar: Bytes, keeps_root: bool| Ok(Some(NewTar { tar, keeps_root, replaces_base: false }));
+    let new = |tar: Bytes, keeps_root: bool| {
+        Ok(Some(NewTar { tar, keeps_root, replaces_base: false, frozen: None }))
+    };
     if let Some(layer) = &args.layer {
         let tar = if layer.as_os_str() == "-" {
             // The buffer of stdin has the bytes behind the record.
@@ -201,15 +202,16 @@ fn new_tar(
         let root = open_dir(directory)?;
         return new(start(move |to| write_tree(&root, Marks::None, &options, to))?, true);
     }
-    if let Some(operand) = operand {
-        return new(start(move |to| operand.upper.write_layer(None, &options, to))?, false);
+    if let Some(Operand { upper, frozen, .. }) = operand {
+        let tar = start(move |to| upper.write_layer(None, &options, to))?;
+        return Ok(Some(NewTar { tar, keeps_root: false, replaces_base: false, frozen }));
     }
     if let Some(list) = &args.only {
         let list = read_at_most(File::open(list).on("open", list)?, MAX_LIST, list)?;
         let layers = base.stored().all()?;
         let kept = select(&layers, &list)?;
         let tar = start(move |to| pack_some(&layers, &kept, to))?;
-        return Ok(Some(NewTar { tar, keeps_root: false, replaces_base: true }));
+        return Ok(Some(NewTar { tar, keeps_root: false, replaces_base: true, frozen: None }));
     }
     Ok(None)
 }

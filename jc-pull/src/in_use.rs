@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::{fs, io};
 
-use jc_unshare::exec::locate_tool;
 use jc_unshare::mountinfo::{MountInfo, unescape};
-use jc_unshare::{Context, Result, read_at_most};
+use jc_unshare::{Context, Result};
 use rustix::io::Errno;
-use serde_json::Value;
 
+use crate::containers::{Listed, list};
 use crate::sys;
 
 /// The directories of overlays.
@@ -106,27 +105,15 @@ pub fn inspected<T>(result: io::Result<T>, path: &Path) -> Result<Option<T>> {
     }
 }
 
-/// The most bytes of the output of jc-list that are read.
-const LONGEST_LIST: u64 = 4 << 20;
-
 /// The name or the ID of the container of a process: jc-list has the payload, which is in the same mount namespace. The
 /// result is part of a message, so each failure is `None`.
 pub fn container_of(pid: u32) -> Option<String> {
-    let namespace = |pid: u64| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    let wanted = namespace(pid.into())?;
-    let program = locate_tool("jc-list".as_ref()).ok()?;
-    let mut list = Command::new(program);
-    list.arg("--json").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut list = list.spawn().ok()?;
-    let text = list.stdout.take().map(|output| read_at_most(output, LONGEST_LIST, "jc-list"));
-    list.kill().and_then(|()| list.wait()).ok()?;
-    let text = String::from_utf8(text?.ok()?).ok()?;
-    let states = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let has_namespace =
-        |state: &Value| state["pid"].as_u64().and_then(namespace).as_ref() == Some(&wanted);
-    let state = states.into_iter().find(has_namespace)?;
-    let name = state["annotations"]["jc.name"].as_str().or(state["id"].as_str())?;
-    Some(name.to_owned())
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let wanted = namespace(pid)?;
+    let containers = list(None, Stdio::null()).ok()?;
+    let has_namespace = |one: &Listed| one.pid.and_then(namespace).as_ref() == Some(&wanted);
+    let container = containers.into_iter().find(has_namespace)?;
+    Some(container.name().unwrap_or(&container.id).to_owned())
 }
 
 /// Splits at separators without a backslash in front.

@@ -16,6 +16,7 @@ pub mod commit_cli;
 mod compress;
 mod config_edit;
 mod config_files;
+mod containers;
 mod copy;
 mod credentials;
 mod digest;

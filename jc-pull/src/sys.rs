@@ -1,8 +1,8 @@
 //! System calls on names in open directories. A name is one path component.
 
-#[cfg_attr(target_os = "linux", path = "sys/linux.rs")]
+// On other systems the file portable.rs takes the place of the module.
 #[cfg_attr(not(target_os = "linux"), path = "sys/portable.rs")]
-mod platform;
+mod linux;
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -18,9 +18,9 @@ use rustix::path::Arg;
 
 use crate::tar::Time;
 
-pub use platform::{
-    all_xattrs_at, clear_acls, forges_whiteout, id_map, is_whiteout, make_whiteout, mknod,
-    open_beneath, set_xattrs_at, sync, trace_begin, trace_end, trace_state,
+pub use linux::{
+    all_xattrs_at, clear_acls, forges_whiteout, id_map, inherit_fd, is_whiteout, make_whiteout,
+    mknod, open_beneath, set_xattrs_at, sync, trace_begin, trace_state,
 };
 
 /// The attributes that make a directory hide the lower ones (overlayfs.rst, "Whiteouts and opaque
@@ -35,8 +35,7 @@ const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];
 #[allow(dead_code, reason = "other platforms trace no thread")]
 pub enum Traced {
     Runs,
-    /// The thread is stopped, perhaps by a signal that it has not got yet.
-    Stopped(Option<i32>),
+    Stopped,
     Ended,
 }
 

@@ -12,7 +12,7 @@ use jc_tests::image::{Format, Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{Store, failure_of, layer_dirs, paths, record};
 use jc_tests::roots::busybox_layer;
-use jc_tests::{Cmd, Sandbox, require, sandbox, sandbox_for, tree};
+use jc_tests::{Ann, Cmd, Sandbox, require, sandbox, sandbox_for, tree};
 use serde_json::{Value, json};
 
 /// The record of an image with busybox, two directories and a file to remove.
@@ -429,5 +429,57 @@ fn the_changes_of_a_run_become_an_image() {
             s.sh("umoci unpack --image out:t bundle && ls bundle/rootfs/etc bundle/rootfs/new");
         let listed = theirs.timeout(Duration::from_secs(60)).run().code(0).out();
         assert!(listed.contains("hello") && !listed.contains("old"), "{listed}");
+    });
+}
+
+/// A container is stopped while its changes are read, and then runs on.
+#[test]
+fn the_changes_of_a_running_container_become_an_image() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        fs::write(s.path("base"), base(s)).unwrap();
+        // Processes that begin while others are being stopped.
+        let forks = "for i in 1 2 3 4 5 6; do while :; do cat /dev/null; done & done";
+        let loops =
+            format!("{forks}; while :; do echo x >>/log; cp /log /copy; mv /copy /whole; done");
+        s.sh(&format!("jc-run -d --keep --name r --network none <base -- sh -c '{loops}'"))
+            .run()
+            .code(0);
+        let ready = "while ! jc-exec r test -e /whole; do :; done";
+        let commit = "for n in 1 2 3 4 5; do jc-commit --changes r <base >new$n || exit; done";
+        s.sh(&format!("{ready} 2>/dev/null; {commit}")).run().code(0).stderr("");
+        for new in ["new1", "new5"] {
+            let line = format!("jc-run --network none <{new} -- sh -c 'test -s /log'");
+            s.sh(&line).run().code(0).stdout("");
+        }
+        let grows = "a=$(jc-exec r stat -c %s /log); sleep 0.1; \
+            test $(jc-exec r stat -c %s /log) -gt $a";
+        s.sh(grows).run().code(0);
+        s.sh("jc-rm -f r").run().code(0);
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn an_ordinary_user_makes_images_of_changes() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        base(s);
+        for range in [true, false] {
+            let ann = if range { Ann::with_range(s) } else { Ann::new(s) };
+            let map = if range { "" } else { "--ignore-chown" };
+            let run = |script: &str| ann.sh(&format!("set -e; {script}")).run().code(0).stderr("");
+            run(&format!(
+                "rm -rf .local; jc-pull -q {map} oci:/srv/image >base
+                 jc-run --keep --name b --network none <base -- \
+                     sh -c 'rm /etc/old; mkdir /new; echo hi >/new/hello; chmod 600 /new/hello'
+                 jc-commit --changes b --cmd '[\"cat\",\"/new/hello\"]' <base >new"
+            ));
+            run("jc-run --network none <new").stdout("hi\n");
+            run("rm -rf out; jc-push -q oci:out:t <new; jc-rm b");
+            let theirs = s.jc("jc-pull").args(["-q", "oci:ann/out"]).run();
+            let top = layer_dirs(&record(&theirs)).pop().unwrap();
+            assert_eq!(fs::read(top.join("new/hello")).unwrap(), b"hi\n");
+            assert_eq!(fs::metadata(top.join("new/hello")).unwrap().mode(), 0o10_0600);
+        }
+        s.wait_for_no_process();
     });
 }

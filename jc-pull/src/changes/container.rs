@@ -2,31 +2,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use jc_unshare::exec::locate_tool;
-use jc_unshare::{Context, Error, Result, exists, read_at_most};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use jc_unshare::{Context, Error, Result, exists};
 
 use super::freeze::Frozen;
-
-/// The longest list of jc-list, in bytes.
-const MAX_LIST: u64 = 256 << 20;
+use crate::containers::{Listed, list};
 
 /// The directory of the changes in the directory of the volumes (jc-store(5)).
 const CHANGES: &str = "changes";
-
-/// A state that jc-list prints (jc-state(5)).
-#[derive(Deserialize)]
-struct State {
-    id: String,
-    status: String,
-    pid: Option<u32>,
-    bundle: PathBuf,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
 
 /// The changes of a container.
 pub struct Container {
@@ -41,7 +25,7 @@ impl Container {
     /// Finds a container by its name, its ID, or the beginning of exactly one ID. `None`: no container has it. A
     /// container whose changes are not kept is an error.
     pub fn find(word: &str, state_dir: Option<&Path>) -> Result<Option<Self>> {
-        let states = list(state_dir)?;
+        let states = list(state_dir, Stdio::inherit())?;
         let Some(state) = choose(word, &states)? else { return Ok(None) };
         let refuse = |why: &str| Error::new(format_args!("{word}: {why}"));
         let none = || {
@@ -71,33 +55,12 @@ impl Container {
     }
 }
 
-/// The states of all containers.
-fn list(state_dir: Option<&Path>) -> Result<Vec<State>> {
-    let mut command = Command::new(locate_tool("jc-list".as_ref())?);
-    command.args(["-a", "--json"]).stdin(Stdio::null()).stdout(Stdio::piped());
-    if let Some(directory) = state_dir {
-        command.arg("--state-dir").arg(directory);
-    }
-    let mut child = command.spawn().op("run jc-list")?;
-    let text = child.stdout.take().map(|out| read_at_most(out, MAX_LIST, "the list of jc-list"));
-    let text = text.transpose();
-    let status = child.wait().op("wait for jc-list")?;
-    let text = text?.unwrap_or_default();
-    let states = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    let states: Vec<State> = states
-        .map(serde_json::from_slice)
-        .collect::<serde_json::Result<_>>()
-        .map_err(|e| Error::new(format_args!("jc-list: {e}")))?;
-    // jc-list lists the other containers, and reports those that it cannot read.
-    if states.is_empty() && !status.success() { Err(Error::quiet()) } else { Ok(states) }
-}
-
-fn choose<'a>(word: &str, states: &'a [State]) -> Result<Option<&'a State>> {
-    let has_name = |state: &&State| state.annotations.get("jc.name").is_some_and(|n| n == word);
-    if let Some(state) = states.iter().find(|state| state.id == word || has_name(state)) {
+fn choose<'a>(word: &str, states: &'a [Listed]) -> Result<Option<&'a Listed>> {
+    let mut named = states.iter();
+    if let Some(state) = named.find(|state| state.id == word || state.name() == Some(word)) {
         return Ok(Some(state));
     }
-    let begins: Vec<&State> = states.iter().filter(|state| state.id.starts_with(word)).collect();
+    let begins: Vec<_> = states.iter().filter(|state| state.id.starts_with(word)).collect();
     match begins.as_slice() {
         [] => Ok(None),
         [state] if !word.is_empty() => Ok(Some(state)),
@@ -110,11 +73,13 @@ fn choose<'a>(word: &str, states: &'a [State]) -> Result<Option<&'a State>> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
     fn a_word_is_a_name_an_id_or_the_beginning_of_one_id() {
-        let state = |id: &str, name: &str| State {
+        let state = |id: &str, name: &str| Listed {
             id: id.to_owned(),
             status: "stopped".to_owned(),
             pid: None,

@@ -22,6 +22,7 @@ mod text;
 mod upper;
 
 pub use base::Base;
+pub use freeze::Frozen;
 pub use layer::{LayerOptions, write_over, write_tree};
 pub use marks::Marks;
 pub use operand::{Opened, Operand, open};

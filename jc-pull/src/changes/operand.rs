@@ -35,8 +35,8 @@ pub struct Operand {
     pub is_container: bool,
     /// Whether that container runs.
     pub is_running: bool,
-    /// The container that the operand names, which is stopped.
-    _frozen: Option<Frozen>,
+    /// The container that the operand names, stopped until the drop of this value.
+    pub frozen: Option<Frozen>,
 }
 
 /// Where an operand leads.
@@ -50,13 +50,14 @@ struct Found {
 ///
 /// An ordinary user's files may belong to subordinate IDs. This program then runs again as root of a user namespace:
 /// in place of this process, or as its child while a container is stopped. With `always` an ordinary user's program does
-/// so for every operand.
+/// so for every operand. The child gets [`Frozen`], so it decides when the container resumes.
 pub fn open(word: &OsStr, state_dir: Option<&Path>, always: bool) -> Result<Opened> {
     if let Some(directory) = found_before()? {
         let upper = Upper::open(Path::new(&directory))?;
         let kind = env::var_os(KIND).unwrap_or_default();
         let (is_container, is_running) = (!kind.is_empty(), kind == RUNS);
-        return Ok(Opened::Here(Operand { upper, is_container, is_running, _frozen: None }));
+        let frozen = Frozen::inherited()?;
+        return Ok(Opened::Here(Operand { upper, is_container, is_running, frozen }));
     }
     let Found { directory, container } = find(word, state_dir)?;
     let is_container = container.is_some();
@@ -71,7 +72,7 @@ pub fn open(word: &OsStr, state_dir: Option<&Path>, always: bool) -> Result<Open
         return enter(map, &directory, kind, frozen).map(Opened::Done);
     }
     let upper = Upper::open(&directory)?;
-    Ok(Opened::Here(Operand { upper, is_container, is_running, _frozen: frozen }))
+    Ok(Opened::Here(Operand { upper, is_container, is_running, frozen }))
 }
 
 impl Operand {
@@ -119,10 +120,11 @@ fn enter(map: &str, directory: &Path, kind: &str, frozen: Option<Frozen>) -> Res
     let (program, args) = argv.split_first().ok_or_else(|| Error::new("no program"))?;
     let mut command = Command::new(program);
     command.args(args).env(FOUND, directory).env(KIND, kind);
-    if frozen.is_none() {
+    let Some(frozen) = frozen else {
         return Err(Error::with_kind(Kind::Failed, exec::replace(&mut command)));
-    }
-    let status = command.status().op("run jc-unshare")?;
+    };
+    let child = frozen.spawn(&mut command);
+    let status = child.and_then(|mut child| child.wait()).op("run jc-unshare")?;
     // A signal ends the child, which has reported no error then.
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.map(ExitCode::from).ok_or_else(|| Error::new(format_args!("jc-unshare: {status}")))

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use jc_unshare::descriptor::open_at;
 use nix::errno::Errno as NixErrno;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::fs::{Dev, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::{Errno, Result};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+pub use jc_unshare::info::inherit_fd;
 
 use super::{Traced, Xattrs, file_type, read_xattrs};
 use crate::tar::{EntryKind, acl};
@@ -107,22 +108,20 @@ pub fn trace_begin(thread: u32) -> std::io::Result<()> {
     }
 }
 
-/// The state of a thread that this process traces, without a wait.
+/// The state of a thread that this process traces, without a wait. A stop keeps its signal for the thread, and a thread
+/// that has ended is reaped.
 pub fn trace_state(thread: u32) -> std::io::Result<Traced> {
-    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
-    Ok(match waitpid(pid(thread), Some(flags)) {
-        Ok(WaitStatus::StillAlive) => Traced::Runs,
-        Ok(WaitStatus::Stopped(_, signal)) => Traced::Stopped(Some(signal as i32)),
-        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(NixErrno::ECHILD) => {
-            Traced::Ended
+    let raw = i32::try_from(thread).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(pid) = raw else { return Ok(Traced::Ended) };
+    let ended = WaitIdOptions::NOHANG | WaitIdOptions::EXITED;
+    match waitid(WaitId::Pid(pid), ended | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT) {
+        Ok(None) => Ok(Traced::Runs),
+        Ok(Some(status)) if status.trapped() || status.stopped() => Ok(Traced::Stopped),
+        Ok(Some(_)) => {
+            waitid(WaitId::Pid(pid), ended)?;
+            Ok(Traced::Ended)
         }
-        Ok(_) => Traced::Stopped(None),
-        Err(e) => return Err(e.into()),
-    })
-}
-
-/// Resumes a thread, which gets the signal that it was stopped with. `ESRCH` if the thread has ended.
-pub fn trace_end(thread: u32, signal: Option<i32>) -> std::io::Result<()> {
-    let signal = signal.map(Signal::try_from).transpose()?;
-    Ok(ptrace::detach(pid(thread), signal)?)
+        Err(Errno::CHILD) => Ok(Traced::Ended),
+        Err(e) => Err(e.into()),
+    }
 }

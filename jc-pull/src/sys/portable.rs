@@ -74,7 +74,7 @@ pub fn trace_state(_: u32) -> std::io::Result<Traced> {
     Ok(Traced::Ended)
 }
 
-/// Success, since no thread is traced.
-pub fn trace_end(_: u32, _: Option<i32>) -> std::io::Result<()> {
-    Ok(())
+/// An error: these platforms have no containers.
+pub fn inherit_fd(_: u32, option: &str) -> jc_unshare::Result<OwnedFd> {
+    Err(jc_unshare::Error::usage(format_args!("{option}: this platform has no containers")))
 }
