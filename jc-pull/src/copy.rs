@@ -1,9 +1,10 @@
 //! Copies of single files, as overlayfs makes them for a change in an upper layer.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Uid, XattrFlags};
 use rustix::io::{Errno, Result};
 
 use crate::sys;
@@ -45,6 +46,34 @@ pub fn copy_up(from: &OwnedFd, to: &OwnedFd, name: &[u8], stat: &Stat) -> std::i
     let source = sys::open_file(from, name)?.ok_or(Errno::NOENT)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let target = File::from(rustix::fs::openat(to, name, flags, Mode::RUSR)?);
-    std::io::copy(&mut &source, &mut &target)?;
+    copy_content(&source, &target)?;
     copy_metadata(&source, &target).map_err(Into::into)
+}
+
+/// Copies the content of a file, and leaves the holes out (lseek(2), `SEEK_DATA`).
+fn copy_content(source: &File, target: &File) -> std::io::Result<()> {
+    let length = source.metadata()?.len();
+    let mut at = 0;
+    while at < length {
+        let start = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            // Only a hole is left.
+            Err(Errno::NXIO) => break,
+            // The file system does not know its holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+            found => found?,
+        };
+        let end = match rustix::fs::seek(source, SeekFrom::Hole(start)) {
+            Err(Errno::NXIO) => break,
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => length,
+            found => found?,
+        };
+        rustix::fs::seek(source, SeekFrom::Start(start))?;
+        rustix::fs::seek(target, SeekFrom::Start(start))?;
+        let piece = &mut source.take(end - start);
+        if std::io::copy(piece, &mut &*target)? == 0 {
+            break;
+        }
+        at = end;
+    }
+    target.set_len(length)
 }

@@ -125,6 +125,11 @@ fn protects(s: &Sandbox, range: bool) {
     ann.sh("jc-changes --apply w ./v && cat w/t/f w/sub/f w/sub/made; ls -d w/t/gone w/t/dir/new")
         .run()
         .stdout("new\nnew\nnew\nw/t/dir/new\n");
+    // The user cannot write to /, and to the directories of the changes only.
+    ann.sh("jc-changes --apply / ./u srv tmp && jc-changes --apply / ./u").run().code(0).stderr("");
+    ann.sh("cat w/t/f /tmp/made; ls -A / /tmp w w/t w/sub | grep jc-changes; rm /tmp/made")
+        .run()
+        .stdout("new\nx\n");
     ann.sh("jc-changes --discard ./u && rmdir u").run().code(0).stderr("");
     s.sh("umount ann/w/sub ann/w/bound").run().code(0);
 }

@@ -19,7 +19,6 @@ use super::upper::{Placed, Upper};
 use crate::copy::copy_up;
 use crate::dir_stack::DirStack;
 use crate::sys::{self, Xattrs};
-use crate::tar::Time;
 
 /// Applies the changes that the patterns select. `base` has the lower directories, in place of the recorded ones. An
 /// error leaves the changes that were made before it.
@@ -31,34 +30,12 @@ pub fn apply(
 ) -> Result<()> {
     let top = open_dir(directory).on("open", directory)?;
     let mut staging = Staging::new(&top).on("make a directory in", directory)?;
-    let mut roots = Vec::new();
     for placed in upper.placed(base)? {
-        let applied = apply_part(&placed, &top, &mut staging, patterns);
-        roots.extend(
-            applied.map_err(|e| e.context(format_args!("apply to {}", directory.display())))?,
-        );
+        apply_part(&placed, &top, &mut staging, patterns)
+            .map_err(|e| e.context(format_args!("apply to {}", directory.display())))?;
     }
     drop(staging);
-    roots.iter().try_for_each(DirectoryTime::set).on("set time of", directory)?;
     sys::sync(&top).on("sync", directory)
-}
-
-/// The modification time of a directory. That of a root is set after the end of the staging directory in it.
-struct DirectoryTime {
-    directory: OwnedFd,
-    mtime: Time,
-    /// Whether the owner may be another user.
-    may_fail: bool,
-}
-
-impl DirectoryTime {
-    fn set(&self) -> rustix::io::Result<()> {
-        match rustix::fs::futimens(&self.directory, &sys::timestamps(self.mtime)) {
-            // A directory of another user has the time of the change.
-            Err(Errno::PERM) if self.may_fail => Ok(()),
-            other => other,
-        }
-    }
 }
 
 fn apply_part(
@@ -66,7 +43,7 @@ fn apply_part(
     top: &OwnedFd,
     staging: &mut Staging,
     patterns: &Patterns,
-) -> Result<Option<DirectoryTime>> {
+) -> Result<()> {
     let root = open_part(top, &placed.part.at).on("open", sys::as_path(&placed.part.at))?;
     let position = placed.position();
     let mut applier = Applier {
@@ -78,10 +55,8 @@ fn apply_part(
         target: DirStack::new(root),
         frames: Vec::new(),
         links: BTreeMap::new(),
-        root_time: None,
     };
-    walk(&placed.part.root, placed.part.marks, &placed.skipped, &mut applier)?;
-    Ok(applier.root_time)
+    walk(&placed.part.root, placed.part.marks, &placed.skipped, &mut applier)
 }
 
 /// Opens the directory of a part for reading.
@@ -101,7 +76,6 @@ struct Applier<'a> {
     frames: Vec<Frame>,
     /// The files with several names that are made, by device and inode in the upper directory.
     links: BTreeMap<(u64, u64), Made>,
-    root_time: Option<DirectoryTime>,
 }
 
 /// A directory of the walk.
@@ -208,14 +182,11 @@ impl Applier<'_> {
             set_xattrs(fd, &frame.xattrs)?;
             rustix::fs::fchmod(fd, Mode::from_raw_mode(stat.st_mode))?;
         }
-        self.time_of(frame)?.set()
-    }
-
-    /// The modification time of the current directory of the target.
-    fn time_of(&self, frame: &Frame) -> rustix::io::Result<DirectoryTime> {
-        let directory = sys::open_dir_to_read(self.target.fd(), ".")?;
-        let mtime = sys::mtime(&frame.stat);
-        Ok(DirectoryTime { directory, mtime, may_fail: !frame.sets_metadata })
+        match rustix::fs::futimens(fd, &sys::timestamps(sys::mtime(stat))) {
+            // A directory of another user has the time of the change.
+            Err(Errno::PERM) if !frame.sets_metadata => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -270,9 +241,6 @@ impl Visitor for Applier<'_> {
         };
         if frame.is_selected || frame.sets_metadata {
             self.set_metadata(&frame).on("set metadata of", shown)?;
-            if self.frames.is_empty() {
-                self.root_time = Some(self.time_of(&frame).on("open", shown)?);
-            }
         }
         self.target.pop().on("leave", shown)
     }

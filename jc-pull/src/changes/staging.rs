@@ -13,7 +13,7 @@ use crate::sys;
 const PREFIX: &str = ".jc-changes-";
 
 /// Directories of this process alone, one for each mount. They are removed with this value. The next process removes
-/// those in the target itself that a dead process has left.
+/// those that a dead process has left beside them.
 pub struct Staging {
     /// The newest one last.
     directories: Vec<Made>,
@@ -28,6 +28,7 @@ struct Made {
 impl Made {
     fn new(parent: &OwnedFd) -> rustix::io::Result<Self> {
         let parent = sys::open_dir_to_read(parent, ".")?;
+        sweep(&parent, PREFIX.as_bytes())?;
         let (name, fd) = temporary::create_dir(&parent, PREFIX)?;
         let made = Self { parent, name, fd };
         // New files must not inherit from the target's lists.
@@ -38,16 +39,24 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
+        let before = rustix::fs::fstat(&self.parent);
         // The next process removes a directory that stays here.
         let _: rustix::io::Result<()> = remove_tree(&self.parent, self.name.as_bytes());
+        // The changes decide about the time of the parent, which may belong to another user.
+        let _: rustix::io::Result<()> = before.and_then(|stat| {
+            rustix::fs::futimens(&self.parent, &sys::timestamps(sys::mtime(&stat)))
+        });
     }
 }
 
 impl Staging {
-    /// Makes a directory in the target.
+    /// Makes a directory in the target. A user who may not do so gets one beside the first change.
     pub fn new(target: &OwnedFd) -> rustix::io::Result<Self> {
-        sweep(target, PREFIX.as_bytes())?;
-        Ok(Self { directories: vec![Made::new(target)?] })
+        match Made::new(target) {
+            Ok(made) => Ok(Self { directories: vec![made] }),
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(Self { directories: Vec::new() }),
+            Err(e) => Err(e),
+        }
     }
 
     /// Runs `work` with a directory in the mount of `near`. `EXDEV` of the work: a directory in `near` itself is made,

@@ -13,8 +13,8 @@ use jc_unshare::lower::{self, Lower, PathText};
 use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Context, Error, Result, read_at_most, userns};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, mkdirat,
-    openat, renameat, statx,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, fsync,
+    mkdirat, openat, renameat, statx,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -156,7 +156,10 @@ impl Changes {
         let mut new: File =
             openat(&self.base, NEW, flags | OFlags::CLOEXEC, mode).on("create", &shown)?.into();
         new.write_all(&json).on("write", &shown)?;
-        renameat(&self.base, NEW, &self.base, lower::FILE).on("rename", &shown).map_err(foreign)
+        fsync(&new).on("sync", &shown)?;
+        renameat(&self.base, NEW, &self.base, lower::FILE).on("rename", &shown).map_err(foreign)?;
+        let directory = open_dir_to_read(&self.base, ".").on("open", &self.shown)?;
+        fsync(&directory).on("sync", &self.shown)
     }
 
     /// The content of the file of an earlier run.
