@@ -4,10 +4,15 @@
 
 use std::io::{self, BufReader, Read};
 
+use jc_unshare::lower::Lower;
+use reqwest::Url;
+
+use crate::changes::components;
 use crate::compress::Decoder;
 use crate::credentials::Credentials;
 use crate::manifest::{Config, Document};
 use crate::registries::Registries;
+use crate::sink::{next_url, received};
 use crate::tar::Reader;
 use jc_unshare::image::Platform;
 use jc_unshare::image::{Name, Reference};
@@ -55,6 +60,34 @@ pub fn registries(bytes: &[u8]) {
         if let Ok(places) = all.locate(&reference, false) {
             assert!(places.last().is_some_and(|place| !place.mirror), "{text:?}");
         }
+    }
+}
+
+/// Parses the file `lower` of an upper directory. Its paths lead to nothing above the directory, and the file is written
+/// as it was.
+pub fn lower(bytes: &[u8]) {
+    let Ok(lower) = Lower::parse(bytes) else { return };
+    let overlays = lower.overlays.iter().flat_map(|overlay| [&overlay.at, &overlay.upper]);
+    for path in overlays.chain(&lower.mounts) {
+        let Ok(names) = components(path) else { continue };
+        let is_plain = |name: &&[u8]| !matches!(*name, b"" | b"." | b"..") && !name.contains(&b'/');
+        assert!(names.iter().all(is_plain), "{path:?}");
+    }
+    let again = lower.to_json().and_then(|json| Lower::parse(&json));
+    assert!(again.is_ok_and(|again| again == lower), "{lower:?}");
+}
+
+/// Reads the range and the location in the answer of a registry to an upload, which stays at the registry.
+pub fn upload(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (range, location) = text.split_once('\n').unwrap_or((text, ""));
+    if let Some(bytes) = received(range) {
+        assert!(bytes == 0 || range.ends_with(|c: char| c.is_ascii_digit()), "{range:?}");
+    }
+    let Ok(from) = Url::parse("https://r.x:5000/v2/a/blobs/uploads/?page=1") else { return };
+    if let Ok(next) = next_url(&from, location) {
+        assert_eq!((next.scheme(), next.port()), ("https", Some(5000)), "{location:?}");
+        assert_eq!(next.host_str(), Some("r.x"), "{location:?}");
     }
 }
 
@@ -181,6 +214,8 @@ mod tests {
             ("document", 1000, document),
             ("auth", 1000, auth),
             ("registries", 1000, registries),
+            ("lower", 1000, lower),
+            ("upload", 1000, upload),
             ("layer", 400, layer),
             ("pax", 2000, pax),
             ("sparse", 1000, sparse),

@@ -1,5 +1,6 @@
 //! Destinations of images. A destination checks the bytes that it takes, and shows an image after all its blobs.
 
+mod answer;
 mod archive;
 mod blobs;
 mod docker_archive;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use jc_unshare::image::Platform;
 
+pub use answer::{next_url, received};
 pub use opener::SinkOpener;
 
 /// The form in which a destination takes layers.

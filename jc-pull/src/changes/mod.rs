@@ -26,4 +26,4 @@ pub use freeze::Frozen;
 pub use layer::{LayerOptions, write_over, write_tree};
 pub use marks::Marks;
 pub use operand::{Opened, Operand, open};
-pub use upper::Upper;
+pub use upper::{Upper, components};

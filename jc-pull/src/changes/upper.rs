@@ -259,7 +259,7 @@ fn beneath<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The names in a recorded path. `..` is an error.
-fn components(path: &PathText) -> Result<Vec<&[u8]>> {
+pub fn components(path: &PathText) -> Result<Vec<&[u8]>> {
     let parts = path.0.components().filter(|part| !matches!(part, Component::RootDir));
     let name = |part: Component<'_>| match part {
         Component::Normal(_) => Ok(()),

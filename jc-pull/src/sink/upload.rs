@@ -7,10 +7,11 @@ use jc_unshare::{Error, Result};
 use reqwest::header::{HeaderName, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
+use super::answer::{next_url, received};
 use super::blobs::{Sum, fill, unread};
 use super::{Outgoing, Written};
 use crate::digest::Digest;
-use crate::http::{Content, Fault, Response, Retry, failed, same_origin};
+use crate::http::{Content, Fault, Response, Retry, failed};
 use crate::source::content_digest;
 use crate::source::endpoint::{Answer, ApiRequest, Context, Endpoint, Object};
 
@@ -112,18 +113,13 @@ impl<'a> Receiver<'a> {
     }
 }
 
-/// The URL for the next request of an upload. Another host than that of the answer is an error: the login is
-/// not for it.
+/// The URL for the next request of an upload, if the answer has one.
 fn next_location(response: &Response) -> Result<Option<Url>, Fault> {
     let Some(location) = response.headers().get(LOCATION) else { return Ok(None) };
-    let fault = |why: &str| Fault::permanent(failed(&Method::POST, response.url(), why));
-    let next = location.to_str().ok().and_then(|text| response.url().join(text).ok());
-    let next = next.ok_or_else(|| fault("a location that is no URL"))?;
-    if !same_origin(response.url(), &next) {
-        let origin = next.origin().ascii_serialization();
-        return Err(fault(&format!("names {origin} for the upload, and the login is not for it")));
-    }
-    Ok(Some(next))
+    // Text that is no ASCII is no URL.
+    let next = next_url(response.url(), location.to_str().unwrap_or("https://"));
+    let fault = |why| Fault::permanent(failed(&Method::POST, response.url(), why));
+    next.map(Some).map_err(fault)
 }
 
 /// An upload that has begun.
@@ -235,15 +231,10 @@ impl Upload<'_> {
     fn advance(&mut self, response: &Response, sent: Option<u64>) -> Result<(), Fault> {
         let range = response.headers().get(RANGE).map(|range| range.to_str().unwrap_or_default());
         let bad = |why: &str| Fault::permanent(failed(&Method::PATCH, response.url(), why));
-        let last = range.map(|range| {
-            let (_, last) = range.trim_start_matches("bytes=").split_once('-')?;
-            last.parse::<u64>().ok()
-        });
-        self.offset = match (last, sent) {
-            // A registry without bytes has no other form of the range.
-            (Some(Some(0)), _) => 0,
-            (Some(Some(last)), _) => last.saturating_add(1),
-            (Some(None), _) => return Err(bad(&format!("has the range {range:?}"))),
+        self.offset = match (range, sent) {
+            (Some(range), _) => {
+                received(range).ok_or_else(|| bad(&format!("has the range {range:?}")))?
+            }
             (None, Some(sent)) => sent,
             (None, None) => return Err(bad("does not say which bytes it has")),
         };
