@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use jc_unshare::store::UNOWNED;
 use jc_unshare::{Context, Result};
 
 use crate::digest::Digest;
@@ -21,7 +22,7 @@ impl LayerNames {
     /// The names of layers, the lowest first (image-spec config.md, "Layer ChainID"). With `ignore_chown`
     /// the content differs, and so do the names.
     pub fn of(diff_ids: &[Digest], ignore_chown: bool) -> Vec<Self> {
-        let mark = if ignore_chown { "unowned-" } else { "" };
+        let mark = if ignore_chown { UNOWNED } else { "" };
         let mut chain: Option<Digest> = None;
         let mut names = Vec::new();
         for diff_id in diff_ids {

@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use jc_unshare::descriptor::open_dir_to_read;
+use jc_unshare::store::OPAQUE;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
@@ -23,10 +24,6 @@ pub use linux::{
     mknod, open_beneath, set_xattrs_at, sync, trace_begin, trace_state,
 };
 
-/// The attributes that make a directory hide the lower ones (overlayfs.rst, "Whiteouts and opaque
-/// directories"): the first for overlays that root mounts, the second for overlays in a user namespace,
-/// with `userxattr`.
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
 /// The attributes for a directory that has whiteouts without being merged. An empty value is "origin
 /// unknown".
 const ORIGIN: [&str; 2] = ["trusted.overlay.origin", "user.overlay.origin"];

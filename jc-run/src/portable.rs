@@ -48,7 +48,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     check(matches)?;
     let options = Options::parse(matches)?;
     let record =
-        source::read(&options.source, &options.program.arguments, |_, _| Err(lacks("image")))?;
+        source::read(&options.source, &options.program.arguments, |_| Err(lacks("image")))?;
     let chain = chain(&options, &record)?.locate()?;
     if let Some(form) = options.print {
         return chain.print(form, || chain.to_shell());

@@ -11,18 +11,18 @@ use jc_unshare::{Context, Error, Kind, Result, shell};
 use rustix::fs::{FileType, fstat};
 
 use crate::input::one_line;
-use crate::options::Source;
 use crate::options::table::{command, values};
+use crate::options::{ImageSource, Source};
 
 /// Reads the record from its source; `pull` gives that of an image. `operands` are those of the command line.
 pub fn read(
     source: &Source,
     operands: &[OsString],
-    pull: impl FnOnce(&str, &str) -> Result<Record>,
+    pull: impl FnOnce(&ImageSource) -> Result<Record>,
 ) -> Result<Record> {
     match source {
         Source::File(file) => Record::read(file),
-        Source::Image(image, policy) => pull(image, policy),
+        Source::Image(image) => pull(image),
         Source::Directory(rootfs) => directory(rootfs),
         Source::Stdin => from_stdin().map_err(|error| corrected_error(error, operands)),
     }

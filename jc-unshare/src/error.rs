@@ -207,7 +207,8 @@ pub fn exists(path: impl AsRef<Path>) -> Result<bool> {
 /// More bytes are an error, whose message has `path`.
 pub fn read_at_most(file: impl Read, max: u64, path: impl AsRef<Path>) -> Result<Vec<u8>> {
     let path = path.as_ref();
-    let mut bytes = Vec::new();
+    // Without a capacity, the first read asks for 32 bytes.
+    let mut bytes = Vec::with_capacity(usize::try_from(max.min(4 << 10)).unwrap_or_default());
     file.take(max + 1).read_to_end(&mut bytes).on("read", path)?;
     if bytes.len() as u64 > max {
         let path = path.display();

@@ -1,4 +1,4 @@
-//! The path of the store (jc-store(5)).
+//! The path of the store, and names in it (jc-store(5)).
 
 use std::path::PathBuf;
 
@@ -6,6 +6,13 @@ use rustix::process::geteuid;
 
 use crate::error::{Absent, Error, Result};
 use crate::userns;
+
+/// The attributes that make a directory hide the lower ones (overlayfs.rst, "Whiteouts and opaque directories"): the
+/// first for overlays that root mounts, the second for overlays in a user namespace, with `userxattr`.
+pub const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+
+/// The beginning of the names of layers whose files all belong to root.
+pub const UNOWNED: &str = "unowned-";
 
 /// Whether this process is root of the initial user namespace (user_namespaces(7)). Without a procfs the
 /// namespace counts as the initial one.

@@ -22,6 +22,7 @@ mod reports;
 mod run;
 pub(crate) mod state;
 pub mod stop;
+mod stored;
 mod supervise;
 mod sweep;
 pub(crate) mod terminal;

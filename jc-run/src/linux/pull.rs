@@ -1,4 +1,4 @@
-//! The record of an image on the command line, which jc-pull prints.
+//! The record of an image on the command line, from the store or from jc-pull.
 
 use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
@@ -11,44 +11,66 @@ use rustix::process::geteuid;
 
 use super::anonymous::PURPOSE;
 use super::compose::{maps_one_id, store_namespace};
-use crate::link::{Chain, Link};
-use crate::options::NamespaceOptions;
+use super::stored;
+use crate::link::{Chain, Link, Opt};
+use crate::options::{ImageSource, NamespaceOptions};
 
-/// Runs jc-pull with the stderr of this process. For an ordinary user, jc-pull runs in the user namespace of the
-/// container.
-pub fn pull(image: &str, policy: &str, namespaces: &NamespaceOptions) -> Result<Record> {
-    if policy == "missing" {
+/// Reads the record of a plain image from the store, or runs jc-pull with the stderr of this process. For an ordinary
+/// user, jc-pull runs in the user namespace of the container.
+pub fn pull(image: &ImageSource, namespaces: &NamespaceOptions) -> Result<Record> {
+    let user = user_namespace(namespaces)?;
+    // A namespace with one ID cannot give files to other IDs.
+    let is_unowned = user.as_deref().is_some_and(maps_one_id);
+    // jc-pull finds and reports the same errors.
+    if image.policy != "always"
+        && let Ok(Some(record)) = stored::record(image, is_unowned)
+    {
+        return Ok(record);
+    }
+    let user = user.as_deref();
+    if image.policy == "missing" {
         // An image that is in the store needs no message.
-        let stored = run(&["--quiet", "--policy", "never"], image, namespaces, Stdio::null())?;
+        let stored = run(&["--quiet", "--policy", "never"], image, user, Stdio::null())?;
         if stored.status.success() {
             return Record::parse(&stored.stdout);
         }
     }
-    let pulled = run(&["--policy", policy], image, namespaces, Stdio::inherit())?;
-    match pulled.status.success() {
-        true => Record::parse(&pulled.stdout),
-        false => Err(Error::with_kind(Kind::Quiet, "jc-pull has reported the error")),
+    let pulled = run(&["--policy", &image.policy], image, user, Stdio::inherit())?;
+    if pulled.status.success() {
+        Record::parse(&pulled.stdout)
+    } else {
+        Err(Error::with_kind(Kind::Quiet, "jc-pull has reported the error"))
     }
+}
+
+/// The options of the user namespace in which an ordinary user's jc-pull runs: the store has the files as the maps of
+/// the default namespace give them.
+fn user_namespace(namespaces: &NamespaceOptions) -> Result<Option<Vec<Opt>>> {
+    if geteuid().is_root() {
+        return Ok(None);
+    }
+    // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
+    open_chain(&store::default_path()?, PURPOSE, false)?;
+    store_namespace(namespaces).map(Some)
 }
 
 fn run(
     options: &[&str],
-    image: &str,
-    namespaces: &NamespaceOptions,
+    image: &ImageSource,
+    user: Option<&[Opt]>,
     stderr: Stdio,
 ) -> Result<Output> {
     let mut links = Vec::new();
     let mut program = vec![locate_tool("jc-pull".as_ref())?.into()];
-    if !geteuid().is_root() {
-        // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
-        open_chain(&store::default_path()?, PURPOSE, false)?;
-        // The store has the files as the maps of the default namespace give them.
-        let user = store_namespace(namespaces)?;
-        // A namespace with one ID cannot give files to other IDs.
-        program.extend(maps_one_id(&user).then(|| OsString::from("--ignore-chown")));
-        links.push(Link::new("jc-unshare", user));
+    if let Some(user) = user {
+        program.extend(maps_one_id(user).then(|| OsString::from("--ignore-chown")));
+        links.push(Link::new("jc-unshare", user.to_vec()));
     }
-    program.extend(options.iter().chain(&["--", image]).map(OsString::from));
+    program.extend(options.iter().map(OsString::from));
+    if let Some(platform) = &image.platform {
+        program.extend(["--platform", platform].map(OsString::from));
+    }
+    program.extend(["--", &image.reference].map(OsString::from));
     let argv = Chain::new(links, program).locate()?.argv();
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]).stdin(Stdio::null()).stderr(stderr).output().op("run jc-pull")

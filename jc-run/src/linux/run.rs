@@ -20,7 +20,7 @@ use super::pull::pull;
 use super::supervise::{Container, Stdio};
 use super::terminal::Terminal;
 use crate::link::Opt;
-use crate::options::{LifeOptions, Mode, Options};
+use crate::options::{ImageSource, LifeOptions, Mode, Options};
 use crate::{TOOL, source};
 
 /// Runs the container of a command line.
@@ -31,7 +31,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
     // This check comes first: a number that is not open yet may become that of a descriptor which this process opens.
     let events = Events::open(life.status_fd)?;
     let base_path = BasePath::new(life.state_dir.clone())?;
-    let pulled = |image: &str, policy: &str| pull(image, policy, &options.namespaces);
+    let pulled = |image: &ImageSource| pull(image, &options.namespaces);
     let record = source::read(&options.source, &options.program.arguments, pulled)?;
     let mut bundle = compose(&options, &record, &id::random()?, &base_path)?;
     bundle.chain = bundle.chain.locate()?;

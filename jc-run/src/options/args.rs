@@ -20,6 +20,8 @@ pub fn own() -> Vec<Arg> {
             .default_value("missing")
             .hide_possible_values(true)
             .help("Ask the registry for --image: always, missing or never"),
+        text("platform", "OS/ARCH[/VARIANT]")
+            .help("Run --image for this platform, as on a host with qemu-user"),
         path("rootfs", "DIR").help("Use this directory as the root; changes are written to it"),
         text("name", "NAME").value_parser(name).help("Name the container"),
         Arg::new("add-host")

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use jc_unshare::{Error, Result};
 
 use crate::link::{Form, Opt};
@@ -33,13 +34,24 @@ pub struct Options {
     pub payload: PayloadOptions,
 }
 
+/// An image, as jc-pull gets it.
+#[derive(Debug)]
+pub struct ImageSource {
+    /// The name of the image.
+    pub reference: String,
+    /// The time at which jc-pull asks the registry.
+    pub policy: String,
+    /// Another platform than that of the host.
+    pub platform: Option<String>,
+}
+
 /// The source of the record.
 #[derive(Debug)]
 pub enum Source {
     /// A file.
     File(PathBuf),
-    /// An image, and when jc-pull asks the registry for it.
-    Image(String, String),
+    /// An image of jc-pull.
+    Image(ImageSource),
     /// A directory, without an image.
     Directory(PathBuf),
     /// Standard input.
@@ -204,10 +216,19 @@ impl Source {
         let file = matches.get_one::<PathBuf>("record").cloned();
         let image = matches.get_one::<String>("image").cloned();
         let rootfs = matches.get_one::<PathBuf>("rootfs").cloned();
+        let is_given = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+        let of_image = ["platform", "pull"].into_iter().find(is_given);
+        if let Some(name) = of_image.filter(|_| image.is_none()) {
+            return Err(Error::usage(format_args!("--{name}: needs --image"))
+                .hint("jc-pull --platform and --policy choose the image of a record"));
+        }
         let policy = matches.get_one::<String>("pull").map_or("missing", String::as_str);
         match (file, image, rootfs) {
             (Some(file), None, None) => Ok(Self::File(file)),
-            (None, Some(image), None) => Ok(Self::Image(image, policy.to_owned())),
+            (None, Some(reference), None) => {
+                let platform = matches.get_one::<String>("platform").cloned();
+                Ok(Self::Image(ImageSource { reference, policy: policy.to_owned(), platform }))
+            }
             (None, None, Some(rootfs)) => Ok(Self::Directory(rootfs)),
             (None, None, None) => Ok(Self::Stdin),
             _ => Err(Error::usage("--record, --image and --rootfs are mutually exclusive")),
