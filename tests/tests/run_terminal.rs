@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use jc_tests::pty::Terminal;
 use jc_tests::roots::busybox_root;
 use jc_tests::screen::Screen;
-use jc_tests::{Sandbox, sandbox, wait_until, workspace_dir};
+use jc_tests::{Sandbox, require, sandbox, wait_until, workspace_dir};
 
 /// The small root, with an editor.
 fn root(s: &Sandbox) {
@@ -73,11 +73,16 @@ fn a_shell_on_a_terminal_controls_its_jobs() {
         // An editor runs in the container.
         screen.line("vi /tmp/file");
         screen.wait(|shown| shown.contains("/tmp/file") && shown.contains('~'));
+        let mode = |letter: &str| {
+            screen.wait(|shown| shown.lines().last().is_some_and(|line| line.starts_with(letter)));
+        };
         screen.key("i");
+        mode("I ");
         screen.line("in the editor");
+        screen.wait(|shown| shown.contains("in the editor"));
         screen.key("Escape");
         // The status line begins with the mode. Escape is a key of its own if no other key follows at once.
-        screen.wait(|shown| shown.lines().last().is_some_and(|line| line.starts_with("- ")));
+        mode("- ");
         screen.line(":wq");
         screen.wait(|shown| shown.lines().last() == Some("i$"));
         screen.ask("cat /tmp/file", "i$");
@@ -205,6 +210,42 @@ fn a_program_can_be_executed_on_a_terminal() {
     });
 }
 
+#[test]
+fn in_the_background_the_terminal_is_left_to_the_shell() {
+    sandbox(|s| {
+        root(s);
+        let screen = Screen::new(s);
+        let before = modes(&screen);
+        // The shell reports a stop before its next prompt.
+        let is_stopped = || {
+            wait_until("the stop", || {
+                screen.line("");
+                screen.shown().contains("Stopped")
+            });
+            assert_eq!(modes(&screen), before);
+        };
+        let goes_on = || {
+            screen.line("fg");
+            screen.runs("jc-run");
+            screen.line("clear");
+            screen.wait(|shown| shown == "i$");
+            screen.ask("echo $((6 * 7))", "i$");
+            assert!(screen.shown().contains("\n42\n"), "{}", screen.shown());
+        };
+        screen.line(&format!("{SHELL} &"));
+        is_stopped();
+        goes_on();
+        s.sh("kill -TSTP $(ps -o pid= -C jc-run | head -n 1)").run().code(0);
+        is_stopped();
+        screen.line("clear; bg");
+        is_stopped();
+        goes_on();
+        screen.line("exit");
+        screen.wait(|shown| shown.lines().last() == Some("o$"));
+        assert_eq!(modes(&screen), before);
+    });
+}
+
 /// A payload injects input into its own terminal by TIOCSTI (tty_ioctl(4)), and the caller does not read it.
 #[test]
 fn a_payload_cannot_type_into_the_callers_terminal() {
@@ -295,5 +336,28 @@ fn without_a_record_the_error_names_the_options() {
         // The program that was to write the record has reported the error.
         let silent = s.sh("exit 3 | jc-run true").run().code(125);
         silent.stderr("jc-run: no record on stdin\n");
+    });
+}
+
+/// Another program may have made the description of stdout non-blocking, and the reader may be slow.
+#[test]
+fn output_is_written_whole_or_the_failure_is_an_error() {
+    sandbox(|s| {
+        root(s);
+        require(s, "perl", "perl-base");
+        let run = "jc-run -it --network none --rootfs root -- seq 20000";
+        let (status, shown) = Terminal::start(s.sh(&format!("exec {run} >/dev/full"))).wait();
+        assert_eq!(status.code(), Some(125), "{shown}");
+        assert_eq!(shown, "jc-run: write stdout: No space left on device\r\n");
+        let nonblocking =
+            "perl -MFcntl -e 'fcntl STDOUT, F_SETFL, O_WRONLY | O_NONBLOCK; exec @ARGV'";
+        let slow =
+            "perl -e 'while (sysread STDIN, $_, 999) { print; select undef, undef, undef, 1e-3 }'";
+        let line = format!(
+            "{nonblocking} {run} | {slow} | sha256sum; seq 20000 | sed 's/$/\\r/' | sha256sum"
+        );
+        let (_, shown) = Terminal::start(s.sh(&line)).wait();
+        let sums: Vec<&str> = shown.lines().collect();
+        assert!(sums.len() == 2 && sums[0] == sums[1], "{shown}");
     });
 }

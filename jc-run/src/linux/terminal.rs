@@ -2,20 +2,21 @@
 //! size and hang-up.
 
 use std::fs::File;
-use std::io::{self, Write, stdin, stdout};
+use std::io::{stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 
 use jc_unshare::supervise::{Child, NewChild};
-use jc_unshare::{Context, Result, Tool};
+use jc_unshare::{Context, Error, Result, Tool};
 use nix::libc;
 use nix::sys::signal::{Signal, raise};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::{Errno, read, write};
+use rustix::io::{Errno, read, retry_on_intr, write};
+use rustix::process::getpgrp;
 use rustix::termios::{
-    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 use super::console::Console;
@@ -35,6 +36,8 @@ struct Relay<'a> {
     /// Input that is not written yet.
     typed: Vec<u8>,
     has_keyboard: bool,
+    /// The failed write of output, after which the container sees a hang-up.
+    outcome: Result<()>,
 }
 
 impl Terminal {
@@ -68,21 +71,46 @@ impl Terminal {
                 Err(error) => error,
             }
         })?;
-        let relay =
-            Relay { child: &child, console, master: None, typed: Vec::new(), has_keyboard: true };
+        let relay = Relay {
+            child: &child,
+            console,
+            master: None,
+            typed: Vec::new(),
+            has_keyboard: true,
+            outcome: Ok(()),
+        };
         let carried = relay.carry(&self, path);
         self.restore()?;
         carried?;
         Ok(child.end()?.into())
     }
 
+    /// Whether the terminal has another foreground process group, whose keys and modes are its own. A terminal that does
+    /// not control this process has none.
+    fn is_in_background(&self) -> bool {
+        tcgetpgrp(&self.fd).is_ok_and(|group| group != getpgrp())
+    }
+
+    /// Stops this process while it is in the background, as the kernel stops a process that does not block SIGTTIN and
+    /// SIGTTOU.
+    fn wait_for_foreground(&self) -> Result<()> {
+        while self.is_in_background() {
+            raise(Signal::SIGSTOP).op("raise")?;
+        }
+        Ok(())
+    }
+
     fn make_raw(&self) -> Result<()> {
+        self.wait_for_foreground()?;
         let mut modes = self.modes.clone();
         modes.make_raw();
         tcsetattr(&self.fd, OptionalActions::Drain, &modes).op("tcsetattr")
     }
 
     fn restore(&self) -> Result<()> {
+        if self.is_in_background() {
+            return Ok(());
+        }
         match tcsetattr(&self.fd, OptionalActions::Drain, &self.modes) {
             // The terminal has been hung up.
             Err(Errno::IO) => Ok(()),
@@ -108,7 +136,7 @@ impl Relay<'_> {
                 self.resize(terminal)?;
             }
             if keys {
-                self.read_keys(terminal);
+                self.read_keys(terminal)?;
             }
             if room {
                 self.write_keys()?;
@@ -118,7 +146,7 @@ impl Relay<'_> {
                 while self.show()? && ended {}
             }
             if ended {
-                return Ok(());
+                return self.outcome;
             }
         }
     }
@@ -185,18 +213,21 @@ impl Relay<'_> {
         match tcgetwinsize(&terminal.fd) {
             Ok(size) => tcsetwinsize(master, size).op("TIOCSWINSZ"),
             // The terminal has been hung up.
-            Err(_) => Ok(()),
+            Err(Errno::IO) => Ok(()),
+            Err(error) => Err(error).op("TIOCGWINSZ"),
         }
     }
 
-    fn read_keys(&mut self, terminal: &Terminal) {
+    fn read_keys(&mut self, terminal: &Terminal) -> Result<()> {
         let mut keys = [0; 4096];
         match read(&terminal.fd, &mut keys) {
+            Err(Errno::IO) if terminal.is_in_background() => terminal.wait_for_foreground()?,
             Ok(0) | Err(Errno::IO) => self.has_keyboard = false,
             Ok(count) => self.typed.extend_from_slice(&keys[..count]),
-            // The next call reads again.
-            Err(_) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error).op("read terminal"),
         }
+        Ok(())
     }
 
     fn write_keys(&mut self) -> Result<()> {
@@ -215,17 +246,15 @@ impl Relay<'_> {
     fn show(&mut self) -> Result<bool> {
         let Some(master) = &self.master else { return Ok(false) };
         let mut bytes = [0; 16384];
-        match read(master, &mut bytes) {
+        match retry_on_intr(|| read(master, &mut bytes)) {
             Ok(count @ 1..) => {
-                let shown: io::Result<()> =
-                    stdout().write_all(&bytes[..count]).and_then(|()| stdout().flush());
-                if shown.is_err() {
-                    // The terminal of the user has gone, so the container sees a hang-up.
+                self.outcome = write_output(&bytes[..count]);
+                if self.outcome.is_err() {
                     self.master = None;
                 }
-                Ok(shown.is_ok())
+                Ok(self.outcome.is_ok())
             }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(Errno::AGAIN) => Ok(false),
             Ok(0) | Err(Errno::IO) => {
                 self.master = None;
                 Ok(false)
@@ -233,6 +262,23 @@ impl Relay<'_> {
             Err(error) => Err(error).op("read terminal"),
         }
     }
+}
+
+/// Writes to stdout, which another program may have made non-blocking. EPIPE is a quiet error.
+fn write_output(mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match write(stdout(), bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let stdout = stdout();
+                poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None).op("poll stdout")?;
+            }
+            Err(Errno::PIPE) => return Err(Error::quiet()),
+            Err(error) => return Err(error).op("write stdout"),
+        }
+    }
+    Ok(())
 }
 
 /// The descriptors that are ready.

@@ -9,7 +9,7 @@ use jc_unshare::supervise::{Poller, are_ready, at_end, readable};
 use jc_unshare::{Context, Result};
 use rustix::event::PollFd;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::{Errno, ioctl_fionread};
+use rustix::io::{Errno, ioctl_fionread, read, retry_on_intr};
 
 use super::console::Console;
 use super::log::Log;
@@ -101,34 +101,38 @@ impl Output {
     }
 
     /// Copies bytes to the log. Returns their number. 0: no bytes are available, or the output is at its end.
-    fn copy(&mut self) -> usize {
-        let Some(source) = &self.source else { return 0 };
+    fn copy(&mut self) -> Result<usize> {
+        let Some(source) = &self.source else { return Ok(0) };
         let mut buffer = vec![0; CHUNK];
-        match rustix::io::read(source, &mut buffer) {
-            Err(Errno::AGAIN | Errno::INTR) => 0,
-            // EIO: no process has the terminal open.
-            Ok(0) | Err(_) => {
-                self.source = None;
-                0
-            }
-            Ok(count) => {
+        match retry_on_intr(|| read(source, &mut buffer)) {
+            Err(Errno::AGAIN) => Ok(0),
+            Ok(count @ 1..) => {
                 self.log.append(&buffer[..count]);
-                count
+                Ok(count)
+            }
+            other => {
+                self.source = None;
+                match other {
+                    // No process has the terminal open.
+                    Err(Errno::IO) => Ok(0),
+                    other => other.op("read output"),
+                }
             }
         }
     }
 
     /// Copies the output that the payload wrote before its end, up to a bound: with `--pid host`, a process that survives
     /// the payload may still write, and must not delay the end of the supervisor.
-    fn finish(&mut self) {
-        let Some(source) = &self.source else { return };
+    fn finish(&mut self) -> Result<()> {
+        let Some(source) = &self.source else { return Ok(()) };
         let mut left = ioctl_fionread(source).unwrap_or_default().max(PIPE) as usize;
         while left > 0 {
-            match self.copy() {
-                0 => return,
+            match self.copy()? {
+                0 => break,
                 count => left = left.saturating_sub(count),
             }
         }
+        Ok(())
     }
 }
 
@@ -148,7 +152,9 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
             }
             self.handle_ready(&sources, &ready);
         }
-        self.outputs.logged.iter_mut().for_each(Output::finish);
+        for output in &mut self.outputs.logged {
+            self.outcome = self.outcome.and(output.finish());
+        }
         if let lost @ 1.. = self.outputs.lost() {
             self.outcome = self.outcome.and_then(|()| (self.news)(News::LogLost(lost)));
         }
@@ -216,14 +222,15 @@ impl<F: FnMut(News<'_>) -> Result<()>, G: FnMut() -> Result<()>> Watch<F, G> {
     /// Copies the outputs that are ready. Reports lost bytes once while the payload runs.
     fn copy_outputs(&mut self, ready: &[Source]) -> Result<()> {
         let lost_before = self.outputs.lost() > 0;
+        let mut copied = Ok(());
         for (index, output) in self.outputs.logged.iter_mut().enumerate() {
             if ready.contains(&Source::Output(index)) {
-                output.copy();
+                copied = copied.and(output.copy().map(drop));
             }
         }
         match self.outputs.lost() {
-            bytes if bytes > 0 && !lost_before => (self.news)(News::LogLost(bytes)),
-            _ => Ok(()),
+            bytes if bytes > 0 && !lost_before => copied.and((self.news)(News::LogLost(bytes))),
+            _ => copied,
         }
     }
 }
