@@ -38,6 +38,8 @@ macro_rules! engines {
 engines! {
     podman_runs_containers_by_jc_oci: "podman" by "podman" with "jc-oci";
     #[cfg(feature = "engines")] podman_runs_containers_by_runc: "podman" by "podman" with "runc";
+    podman_and_buildah_of_an_ordinary_user_run_containers_by_jc_oci: "buildah" by "rootless" with "jc-oci";
+    #[cfg(feature = "engines")] podman_and_buildah_of_an_ordinary_user_run_containers_by_runc: "buildah" by "rootless" with "runc";
     #[cfg(feature = "engines")] buildah_builds_images_by_jc_oci: "buildah" by "buildah" with "jc-oci";
     #[cfg(feature = "engines")] buildah_builds_images_by_runc: "buildah" by "buildah" with "runc";
     #[cfg(feature = "engines")] containerd_runs_containers_by_jc_oci: "containerd" by "containerd" with "jc-oci";

@@ -152,7 +152,7 @@ fn settled_state(base: &Rc<Base>, id: &str) -> Result<Option<State>> {
         return Ok(state);
     }
     let Some(locked) = LockedDir::lock(base, id)? else {
-        return state.map(|state| Ok(state.in_boot(&boot_id()?))).transpose();
+        return state.map(|state| Ok(state.in_boot(boot_id()?))).transpose();
     };
     // The state may have changed before this process had the lock.
     match State::read(&locked.directory)? {

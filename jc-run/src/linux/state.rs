@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
 
 use jc_unshare::process::Process;
+use jc_unshare::time::since_epoch;
 use jc_unshare::{Context, Error, Result};
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
@@ -179,15 +180,20 @@ pub fn is_id(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The ID of this boot (random(4)).
-pub fn boot_id() -> Result<String> {
+/// The ID of this boot (random(4)), which is read once.
+pub fn boot_id() -> Result<&'static str> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    std::fs::read_to_string(PATH).on("read", PATH).map(|id| id.trim_end().to_owned())
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id);
+    }
+    let text = std::fs::read_to_string(PATH).on("read", PATH)?;
+    Ok(ID.get_or_init(|| text.trim_end().to_owned()))
 }
 
 /// Seconds since 1970, with three decimals.
 pub fn now() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = since_epoch();
     format!("{}.{:03}", now.as_secs(), now.subsec_millis())
 }
 

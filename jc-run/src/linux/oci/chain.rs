@@ -13,7 +13,7 @@ use jc_unshare::program::Variable;
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd, read};
+use rustix::io::{DupFlags, Errno, FdFlags, dup3, fcntl_dupfd_cloexec, fcntl_setfd, read};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::Value;
 
@@ -160,15 +160,16 @@ pub struct Running {
     /// The first link, which ends when the program has a process.
     pub child: Child,
     pub events: Events,
-    /// The gates before the first link and before the change of the root, until they are open.
+    /// The gate before the first link, until it is open.
     scope: Option<OwnedFd>,
-    mounts: Option<OwnedFd>,
+    /// The gate before the change of the root, or the only one before the program.
+    gate: Option<OwnedFd>,
 }
 
 impl Running {
     /// Closes the gates, which ends the chain.
     pub fn close_gates(&mut self) {
-        (self.scope, self.mounts) = (None, None);
+        (self.scope, self.gate) = (None, None);
     }
 
     /// Opens the gate before the first link.
@@ -176,9 +177,9 @@ impl Running {
         open_gate(self.scope.take())
     }
 
-    /// Opens the gate after the mounts.
-    pub fn open_mounts(&mut self) -> Result<()> {
-        open_gate(self.mounts.take())
+    /// Opens the gate after the mounts, or the only one before the program.
+    pub fn open_gate(&mut self) -> Result<()> {
+        open_gate(self.gate.take())
     }
 }
 
@@ -186,58 +187,105 @@ fn open_gate(gate: Option<OwnedFd>) -> Result<()> {
     gate.map(File::from).map_or(Ok(()), |mut gate| gate.write_all(b"!")).op("open the gate")
 }
 
-/// The way of the events of a chain, and whether a gate holds its program back.
-#[derive(Clone, Copy, Debug)]
-pub enum Channel<'a> {
-    /// The FIFOs of a container, which `start` opens.
-    Fifos(&'a Container),
-    /// A pipe, and no gate.
-    Pipe,
+/// The descriptors that a chain inherits, which exist before the chain because their numbers are part of it.
+#[derive(Debug)]
+pub struct Inherited {
+    events: OwnedFd,
+    /// The gates before the change of the root, before the program, and before the first link.
+    mounts: Option<OwnedFd>,
+    exec: Option<OwnedFd>,
+    scope: Option<OwnedFd>,
+    /// The other ends of the pipes.
+    reader: Option<OwnedFd>,
+    opener: Option<OwnedFd>,
+    scope_opener: Option<OwnedFd>,
 }
 
-/// Starts a chain. `compose` gets the numbers of the descriptors, which are above those that the program gets.
-pub fn start(
-    channel: Channel<'_>,
-    preserved: u32,
-    compose: impl FnOnce(Descriptors) -> Result<(Chain, Vec<Variable>)>,
-) -> Result<Running> {
-    let (events, writer, gates) = match channel {
-        Channel::Fifos(container) => {
-            let (events, gate) = (container.path(EVENTS), container.path(GATE));
-            for path in [&events, &gate] {
-                mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-                    .on("mkfifo", path)?;
-            }
-            // A FIFO is opened for writing when it has a reader.
-            let reader = Events::open(container)?;
-            let gates = [pipe_with(PipeFlags::CLOEXEC), pipe_with(PipeFlags::CLOEXEC)];
-            // A FIFO without a writer is at its end, and one without a reader is broken.
-            let [events, gate] = [open_fifo(&events)?, open_fifo(&gate)?];
-            (reader, events, Some((gates, gate)))
-        }
-        Channel::Pipe => {
-            let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
-            (Events::of(reader), writer, None)
-        }
-    };
-    let inherit = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, 3 + preserved as i32).op("F_DUPFD");
-    let mut inherited = vec![inherit(&writer)?];
-    drop(writer);
-    let (mut scope, mut mounts) = (None, None);
-    if let Some(([before, after], gate)) = gates {
-        let ((before, first), (after, second)) = (before.op("pipe")?, after.op("pipe")?);
-        inherited.extend([inherit(&after)?, inherit(&gate)?, inherit(&before)?]);
-        (scope, mounts) = (Some(first), Some(second));
+impl Inherited {
+    /// A pipe for events, and no gate. The numbers are above those that the program gets.
+    pub fn pipe(preserved: u32) -> Result<Self> {
+        let (reader, writer) = new_pipe()?;
+        let events = above(&writer, preserved)?;
+        let (mounts, exec, scope, opener, scope_opener) = (None, None, None, None, None);
+        Ok(Self { events, mounts, exec, scope, reader: Some(reader), opener, scope_opener })
     }
-    let number = |at: usize| inherited.get(at).map_or(0, |fd| fd.as_raw_fd() as u32);
-    let numbers =
-        Descriptors { events: number(0), mounts: number(1), exec: number(2), scope: number(3) };
-    let (chain, variables) = compose(numbers)?;
-    for fd in &inherited {
+
+    /// The gates of a container, and a number for its events. If `stops`, `start` opens the gate before the program, which
+    /// is a FIFO, and this process the one before the change of the root. If `waits`, a gate is before the first link.
+    pub fn gates(preserved: u32, stops: bool, waits: bool) -> Result<Self> {
+        let (gate, opener) = new_pipe()?;
+        // FIFOs replace the first, and if it stops the third.
+        let events = above(&gate, preserved)?;
+        let mounts = stops.then(|| above(&gate, preserved)).transpose()?;
+        let exec = above(&gate, preserved)?;
+        let scope = waits.then(new_pipe).transpose()?;
+        let scope = scope.map(|(gate, opener)| above(&gate, preserved).map(|gate| (gate, opener)));
+        let (scope, scope_opener) = scope.transpose()?.unzip();
+        let (exec, opener) = (Some(exec), Some(opener));
+        Ok(Self { events, mounts, exec, scope, reader: None, opener, scope_opener })
+    }
+
+    /// Returns the numbers that options of the links name.
+    pub fn numbers(&self) -> Descriptors {
+        let number = |fd: &OwnedFd| fd.as_raw_fd() as u32;
+        Descriptors {
+            events: number(&self.events),
+            mounts: self.mounts.as_ref().map(number),
+            exec: self.exec.as_ref().map_or(0, number),
+            scope: self.scope.as_ref().map_or(0, number),
+        }
+    }
+
+    /// Makes and opens the FIFOs of a container, and gives the reader of events.
+    fn open_fifos(&mut self, container: &Container) -> Result<Events> {
+        let make = |name| {
+            let path = container.path(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).on("mkfifo", &path)?;
+            Ok(path)
+        };
+        let path = make(EVENTS)?;
+        // A FIFO is opened for writing when it has a reader.
+        let reader = Events::open(container)?;
+        // A FIFO without a writer is at its end, and one without a reader is broken.
+        dup3(open_fifo(&path)?, &mut self.events, DupFlags::CLOEXEC).op("dup3")?;
+        if let (Some(_), Some(exec)) = (&self.mounts, &mut self.exec) {
+            dup3(open_fifo(&make(GATE)?)?, exec, DupFlags::CLOEXEC).op("dup3")?;
+        }
+        Ok(reader)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        [&self.events].into_iter().chain(&self.mounts).chain(&self.exec).chain(&self.scope)
+    }
+}
+
+fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::CLOEXEC).op("pipe")
+}
+
+/// A copy of a descriptor with a number above those that the program gets.
+fn above(fd: &OwnedFd, preserved: u32) -> Result<OwnedFd> {
+    fcntl_dupfd_cloexec(fd, 3 + preserved as i32).op("F_DUPFD")
+}
+
+/// Starts a chain. The events and a gate of a container go through FIFOs, which the command `start` opens too.
+pub fn start(
+    container: Option<&Container>,
+    mut inherited: Inherited,
+    chain: &Chain,
+    variables: &[Variable],
+) -> Result<Running> {
+    let events = match (container, inherited.reader.take()) {
+        (Some(container), _) => inherited.open_fifos(container)?,
+        (None, Some(reader)) => Events::of(reader),
+        (None, None) => return Err(Error::new("a chain without events")),
+    };
+    for fd in inherited.all() {
         fcntl_setfd(fd, FdFlags::empty()).op("F_SETFD")?;
     }
-    let child = spawn(&chain.argv(), &variables)?;
-    Ok(Running { child, events, scope, mounts })
+    let child = spawn(&chain.argv(), variables)?;
+    let (scope, gate) = (inherited.scope_opener, inherited.opener);
+    Ok(Running { child, events, scope, gate })
 }
 
 fn open_fifo(path: &Path) -> Result<OwnedFd> {

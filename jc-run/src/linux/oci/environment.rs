@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, Tool};
 
 use super::args::Args;
 use super::log::Log;
+
+/// The name of the program. The exit statuses are those of runc.
+pub const TOOL: Tool = Tool::source("jc-oci");
 
 /// The maker of the cgroup of a container.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

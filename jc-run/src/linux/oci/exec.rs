@@ -9,7 +9,7 @@ use jc_unshare::{Context as _, Error, Result, print, read_at_most};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::args::Exec;
-use super::chain::{self, Channel, PATIENCE};
+use super::chain::{self, Inherited, PATIENCE};
 use super::compile::{self, Compiled, Context, Descriptors, Target};
 use super::config::Process;
 use super::create::LONGEST;
@@ -97,23 +97,20 @@ impl Execution<'_> {
         let affinity =
             self.process.exec_cpu_affinity.as_ref().map(|affinity| affinity.initial.as_str());
         affinity.filter(|list| !list.is_empty()).map_or(Ok(()), set_affinity)?;
-        let compose = |descriptors| {
-            let mut compiled = self.compile(console_socket, descriptors)?;
-            compiled.warnings.iter().for_each(|text| environment.log.warn(text));
-            let variables = take_values(&mut compiled.links);
-            let chain = compiled.chain().locate()?;
-            environment.log.debug(|| String::from_utf8_lossy(&chain.to_shell()).into_owned());
-            Ok((chain, variables))
-        };
-        let preserved = self.options.handover.preserve_fds;
-        let mut running = chain::start(Channel::Pipe, preserved, compose)?;
+        let inherited = Inherited::pipe(self.options.handover.preserve_fds)?;
+        let mut compiled = self.compile(console_socket, inherited.numbers())?;
+        compiled.warnings.iter().for_each(|text| environment.log.warn(text));
+        let variables = take_values(&mut compiled.links);
+        let chain = compiled.chain().locate()?;
+        environment.log.debug(|| String::from_utf8_lossy(&chain.to_shell()).into_owned());
+        let mut running = chain::start(None, inherited, &chain, &variables)?;
         let program = self.process.args[0].as_str();
         // A chain in a paused container waits for `resume`.
         let patience = Some(PATIENCE).filter(|_| !self.options.ignore_paused);
         let outcome = running.events.expect(patience, program, |event| event["event"] == "started");
         let outcome = outcome.and_then(|first| {
             running.events.expect_end(program)?;
-            chain::process(&first, &self.record.config.linux())
+            chain::process(&first, self.record.config.linux())
         });
         running.child.wait().op("wait")?;
         let child = outcome?;

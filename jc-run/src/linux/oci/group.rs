@@ -1,12 +1,16 @@
 //! The cgroup of a container: its processes and its freezer are read from the file system, and jc-cgroup changes it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use jc_unshare::exec::locate_tool;
 use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Absent, Context, Error, Result};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 
 use super::state::Record;
 use crate::link::Opt;
@@ -29,20 +33,50 @@ pub fn path(configured: &str, id: &str) -> Result<String> {
     }
 }
 
-/// The directories of a group, in all hierarchies that have it.
-fn directories(path: &str) -> Result<Vec<PathBuf>> {
-    let table = "/proc/self/mountinfo";
-    let text = fs::read_to_string(table).on("read", table)?;
-    let mut found = Vec::new();
-    for mount in text.lines().filter_map(MountInfo::parse) {
-        if mount.root == "/" && ["cgroup", "cgroup2"].contains(&mount.kind) {
-            let directory = unescape(mount.point).join(path.trim_start_matches('/'));
-            if jc_unshare::exists(&directory)? && !found.contains(&directory) {
-                found.push(directory);
+/// Whether this process may make the directories of a group, in all hierarchies.
+pub fn can_make(path: &str) -> Result<bool> {
+    let mounts = hierarchies()?;
+    for mount in mounts {
+        let directory = mount.join(path.trim_start_matches('/'));
+        for above in directory.ancestors().skip(1).take_while(|above| above.starts_with(mount)) {
+            match accessat(CWD, above, Access::WRITE_OK, AtFlags::EACCESS) {
+                Ok(()) => break,
+                Err(Errno::NOENT) => {}
+                Err(Errno::ACCESS | Errno::ROFS) => return Ok(false),
+                Err(error) => return Err(error).on("access", above),
             }
         }
     }
+    Ok(!mounts.is_empty())
+}
+
+/// The directories of a group, in all hierarchies that have it.
+pub fn directories(path: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for mount in hierarchies()? {
+        let directory = mount.join(path.trim_start_matches('/'));
+        if jc_unshare::exists(&directory)? && !found.contains(&directory) {
+            found.push(directory);
+        }
+    }
     Ok(found)
+}
+
+/// The mount points of all hierarchies, which are read once.
+fn hierarchies() -> Result<&'static [PathBuf]> {
+    static MOUNTS: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    if let Some(mounts) = MOUNTS.get() {
+        return Ok(mounts);
+    }
+    let table = "/proc/self/mountinfo";
+    // The kernel makes the table anew for each read(2).
+    let mut text = String::with_capacity(16 << 10);
+    File::open(table).and_then(|mut file| file.read_to_string(&mut text)).on("read", table)?;
+    let mounts = text.lines().filter(|line| line.contains(" - cgroup"));
+    let mounts = mounts.filter_map(MountInfo::parse);
+    let mounts =
+        mounts.filter(|mount| mount.root == "/" && ["cgroup", "cgroup2"].contains(&mount.kind));
+    Ok(MOUNTS.get_or_init(|| mounts.map(|mount| unescape(mount.point)).collect()))
 }
 
 /// Whether a group is there.

@@ -27,19 +27,15 @@ mod systemd;
 mod update;
 mod wait;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 use jc_unshare::platform::map_ahead;
-use jc_unshare::{Error, Result, Tool, print};
+use jc_unshare::{Error, Result, print};
 
-use args::{Args, Verb};
-use environment::Environment;
-
-/// The name of the program. The exit statuses are those of runc.
-pub const TOOL: Tool = Tool::source("jc-oci");
+use args::{Args, Named, Verb, WORDS, is_help_asked};
+use environment::{Environment, TOOL};
 
 /// The exit status of a command that fails.
 const FAILED: u8 = 1;
@@ -51,7 +47,7 @@ const EXEC_FAILED: u8 = 255;
 pub fn main() -> ExitCode {
     TOOL.begin();
     map_ahead();
-    let args = match parse(std::env::args_os()) {
+    let args = match parse() {
         Ok(args) => args,
         Err(outcome) => return outcome,
     };
@@ -71,11 +67,9 @@ fn fail(error: &Error) -> ExitCode {
     FAILED.into()
 }
 
-fn parse(words: impl Iterator<Item = OsString>) -> std::result::Result<Args, ExitCode> {
-    let words: Vec<OsString> = words.collect();
-    let asks = words.iter().any(|word| word == "--help" || word == "-h");
-    let command = if asks { Args::with_help() } else { Args::command() };
-    let matches = command.try_get_matches_from(words);
+fn parse() -> std::result::Result<Args, ExitCode> {
+    let command = if is_help_asked() { Args::with_help() } else { Args::command() };
+    let matches = command.try_get_matches_from(WORDS.iter());
     matches.and_then(|matches| Args::from_arg_matches(&matches)).map_err(|error| {
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -99,21 +93,21 @@ fn first_paragraph(rendered: &str) -> String {
 fn run(verb: Verb, environment: &Environment) -> Result<ExitCode> {
     let root = environment.root.as_deref();
     let done = match verb {
-        Verb::Create(options) => create::command(environment, &options),
-        Verb::Run(options) => return run::command(environment, &options),
-        Verb::Exec(options) => return exec::command(environment, &options),
-        Verb::Start(options) => start::command(environment, &options.id),
-        Verb::State(options) => list::state(root, &options.id),
-        Verb::Kill(options) => kill::command(environment, &options),
-        Verb::Delete(options) => delete::command(environment, &options),
-        Verb::Pause(options) => update::freeze(environment, &options.id, true),
-        Verb::Resume(options) => update::freeze(environment, &options.id, false),
-        Verb::Update(options) => update::command(environment, &options),
-        Verb::Ps(options) => ps::command(environment, &options),
-        Verb::List(options) => list::list(root, &options),
-        Verb::Events(options) => events::command(environment, &options),
+        Verb::Create(Named(options)) => create::command(environment, &options),
+        Verb::Run(Named(options)) => return run::command(environment, &options),
+        Verb::Exec(Named(options)) => return exec::command(environment, &options),
+        Verb::Start(Named(options)) => start::command(environment, &options.id),
+        Verb::State(Named(options)) => list::state(root, &options.id),
+        Verb::Kill(Named(options)) => kill::command(environment, &options),
+        Verb::Delete(Named(options)) => delete::command(environment, &options),
+        Verb::Pause(Named(options)) => update::freeze(environment, &options.id, true),
+        Verb::Resume(Named(options)) => update::freeze(environment, &options.id, false),
+        Verb::Update(Named(options)) => update::command(environment, &options),
+        Verb::Ps(Named(options)) => ps::command(environment, &options),
+        Verb::List(Named(options)) => list::list(root, &options),
+        Verb::Events(Named(options)) => events::command(environment, &options),
         Verb::Features => print(format!("{:#}\n", features::document())),
-        Verb::Spec(options) => spec::write(&options),
+        Verb::Spec(Named(options)) => spec::write(&options),
         Verb::Checkpoint(_) | Verb::Restore(_) => {
             Err(Error::new("checkpoint, restore: not supported by this runtime"))
         }

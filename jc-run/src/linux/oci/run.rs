@@ -8,7 +8,7 @@ use jc_unshare::Result;
 use super::args::Run;
 use super::create::{Bundle, undo};
 use super::environment::Environment;
-use super::state::{Container, Record};
+use super::state::{Container, Record, Status};
 use super::wait::{Signals, attend};
 use super::{delete, handover, start};
 
@@ -51,7 +51,12 @@ fn begin(
     socket: Option<&Path>,
 ) -> Result<(Container, Record)> {
     let (container, mut record) = bundle.create(environment, socket)?;
-    let begun = start::start(&container, &mut record).and_then(|()| {
+    let started = match record.phase {
+        // The chain has not stopped before the program.
+        Status::Running => Ok(()),
+        _ => start::start(&container, &mut record),
+    };
+    let begun = started.and_then(|()| {
         start::run_hooks(&record)?;
         let give = |process| handover::give(&options.create.handover, process);
         record.process().map_or(Ok(()), give)

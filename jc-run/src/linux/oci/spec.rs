@@ -57,7 +57,8 @@ mod tests {
             write(&options).unwrap();
             let config =
                 StoredConfig::parse(&std::fs::read(bundle.path().join("config.json")).unwrap());
-            let linux = config.unwrap().linux();
+            let config = config.unwrap();
+            let linux = config.linux();
             assert_eq!(linux.uid_mappings.len(), usize::from(is_rootless));
             assert!(write(&options).unwrap_err().to_string().ends_with("File exists"));
         }

@@ -93,7 +93,7 @@ impl Record {
             bundle: bundle.to_owned(),
             created: rfc3339_now(),
             owner: geteuid().as_raw(),
-            boot: crate::linux::state::boot_id()?,
+            boot: crate::linux::state::boot_id()?.to_owned(),
             phase: Status::Creating,
             process: None,
             cgroup: None,

@@ -1,5 +1,6 @@
-//! Cgroups that systemd makes: a transient scope for the chain, by busctl(1). The property `Delegate` gives the
-//! cgroup of the scope to jc-cgroup.
+//! Cgroups that systemd makes: a transient scope for the chain, by busctl(1). The property `Delegate` leaves the cgroups
+//! below that of the scope to jc-cgroup. The container has one of these: `systemctl daemon-reload` sets the limits of the
+//! scope itself anew.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,6 +13,9 @@ use super::group;
 
 /// The longest time from the request to the move of the process.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The name of the container's cgroup below that of the scope.
+const GROUP: &str = "container";
 
 /// A scope of systemd with its slice.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,8 +47,13 @@ impl Scope {
         Ok(Self { slice: slice.to_owned(), unit: format!("{unit}.scope") })
     }
 
-    /// The path of the cgroup: each dash of the name of a slice is a level (systemd.slice(5)).
+    /// The path of the container's cgroup.
     pub fn path(&self) -> String {
+        format!("{}/{GROUP}", self.own_path())
+    }
+
+    /// The path of the scope's cgroup: each dash of the name of a slice is a level (systemd.slice(5)).
+    fn own_path(&self) -> String {
         let mut path = String::new();
         let stem = self.slice.trim_end_matches(".slice");
         let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
@@ -54,7 +63,7 @@ impl Scope {
         format!("{path}/{}", self.unit)
     }
 
-    /// Makes the scope with one process, and waits until the process is in it.
+    /// Asks systemd for the scope with one process.
     pub fn start(&self, pid: u32) -> Result<()> {
         let pid_word = pid.to_string();
         let description = format!("jc-oci container {}", self.unit);
@@ -67,11 +76,29 @@ impl Scope {
         ];
         let count = properties.len().to_string();
         let signature = ["StartTransientUnit", "ssa(sv)a(sa(sv))", &self.unit, "replace", &count];
-        call(&[&signature[..], &properties.concat(), &["0"]].concat())?;
+        call(&[&signature[..], &properties.concat(), &["0"]].concat())
+    }
+
+    /// Waits until a process is in the scope, and moves it to the container's group in version 2, where a group with
+    /// processes gives no controllers to groups below (cgroup-v2.rst, "No Internal Process Constraint").
+    pub fn enter(&self, pid: u32) -> Result<()> {
+        self.wait(pid)?;
+        for scope in group::directories(&self.own_path())? {
+            if jc_unshare::exists(scope.join("cgroup.controllers"))? {
+                let directory = scope.join(GROUP);
+                fs::create_dir(&directory).on("mkdir", &directory)?;
+                let file = directory.join("cgroup.procs");
+                fs::write(&file, pid.to_string()).on("write", &file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, pid: u32) -> Result<()> {
         let (path, deadline) = (format!("/proc/{pid}/cgroup"), Instant::now() + PATIENCE);
         loop {
             let text = fs::read_to_string(&path).on("read", &path)?;
-            if text.lines().any(|line| line.ends_with(&self.path())) {
+            if text.lines().any(|line| line.ends_with(&self.own_path())) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -115,6 +142,7 @@ mod tests {
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-x.scope",
             ),
         ] {
+            let path = format!("{path}/container");
             assert_eq!(Scope::parse(configured, "c1").unwrap().path(), path);
         }
         for configured in

@@ -11,8 +11,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Pid, WaitOptions, WaitStatus, getpid, set_child_subreaper, wait};
 
-use super::TOOL;
-use super::environment::Environment;
+use super::environment::{Environment, TOOL};
 use super::state::Root;
 use crate::linux::console::Console;
 use crate::linux::terminal::Terminal;

@@ -10,7 +10,7 @@ pub struct Descriptors {
     /// Links write events to this one.
     pub events: u32,
     /// The gate between the mounts and the change of the root.
-    pub mounts: u32,
+    pub mounts: Option<u32>,
     /// The gate before the execution of the program.
     pub exec: u32,
     /// The gate before the first link.
@@ -22,7 +22,7 @@ impl Descriptors {
     pub fn after(preserved: u32) -> Self {
         Self {
             events: 3 + preserved,
-            mounts: 4 + preserved,
+            mounts: Some(4 + preserved),
             exec: 5 + preserved,
             scope: 6 + preserved,
         }

@@ -41,7 +41,7 @@ pub fn create(config: &Config, context: &Context<'_>) -> Result<Compiled> {
     let namespaces = Namespaces::parse(config)?;
     let mut warnings = Vec::new();
     let group =
-        context.cgroup.map(|path| cgroup::link(&linux, path, &namespaces, context)).transpose()?;
+        context.cgroup.map(|path| cgroup::link(linux, path, &namespaces, context)).transpose()?;
     let unshare = namespaces.link(group.is_some(), context)?;
     let rootfs = rootfs::link(config, context, &mut warnings)?;
     let block = Opt::new("--block-fd", context.descriptors.scope.to_string());
@@ -73,13 +73,13 @@ pub fn exec(process: &Process, target: Target<'_>, context: &Context<'_>) -> Res
         let namespaces = format!("{}:{}", target.pid, joined.join(","));
         let mut options = vec![Opt::new("--join", namespaces), status.clone()];
         let linux = target.config.linux();
-        options.extend(namespaces::enters_as_other(&linux).then(|| Opt::flag("--keep-caps")));
+        options.extend(namespaces::enters_as_other(linux).then(|| Opt::flag("--keep-caps")));
         links.push(Link::new("jc-unshare", options));
     }
     let mut options =
         vec![Opt::new("--join", target.pid.to_string()), Opt::flag("--no-wait"), status];
     options.extend(process::options(process, context, &mut warnings)?);
-    options.extend(rootfs::filter(&target.config.linux(), context));
+    options.extend(rootfs::filter(target.config.linux(), context));
     let affinity = process.exec_cpu_affinity.as_ref().filter(|affinity| !affinity.last.is_empty());
     options.extend(affinity.map(|affinity| Opt::new("--cpu-affinity", &affinity.last)));
     links.push(Link::new("jc-rootfs", options));

@@ -56,8 +56,8 @@ impl Namespaces {
             }
         }
         let mut namespaces = Self { all, options: Vec::new() };
-        namespaces.check(config, &linux)?;
-        namespaces.options = namespaces.settings(config, &linux)?;
+        namespaces.check(config, linux)?;
+        namespaces.options = namespaces.settings(config, linux)?;
         Ok(namespaces)
     }
 

@@ -13,12 +13,10 @@ use crate::linux::oci::config::{Config, Hook, Linux};
 pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) -> Result<Link> {
     let (linux, root) = (config.linux(), config.root()?);
     let numbers = context.descriptors;
-    let mut options = vec![
-        Opt::flag("--bare"),
-        Opt::new("--gate", format!("mounts={}", numbers.mounts)),
-        Opt::new("--gate", format!("exec={}", numbers.exec)),
-        Opt::new("--status-fd", numbers.events.to_string()),
-    ];
+    let mut options = vec![Opt::flag("--bare")];
+    options.extend(numbers.mounts.map(|fd| Opt::new("--gate", format!("mounts={fd}"))));
+    options.push(Opt::new("--gate", format!("exec={}", numbers.exec)));
+    options.push(Opt::new("--status-fd", numbers.events.to_string()));
     options.extend(context.parent.map(|pid| Opt::new("--die-with-parent", pid.to_string())));
     let mounts = linux.namespaces.iter().find(|namespace| namespace.kind == "mount");
     // Without a namespace in the list, the container has that of the runtime (config-linux.md, "Namespaces").
@@ -27,10 +25,10 @@ pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) 
         None => Some(Path::new("/proc/self/ns/mnt")),
     };
     options.extend(shared.map(|path| Opt::new("--mount-namespace", path)));
-    options.extend(namespaces::enters_as_other(&linux).then(|| Opt::flag("--become-root")));
+    options.extend(namespaces::enters_as_other(linux).then(|| Opt::flag("--become-root")));
     options.extend(root.readonly.then(|| Opt::flag("--read-only")));
     options.extend(propagation(&linux.rootfs_propagation)?);
-    options.extend(mounts::options(&config.mounts, &linux, context.bundle)?);
+    options.extend(mounts::options(&config.mounts, linux, context.bundle)?);
     for (key, value) in &linux.sysctl {
         options.push(Opt::new("--sysctl", format!("{key}={value}")));
     }
@@ -41,7 +39,7 @@ pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) 
     }
     options
         .extend(linux.memory_policy.as_ref().map(|it| Opt::new("--memory-policy", it.to_string())));
-    options.extend(filter(&linux, context));
+    options.extend(filter(linux, context));
     let hooks =
         [("mounts", &config.hooks.create_container), ("exec", &config.hooks.start_container)];
     for (gate, hooks) in hooks {
@@ -60,7 +58,7 @@ pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) 
 pub fn filter(linux: &Linux, context: &Context<'_>) -> Vec<Opt> {
     let Some(filter) = &linux.seccomp else { return Vec::new() };
     let state = Opt::new("--state", context.state.to_string());
-    vec![Opt::new("--seccomp", filter.to_string()), state]
+    vec![Opt::new("--seccomp", filter.get()), state]
 }
 
 fn hook(gate: &str, hook: &Hook) -> Result<Opt> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::null::null_is_default;
@@ -29,7 +30,7 @@ pub struct Linux {
     #[serde(deserialize_with = "null_is_default")]
     pub net_devices: BTreeMap<String, NetDevice>,
     /// The filter, which jc-rootfs parses.
-    pub seccomp: Option<Value>,
+    pub seccomp: Option<Box<RawValue>>,
     #[serde(deserialize_with = "null_is_default")]
     pub rootfs_propagation: String,
     #[serde(deserialize_with = "null_is_default")]

@@ -7,6 +7,7 @@ pub mod process;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use jc_unshare::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -137,8 +138,9 @@ impl Config {
     }
 
     /// The `linux` member, or an empty one.
-    pub fn linux(&self) -> Linux {
-        self.linux.clone().unwrap_or_default()
+    pub fn linux(&self) -> &Linux {
+        static EMPTY: LazyLock<Linux> = LazyLock::new(Linux::default);
+        self.linux.as_ref().unwrap_or(&EMPTY)
     }
 
     /// The root. An error without one: the specification demands it on Linux.
