@@ -40,6 +40,22 @@ fn a_container_that_is_absent_is_named_in_the_words_that_engines_look_for() {
 }
 
 #[test]
+fn a_state_that_cannot_be_read_hides_no_other_container() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "sleep 1000");
+        bundle.create().code(0);
+        // A file is no container.
+        fs::write(s.path("states/a-file"), "").unwrap();
+        bundle.oci(&["list", "-q"]).run().code(0).stdout("c\n");
+        fs::create_dir(s.path("states/broken")).unwrap();
+        fs::write(s.path("states/broken/state.json"), "{").unwrap();
+        let listed = bundle.oci(&["list", "-q"]).run().code(1);
+        listed.stdout("c\n").fails_as("jc-oci", "broken/state.json");
+        bundle.oci(&["delete", "-f", "c"]).run().code(0);
+    });
+}
+
+#[test]
 fn the_log_has_the_lines_of_runc() {
     sandbox(|s| {
         let log = s.path("log");

@@ -179,7 +179,15 @@ fn exec_joins_the_container_with_its_own_program() {
         ])
         .code(0)
         .stdout("5\n6\n/tmp\nb\n");
-        exec(&["c", "nope"]).code(255).stdout("");
+        for (program, text) in [
+            ("nope", "\"nope\": executable file not found in $PATH"),
+            ("/nope", "\"/nope\": no such file or directory"),
+            ("/bin", "\"/bin\": permission denied"),
+        ] {
+            let ran = exec(&["c", program]).code(255).stdout("");
+            assert!(ran.err().ends_with(&format!("jc-oci: error: exec: {text}\n")), "{ran}");
+        }
+        exec(&["--cap", "CAP_NONE", "c", "true"]).code(255).fails_as("jc-oci", "--cap CAP_NONE");
         let process = json!({"args": ["sh", "-c", "echo $B; id -u"], "cwd": "/", "env": ["B=c", "PATH=/bin"], "user": {"uid": 3, "gid": 4}});
         fs::write(s.path("process.json"), process.to_string()).unwrap();
         exec(&["--process", "process.json", "c"]).code(0).stdout("c\n3\n");
@@ -255,6 +263,70 @@ fn an_agent_decides_about_system_calls_of_the_container() {
         fs::remove_file(s.path("agent")).unwrap();
         let ran = bundle.run().code(1);
         assert!(ran.err().contains("agent: No such file or directory"), "{ran}");
+        bundle.assert_gone();
+    });
+}
+
+/// The agent of `exec` gets the PID of the new program and the state of the container.
+#[test]
+fn an_agent_decides_about_system_calls_of_a_program_that_joins() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "sleep 1000");
+        let path = s.path("agent");
+        let rules = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]);
+        for (has_no_new_privileges, has_pid_namespace) in
+            [(true, true), (false, true), (true, false), (false, false)]
+        {
+            bundle.change(|config| {
+                config["process"]["noNewPrivileges"] = json!(has_no_new_privileges);
+                config["linux"]["seccomp"] = json!({
+                    "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": rules,
+                });
+                let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+                namespaces.retain(|namespace| has_pid_namespace || namespace["type"] != "pid");
+            });
+            let listener = UnixListener::bind(&path).unwrap();
+            bundle.start();
+            let _first = receive(&listener.accept().unwrap().0);
+            let script = "echo $$; mkdir /tmp/new";
+            let exec = bundle.oci(&["exec", "--pid-file"]).arg(s.path("pid-of-exec"));
+            let exec = exec.args(["c", "sh", "-c", script]).spawn();
+            let (text, fd) = receive(&listener.accept().unwrap().0);
+            let message: Value = serde_json::from_slice(&text).unwrap();
+            let state = &message["state"];
+            assert_eq!((&state["id"], &state["status"]), (&json!("c"), &json!("running")));
+            wait_until("the PID file", || s.path("pid-of-exec").exists());
+            let (pid, first) = (&message["pid"], &state["pid"]);
+            assert_eq!(pid.to_string(), fs::read_to_string(s.path("pid-of-exec")).unwrap());
+            assert!(first.is_u64() && first != pid, "{message}");
+            drop(fd);
+            let refused = "mkdir: can't create directory '/tmp/new': Function not implemented\n";
+            exec.wait().code(1).stderr(refused);
+            bundle.oci(&["delete", "-f", "c"]).run().code(0);
+            fs::remove_file(&path).unwrap();
+            fs::remove_file(s.path("pid-of-exec")).unwrap();
+        }
+        bundle.assert_gone();
+    });
+}
+
+#[test]
+fn a_program_whose_pid_cannot_be_written_does_not_go_on() {
+    sandbox(|s| {
+        let mut bundle = Bundle::new(s, "sleep 1000");
+        // Without a PID namespace no process waits for a reaper of the other.
+        bundle.change(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+        });
+        bundle.start();
+        let words = ["exec", "-d", "--pid-file", "/none/pid", "c", "sleep", "1000"];
+        bundle.oci(&words).run().code(255).fails_as("jc-oci", "create /none/pid");
+        wait_until("the end of the program", || {
+            let pids = bundle.oci(&["ps", "--format=json", "c"]).run().code(0).out();
+            pids == format!("[{}]\n", bundle.pid())
+        });
+        bundle.oci(&["delete", "-f", "c"]).run().code(0);
         bundle.assert_gone();
     });
 }

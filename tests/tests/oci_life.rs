@@ -5,6 +5,8 @@
 mod oci_support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use jc_tests::volume::volume;
 use jc_tests::{Running, sandbox, wait_until};
@@ -136,6 +138,50 @@ fn delete_with_force_ends_a_container_in_each_part_of_its_life() {
 }
 
 #[test]
+fn a_paused_container_may_be_one_that_has_not_started_and_ends_by_a_kill() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "sleep 1000 & sleep 1000");
+        bundle.create().code(0);
+        bundle.oci(&["pause", "c"]).run().code(0);
+        assert_eq!(bundle.status("c"), "paused");
+        let start = bundle.oci(&["start", "c"]).run().code(1);
+        start.fails_as("jc-oci", "cannot start a container in the paused state");
+        bundle.oci(&["resume", "c"]).run().code(0);
+        assert_eq!(bundle.status("c"), "created");
+        for kill in [&["kill", "c", "KILL"][..], &["kill", "--all", "c", "KILL"]] {
+            bundle.oci(&["start", "c"]).run().code(0);
+            bundle.oci(&["pause", "c"]).run().code(0);
+            bundle.oci(kill).run().code(0);
+            bundle.wait_for("stopped");
+            bundle.oci(&["delete", "c"]).run().code(0).stderr("");
+            bundle.create().code(0);
+        }
+        bundle.oci(&["delete", "-f", "c"]).run().code(0);
+        bundle.assert_gone();
+        s.wait_for_no_process();
+    });
+}
+
+#[test]
+fn a_kill_of_all_reaches_a_program_outside_of_its_group() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "sleep 1000");
+        bundle.start();
+        for group in bundle.groups() {
+            let outside = group.parent().unwrap().join("cgroup.procs");
+            fs::write(outside, bundle.pid().to_string()).unwrap();
+            fs::remove_dir(group).unwrap();
+        }
+        bundle.oci(&["kill", "c", "0"]).run().code(0);
+        assert_eq!(bundle.status("c"), "running");
+        bundle.oci(&["kill", "--all", "c", "KILL"]).run().code(0);
+        bundle.wait_for("stopped");
+        bundle.oci(&["delete", "c"]).run().code(0).stderr("");
+        bundle.assert_gone();
+    });
+}
+
+#[test]
 fn a_control_group_with_other_processes_is_left_alone() {
     sandbox(|s| {
         let mut bundle = Bundle::new(s, "sleep 1000");
@@ -171,11 +217,38 @@ fn a_kill_of_create_leaves_nothing_after_delete() {
             s.sh(&line).run();
             bundle.oci(&["delete", "-f", "c"]).run().code(0).stderr("");
             s.wait_for_no_process();
-            assert_eq!(bundle.groups(), [] as [std::path::PathBuf; 0], "round {round}");
+            assert_eq!(bundle.groups(), [] as [PathBuf; 0], "round {round}");
         }
         bundle.start();
         bundle.oci(&["delete", "-f", "c"]).run().code(0);
         bundle.assert_gone();
+    });
+}
+
+/// A group that is made late: a wrapper of jc-cgroup sleeps while `create` is killed and `delete -f` begins.
+#[test]
+fn delete_waits_for_the_chain_of_a_killed_create() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "sleep 1000");
+        // A program runs the tools beside it.
+        fs::create_dir(s.path("late")).unwrap();
+        for name in ["jc-oci", "jc-unshare", "jc-rootfs"] {
+            fs::copy(s.bin(name), s.path("late").join(name)).unwrap();
+        }
+        let wrapper = s.path("late/jc-cgroup");
+        let real = s.bin("jc-cgroup").display().to_string();
+        fs::write(&wrapper, format!("#!/bin/sh\n: >begun\nsleep 0.5\nexec {real} \"$@\"\n"))
+            .unwrap();
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+        let late = s.cmd(s.path("late/jc-oci")).arg("--root").arg(s.path("states"));
+        let create = late.args(["create", "-b"]).arg(&bundle.path).arg("c").spawn();
+        wait_until("jc-cgroup", || s.path("begun").exists());
+        create.signal(Signal::KILL);
+        bundle.oci(&["delete", "-f", "c"]).run().code(0).stderr("");
+        assert_eq!(bundle.groups(), [] as [PathBuf; 0]);
+        s.wait_for_no_process();
+        bundle.assert_gone();
+        create.wait();
     });
 }
 

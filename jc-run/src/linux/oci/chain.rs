@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use jc_unshare::process::Process;
 use jc_unshare::program::Variable;
-use jc_unshare::{Context, Error, Kind, Result};
+use jc_unshare::{Absent, Context, Error, Kind, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::{DupFlags, Errno, FdFlags, dup3, fcntl_dupfd_cloexec, fcntl_setfd, read};
@@ -46,6 +46,18 @@ impl Events {
         Ok(Self::of(reader))
     }
 
+    /// Waits until no link of the chain of a container is left. Each has the FIFO open.
+    pub fn wait_for_end(container: &Container, patience: Duration) -> Result<()> {
+        let Some(mut events) = Self::open(container).absent()? else { return Ok(()) };
+        let deadline = Instant::now() + patience;
+        // poll(2) waits for the first writer of a FIFO, and read(2) does not.
+        if events.read_at_once()? == Some(false) {
+            return Ok(());
+        }
+        while events.read(Some(deadline))? {}
+        Ok(())
+    }
+
     fn of(reader: OwnedFd) -> Self {
         Self { reader, text: Vec::new(), seen: 0 }
     }
@@ -70,7 +82,6 @@ impl Events {
 
     /// Reads more. `false` at the end.
     fn read(&mut self, deadline: Option<Instant>) -> Result<bool> {
-        let mut chunk = [0; 4096];
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let time = left.map(|left| Timespec {
@@ -83,18 +94,26 @@ impl Events {
                 Err(Errno::INTR) => continue,
                 ready => ready.op("poll")?,
             };
-            match read(&self.reader, &mut chunk) {
-                Ok(0) => return Ok(false),
-                Ok(count) if self.text.len() + count > MOST => {
-                    return Err(Error::new("the chain has written too many events"));
-                }
-                Ok(count) => {
-                    self.text.extend(&chunk[..count]);
-                    return Ok(true);
-                }
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Err(error).op("read events"),
+            if let Some(is_more) = self.read_at_once()? {
+                return Ok(is_more);
             }
+        }
+    }
+
+    /// Reads what is there. `None`: nothing yet.
+    fn read_at_once(&mut self) -> Result<Option<bool>> {
+        let mut chunk = [0; 4096];
+        match read(&self.reader, &mut chunk) {
+            Ok(0) => Ok(Some(false)),
+            Ok(count) if self.text.len() + count > MOST => {
+                Err(Error::new("the chain has written too many events"))
+            }
+            Ok(count) => {
+                self.text.extend(&chunk[..count]);
+                Ok(Some(true))
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(error) => Err(error).op("read events"),
         }
     }
 

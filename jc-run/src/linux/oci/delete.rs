@@ -7,10 +7,11 @@ use jc_unshare::{Error, Kind, Result};
 use nix::libc::SIGKILL;
 
 use super::args::Delete;
+use super::chain::Events;
 use super::environment::Environment;
 use super::shared::SharedRoot;
 use super::state::{Container, Record, Root, Status};
-use super::{group, hooks, systemd};
+use super::{group, hooks, list, systemd};
 
 /// The longest time from the kill of a program to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +27,7 @@ pub fn command(environment: &Environment, options: &Delete) -> Result<()> {
         // A `create` has been killed before it made anything else.
         return container.remove();
     };
-    let status = record.status()?;
+    let status = list::status(&record)?;
     if status != Status::Stopped && !options.force {
         let (id, status) = (&record.id, status.word());
         return Err(Error::new(format_args!(
@@ -43,17 +44,21 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
     if let Some(process) = &process {
         send(process, SIGKILL)?;
     }
-    // The chain of a killed `create` may still make directories of the group.
-    let is_assembled = record.phase != Status::Creating;
+    if record.phase == Status::Creating {
+        // The chain of a killed `create` makes directories of the group until it comes to a gate, which is closed.
+        Events::wait_for_end(&container, PATIENCE)?;
+    }
     if let Some(path) = &record.cgroup
-        && !(is_assembled && group::remove_empty(path)?)
+        && !group::remove_empty(path)?
         && group::exists(path)?
     {
-        if group::is_frozen(path)? {
-            // A frozen process ends when it is thawed (freezer-subsystem.rst).
-            group::act(record, "--thaw", &[])?;
+        group::thaw(record)?;
+        // systemd removes the group of a scope once it is empty, and may be first.
+        if let Err(error) = group::act(record, "--remove", &[])
+            && group::exists(path)?
+        {
+            return Err(error);
         }
-        group::act(record, "--remove", &[])?;
     }
     if process.is_some_and(|process| !ends_within(&process, PATIENCE)) {
         let seconds = PATIENCE.as_secs();

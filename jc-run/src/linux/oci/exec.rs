@@ -4,8 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::process::ExitCode;
 
+use jc_unshare::capability::number;
 use jc_unshare::process::Process as Child;
 use jc_unshare::{Context as _, Error, Result, print, read_at_most};
+use nix::libc::SIGKILL;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::args::Exec;
@@ -114,7 +116,10 @@ impl Execution<'_> {
         });
         running.child.wait().op("wait")?;
         let child = outcome?;
-        handover::give(&self.options.handover, child)?;
+        handover::give(&self.options.handover, child).inspect_err(|_| {
+            // The caller knows no PID to end, and the error of the handover is the one to report.
+            let _: Result<bool> = child.signal(SIGKILL);
+        })?;
         Ok(child)
     }
 }
@@ -141,7 +146,10 @@ fn process(record: &Record, options: &Exec) -> Result<Process> {
     }
     process.user.additional_gids.extend(&options.additional_gids);
     let capabilities = process.capabilities.get_or_insert_default();
-    options.cap.iter().for_each(|name| capabilities.add(name));
+    for name in &options.cap {
+        number(name).ok_or_else(|| Error::new(format_args!("--cap {name}: no capability")))?;
+        capabilities.add(name);
+    }
     process.no_new_privileges |= options.no_new_privs;
     if let Some(profile) = &options.apparmor {
         process.apparmor_profile.clone_from(profile);

@@ -134,6 +134,15 @@ pub fn is_frozen(path: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Thaws the group of a container if it is frozen: a frozen process with cgroup v1 ends when it is thawed
+/// (freezer-subsystem.rst).
+pub fn thaw(record: &Record) -> Result<()> {
+    match &record.cgroup {
+        Some(path) if is_frozen(path)? => act(record, "--thaw", &[]).map(drop),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a group that the removal of the container would take from others.
 pub fn check_unused(path: &str) -> Result<()> {
     if !exists(path)? {

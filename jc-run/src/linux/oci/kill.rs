@@ -11,9 +11,12 @@ use super::{group, list};
 
 /// The command `kill`: see jc-oci(1).
 pub fn command(environment: &Environment, options: &Kill) -> Result<()> {
-    let word = options.signal.trim_start_matches('-');
-    let signal = signals::number(word)
-        .ok_or_else(|| Error::new(format_args!("unknown signal {:?}", options.signal)))?;
+    let signal = match options.signal.trim_start_matches('-') {
+        // The kernel checks whether the process is there, and sends nothing (kill(2)).
+        "0" => 0,
+        word => signals::number(word)
+            .ok_or_else(|| Error::new(format_args!("unknown signal {:?}", options.signal)))?,
+    };
     let root = Root::open(environment.root.as_deref(), false)?;
     let record = root.find(&options.container.id)?.read()?;
     let status = list::status(&record)?;
@@ -26,27 +29,30 @@ pub fn command(environment: &Environment, options: &Kill) -> Result<()> {
     let has_pid_namespace = record.config.linux().namespaces.iter().any(|one| one.kind == "pid");
     // Without a PID namespace the kernel ends only the program.
     if signal == SIGKILL && record.cgroup.is_some() && !has_pid_namespace {
-        return group::act(&record, "--kill", &[]).map(drop);
+        return end_group(&record);
     }
     if !process.signal(signal)? {
         return Err(stopped());
     }
-    if signal == SIGKILL && status == Status::Paused {
-        // A frozen process ends when it is thawed (freezer-subsystem.rst).
-        group::act(&record, "--thaw", &[])?;
-    }
-    Ok(())
+    if signal == SIGKILL && status == Status::Paused { group::thaw(&record) } else { Ok(()) }
 }
 
-/// Sends the signal to all processes of the group. A container that has stopped may have some left, or none.
+/// Kills all processes of the group, also of a frozen one.
+fn end_group(record: &Record) -> Result<()> {
+    group::act(record, "--kill", &[])?;
+    group::thaw(record)
+}
+
+/// Sends the signal to all processes of the group. A container that has stopped may have some left, or none. A program
+/// that has left the group receives the signal if the group is empty.
 fn all(record: &Record, signal: i32, status: Status) -> Result<()> {
-    let Some(path) = &record.cgroup else {
+    let members = record.cgroup.as_ref().map_or(Ok(Vec::new()), |path| group::members(path))?;
+    if members.is_empty() {
         let process = record.process().filter(|_| status != Status::Stopped);
         return process.map_or(Ok(()), |process| process.signal(signal).map(drop));
-    };
-    let members = group::members(path)?;
-    if signal == SIGKILL && !members.is_empty() {
-        return group::act(record, "--kill", &[]).map(drop);
+    }
+    if signal == SIGKILL {
+        return end_group(record);
     }
     for pid in members {
         // A process that has ended meanwhile needs no signal.

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::args::List;
 use super::group;
-use super::state::{Record, Root, Status};
+use super::state::{Container, Record, Root, Status};
 
 /// The status of a container, with a pause.
 pub fn status(record: &Record) -> Result<Status> {
     Ok(match record.status()? {
-        Status::Running if is_frozen(record)? => Status::Paused,
+        Status::Created | Status::Running if is_frozen(record)? => Status::Paused,
         status => status,
     })
 }
@@ -36,17 +36,27 @@ pub fn state(root: Option<&Path>, id: &str) -> Result<()> {
 pub fn list(root: Option<&Path>, options: &List) -> Result<()> {
     let root = Root::open(root, false)?;
     let mut records = Vec::new();
+    let mut failure = None;
     for id in root.ids()? {
         // Another command may remove the container meanwhile.
-        let Some(container) = root.try_find(&id)? else { continue };
-        records.extend(container.try_read()?);
+        let read = |container: Option<Container>| container.map_or(Ok(None), |one| one.try_read());
+        match root.try_find(&id).and_then(read) {
+            Ok(record) => records.extend(record),
+            // The others are listed first.
+            Err(error) => failure = failure.or(Some(error)),
+        }
     }
+    print_all(&records, options)?;
+    failure.map_or(Ok(()), Err)
+}
+
+fn print_all(records: &[Record], options: &List) -> Result<()> {
     if options.quiet {
         let lines: String = records.iter().map(|record| format!("{}\n", record.id)).collect();
         return print(lines);
     }
     let mut states = Vec::new();
-    for record in &records {
+    for record in records {
         let mut state = record.long_state(status(record)?);
         state["owner"] = json!(owner(record.owner)?);
         states.push(state);

@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use super::chain::Events;
 use super::create::undo;
 use super::environment::Environment;
-use super::hooks;
 use super::state::{Container, EVENTS, GATE, Record, Root, Status};
+use super::{hooks, list};
 
 /// Starts the program of a created container.
 pub fn command(environment: &Environment, id: &str) -> Result<()> {
@@ -28,11 +28,12 @@ pub fn run_hooks(record: &Record) -> Result<()> {
 
 /// Opens the gate, and waits for the execution of the program.
 pub fn start(container: &Container, record: &mut Record) -> Result<()> {
-    match record.status()? {
+    match list::status(record)? {
         Status::Created => {}
         Status::Creating => return Err(Error::new("cannot start a container that is not created")),
         Status::Stopped => return Err(Error::new("cannot start a container that has stopped")),
-        Status::Running | Status::Paused => {
+        Status::Paused => return Err(Error::new("cannot start a container in the paused state")),
+        Status::Running => {
             return Err(Error::new("cannot start an already running container"));
         }
     }

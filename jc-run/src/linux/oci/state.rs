@@ -9,7 +9,7 @@ use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
 use jc_unshare::time::rfc3339_now;
 use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, mkdirat, openat, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, statat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,9 @@ impl Root {
         let directory = openat(directory, ".", flags, Mode::empty()).on("open", &self.path)?;
         for entry in Dir::new(directory).on("read", &self.path)? {
             let entry = entry.on("read", &self.path)?;
+            if ![FileType::Directory, FileType::Unknown].contains(&entry.file_type()) {
+                continue;
+            }
             ids.extend(entry.file_name().to_str().ok().filter(|id| is_id(id)).map(str::to_owned));
         }
         ids.sort_unstable();
