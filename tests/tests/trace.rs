@@ -6,7 +6,7 @@ use std::fs;
 
 use jc_tests::internet::{CALLERS, PYTHON, lines};
 use jc_tests::roots::busybox_root;
-use jc_tests::{Ran, Sandbox, keeps_the_contract, sandbox, workspace_dir};
+use jc_tests::{Ran, Sandbox, keeps_the_contract, require, sandbox, workspace_dir};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -30,7 +30,6 @@ keeps_the_contract!(
     "jc-rootfs"
 );
 
-/// The events of a kind.
 fn events(report: &[Value], kind: &str) -> Vec<Value> {
     report.iter().filter(|event| event["event"] == kind).cloned().collect()
 }
@@ -249,6 +248,63 @@ fn a_container_of_an_ordinary_user_is_recorded() {
     });
 }
 
+/// A container of podman with its default restrictions: no CAP_SYS_ADMIN, and a seccomp profile.
+#[test]
+fn inside_podman_a_program_is_recorded() {
+    sandbox(|s| {
+        require(s, "podman", "podman");
+        require(s, "runc", "runc");
+        busybox_root(s, "root");
+        s.sh("mkdir root/programs && cp $(command -v jc-trace) root/programs/").run().code(0);
+        let podman = "podman --root /srv/storage --runroot /run/storage --storage-driver vfs --cgroup-manager cgroupfs \
+            --runtime runc run --rm --network none -e PATH=/programs:/bin -v /srv:/out --rootfs /srv/root";
+        for user in ["", "-u 33"] {
+            let podman = podman.replace(" --rm", &format!(" --rm {user}"));
+            s.sh("chmod 777 .").run().code(0);
+            let line =
+                format!("{podman} {TOOL} --report /out/t -- sh -c 'cat /etc/hostname; exit 4'");
+            let (ran, report) = traced(s, &line);
+            assert_eq!((ran.status().code(), ran.err().as_str()), (Some(4), ""), "{user} {ran}");
+            assert_eq!(file(&report, "/etc/hostname")["exists"], true);
+            assert_eq!((events(&report, "program").len(), gaps(&report)), (2, vec![]));
+        }
+        s.sh("rm -rf /run/libpod /run/runc /run/storage /run/containers /run/crun").run().code(0);
+        s.wait_for_no_process();
+    });
+}
+
+/// A process whose parent has ended stays a descendant of the recorder, whose memory Yama's ptrace_scope 1 lets the
+/// recorder read.
+#[test]
+fn processes_of_a_subreaper_are_recorded() {
+    sandbox(|s| {
+        let program = "import ctypes, os, time
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+read, write = os.pipe()
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.close(read)
+        while os.getppid() != int(os.environ['REAPER']): time.sleep(0.001)
+        open('/etc/hostname').close()
+        os.write(write, b'x')
+    os._exit(0)
+os.close(write)
+os.read(read, 1)
+while True:
+    try: os.wait()
+    except ChildProcessError: break";
+        fs::write("/srv/p.py", program).unwrap();
+        fs::write("/srv/reaper", format!("REAPER=$$ exec {PYTHON} p.py\n")).unwrap();
+        for caller in CALLERS {
+            s.sh("chmod 777 .").run().code(0);
+            let (ran, report) = traced(s, &format!("{caller} {TOOL} --report /srv/t -- sh reaper"));
+            ran.code(0).stderr("");
+            assert_eq!(file(&report, "/etc/hostname")["exists"], true);
+            assert_eq!(gaps(&report), [""; 0]);
+        }
+    });
+}
+
 #[test]
 fn a_terminal_stays_a_terminal() {
     sandbox(|s| {
@@ -298,6 +354,37 @@ fn processes_that_are_left_run_on_and_those_of_a_killed_recorder_end() {
         s.wait_for_no_process();
         running.wait().killed_by(Signal::KILL);
         s.sh("test ! -s after").run().code(0);
+    });
+}
+
+/// The recorder may end with a call that it has received and not answered.
+#[test]
+fn a_process_that_makes_calls_at_the_end_of_its_recorder_runs_on() {
+    sandbox(|s| {
+        let calls = "i=0; while [ $i -lt 1500 ]; do : </etc/hostname; i=$((i+1)); done";
+        for round in 0..10 {
+            let script = format!("(exec >/dev/null 2>&1; {calls}; echo {round} >>over) & exit 0");
+            s.sh(&format!("exec {TOOL} --report t -- sh -c '{script}'")).run().code(0);
+            s.sh(&format!("until grep -qsx {round} over; do sleep 0.01; done")).run().code(0);
+        }
+        s.wait_for_no_process();
+    });
+}
+
+/// The end of the program is pending in the recorder when the recorder starts its second child.
+#[test]
+fn a_program_that_is_killed_before_the_recorder_runs_ends_the_recorder() {
+    sandbox(|s| {
+        require(s, "strace", "strace");
+        let script = format!(
+            "strace -o log -e inject=recvmsg:delay_exit=500000 {TOOL} --report t -- true &
+            until recorder=$(pgrep -P $!) && program=$(pgrep -P $recorder) &&
+                grep -q '^Seccomp:.2' /proc/$program/status &&
+                grep -q '^State:.S' /proc/$program/status; do sleep 0.01; done
+            kill -9 $program
+            wait $!"
+        );
+        s.sh(&script).run().code(137);
     });
 }
 

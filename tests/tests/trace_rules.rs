@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use jc_tests::internet::{PYTHON, lines};
+use jc_tests::internet::{Internet, PYTHON, lines};
+use jc_tests::pulled::layer_dirs;
+use jc_tests::registry::Registry;
 use jc_tests::roots::busybox_root;
 use jc_tests::{Sandbox, sandbox, sandbox_for, skip};
 use serde_json::Value;
@@ -303,6 +305,77 @@ fn the_listed_files_suffice_for_the_same_run() {
             .code(0);
         s.sh(&format!("{run} slim -- {line}")).run().code(0).stdout("text\ntext\n");
         assert_eq!(s.sh("ls slim/app").run().out(), "f\nl\n");
+    });
+}
+
+/// A shell script with programs of the Debian image: a shell, Perl with modules, accounts, pipes and a directory.
+const SCRIPT: &str = r#"bash -c 'echo "bash ${BASH_VERSINFO[0]}"'
+perl -MPOSIX -MData::Dumper -e 'print POSIX::strftime("%F", gmtime 0), " ", ref(bless {}, "X"), "\n"'
+printf "b\na\n" | sort | sed s/a/x/ | tr b c
+id -un; date -u -d @0; basename /a/b.c .c; cat /no/such/file
+ls -d /etc/d*; wc -l </etc/passwd; grep -c root /etc/passwd; find /etc/motd
+exit 7"#;
+
+#[test]
+fn a_slim_image_gives_the_same_output_and_is_smaller() {
+    sandbox_for(LIMIT, |s| {
+        let registry = Registry::prepared(s);
+        fs::write("/srv/script", SCRIPT).unwrap();
+        let size = |record: &str| {
+            let record: Value = serde_json::from_str(&fs::read_to_string(record).unwrap()).unwrap();
+            let layers = layer_dirs(&record);
+            let layers: Vec<_> = layers.iter().map(|layer| layer.display().to_string()).collect();
+            let ran = s.sh(&format!("du -sbc {} | tail -1 | cut -f 1", layers.join(" "))).run();
+            ran.out().trim().parse::<u64>().unwrap()
+        };
+        let run = "jc-run --network none -v /srv/script:/script:ro --record";
+        s.sh(&format!("jc-pull -q {}/debian >base", registry.address())).run().code(0);
+        let traced = s.sh(&format!("{run} base --trace t -- sh /script")).run().code(7);
+        s.sh(&format!("{TOOL} --files t >files && jc-commit --only files <base >slim"))
+            .run()
+            .code(0);
+        let [base, slim] =
+            ["base", "slim"].map(|record| s.sh(&format!("{run} {record} -- sh /script")).run());
+        for ran in [&base, &slim] {
+            assert_eq!(
+                (ran.status().code(), ran.out(), ran.err()),
+                (Some(7), traced.out(), traced.err())
+            );
+        }
+        assert!(slim.out().starts_with("bash 5\n1970-01-01 X\n"), "{slim}");
+        assert!(slim.err().contains("/no/such/file"), "{slim}");
+        let (whole, rest) = (size("base"), size("slim"));
+        assert!(rest > 1 << 20 && rest < whole / 4, "{rest} of {whole}");
+        // The shell of the other image lacks a program that was not used.
+        s.sh(&format!("{run} base -- which apt")).run().code(0).stdout("/usr/bin/apt\n");
+        s.sh(&format!("{run} slim -- sh -c 'command -v apt'")).run().code(127);
+    });
+}
+
+/// A log of jc-egress has the names that a program has connected to, and the report has its synthetic addresses.
+#[test]
+fn rules_of_a_container_behind_jc_egress_suffice() {
+    sandbox(|s| {
+        let _internet = Internet::start(s);
+        busybox_root(s, "root");
+        fs::write("/srv/root/hello", "GET / HTTP/1.0\r\nHost: good.example\r\n\r\n").unwrap();
+        let script = "echo | nc -w 5 tcp.example 22; nc -w 5 good.example 80 </hello | head -1; \
+            echo | nc -w 5 evil.example 80; true";
+        let run = |options: &str| {
+            s.sh(&format!("jc-run {options} --rootfs root -- sh -c '{script}'")).run().code(0).out()
+        };
+        let allowed = "--allow tcp.example:22 --allow good.example:80 --allow 203.0.113.20:5432";
+        let all = run(&format!("{allowed} --egress-log log --trace t"));
+        assert!(all.starts_with("SSH-2.0-good\r\n"), "{all}");
+        s.sh(&format!("{TOOL} --allow t"))
+            .run()
+            .code(0)
+            .stdout("good.example:80\ntcp.example:22\n");
+        s.sh(&format!("{TOOL} --allow t >rules")).run().code(0);
+        assert_eq!(run("--allow-file rules"), all);
+        // Without the log the names are not known.
+        run(&format!("{allowed} --trace t"));
+        s.sh(&format!("{TOOL} --allow t")).run().code(125).fails_as(TOOL, "the names of jc-egress");
     });
 }
 

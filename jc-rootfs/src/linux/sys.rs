@@ -1,7 +1,9 @@
 //! System calls that nix and rustix lack. No other module of this package has unsafe code.
 #![allow(unsafe_code)]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::ffi::CString;
+use std::hint::black_box;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -218,6 +220,15 @@ pub fn new_session_keyring() -> io::Result<()> {
     let no_name = std::ptr::null::<libc::c_char>();
     // SAFETY: the kernel accepts a null pointer as the name of an anonymous keyring.
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) })
+}
+
+/// Maps memory of libc for the handles of threads. The standard library allocates a handle there, and aborts without
+/// memory; later handles come from the same page. ENOMEM: no memory.
+pub fn map_thread_handles() -> io::Result<()> {
+    const HANDLE: Layout = Layout::new::<[u64; 6]>();
+    // SAFETY: the layout is not empty. The block is never freed, so that the page stays.
+    let block = black_box(unsafe { System.alloc(HANDLE) });
+    if block.is_null() { Err(io::Error::from_raw_os_error(libc::ENOMEM)) } else { Ok(()) }
 }
 
 /// clone(2) with CLONE_PARENT: a fork whose new process is a child of this process's parent. Returns the PID,

@@ -202,12 +202,20 @@ pub fn every_signal() -> SigSet {
 /// Whether this program inherited an ignored SIGCHLD.
 static SIGCHLD_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 
-/// Sets SIGCHLD to its default action. If SIGCHLD is ignored, which execve(2) inherits, the kernel discards exit
-/// statuses of children.
+/// Sets SIGCHLD to its default action if it is ignored, which execve(2) inherits: the kernel discards exit statuses of
+/// children then. A SIGCHLD that has the default action stays as it is, since sigaction(2) would discard the pending
+/// signal of a child that has ended.
 pub fn default_sigchld() {
-    // SAFETY: SIG_DFL installs no handler, and signal(2) cannot fail for SIGCHLD.
-    let before = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-    SIGCHLD_WAS_IGNORED.fetch_or(before == libc::SIG_IGN, Ordering::Relaxed);
+    // SAFETY: zeros are a valid sigaction. The first call changes nothing, SIG_DFL installs no handler, and neither call
+    // can fail for SIGCHLD.
+    unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut present);
+        if present.sa_sigaction == libc::SIG_IGN {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+            SIGCHLD_WAS_IGNORED.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Whether SIGCHLD was ignored before [`default_sigchld`].

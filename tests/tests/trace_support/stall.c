@@ -1,5 +1,6 @@
 // A program whose path is in memory that the program serves itself (userfaultfd(2)): every reader of the path waits.
-// The memory never comes: the call that would bring it waits for the recorder.
+// The memory never comes: the thread that would bring it makes two calls that wait for the recorder, one for each thread
+// of the recorder.
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
@@ -17,6 +18,7 @@ static void *serve(void *unused) {
 	if (read(faults, &fault, sizeof fault) != sizeof fault) return unused;
 	puts("waits");
 	fflush(stdout);
+	open(page, O_RDONLY);
 	struct uffdio_zeropage zero = {{(unsigned long)page, 4096}, 0, 0};
 	ioctl(faults, UFFDIO_ZEROPAGE, &zero);
 	return unused;

@@ -5,6 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jc_unshare::supervise::{are_ready, at_end};
+use jc_unshare::{Context, Result};
 use nix::libc::{self, c_int};
 
 /// A system call that waits for its recorder.
@@ -32,29 +34,43 @@ struct Response {
     flags: u32,
 }
 
-// _IOWR('!', 0, struct seccomp_notif), _IOWR('!', 1, struct seccomp_notif_resp), and _IOW('!', N, __u64).
+// _IOWR('!', 0, struct seccomp_notif), _IOWR('!', 1, struct seccomp_notif_resp), and _IOW('!', 2, __u64).
 const RECEIVE: u32 = 0xC050_2100;
 const SEND: u32 = 0xC018_2101;
 const IS_VALID: u32 = 0x4008_2102;
-const SET_FLAGS: u32 = 0x4008_2104;
 
 /// SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel makes the call.
 const CONTINUE: u32 = 1;
-/// SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6).
-const SYNC_WAKE_UP: u64 = 1;
+
+/// The most threads of a recorder. The kernel wakes each thread that waits for a call, at each call, so a third thread
+/// costs more than it brings.
+pub const MOST_THREADS: usize = 2;
 
 /// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (Linux 5.19): a received call is interrupted only by a fatal signal.
 pub const WAIT_KILLABLE: u64 = 1 << 5;
 
-/// Waits for a call. ENOENT: the caller has gone, or no process has the filter any more. EINTR: a signal.
-pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
-    // The kernel demands zeros.
-    let mut notification = Notification::default();
-    // SAFETY: the structure has the size and the layout of `struct seccomp_notif`, which the kernel writes.
-    check(unsafe {
-        libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), RECEIVE, &raw mut notification)
-    })?;
-    Ok(notification)
+/// Waits for a call. `None`: no process has the filter any more.
+pub fn receive(listener: BorrowedFd<'_>) -> Result<Option<Notification>> {
+    loop {
+        // The kernel demands zeros.
+        let mut notification = Notification::default();
+        // SAFETY: the structure has the size and the layout of `struct seccomp_notif`, which the kernel writes.
+        let received = check(unsafe {
+            libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), RECEIVE, &raw mut notification)
+        });
+        match received {
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            // The caller has gone before the receipt, or all callers have.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                if are_ready(vec![at_end(listener)])?[0] {
+                    return Ok(None);
+                }
+            }
+            received => {
+                return received.op("SECCOMP_IOCTL_NOTIF_RECV").map(|()| Some(notification));
+            }
+        }
+    }
 }
 
 /// Lets the kernel make the call. ENOENT: the caller has gone, or a signal has interrupted the call.
@@ -73,39 +89,34 @@ pub fn waits(listener: BorrowedFd<'_>, id: u64) -> bool {
         .is_ok()
 }
 
-/// Lets the kernel wake callers on the CPU of the recorder, which halves the time of a notification. Older kernels lack
-/// the flag, and are only slower.
-pub fn wake_here(listener: BorrowedFd<'_>) {
-    // SAFETY: the kernel reads the flags from the argument itself.
-    unsafe { libc::syscall(libc::SYS_ioctl, listener.as_raw_fd(), SET_FLAGS, SYNC_WAKE_UP) };
-}
-
-/// The number of the last call that a recorder has received, which the children of the process see.
+/// The numbers of the last calls that the threads of a recorder have received, which the children of the process see.
 #[derive(Clone, Copy, Debug)]
-pub struct LastCall(&'static AtomicU64);
+pub struct LastCalls(&'static [AtomicU64; MOST_THREADS]);
 
-impl LastCall {
+impl LastCalls {
     /// The mapping stays until the end of the process.
     pub fn new() -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
         // SAFETY: the kernel chooses the address of a new mapping.
-        let address =
-            unsafe { libc::mmap(null_mut(), size_of::<AtomicU64>(), access, kind, -1, 0) };
+        let address = unsafe {
+            libc::mmap(null_mut(), size_of::<[AtomicU64; MOST_THREADS]>(), access, kind, -1, 0)
+        };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the mapping begins with a page, has zeros, and is never removed.
-        Ok(Self(unsafe { &*address.cast::<AtomicU64>() }))
+        Ok(Self(unsafe { &*address.cast::<[AtomicU64; MOST_THREADS]>() }))
     }
 
-    pub fn set(self, id: u64) {
-        self.0.store(id, Ordering::Relaxed);
+    /// Sets the number of a thread's last call.
+    pub fn set(self, thread: usize, id: u64) {
+        self.0[thread].store(id, Ordering::Relaxed);
     }
 
-    /// `None` before the first call.
-    pub fn get(self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|id| *id != 0)
+    /// The number of each thread that has received a call.
+    pub fn get(self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|last| last.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
 }
 

@@ -1,14 +1,14 @@
-//! The side of the payload: a filter from the recorder, whose listener goes back to the recorder.
+//! The side of the payload: the filter of a recorder, whose listener goes back to the recorder.
 //!
-//! The recorder sends the filter as one message of a socket with packets, before the chain starts. The process that
-//! executes the payload installs the filter as its last step, and answers with the descriptor of the listener.
+//! The recorder sends the calls to watch as one message of a socket with packets, before the chain starts. The process
+//! that executes the payload installs the filter as its last step, and answers with the descriptor of the listener.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use jc_unshare::{Context, Error, Result, info};
-use nix::libc::{self, BPF_MAXINSNS, SECCOMP_FILTER_FLAG_NEW_LISTENER, sock_filter};
+use nix::libc::{self, SECCOMP_FILTER_FLAG_NEW_LISTENER, sock_filter};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
@@ -19,9 +19,7 @@ use rustix::thread::set_no_new_privs;
 use super::super::socket;
 use super::super::sys::notify::WAIT_KILLABLE;
 use super::super::sys::seccomp_filter;
-
-/// The bytes of an instruction in a message.
-const INSTRUCTION: usize = 8;
+use super::filter::{Watched, filter};
 
 /// The sockets of a recorder and of its payload.
 pub fn sockets() -> Result<(OwnedFd, OwnedFd)> {
@@ -29,17 +27,10 @@ pub fn sockets() -> Result<(OwnedFd, OwnedFd)> {
         .op("socketpair")
 }
 
-/// Sends the filter to the process that executes the payload.
-pub fn send_filter(socket: &OwnedFd, filter: &[sock_filter]) -> Result<()> {
-    let bytes: Vec<u8> = filter
-        .iter()
-        .flat_map(|i| {
-            let [c0, c1] = i.code.to_ne_bytes();
-            let [k0, k1, k2, k3] = i.k.to_ne_bytes();
-            [c0, c1, i.jt, i.jf, k0, k1, k2, k3]
-        })
-        .collect();
-    send(socket, &bytes, SendFlags::NOSIGNAL).op("send the filter").map(drop)
+/// Sends the calls to watch to the process that executes the payload.
+pub fn send_watched(socket: &OwnedFd, watched: Watched) -> Result<()> {
+    let message = [u8::from(watched.calls), u8::from(watched.links)];
+    send(socket, &message, SendFlags::NOSIGNAL).op("send to the chain").map(drop)
 }
 
 /// Receives the listener. `None`: the other end is closed.
@@ -67,31 +58,21 @@ pub struct Attachment {
 
 impl Attachment {
     /// The filter for a child of the recorder.
-    pub fn new(socket: OwnedFd, filter: Vec<sock_filter>) -> Self {
-        Self { socket, filter }
+    pub fn new(socket: OwnedFd, watched: Watched) -> Result<Self> {
+        let filter = filter(watched, socket.as_raw_fd() as u64)?;
+        Ok(Self { socket, filter })
     }
 
-    /// Takes over the socket of a recorder, and receives the filter. Usage errors: a standard stream, or a descriptor
-    /// that is not open.
+    /// Takes over the socket of a recorder, and receives the calls to watch. Usage errors: a standard stream, or a
+    /// descriptor that is not open.
     pub fn open(number: u32) -> Result<Self> {
         let socket = info::inherit_fd(number, "--trace-fd")?;
-        let mut bytes = vec![0; BPF_MAXINSNS as usize * INSTRUCTION];
-        // The recorder has sent the filter before the chain has started.
-        let (length, _) =
-            recv(&socket, &mut bytes, RecvFlags::DONTWAIT).op("receive the filter of jc-trace")?;
-        let filter = bytes[..length].chunks_exact(INSTRUCTION).map(|i| sock_filter {
-            code: u16::from_ne_bytes([i[0], i[1]]),
-            jt: i[2],
-            jf: i[3],
-            k: u32::from_ne_bytes([i[4], i[5], i[6], i[7]]),
-        });
-        let filter: Vec<_> = filter.collect();
-        if filter.is_empty() {
-            return Err(Error::new(format_args!(
-                "--trace-fd {number}: no jc-trace at the other end"
-            )));
+        // The recorder has sent the message before the chain has started.
+        let mut message = [0; 2];
+        match recv(&socket, &mut message, RecvFlags::DONTWAIT).op("receive from jc-trace")? {
+            (2, _) => Self::new(socket, Watched { calls: message[0] == 1, links: message[1] == 1 }),
+            _ => Err(Error::new(format_args!("--trace-fd {number}: no jc-trace at the other end"))),
         }
-        Ok(Self { socket, filter })
     }
 
     /// Installs the filter, and sends the listener to the recorder. Between these two calls this process makes no other
@@ -121,12 +102,6 @@ impl Attachment {
             installed => installed,
         }
     }
-
-    /// The number of the socket.
-    pub fn number(socket: &OwnedFd) -> u64 {
-        use std::os::fd::AsRawFd;
-        socket.as_fd().as_raw_fd() as u64
-    }
 }
 
 fn hint(error: Error) -> Error {
@@ -141,26 +116,24 @@ fn hint(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
-
     use super::*;
 
+    fn opened(socket: OwnedFd) -> Result<Attachment> {
+        let number = socket.as_raw_fd() as u32;
+        std::mem::forget(socket);
+        Attachment::open(number)
+    }
+
     #[test]
-    fn a_filter_arrives_as_it_was_sent() {
+    fn a_filter_is_that_of_the_calls_to_watch() {
         let (recorder, payload) = sockets().unwrap();
-        let filter = [
-            sock_filter { code: 0x20, jt: 1, jf: 2, k: 0x0102_0304 },
-            sock_filter { code: 6, jt: 0, jf: 0, k: 0x7FFF_0000 },
-        ];
-        send_filter(&recorder, &filter).unwrap();
-        let number = payload.as_raw_fd() as u32;
-        std::mem::forget(payload);
-        let received = Attachment::open(number).unwrap();
+        let watched = Watched { calls: false, links: true };
+        send_watched(&recorder, watched).unwrap();
+        let number = payload.as_raw_fd() as u64;
+        let received = opened(payload).unwrap();
         let fields = |i: &sock_filter| (i.code, i.jt, i.jf, i.k);
-        assert_eq!(
-            received.filter.iter().map(fields).collect::<Vec<_>>(),
-            filter.map(|i| fields(&i))
-        );
+        let expected = filter(watched, number).unwrap();
+        assert!(received.filter.iter().map(fields).eq(expected.iter().map(fields)));
         drop(received);
         assert!(receive_listener(&recorder).unwrap().is_none());
     }
@@ -168,9 +141,7 @@ mod tests {
     #[test]
     fn a_socket_without_a_recorder_is_an_error() {
         let (recorder, payload) = sockets().unwrap();
-        let number = payload.as_raw_fd() as u32;
-        std::mem::forget(payload);
-        assert!(Attachment::open(number).is_err());
+        assert!(opened(payload).is_err());
         drop(recorder);
     }
 }

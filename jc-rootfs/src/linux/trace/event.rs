@@ -1,20 +1,19 @@
 //! The events of a report, as objects of JSON.
 
 use jc_unshare::escape;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::super::seccomp::Abi;
-use super::calls::abi_name;
+use super::calls::{abi_name, find_meaning};
 
 /// The uses of a path, a bit each.
-pub const USES: [&str; 13] = [
+pub const USES: [&str; 15] = [
     "access", "bind", "change", "connect", "create", "enter", "execute", "link", "list", "mount",
-    "open", "remove", "rename",
+    "open", "remove", "rename", "stat", "watch",
 ];
-/// The uses behind the others.
-pub const MORE_USES: [&str; 2] = ["stat", "watch"];
 
-/// The flags of open(2) that a report has, with their bits on this machine.
+/// The flags of open(2) that a report has, a bit each.
 pub const FLAGS: [&str; 9] =
     ["append", "create", "directory", "exclusive", "nofollow", "path", "read", "truncate", "write"];
 
@@ -23,17 +22,16 @@ pub fn bit(names: &[&str], name: &str) -> u16 {
     names.iter().position(|known| *known == name).map_or(0, |index| 1 << index)
 }
 
-/// The bit of a use.
-pub fn use_bit(name: &str) -> u16 {
-    bit(&USES, name) | bit(&MORE_USES, name) << USES.len()
-}
-
-fn names<'a>(list: impl Iterator<Item = &'a &'static str>, bits: u16) -> Vec<&'static str> {
-    list.enumerate().filter(|(index, _)| bits >> index & 1 == 1).map(|(_, name)| *name).collect()
+fn names(list: &[&'static str], bits: u16) -> Value {
+    list.iter()
+        .enumerate()
+        .filter(|(index, _)| bits >> index & 1 == 1)
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 /// An address of connect(2), bind(2) or sendto(2).
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Address {
     /// The name of the event, `connect` or `bind`.
     pub event: &'static str,
@@ -41,6 +39,7 @@ pub struct Address {
     pub address: String,
     pub port: Option<u16>,
     /// `stream`, `dgram`, another type by number, or `None` if it is not known.
+    #[serde(rename = "type")]
     pub kind: Option<String>,
 }
 
@@ -54,15 +53,23 @@ pub struct Program {
 }
 
 /// A line of a report.
-pub fn line(event: Map<String, Value>) -> String {
-    format!("{}\n", escape::json(&Value::Object(event).to_string()))
+pub fn line(event: &Value) -> String {
+    format!("{}\n", escape::json(&event.to_string()))
 }
 
 /// Puts a text that may be no UTF-8 into an event: the exact bytes then follow in hexadecimal.
-pub fn put(event: &mut Map<String, Value>, key: &str, text: &[u8]) {
-    event.insert(key.to_owned(), String::from_utf8_lossy(text).into());
+pub fn put(event: &mut Value, key: &str, text: &[u8]) {
+    event[key] = String::from_utf8_lossy(text).into();
     if std::str::from_utf8(text).is_err() {
-        event.insert(format!("{key}-hex"), hex(text).into());
+        event[format!("{key}-hex")] = hex(text).into();
+    }
+}
+
+/// Puts the arguments of a program into an event.
+pub fn put_arguments(event: &mut Value, arguments: &[Vec<u8>]) {
+    event["argv"] = arguments.iter().map(|word| String::from_utf8_lossy(word)).collect();
+    if arguments.iter().any(|word| std::str::from_utf8(word).is_err()) {
+        event["argv-hex"] = arguments.iter().map(|word| hex(word)).collect();
     }
 }
 
@@ -70,66 +77,37 @@ fn hex(text: &[u8]) -> String {
     text.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A system call by its ABI and number, with its value.
+pub type CallKey = (Option<Abi>, u32, Option<u64>);
+
 /// The event of a call.
-pub fn call_event(name: &str, abi: Option<Abi>, value: Option<u64>) -> Map<String, Value> {
-    let mut event = Map::new();
-    event.insert("event".into(), "call".into());
-    event.insert("name".into(), name.into());
-    event.insert("abi".into(), abi.map(abi_name).into());
+pub fn call_event((abi, number, value): &CallKey) -> Value {
+    let meaning = abi.and_then(|abi| find_meaning(abi, *number));
+    let name = meaning.map_or_else(|| format!("#{number}"), |meaning| meaning.name.to_owned());
+    let mut event = json!({ "event": "call", "name": name, "abi": abi.map(abi_name) });
     if let Some(value) = value {
-        event.insert("value".into(), value.into());
+        event["value"] = json!(value);
     }
     event
 }
 
 /// The event of a path.
-pub fn file_event(path: &[u8], uses: u16, flags: u16) -> Map<String, Value> {
-    let mut event = Map::new();
-    event.insert("event".into(), "file".into());
+pub fn file_event(path: &[u8], uses: u16, flags: u16) -> Value {
+    let mut event = json!({ "event": "file", "uses": names(&USES, uses) });
     put(&mut event, "path", path);
-    event.insert("uses".into(), json!(names(USES.iter().chain(&MORE_USES), uses)));
     if flags != 0 {
-        event.insert("flags".into(), json!(names(FLAGS.iter(), flags)));
+        event["flags"] = names(&FLAGS, flags);
     }
     event
-}
-
-/// Adds the result of a lookup to the event of a path.
-pub fn describe(event: &mut Map<String, Value>, exists: Option<bool>, real: Option<&[u8]>) {
-    event.insert("exists".into(), exists.into());
-    if let Some(real) = real {
-        put(event, "real", real);
-    }
-}
-
-/// The event of an address.
-pub fn address_event(address: &Address) -> Map<String, Value> {
-    let mut event = Map::new();
-    event.insert("event".into(), address.event.into());
-    event.insert("family".into(), address.family.clone().into());
-    event.insert("address".into(), address.address.clone().into());
-    event.insert("port".into(), address.port.into());
-    event.insert("type".into(), address.kind.clone().into());
-    event
-}
-
-/// The event of exit_group(2).
-pub fn exit_event(code: u8) -> Map<String, Value> {
-    Map::from_iter([("event".to_owned(), json!("exit")), ("code".to_owned(), json!(code))])
 }
 
 /// The event of a program.
-pub fn program_event(program: &Program) -> Map<String, Value> {
-    let mut event = Map::new();
-    event.insert("event".into(), "program".into());
+pub fn program_event(program: &Program) -> Value {
+    let mut event = json!({ "event": "program" });
     put(&mut event, "path", &program.path);
-    let words = program.arguments.iter().map(|word| String::from_utf8_lossy(word));
-    event.insert("argv".into(), words.collect());
-    if program.arguments.iter().any(|word| std::str::from_utf8(word).is_err()) {
-        event.insert("argv-hex".into(), program.arguments.iter().map(|word| hex(word)).collect());
-    }
+    put_arguments(&mut event, &program.arguments);
     if !program.is_whole {
-        event.insert("truncated".into(), true.into());
+        event["truncated"] = true.into();
     }
     event
 }
@@ -140,8 +118,12 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_kept() {
-        let mut event = Map::new();
+        let mut event = json!({});
         put(&mut event, "path", b"/\xFF");
-        assert_eq!(event["path-hex"], "2fff");
+        put_arguments(&mut event, &[b"a".to_vec(), b"\xFF".to_vec()]);
+        assert_eq!(
+            (&event["path-hex"], &event["argv-hex"]),
+            (&json!("2fff"), &json!(["61", "ff"]))
+        );
     }
 }

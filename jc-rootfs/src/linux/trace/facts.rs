@@ -1,5 +1,6 @@
 //! The facts of reports, as rules need them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -8,14 +9,18 @@ use std::path::Path;
 use jc_unshare::{Context, Error, Result};
 use serde_json::Value;
 
+use super::event::{FLAGS, USES, bit};
+
 /// The longest line of a report, in bytes.
 const LONGEST: u64 = 16 << 20;
 
 /// A file of reports.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct FileFact {
-    pub uses: BTreeSet<String>,
-    pub flags: BTreeSet<String>,
+    /// The uses, as bits of [`USES`].
+    uses: u16,
+    /// The flags of opens, as bits of [`FLAGS`].
+    flags: u16,
     /// Whether the file existed before its first use. `None`: not known.
     pub exists: Option<bool>,
     pub real: Option<Vec<u8>>,
@@ -24,12 +29,19 @@ pub struct FileFact {
 impl FileFact {
     /// Whether one of the uses is that.
     pub fn is_used(&self, usage: &str) -> bool {
-        self.uses.contains(usage)
+        self.uses & bit(&USES, usage) != 0
     }
 
     /// Whether an open has that flag.
     pub fn has_flag(&self, flag: &str) -> bool {
-        self.flags.contains(flag)
+        self.flags & bit(&FLAGS, flag) != 0
+    }
+
+    /// Adds the uses of another fact about the same file.
+    fn add(&mut self, other: Self) {
+        self.uses |= other.uses;
+        self.flags |= other.flags;
+        self.real = self.real.take().or(other.real);
     }
 }
 
@@ -37,10 +49,16 @@ impl FileFact {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct AddressFact {
     pub is_bound: bool,
-    pub family: String,
     pub address: String,
     pub port: u16,
     pub kind: Option<String>,
+}
+
+impl AddressFact {
+    /// Whether the socket may be one of TCP.
+    pub fn is_stream(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind == "stream")
+    }
 }
 
 /// The facts of one or more reports.
@@ -60,19 +78,18 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads a report. Malformed lines, and a report of a later version, are errors.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Adds a report. Malformed lines, and a report of a later version, are errors.
+    pub fn read(&mut self, path: &Path) -> Result<()> {
+        let wrong = |why: &str| Error::new(format_args!("{}: {why}", path.display()));
         let mut reader = BufReader::new(File::open(path).on("open", path)?);
-        let mut facts = Self::default();
+        let mut report = Self::default();
         let mut is_report = false;
         loop {
             let mut line = Vec::new();
-            let length =
-                reader.by_ref().take(LONGEST).read_until(b'\n', &mut line).on("read", path)?;
-            if length == 0 {
+            let mut limited = reader.by_ref().take(LONGEST);
+            if limited.read_until(b'\n', &mut line).on("read", path)? == 0 {
                 break;
             }
-            let wrong = |why: &str| Error::new(format_args!("{}: {why}", path.display()));
             let event: Value =
                 serde_json::from_slice(&line).map_err(|error| wrong(&error.to_string()))?;
             if event["event"] == "trace" {
@@ -81,51 +98,43 @@ impl Facts {
                     return Err(wrong("a report of another version of jc-trace"));
                 }
             }
-            facts.add(&event);
+            report.add(&event);
         }
-        match is_report {
-            true => Ok(facts),
-            false => {
-                Err(Error::new(format_args!("{}: no whole report of jc-trace", path.display())))
-            }
+        if !is_report {
+            return Err(wrong("no whole report of jc-trace"));
         }
+        self.merge(report);
+        Ok(())
     }
 
     fn add(&mut self, event: &Value) {
-        let number = |key: &str| event[key].as_u64();
         let word = |key: &str| event[key].as_str().map(str::to_owned);
-        let port = || number("port").and_then(|port| u16::try_from(port).ok());
+        let port = || event["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         match event["event"].as_str().unwrap_or_default() {
             "trace" => {
                 self.lacks_calls |= event["calls"] != true;
                 self.directories.extend(text(event, "cwd"));
             }
-            "call" => {
-                if let Some(name) = word("name") {
-                    self.calls.insert((name, word("abi").unwrap_or_default(), number("value")));
-                }
-            }
+            "call" => self.calls.extend(
+                word("name")
+                    .map(|name| (name, word("abi").unwrap_or_default(), event["value"].as_u64())),
+            ),
             "file" => {
                 let Some(path) = text(event, "path") else { return };
                 let file = self.files.entry(path).or_default();
-                file.uses.extend(words(&event["uses"]));
-                file.flags.extend(words(&event["flags"]));
+                file.add(FileFact {
+                    uses: bits(&USES, &event["uses"]),
+                    flags: bits(&FLAGS, &event["flags"]),
+                    exists: None,
+                    real: text(event, "real"),
+                });
+                // The result of the first lookup counts.
                 file.exists = file.exists.or(event["exists"].as_bool());
-                if file.real.is_none() {
-                    file.real = text(event, "real");
-                }
             }
             kind @ ("connect" | "bind") => {
-                let (family, address) = (word("family"), word("address"));
-                if let (Some(family), Some(address), Some(port)) = (family, address, port()) {
-                    let is_bound = kind == "bind";
-                    self.addresses.insert(AddressFact {
-                        is_bound,
-                        family,
-                        address,
-                        port,
-                        kind: word("type"),
-                    });
+                if let (Some(address), Some(port)) = (word("address"), port()) {
+                    let (is_bound, kind) = (kind == "bind", word("type"));
+                    self.addresses.insert(AddressFact { is_bound, address, port, kind });
                 }
             }
             "name" if event["allowed"] == true => self.names.extend(word("name").zip(port())),
@@ -134,8 +143,7 @@ impl Facts {
         }
     }
 
-    /// Adds the facts of another report.
-    pub fn merge(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) {
         self.calls.extend(other.calls);
         self.addresses.extend(other.addresses);
         self.names.extend(other.names);
@@ -143,21 +151,27 @@ impl Facts {
         self.directories.extend(other.directories);
         self.lacks_calls |= other.lacks_calls;
         for (path, fact) in other.files {
-            let Some(file) = self.files.get_mut(&path) else {
-                self.files.insert(path, fact);
-                continue;
-            };
-            file.uses.extend(fact.uses);
-            file.flags.extend(fact.flags);
-            // A file that one run has found counts as present.
-            file.exists = match (file.exists, fact.exists) {
-                (Some(true), _) | (_, Some(true)) => Some(true),
-                (Some(false), Some(false)) => Some(false),
-                _ => None,
-            };
-            file.real = file.real.take().or(fact.real);
+            match self.files.entry(path) {
+                Entry::Vacant(entry) => drop(entry.insert(fact)),
+                Entry::Occupied(entry) => {
+                    let file = entry.into_mut();
+                    // A file that one run has found counts as present.
+                    file.exists = match (file.exists, fact.exists) {
+                        (Some(true), _) | (_, Some(true)) => Some(true),
+                        (Some(false), Some(false)) => Some(false),
+                        _ => None,
+                    };
+                    file.add(fact);
+                }
+            }
         }
     }
+}
+
+/// The bits of the words of a list.
+fn bits(names: &[&str], list: &Value) -> u16 {
+    let words = list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    words.fold(0, |bits, word| bits | bit(names, word))
 }
 
 /// A text of an event, with its exact bytes.
@@ -170,10 +184,6 @@ fn text(event: &Value, key: &str) -> Option<Vec<u8>> {
     digits.map(|digits| {
         digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect()
     })
-}
-
-fn words(list: &Value) -> impl Iterator<Item = String> {
-    list.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -228,7 +238,7 @@ mod tests {
             ("{\"event\":\"trace\",\"version\":2}\n", "another version"),
         ] {
             std::fs::write(&path, content).unwrap();
-            let error = Facts::read(&path).unwrap_err().to_string();
+            let error = Facts::default().read(&path).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

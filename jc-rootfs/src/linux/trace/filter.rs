@@ -18,6 +18,9 @@ const SIGN: u64 = 0x8000_0000;
 /// The option PR_SET_NAME of prctl(2): the name of a thread.
 pub const SET_NAME: u64 = 15;
 
+/// The option ARCH_SET_FS of arch_prctl(2): thread-local storage.
+const SET_FS: u64 = 0x1002;
+
 /// Requests of ioctl(2) that every program may make: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX and FIOCLEX.
 pub const COMMON_REQUESTS: [u64; 6] = [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451];
 
@@ -65,6 +68,9 @@ pub fn filter(watched: Watched, number: u64) -> Result<Vec<sock_filter>> {
         // Without an address the socket is connected.
         rules.push(allow(&["sendto"], vec![masked(4, u64::MAX, 0)]));
         rules.push(allow(&["prctl"], vec![masked(0, whole, SET_NAME)]));
+        rules.push(allow(&["arch_prctl"], vec![masked(0, whole, SET_FS)]));
+        // The limits of the caller.
+        rules.push(allow(&["prlimit64"], vec![masked(0, whole, 0)]));
         let requests = COMMON_REQUESTS.iter();
         rules.extend(requests.map(|request| allow(&["ioctl"], vec![masked(1, whole, *request)])));
         if !watched.links {
@@ -106,6 +112,8 @@ mod tests {
             ("clone", [0x1000_0011, 0, 0, 0, 0, 0], true, true),
             ("sendto", [3, 0, 0, 0, 0, 0], false, true),
             ("sendto", [3, 0, 0, 0, 0x7000, 16], true, true),
+            ("prlimit64", [0, 7, 0, 0, 0, 0], false, true),
+            ("prlimit64", [1, 7, 0, 0, 0, 0], true, true),
             ("ioctl", [0, 0x5401, 0, 0, 0, 0], false, true),
             ("ioctl", [0, 0x5412, 0, 0, 0, 0], true, true),
             ("keyctl", [0; 6], true, true),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use super::event::use_bit;
-use super::place::{Place, Root};
+use super::event::{USES, bit};
+use super::place::{Found, Place, Root};
 use super::shared::{Shared, lock};
 use super::tables::Use;
 
@@ -23,8 +23,10 @@ pub enum Job {
 pub struct Look {
     pub root: Arc<Root>,
     pub place: Place,
-    /// The number of the program that the path leads to: its interpreters are looked up too.
+    /// The number of a program whose execution fails if the file cannot be executed.
     pub program: Option<usize>,
+    /// The interpreters of the file are looked up too.
+    pub is_interpreted: bool,
 }
 
 /// Does all jobs, to the end of the channel.
@@ -40,15 +42,17 @@ pub fn run(jobs: &Receiver<Job>, shared: &Shared) {
 
 impl Look {
     fn run(self, shared: &Shared) {
-        let Self { root, place, program } = self;
+        let Self { root, place, program, is_interpreted } = self;
         let found = root.look(&place);
-        let is_program = found.as_ref().is_none_or(|found| found.is_program());
-        let interpreters = match program {
-            Some(_) if is_program => root.interpreters(&place),
-            _ => Vec::new(),
-        };
-        let interpreters: Vec<_> =
-            interpreters.into_iter().map(|place| (root.look(&place), place)).collect();
+        let is_program = found.as_ref().is_none_or(Found::is_program);
+        let interpreters =
+            if is_interpreted && is_program { root.interpreters(&place) } else { Vec::new() };
+        let usage = bit(&USES, "execute");
+        let interpreters = interpreters.into_iter().map(|place| {
+            let found = root.look(&place);
+            Use { place, usage, flags: 0, found }
+        });
+        let interpreters: Vec<Use> = interpreters.collect();
         let mut tables = lock(shared);
         if let Some(number) = program.filter(|_| !is_program) {
             tables.remove_program(number);
@@ -56,8 +60,8 @@ impl Look {
         if let Some(found) = found {
             tables.complete(&place.path, found);
         }
-        for (found, place) in interpreters {
-            tables.add_file(None, Use { place, usage: use_bit("execute"), flags: 0 }, found);
+        for used in &interpreters {
+            tables.add_file(None, used);
         }
     }
 }

@@ -3,22 +3,22 @@
 use super::super::sys::notify::read_memory;
 
 /// The size of a page. Where pages are larger, a read ends before the page does.
-const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 
 /// The longest path, with its NUL byte (PATH_MAX).
 const LONGEST_PATH: usize = 4096;
 
 /// The memory of a thread, with the page that was read last.
-pub struct Memory {
+pub struct Memory<'a> {
     thread: u32,
     page: Option<u64>,
-    bytes: [u8; PAGE],
+    bytes: &'a mut [u8; PAGE],
 }
 
-impl Memory {
+impl<'a> Memory<'a> {
     /// The memory of a thread. No memory is read yet.
-    pub fn new(thread: u32) -> Self {
-        Self { thread, page: None, bytes: [0; PAGE] }
+    pub fn new(thread: u32, bytes: &'a mut [u8; PAGE]) -> Self {
+        Self { thread, page: None, bytes }
     }
 
     /// The rest of the page at an address. `None`: the memory cannot be read.
@@ -26,7 +26,7 @@ impl Memory {
         let start = address & !(PAGE as u64 - 1);
         if self.page != Some(start) {
             self.page = None;
-            let count = read_memory(self.thread, start, &mut self.bytes).ok()?;
+            let count = read_memory(self.thread, start, self.bytes).ok()?;
             self.page = (count == PAGE).then_some(start);
         }
         self.page.map(|page| &self.bytes[(address - page) as usize..])
@@ -80,12 +80,20 @@ impl Memory {
         width: usize,
         most: usize,
     ) -> Option<(Vec<Vec<u8>>, bool)> {
-        let (mut strings, mut left, mut at) = (Vec::new(), most, address);
-        loop {
-            let pointer = self.number(at, width)?;
-            if pointer == 0 {
-                return Some((strings, true));
+        // The pointers are read first, since the strings are in other pages.
+        let (mut pointers, mut at) = (Vec::new(), address);
+        let ends = loop {
+            if pointers.len() * width >= most {
+                break false;
             }
+            match self.number(at, width)? {
+                0 => break true,
+                pointer => pointers.push(pointer),
+            }
+            at = at.checked_add(width as u64)?;
+        };
+        let (mut strings, mut left) = (Vec::new(), most);
+        for pointer in pointers {
             // An empty string takes the space of its pointer.
             let (string, is_whole) = self.string(pointer, left)?;
             let size = string.len() + width;
@@ -94,8 +102,8 @@ impl Memory {
                 return Some((strings, false));
             }
             left -= size;
-            at = at.checked_add(width as u64)?;
         }
+        Some((strings, ends))
     }
 }
 
@@ -103,8 +111,8 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn own() -> Memory {
-        Memory::new(std::process::id())
+    fn own() -> Memory<'static> {
+        Memory::new(std::process::id(), Box::leak(Box::new([0; PAGE])))
     }
 
     #[test]

@@ -4,21 +4,24 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 use nix::libc;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::read;
 use rustix::net::sockopt::socket_type;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::super::seccomp::Abi;
 use super::super::sys::notify::Notification;
-use super::calls::{Meaning, PathArgument};
-use super::event::{Address, FLAGS, Program, bit, use_bit};
+use super::calls::{Follows, Meaning, PathArgument};
+use super::event::{Address, Program, USES, bit};
 use super::memory::Memory;
 use super::place::{Place, Root, link_of};
-use super::tables::Use;
+use super::tables::{Gap, Use};
 
 /// The most bytes of the arguments of a program.
 const LONGEST_ARGUMENTS: usize = 64 << 10;
 
 const EMPTY_PATH: u64 = libc::AT_EMPTY_PATH as u64;
+const NEW_LISTENER: u64 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
 
 /// The facts about a call.
 #[derive(Debug, Default)]
@@ -29,12 +32,11 @@ pub struct Observation {
     pub program: Option<Program>,
     /// The exit code of exit_group(2).
     pub exit: Option<u8>,
+    /// The process of the thread, if an execution or exit needs it.
+    pub process: Option<u32>,
     /// The root or the mounts change.
     pub moves: bool,
-    /// Memory could not be read.
-    pub is_unreadable: bool,
-    /// The payload asks for a listener of its own.
-    pub wants_listener: bool,
+    pub gaps: Vec<Gap>,
 }
 
 /// A call that waits, with its meaning.
@@ -43,15 +45,10 @@ pub struct Observer<'a> {
     pub abi: Abi,
     pub meaning: &'a Meaning,
     pub root: &'a Root,
-    memory: Memory,
+    pub memory: Memory<'a>,
 }
 
-impl<'a> Observer<'a> {
-    /// An observer that has read nothing yet.
-    pub fn new(call: &'a Notification, abi: Abi, meaning: &'a Meaning, root: &'a Root) -> Self {
-        Self { call, abi, meaning, root, memory: Memory::new(call.thread) }
-    }
-
+impl Observer<'_> {
     /// Reads all facts about the call.
     pub fn observe(mut self) -> Observation {
         let argument = self.call.arguments;
@@ -70,15 +67,14 @@ impl<'a> Observer<'a> {
                 self.address(&mut seen, "connect", argument[0], (argument[4], argument[5]));
             }
             "socketcall" => self.socketcall(&mut seen),
-            "seccomp" => {
-                let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-                seen.wants_listener = argument[0] == 1 && argument[1] & listener != 0;
+            "seccomp" if argument[0] == 1 && argument[1] & NEW_LISTENER != 0 => {
+                seen.gaps.push(Gap::ListenerRefused);
             }
+            "io_uring_setup" => seen.gaps.push(Gap::Ring),
             _ => {}
         }
         if matches!(self.meaning.name, "clone" | "clone3") {
-            let flags = seen.value.unwrap_or_default();
-            seen.moves = flags & libc::CLONE_NEWNS as u64 != 0;
+            seen.moves = seen.value.is_some_and(|flags| flags & libc::CLONE_NEWNS as u64 != 0);
         }
         for path in &self.meaning.paths {
             self.path(&mut seen, *path);
@@ -90,41 +86,42 @@ impl<'a> Observer<'a> {
     }
 
     fn path(&mut self, seen: &mut Observation, argument: PathArgument) {
-        let arguments = self.call.arguments;
         let thread = self.call.thread;
-        let descriptor = |number: u64| match number as i32 {
-            libc::AT_FDCWD => link_of(thread, "cwd"),
-            number => link_of(thread, &format!("fd/{number}")),
-        };
-        let (path, directory) = match argument {
+        let argument_at = |index: u8| self.call.arguments[usize::from(index)];
+        let (index, directory) = match argument {
             PathArgument::Descriptor(index) => {
-                let path =
-                    descriptor(arguments[usize::from(index)]).filter(|path| path.starts_with(b"/"));
-                if let Some(path) = path {
+                let path = link_of(thread, &format!("fd/{}", argument_at(index) as i32));
+                if let Some(path) = path.filter(|path| path.starts_with(b"/")) {
                     seen.uses.push(self.used(Place { path, follows: true }));
                 }
                 return;
             }
-            PathArgument::Plain(path) => (path, libc::AT_FDCWD as u64),
-            PathArgument::At(directory, path) => (path, arguments[usize::from(directory)]),
+            PathArgument::Plain(index) => (index, libc::AT_FDCWD),
+            PathArgument::At(directory, index) => (index, argument_at(directory) as i32),
         };
-        let address = arguments[usize::from(path)];
-        let Some(path) = self.memory.path(address) else {
+        let Some(path) = self.memory.path(argument_at(index)) else {
             // A null pointer is a path of some calls, such as utimensat(2).
-            seen.is_unreadable |= address != 0;
+            seen.gaps.extend((argument_at(index) != 0).then_some(Gap::UnreadableMemory));
             return;
         };
-        let is_absolute = path.starts_with(b"/");
-        let base = if is_absolute { None } else { descriptor(directory) };
-        // A closed descriptor has no link, and the call fails.
-        seen.is_unreadable |= !is_absolute && base.is_none() && directory as i32 == libc::AT_FDCWD;
+        let base = match directory {
+            _ if path.starts_with(b"/") => None,
+            libc::AT_FDCWD => {
+                let base = link_of(thread, "cwd");
+                seen.gaps.extend(base.is_none().then_some(Gap::UnreadableMemory));
+                base
+            }
+            // A closed descriptor has no link, and the call fails.
+            number => link_of(thread, &format!("fd/{number}")),
+        };
         let place = self.root.place(&path, self.follows(), || base);
         seen.uses.extend(place.map(|place| self.used(place)));
     }
 
     fn used(&mut self, place: Place) -> Use {
-        let usage = use_bit(self.meaning.usage);
-        Use { place, usage, flags: self.flags() }
+        let usage = bit(&USES, self.meaning.usage);
+        let flags = self.open_flags().map_or(0, |flags| flag_bits(flags as i32));
+        Use { place, usage, flags, found: None }
     }
 
     /// The flags of an open, which openat2(2) reads from memory.
@@ -139,53 +136,15 @@ impl<'a> Observer<'a> {
         }
     }
 
-    fn flags(&mut self) -> u16 {
-        let Some(flags) = self.open_flags().map(|flags| flags as i32) else { return 0 };
-        let has = |flag: i32| flags & flag == flag;
-        let mut bits = 0;
-        for (name, is_set) in [
-            ("append", has(libc::O_APPEND)),
-            ("create", has(libc::O_CREAT)),
-            ("directory", has(libc::O_DIRECTORY)),
-            ("exclusive", has(libc::O_EXCL)),
-            ("nofollow", has(libc::O_NOFOLLOW)),
-            ("path", has(libc::O_PATH)),
-            ("read", !has(libc::O_PATH) && flags & libc::O_ACCMODE != libc::O_WRONLY),
-            ("truncate", has(libc::O_TRUNC)),
-            ("write", !has(libc::O_PATH) && flags & libc::O_ACCMODE != libc::O_RDONLY),
-        ] {
-            bits |= if is_set { bit(&FLAGS, name) } else { 0 };
-        }
-        bits
-    }
-
     /// Whether the call follows a symbolic link at the end of the path.
     fn follows(&mut self) -> bool {
-        const LINKS_THEMSELVES: [&str; 9] = [
-            "lchown",
-            "lchown32",
-            "lgetxattr",
-            "llistxattr",
-            "lremovexattr",
-            "lsetxattr",
-            "lstat",
-            "lstat64",
-            "rmdir",
-        ];
-        let arguments = self.call.arguments;
-        let nofollow = |index: usize| arguments[index] & libc::AT_SYMLINK_NOFOLLOW as u64 != 0;
-        match (self.meaning.usage, self.meaning.name) {
-            ("create", "creat") => true,
-            ("remove" | "rename" | "create" | "link", _) => false,
-            ("open", _) => {
-                self.open_flags().is_none_or(|flags| flags as i32 & libc::O_NOFOLLOW == 0)
-            }
-            (_, "newfstatat" | "fstatat64" | "faccessat2" | "fchmodat2" | "utimensat") => {
-                !nofollow(3)
-            }
-            (_, "statx") => !nofollow(2),
-            (_, "fchownat" | "execveat") => !nofollow(4),
-            (_, name) => !LINKS_THEMSELVES.contains(&name),
+        const AT: u64 = libc::AT_SYMLINK_NOFOLLOW as u64;
+        const OPEN: u64 = libc::O_NOFOLLOW as u64;
+        match self.meaning.follows {
+            Follows::Always => true,
+            Follows::Never => false,
+            Follows::ByFlags(index) => self.call.arguments[usize::from(index)] & AT == 0,
+            Follows::ByOpen => self.open_flags().is_none_or(|flags| flags & OPEN == 0),
         }
     }
 
@@ -211,7 +170,7 @@ impl<'a> Observer<'a> {
             0 => Some((Vec::new(), true)),
             _ => self.memory.strings(vector, width, LONGEST_ARGUMENTS),
         };
-        seen.is_unreadable |= words.is_none();
+        seen.gaps.extend(words.is_none().then_some(Gap::UnreadableMemory));
         let (arguments, is_whole) = words.unwrap_or_default();
         seen.program = Some(Program { path, arguments, is_whole });
     }
@@ -241,7 +200,7 @@ impl<'a> Observer<'a> {
         /// The size of `struct sockaddr_storage`.
         const LONGEST: u64 = 128;
         let Some(bytes) = self.memory.bytes(at, length.min(LONGEST) as usize) else {
-            seen.is_unreadable = true;
+            seen.gaps.push(Gap::UnreadableMemory);
             return;
         };
         let Some((family, rest)) = bytes.split_first_chunk::<2>() else { return };
@@ -256,7 +215,7 @@ impl<'a> Observer<'a> {
                 let thread = self.call.thread;
                 let place = self.root.place(path, true, || link_of(thread, "cwd"));
                 if let Some(place) = place {
-                    seen.uses.push(Use { place, usage: use_bit(event), flags: 0 });
+                    seen.uses.push(Use { place, usage: bit(&USES, event), flags: 0, found: None });
                 }
                 ("unix".to_owned(), String::from_utf8_lossy(path).into_owned(), None)
             }
@@ -290,6 +249,24 @@ impl<'a> Observer<'a> {
     }
 }
 
+/// The flags of an open as bits of [`FLAGS`](super::event::FLAGS).
+fn flag_bits(flags: i32) -> u16 {
+    let has = |flag: i32| flags & flag == flag;
+    let (is_path, mode) = (has(libc::O_PATH), flags & libc::O_ACCMODE);
+    let all = [
+        has(libc::O_APPEND),
+        has(libc::O_CREAT),
+        has(libc::O_DIRECTORY),
+        has(libc::O_EXCL),
+        has(libc::O_NOFOLLOW),
+        is_path,
+        !is_path && mode != libc::O_WRONLY,
+        has(libc::O_TRUNC),
+        !is_path && mode != libc::O_RDONLY,
+    ];
+    all.iter().rev().fold(0, |bits, is_set| bits << 1 | u16::from(*is_set))
+}
+
 /// A copy of a descriptor of another process (pidfd_getfd(2)).
 fn copy_of(thread: u32, descriptor: i32) -> Option<OwnedFd> {
     let pid = Pid::from_raw(process_of(thread)? as i32)?;
@@ -299,6 +276,10 @@ fn copy_of(thread: u32, descriptor: i32) -> Option<OwnedFd> {
 
 /// The process of a thread (proc_pid_status(5)).
 pub fn process_of(thread: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    let status = open(format!("/proc/{thread}/status"), OFlags::CLOEXEC, Mode::empty()).ok()?;
+    // The line stands behind the name, which may be no UTF-8.
+    let mut head = [0; 512];
+    let length = read(&status, &mut head).ok()?;
+    let head = String::from_utf8_lossy(&head[..length]);
+    head.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }

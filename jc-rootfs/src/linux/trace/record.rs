@@ -2,7 +2,7 @@
 
 use std::env::consts::ARCH;
 use std::ffi::OsString;
-use std::io::{PipeReader, Write, pipe};
+use std::io::PipeReader;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,15 +18,14 @@ use jc_unshare::{Context, Error, Result, require_program};
 use nix::libc::SIGKILL;
 use rustix::event::PollFd;
 use rustix::stdio::stderr;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::super::sys::map_thread_handles;
 use super::args::RecordArgs;
-use super::attach::{Attachment, receive_listener, send_filter, sockets};
-use super::event::put;
-use super::filter::filter;
+use super::attach::{Attachment, receive_listener, send_watched, sockets};
 use super::keeper::{Fate, Keeper};
 use super::lookups::{self, Job, MOST_WAITING};
-use super::recorder::Recorder;
+use super::recorder::{Recorder, shares};
 use super::shared::{Shared, lock};
 use super::sources::Sources;
 use super::tables::{Gap, Tables};
@@ -51,48 +50,36 @@ pub fn record(args: &RecordArgs, program: &[OsString]) -> Result<ExitCode> {
     kept.extend([ours.as_fd(), target.as_fd(), stderr()]);
     kept.extend(sources.descriptor());
     close_all_but(&kept);
+    let (shared, failed) = Shared::new(target.lines(args.all)?)?;
+    let shared = Arc::new(shared);
     let mut session = Session {
         fate: args.on_death,
-        is_all: args.all,
         child: &child,
         socket: Some(ours),
-        shared: Arc::new(Shared::new(Tables::with_lines(target.lines()?))),
+        shared: Arc::clone(&shared),
+        failed,
         failure: None,
         running: None,
     };
     let exit = child.wait_polling(&mut session)?;
-    let (shared, failure) = session.finish(exit)?;
-    if let Some(shared) = shared {
+    let (has_begun, failure) = session.finish(exit)?;
+    if has_begun {
         let mut last = sources.events()?;
-        last.push(end(exit));
-        target.write(beginning(args, &shared), &mut lock(&shared), last)?;
+        last.push(json!({ "event": "end", "code": exit.code(), "signal": exit.signal() }));
+        let tables = &mut *lock(&shared);
+        target.write(first(args, tables), tables, last)?;
     }
     failure.map_or_else(|| Ok(exit.end()), Err)
 }
 
 /// The first event.
-fn beginning(args: &RecordArgs, shared: &Shared) -> Map<String, Value> {
-    let mut event = Map::new();
-    event.insert("event".into(), "trace".into());
-    event.insert("version".into(), VERSION.into());
-    event.insert("machine".into(), ARCH.into());
-    event.insert("calls".into(), args.watched.calls.into());
-    event.insert("links".into(), (args.watched.links || args.watched.calls).into());
-    if let Some(beginning) = shared.beginning() {
-        let words = beginning.arguments.iter().map(|word| String::from_utf8_lossy(word));
-        event.insert("argv".into(), words.collect());
-        put(&mut event, "cwd", &beginning.directory);
-    }
+fn first(args: &RecordArgs, tables: &Tables) -> Value {
+    let mut event = tables.first.clone().unwrap_or_else(|| json!({ "event": "trace" }));
+    event["version"] = VERSION.into();
+    event["machine"] = ARCH.into();
+    event["calls"] = args.watched.calls.into();
+    event["links"] = (args.watched.links || args.watched.calls).into();
     event
-}
-
-/// The last event.
-fn end(exit: Exit) -> Map<String, Value> {
-    Map::from_iter([
-        ("event".to_owned(), json!("end")),
-        ("code".to_owned(), json!(exit.code())),
-        ("signal".to_owned(), json!(exit.signal())),
-    ])
 }
 
 /// Starts the program with the filter, or a chain whose last link installs the filter.
@@ -104,8 +91,7 @@ fn start(
     usage: Option<(OwnedFd, u32)>,
 ) -> Result<Child> {
     let Some(number) = args.trace_fd else {
-        let filter = filter(args.watched, Attachment::number(&theirs))?;
-        let attachment = Attachment::new(theirs, filter);
+        let attachment = Attachment::new(theirs, args.watched)?;
         let body = || match attachment.install_without_privilege() {
             Ok(()) => exec(argv),
             Err(error) => error,
@@ -119,7 +105,7 @@ fn start(
         let why = "descriptors up to 2 belong to the program";
         return Err(Error::usage(format_args!("--trace-fd {number}: {why}")));
     }
-    send_filter(ours, &filter(args.watched, number.into())?)?;
+    send_watched(ours, args.watched)?;
     let mut program = Program::new(argv)?;
     program.inherit(theirs, number as i32);
     if let Some((writer, number)) = usage {
@@ -135,11 +121,12 @@ fn start(
 /// The program from its start to its end.
 struct Session<'a> {
     fate: Fate,
-    is_all: bool,
     child: &'a Child,
     /// The socket by which the listener comes, until it has come.
     socket: Option<OwnedFd>,
     shared: Arc<Shared>,
+    /// The pipe that wakes this thread after a failure of the recorder.
+    failed: PipeReader,
     failure: Option<Error>,
     running: Option<Running>,
 }
@@ -149,42 +136,37 @@ struct Running {
     listener: Arc<OwnedFd>,
     keeper: Keeper,
     jobs: SyncSender<Job>,
-    /// The pipe that ends with the thread of the recorder.
-    end: Option<PipeReader>,
 }
 
 impl Running {
-    fn start(listener: OwnedFd, fate: Fate, shared: &Arc<Shared>, is_all: bool) -> Result<Self> {
+    fn start(listener: OwnedFd, fate: Fate, shared: &Arc<Shared>) -> Result<Self> {
         // The keeper is a copy of this process, which must have one thread.
         let keeper = Keeper::start(&listener, fate)?;
         let listener = Arc::new(listener);
         let (jobs, queue) = sync_channel(MOST_WAITING);
-        let (end, writer) = pipe().op("pipe")?;
-        let recorder = Recorder::new(
-            Arc::clone(&listener),
-            keeper.last,
-            Arc::clone(shared),
-            jobs.clone(),
-            is_all,
-        );
-        let (one, other, third) = (Arc::clone(shared), Arc::clone(shared), Arc::clone(shared));
-        let mut alarm = writer.try_clone().op("dup")?;
-        thread::Builder::new().spawn(move || lookups::run(&queue, &one)).op("start a thread")?;
-        let run = move || {
-            if let Err(error) = recorder.run() {
-                other.fail(error);
-            }
-            drop(writer);
+        let recorder = Recorder {
+            listener: Arc::clone(&listener),
+            last: keeper.last,
+            shared: Arc::clone(shared),
+            jobs: jobs.clone(),
         };
+        map_thread_handles().op("start a thread")?;
+        let looks = Arc::clone(shared);
+        thread::Builder::new().spawn(move || lookups::run(&queue, &looks)).op("start a thread")?;
+        let watch = Arc::clone(shared);
         let watch = move || {
-            third.wait_for_stall();
-            third.fail(Error::new("the program keeps the recorder waiting for its memory"));
-            // The other end is closed when the program has ended.
-            let _: std::io::Result<()> = alarm.write_all(b"!");
+            watch.wait_for_stall();
+            watch.fail(Error::new("the program keeps the recorder waiting for its memory"));
         };
         thread::Builder::new().spawn(watch).op("start a thread")?;
-        thread::Builder::new().spawn(run).op("start a thread")?;
-        Ok(Self { listener, keeper, jobs, end: Some(end) })
+        for (index, share) in shares().into_iter().enumerate() {
+            let recorder = recorder.clone();
+            let run = move || {
+                recorder.run(index, &share).unwrap_or_else(|error| recorder.shared.fail(error));
+            };
+            thread::Builder::new().spawn(run).op("start a thread")?;
+        }
+        Ok(Self { listener, keeper, jobs })
     }
 }
 
@@ -193,15 +175,14 @@ impl Session<'_> {
     fn begin(&mut self) -> Result<()> {
         let Some(socket) = self.socket.take() else { return Ok(()) };
         if let Some(listener) = receive_listener(&socket)? {
-            let running = Running::start(listener, self.fate, &self.shared, self.is_all)?;
-            self.running = Some(running);
+            self.running = Some(Running::start(listener, self.fate, &self.shared)?);
         }
         Ok(())
     }
 
-    /// Waits for the last lookups. Returns the facts, or `None` if no program was executed, and the error of a recorder
-    /// that has not seen the end of the program.
-    fn finish(mut self, exit: Exit) -> Result<(Option<Arc<Shared>>, Option<Error>)> {
+    /// Waits for the last lookups. Returns whether a program was executed, and the error of a recorder that has not seen
+    /// the end of the program.
+    fn finish(mut self, exit: Exit) -> Result<(bool, Option<Error>)> {
         // The program may have ended before this process has seen the listener.
         if let Some(socket) = &self.socket
             && are_ready(vec![readable(socket.as_fd())])?[0]
@@ -210,10 +191,11 @@ impl Session<'_> {
         }
         let Some(running) = self.running.take() else {
             return match exit {
-                _ if self.failure.is_some() => Ok((None, self.failure)),
-                Exit::Code(0) => Err(Error::new("no link has sent a listener")
-                    .hint("jc-rootfs --trace-fd N records its program")),
-                _ => Ok((None, None)),
+                Exit::Code(0) if self.failure.is_none() => {
+                    Err(Error::new("no link has sent a listener")
+                        .hint("jc-rootfs --trace-fd N records its program"))
+                }
+                _ => Ok((false, self.failure)),
             };
         };
         let (done, flushed) = sync_channel(1);
@@ -222,13 +204,11 @@ impl Session<'_> {
         if !is_flushed || self.shared.is_stalled() {
             lock(&self.shared).miss(Gap::Stalled);
         }
-        if self.failure.is_some() {
-            lock(&self.shared).miss(Gap::Failed);
+        match &self.failure {
+            Some(_) => lock(&self.shared).miss(Gap::RecorderFailed),
+            None => running.keeper.release(running.listener.as_fd())?,
         }
-        if self.failure.is_none() {
-            running.keeper.release(running.listener.as_fd())?;
-        }
-        Ok((Some(self.shared), self.failure))
+        Ok((true, self.failure))
     }
 
     /// Ends the program after an error, since nobody would answer its calls.
@@ -241,9 +221,9 @@ impl Session<'_> {
 
 impl Poller for Session<'_> {
     fn polled(&self) -> Vec<PollFd<'_>> {
-        let end = self.running.as_ref().and_then(|running| running.end.as_ref());
+        let failed = self.failure.is_none().then(|| readable(self.failed.as_fd()));
         let socket = self.socket.as_ref().map(|socket| readable(socket.as_fd()));
-        socket.into_iter().chain(end.map(|end| readable(end.as_fd()))).collect()
+        socket.into_iter().chain(failed).collect()
     }
 
     fn handle(&mut self, ready: &[bool]) {
@@ -251,13 +231,7 @@ impl Poller for Session<'_> {
             return;
         }
         if self.socket.is_some() {
-            return match self.begin() {
-                Ok(()) => {}
-                Err(error) => self.fail(error),
-            };
-        }
-        if let Some(running) = &mut self.running {
-            running.end = None;
+            return self.begin().unwrap_or_else(|error| self.fail(error));
         }
         if let Some(error) = self.shared.failure.get() {
             let error = Error::new(error);

@@ -1,20 +1,16 @@
 //! The state that the threads of a recorder share.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use jc_unshare::Error;
+use jc_unshare::{Context, Error, Result};
 
-use super::tables::Tables;
-
-/// The first program that is recorded.
-#[derive(Clone, Debug, Default)]
-pub struct Beginning {
-    pub arguments: Vec<Vec<u8>>,
-    /// The working directory of the program.
-    pub directory: Vec<u8>,
-}
+use super::super::sys::notify::MOST_THREADS;
+use super::place::Root;
+use super::tables::{Lines, Tables};
 
 /// A wait for the payload that a report mentions.
 const LONG: Duration = Duration::from_secs(1);
@@ -24,34 +20,46 @@ const LONG: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(10);
 
 /// The state of all threads.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     pub tables: Mutex<Tables>,
-    /// The start of the call that the recorder answers now, which may wait for memory of the payload.
-    answering: Mutex<Option<Instant>>,
+    /// The root of the payload, from its first execve(2) on.
+    pub root: OnceLock<Arc<Root>>,
+    /// Processes may have other roots.
+    pub has_moved: AtomicBool,
+    /// When each thread of the recorder began to read the facts of a call, which may wait for memory of the payload.
+    reading: [Mutex<Option<Instant>>; MOST_THREADS],
     /// The error that ended the recorder.
     pub failure: OnceLock<Error>,
-    beginning: OnceLock<Beginning>,
+    /// The pipe that wakes the main thread after a failure.
+    alarm: PipeWriter,
 }
 
 impl Shared {
-    /// The state before the first call.
-    pub fn new(tables: Tables) -> Self {
-        Self { tables: Mutex::new(tables), ..Self::default() }
+    /// The state before the first call, with the lines of `--all`, and the pipe that a failure makes ready.
+    pub fn new(lines: Option<Lines>) -> Result<(Self, PipeReader)> {
+        let (failed, alarm) = pipe().op("pipe")?;
+        let mut tables = Tables::default();
+        tables.lines = lines;
+        let tables = Mutex::new(tables);
+        let (root, has_moved, reading, failure) = Default::default();
+        Ok((Self { tables, root, has_moved, reading, failure, alarm }, failed))
     }
 
-    /// Begins or ends an answer. Returns whether the answer that ends took long.
-    pub fn set_answering(&self, is_answering: bool) -> bool {
-        let now = is_answering.then(Instant::now);
-        let mut answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *answering, now);
+    /// Begins or ends the reading of a thread. Returns whether the reading that ends took long.
+    pub fn set_reading(&self, thread: usize, is_reading: bool) -> bool {
+        let now = is_reading.then(Instant::now);
+        let mut reading = self.reading[thread].lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *reading, now);
         before.is_some_and(|before| before.elapsed() > LONG)
     }
 
-    /// Whether the recorder has been waiting for memory of the payload that long.
+    /// Whether a thread of the recorder has been waiting for memory of the payload that long.
     fn is_stalled_for(&self, time: Duration) -> bool {
-        let answering = self.answering.lock().unwrap_or_else(PoisonError::into_inner);
-        answering.is_some_and(|since| since.elapsed() > time)
+        self.reading.iter().any(|reading| {
+            let reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+            reading.is_some_and(|since| since.elapsed() > time)
+        })
     }
 
     /// Whether the recorder has been waiting long for memory of the payload.
@@ -66,19 +74,11 @@ impl Shared {
         }
     }
 
-    /// Sets the error that ends the recorder. The first error is the one to report.
+    /// Sets the error that ends the recorder, and wakes the main thread. The first error is the one to report.
     pub fn fail(&self, error: Error) {
         let _: std::result::Result<(), Error> = self.failure.set(error);
-    }
-
-    /// Sets the first program, once.
-    pub fn begin(&self, beginning: impl FnOnce() -> Beginning) {
-        self.beginning.get_or_init(beginning);
-    }
-
-    /// The first program, if one has been executed.
-    pub fn beginning(&self) -> Option<&Beginning> {
-        self.beginning.get()
+        // The other end is closed when the program has ended.
+        let _: std::io::Result<()> = (&self.alarm).write_all(b"!");
     }
 }
 

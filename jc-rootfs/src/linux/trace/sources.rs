@@ -1,7 +1,6 @@
 //! Facts of other links for the report: the usage of jc-cgroup, and the names of jc-egress.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,13 +40,28 @@ impl Sources {
     /// Finds the sources, before the program starts. Returns also the descriptor for jc-cgroup, with its number in the
     /// chain.
     pub fn open(args: &RecordArgs) -> Result<(Self, Option<(OwnedFd, u32)>)> {
-        let (usage, writer) = match &args.usage {
-            None => (None, None),
-            Some(word) => open_usage(word, args.trace_fd)?,
+        let number = args.usage.as_ref().and_then(|word| word.to_str()?.parse::<u32>().ok());
+        let (usage, writer) = match (&args.usage, number) {
+            (None, _) => (None, None),
+            (Some(word), None) => {
+                let before = metadata(Path::new(word), "--usage")?.map(|meta| meta.ino());
+                (Some(Usage::File(word.into(), before)), None)
+            }
+            (Some(_), Some(number)) => {
+                if number <= 2 || args.trace_fd.is_none_or(|other| other == number) {
+                    return Err(Error::usage(format_args!(
+                        "--usage {number}: needs --trace-fd with another number"
+                    ))
+                    .hint("a descriptor is a pipe for jc-cgroup --report in the chain"));
+                }
+                let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
+                fcntl_setfl(&reader, OFlags::NONBLOCK).op("F_SETFL")?;
+                (Some(Usage::Pipe(reader.into())), Some((writer, number)))
+            }
         };
         let log = args.egress_log.as_ref().map(|path| {
-            let meta = fs::metadata(path).on("--egress-log", path).absent()?;
-            Ok((path.clone(), meta.map_or(0, |meta| meta.len())))
+            let length = metadata(path, "--egress-log")?.map_or(0, |meta| meta.len());
+            Ok((path.clone(), length))
         });
         Ok((Self { usage, log: log.transpose()? }, writer))
     }
@@ -61,46 +75,29 @@ impl Sources {
     }
 
     /// The events of the sources, after the end of the program.
-    pub fn events(&mut self) -> Result<Vec<Map<String, Value>>> {
+    pub fn events(&mut self) -> Result<Vec<Value>> {
         let mut events = match &self.log {
             Some((path, length)) => names(path, *length)?,
             None => Vec::new(),
         };
-        if let Some(usage) = &mut self.usage
-            && let Some(text) = usage.read()?
-        {
+        let text = self.usage.as_mut().map_or(Ok(Vec::new()), Usage::read)?;
+        if !text.is_empty() {
             let mut event: Map<String, Value> = serde_json::from_slice(&text)
                 .map_err(|error| Error::new(format_args!("--usage: {error}")))?;
             event.insert("event".into(), "usage".into());
-            events.push(event);
+            events.push(event.into());
         }
         Ok(events)
     }
 }
 
-type Opened = (Option<Usage>, Option<(OwnedFd, u32)>);
-
-fn open_usage(word: &OsString, trace_fd: Option<u32>) -> Result<Opened> {
-    let number = word.to_str().and_then(|word| word.parse::<u32>().ok());
-    let Some(number) = number else {
-        let path = PathBuf::from(word);
-        let before = fs::metadata(&path).on("--usage", &path).absent()?;
-        return Ok((Some(Usage::File(path, before.map(|meta| meta.ino()))), None));
-    };
-    if number <= 2 || trace_fd.is_none_or(|other| other == number) {
-        return Err(Error::usage(format_args!(
-            "--usage {number}: needs --trace-fd with another number"
-        ))
-        .hint("a descriptor is a pipe for jc-cgroup --report in the chain"));
-    }
-    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).op("pipe")?;
-    fcntl_setfl(&reader, OFlags::NONBLOCK).op("F_SETFL")?;
-    Ok((Some(Usage::Pipe(reader.into())), Some((writer, number))))
+fn metadata(path: &Path, option: &str) -> Result<Option<fs::Metadata>> {
+    fs::metadata(path).on(option, path).absent()
 }
 
 impl Usage {
-    /// The report of jc-cgroup. `None`: jc-cgroup has written none, as after a failure.
-    fn read(&mut self) -> Result<Option<Vec<u8>>> {
+    /// The report of jc-cgroup, which is empty if jc-cgroup has written none, as after a failure.
+    fn read(&mut self) -> Result<Vec<u8>> {
         match self {
             Self::Pipe(pipe) => {
                 let mut text = vec![0; MOST_USAGE as usize];
@@ -109,45 +106,36 @@ impl Usage {
                     read => read.op("read --usage")?,
                 };
                 text.truncate(length);
-                Ok((length > 0).then_some(text))
+                Ok(text)
             }
-            Self::File(path, before) => {
-                let Some(file) = File::open(&*path).on("--usage", &*path).absent()? else {
-                    return Ok(None);
-                };
-                let is_old = Some(file.metadata().on("--usage", &*path)?.ino()) == *before;
-                let text = (!is_old).then(|| read_at_most(file, MOST_USAGE, &*path));
-                text.transpose()
-            }
+            Self::File(path, before) => match File::open(&*path).on("--usage", &*path).absent()? {
+                Some(file) if Some(file.metadata().on("--usage", &*path)?.ino()) != *before => {
+                    read_at_most(file, MOST_USAGE, path)
+                }
+                _ => Ok(Vec::new()),
+            },
         }
     }
 }
 
-/// The allowed connections by name in the lines that a log has from an offset on.
-fn names(path: &Path, offset: u64) -> Result<Vec<Map<String, Value>>> {
+/// The connections by name in the lines that a log has from an offset on.
+fn names(path: &Path, offset: u64) -> Result<Vec<Value>> {
     let Some(mut file) = File::open(path).on("--egress-log", path).absent()? else {
         return Ok(Vec::new());
     };
     file.seek(SeekFrom::Start(offset)).on("--egress-log", path)?;
     let text = read_at_most(file, MOST_LOG, path)?;
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let mut names = BTreeSet::new();
-    for line in lines {
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let line: Value = serde_json::from_slice(line)
             .map_err(|error| Error::new(format_args!("{}: {error}", path.display())))?;
         let host = line["name"].as_str().or_else(|| line["address"].as_str());
-        let (Some(host), Some(port)) = (host, line["port"].as_u64()) else { continue };
-        if line["protocol"] == "tcp" {
+        if let (Some(host), Some(port), Some("tcp")) =
+            (host, line["port"].as_u64(), line["protocol"].as_str())
+        {
             names.insert((host.to_owned(), port, line["verdict"] == "allow"));
         }
     }
-    let event = |(host, port, is_allowed): (String, u64, bool)| {
-        Map::from_iter([
-            ("event".to_owned(), json!("name")),
-            ("name".to_owned(), json!(host)),
-            ("port".to_owned(), json!(port)),
-            ("allowed".to_owned(), json!(is_allowed)),
-        ])
-    };
+    let event = |(name, port, is_allowed)| json!({ "event": "name", "name": name, "port": port, "allowed": is_allowed });
     Ok(names.into_iter().map(event).collect())
 }

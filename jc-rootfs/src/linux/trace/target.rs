@@ -7,7 +7,7 @@ use std::path::Path;
 
 use jc_unshare::named_file::NamedFile;
 use jc_unshare::{Context, Result, info};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::args::RecordArgs;
 use super::event::line;
@@ -17,51 +17,42 @@ use super::tables::{Lines, Tables};
 pub enum Target {
     /// A file that appears complete, by rename.
     File(NamedFile),
-    /// A descriptor of the caller.
+    /// A descriptor of the caller, or the file of `--all`, whose lines are written as they come.
     Open(File),
-    /// The lines of `--all` are written as they come.
-    Lines(File),
 }
 
 impl Target {
     /// Opens the target, before the program starts.
     pub fn open(args: &RecordArgs) -> Result<Self> {
         let word = args.target()?;
-        let number = word.to_str().and_then(|word| word.parse().ok());
-        let file = match number {
-            Some(number) => File::from(info::inherit_fd(number, "--report")?),
-            None if args.all => File::create(word).on("--report", word)?,
-            None => return NamedFile::for_replacement(Path::new(word), "--report").map(Self::File),
-        };
-        Ok(if args.all { Self::Lines(file) } else { Self::Open(file) })
+        Ok(match word.to_str().and_then(|word| word.parse().ok()) {
+            Some(number) => Self::Open(info::inherit_fd(number, "--report")?.into()),
+            None if args.all => Self::Open(File::create(word).on("--report", word)?),
+            None => Self::File(NamedFile::for_replacement(Path::new(word), "--report")?),
+        })
     }
 
     /// The lines of `--all`.
-    pub fn lines(&self) -> Result<Option<Lines>> {
+    pub fn lines(&self, is_all: bool) -> Result<Option<Lines>> {
         match self {
-            Self::Lines(file) => Ok(Some(Lines::new(file.try_clone().op("dup --report")?))),
+            Self::Open(file) if is_all => {
+                Ok(Some(Lines::new(file.try_clone().op("dup --report")?)))
+            }
             _ => Ok(None),
         }
     }
 
     /// Writes the report, or its end behind the lines.
-    pub fn write(
-        &mut self,
-        first: Map<String, Value>,
-        tables: &mut Tables,
-        last: Vec<Map<String, Value>>,
-    ) -> Result<()> {
-        if matches!(self, Self::Lines(_)) {
-            let events = [vec![first], tables.gap_events(), last].concat();
-            return tables.finish_lines(events);
+    pub fn write(&mut self, first: Value, tables: &mut Tables, last: Vec<Value>) -> Result<()> {
+        let first = [first].into_iter();
+        if let Some(lines) = tables.lines.take() {
+            return lines.finish(first.chain(tables.gap_events()).chain(last));
         }
-        let events = [first].into_iter().chain(tables.events()).chain(last);
-        let text: String = events.map(line).collect();
+        let events = first.chain(tables.events()).chain(last);
+        let text: String = events.map(|event| line(&event)).collect();
         match self {
             Self::File(file) => file.replace(text.as_bytes()),
-            Self::Open(file) | Self::Lines(file) => {
-                file.write_all(text.as_bytes()).op("write --report")
-            }
+            Self::Open(file) => file.write_all(text.as_bytes()).op("write --report"),
         }
     }
 }
@@ -70,7 +61,7 @@ impl AsFd for Target {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::File(file) => file.as_fd(),
-            Self::Open(file) | Self::Lines(file) => file.as_fd(),
+            Self::Open(file) => file.as_fd(),
         }
     }
 }

@@ -4,7 +4,7 @@
 pub const ABIS: usize = 5;
 
 /// A system call ABI. The discriminant is the column in the table of system calls.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Abi {
     /// 64-bit programs of x86_64.
     X86_64,

@@ -115,7 +115,6 @@ impl<'a> Outcomes<'a> {
         outcomes
     }
 
-    /// The outcome with this index.
     pub fn get(&self, index: Index) -> &Outcome<'a> {
         &self.all[usize::from(index)]
     }

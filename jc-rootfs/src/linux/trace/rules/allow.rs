@@ -3,52 +3,53 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::super::facts::{AddressFact, Facts};
+use jc_unshare::{Error, Result};
+
+use super::super::facts::Facts;
 
 /// The port of the resolver, which jc-egress serves itself.
 const DNS: u16 = 53;
 
 /// The rules, one a line. Connections by name come from the log of jc-egress, and its synthetic addresses are left out.
-pub fn allow(facts: &Facts) -> String {
-    let mut rules: BTreeSet<String> = BTreeSet::new();
-    rules.extend(facts.names.iter().map(|(name, port)| match name.contains(':') {
-        true => format!("[{name}]:{port}\n"),
-        false => format!("{name}:{port}\n"),
-    }));
-    for connected in facts.addresses.iter().filter(|address| !address.is_bound) {
-        let is_stream = connected.kind.as_deref().is_none_or(|kind| kind == "stream");
-        let Some(address) = address_of(connected) else { continue };
-        if is_stream && !matches!(connected.port, 0 | DNS) && !is_inside(address) {
-            rules.insert(match address {
-                IpAddr::V4(address) => format!("{address}:{}\n", connected.port),
-                IpAddr::V6(address) => format!("[{address}]:{}\n", connected.port),
-            });
-        }
+/// A report with synthetic addresses only is an error.
+pub fn allow(facts: &Facts) -> Result<String> {
+    let connected = facts.addresses.iter().filter(|address| {
+        !address.is_bound && address.is_stream() && !matches!(address.port, 0 | DNS)
+    });
+    let connected = connected.filter_map(|address| Some((address.address.parse().ok()?, address)));
+    let (synthetic, real): (Vec<_>, Vec<_>) =
+        connected.filter(|(ip, _)| !is_own(*ip)).partition(|(ip, _)| is_synthetic(*ip));
+    if !synthetic.is_empty() && facts.names.is_empty() {
+        return Err(Error::new("the reports lack the names of jc-egress").hint(
+            "jc-run --egress-log FILE, or jc-egress --log FILE and jc-trace --egress-log FILE",
+        ));
     }
-    rules.into_iter().collect()
-}
-
-/// The address of a connection of the Internet.
-fn address_of(connected: &AddressFact) -> Option<IpAddr> {
-    connected.address.parse().ok()
-}
-
-/// Whether an address leads to the program itself, or is synthetic (jc-egress(1)).
-fn is_inside(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            address.is_loopback()
-                || address.is_unspecified()
-                || matches!(address.octets(), [198, 18 | 19, ..])
-        }
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(address) => is_inside(address.into()),
-            None => {
-                address.is_loopback()
-                    || address.is_unspecified()
-                    || matches!(address.segments(), [0xFD6A, 0x6365, 0x6772, 0, ..])
+    let real = real.into_iter().map(|(_, address)| (&address.address, address.port));
+    let names = facts.names.iter().map(|(name, port)| (name, *port));
+    let rules: BTreeSet<String> = real
+        .chain(names)
+        .map(|(host, port)| {
+            if host.contains(':') {
+                format!("[{host}]:{port}\n")
+            } else {
+                format!("{host}:{port}\n")
             }
-        },
+        })
+        .collect();
+    Ok(rules.into_iter().collect())
+}
+
+/// Whether an address leads to the program itself.
+fn is_own(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_loopback() || address.is_unspecified()
+}
+
+/// Whether an address stands for a name (jc-egress(1)).
+fn is_synthetic(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => matches!(address.octets(), [198, 18 | 19, ..]),
+        IpAddr::V6(address) => matches!(address.segments(), [0xFD6A, 0x6365, 0x6772, 0, ..]),
     }
 }
 
@@ -74,6 +75,8 @@ mod tests {
             r#"{"event":"name","name":"evil.example","port":443,"allowed":false}"#.to_owned(),
         ];
         let facts = Facts::of(&lines.each_ref().map(String::as_str));
-        assert_eq!(allow(&facts), "203.0.113.7:5432\n[2001:db8::1]:22\npypi.org:443\n");
+        assert_eq!(allow(&facts).unwrap(), "203.0.113.7:5432\n[2001:db8::1]:22\npypi.org:443\n");
+        assert!(allow(&Facts::of(&[&lines[2]])).is_err());
+        assert_eq!(allow(&Facts::of(&[&lines[1]])).unwrap(), "");
     }
 }

@@ -4,40 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jc_unshare::{Error, Result};
 
-use super::super::facts::{Facts, FileFact};
+use super::super::facts::{AddressFact, Facts, FileFact};
 
-/// The access to a path: reading, writing and executing.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Access {
-    reads: bool,
-    writes: bool,
-    executes: bool,
-}
-
-impl Access {
-    fn word(self) -> Option<&'static str> {
-        Some(match (self.reads, self.writes, self.executes) {
-            (false, false, false) => return None,
-            (_, false, false) => "ro",
-            (_, false, true) => "rx",
-            (_, true, false) => "rw",
-            (_, true, true) => "rwx",
-        })
-    }
-
-    fn covers(self, other: Self) -> bool {
-        // The option for writing allows reading too.
-        (self.writes || !other.writes)
-            && (self.reads || self.writes || !other.reads)
-            && (self.executes || !other.executes)
-    }
-
-    fn add(&mut self, other: Self) {
-        self.reads |= other.reads;
-        self.writes |= other.writes;
-        self.executes |= other.executes;
-    }
-}
+/// The access to a path, a bit each.
+type Access = u8;
+const READ: Access = 1;
+const WRITE: Access = 2;
+const EXECUTE: Access = 4;
 
 /// Uses that change the directory of a file.
 const OF_DIRECTORY: [&str; 4] = ["bind", "create", "remove", "rename"];
@@ -46,12 +19,9 @@ const OF_DIRECTORY: [&str; 4] = ["bind", "create", "remove", "rename"];
 pub fn landlock(facts: &Facts) -> Result<Vec<u8>> {
     let mut text = file_rules(&accesses(facts))?;
     for (word, is_bound) in [("bind", true), ("connect", false)] {
-        let of_kind = facts.addresses.iter().filter(|address| address.is_bound == is_bound);
-        let is_stream = |kind: &Option<String>| kind.as_deref().is_none_or(|kind| kind == "stream");
-        let ports: BTreeSet<u16> = of_kind
-            .filter(|address| is_stream(&address.kind))
-            .map(|address| address.port)
-            .collect();
+        let is_its = |address: &&AddressFact| address.is_bound == is_bound && address.is_stream();
+        let ports: BTreeSet<u16> =
+            facts.addresses.iter().filter(is_its).map(|address| address.port).collect();
         if ports.is_empty() {
             text.extend(format!("{word} none\n").bytes());
         }
@@ -61,36 +31,41 @@ pub fn landlock(facts: &Facts) -> Result<Vec<u8>> {
 }
 
 /// The access to each path.
-fn accesses(facts: &Facts) -> BTreeMap<Vec<u8>, Access> {
-    let mut accesses: BTreeMap<Vec<u8>, Access> = BTreeMap::new();
+fn accesses(facts: &Facts) -> BTreeMap<&[u8], Access> {
+    let mut accesses: BTreeMap<&[u8], Access> = BTreeMap::new();
     for (path, file) in &facts.files {
         let path = file.real.as_ref().unwrap_or(path);
-        let path = if path.starts_with(b"/proc/") { &b"/proc"[..] } else { path };
+        let path = if path.starts_with(b"/proc/") { b"/proc" } else { &path[..] };
         let changes_directory = OF_DIRECTORY.iter().any(|usage| file.is_used(usage))
-            || file.has_flag("create") && file.exists != Some(true)
-            || file.has_flag("temporary");
+            || file.has_flag("create") && file.exists != Some(true);
         if changes_directory {
-            let writes = Access { writes: true, ..Access::default() };
-            accesses.entry(parent(path).to_vec()).or_default().add(writes);
+            *accesses.entry(parent(path)).or_default() |= WRITE;
         }
         // A file that the program makes or removes may be absent the next time.
         if file.exists == Some(true) && !file.is_used("remove") && !file.is_used("rename")
             || changes_directory && file.is_used("execute")
             || path == b"/proc"
         {
-            accesses.entry(path.to_vec()).or_default().add(access(file));
+            *accesses.entry(path).or_default() |= access(file);
         }
     }
     accesses
 }
 
 /// The rules for paths that no rule for a directory above allows.
-fn file_rules(accesses: &BTreeMap<Vec<u8>, Access>) -> Result<Vec<u8>> {
+fn file_rules(accesses: &BTreeMap<&[u8], Access>) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     for (path, access) in accesses {
-        let Some(word) = access.word() else { continue };
+        let word = match (access & WRITE != 0, access & EXECUTE != 0) {
+            _ if *access == 0 => continue,
+            (false, false) => "ro",
+            (false, true) => "rx",
+            (true, false) => "rw",
+            (true, true) => "rwx",
+        };
         let is_covered = ancestors(path).any(|above| {
-            accesses.get(above).is_some_and(|above| above.word().is_some() && above.covers(*access))
+            // Each rule allows reading.
+            accesses.get(above).is_some_and(|above| *above != 0 && access & !(above | READ) == 0)
         });
         if is_covered {
             continue;
@@ -105,12 +80,12 @@ fn file_rules(accesses: &BTreeMap<Vec<u8>, Access>) -> Result<Vec<u8>> {
 }
 
 fn access(file: &FileFact) -> Access {
-    Access {
-        reads: file.is_used("list")
-            || file.is_used("open") && (file.has_flag("read") || !file.has_flag("write")),
-        writes: file.is_used("change") || file.has_flag("write") || file.has_flag("truncate"),
-        executes: file.is_used("execute"),
-    }
+    let reads = file.is_used("list")
+        || file.is_used("open") && (file.has_flag("read") || !file.has_flag("write"));
+    let writes = file.is_used("change") || file.has_flag("write") || file.has_flag("truncate");
+    [(reads, READ), (writes, WRITE), (file.is_used("execute"), EXECUTE)]
+        .into_iter()
+        .fold(0, |all, (is_set, bit)| if is_set { all | bit } else { all })
 }
 
 fn parent(path: &[u8]) -> &[u8] {
@@ -121,12 +96,8 @@ fn parent(path: &[u8]) -> &[u8] {
 }
 
 /// The directories above a path.
-fn ancestors(mut path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let above = (path != b"/").then(|| parent(path))?;
-        path = above;
-        Some(above)
-    })
+fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(path), |path| (*path != b"/").then(|| parent(path))).skip(1)
 }
 
 #[cfg(test)]

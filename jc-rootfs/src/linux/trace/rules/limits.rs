@@ -26,10 +26,11 @@ pub fn limits(facts: &Facts, margin: u32) -> Result<String> {
         cpus.map(|tenths| format!("--cpus {}.{}", (tenths + 1) / 10, (tenths + 1) % 10)),
     ];
     let options: Vec<String> = options.into_iter().flatten().collect();
-    match options.is_empty() {
-        true => Err(Error::new("no usage of jc-cgroup in the reports")
-            .hint("jc-run --trace FILE --report USAGE has it, and jc-trace --usage FILE adds it")),
-        false => Ok(options.join(" ") + "\n"),
+    if options.is_empty() {
+        Err(Error::new("no usage of jc-cgroup in the reports")
+            .hint("jc-run --trace FILE --report USAGE has it, and jc-trace --usage FILE adds it"))
+    } else {
+        Ok(options.join(" ") + "\n")
     }
 }
 

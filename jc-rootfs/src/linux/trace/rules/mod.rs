@@ -20,7 +20,7 @@ pub fn rules(args: &RuleArgs, reports: &[OsString]) -> Result<Vec<u8>> {
     }
     let mut facts = Facts::default();
     for report in reports {
-        facts.merge(Facts::read(report.as_ref())?);
+        facts.read(report.as_ref())?;
     }
     if args.seccomp {
         return seccomp::profile(&facts, args.exact, args.base.is_some());
@@ -28,7 +28,7 @@ pub fn rules(args: &RuleArgs, reports: &[OsString]) -> Result<Vec<u8>> {
     Ok(if args.files {
         files::files(&facts)
     } else if args.allow {
-        allow::allow(&facts).into()
+        allow::allow(&facts)?.into()
     } else if args.limits {
         limits::limits(&facts, args.margin)?.into()
     } else {

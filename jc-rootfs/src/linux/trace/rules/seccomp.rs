@@ -6,7 +6,7 @@ use jc_unshare::{Error, Result, capability};
 use serde_json::{Value, json};
 
 use super::super::super::seccomp::{Abi, Action, Operator, Rules, TABLE, default, find};
-use super::super::calls::{abi_by_name, abi_name, frequent, kept, value_argument};
+use super::super::calls::{abi_name, frequent, kept, value_argument};
 use super::super::facts::Facts;
 use super::super::filter::{COMMON_REQUESTS, NAMESPACES, SET_NAME};
 
@@ -117,10 +117,11 @@ fn entries(
 }
 
 /// The native ABI, and the others of the reports.
-fn architectures(facts: &Facts) -> Vec<&'static str> {
+fn architectures(facts: &Facts) -> Vec<String> {
     let abis = facts.calls.iter().map(|(_, abi, _)| abi.as_str()).chain([abi_name(Abi::native())]);
-    let abis: BTreeSet<&str> = abis.collect();
-    abis.into_iter().filter_map(|abi| abi_by_name(abi)).map(|(_, name)| name).collect()
+    let abis: BTreeSet<String> =
+        abis.map(|abi| format!("SCMP_ARCH_{}", abi.to_ascii_uppercase())).collect();
+    abis.into_iter().filter(|name| Abi::by_name(name).is_some()).collect()
 }
 
 fn values<'a>(facts: &'a Facts, name: &'a str) -> impl Iterator<Item = u64> + 'a {
