@@ -49,7 +49,14 @@ impl Config {
     /// Replaces the entry point, and with it `Cmd`.
     fn replace_entrypoint(&mut self, entrypoint: &OsStr) -> Result<()> {
         let word = entrypoint.to_str().ok_or_else(|| Error::usage("--entrypoint: is not UTF-8"))?;
-        let words = (!word.is_empty()).then(|| vec![word.to_owned()]);
+        let words = match word {
+            "" => None,
+            // podman(1) takes an array too.
+            _ if word.starts_with('[') => Some(serde_json::from_str(word).map_err(|_| {
+                Error::usage(format_args!("--entrypoint {word}: not an array of strings in JSON"))
+            })?),
+            _ => Some(vec![word.to_owned()]),
+        };
         (self.entrypoint, self.cmd) = (words, None);
         Ok(())
     }

@@ -28,18 +28,56 @@ pub fn read(
     }
 }
 
-/// The error of a line without a record, whose first operand may be an image.
+/// Commands of docker(1) and podman(1), with the program that does the same.
+const COMMANDS: [(&str, &str); 14] = [
+    ("build", "jc-commit"),
+    ("commit", "jc-commit"),
+    ("diff", "jc-changes"),
+    ("exec", "jc-exec"),
+    ("images", "jc-images"),
+    ("kill", "jc-stop -t 0"),
+    ("load", "jc-pull docker-archive:FILE"),
+    ("logs", "jc-logs"),
+    ("ps", "jc-list"),
+    ("pull", "jc-pull"),
+    ("push", "jc-push"),
+    ("rm", "jc-rm"),
+    ("rmi", "jc-rmi"),
+    ("stop", "jc-stop"),
+];
+
+/// The error of a line without a record, whose first operand may be an image, or a command of docker(1).
 fn corrected_error(error: Error, operands: &[OsString]) -> Error {
-    let is_image = error.kind() == Kind::Usage || !is_program(operands);
-    let line = corrected(std::env::args_os().collect(), operands).filter(|_| is_image);
-    match line {
-        Some(line) => {
-            let what = if line.contains(" --record ") { "a record" } else { "an image" };
-            Error::usage("nothing to run: no record on stdin")
-                .hint(format_args!("with {what}, {line}"))
-        }
-        None => error,
+    let command = operands.first().and_then(|first| {
+        COMMANDS.iter().find(|(command, _)| first == command).map(|(_, program)| *program)
+    });
+    if let Some(program) = command {
+        let rest = shell::line(&operands[1..]);
+        return Error::usage("nothing to run: no record on stdin")
+            .hint(format_args!("{program} {rest}").to_string().trim_end());
     }
+    let is_image = error.kind() == Kind::Usage || !is_program(operands);
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let program = program_line(&typed, operands).filter(|_| error.kind() == Kind::Usage);
+    let line = corrected(typed, operands).filter(|_| is_image);
+    let refused = Error::usage("nothing to run: no record on stdin");
+    match (line, program) {
+        (Some(line), program) => {
+            let what = if line.contains(" --record ") { "a record" } else { "an image" };
+            let program = program.map_or_else(String::new, |program| format!(", or {program}"));
+            refused.hint(format_args!("with {what}, {line}{program}"))
+        }
+        (None, Some(program)) => refused.hint(program),
+        (None, None) => error,
+    }
+}
+
+/// The line with an image for the program of the operands, if this system has a program of that name.
+fn program_line(typed: &[OsString], operands: &[OsString]) -> Option<String> {
+    let options = typed.strip_suffix(operands).filter(|_| !operands.is_empty())?;
+    let options = options.strip_suffix(&["--".into()]).unwrap_or(options);
+    let line = format!("{} --image IMAGE -- {}", shell::line(options), shell::line(operands));
+    is_program(operands).then_some(line)
 }
 
 /// Whether the first operand is a program of this system.

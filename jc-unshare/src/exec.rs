@@ -115,6 +115,9 @@ fn search(name: &OsStr, path: Option<&OsStr>) -> std::result::Result<PathBuf, Er
 
 /// The paths where execvp(3) looks for a program, in order.
 pub(crate) fn candidates(name: &OsStr, path: Option<&OsStr>) -> Vec<PathBuf> {
+    if name.is_empty() {
+        return Vec::new();
+    }
     let path = path.unwrap_or(OsStr::new(DEFAULT_PATH));
     let candidate = |directory: PathBuf| {
         if directory.as_os_str().is_empty() {
@@ -237,6 +240,7 @@ mod tests {
             ("y", Kind::NotExecutable, "exec y: Permission denied"),
             ("z", Kind::NotExecutable, "exec z: Permission denied"),
             ("w", Kind::NotFound, "exec w: No such file or directory"),
+            ("", Kind::NotFound, "exec : No such file or directory"),
             ("loop", Kind::NotExecutable, "exec loop: Too many levels of symbolic links"),
         ] {
             let error = found(name).unwrap_err();

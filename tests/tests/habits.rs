@@ -64,10 +64,16 @@ fn an_option_of_docker_works_where_it_means_the_same() {
             s,
             &[
                 ("--rm=true", 0, ""),
+                ("--read-only=1 --tty=0", 0, ""),
                 ("--init=true", 0, ""),
                 ("--privileged=true", 0, ""),
                 ("--tty=false --interactive=true", 0, ""),
                 ("-l a=b --annotation c=d", 0, ""),
+                (
+                    "--platform linux/$(uname -m | sed s/x86_64/amd64/) --log-driver json-file",
+                    0,
+                    "",
+                ),
                 ("--no-healthcheck --restart=no --ipc=shareable --cgroupns private", 0, ""),
                 ("--sig-proxy=true --disable-content-trust", 0, ""),
                 ("--security-opt label=disable --security-opt apparmor=unconfined", 0, ""),
@@ -84,6 +90,7 @@ fn an_option_of_docker_works_where_it_means_the_same() {
                 ("--add-host db:10.9.8.7 --image IMAGE -- cat /etc/hosts", 0, "10.9.8.7\tdb\n"),
                 ("--domainname lab --image IMAGE -- cat /proc/sys/kernel/domainname", 0, "lab\n"),
                 ("--device /dev/null:/dev/other:rwm --image IMAGE -- ls /dev", 0, "other\n"),
+                ("--entrypoint '[\"echo\",\"a\"]' --image IMAGE -- b", 0, "a b\n"),
                 ("--device /dev/null:rwm --image IMAGE -- sh -c 'echo > /dev/null'", 0, ""),
             ],
         );
@@ -95,6 +102,7 @@ fn an_option_of_docker_works_where_it_means_the_same() {
                     ("--pids-limit -1", 0, ""),
                     ("--pids-limit 0", 0, ""),
                     ("-c 512 --cpus .5", 0, ""),
+                    ("--pids-limit 1 --init", 125, "hint: a limit of processes is reached"),
                 ],
             );
         }
@@ -106,6 +114,7 @@ fn an_option_of_docker_works_where_it_means_the_same() {
 fn an_option_that_jc_lacks_is_refused_with_the_line_that_does_it() {
     sandbox(|s| {
         image(s);
+        s.sh("tar -cf plain.tar image").run().code(0);
         with_options(
             s,
             &[
@@ -115,20 +124,21 @@ fn an_option_that_jc_lacks_is_refused_with_the_line_that_does_it() {
                     "--link: not an option of jc-run\njc-run: hint: --network container:ID",
                 ),
                 ("--health-interval 3s", 125, "hint: watch -n SECONDS jc-exec ID PROG"),
-                (
-                    "--platform linux/arm64",
-                    125,
-                    "hint: jc-pull --platform linux/arm64 IMAGE | jc-run",
-                ),
+                ("--platform nonsense", 125, "nonsense"),
+                ("--log-driver none", 125, "exec PROG > /dev/null 2>&1"),
+                ("--expose 80", 125, "--expose: publishes nothing without -P"),
                 ("--nice 5", 125, "hint: nice -n 5 jc-run"),
                 ("--tz Europe/Paris", 125, "hint: -e TZ=Europe/Paris"),
                 ("--cidfile 'a b'", 125, "hint: jc-run -d ... > 'a b'"),
                 ("--pull=newer", 125, "hint: --pull always"),
                 ("--rm=false", 125, "hint: --keep keeps"),
                 ("--restart always", 125, "hint: systemd-run"),
+                ("--hostname 'a b'", 125, "--hostname \"a b\": not letters, digits, -, _ and ."),
                 ("--device /dev/null:/dev/x:r", 125, "only rw and rwm can be given"),
                 ("-v $PWD:/x:U", 125, "for '-v': U: chown -R UID:GID SRC"),
                 ("--tmpfs /x:uid=5", 125, "uid=5: a tmpfs belongs to root"),
+                ("--bind /usr /usr", 125, "hint: -v /usr:DST, in one word"),
+                ("--entrypoint '[a'", 125, "not an array of strings in JSON"),
                 (
                     "--mount type=volume,src=v,dst=/x",
                     125,
@@ -140,6 +150,15 @@ fn an_option_that_jc_lacks_is_refused_with_the_line_that_does_it() {
             s,
             &[
                 ("jc-run --network lab0 --image IMAGE", 125, "--bridge lab0 makes a network"),
+                ("jc-list --format json", 2, "hint: jc-list --json,"),
+                ("jc-commit web new:1", 2, "jc-commit --changes NAME"),
+                (
+                    "jc-commit -m text --scratch",
+                    2,
+                    "--label org.opencontainers.image.description=text",
+                ),
+                ("jc-trace -p 7 --report t", 125, "strace -p 7"),
+                ("jc-trace -c ls", 125, "jq -r 'select(.event == \"call\").name'"),
                 ("jc-exec -d x true", 125, "hint: jc-exec ID PROG &"),
                 ("jc-list --filter name=x", 2, "hint: jc-list --json | jq"),
                 ("jc-list --format '{{.ID}}'", 2, "hint: jc-list --json | jq"),
@@ -164,6 +183,27 @@ fn an_option_that_jc_lacks_is_refused_with_the_line_that_does_it() {
                 ("jc-rootfs --setenv A 'b c' / true", 125, "hint: -e A='b c'"),
                 ("jc-unshare -R /srv true", 125, "hint: jc-unshare ... -- jc-rootfs /srv -- PROG"),
                 ("jc-unshare -t 1 true", 125, "hint: --join 1"),
+                ("jc-run --network '' --image IMAGE", 125, "bridge is the default of root"),
+                ("jc-run --image /srv/image -- true", 125, "oci:/srv/image a layout"),
+                ("jc-run --image no.tar", 125, "docker-archive:no.tar is one of docker save"),
+                (
+                    "jc-run --image docker-archive:plain.tar -- true",
+                    125,
+                    "hint: oci-archive:FILE is an OCI layout; files of a root: jc-commit --scratch",
+                ),
+                ("jc-run --image oci-archive:plain.tar", 125, "hint: docker-archive:FILE is one"),
+                ("jc-rootfs --bind /usr /usr / true", 125, "hint: -v /usr:DST, in one word"),
+                ("jc-rootfs --ro-bind / / true", 125, "hint: jc-rootfs --read-only / -- PROG"),
+                ("jc-rootfs --bind / / true", 125, "hint: jc-rootfs / -- PROG"),
+                ("jc-rootfs / 'ls -l /'", 127, "ls and its arguments are words of their own"),
+                ("jc-push docker-daemon:x", 2, "hint: jc-push docker-archive:-:NAME | docker load"),
+                ("jc-push --creds a:b x", 2, "hint: jc-push --username USER --password-stdin"),
+                ("jc-push --all x", 2, "hint: jc-pull --no-layers IMAGE... | jc-push DEST..."),
+                ("jc-push --format v2s2 x", 2, "hint: skopeo copy --format v2s2"),
+                ("jc-commit --squash", 2, "hint: jc-pull --tar - IMAGE | jc-commit --scratch"),
+                ("jc-changes --format json x", 1, "x: no such container"),
+                ("jc-run sh -c 'a b' </dev/null", 125, ", or jc-run --image IMAGE -- sh -c 'a b'"),
+                ("jc-run -- sh -c 'a b' </dev/null", 125, "jc-run --image IMAGE -- sh -c 'a b'"),
             ],
         );
     });
@@ -225,6 +265,8 @@ fn an_image_in_the_place_of_the_program_gives_the_line_to_paste() {
                     125,
                     "jc-run --image no-image -- echo 'a b'",
                 ),
+                ("jc-run exec web sh -c 'a b' </dev/null", 125, "hint: jc-exec web sh -c 'a b'\n"),
+                ("jc-run images </dev/null", 125, "hint: jc-images\n"),
                 ("jc-run -it no/image:1 </dev/null", 125, "jc-run -it --image no/image:1\n"),
                 ("echo data | jc-run no-image cat", 125, "jc-run --image no-image -- cat"),
                 ("jc-run -- no-program </dev/null", 125, "jc-pull IMAGE | jc-run"),

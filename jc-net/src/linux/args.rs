@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(short = 'P', long)]
     pub publish_all: bool,
     /// Expose one more port for -P: PORT[/tcp|udp|sctp] (repeatable)
-    #[arg(long, value_name = "PORT", requires = "publish_all")]
+    #[arg(long, value_name = "PORT")]
     pub expose: Vec<Expose>,
     /// Use this IPv4 address
     #[arg(long, value_name = "ADDR")]
@@ -193,6 +193,11 @@ impl Args {
                 "publish at ::1: the kernel takes no answers for ::1 from a bridge",
             )
             .hint("-p 127.0.0.1:HOST:CONT publishes at the loopback of IPv4"));
+        }
+        if !self.expose.is_empty() && !self.publish_all {
+            return Err(Error::usage("--expose: publishes nothing without -P").hint(
+                "containers of a bridge reach all ports of each other; -p PORT publishes one",
+            ));
         }
         if self.internal && self.publishes() {
             return Err(Error::usage("--internal: no port can be published there"));

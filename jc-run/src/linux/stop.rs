@@ -43,7 +43,7 @@ pub fn command() -> Command {
                 .short('s')
                 .long("signal")
                 .value_name("SIGNAL")
-                .help("Send this signal instead of the container's stop signal"),
+                .help("Stop with this signal instead of the container's; SIGKILL follows"),
         )
         .arg(tools::ids())
 }

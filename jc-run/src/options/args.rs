@@ -154,6 +154,7 @@ fn network(word: &str) -> Result<String, String> {
         ("pasta" | "slirp4netns" | "private", "") => "pasta, or no option".to_owned(),
         ("bridge", _) => "--ip ADDRESS, --mac-address ADDRESS or --bridge NAME".to_owned(),
         ("pasta" | "slirp4netns", _) => "-p HOST:PORT publishes ports".to_owned(),
+        ("", _) => "bridge is the default of root".to_owned(),
         _ => format!("--bridge {word} makes a network of that name"),
     };
     Err(format!("not bridge, pasta, none, host, ns:PATH or container:ID ({remedy})"))

@@ -276,13 +276,22 @@ impl NetworkOptions {
 impl NamespaceOptions {
     fn parse(matches: &ArgMatches) -> Result<Self> {
         let mode = |name: &str| Mode::parse(name, matches.get_one(name).map(String::as_str));
+        let hostname = matches.get_one::<OsString>("hostname");
+        // The name becomes a word of /etc/hosts.
+        let is_letter = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
+        if let Some(name) = hostname.filter(|name| !name.as_encoded_bytes().iter().all(is_letter)) {
+            let name = name.display();
+            return Err(Error::usage(format_args!(
+                "--hostname {name:?}: not letters, digits, -, _ and ."
+            )));
+        }
         Ok(Self {
             pid: mode("pid")?,
             ipc: mode("ipc")?,
             uts: mode("uts")?,
             user: matches.get_one("userns").cloned(),
             id_maps: given(matches, Owner::User),
-            hostname: matches.get_one("hostname").cloned(),
+            hostname: hostname.cloned(),
             names: given(matches, Owner::Unshare),
         })
     }

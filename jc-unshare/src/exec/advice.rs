@@ -2,36 +2,41 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 
-/// The bytes of a program that are read: an ELF header, its program headers and the path of the interpreter.
-const HEAD: u64 = 4096;
+use crate::interpreter::{of_elf, of_script};
+
+/// The bytes of a file in which the kernel looks for an interpreter (BINPRM_BUF_SIZE).
+const HEAD: usize = 256;
 
 /// A hint for an errno of execve(2); `None` if the file shows no cause.
 pub fn of(path: &Path, errno: i32) -> Option<String> {
-    let metadata = path.metadata().ok()?;
+    let Ok(metadata) = path.metadata() else { return of_line(path.as_os_str()) };
     match Errno::from_raw(errno) {
         Errno::EACCES => access(path, &metadata),
-        Errno::ENOENT => interpreter(path, &head(path, &metadata)?),
-        Errno::ENOEXEC => machine(&head(path, &metadata)?),
+        Errno::ENOENT => interpreter(path, &open(path, &metadata)?),
+        Errno::ENOEXEC => machine(&head(&open(path, &metadata)?)?),
         _ => None,
     }
 }
 
+/// A hint for a name that is a line of words.
+fn of_line(name: &OsStr) -> Option<String> {
+    let mut words = name.as_bytes().split(|byte| *byte == b' ');
+    let first = OsStr::from_bytes(words.next()?).display();
+    words.next()?;
+    Some(format!("{first} and its arguments are words of their own, without quotes around all"))
+}
+
 /// A hint for a name that no directory of PATH has.
 pub fn of_absent(name: &OsStr, path: Option<&OsStr>) -> String {
-    let mut words = name.as_bytes().split(|byte| *byte == b' ');
-    if let (Some(first), Some(_)) = (words.next(), words.next()) {
-        let first = OsStr::from_bytes(first).display();
-        return format!(
-            "{first} and its arguments are words of their own, without quotes around all"
-        );
+    if let Some(hint) = of_line(name) {
+        return hint;
     }
     match path {
         Some(path) => format!("no directory of PATH={} has it", path.display()),
@@ -39,12 +44,16 @@ pub fn of_absent(name: &OsStr, path: Option<&OsStr>) -> String {
     }
 }
 
-fn head(path: &Path, metadata: &Metadata) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
+fn open(path: &Path, metadata: &Metadata) -> Option<File> {
     // Another process may have put a FIFO in the place of the file.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;
-    let is_file = metadata.is_file() && file.metadata().ok()?.is_file();
-    file.take(HEAD).read_to_end(&mut bytes).ok().filter(|_| is_file)?;
+    (metadata.is_file() && file.metadata().ok()?.is_file()).then_some(file)
+}
+
+fn head(file: &File) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; HEAD];
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    bytes.truncate(count);
     Some(bytes)
 }
 
@@ -57,48 +66,25 @@ fn access(path: &Path, metadata: &Metadata) -> Option<String> {
     (!is_executable).then(|| format!("chmod +x {shown} makes it executable"))
 }
 
-fn interpreter(path: &Path, head: &[u8]) -> Option<String> {
+fn interpreter(path: &Path, file: &File) -> Option<String> {
+    let head = head(file)?;
     let shown = path.display();
-    let (name, line) = match head.strip_prefix(b"#!") {
-        Some(line) => {
-            let line = line.split(|b| *b == b'\n').next()?.trim_ascii_start();
-            let end = line.iter().position(|b| b" \t".contains(b)).unwrap_or(line.len());
-            (&line[..end], line)
+    let name = if head.starts_with(b"#!") {
+        if head.split(|b| *b == b'\n').next()?.ends_with(b"\r") {
+            return Some(format!(
+                "the first line ends with a carriage return: sed -i 's/\\r$//' {shown}"
+            ));
         }
-        None => (elf_interpreter(head)?, &head[..0]),
+        of_script(&head)?.to_vec()
+    } else {
+        of_elf(|bytes, at| file.read_at(bytes, at)).ok()??
     };
-    if line.ends_with(b"\r") {
-        return Some(format!(
-            "the first line ends with a carriage return: sed -i 's/\\r$//' {shown}"
-        ));
+    let name = Path::new(OsStr::from_bytes(&name));
+    if name.exists() {
+        None
+    } else {
+        Some(format!("{shown} exists, and its interpreter {} does not", name.display()))
     }
-    let name = Path::new(OsStr::from_bytes(name));
-    match name.exists() {
-        true => None,
-        false => Some(format!("{shown} exists, and its interpreter {} does not", name.display())),
-    }
-}
-
-/// The path of the dynamic linker in the program headers of a 64-bit little-endian file (elf(5)).
-fn elf_interpreter(head: &[u8]) -> Option<&[u8]> {
-    const PT_INTERP: usize = 3;
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
-    let number = |at: usize, length: usize| {
-        let bytes = head.get(at..at.checked_add(length)?)?;
-        bytes
-            .iter()
-            .rev()
-            .try_fold(0usize, |value, byte| Some(value.checked_mul(256)? | usize::from(*byte)))
-    };
-    let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
-    let entries = (0..count).map_while(|n| n.checked_mul(size)?.checked_add(table));
-    let entry =
-        entries.take_while(|at| *at < head.len()).find(|at| number(*at, 4) == Some(PT_INTERP))?;
-    let (start, length) = (number(entry.checked_add(8)?, 8)?, number(entry.checked_add(32)?, 8)?);
-    let path = head.get(start..start.checked_add(length)?)?;
-    path.split(|b| *b == 0).next()
 }
 
 /// The machines of ELF headers (elf(5)), in the words of OCI images.

@@ -116,10 +116,14 @@ fn answer(program: Program, given: &Given<'_>) -> Result<Option<Vec<OsString>>> 
     }
     Ok(match (given.meaning, value) {
         (Meaning::Habit(habit), _) => Some(apply(program, habit, given)?),
-        (Meaning::Argument(arg), Some("true")) if is_flag(arg) => {
+        (Meaning::Argument(arg), Some("true" | "1")) if is_flag(arg) => {
             Some(vec![given.typed.clone().into()])
         }
-        (Meaning::Argument(arg), Some("false")) if is_flag(arg) => Some(Vec::new()),
+        (Meaning::Argument(arg), Some("false" | "0")) if is_flag(arg) => Some(Vec::new()),
+        (Meaning::Argument(_), Some(_)) => {
+            let habit = table::find(program.name, &given.typed);
+            habit.map(|habit| apply(program, habit, given)).transpose()?
+        }
         _ => None,
     })
 }

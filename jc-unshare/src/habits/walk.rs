@@ -85,7 +85,6 @@ pub fn parts<'a>(program: Program, command: &'a Command, words: &[OsString]) -> 
     walk.parts
 }
 
-/// Whether a word is an option.
 fn is_option(word: &OsStr) -> bool {
     word.len() > 1 && word.as_encoded_bytes().starts_with(b"-")
 }

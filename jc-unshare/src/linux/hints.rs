@@ -72,6 +72,16 @@ pub fn surroundings(error: &Error) -> Option<String> {
         Some(libc::ENOENT | libc::ENOTDIR) if has("/proc/self/") && !is_there("/proc/self") => {
             Some("no procfs is mounted: mount -t proc proc /proc".to_owned())
         }
+        Some(libc::EAGAIN) if has("clone") || has("fork") => Some(
+            "a limit of processes is reached, which those of jc count for too: --pids-limit, pids.max of a group above, or ulimit -u"
+                .to_owned(),
+        ),
+        Some(libc::EACCES | libc::EPERM) if has("/oom_score_adj") => {
+            Some("a value below the caller's needs CAP_SYS_RESOURCE".to_owned())
+        }
+        Some(libc::EPERM) if has("chroot ") && !geteuid().is_root() => {
+            Some(lacking("CAP_SYS_CHROOT", ", or put jc-unshare -U -r in front"))
+        }
         Some(libc::EROFS) if has("/sys/fs/cgroup/") => Some(
             "cgroups are read-only, as in a container with default restrictions: a run without limits needs none"
                 .to_owned(),

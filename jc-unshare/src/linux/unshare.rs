@@ -97,7 +97,7 @@ pub struct Args {
 
 fn signal(word: &str) -> std::result::Result<Signal, String> {
     let signal = signals::number(word).and_then(|number| Signal::try_from(number).ok());
-    signal.ok_or_else(|| "not a signal".to_owned())
+    signal.ok_or_else(|| "not a signal (SIGKILL is sent without this option)".to_owned())
 }
 
 /// Enters the namespaces and runs the program. With a new or joined PID namespace this process forks, waits, and returns

@@ -20,6 +20,17 @@ pub fn seccomp(value: &str) -> Result<Vec<String>, String> {
     Ok(words(["--security-opt", &format!("seccomp={value}")]))
 }
 
+/// `--bind SRC:DST`. bwrap(1) has two words.
+pub fn bind(value: &str) -> Result<Vec<String>, String> {
+    if value.contains(':') {
+        Ok(words(["-v", value]))
+    } else if value == "/" {
+        Err("jc-rootfs / -- PROG, or jc-run --rootfs / -- PROG".to_owned())
+    } else {
+        Err(format!("-v {value}:DST, in one word"))
+    }
+}
+
 /// `--device-read-bps DEV:RATE` and the like, by their key of `--io-max`.
 pub fn io(key: &str, value: &str) -> Result<Vec<String>, String> {
     match value.rsplit_once(':') {
