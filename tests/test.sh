@@ -68,7 +68,7 @@ export -f start
 
 # Files that take long come first.
 long='vm|engines|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
-# These files run alone, since a group of one test looks like a remaining group to another, or since all their tests
+# These tests run one after the other, since a group of one test looks like a remaining group to another, or since all
 # see the same hierarchy.
 alone='jc_tests|cgroup|cgroup_hostile|cgroup_limits|cgroup_many'
 sample='harness|unshare|unshare_jobs|run_exec|run_terminal|pull|rootfs'
@@ -84,7 +84,7 @@ listed() {
 	listed "$hostile" "$long|$alone" -v
 	[ "$hostile" = plain ] || listed plain "$sample"
 } | xargs -r -d '\n' -P "$(($(nproc) + 1))" -I{} bash -c 'IFS=$'"'\t'"'; start $1' _ {}
-listed "$hostile" "$alone" | xargs -r -d '\n' -I{} bash -c 'IFS=$'"'\t'"'; start $1' _ {}
+listed "$hostile" "$alone" | RUST_TEST_THREADS=1 xargs -r -d '\n' -I{} bash -c 'IFS=$'"'\t'"'; start $1' _ {}
 "${tests[@]}" --doc >"$dir/out.doc" 2>&1 || echo doc >>"$dir/failed"
 cat "$dir/out.doc"
 

@@ -89,4 +89,5 @@ ctr task rm back 2>/dev/null; ctr container rm back; is 'a container is removed'
 ctr run -d $create localhost/box:latest forced sh -c 'sleep 1000 & sleep 1000 & wait'
 ctr task rm -f forced >/dev/null 2>&1; ctr container rm forced; is 'a running container is removed' $? 0
 # Shims have no parent here, so zombies of theirs may stay.
-is 'no process of the runtime is left' "$(pgrep -r D,R,S,T -f "${runtime##*/} |containerd-shim")" ''
+gone() { ! pgrep -r D,R,S,T -f "$runtime |containerd-shim"; }
+until_true gone; is 'no process of the runtime is left' $? 0

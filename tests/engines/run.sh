@@ -96,7 +96,7 @@ JC_ENGINE_INSIDE=1 sh -c '
 	for dir in $(awk '\''$3 == "cgroup" || $3 == "cgroup2" { print $2 }'\'' /proc/self/mounts); do
 		echo $$ >"$dir/$group/cgroup.procs" || exit
 	done
-	exec unshare -C -m -n --kill-child "$@"' sh "$group" "$0" "$1" "$runtime"
+	exec unshare -C -m -n -u --kill-child "$@"' sh "$group" "$0" "$1" "$runtime"
 status=$?
 # Groups of engines may stay, but no process may be in them.
 for dir in $(hierarchies); do

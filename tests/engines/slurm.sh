@@ -65,7 +65,8 @@ for n in 1 2; do
 	$enter ip link set lo up
 	$enter ip addr add "10.99.0.$n/24" dev eth0
 	$enter ip link set eth0 up
-	daemon $enter slurmd -D -N "n$n" -f "$SLURM_CONF"
+	# Tasks end for slurmd when their process group is empty, and a zombie of slurmstepd is a member. A subreaper reaps it.
+	daemon docker-init -s -- $enter slurmd -D -N "n$n" -f "$SLURM_CONF"
 done
 idle() { [ "$(sinfo -h -o '%T %D')" = 'idle 2' ]; }
 answers slurmctld idle

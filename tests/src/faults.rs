@@ -309,15 +309,18 @@ impl Tracer {
         let calls = &mut self.ended.calls[place];
         let met = self.fault.filter(|fault| (fault.process, fault.call) == (place, calls.len()));
         // Two runs do not make exactly the same calls.
-        let fails =
-            tracee.has_begun && can_fail(number) && !is_of_an_eventfd(pid, number, registers.rdi);
-        let met = met.filter(|fault| matches!(fault.act, Act::Send(_)) || fails);
+        let fails = tracee.has_begun && can_fail(number);
+        let met = met.filter(|fault| match fault.act {
+            Act::Send(_) => true,
+            Act::Fail(errno) => fails && !is_no_failure(pid, (number, registers.rdi), errno),
+        });
         calls.push(Call { number, has_begun: tracee.has_begun });
         self.ended.has_fired |= met.is_some();
         match met.map(|fault| fault.act) {
             Some(Act::Send(signal)) => kill(pid, signal).unwrap(),
             Some(Act::Fail(errno)) => {
-                registers.orig_rax = u64::MAX;
+                // A filter of seccomp(2) sees the number: that of no call would be notified or denied.
+                registers.orig_rax = libc::SYS_getpid as u64;
                 tracee.failing = Some(errno);
                 let _: nix::Result<()> = ptrace::setregs(pid, registers);
             }
@@ -327,12 +330,19 @@ impl Tracer {
     }
 }
 
-/// Whether a call wakes a runtime through an eventfd(2). Such a call fails only with a full counter, which never
-/// occurs.
-fn is_of_an_eventfd(pid: Pid, number: u64, fd: u64) -> bool {
-    number == libc::SYS_write as u64
-        && fs::read_link(format!("/proc/{pid}/fd/{fd}"))
-            .is_ok_and(|link| link == Path::new("anon_inode:[eventfd]"))
+/// Whether this error of a call is no failure. A write that wakes a runtime through an eventfd(2) fails only with a full
+/// counter, which never occurs. A read from the master of a terminal returns EAGAIN if there is no output, and EIO if no
+/// process has the terminal open.
+fn is_no_failure(pid: Pid, (number, fd): (u64, u64), errno: Errno) -> bool {
+    let is_of = |end: &str| {
+        let link = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+        link.is_ok_and(|link| link.ends_with(end))
+    };
+    match number as i64 {
+        libc::SYS_write => is_of("anon_inode:[eventfd]"),
+        libc::SYS_read => [Errno::EAGAIN, Errno::EIO].contains(&errno) && is_of("ptmx"),
+        _ => false,
+    }
 }
 
 /// Whether this thread traces any process.

@@ -35,9 +35,15 @@ pub struct Line<'a> {
 /// A report without text that comes between the words of the payload at no fixed place.
 fn without_noise(report: &str) -> String {
     // A supervisor that fails removes files while the kernel kills the payload, and script(1) ends its input.
-    ["//deleted", "\r", "^@", "^D\x08\x08"]
+    let report = ["//deleted", "\r", "^@", "^D\x08\x08"]
         .iter()
-        .fold(report.to_owned(), |report, noise| report.replace(noise, ""))
+        .fold(report.to_owned(), |report, noise| report.replace(noise, ""));
+    // At a terminal, the error of a relay follows the last byte of the payload.
+    let shown = report.split_inclusive('\n').map(|line| {
+        let error = ["jc-run: ", "jc-exec: "].iter().filter_map(|program| line.find(program)).min();
+        &line[..error.unwrap_or(line.len())]
+    });
+    shown.collect()
 }
 
 /// A report without words that differ between starts: IDs of containers, and numbers of namespaces.
@@ -49,7 +55,7 @@ fn normal_line(line: &str) -> String {
     let is_namespace = line.contains(":[");
     let is_id = |word: &str| {
         let hex = word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
-        hex || is_namespace && word.len() > 3 && word.bytes().all(|b| b.is_ascii_digit())
+        hex || is_namespace && !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit())
     };
     let mut text = String::new();
     for part in line.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {

@@ -35,14 +35,14 @@ fn cpu_time_is_limited_and_reported() {
         if !can_limit("cpu") {
             skip!("this host has no cpu controller");
         }
-        // Five seconds of a loop use one second of CPU time.
+        // Five seconds of a loop use a quarter of a second of CPU time, which a loaded machine has too.
         let script = "timeout 5 sh -c 'while :; do :; done'; exit 3";
-        let (ran, bill) = billed(s, &["--cpus", "0.2"], script);
+        let (ran, bill) = billed(s, &["--cpus", "0.05"], script);
         ran.code(3);
         let figure = |name: &str| bill[name].as_f64().unwrap();
         let share = (figure("cpu_user_usec") + figure("cpu_system_usec")) / figure("wall_usec");
         // Other load on the machine reduces this share and the throttled time.
-        assert!((0.02..=0.22).contains(&share), "{share} of {bill}");
+        assert!((0.005..=0.1).contains(&share), "{share} of {bill}");
         assert!(figure("throttled_periods") > 5.0, "{bill}");
         assert!(figure("throttled_usec") > 1e5, "{bill}");
         assert_eq!((&bill["exit_code"], &bill["signal"]), (&3.into(), &Value::Null));

@@ -16,8 +16,9 @@ use jc_tests::http::{FakeRegistry, Manners};
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::line::{Line, REPORT, survives};
+use jc_tests::receiver::Receiver;
 use jc_tests::roots::{busybox_layer, busybox_root};
-use jc_tests::sandbox_for;
+use jc_tests::{Sandbox, sandbox_for};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -215,7 +216,7 @@ fn no_fault_breaks_a_pull_from_a_registry() {
         layout.image("x", &image());
         let registry = FakeRegistry::serve(&layout, Manners::default());
         let image = registry.image("x");
-        let words = vec!["jc-pull", "-q", &image];
+        let words = vec!["jc-pull", "-q", "--timeout", "3", &image];
         let after = PULLED.replace("IMAGE", &image);
         survives(s, &Line { before: ":", words, after: &after, reports: false });
     });
@@ -287,6 +288,19 @@ fn no_fault_breaks_a_report_of_usage() {
             options.extend(["-m", "64M", "--pids-limit", "50"]);
         }
         survives(s, &Line { after: "rm -f usage.json", ..report(jc_run(&options)) });
+    });
+}
+
+/// A fault of the recorder ends the program, or the report has the gap.
+#[test]
+fn no_fault_breaks_a_recorded_program() {
+    sandbox_for(LONG, |s| {
+        busybox_root(s, "root");
+        let bare = ["jc-trace", "--report", "/srv/t", "--", "sh", "-c", REPORT];
+        let run = jc_run(&["--network", "none", "--trace", "/srv/t"]);
+        for words in [bare.to_vec(), run] {
+            survives(s, &Line { after: "rm -f t", ..report(words) });
+        }
     });
 }
 
@@ -419,6 +433,18 @@ fn a_supervisor_that_cannot_wait_kills_its_chain_before_it_removes_the_state() {
 }
 
 #[test]
+fn a_recorder_without_memory_fails_with_its_own_exit_code() {
+    sandbox_for(LONG, |s| {
+        let line = ["jc-trace", "--report", "/srv/t", "--", "true"];
+        for call in places(&run(s, &line, None), &[libc::SYS_brk, libc::SYS_mmap]) {
+            let act = Act::Fail(Errno::ENOMEM);
+            let ended = run(s, &line, Some(Fault { process: 0, call, act }));
+            assert!([0, 125].contains(&ended.code), "{call}: {} {}", ended.code, ended.stderr);
+        }
+    });
+}
+
+#[test]
 fn a_removal_that_is_killed_leaves_a_container_with_its_name_or_nothing() {
     sandbox_for(LONG, |s| {
         busybox_root(s, "root");
@@ -468,5 +494,67 @@ fn no_fault_breaks_a_directory_with_changes_elsewhere() {
         let before = "rm -rf /srv/u && mkdir /srv/u";
         survives(s, &Line { before, words: words.concat(), after: ":", reports: true });
         s.sh("umount root/mnt").run().code(0);
+    });
+}
+
+/// A commit with a fault leaves no image, or a whole one, and the next one is complete.
+#[test]
+fn no_fault_breaks_a_commit() {
+    sandbox_for(LONG, |s| {
+        Layout::new(s.path("layout")).image("x", &image());
+        s.sh("mkdir d && echo new >d/more && ln d/more d/same").run().code(0);
+        let before = "rm -rf /srv/store && jc-pull -q oci:/srv/layout:x >/srv/record";
+        let line = "exec jc-commit --dir /srv/d -t localhost/new </srv/record";
+        let words = vec!["env", "SOURCE_DATE_EPOCH=1", "sh", "-c", line];
+        let after = "jc-images --check && jc-commit --dir /srv/d </srv/record >/srv/new &&
+            jc-run --network none </srv/new -- sh -c 'test /more -ef /same' && jc-images --check &&
+            ! ls -A /srv/store/tmp | grep .";
+        survives(s, &Line { before, words, after, reports: false });
+    });
+}
+
+/// The image of a fault line of jc-push: a layer of a layout, and a new one, with the record in `new`.
+fn committed(s: &Sandbox) {
+    Layout::new(s.path("layout")).image("x", &image());
+    s.sh("mkdir d && seq 99999 >d/more && jc-pull -q oci:/srv/layout:x |
+            SOURCE_DATE_EPOCH=1 jc-commit --dir d -t localhost/new >new")
+        .run()
+        .code(0);
+}
+
+/// After a push with a fault, the next push is complete.
+const PUSHED: &str = "jc-push -q DEST </srv/new && jc-pull -q --store /srv/other DEST >/dev/null &&
+    jc-images --store /srv/other --check && jc-images --check && rm -rf /srv/other";
+
+#[test]
+fn no_fault_breaks_a_push_to_a_registry() {
+    sandbox_for(LONG, |s| {
+        committed(s);
+        let registry = Receiver::start();
+        // Each push goes to another repository, which has none of the blobs.
+        let dest = format!("{}/a/b$n:t", registry.host);
+        let line =
+            format!("read n </srv/n; exec jc-push -q --retry 1 --timeout 3 {dest} </srv/new");
+        let before = "read n </srv/n; echo $((n + 1)) >/srv/n; rm -f /srv/store/sums/*.sent";
+        let after = format!("read n </srv/n; {}", PUSHED.replace("DEST", &dest));
+        s.sh("echo 1 >n").run().code(0);
+        let words = vec!["sh", "-c", &line];
+        survives(s, &Line { before, words, after: &after, reports: false });
+    });
+}
+
+#[test]
+fn no_fault_breaks_a_push_to_a_layout_or_an_archive() {
+    sandbox_for(LONG, |s| {
+        committed(s);
+        let line = "exec jc-push -q oci:/srv/out:t docker-archive:/srv/archive </srv/new";
+        let again = "jc-push -q docker-archive:/srv/archive </srv/new &&
+            jc-pull -q docker-archive:/srv/archive >/dev/null && ";
+        let after = again.to_owned()
+            + &PUSHED.replace("DEST", "oci:/srv/out:t")
+            + " && ! ls -A /srv /srv/out /srv/out/blobs/sha256 | grep '[.]jc-'";
+        let before = "rm -rf /srv/out /srv/archive";
+        let words = vec!["sh", "-c", line];
+        survives(s, &Line { before, words, after: &after, reports: false });
     });
 }

@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -199,12 +200,23 @@ fn nothing_outside_the_layer_is_touched() {
         let upwards = format!("{up}{out}/x");
         let through = format!("{up}{out}");
         let whiteout = format!("{}/.wh.kept", "etc");
+        let number = Cell::new(0);
+        // After each layer, so that no later one hides what an earlier one did.
+        let check_outside = || {
+            let layer = number.replace(number.get() + 1);
+            let names: Vec<_> = std::fs::read_dir(&outside).unwrap().collect();
+            assert_eq!(names.len(), 1, "layer {layer}");
+            assert_eq!(std::fs::read_to_string(&kept).unwrap(), "kept", "layer {layer}");
+            assert_eq!(stat(&outside, "").mode() & 0o777, 0o755, "layer {layer}");
+        };
         let refused = |tar: Layer| -> Option<String> {
             let message = store.fail(1, &["-q", &layout(&store, &[tar.into_tar()])]);
+            check_outside();
             Some(message)
         };
         let unpacked = |tar: Layer| -> Option<String> {
             unpack(&store, &[tar.into_tar()]);
+            check_outside();
             None
         };
         for (what, outcome, fault) in [
@@ -333,10 +345,6 @@ fn nothing_outside_the_layer_is_touched() {
                 }
                 None => assert!(fault.is_empty(), "{what}"),
             }
-            let names: Vec<_> = std::fs::read_dir(&outside).unwrap().collect();
-            assert_eq!(names.len(), 1, "{what}");
-            assert_eq!(std::fs::read_to_string(&kept).unwrap(), "kept", "{what}");
-            assert_eq!(stat(&outside, "").mode() & 0o777, 0o755, "{what}");
         }
     });
 }

@@ -404,18 +404,20 @@ fn a_plain_layer_of_a_registry_stays_plain() {
     });
 }
 
-/// Other engines take an image of jc-commit and jc-push: from an archive, and from a registry.
+/// Other engines take an image of jc-commit and jc-push, from an archive, a registry and a layout, and run it.
 #[test]
-fn podman_and_buildah_take_a_new_image() {
+fn podman_buildah_and_umoci_take_a_new_image() {
     sandbox_for(Duration::from_secs(240), |s| {
-        require(s, "podman", "podman");
-        require(s, "buildah", "buildah");
+        for program in ["podman", "buildah", "umoci", "runc", "jq"] {
+            require(s, program, program);
+        }
         let registry = Registry::empty(s);
         let to = format!("{}/team/new:1", registry.address());
         s.sh("mkdir -p d/etc && echo hello >d/etc/motd && ln d/etc/motd d/same").run().code(0);
         let words = ["--dir", "d", "--cmd", r#"["cat","/same"]"#];
         let new = s.jc("jc-commit").args(words).input(pulled(s)).run().code(0).out();
-        push(s, &new, &[&to, "docker-archive:d.tar:localhost/new:1"]).run().code(0);
+        let archive = "docker-archive:d.tar:localhost/new:1";
+        push(s, &new, &[&to, archive, "oci:layout:t"]).run().code(0);
         let tool = "--root /srv/storage --runroot /run/storage --storage-driver vfs";
         let script = format!(
             "export TMPDIR=/srv; set -e
@@ -423,13 +425,18 @@ fn podman_and_buildah_take_a_new_image() {
              podman {tool} --events-backend file inspect -f '{{{{.Config.Cmd}}}}' localhost/new:1
              root=$(podman {tool} --events-backend file image mount localhost/new:1); chroot $root /bin/cat /same
              podman {tool} --events-backend file image umount -a >/dev/null
+             podman {tool} --events-backend file --cgroup-manager cgroupfs --runtime runc run --rm \
+                 --network none --log-driver none localhost/new:1
+             umoci unpack --image layout:t bundle 2>/dev/null
+             jq '.process.terminal = false' bundle/config.json >config && mv config bundle/config.json
+             runc run -b bundle jc-new
              c=$(buildah {tool} from -q --tls-verify=false docker://{to})
              root=$(buildah {tool} mount $c); chroot $root /bin/cat /same
              buildah {tool} umount $c >/dev/null; buildah {tool} rm $c >/dev/null"
         );
         let ran = s.cmd("sh").args(["-c", &script]).timeout(Duration::from_secs(120)).run();
-        let files = "/run/storage /run/libpod /run/crun /run/lock /tmp/* /var/tmp/*";
+        let files = "/run/storage /run/libpod /run/crun /run/runc /run/lock /tmp/* /var/tmp/*";
         s.sh(&format!("umount -R /srv/storage/vfs; rm -rf {files}")).run();
-        ran.code(0).stdout("[cat /same]\nhello\nhello\n");
+        ran.code(0).stdout("[cat /same]\nhello\nhello\nhello\nhello\n");
     });
 }

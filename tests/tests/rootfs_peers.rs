@@ -135,7 +135,6 @@ fn devices_are_those_of_runtimes_and_bubblewrap() {
     });
 }
 
-/// Limits, environment and descriptors.
 #[test]
 fn limits_environment_and_descriptors_are_those_of_runtimes() {
     sandbox(|s| {

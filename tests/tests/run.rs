@@ -238,7 +238,7 @@ fn each_container_has_a_hostname_of_its_own() {
 }
 
 #[test]
-fn limits_hold() {
+fn limits_of_memory_and_processes_hold() {
     sandbox(|s| {
         if !can_limit("memory") || !can_limit("pids") {
             skip!("this host has no memory or no pids controller");

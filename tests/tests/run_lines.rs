@@ -100,7 +100,6 @@ fn image(s: &Sandbox) {
     fs::write(s.path("env"), "# a comment\nC=three\n").unwrap();
 }
 
-/// The line for jc.
 fn for_jc(line: &Line) -> String {
     let (before, rest) = line.docker.split_once("docker run ").unwrap();
     let rest = match line.jc {

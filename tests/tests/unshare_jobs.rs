@@ -178,6 +178,8 @@ fn editor(s: &Sandbox, chain: &str) -> String {
         screen.line("fg");
         screen.wait(|screen| screen.contains("word") && !screen.contains("outside"));
         screen.runs("vi");
+        // The key of the next stop would stop a link that has not gone on yet, and not a vi that is PID 1.
+        wait_until_idle("jc-");
     }
     screen.line(":wq");
     // The cursor may be anywhere after the editor.

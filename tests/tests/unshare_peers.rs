@@ -169,7 +169,6 @@ fn namespaces_are_joined_as_by_nsenter_1() {
     });
 }
 
-/// The namespaces of the caller, and a namespace without processes.
 #[test]
 fn namespaces_of_the_caller_and_without_processes_are_joined() {
     sandbox(|s| {

@@ -139,9 +139,11 @@ fn a_payload_with_the_state_mounted_leads_no_tool_of_its_user_elsewhere() {
                  echo STATE >state.json; ln -s /srv/ann/precious/file log; ln -s /srv/ann/precious volumes",
             "rm -r /state/jc; mkdir -m 777 /state/jc; ln -s /srv/ann/precious /state/jc/web",
         ] {
-            let script = attack.replace("STATE", &format!("'\\''{state}'\\''"));
-            ann.sh(&with_state(&format!("{run} -- sh -c '{script}'"))).run();
-            assert!(fs::exists(s.path("ann/run/jc")).unwrap(), "{attack}");
+            // Without its state jc-run ends the container.
+            let script = format!("until grep -qs running /state/jc/*/state.json; do :; done\n{attack}")
+                .replace("STATE", &format!("'\\''{state}'\\''"));
+            let ran = ann.sh(&with_state(&format!("{run} -- sh -c '{script}'"))).run();
+            assert!(fs::exists(s.path("ann/run/jc")).unwrap(), "{attack}\n{ran}");
             leads_nowhere(s, &ann, attack, &OF_STATE.map(with_state).each_ref().map(|l| &**l));
             s.sh("rm -rf ann/run/jc ann/run/old").run().code(0);
         }

@@ -29,10 +29,12 @@ machines! {
     networks_work_where_their_parts_are_modules: STABLE runs "net";
     roots_work_without_newer_mount_calls: STABLE runs "rootfs";
     containers_live_and_end_on_cgroup_v2: STABLE runs "run";
+    #[cfg(feature = "vm")] containers_of_bundles_live_and_end_on_cgroup_v2: STABLE runs "oci";
     #[cfg(feature = "vm")] a_kernel_that_is_too_old_is_named: OLDEST runs "oldest";
     #[cfg(feature = "vm")] limits_hold_on_aarch64: AARCH64 runs "cgroup";
     #[cfg(feature = "vm")] networks_work_on_aarch64: AARCH64 runs "net";
     #[cfg(feature = "vm")] roots_work_on_aarch64: AARCH64 runs "rootfs";
     #[cfg(feature = "vm")] containers_live_and_end_on_aarch64: AARCH64 runs "run";
+    #[cfg(feature = "vm")] containers_of_bundles_are_in_scopes_of_systemd: SYSTEMD runs "scopes";
     #[cfg(feature = "vm")] delegation_by_systemd_reaches_users_and_services: SYSTEMD runs "systemd";
 }

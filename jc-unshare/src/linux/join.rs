@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processes_and_files() {
+    fn a_target_is_a_process_or_a_file() {
         let parsed = Process::parse("12:net,mnt").unwrap();
         assert_eq!(parsed, Process { pid: 12, kinds: vec![Kind::Net, Kind::Mount] });
         assert_eq!(Process::parse("7").unwrap().kinds, []);

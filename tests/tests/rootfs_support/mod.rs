@@ -35,6 +35,6 @@ pub fn by_runtime(s: &Sandbox, runtime: &str, filter: &str, script: &str) -> Cmd
         jq --arg script \"$2\" '.process.terminal = false | .root.path = \"/srv/root\" |
             .process.args = [\"sh\", \"-c\", $script] | '\"$1\" config.json >new &&
         mv new config.json && { umount /sys/fs/cgroup/unified 2>/dev/null || :; } &&
-        exec $0 --root /srv/state run test";
+        exec $0 --root /srv/state run \"jc-test-$(cat /proc/sys/kernel/random/uuid)\"";
     s.cmd("unshare").args(["-m", "sh", "-c", bundle, runtime, filter, script])
 }
