@@ -187,6 +187,7 @@ bench-start: all
 
 # Measures a parallel build of C files under jc-trace, strace and perf trace.
 bench-trace: all
+	@tests/packages.sh bench
 	tests/bench-trace.sh '$(bin)'
 
 # CI lints while it builds the tests.

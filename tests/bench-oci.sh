@@ -54,7 +54,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "none"
 tmp_dir = "/run/bench/libpod"
 END
-export CONTAINERS_CONF=/run/bench/containers.conf CONTAINERS_STORAGE_CONF=/run/bench/storage.conf
+export CONTAINERS_CONF=/run/bench/containers.conf CONTAINERS_STORAGE_CONF=/run/bench/storage.conf PODMAN_IGNORE_CGROUPSV1_WARNING=1
 
 # From here on the programs are those of the peers' system, and ours.
 if [ -n "${JC_PEERS_ROOT-}" ]; then
@@ -93,3 +93,13 @@ fi
 echo 'A bundle in a cgroup of version 2, without limits'
 bundle ', "cgroupsPath": "/jc-bench"'
 runtimes
+# The rules for each container of this machine.
+profile=/usr/share/containers/seccomp.json
+if [ -e $profile ] && command -v jq >/dev/null; then
+	filter=$(jq -c '{defaultAction, defaultErrnoRet, syscalls: [.syscalls[]
+		| select((.excludes // {}) == {} and (.includes.caps // []) == [] and (.includes.arches // ["amd64"] | index("amd64")))
+		| {names, action, args, errnoRet} | with_entries(select(.value != null))]}' $profile)
+	echo "The same with the filter of an engine, of ${#filter} bytes"
+	bundle ", \"cgroupsPath\": \"/jc-bench\", \"seccomp\": $filter"
+	runtimes
+fi

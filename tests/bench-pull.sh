@@ -3,58 +3,36 @@
 # fresh ext4, the programs run in turn, and the results are medians. There are three images: 14 layers in gzip, the
 # same layers in zstd, and a single layer in gzip. `floor` is curl, decompressor and tar, two layers at a time,
 # without verification and sync. Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]] (root; some 8 GB in TMPDIR)
-set -euo pipefail
-export LC_ALL=C
-bin=$(realpath "$1")
+# JC_PEERS_ROOT is the root directory of the system that the other programs are from, and the decompressors of the
+# floors; without it they are the host's.
+# shellcheck source=tests/bench-images.sh
+. "$(dirname "$0")/bench-images.sh"
 rounds=${2:-3}
 wanted=("${@:3}")
-die() { echo "${0##*/}: $*" >&2; exit 1; }
-[ "$(id -u)" = 0 ] || die 'needs root, for loop devices and true owners'
-for needed in docker-registry skopeo umoci mkfs.ext4 openssl curl python3 zstd time; do
-	command -v "$needed" >/dev/null || die "$needed is missing"
-done
-
-# The mounts and the port of the registry belong to this script, and end with it.
-if [ -z "${JC_BENCH_INSIDE-}" ]; then
-	JC_BENCH_INSIDE=1 exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@"
-fi
-ip link set lo up
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/bench-pull.XXXXXX")
-trap 'umount -q "$work/mnt" || true; rm -rf "$work"' EXIT
+need mkfs.ext4 curl python3 time
+trap 'cd /; umount -q "$work/mnt" || true; umount -l "$work"; rm -rf "$work"' EXIT
+# Mounts in the directory are seen from the root of the other programs, too.
+mount --bind "$work" "$work"
+mount --make-shared "$work"
 cd "$work"
-mkdir mnt registry
+mkdir mnt
+
+# The words in front of the other programs, which find the directory at the same path.
+enter=()
+if [ -n "${JC_PEERS_ROOT-}" ]; then
+	for dir in proc sys dev; do mount --rbind "/$dir" "$JC_PEERS_ROOT/$dir"; done
+	for dir in run tmp var/tmp; do mount -t tmpfs tmpfs "$JC_PEERS_ROOT/$dir"; done
+	mkdir -p "$JC_PEERS_ROOT$work"
+	mount --bind "$work" "$JC_PEERS_ROOT$work"
+	enter=(chroot "$JC_PEERS_ROOT")
+fi
+has_peer() { "${enter[@]}" sh -c "command -v $1" >/dev/null; }
+has_peer zstd || die 'zstd is missing'
 repository=127.0.0.1:5000/bench
 
-# Bytes that gzip compresses to a quarter.
-stream() {
-	set +o pipefail
-	paste -d '' <(openssl enc -aes-128-ctr -nosalt -pass "pass:$2" -pbkdf2 -in /dev/zero 2>/dev/null |
-		base64 -w 68) <(yes "$(seq -s ' ' "$2" $(($2 + 48)))") | head -c "$1"
-	set -o pipefail
-}
-
-# The tag, and for each layer its size in MB and the size of its files in KB.
-make_image() {
-	echo "making the image $1" >&2
-	local n=0 mb kb
-	umoci new --image "oci:$1"
-	for layer in "${@:2}"; do
-		n=$((n + 1)) mb=${layer%:*} kb=${layer#*:}
-		mkdir -p tree/l$n
-		# The files lie in several directories, so that one process can make each directory.
-		(cd tree/l$n && export kb && stream $((mb << 20)) $n | split -a 4 -b $((kb * 200))k \
-			--filter 'mkdir "$FILE" && split -a 3 -b "${kb}k" - "$FILE/f"' - d)
-		tar --numeric-owner --owner=0 --group=0 --sort=name -C tree -cf layer.tar .
-		umoci raw add-layer --image "oci:$1" layer.tar
-		rm -r tree/l$n layer.tar
-	done
-}
-
-serve() {
-	printf '%s\n' 'version: 0.1' 'log: {accesslog: {disabled: true}, level: error}' \
-		"storage: {filesystem: {rootdirectory: $work/registry}}" 'http: {addr: 127.0.0.1:5000}' >registry.yml
-	docker-registry serve registry.yml 2>registry.log &
-	until (: </dev/tcp/127.0.0.1/5000) 2>/dev/null; do sleep 0.1; done
+# The image `zstd` has the layers of `gzip`.
+push_images() {
+	serve 5000
 	python3 - <<'END'
 import hashlib, json, os, subprocess
 def store(data):
@@ -77,7 +55,7 @@ index['manifests'].append(entry)
 json.dump(index, open('oci/index.json', 'w'))
 END
 	for tag in gzip zstd one; do
-		skopeo copy -q --insecure-policy --dest-tls-verify=false "oci:oci:$tag" "docker://$repository:$tag"
+		upload "$tag" "$repository:$tag"
 		curl -fsS -H 'Accept: application/vnd.oci.image.manifest.v1+json' \
 			"http://127.0.0.1:5000/v2/bench/manifests/$tag" |
 			python3 -c 'import json, sys
@@ -94,8 +72,8 @@ floor() {
 	cut -d ' ' -f 1 "layers-$tag" | xargs -P2 -I{} sh -c "mkdir mnt/{} &&
 		curl -fsS http://127.0.0.1:5000/v2/bench/blobs/{} | $1 | tar -x --numeric-owner -C mnt/{}"
 }
-run_floor() { if [ "$tag" = zstd ]; then floor 'zstd -dc'; else floor 'gzip -d'; fi; }
-run_floor-igzip() { floor 'igzip -d'; }
+run_floor() { if [ "$tag" = zstd ]; then floor "$enter zstd -dc"; else floor 'gzip -d'; fi; }
+run_floor-igzip() { floor "$enter igzip -d"; }
 into() { "$1" --root "$work/mnt/r" --runroot "$work/mnt/rr" --storage-driver overlay pull -q --tls-verify=false "$image" >/dev/null; }
 run_buildah() { into buildah; }
 run_podman() { into podman; }
@@ -114,7 +92,7 @@ run_ctr() {
 if [ ${#wanted[@]} = 0 ]; then
 	wanted=(jc-pull jc-pull--no-sync floor skopeo-umoci)
 	for tool in igzip buildah podman ctr; do
-		if ! command -v "$tool" >/dev/null; then
+		if ! has_peer "$tool"; then
 			echo "$tool is not installed" >&2
 		elif [ "$tool" = igzip ]; then
 			wanted+=(floor-igzip)
@@ -124,13 +102,35 @@ if [ ${#wanted[@]} = 0 ]; then
 	done
 fi
 
+case " ${wanted[*]} " in
+*' skopeo-umoci '*) skopeo_umoci=$("${enter[@]}" umoci --version) ;;
+esac
+echo "Linux $(uname -r), $(nproc) processors; $("$bin/jc-pull" --version)" >&2
+for program in gzip igzip zstd skopeo umoci buildah podman containerd; do
+	! has_peer "$program" || "${enter[@]}" "$program" --version 2>/dev/null | head -n 1 >&2 || true
+done
+
+# Whether a program can pull an image. umoci knows zstd from version 0.5 on.
+can_pull() {
+	case "$1 $2" in
+	'skopeo-umoci zstd') [[ ! $skopeo_umoci =~ ' 0.'[0-4]'.' ]] ;;
+	'floor-igzip zstd') return 1 ;;
+	esac
+}
+
 # One run of $tool on $tag.
 measure() {
+	local inside=()
+	case $tool in
+	jc-pull* | floor*) ;;
+	*) inside=("${enter[@]}") ;;
+	esac
 	mkfs.ext4 -q -F -E nodiscard disk
 	mount -o loop disk mnt
 	sync
-	"$(type -P time)" -o time -f '%e %M %U %S' "$BASH" -c "set -e; image=$repository:$tag tag=$tag \
-		work=$work bin=$bin; $(declare -f floor into "run_$tool"); run_$tool" || die "$tool failed on $tag"
+	"$(type -P time)" -o time -f '%e %M %U %S' "${inside[@]}" bash -c "set -e; cd $work; image=$repository:$tag \
+		tag=$tag work=$work bin=$bin enter='${enter[*]}'; $(declare -f floor into "run_$tool"); run_$tool" ||
+		die "$tool failed on $tag"
 	echo "$tag $tool $(cat time)" | tee -a results >&2
 	if [ "$tag $tool" = 'gzip jc-pull' ]; then
 		# The CPU time of twenty pulls of an unchanged image, in seconds.
@@ -140,11 +140,10 @@ measure() {
 	umount mnt
 }
 
-umoci init --layout oci
 # 1.14 GB, 104,000 files.
 make_image gzip 240:6 200:1024 160:8 120:16 100:8 80:64 60:12 50:8 40:512 30:10 25:30 15:9 12:12 8:4
 make_image one 240:16
-serve
+push_images
 # The blocks of the file are allocated before the first run, so that no run has to allocate them.
 dd if=/dev/zero of=disk bs=1M count=3072 status=none
 sync disk
@@ -155,11 +154,7 @@ measure
 for round in $(seq "$rounds"); do
 	for tag in gzip zstd one; do
 		for tool in "${wanted[@]}"; do
-			case "$tool $tag" in
-			# These programs cannot pull this image.
-			'skopeo-umoci zstd' | 'floor-igzip zstd') ;;
-			*) measure ;;
-			esac
+			! can_pull "$tool" "$tag" || measure
 		done
 	done
 done

@@ -1,108 +1,113 @@
 #!/bin/bash
-# Compares jc-commit and jc-push with buildah, and jc-pull | jc-push with skopeo copy, between registries on loopback. The
-# new layer has 300 MB in 30,000 files. Each run pushes to a new repository, the programs run in turn, and the results are
-# medians in seconds. Usage: tests/bench-push.sh BIN_DIR [ROUNDS] (root; some 8 GB in TMPDIR)
-set -euo pipefail
-export LC_ALL=C
-bin=$(realpath "$1")
+# Compares jc-commit and jc-push with buildah, jc-pull | jc-push with skopeo copy between registries on loopback, and a
+# run whose changes are kept apart, listed and dropped with a run that has no overlay. The new layer has 300 MB in
+# 30,000 files, and the work tree 100,000 files. All files are in a tmpfs. Each run pushes to a new repository, the
+# programs run in turn, and the results are medians. Usage: tests/bench-push.sh BIN_DIR [ROUNDS] (root; some 8 GB of
+# memory)
+# shellcheck source=tests/bench-images.sh
+. "$(dirname "$0")/bench-images.sh"
 rounds=${2:-5}
-die() { echo "${0##*/}: $*" >&2; exit 1; }
-[ "$(id -u)" = 0 ] || die 'needs root, for true owners'
-for needed in docker-registry skopeo buildah openssl umoci; do
-	command -v "$needed" >/dev/null || die "$needed is missing"
-done
-
-# The mounts and the ports of the registries belong to this script, and end with it.
-if [ -z "${JC_BENCH_INSIDE-}" ]; then
-	JC_BENCH_INSIDE=1 exec unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$@"
-fi
-ip link set lo up
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/bench-push.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+need buildah python3
+trap 'umount -l "$work"; rmdir "$work"' EXIT
+mount -t tmpfs -o size=12g,mode=0700 tmpfs "$work"
 cd "$work"
 # The kernel splits the page cache of a program that is used for long.
-mkdir programs && cp "$bin"/jc-{pull,commit,push,rmi,unshare} programs/
+mkdir programs tmp && cp "$bin"/jc-{pull,commit,push,rmi,list,rootfs,changes} programs/
 PATH=$work/programs:$PATH
-export JC_STORE=$work/store
+export JC_STORE=$work/store TMPDIR=$work/tmp
 here=127.0.0.1:5000 there=127.0.0.1:5001
 buildah=(buildah --root "$work/containers" --runroot "$work/run" --storage-driver overlay)
 
-# Bytes that gzip compresses to a quarter.
-stream() {
-	set +o pipefail
-	paste -d '' <(openssl enc -aes-128-ctr -nosalt -pass "pass:$2" -pbkdf2 -in /dev/zero 2>/dev/null |
-		base64 -w 68) <(yes "$(seq -s ' ' "$2" $(($2 + 48)))") | head -c "$1"
-	set -o pipefail
-}
-
-# make_tree DIR MB FILES SEED
-make_tree() {
-	local kb=$(($2 * 1024 / $3))
-	mkdir -p "$1"
-	(cd "$1" && export kb && stream $(($2 << 20)) "$4" | split -a 4 -b $((kb * 300))k \
-		--filter 'mkdir "$FILE" && split -a 3 -b "${kb}k" - "$FILE/f"' - d)
-}
-
-serve() {
-	printf '%s\n' 'version: 0.1' 'log: {accesslog: {disabled: true}, level: error}' \
-		"storage: {filesystem: {rootdirectory: $work/registry-$1}}" "http: {addr: 127.0.0.1:$1}" >"$1.yml"
-	docker-registry serve "$1.yml" 2>"$1.log" &
-	until (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null; do sleep 0.1; done
-}
-
-echo 'making the images' >&2
-serve 5000
-serve 5001
-make_tree tree 300 30000 1
-umoci init --layout oci && umoci new --image oci:base
-for n in 2 3 4 5 6 7; do
-	make_tree "layer/d$n" 40 3000 "$n"
-	umoci insert --image oci:base layer /
-	[ "$n" != 2 ] || skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:base "docker://$here/base:small"
-	rm -r layer
-done
-skopeo copy -q --insecure-policy --dest-tls-verify=false oci:oci:base "docker://$here/base:many"
-jc-pull -q "$here/base:small" >base
-"${buildah[@]}" pull -q --tls-verify=false "docker://$here/base:small" >/dev/null
-
 # timed NAME COMMAND...
 timed() {
-	local start end
-	start=$(date +%s.%N)
-	"${@:2}"
-	end=$(date +%s.%N)
-	echo "$1 $(echo "$end - $start" | bc)" >>times
+	local start=${EPOCHREALTIME/./}
+	"${@:2}" || die "$1 failed"
+	echo "$((${EPOCHREALTIME/./} - start)) $1" | tee -a times >&2
 }
+
+make_image small 40:13 40:13
+make_image many 40:13 40:13 40:13 40:13 40:13 40:13
+serve 5000
+serve 5001
+for tag in small many; do
+	upload "$tag" "$here/base:$tag"
+done
+rm -r oci
+make_tree new 300 10 9
+make_tree tree 100 1 10
+jc-pull -q "$here/base:small" >base
+"${buildah[@]}" pull -q --tls-verify=false "docker://$here/base:small" >/dev/null
+# The same layer for buildah, in a container that is committed each time.
+container=$("${buildah[@]}" from --pull=never "$here/base:small")
+"${buildah[@]}" copy -q "$container" new / >/dev/null
+
 number=0
-jc_commit() { jc-commit "$@" --dir tree <base >new; }
-jc_both() { jc_commit "$@" && jc-push -q "$there/jc/x$number" <new; }
+jc_both() { jc-commit "$@" --dir new <base >new.json && jc-push -q "$there/jc/x$number" <new.json; }
 buildah_both() {
-	"${buildah[@]}" commit -q "$container" "out$number" >/dev/null
-	"${buildah[@]}" push -q --tls-verify=false "out$number" "docker://$there/buildah/x$number"
+	"${buildah[@]}" commit -q "$container" "out$number" >/dev/null &&
+		"${buildah[@]}" push -q --tls-verify=false "out$number" "docker://$there/buildah/x$number"
 }
 copy_jc() { jc-pull -q "$@" "$here/base:many" | jc-push -q "$there/copy-jc/x$number"; }
 copy_skopeo() {
 	skopeo copy -q --insecure-policy --src-tls-verify=false --dest-tls-verify=false \
 		"docker://$here/base:many" "docker://$there/copy-skopeo/x$number"
 }
-settle() { jc-rmi --unused >/dev/null; sync; }
-
-for number in $(seq "$rounds"); do
-	container=$("${buildah[@]}" from --pull=never "$here/base:small")
-	"${buildah[@]}" copy -q "$container" tree / >/dev/null
-	settle; timed 'commit and push: jc' jc_both
-	settle; timed 'commit and push: jc --no-sync' jc_both --no-sync
-	settle; timed 'commit and push: buildah' buildah_both
-	"${buildah[@]}" rm "$container" >/dev/null
-	"${buildah[@]}" rmi "out$number" >/dev/null
+# The images of earlier runs, whose layers would not be made or sent again.
+forget() {
 	jc-rmi "$here/base:many" >/dev/null 2>&1 || true
-	settle; timed 'copy: jc-pull | jc-push, new store' copy_jc
+	jc-rmi --unused >/dev/null
+	rm -rf registry-5001/docker/registry/v2/{repositories/*,blobs/sha256/*}
+}
+
+echo 'committing, pushing and copying' >&2
+# The first round touches memory that the machine has not used yet, and does not count.
+for number in $(seq 0 "$rounds"); do
+	[ "$number" != 1 ] || : >times
+	forget; timed 'commit and push: jc' jc_both
+	forget; timed 'commit and push: jc, --no-sync' jc_both --no-sync
+	forget; timed 'commit and push: buildah' buildah_both
+	"${buildah[@]}" rmi "out$number" >/dev/null
+	forget; timed 'copy: jc-pull --no-layers | jc-push' copy_jc --no-layers
+	forget; timed 'copy: skopeo copy' copy_skopeo
+	forget; timed 'copy: jc-pull | jc-push, new store' copy_jc
 	number=$number-again
-	settle; timed 'copy: jc-pull | jc-push, layers in the store' copy_jc
-	settle; timed 'copy: skopeo copy' copy_skopeo
+	timed 'copy: jc-pull | jc-push, layers in the store' copy_jc
 done
-for name in 'commit and push: jc' 'commit and push: jc --no-sync' 'commit and push: buildah' \
-	'copy: jc-pull | jc-push, new store' 'copy: jc-pull | jc-push, layers in the store' 'copy: skopeo copy'; do
-	grep -F "$name " times | grep -vF "$name --" | sed 's/.* //' | sort -n |
-		awk -v name="$name" '{ all[NR] = $1 } END { printf "| %s | %.2f |\n", name, all[int((NR + 1) / 2)] }'
+
+run_plain() { jc-rootfs -v "$work/tree:/mnt" / -- true; }
+run_protected() {
+	jc-rootfs -v "$work/tree:/mnt:upper=$work/changes" / -- true && jc-changes "$work/changes" >/dev/null &&
+		jc-changes --discard "$work/changes"
+}
+run_host() { jc-rootfs / -- true; }
+run_host_protected() {
+	jc-rootfs --upper "$work/changes" / -- true && jc-changes "$work/changes" >/dev/null &&
+		jc-changes --discard "$work/changes"
+}
+echo 'protecting a work tree' >&2
+for _ in $(seq $((rounds * 10))); do
+	timed 'true: no overlay' run_plain
+	timed 'true: the tree protected, listed, discarded' run_protected
+	timed 'true: / without overlay' run_host
+	timed 'true: / protected, listed, discarded' run_host_protected
 done
+for program in 'docker-registry --version' 'buildah --version' 'skopeo --version' 'jc-push --version'; do
+	$program 2>/dev/null || true
+done
+python3 - <<'END'
+from statistics import median
+runs = {}
+for line in open('times'):
+    microseconds, name = line.rstrip('\n').split(' ', 1)
+    runs.setdefault(name, []).append(int(microseconds) / 1e3)
+for name, found in runs.items():
+    print(f"| {name} | {median(found):.1f} |")
+def pairs(mine, theirs, what):
+    print(f"{what} {median(what_of(a, b) for a, b in zip(runs[mine], runs[theirs])):.2f}")
+what_of = lambda a, b: b / a
+pairs('commit and push: jc', 'commit and push: buildah', 'commit and push, times as fast as buildah:')
+pairs('copy: jc-pull --no-layers | jc-push', 'copy: skopeo copy', 'copy, times as fast as skopeo:')
+what_of = lambda a, b: a - b
+pairs('true: the tree protected, listed, discarded', 'true: no overlay', 'the tree, more milliseconds:')
+pairs('true: / protected, listed, discarded', 'true: / without overlay', 'the host, more milliseconds:')
+END

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the build and then `test`, `demo`, `lint` or a bench of starts need, and that this
+# Installs the Debian packages that the build and then `test`, `demo`, `lint` or a bench need, and that this
 # machine lacks.
 # Usage: tests/packages.sh test|demo|lint|bench|vm|engines
 set -eu
@@ -42,6 +42,8 @@ bench)
 	need gnuplot gnuplot-nox
 	need bwrap bubblewrap
 	need crun crun
+	need strace strace
+	need perf linux-perf
 	;;
 test)
 	need_busybox
@@ -141,12 +143,12 @@ else
 	exit 1
 fi
 echo "installing:$missing"
-# No package may ask a question, since CI has no terminal.
+# No package may ask a question, since CI has no terminal. Another apt-get may hold the lock of dpkg for a while.
 $as_root apt-get -q update </dev/null
 # The list is split on purpose.
 # shellcheck disable=SC2086
 $as_root DEBIAN_FRONTEND=noninteractive \
-	apt-get -q install -y --no-install-recommends $missing </dev/null
+	apt-get -q install -y --no-install-recommends -o DPkg::Lock::Timeout=300 $missing </dev/null
 
 # The tests start their own daemons, so services of the packages need not run.
 [ -d /run/systemd/system ] || exit 0
