@@ -18,23 +18,37 @@ use crate::walk::{NonDirectory, Visitor, walk};
 pub fn check(store: &Store, images: &[ImageEntry]) -> Result<()> {
     let mut checked = BTreeSet::new();
     for image in images {
-        check_documents(store, image).map_err(|e| again(e.context(&image.reference)))?;
-        for name in &image.layers {
-            if checked.insert(name) {
-                let faulty = |e: Error| e.context(format_args!("layer {name}"));
-                check_layer(store, name).map_err(|e| again(faulty(e).context(&image.reference)))?;
+        if check_image(store, image, &mut checked).is_err() {
+            // Another process may have removed the image meanwhile.
+            let _lock = store.keep_layers()?;
+            if store.image(&image.key())?.as_ref() == Some(image) {
+                check_image(store, image, &mut checked).map_err(|error| {
+                    error.context(&image.reference).hint("jc-rmi it, and pull it again")
+                })?;
             }
         }
     }
     Ok(())
 }
 
-fn again(error: Error) -> Error {
-    error.hint("jc-rmi it, and pull it again")
+/// Checks an image, and adds its layers to those that are `checked`.
+fn check_image<'a>(
+    store: &Store,
+    image: &'a ImageEntry,
+    checked: &mut BTreeSet<&'a str>,
+) -> Result<()> {
+    check_documents(store, image)?;
+    for name in &image.layers {
+        if !checked.contains(name.as_str()) {
+            check_layer(store, name).map_err(|e| e.context(format_args!("layer {name}")))?;
+            checked.insert(name);
+        }
+    }
+    Ok(())
 }
 
 fn check_documents(store: &Store, image: &ImageEntry) -> Result<()> {
-    for digest in [&image.target, &image.manifest, &image.config] {
+    for digest in image.documents() {
         if store.blob(digest).is_none() {
             return Err(Error::new(format_args!("document {digest} is missing or broken")));
         }

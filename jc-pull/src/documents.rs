@@ -12,8 +12,8 @@ use crate::store::Store;
 
 /// Brings the documents of images into the store. Returns the records of the images, without layers.
 pub fn pull_documents(store: &Store, images: &[Image], no_sync: bool) -> Result<Vec<Record>> {
-    let new = images.iter().flat_map(|image| &image.resolved.new_blobs);
-    let new: BTreeMap<&Digest, &Vec<u8>> = new.map(|(digest, bytes)| (digest, bytes)).collect();
+    let new: BTreeMap<&Digest, &Vec<u8>> =
+        images.iter().flat_map(|image| image.resolved.missing_documents(store)).collect();
     if !new.is_empty() {
         let work = store.work()?;
         new.iter().try_for_each(|(digest, bytes)| work.add_blob(digest, bytes))?;

@@ -217,8 +217,8 @@ impl<'a> Batch<'a> {
     /// Compares the sizes of a blob in a new manifest and in the sums of a layer in the store, which is not
     /// fetched again.
     fn check_size(&self, names: &LayerNames, layer: &Layer, resolved: &Resolved) -> Result<()> {
-        let is_new = resolved.new_blobs.iter().any(|(d, _)| *d == resolved.manifest_digest);
-        for name in [&names.by_diff_id, &names.by_chain_id].into_iter().filter(|_| is_new) {
+        for name in [&names.by_diff_id, &names.by_chain_id].into_iter().filter(|_| resolved.is_new)
+        {
             let Some(sums) = self.store.sums(name)? else { continue };
             let known = sums::LayerSums::read_blob(&mut BufReader::new(sums)).op("read sums")?;
             let Descriptor { digest, size, .. } = &layer.blob;
@@ -302,8 +302,8 @@ impl<'a> Batch<'a> {
         Ok(name)
     }
 
-    /// Makes layers, documents and images visible. `false` if layers of the store have been removed
-    /// meanwhile.
+    /// Makes layers, documents and images visible. `false` if layers or documents of the store have been
+    /// removed meanwhile.
     fn publish(&mut self, entries: &[ImageEntry]) -> Result<bool> {
         let mut images: Vec<ImageEntry> = entries
             .iter()
@@ -316,8 +316,9 @@ impl<'a> Batch<'a> {
         let used: BTreeSet<&String> = entries.iter().flat_map(|entry| &entry.layers).collect();
         let ready = self.ready.iter().filter(|(name, _)| used.contains(name));
         let layers: Vec<_> = ready.map(|(name, ready)| (ready.number, name.clone())).collect();
-        let new = self.images.iter().zip(entries).flat_map(|(i, _)| &i.resolved.new_blobs);
-        let new: BTreeMap<&Digest, &Vec<u8>> = new.map(|(digest, bytes)| (digest, bytes)).collect();
+        let whole = self.images.iter().zip(entries);
+        let new: BTreeMap<&Digest, &Vec<u8>> =
+            whole.flat_map(|(image, _)| image.resolved.missing_documents(self.store)).collect();
         if images.is_empty() && layers.is_empty() && new.is_empty() {
             return Ok(used.iter().all(|name| matches!(self.store.layer(name), Ok(Some(_)))));
         }

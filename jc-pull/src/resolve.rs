@@ -38,11 +38,22 @@ pub struct Resolved {
     pub config: Config,
     /// The configuration in its original form.
     pub config_bytes: Vec<u8>,
-    /// The documents that the store lacks.
-    pub new_blobs: Vec<(Digest, Vec<u8>)>,
+    /// Whether the store lacked the manifest.
+    pub is_new: bool,
+    /// All documents: indexes, the manifest and the configuration.
+    documents: Vec<(Digest, Vec<u8>)>,
 }
 
 impl Resolved {
+    /// The documents that the store lacks now: a removal may have taken some since they were read.
+    pub fn missing_documents<'a>(
+        &'a self,
+        store: &Store,
+    ) -> impl Iterator<Item = (&'a Digest, &'a Vec<u8>)> {
+        let missing = self.documents.iter().filter(|(digest, _)| store.blob(digest).is_none());
+        missing.map(|(digest, bytes)| (digest, bytes))
+    }
+
     /// The entry of the image in the store.
     pub fn entry(&self, store: &Store, layers: Vec<String>) -> ImageEntry {
         let mut entry = ImageEntry {
@@ -78,7 +89,8 @@ pub fn resolve(
 ) -> Result<Resolved> {
     let ImageRequest { store, policy, platform } = *request;
     let is_offline = policy == Policy::Never;
-    let mut resolver = Resolver { source, request, cancel, is_offline, new_blobs: Vec::new() };
+    let mut resolver =
+        Resolver { source, request, cancel, is_offline, is_new: false, documents: Vec::new() };
     let name = source.name();
     let known = match policy {
         Policy::Always => None,
@@ -118,25 +130,28 @@ struct Resolver<'a> {
     request: &'a ImageRequest<'a>,
     cancel: &'a Cancel,
     is_offline: bool,
-    new_blobs: Vec<(Digest, Vec<u8>)>,
+    /// Whether the store lacks the last manifest or index.
+    is_new: bool,
+    documents: Vec<(Digest, Vec<u8>)>,
 }
 
 impl Resolver<'_> {
     fn online(&mut self) -> Result<Resolved> {
         self.is_offline = false;
-        self.new_blobs.clear();
         let current = self.source.current()?;
         self.run(current)
     }
 
     fn run(&mut self, current: Option<Digest>) -> Result<Resolved> {
+        self.documents.clear();
         let host = Platform::host();
         let (mut raw, target) = match current {
             Some(digest) => (self.manifest(&digest, None)?, digest),
             None => {
                 let raw = self.source.document(None)?;
                 let digest = Digest::of(&raw.bytes);
-                self.add_new(&digest, &raw.bytes);
+                self.is_new = self.request.store.blob(&digest).is_none();
+                self.keep(&digest, &raw.bytes);
                 (raw, digest)
             }
         };
@@ -159,7 +174,8 @@ impl Resolver<'_> {
                         manifest_bytes: raw.bytes,
                         config,
                         config_bytes,
-                        new_blobs: std::mem::take(&mut self.new_blobs),
+                        is_new: self.is_new,
+                        documents: std::mem::take(&mut self.documents),
                     });
                 }
             };
@@ -169,10 +185,8 @@ impl Resolver<'_> {
         Err(Error::new("indexes inside indexes, without end"))
     }
 
-    fn add_new(&mut self, digest: &Digest, bytes: &[u8]) {
-        if self.request.store.blob(digest).is_none() {
-            self.new_blobs.push((digest.clone(), bytes.to_vec()));
-        }
+    fn keep(&mut self, digest: &Digest, bytes: &[u8]) {
+        self.documents.push((digest.clone(), bytes.to_vec()));
     }
 
     /// The document of a digest. A size or type that differs from those in an index is an error.
@@ -181,6 +195,8 @@ impl Resolver<'_> {
         let size = listed.map(|d| d.size);
         if let Some(bytes) = self.request.store.blob(digest) {
             check_size("manifest", digest, &bytes, size)?;
+            self.is_new = false;
+            self.keep(digest, &bytes);
             return Ok(RawDocument { bytes, media_type: listed_type });
         }
         if self.is_offline {
@@ -189,7 +205,8 @@ impl Resolver<'_> {
         let raw = self.source.document(Some(digest))?;
         check_size("manifest", digest, &raw.bytes, size)?;
         digest.check(&raw.bytes).map_err(|e| e.context("manifest"))?;
-        self.add_new(digest, &raw.bytes);
+        self.is_new = true;
+        self.keep(digest, &raw.bytes);
         Ok(RawDocument { bytes: raw.bytes, media_type: listed_type.or(raw.media_type) })
     }
 
@@ -207,10 +224,10 @@ impl Resolver<'_> {
                 Verify::new(blob, digest.clone(), Some(*size))
                     .read_to_end(&mut bytes)
                     .map_err(|e| context(Error::new(strerror(&e))))?;
-                self.add_new(digest, &bytes);
                 bytes
             }
         };
+        self.keep(digest, &bytes);
         let config = Config::parse(&bytes, manifest.layers.len()).map_err(context)?;
         Ok((config, bytes))
     }

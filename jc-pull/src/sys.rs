@@ -59,12 +59,13 @@ fn check_regular(stat: &Stat) -> io::Result<()> {
 /// Opens a regular file in a directory for reading. The result is `None` if the name is absent. Symbolic
 /// links and other types of files are errors, and are not opened.
 pub fn open_file(parent: impl AsFd, name: &[u8]) -> io::Result<Option<File>> {
-    match stat(parent.as_fd(), name) {
-        Err(Errno::NOENT) => Ok(None),
-        stat => {
-            check_regular(&stat?)?;
-            open_regular(parent, name, OFlags::NOFOLLOW).map(Some)
-        }
+    let opened = stat(parent.as_fd(), name).map_err(io::Error::from).and_then(|stat| {
+        check_regular(&stat)?;
+        open_regular(parent, name, OFlags::NOFOLLOW)
+    });
+    match opened {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
     }
 }
 

@@ -17,6 +17,16 @@ impl Store {
         ImageEntry::parse(&line).map(Some).map_err(|e| e.context(path.display()))
     }
 
+    /// Whether the store has all layers and documents of an image.
+    pub fn is_whole(&self, image: &ImageEntry) -> Result<bool> {
+        for name in &image.layers {
+            if self.layer(name)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(image.documents().iter().all(|digest| self.blob(digest).is_some()))
+    }
+
     /// All images, sorted by name and platform. A malformed entry is an error.
     pub fn images(&self) -> Result<Vec<ImageEntry>> {
         let mut keys = Vec::new();

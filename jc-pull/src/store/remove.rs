@@ -79,6 +79,13 @@ impl Store {
         })
     }
 
+    /// Keeps other processes from removing images and layers until the descriptor is closed.
+    pub fn keep_layers(&self) -> Result<OwnedFd> {
+        let lock = sys::open_dir_to_read(&self.images, ".").op("open images")?;
+        lock::share(&lock, self.path.join(IMAGES))?;
+        Ok(lock)
+    }
+
     /// Runs `work` while no pull publishes an image, so that unused layers stay unused.
     fn exclusively<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.check_writable()?;
@@ -191,8 +198,7 @@ impl Needed {
         let (mut layers, mut blobs) = (BTreeSet::new(), BTreeSet::new());
         for image in images.iter().filter(|image| which(image)) {
             layers.extend(image.layers.iter().cloned());
-            let documents = [&image.target, &image.manifest, &image.config];
-            blobs.extend(documents.map(crate::digest::Digest::file_name));
+            blobs.extend(image.documents().map(crate::digest::Digest::file_name));
         }
         Self { layers, blobs }
     }

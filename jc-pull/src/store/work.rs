@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use jc_unshare::{Context, Result, lock, remove_tree, temporary};
+use jc_unshare::{Context, Result, remove_tree, temporary};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
@@ -118,8 +118,8 @@ impl Work<'_> {
     }
 
     /// Publishes layers and documents, and then the images that need them, synced unless `no_sync`. A
-    /// file that another pull has published meanwhile stays. `false` if a layer has been removed from the
-    /// store meanwhile.
+    /// file that another pull has published meanwhile stays. `false` if a layer or a document has been
+    /// removed from the store meanwhile.
     pub fn publish(&self, publication: &Publication<'_>, no_sync: bool) -> Result<bool> {
         for image in publication.images {
             self.write(&image.key(), &image.to_line()?)?;
@@ -127,9 +127,8 @@ impl Work<'_> {
         if !no_sync {
             sys::sync(&self.fd).on("sync", &self.path)?;
         }
-        // The lock keeps layers that no image needs yet from removal, for the time of a few renames.
-        let lock = sys::open_dir_to_read(&self.store.images, ".").op("open images")?;
-        lock::share(&lock, self.store.path.join(IMAGES))?;
+        // No image needs these layers yet.
+        let _lock = self.store.keep_layers()?;
         for digest in publication.blobs {
             let name = digest.file_name();
             rustix::fs::renameat(&self.fd, &name, &self.store.blobs, &name)
@@ -146,8 +145,8 @@ impl Work<'_> {
                 Err(e) => return Err(e).on("rename", self.store.layer_path(name)),
             }
         }
-        for name in publication.images.iter().flat_map(|image| &image.layers) {
-            if self.store.layer(name)?.is_none() {
+        for image in publication.images {
+            if !self.store.is_whole(image)? {
                 return Ok(false);
             }
         }

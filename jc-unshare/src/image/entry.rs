@@ -30,6 +30,11 @@ pub struct ImageEntry {
 }
 
 impl ImageEntry {
+    /// The digests of the documents in `blobs/` that the image needs.
+    pub const fn documents(&self) -> [&Digest; 3] {
+        [&self.target, &self.manifest, &self.config]
+    }
+
     /// The name of the file: a digest, since names and platforms may have any characters.
     pub fn key(&self) -> String {
         Self::key_of(&self.reference, &self.platform)
