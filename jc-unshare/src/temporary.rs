@@ -57,5 +57,9 @@ pub fn remove_unlocked(parent: &OwnedFd, name: &[u8]) -> Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         opened => opened?,
     };
-    if try_exclude(&fd)? { remove_tree(parent, name) } else { Ok(()) }
+    // Another process may have removed the entry before this lock, and the name may be a new one's.
+    if try_exclude(&fd)? && rustix::fs::fstat(&fd)?.st_nlink > 0 {
+        return remove_tree(parent, name);
+    }
+    Ok(())
 }

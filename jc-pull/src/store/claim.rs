@@ -30,16 +30,24 @@ impl Store {
         lock::exclude(&step, &tmp)?;
         let mut claims = Claims { store: self, own: BTreeMap::new(), others: BTreeMap::new() };
         for layer in layers {
-            let file = self.open_claim(&layer).on("create", tmp.join(claim(&layer)))?;
-            let is_own = lock::try_exclude(&file).on("flock", tmp.join(claim(&layer)))?;
+            let (file, is_own) = self.try_claim(&layer).on("claim", tmp.join(claim(&layer)))?;
             if is_own { &mut claims.own } else { &mut claims.others }.insert(layer, file);
         }
         Ok(claims)
     }
 
-    fn open_claim(&self, layer: &str) -> rustix::io::Result<OwnedFd> {
+    /// Opens the file of a layer, and tries to lock it.
+    fn try_claim(&self, layer: &str) -> rustix::io::Result<(OwnedFd, bool)> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.tmp, claim(layer), flags, Mode::RUSR | Mode::WUSR)
+        loop {
+            let mode = Mode::RUSR | Mode::WUSR;
+            let file = rustix::fs::openat(&self.tmp, claim(layer), flags, mode)?;
+            let is_own = lock::try_exclude(&file)?;
+            // A pull that ends removes the file first. The pulls that wait for its lock must not wait for this one.
+            if !is_own || rustix::fs::fstat(&file)?.st_nlink > 0 {
+                return Ok((file, is_own));
+            }
+        }
     }
 }
 
@@ -79,4 +87,29 @@ impl Drop for Claims<'_> {
 
 fn claim(layer: &str) -> String {
     format!("claim-{layer}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread::scope;
+
+    /// Each thread is like a pull: locks belong to descriptors.
+    #[test]
+    fn a_claim_has_its_file_until_it_ends() {
+        let dir = std::env::temp_dir().join(format!("jc-claims-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let store = Store::open(&dir).unwrap();
+        let claim_often = || {
+            for _ in 0..3000 {
+                let claims = store.claim(["a", "b"].map(str::to_owned)).unwrap();
+                let has_name = |file| rustix::fs::fstat(file).unwrap().st_nlink > 0;
+                assert!(claims.own.values().all(has_name));
+                store.sweep().unwrap();
+                assert!(claims.own.values().all(has_name));
+            }
+        };
+        scope(|scope| (0..4).for_each(|_| drop(scope.spawn(claim_often))));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
