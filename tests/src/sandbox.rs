@@ -25,7 +25,7 @@ use rustix::process::{
     setrlimit, umask,
 };
 
-use crate::command::Cmd;
+use crate::command::{self, Cmd};
 use crate::inside::{FAILED, INSIDE, PASSED, SCRATCH, SKIPPED, WATCHED, is_inside};
 use crate::leaks::Snapshot;
 use crate::processes::running;
@@ -275,7 +275,7 @@ impl Sandbox {
     pub fn wait_for_no_process(&self) {
         let start = Instant::now();
         while !self.processes().is_empty() {
-            assert!(start.elapsed() < Duration::from_secs(2), "still here: {:?}", self.processes());
+            assert!(start.elapsed() < command::TIMEOUT, "still here: {:?}", self.processes());
             thread::sleep(Duration::from_millis(2));
         }
     }
