@@ -63,6 +63,28 @@ fn nothing_remains_of_many_runs_of_which_half_are_killed() {
     });
 }
 
+/// A sweep takes a new group for the dead one of the same name only if it does not compare the directories.
+#[test]
+fn a_name_is_used_again_beside_sweeps() {
+    let _one = alone();
+    sandbox_for(LIMIT, |s| {
+        if !can_limit("memory") {
+            skip!("this host has no memory controller");
+        }
+        let place = ParentGroup::make("tests-jc-name");
+        let starts = "for n in $(seq 600); do jc-cgroup --parent $1 --name x -m 32M -- true || [ $? = 125 ] || exit; done";
+        let sweeps =
+            "for n in $(seq 1200); do jc-cgroup --parent $1 --list >/dev/null || exit; done";
+        let spawn = |script: &&str| s.sh(script).args(["sh", place.name()]).spawn();
+        let all: Vec<Running> = [starts, starts, sweeps, sweeps].iter().map(spawn).collect();
+        for running in all {
+            let ran = running.wait().code(0);
+            assert!(ran.err().lines().all(|line| line.ends_with("/jc+x: in use")), "{ran}");
+        }
+        is_empty(s, place);
+    });
+}
+
 #[test]
 fn nothing_remains_of_fifty_at_once_of_which_half_are_killed() {
     let _one = alone();

@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jc_unshare::{Absent, Context, Error, Result, exists, print};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::group::{groups_of, sweep_all};
@@ -97,7 +98,7 @@ impl ExistingGroup {
     /// Whether a hierarchy has frozen the group. A hierarchy without a freezer freezes nothing.
     fn is_frozen(&self) -> Result<bool> {
         for (hierarchy, path) in &self.parts {
-            if is_frozen(hierarchy.version, path).absent()? == Some(true) {
+            if is_frozen(hierarchy.version, path)? == Some(true) {
                 return Ok(true);
             }
         }
@@ -183,7 +184,7 @@ impl ExistingGroup {
         }
         let give_up = Instant::now() + PATIENCE;
         for (version, path) in changed {
-            while is_frozen(version, path)? != stop {
+            while is_frozen(version, path)?.ok_or(Errno::NOENT).on("read", path)? != stop {
                 if Instant::now() > give_up {
                     if stop {
                         freeze(version, path, false)?;

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::parent::{enable, enter, inherit_cpuset, parent, parents, step_into};
-use super::remove::{PATIENCE, children, clear, sweep_one};
+use super::remove::{PATIENCE, children, clear, is_named, sweep_one};
 use super::setting::{Setting, apply_all};
 
 /// The place and the purpose of a group.
@@ -292,15 +292,13 @@ fn lock(path: &Path, give_up: Instant) -> Result<Option<File>> {
     let Some(directory) = File::open(path).on("open", path).absent()? else { return Ok(None) };
     loop {
         let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive);
-        let own = directory.metadata().on("stat", path)?;
-        let found = fs::metadata(path).on("stat", path).absent()?;
-        if found.is_none_or(|found| found.ino() != own.ino()) {
+        if !is_named(&directory, path)? {
             return Ok(None);
         }
         if locked != Err(Errno::WOULDBLOCK) || Instant::now() >= give_up {
             locked.on("flock", path)?;
             // The umask of the caller clears bits of mkdir(2).
-            if own.mode() & 0o7777 != MODE {
+            if directory.metadata().on("stat", path)?.mode() & 0o7777 != MODE {
                 let mode = fs::Permissions::from_mode(MODE);
                 directory.set_permissions(mode).on("chmod", path)?;
             }

@@ -8,9 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::mountinfo::{MountInfo, unescape};
-use jc_unshare::{Absent, Context, Error, Result};
+use jc_unshare::{Context, Error, Result};
 use rustix::fs::{StatFs, fstatfs, statfs};
-use rustix::io::Errno;
 
 /// The version of a hierarchy's interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -151,19 +150,6 @@ fn read(path: &str) -> Result<String> {
     File::open(path).and_then(|mut file| file.read_to_string(&mut text)).on("read", path)?;
     Ok(text)
 }
-
-/// Reads a file of a group. `None`: the group was removed meanwhile (ENOENT, or ENODEV after the open), or has no such
-/// value (EOPNOTSUPP: a threaded group, or disabled pressure).
-pub fn read_file(path: &Path) -> Result<Option<String>> {
-    let text = fs::read_to_string(path).on("read", path);
-    match text {
-        Err(error) if matches!(error.errno(), Some(ENODEV | EOPNOTSUPP)) => Ok(None),
-        read => read.absent(),
-    }
-}
-
-const ENODEV: i32 = Errno::NODEV.raw_os_error();
-const EOPNOTSUPP: i32 = Errno::OPNOTSUPP.raw_os_error();
 
 /// The hierarchy that has the controller. Its absence is an error.
 pub fn with<'a>(hierarchies: &'a [Hierarchy], controller: &str) -> Result<&'a Hierarchy> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use jc_unshare::{Absent, Context, Error, Result, exists};
+use jc_unshare::{Absent, Context, Error, Result, cgroupfs, exists};
 use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
@@ -34,10 +34,24 @@ pub fn sweep_one(
         opened => opened.on("open", path).absent()?,
     };
     let Some(directory) = directory else { return Ok(true) };
-    if is_locked(&directory, path)? || unattended && !is_empty(path)? {
+    if is_locked(&directory, path)? {
+        return Ok(false);
+    }
+    // Another process may have removed the group before the lock, and made a new one of the same name.
+    if !is_named(&directory, path)? {
+        return Ok(true);
+    }
+    if unattended && !is_empty(path)? {
         return Ok(false);
     }
     clear(version, path, patience).map(|()| true)
+}
+
+/// Whether a path leads to an open directory.
+pub fn is_named(directory: &File, path: &Path) -> Result<bool> {
+    let own = directory.metadata().on("stat", path)?;
+    let found = fs::metadata(path).on("stat", path).absent()?;
+    Ok(found.is_some_and(|found| found.ino() == own.ino()))
 }
 
 /// Whether another process has locked a group. If none has, this process locks the group.
@@ -175,13 +189,12 @@ pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
 }
 
 /// Whether every process of the group is frozen: `frozen` in cgroup.events of v2 and `freezer.state` of v1 change only then
-/// (cgroup-v2.rst, freezer-subsystem.rst).
-pub fn is_frozen(version: Version, path: &Path) -> Result<bool> {
+/// (cgroup-v2.rst, freezer-subsystem.rst). `None`: the group is absent, or its hierarchy has no freezer.
+pub fn is_frozen(version: Version, path: &Path) -> Result<Option<bool>> {
     let (file, line) = match version {
         Version::V2 => ("cgroup.events", "frozen 1"),
         Version::V1 => ("freezer.state", "FROZEN"),
     };
-    let file = path.join(file);
-    let text = fs::read_to_string(&file).on("read", &file)?;
-    Ok(text.lines().any(|found| found == line))
+    let text = cgroupfs::read(&path.join(file))?;
+    Ok(text.map(|text| text.lines().any(|found| found == line)))
 }

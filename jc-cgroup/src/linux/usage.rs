@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, cgroupfs};
 use serde_json::{Map, Value, json};
 
-use super::hierarchy::{Version, read_file};
+use super::hierarchy::Version;
 
 /// The directories of a group, whose files have its usage.
 pub struct Meter<'a>(pub Vec<(Version, &'a Path)>);
@@ -74,7 +74,7 @@ impl Meter<'_> {
     fn texts(&self, file: &str) -> Result<Vec<String>> {
         let mut texts = Vec::new();
         for (_, path) in self.0.iter().filter(|(version, _)| has(*version, file)) {
-            texts.extend(read_file(&path.join(file))?);
+            texts.extend(cgroupfs::read(&path.join(file))?);
         }
         Ok(texts)
     }

@@ -1,6 +1,7 @@
 //! Namespaces, processes and the waiting link.
 
 mod allocator;
+pub mod cgroupfs;
 mod child;
 pub mod events;
 mod exit;

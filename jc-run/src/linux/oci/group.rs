@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use jc_unshare::exec::locate_tool;
 use jc_unshare::mountinfo::{MountInfo, unescape};
-use jc_unshare::{Absent, Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result, cgroupfs};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
@@ -103,8 +103,7 @@ pub fn members(path: &str) -> Result<Vec<u32>> {
 }
 
 fn collect(directory: &Path, pids: &mut Vec<u32>, levels: usize) -> Result<()> {
-    let file = directory.join("cgroup.procs");
-    let Some(text) = fs::read_to_string(&file).on("read", &file).absent()? else { return Ok(()) };
+    let Some(text) = cgroupfs::read(&directory.join("cgroup.procs"))? else { return Ok(()) };
     // Processes of other PID namespaces have the number 0.
     let numbers = text.lines().filter_map(|line| line.parse::<u32>().ok());
     pids.extend(numbers.filter(|pid| *pid != 0));
@@ -112,7 +111,8 @@ fn collect(directory: &Path, pids: &mut Vec<u32>, levels: usize) -> Result<()> {
         return Ok(());
     };
     for entry in entries.filter(|_| levels > 0) {
-        let entry = entry.on("read", directory)?;
+        // The group was removed meanwhile.
+        let Some(entry) = entry.on("read", directory).absent()? else { break };
         if entry.file_type().on("stat", entry.path())?.is_dir() {
             collect(&entry.path(), pids, levels - 1)?;
         }
@@ -124,8 +124,7 @@ fn collect(directory: &Path, pids: &mut Vec<u32>, levels: usize) -> Result<()> {
 pub fn is_frozen(path: &str) -> Result<bool> {
     for directory in directories(path)? {
         for (name, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-            let file = directory.join(name);
-            let text = fs::read_to_string(&file).on("read", &file).absent()?;
+            let text = cgroupfs::read(&directory.join(name))?;
             if text.is_some_and(|text| text.trim() != thawed) {
                 return Ok(true);
             }
