@@ -63,26 +63,41 @@ fn nothing_remains_of_many_runs_of_which_half_are_killed() {
     });
 }
 
+/// Starts programs in groups of the same name, beside actions of other processes. Every program must run to its end.
+fn use_a_name_again(s: &Sandbox, place: &'static str, action: &str) {
+    if !can_limit("memory") {
+        skip!("this host has no memory controller");
+    }
+    let place = ParentGroup::make(place);
+    let starts = "for n in $(seq 600); do jc-cgroup --parent $1 --name x -m 32M -- true || [ $? = 125 ] || exit; done";
+    let actions = format!("for n in $(seq 1200); do jc-cgroup --parent $1 {action}; done");
+    // A killed jc-cgroup leaves a dead group.
+    let kills = "for n in $(seq 300); do
+        jc-cgroup --parent $1 --name x -m 32M -- true & sleep 0.00$((n % 8)); kill -9 $!; wait $!; done 2>/dev/null; true";
+    let spawn = |script: &&str| s.sh(script).args(["sh", place.name()]).spawn();
+    let scripts = [starts, starts, kills, &actions, &actions];
+    let all: Vec<Running> = scripts.iter().map(spawn).collect();
+    for running in all {
+        let ran = running.wait().code(0);
+        assert!(ran.err().lines().all(|line| line.ends_with("/jc+x: in use")), "{ran}");
+    }
+    is_empty(s, place);
+}
+
 /// A sweep takes a new group for the dead one of the same name only if it does not compare the directories.
 #[test]
 fn a_name_is_used_again_beside_sweeps() {
     let _one = alone();
-    sandbox_for(LIMIT, |s| {
-        if !can_limit("memory") {
-            skip!("this host has no memory controller");
-        }
-        let place = ParentGroup::make("tests-jc-name");
-        let starts = "for n in $(seq 600); do jc-cgroup --parent $1 --name x -m 32M -- true || [ $? = 125 ] || exit; done";
-        let sweeps =
-            "for n in $(seq 1200); do jc-cgroup --parent $1 --list >/dev/null || exit; done";
-        let spawn = |script: &&str| s.sh(script).args(["sh", place.name()]).spawn();
-        let all: Vec<Running> = [starts, starts, sweeps, sweeps].iter().map(spawn).collect();
-        for running in all {
-            let ran = running.wait().code(0);
-            assert!(ran.err().lines().all(|line| line.ends_with("/jc+x: in use")), "{ran}");
-        }
-        is_empty(s, place);
-    });
+    let list = "--list >/dev/null || exit";
+    sandbox_for(LIMIT, |s| use_a_name_again(s, "tests-jc-name", list));
+}
+
+/// A removal takes a new group for the dead one of the same name only if it does not keep its locks.
+#[test]
+fn a_name_is_used_again_beside_removals() {
+    let _one = alone();
+    let remove = "--remove x 2>/dev/null || [ $? = 125 ] || exit";
+    sandbox_for(LIMIT, |s| use_a_name_again(s, "tests-jc-removals", remove));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Actions on an existing group, by its name.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::parent::{absolute, below, enter};
-use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, kill_all, members};
+use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, is_named, kill_all, members};
 use super::setting::apply_all;
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
@@ -216,13 +217,13 @@ impl ExistingGroup {
         best.map_or(Ok(()), |(hierarchy, path)| kill_all(hierarchy.version, path))
     }
 
-    /// Removes the group with its processes. A group that a jc-cgroup has locked is an error.
+    /// Removes the group with its processes. A group that a jc-cgroup has locked is an error. This process keeps its own
+    /// locks, so that no process makes a new group of the name before the kill.
     pub fn remove(&self) -> Result<()> {
-        for (_, path) in &self.parts {
-            let directory = std::fs::File::open(path).on("open", path).absent()?;
-            if let Some(directory) = directory
-                && is_locked(&directory, path)?
-            {
+        let mut locked = Vec::new();
+        for (hierarchy, path) in &self.parts {
+            let Some(directory) = File::open(path).on("open", path).absent()? else { continue };
+            if is_locked(&directory, path)? {
                 let error = Error::new(format_args!("{}: in use", self.name));
                 if !members(path)?.is_empty() {
                     return Err(error.hint("--kill ends its processes, and with them the group"));
@@ -231,7 +232,11 @@ impl ExistingGroup {
                 let hint = "nothing runs in it, and a process has locked";
                 return Err(error.hint(format_args!("{hint} {path}: see lslocks(8)")));
             }
+            // Another process may have removed the group before the lock, and made a new one of the same name.
+            if is_named(&directory, path)? {
+                locked.push((hierarchy.version, path, directory));
+            }
         }
-        self.parts.iter().try_for_each(|(hierarchy, path)| clear(hierarchy.version, path, PATIENCE))
+        locked.iter().try_for_each(|(version, path, _)| clear(*version, path, PATIENCE))
     }
 }
