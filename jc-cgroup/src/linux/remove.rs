@@ -41,10 +41,25 @@ pub fn sweep_one(
     if !is_named(&directory, path)? {
         return Ok(true);
     }
-    if unattended && !is_empty(path)? {
-        return Ok(false);
+    if unattended {
+        return remove_empty(path, patience);
     }
     clear(version, path, patience).map(|()| true)
+}
+
+/// Removes a group without processes. The kernel refuses the removal of one that a process joins meanwhile. Returns
+/// whether the group is removed.
+fn remove_empty(path: &Path, patience: Duration) -> Result<bool> {
+    let give_up = Instant::now() + patience;
+    while members(path)?.is_empty() {
+        match remove_tree(path) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < give_up => {
+                sleep(Duration::from_millis(1));
+            }
+            removed => return removed.on("rmdir", path).map(|()| true),
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a path leads to an open directory.
@@ -114,10 +129,6 @@ fn own_members(group: &Path) -> Result<Option<Vec<i32>>> {
     };
     let text = text.unwrap_or_default();
     Ok(Some(text.lines().filter_map(|pid| pid.parse().ok()).collect()))
-}
-
-fn is_empty(group: &Path) -> Result<bool> {
-    members(group).map(|members| members.is_empty())
 }
 
 /// Kills the processes of a group, and removes it after the groups below it. `patience` is the longest time.
