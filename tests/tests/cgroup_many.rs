@@ -100,6 +100,46 @@ fn a_name_is_used_again_beside_removals() {
     sandbox_for(LIMIT, |s| use_a_name_again(s, "tests-jc-removals", remove));
 }
 
+/// A freeze that another process undoes must not wait, and a group that is removed during an action is an absent one.
+#[test]
+fn actions_at_once_have_plain_answers() {
+    let _one = alone();
+    sandbox_for(LIMIT, |s| {
+        if !can_limit("pids") {
+            skip!("this host has no pids controller");
+        }
+        let place = ParentGroup::make("tests-jc-actions");
+        let spawn = |count: u32, action: &str| {
+            let line = format!("for n in $(seq {count}); do {action}; done");
+            s.sh(&line.replace("jc-cgroup", "jc-cgroup --parent tests-jc-actions")).spawn()
+        };
+        let start = "jc-cgroup --name x --pids 50 -- sleep 0.01";
+        let freeze = "jc-cgroup --freeze x; jc-cgroup --thaw x";
+        let update = "jc-cgroup --update x --pids 40; jc-cgroup --join x -- true";
+        let kill = "jc-cgroup --kill x; sleep 0.02";
+        let all =
+            [(200, start), (200, start), (200, freeze), (200, freeze), (200, update), (100, kill)];
+        let all = all.map(|(count, action)| spawn(count, action));
+        let answers = [
+            "in use",
+            "no such group",
+            "made without the pids controller",
+            "another process has thawed it",
+            "another process has frozen it",
+            "a program would not run",
+            "continues it",
+        ];
+        for running in all {
+            let errors = running.wait().err();
+            // A shell reports programs that a signal has ended.
+            let lines = errors.lines().filter(|line| line.starts_with("jc-cgroup: "));
+            let mut others = lines.filter(|line| !answers.iter().any(|end| line.ends_with(end)));
+            assert_eq!(others.next(), None);
+        }
+        is_empty(s, place);
+    });
+}
+
 #[test]
 fn nothing_remains_of_fifty_at_once_of_which_half_are_killed() {
     let _one = alone();

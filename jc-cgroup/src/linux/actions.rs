@@ -1,6 +1,7 @@
 //! Actions on an existing group, by its name.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,7 +14,9 @@ use super::group::{groups_of, sweep_all};
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::parent::{absolute, below, enter};
-use super::remove::{PATIENCE, clear, freeze, is_frozen, is_locked, is_named, kill_all, members};
+use super::remove::{
+    PATIENCE, clear, freeze, is_asked_to_freeze, is_frozen, is_locked, is_named, kill_all, members,
+};
 use super::setting::apply_all;
 use super::sweep::sweep_everywhere;
 use super::usage::Meter;
@@ -44,7 +47,7 @@ fn all(hierarchies: Vec<Hierarchy>, place: Option<&Path>) -> Result<Vec<Existing
 
 /// Finds the group of that name, after a removal of dead groups. A name with a slash in front is a path from the top
 /// of the hierarchies.
-pub fn named(name: &str, place: Option<&Path>) -> Result<ExistingGroup> {
+fn named(name: &str, place: Option<&Path>) -> Result<ExistingGroup> {
     let hierarchies = hierarchy::all(true)?;
     if name.starts_with('/') {
         let path = absolute(name).map_err(Error::usage)?;
@@ -52,7 +55,31 @@ pub fn named(name: &str, place: Option<&Path>) -> Result<ExistingGroup> {
     }
     sweep_all(&hierarchies, place, PATIENCE)?;
     let group = all(hierarchies, place)?.into_iter().find(|group| group.name == name);
-    group.ok_or_else(|| Error::new(format_args!("{name}: no such group")))
+    group.ok_or_else(|| absent(name))
+}
+
+fn absent(name: &str) -> Error {
+    Error::new(format_args!("{name}: no such group"))
+}
+
+/// Finds the group of that name as [`named`] does, and acts on it. The files of a group that is removed meanwhile are
+/// absent, or give ENODEV after the open.
+pub fn on(
+    name: &str,
+    place: Option<&Path>,
+    act: impl FnOnce(&ExistingGroup) -> Result<()>,
+) -> Result<()> {
+    let group = named(name, place)?;
+    let directories = group.inodes();
+    act(&group).map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
+        // A new group may have the name by now.
+        Some(Errno::NOENT | Errno::NODEV)
+            if directories.contains(&None) || group.inodes() != directories =>
+        {
+            absent(name)
+        }
+        _ => error,
+    })
 }
 
 /// Finds the group of a path, in the hierarchies that have it.
@@ -65,7 +92,7 @@ fn at(hierarchies: Vec<Hierarchy>, name: &str, path: &Path) -> Result<ExistingGr
         }
     }
     if parts.is_empty() {
-        return Err(Error::new(format_args!("{name}: no such group")));
+        return Err(absent(name));
     }
     Ok(ExistingGroup { name: name.to_owned(), parts })
 }
@@ -114,6 +141,12 @@ impl ExistingGroup {
         all.sort_unstable();
         all.dedup();
         Ok(all)
+    }
+
+    /// The inode number of each directory that is there.
+    fn inodes(&self) -> Vec<Option<u64>> {
+        let inode = |path: &Path| path.metadata().ok().map(|found| found.ino());
+        self.parts.iter().map(|(_, path)| inode(path)).collect()
     }
 
     fn exists(&self) -> Result<bool> {
@@ -180,12 +213,21 @@ impl ExistingGroup {
             }
         }
         if changed.is_empty() {
+            // A group is in the unified hierarchy first, and leaves it first.
+            if hierarchy::all(true)?.iter().any(|it| it.version == Version::V2) {
+                return Err(absent(&self.name));
+            }
             let why = "no hierarchy of this group can freeze";
             return Err(Error::new(format_args!("{}: {why}", self.name)));
         }
         let give_up = Instant::now() + PATIENCE;
         for (version, path) in changed {
             while is_frozen(version, path)?.ok_or(Errno::NOENT).on("read", path)? != stop {
+                if is_asked_to_freeze(version, path)? == Some(!stop) {
+                    let state = if stop { "thawed" } else { "frozen" };
+                    let why = format_args!("{}: another process has {state} it", self.name);
+                    return Err(Error::new(why));
+                }
                 if Instant::now() > give_up {
                     if stop {
                         freeze(version, path, false)?;

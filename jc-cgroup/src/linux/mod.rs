@@ -35,7 +35,6 @@ use jc_unshare::{Error, Result, require_program, size};
 use serde_json::json;
 
 use crate::TOOL;
-use actions::named;
 pub use args::Args;
 use args::Measure;
 use group::{Group, GroupSpec, sweep_all};
@@ -62,21 +61,20 @@ pub fn run(args: Args) -> Result<ExitCode> {
 /// Runs an action on an existing group.
 fn act(args: &Args) -> Result<()> {
     let (parent, action) = (args.parent.as_deref(), &args.action);
-    let find = |name: &str| named(name, parent);
     if action.list {
         actions::list(parent)
     } else if let Some(name) = &action.stat {
-        find(name)?.stat(action.watch.map(Duration::from_secs_f64))
+        actions::on(name, parent, |group| group.stat(action.watch.map(Duration::from_secs_f64)))
     } else if let Some(name) = &action.update {
-        find(name)?.update(&args.limits)
+        actions::on(name, parent, |group| group.update(&args.limits))
     } else if let Some(name) = &action.freeze {
-        find(name)?.freeze(true)
+        actions::on(name, parent, |group| group.freeze(true))
     } else if let Some(name) = &action.thaw {
-        find(name)?.freeze(false)
+        actions::on(name, parent, |group| group.freeze(false))
     } else if let Some(name) = &action.kill {
-        find(name)?.kill()
+        actions::on(name, parent, |group| group.kill())
     } else if let Some(name) = &action.remove {
-        find(name)?.remove()
+        actions::on(name, parent, |group| group.remove())
     } else {
         Ok(())
     }
@@ -89,7 +87,7 @@ fn run_program(args: &Args) -> Result<ExitCode> {
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let status = status.map(StatusFd::reporting_failure);
     if let Some(name) = &args.join {
-        named(name, args.parent.as_deref())?.join(args.frozen)?;
+        actions::on(name, args.parent.as_deref(), |group| group.join(args.frozen))?;
         return Err(exec_reporting(status, &args.program));
     }
     if let Some(path) = &args.path {

@@ -199,6 +199,16 @@ pub fn freeze(version: Version, path: &Path, stop: bool) -> Result<bool> {
     fs::write(&file, word).on("write", &file).map(|()| true)
 }
 
+/// Whether the last request to the group was to freeze: cgroup.freeze of v2 and freezer.self_freezing of v1 have it
+/// (cgroup-v2.rst, freezer-subsystem.rst). `None`: the group is absent, or its hierarchy has no freezer.
+pub fn is_asked_to_freeze(version: Version, path: &Path) -> Result<Option<bool>> {
+    let file = match version {
+        Version::V2 => "cgroup.freeze",
+        Version::V1 => "freezer.self_freezing",
+    };
+    Ok(cgroupfs::read(&path.join(file))?.map(|text| text.trim_end() == "1"))
+}
+
 /// Whether every process of the group is frozen: `frozen` in cgroup.events of v2 and `freezer.state` of v1 change only then
 /// (cgroup-v2.rst, freezer-subsystem.rst). `None`: the group is absent, or its hierarchy has no freezer.
 pub fn is_frozen(version: Version, path: &Path) -> Result<Option<bool>> {
