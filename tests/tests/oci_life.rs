@@ -84,6 +84,24 @@ fn run_waits_and_exits_as_the_program() {
 }
 
 #[test]
+fn other_commands_change_a_container_of_run() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "exec sleep 1000");
+        let run: Running = bundle.oci(&["run", "-b"]).arg(&bundle.path).arg("c").spawn();
+        wait_until("running", || {
+            s.path("states/c/state.json").exists() && bundle.status("c") == "running"
+        });
+        for (command, status) in [(&["pause", "c"][..], "paused"), (&["resume", "c"], "running")] {
+            bundle.oci(command).run().code(0).stderr("");
+            assert_eq!(bundle.status("c"), status);
+        }
+        bundle.oci(&["delete", "-f", "c"]).run().code(0).stderr("");
+        run.wait().code(137).stderr("");
+        bundle.assert_gone();
+    });
+}
+
+#[test]
 fn a_program_that_cannot_be_executed_is_an_error_of_create() {
     sandbox(|s| {
         let mut bundle = Bundle::new(s, "true");

@@ -30,8 +30,10 @@ pub fn command(environment: &Environment, options: &Run) -> Result<ExitCode> {
     let stay = |socket: Option<&Path>| -> Result<u8> {
         let signals = Signals::block()?;
         let (container, record) = begin(environment, &bundle, options, socket)?;
+        container.unlock()?;
         let code = signals.wait(record.process())?;
-        if !options.keep {
+        // Another command may have removed the container meanwhile.
+        if !options.keep && container.lock()? {
             delete::destroy(environment, container, &record)?;
         }
         Ok(code)

@@ -9,7 +9,9 @@ use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
 use jc_unshare::time::rfc3339_now;
 use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, statat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat,
+};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -232,16 +234,7 @@ impl Root {
     /// Opens the directory of a container, and waits for its lock.
     pub fn lock(&self, id: &str) -> Result<Container> {
         let container = self.find(id)?;
-        lock::exclude(&container.directory, container.directory.path())?;
-        // Another command may have removed the directory meanwhile.
-        let ours = fstat(&container.directory).on("stat", container.directory.path())?;
-        match statat(&container.parent, id, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => {
-                Ok(container)
-            }
-            Ok(_) | Err(Errno::NOENT) => Err(absent(id)),
-            Err(error) => Err(error).on("stat", container.directory.path()),
-        }
+        if container.lock()? { Ok(container) } else { Err(absent(id)) }
     }
 }
 
@@ -254,6 +247,23 @@ pub struct Container {
 }
 
 impl Container {
+    /// Waits for the lock. `false`: another command has removed the directory.
+    pub fn lock(&self) -> Result<bool> {
+        let path = self.directory.path();
+        lock::exclude(&self.directory, path)?;
+        let ours = fstat(&self.directory).on("stat", path)?;
+        match statat(&self.parent, &self.id, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error).on("stat", path),
+        }
+    }
+
+    /// Releases the lock, for other commands.
+    pub fn unlock(&self) -> Result<()> {
+        flock(&self.directory, FlockOperation::Unlock).on("flock", self.directory.path())
+    }
+
     /// The path of a file.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
