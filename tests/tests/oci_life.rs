@@ -270,6 +270,31 @@ fn delete_waits_for_the_chain_of_a_killed_create() {
     });
 }
 
+/// A `create` that finds the directory of another one destroys its container only if it does not look for a record.
+#[test]
+fn creates_beside_deletes_are_those_of_one_container() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "sleep 1000");
+        let spawn = |count: u32, command: &str| {
+            let (oci, count) = ("jc-oci --root states", count * volume());
+            let line = format!("for n in $(seq {count}); do {oci} {command} c; done");
+            s.sh(&format!("{{ {line}; }} </dev/null >/dev/null 2>>err")).spawn()
+        };
+        let create = "create -b bundle";
+        let all = [(150, create), (150, create), (300, "delete -f"), (300, "delete -f")];
+        let all = all.map(|(count, command)| spawn(count, command));
+        for running in all {
+            running.wait(); // with the status of the last command
+        }
+        let errors = fs::read_to_string(s.path("err")).unwrap();
+        let mut errors = errors.lines();
+        let other = errors.find(|line| *line != "jc-oci: error: container with id exists: c");
+        assert_eq!(other, None);
+        bundle.oci(&["delete", "-f", "c"]).run().code(0).stderr("");
+        bundle.assert_gone();
+    });
+}
+
 #[test]
 fn many_starts_at_once_have_one_success() {
     sandbox(|s| {

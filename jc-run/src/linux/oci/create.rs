@@ -162,8 +162,12 @@ impl<'a> Bundle<'a> {
         let root = Root::open(environment.root.as_deref(), true)?;
         root.check_free(&record.id)?;
         record.shared_root = SharedRoot::of(&self.config, &self.path)?;
-        record.cgroup.as_deref().map_or(Ok(()), group::check_unused)?;
         let container = root.create(&record.id)?;
+        // Before the lock the processes may be those of another `create`.
+        if let Err(error) = record.cgroup.as_deref().map_or(Ok(()), group::check_unused) {
+            container.remove()?;
+            return Err(error);
+        }
         match self.launch(environment, &container, &mut record, (compiled, inherited)) {
             Ok(()) => Ok((container, record)),
             Err(error) => undo(environment, container, &record, error),

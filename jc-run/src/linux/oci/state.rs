@@ -202,16 +202,24 @@ impl Root {
         self.try_find(id)?.map_or(Ok(()), |_| Err(taken(id)))
     }
 
-    /// Makes the directory of a new container, and locks it.
+    /// Makes the directory of a new container, and locks it. Before the lock a `delete` may remove the directory, and then
+    /// another `create` may make it again, and its container.
     pub fn create(&self, id: &str) -> Result<Container> {
         let path = self.path.join(id);
         let directory = self.directory.as_ref().ok_or(Errno::NOENT).on("open", &self.path)?;
-        match mkdirat(directory, id, Mode::RWXU) {
-            Err(Errno::EXIST) => Err(taken(id)),
-            made => {
-                made.on("mkdir", path)?;
-                self.lock(id)
+        loop {
+            match mkdirat(directory, id, Mode::RWXU) {
+                Err(Errno::EXIST) => return Err(taken(id)),
+                made => made.on("mkdir", &path)?,
             }
+            let Some(container) = self.try_find(id)? else { continue };
+            if !container.lock()? {
+                continue;
+            }
+            return match container.try_read()? {
+                Some(_) => Err(taken(id)),
+                None => Ok(container),
+            };
         }
     }
 
