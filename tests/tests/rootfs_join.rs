@@ -69,7 +69,7 @@ fn a_running_container_is_entered() {
             .args(["--join", "99999", "--", "true"])
             .run()
             .code(125)
-            .stderr("jc-rootfs: open /proc/99999: No such file or directory\n");
+            .stderr("jc-rootfs: join 99999: no such process\n");
         fs::write(s.path("go/on"), "").unwrap();
         waits.wait().code(0);
     });

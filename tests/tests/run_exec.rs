@@ -135,6 +135,28 @@ fn a_container_that_ends_meanwhile_is_an_error_that_says_so() {
     });
 }
 
+/// The end of PID 1 waits for a process whose parent, outside of the PID namespace, does not reap it. The namespaces of
+/// PID 1 have gone by then.
+#[test]
+fn a_container_whose_end_takes_time_has_ended() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let id = start(s, "");
+        let mut running = s.sh(&format!("exec jc-exec {id} sh -c 'echo in; sleep 1000'")).spawn();
+        running.wait_for("in");
+        let link = format!("$(cat /proc/{0}/task/{0}/children)", running.pid());
+        let kill = "kill -9 $(jc-list --json | jq .pid)";
+        s.sh(&format!("kill -STOP {link} && {kill}")).run().code(0);
+        wait_until("the end of the namespaces", || {
+            s.sh("test -e /proc/$(jc-list --json | jq .pid)/ns/net").run().status().code()
+                != Some(0)
+        });
+        exec(s, &format!("{id} true")).code(125).fails_as("jc-exec", "the container has ended");
+        s.sh(&format!("kill -CONT {link}")).run().code(0);
+        running.wait().code(125).fails_as("jc-exec", "the container has ended");
+    });
+}
+
 /// PID 1 of the test reaps orphans, like the init of every system: it reaps a process whose parent was outside of its
 /// PID namespace, and the container ends only after that.
 #[test]

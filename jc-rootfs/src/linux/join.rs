@@ -10,8 +10,9 @@ use jc_unshare::namespaces::unshare;
 use jc_unshare::procfs::{self, is_procfs};
 use jc_unshare::supervise::{Execution, Lifeline, NewChild};
 use jc_unshare::sys::{clone, setns};
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Absent, Context, Error, Result};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags, fstat, openat, statvfs};
+use rustix::io::Errno;
 use rustix::process::{chroot, fchdir};
 
 use super::args::Args;
@@ -90,10 +91,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the directory. ENOENT: no process has this PID.
+    /// Opens the directory.
     pub fn open(pid: u32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}"));
-        let directory = open_dir(&path)?;
+        let directory = open_dir(&path).absent()?.ok_or_else(|| gone(&path))?;
         Ok(Self { path, directory })
     }
 
@@ -101,8 +102,12 @@ impl Target {
     fn open_part(&self, name: &str, flags: OFlags) -> Result<OwnedFd> {
         openat(&self.directory, name, flags | OFlags::CLOEXEC, Mode::empty())
             .on("open", self.path.join(name))
-            .map_err(|e| {
-                e.hint("joining needs CAP_SYS_PTRACE and CAP_SYS_ADMIN over the container")
+            .map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
+                // A process that ends has no namespaces and no root.
+                Some(Errno::NOENT | Errno::SRCH) => gone(&self.path),
+                _ => {
+                    error.hint("joining needs CAP_SYS_PTRACE and CAP_SYS_ADMIN over the container")
+                }
             })
     }
 
@@ -143,6 +148,12 @@ impl Target {
             }
         }
     }
+}
+
+/// The error for a process without a directory in /proc.
+fn gone(path: &Path) -> Error {
+    let pid = path.file_name().unwrap_or_default().display();
+    Error::new(format_args!("join {pid}: no such process"))
 }
 
 fn inode(fd: &OwnedFd) -> Result<u64> {

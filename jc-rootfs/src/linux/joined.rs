@@ -17,6 +17,7 @@ use jc_unshare::supervise::{Exit, Lifeline, NewChild, Poller, readable};
 use jc_unshare::sys::{clone, close, setns};
 use jc_unshare::{Context, Error, Kind, Result};
 use rustix::event::PollFd;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::payload::started::Started;
@@ -100,6 +101,10 @@ fn start_copy(
             Err(error) => error,
         },
         Ok(None) => payload.finish(invocation, life),
+        // PID 1 of the namespace has ended (pid_namespaces(7)).
+        Err(error) if error.errno() == Some(Errno::NOMEM.raw_os_error()) => {
+            error.hint("a container whose PID 1 has ended takes no process")
+        }
         Err(error) => error,
     }
 }

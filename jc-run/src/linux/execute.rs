@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use jc_unshare::process::{Process, ends_within};
+use jc_unshare::process::ends_within;
 use jc_unshare::program::{Program, Variable};
 use jc_unshare::supervise::{Exit, NewChild};
 use jc_unshare::{Error, Result, Tool, id};
@@ -146,10 +146,13 @@ fn run_chain(chain: &Chain, variables: &[Variable], state: &State) -> Result<Exi
     let program = Program::new(&chain.argv())?.required().with_variables(variables)?;
     let child = NewChild::of(TOOL).spawn_program(program)?;
     let exit = child.wait()?;
-    let payload = state.process("process").map(Process::open).transpose()?.flatten();
-    let has_ended = || payload.as_ref().is_none_or(|pidfd| ends_within(pidfd, ENDING));
+    let payload = state.process("process");
+    let has_ended = || -> Result<bool> {
+        let Some(payload) = payload else { return Ok(true) };
+        Ok(payload.is_ending()? || payload.open()?.is_none_or(|pidfd| ends_within(&pidfd, ENDING)))
+    };
     match exit {
-        Exit::Code(125 | 137) | Exit::Signal(9) if has_ended() => {
+        Exit::Code(125 | 137) | Exit::Signal(9) if has_ended()? => {
             Err(Error::new(format_args!("{}: the container has ended", state.id)))
         }
         exit => Ok(exit),
@@ -159,7 +162,7 @@ fn run_chain(chain: &Chain, variables: &[Variable], state: &State) -> Result<Exi
 /// The links that join the container.
 fn links(options: &ExecOptions, state: &State, console: &Path) -> Result<Vec<Link>> {
     let pid = match (state.status, state.process("process")) {
-        (Status::Running, Some(payload)) if payload.runs()? => payload.pid.to_string(),
+        (Status::Running, Some(payload)) if !payload.is_ending()? => payload.pid.to_string(),
         (Status::Creating, _) => {
             return Err(Error::new(format_args!("{}: has not begun yet", state.id)));
         }

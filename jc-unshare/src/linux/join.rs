@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, setgroups, setresgid, setresuid};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
+use rustix::io::Errno;
 
 use super::namespaces::Kind;
 use super::sys;
@@ -112,9 +113,8 @@ impl Process {
     /// /proc, which belongs to the same process even if the PID is reused.
     fn open(&self) -> Result<Vec<Namespace>> {
         let directory = PathBuf::from(format!("/proc/{}", self.pid));
-        let process = open_dir(&directory)
-            .absent()?
-            .ok_or_else(|| Error::new(format_args!("join {}: no such process", self.pid)))?;
+        let gone = || Error::new(format_args!("join {}: no such process", self.pid));
+        let process = open_dir(&directory).absent()?.ok_or_else(gone)?;
         let kinds = if self.kinds.is_empty() { Kind::ALL.to_vec() } else { self.kinds.clone() };
         let mut namespaces = Vec::new();
         for kind in kinds {
@@ -122,7 +122,11 @@ impl Process {
             let path = directory.join(&file);
             let fd = openat(&process, &file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                 .on("open", &path)
-                .map_err(|e| e.hint("only root and the user of the process may inspect it"))?;
+                .map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
+                    // A process that ends has no namespaces.
+                    Some(Errno::NOENT | Errno::SRCH) if own(kind).exists() => gone(),
+                    _ => error.hint("only root and the user of the process may inspect it"),
+                })?;
             if !is_own(kind, &fd)? {
                 namespaces.push((kind, fd, path));
             }
@@ -131,9 +135,14 @@ impl Process {
     }
 }
 
+/// The namespace of this process.
+fn own(kind: Kind) -> PathBuf {
+    PathBuf::from("/proc/self/ns").join(kind.name())
+}
+
 /// Whether a namespace is that of this process. setns(2) fails for the own user namespace.
 fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
-    let path = PathBuf::from("/proc/self/ns").join(kind.name());
+    let path = own(kind);
     let own = stat(&path).on("stat", &path)?;
     let given = fstat(fd).on("stat", &path)?;
     Ok((own.st_dev, own.st_ino) == (given.st_dev, given.st_ino))

@@ -64,6 +64,16 @@ impl Process {
         Ok(self.open()?.is_some_and(|pidfd| !ends_within(&pidfd, Duration::ZERO)))
     }
 
+    /// Whether the process has ended or is ending. The kernel takes the namespaces first, and PID 1 of a PID namespace then
+    /// waits for all other processes in there (pid_namespaces(7)).
+    pub fn is_ending(self) -> Result<bool> {
+        match rustix::fs::readlink(format!("/proc/{}/ns/mnt", self.pid), Vec::new()) {
+            Err(Errno::NOENT | Errno::SRCH) => Ok(true),
+            // EACCES: this process may not inspect the other one.
+            _ => self.runs().map(|runs| !runs),
+        }
+    }
+
     /// Sends the process a signal. Returns whether the process existed.
     pub fn signal(self, signal: i32) -> Result<bool> {
         self.open()?.map_or(Ok(false), |pidfd| send(&pidfd, signal))

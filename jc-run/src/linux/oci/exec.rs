@@ -36,7 +36,7 @@ pub fn command(environment: &Environment, options: &Exec) -> Result<ExitCode> {
         Status::Creating => {
             return Err(Error::new("cannot exec in a container that is not created"));
         }
-        Status::Stopped => return Err(Error::new("cannot exec in a stopped container")),
+        Status::Stopped => return Err(stopped()),
     }
     let process = process(&record, options)?;
     let socket = options.handover.console_socket.as_deref();
@@ -59,6 +59,10 @@ pub fn command(environment: &Environment, options: &Exec) -> Result<ExitCode> {
         return attend(environment, |socket| stay(Some(socket)));
     }
     stay(socket).map(Into::into)
+}
+
+fn stopped() -> Error {
+    Error::new("cannot exec in a stopped container")
 }
 
 /// A program that is to be executed.
@@ -115,7 +119,10 @@ impl Execution<'_> {
             chain::process(&first, self.record.config.linux())
         });
         running.child.wait().op("wait")?;
-        let child = outcome?;
+        let child = outcome.or_else(|error| match self.record.process() {
+            Some(process) if process.is_ending()? => Err(stopped()),
+            _ => Err(error),
+        })?;
         handover::give(&self.options.handover, child).inspect_err(|_| {
             // The caller knows no PID to end, and the error of the handover is the one to report.
             let _: Result<bool> = child.signal(SIGKILL);
