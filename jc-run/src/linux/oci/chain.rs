@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -128,7 +128,7 @@ impl Events {
             match self.next(patience)? {
                 Some(event) if is_it(&event) => return Ok(event),
                 Some(event) => failure(&event, program).map_or(Ok(()), Err)?,
-                None => return Err(Error::new("the chain has ended before the program")),
+                None => return Err(ended()),
             }
         }
     }
@@ -203,7 +203,15 @@ impl Running {
 }
 
 fn open_gate(gate: Option<OwnedFd>) -> Result<()> {
-    gate.map(File::from).map_or(Ok(()), |mut gate| gate.write_all(b"!")).op("open the gate")
+    match gate.map(File::from).map_or(Ok(()), |mut gate| gate.write_all(b"!")) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ended()),
+        opened => opened.op("open the gate"),
+    }
+}
+
+/// The error of a chain of which no link is left.
+fn ended() -> Error {
+    Error::new("the chain has ended before the program")
 }
 
 /// The descriptors that a chain inherits, which exist before the chain because their numbers are part of it.

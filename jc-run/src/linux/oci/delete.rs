@@ -54,11 +54,7 @@ pub fn destroy(environment: &Environment, container: Container, record: &Record)
     {
         group::thaw(record)?;
         // systemd removes the group of a scope once it is empty, and may be first.
-        if let Err(error) = group::act(record, "--remove", &[])
-            && group::exists(path)?
-        {
-            return Err(error);
-        }
+        group::act_if_there(record, "--remove")?;
     }
     if process.is_some_and(|process| !ends_within(&process, PATIENCE)) {
         let seconds = PATIENCE.as_secs();

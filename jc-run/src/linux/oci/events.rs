@@ -15,14 +15,17 @@ use super::state::{Record, Root, Status};
 pub fn command(environment: &Environment, options: &Events) -> Result<()> {
     let root = Root::open(environment.root.as_deref(), false)?;
     let record = root.find(&options.container.id)?.read()?;
+    let stopped = || Error::new(format_args!("container with id {} is not running", record.id));
     if record.status()? == Status::Stopped {
-        return Err(Error::new(format_args!("container with id {} is not running", record.id)));
+        return Err(stopped());
     }
     let mut kills = None;
     loop {
         let usage = match usage(&record) {
             // The container has been removed between the two.
             Err(_) if record.status()? == Status::Stopped => return Ok(()),
+            // A `create` has not made the group yet.
+            Err(_) if record.status()? == Status::Creating => return Err(stopped()),
             usage => usage?,
         };
         let now = usage["oom_kills"].as_u64();

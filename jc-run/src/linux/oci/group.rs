@@ -137,7 +137,7 @@ pub fn is_frozen(path: &str) -> Result<bool> {
 /// (freezer-subsystem.rst).
 pub fn thaw(record: &Record) -> Result<()> {
     match &record.cgroup {
-        Some(path) if is_frozen(path)? => act(record, "--thaw", &[]).map(drop),
+        Some(path) if is_frozen(path)? => act_if_there(record, "--thaw").map(drop),
         _ => Ok(()),
     }
 }
@@ -168,6 +168,14 @@ pub fn act(record: &Record, action: &'static str, more: &[Opt]) -> Result<Vec<u8
     let mut command = Command::new(locate_tool("jc-cgroup".as_ref())?);
     command.args(options.flat_map(|option| option.words())).stdin(Stdio::null());
     output(&mut command)
+}
+
+/// Runs an action of jc-cgroup. `false`: the group is absent, or another command has removed it meanwhile.
+pub fn act_if_there(record: &Record, action: &'static str) -> Result<bool> {
+    match act(record, action, &[]) {
+        Err(_) if !record.cgroup.as_ref().map_or(Ok(false), |path| exists(path))? => Ok(false),
+        done => done.map(|_| true),
+    }
 }
 
 /// The output of a program that must succeed. The error has the words of its first line on stderr.

@@ -29,7 +29,7 @@ pub fn command(environment: &Environment, options: &Kill) -> Result<()> {
     let has_pid_namespace = record.config.linux().namespaces.iter().any(|one| one.kind == "pid");
     // Without a PID namespace the kernel ends only the program.
     if signal == SIGKILL && record.cgroup.is_some() && !has_pid_namespace {
-        return end_group(&record);
+        return if end_group(&record)? { Ok(()) } else { Err(stopped()) };
     }
     if !process.signal(signal)? {
         return Err(stopped());
@@ -37,10 +37,10 @@ pub fn command(environment: &Environment, options: &Kill) -> Result<()> {
     if signal == SIGKILL && status == Status::Paused { group::thaw(&record) } else { Ok(()) }
 }
 
-/// Kills all processes of the group, also of a frozen one.
-fn end_group(record: &Record) -> Result<()> {
-    group::act(record, "--kill", &[])?;
-    group::thaw(record)
+/// Kills all processes of the group, also of a frozen one. `false`: the group has been removed with its processes.
+fn end_group(record: &Record) -> Result<bool> {
+    let is_there = group::act_if_there(record, "--kill")?;
+    group::thaw(record).map(|()| is_there)
 }
 
 /// Sends the signal to all processes of the group. A container that has stopped may have some left, or none. A program
@@ -52,7 +52,7 @@ fn all(record: &Record, signal: i32, status: Status) -> Result<()> {
         return process.map_or(Ok(()), |process| process.signal(signal).map(drop));
     }
     if signal == SIGKILL {
-        return end_group(record);
+        return end_group(record).map(drop);
     }
     for pid in members {
         // A process that has ended meanwhile needs no signal.
