@@ -275,6 +275,21 @@ fn an_upper_directory_in_use_is_not_discarded() {
 }
 
 #[test]
+fn starts_at_once_share_a_directory_for_changes() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        let line = format!(
+            "for n in $(seq {}); do jc-rootfs --upper u root -- true || exit; rm -f u/lower; done",
+            100 * volume()
+        );
+        fs::create_dir(s.path("u")).unwrap();
+        for running in [(); 4].map(|()| s.sh(&line).spawn()) {
+            running.wait().code(0).stderr("");
+        }
+    });
+}
+
+#[test]
 fn remains_of_a_killed_application_are_removed() {
     sandbox(|s| {
         busybox_root(s, "root");

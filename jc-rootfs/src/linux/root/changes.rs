@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use jc_unshare::descriptor::{open_dir, open_dir_to_read};
 use jc_unshare::lower::{self, Lower, PathText};
 use jc_unshare::mountinfo::{MountInfo, unescape};
-use jc_unshare::{Context, Error, Result, read_at_most, userns};
+use jc_unshare::{Context, Error, Result, lock, read_at_most, userns};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, fsync,
-    mkdirat, openat, renameat, statx,
+    mkdirat, openat, renameat, statat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -23,6 +23,9 @@ use super::layer::Layer;
 use crate::linux::args::values::Upper;
 use crate::linux::mount::fscontext::{attach, detach_top, new_mount};
 use crate::linux::sys::attr;
+
+/// The name of the file until it is complete.
+const NEW: &str = "lower.new";
 
 /// The place of the changes.
 pub struct Changes {
@@ -87,6 +90,8 @@ impl Changes {
     fn make(&self, base: &OwnedFd, name: &Path, top: Option<&Layer>) -> Result<Writable> {
         let shown = self.shown.join(name);
         let (work, _) = open_or_make(base, lower::WORK, &shown)?;
+        // overlayfs empties the directory when it is mounted, as long as no other start does the same.
+        lock::exclude(&work, shown.join(lower::WORK))?;
         let (upper, is_new) = open_or_make(base, lower::UPPER, &shown)?;
         if is_new && let Some(top) = top {
             copy_owner_and_mode(&top.fd, &upper)?;
@@ -141,25 +146,49 @@ impl Changes {
         content.mounts = self.mount_points()?;
         content.read_only = std::mem::take(&mut self.read_only);
         let shown = self.shown.join(lower::FILE);
-        let earlier = self.read(&shown)?;
-        if let Some(earlier) = &earlier {
-            content.keep(Lower::parse(earlier).map_err(|e| foreign(e.context(shown.display())))?);
-        }
-        let json = content.to_json()?;
-        if earlier.as_ref() == Some(&json) {
+        if self.content(&content, &shown)?.is_none() {
             return Ok(());
         }
-        /// A file of this name is incomplete.
-        const NEW: &str = "lower.new";
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-        let mode = Mode::from_raw_mode(0o644);
-        let mut new: File =
-            openat(&self.base, NEW, flags | OFlags::CLOEXEC, mode).on("create", &shown)?.into();
+        let mut new = self.lock_new(&shown)?;
+        // Another start may have written the file before the lock.
+        let Some(json) = self.content(&content, &shown)? else {
+            return unlinkat(&self.base, NEW, AtFlags::empty()).on("remove", &shown);
+        };
+        new.set_len(0).on("truncate", &shown)?;
         new.write_all(&json).on("write", &shown)?;
         fsync(&new).on("sync", &shown)?;
         renameat(&self.base, NEW, &self.base, lower::FILE).on("rename", &shown).map_err(foreign)?;
         let directory = open_dir_to_read(&self.base, ".").on("open", &self.shown)?;
         fsync(&directory).on("sync", &self.shown)
+    }
+
+    /// The content for the file, with that of earlier runs. `None`: the file has it.
+    fn content(&self, new: &Lower, shown: &Path) -> Result<Option<Vec<u8>>> {
+        let (earlier, mut content) = (self.read(shown)?, new.clone());
+        if let Some(earlier) = &earlier {
+            content.keep(Lower::parse(earlier).map_err(|e| foreign(e.context(shown.display())))?);
+        }
+        let json = content.to_json()?;
+        Ok((earlier.as_ref() != Some(&json)).then_some(json))
+    }
+
+    /// Opens the incomplete file and locks it, since several starts at once may have the same directory.
+    fn lock_new(&self, shown: &Path) -> Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        loop {
+            let mode = Mode::from_raw_mode(0o644);
+            let new: File = openat(&self.base, NEW, flags, mode).on("create", shown)?.into();
+            lock::exclude(&new, shown)?;
+            let own = fstat(&new).on("stat", shown)?;
+            match statat(&self.base, NEW, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) => {
+                    return Ok(new);
+                }
+                // Another start has renamed or removed the file before the lock.
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).on("stat", shown),
+            }
+        }
     }
 
     /// The content of the file of an earlier run.
