@@ -274,6 +274,27 @@ fn an_upper_directory_in_use_is_not_discarded() {
     });
 }
 
+/// A start makes its directories before a table of mounts has them.
+#[test]
+fn a_start_beside_discards_keeps_its_directories() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        fs::create_dir(s.path("u")).unwrap();
+        let count = 200 * volume();
+        let repeat =
+            |line: &str| s.sh(&format!("for n in $(seq {count}); do {line}; done")).spawn();
+        let start = "jc-rootfs --upper u root -- sh -c 'echo x >/f' || exit";
+        let discard = "jc-changes --discard ./u || true";
+        for running in [start, discard, discard].map(repeat) {
+            let ran = running.wait().code(0);
+            let is_fine = |line: &str| {
+                line.contains("./u: in use by ") || line.contains("./u: has no file \"lower\"")
+            };
+            assert!(ran.err().lines().all(is_fine), "{ran}");
+        }
+    });
+}
+
 #[test]
 fn starts_at_once_share_a_directory_for_changes() {
     sandbox(|s| {

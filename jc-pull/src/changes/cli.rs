@@ -74,12 +74,12 @@ pub fn run(args: ChangesArgs) -> Result<ExitCode> {
         Opened::Done(code) => return Ok(code),
     };
     let base = args.base.as_deref().map(Base::open).transpose()?;
-    let (args, upper) = (Checked { args, patterns, base }, operand);
+    let (args, mut upper) = (Checked { args, patterns, base }, operand);
     match (&args.args.tar, &args.args.apply, args.args.discard) {
         (Some(_), ..) => args.write_tar(&upper),
         (_, Some(_), _) => args.apply(&upper),
         (_, _, true) => {
-            discard(&upper, args.base.as_ref(), &args.patterns).map(|()| ExitCode::SUCCESS)
+            discard(&mut upper, args.base.as_ref(), &args.patterns).map(|()| ExitCode::SUCCESS)
         }
         _ => args.list(&upper),
     }

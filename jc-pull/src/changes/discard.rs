@@ -1,9 +1,10 @@
 //! `--discard`: an upper directory without its changes.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use jc_unshare::{Context, Error, Result, lower, remove_tree};
-use rustix::fs::{AtFlags, FileType};
+use jc_unshare::{Context, Error, Result, lock, lower, remove_tree};
+use rustix::fs::{AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
 use super::base::{Base, open_dir};
@@ -18,9 +19,12 @@ use crate::sys;
 
 /// Drops the changes that the patterns select. Without patterns the directory of `jc-rootfs --upper` loses all that
 /// jc-rootfs made in it. An upper directory of a running program is an error, and so is one without the file `lower`.
-pub fn discard(operand: &Operand, base: Option<&Base>, patterns: &Patterns) -> Result<()> {
-    let upper = &operand.upper;
-    let path = upper.path().display();
+pub fn discard(operand: &mut Operand, base: Option<&Base>, patterns: &Patterns) -> Result<()> {
+    let path = operand.upper.path().to_owned();
+    let _lock = exclude_starts(&path)?;
+    // Before the lock the directories may be those that another discard has removed.
+    operand.upper = Upper::open(&path)?;
+    let (upper, path) = (&operand.upper, path.display());
     // Without the file, the directory may be any directory of the user.
     upper.require_recorded().map_err(|e| Error::new(e.to_string()))?;
     if operand.is_running {
@@ -35,6 +39,16 @@ pub fn discard(operand: &Operand, base: Option<&Base>, patterns: &Patterns) -> R
         discard_all(upper, operand.is_container)
     } else {
         upper.placed(base)?.iter().try_for_each(|placed| discard_some(placed, patterns))
+    }
+}
+
+/// Locks the directory. A jc-rootfs that starts holds a shared lock until a table of mounts has its upper directories.
+fn exclude_starts(path: &Path) -> Result<OwnedFd> {
+    let directory = sys::open_dir_to_read(CWD, path).on("open", path)?;
+    if lock::try_exclude(&directory).on("flock", path)? {
+        Ok(directory)
+    } else {
+        Err(Error::new(format_args!("{}: in use by another process", path.display())))
     }
 }
 

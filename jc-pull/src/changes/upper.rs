@@ -68,6 +68,16 @@ impl Placed<'_> {
 impl Upper {
     /// Opens the directory of `jc-rootfs --upper`, which has the file `lower`, or an upper directory itself.
     pub fn open(path: &Path) -> Result<Self> {
+        match Self::open_once(path) {
+            // Another process drops the changes, and with them the file.
+            Err(error) if error.errno() == Some(Errno::NOENT.raw_os_error()) => {
+                Self::open_once(path)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_once(path: &Path) -> Result<Self> {
         let directory = open_dir(path).on("open", path)?;
         let file = sys::open_file(&directory, lower::FILE.as_bytes());
         let named = path.join(lower::FILE);

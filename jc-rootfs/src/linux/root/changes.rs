@@ -30,6 +30,8 @@ const NEW: &str = "lower.new";
 /// The place of the changes.
 pub struct Changes {
     base: OwnedFd,
+    /// A shared lock on the directory until the end of the start, so that jc-changes does not drop what is not mounted yet.
+    _start: Option<OwnedFd>,
     shown: PathBuf,
     /// The path at which the payload finds the root of the changes.
     target: PathBuf,
@@ -65,7 +67,12 @@ impl Changes {
                 (tmpfs, PathBuf::from("tmpfs"), true)
             }
         };
+        let lock = || -> Result<OwnedFd> {
+            let directory = open_dir_to_read(&base, ".").on("open", &shown)?;
+            lock::share(&directory, &shown).map(|()| directory)
+        };
         Ok(Self {
+            _start: (!on_slash).then(lock).transpose()?,
             base,
             shown,
             target: target.to_owned(),
