@@ -52,7 +52,7 @@ impl AtomicPath {
 
     /// Renames the entry to its path, in place of a file or of an empty directory. A directory that is
     /// not empty is an error.
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(&self) -> Result<()> {
         let name = self.path.file_name().unwrap_or_default();
         rustix::fs::renameat(&self.parent, &self.name, &self.parent, name).on("rename", &self.path)
     }

@@ -317,6 +317,31 @@ fn a_layout_keeps_what_it_has() {
 }
 
 #[test]
+fn pushes_at_once_make_one_layout() {
+    sandbox(|s| {
+        let layout = Layout::new(s.path("image"));
+        let tags = ["a", "b", "c", "d"];
+        for tag in tags {
+            layout.image(tag, &Image::new().layer(small("shared")).layer(small(tag)));
+        }
+        let script = "jc-pull -q --no-layers oci:image:$1 | jc-push -q oci:$2:$1";
+        for out in 0..8 {
+            let out = format!("out{out}");
+            let start = |tag: &str| s.sh(script).args(["sh", tag, &out]).spawn();
+            for running in tags.map(start) {
+                running.wait().code(0).stderr("");
+            }
+            for tag in tags {
+                let [from, to] =
+                    ["image", &out].map(|dir| record_of(s, &format!("oci:{dir}:{tag}")));
+                assert_eq!(json_of(&from)["digest"], json_of(&to)["digest"]);
+            }
+        }
+        assert!(paths(&s.path("")).iter().all(|path| !path.to_string_lossy().contains(".jc-")));
+    });
+}
+
+#[test]
 fn an_origin_that_is_gone_is_an_error_unless_layers_may_change() {
     sandbox(|s| {
         let record = pulled(s);

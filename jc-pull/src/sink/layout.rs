@@ -143,6 +143,31 @@ impl Layout {
         self.write(&self.root, "index.json", &new)?;
         self.sync()
     }
+
+    /// Moves the blobs of a new layout into the one that another push has made at the path, and adds the document there.
+    fn join(&self, document: Document) -> Result<()> {
+        let other = Self::open(&self.path, self.tag.clone(), self.no_sync)?;
+        let blobs = sys::open_dir_to_read(&self.root, "blobs").on("open", &self.path)?;
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let from = match sys::open_dir_to_read(&blobs, algorithm.name().as_bytes()) {
+                Err(Errno::NOENT) => continue,
+                from => from.on("open", &self.path)?,
+            };
+            let to = other.directory(algorithm)?;
+            let mut names = Vec::new();
+            let listed = sys::for_each_name(&from, |name| {
+                names.push(name.to_vec());
+                Ok(())
+            });
+            listed.on("read", &self.path)?;
+            for name in names {
+                rustix::fs::renameat(&from, name.as_slice(), &to, name.as_slice())
+                    .on("rename", self.path.join(sys::as_path(&name)))?;
+            }
+        }
+        *lock(&other.top) = Some(document);
+        other.finish()
+    }
 }
 
 fn is_empty(directory: &OwnedFd) -> rustix::io::Result<bool> {
@@ -198,9 +223,10 @@ impl Sink for Layout {
         // The blobs are on the disk before the index names them.
         self.sync()?;
         self.add(&document)?;
-        match lock(&self.new).take() {
-            Some(new) => new.publish(),
-            None => Ok(()),
+        let Some(new) = lock(&self.new).take() else { return Ok(()) };
+        match new.publish() {
+            Err(e) if e.errno() == Some(Errno::NOTEMPTY.raw_os_error()) => self.join(document),
+            published => published,
         }
     }
 }
