@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::check::check;
 use crate::progress::human;
 use crate::rootless;
-use crate::store::{ImageEntry, Store, Usage};
+use crate::store::{ImageEntry, Removed, Store, Usage};
 use jc_unshare::image::Name;
 
 /// List the images in the store.
@@ -106,22 +106,22 @@ pub fn rmi(args: RmiArgs) -> Result<ExitCode> {
         let removed = store.map_or(Ok(Vec::new()), |store| Ok(store.remove_unused()?.layers))?;
         return print(lines_of(&[], &removed)).map(|()| ExitCode::SUCCESS);
     }
-    let known = store.as_ref().map_or(Ok(Vec::new()), Store::images)?;
-    let (mut done, mut removed, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut done, mut removed, mut errors) = (Vec::<ImageEntry>::new(), Vec::new(), Vec::new());
     for name in &args.images {
-        let chosen = match chosen(name, &known) {
-            Ok(chosen) => chosen,
-            Err(error) => {
-                errors.push(error);
-                continue;
-            }
+        let choose = |known: &[ImageEntry]| {
+            // The command line may have a name twice.
+            let mut chosen = chosen(name, &[known, &done].concat())?;
+            chosen.retain(|image| !done.contains(image));
+            Ok(chosen)
         };
-        // The command line may have a name twice.
-        let chosen: Vec<_> = chosen.into_iter().filter(|image| !done.contains(image)).collect();
-        match store.as_ref().map(|store| store.remove_images(&chosen)).transpose() {
+        let gone = match &store {
+            Some(store) => store.remove_images(choose),
+            None => choose(&[]).map(|_| Removed::default()),
+        };
+        match gone {
             Ok(gone) => {
-                removed.extend(gone.into_iter().flat_map(|gone| gone.layers));
-                done.extend(chosen);
+                removed.extend(gone.layers);
+                done.extend(gone.images);
             }
             Err(error) => errors.push(error),
         }

@@ -26,6 +26,7 @@ use crate::sys;
 
 pub use claim::Claims;
 pub use image::ImageEntry;
+pub use remove::Removed;
 pub use usage::Usage;
 pub use work::{Publication, Work};
 

@@ -219,6 +219,24 @@ fn pulls_and_removals_at_once_all_end_well() {
     });
 }
 
+#[test]
+fn removals_of_one_image_at_once_remove_it_once() {
+    sandbox(|s| {
+        Layout::new(s.path("image")).image("x", &image("x"));
+        for _ in 0..10 {
+            s.pull("oci:image:x");
+            let start = |_| s.jc("jc-rmi").arg("oci:image:x").spawn();
+            let ran = [0; 4].map(start).map(|running| running.wait());
+            let (done, failed): (Vec<_>, Vec<_>) = ran.iter().partition(|ran| ran.err().is_empty());
+            assert_eq!((done.len(), failed.len()), (1, 3));
+            for ran in failed {
+                assert!(ran.err().contains("oci:/srv/image:x: no such image"), "{ran}");
+            }
+            assert!(paths(&s.store()).iter().all(|path| path.parent() == Some(&s.store())));
+        }
+    });
+}
+
 /// Layers that a container has mounted stay, in any mount namespace, and no others.
 #[test]
 fn only_what_a_container_has_is_kept() {

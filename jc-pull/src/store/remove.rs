@@ -15,9 +15,10 @@ use crate::sys;
 /// The layers that are locked at a time, with a descriptor each.
 const LOCKS_AT_A_TIME: usize = 256;
 
-/// The names of removed files.
+/// Removed images, and the names of removed files.
 #[derive(Debug, Default)]
 pub struct Removed {
+    pub images: Vec<ImageEntry>,
     pub layers: Vec<String>,
     pub blobs: Vec<String>,
     /// The sums of layers that are absent.
@@ -25,31 +26,37 @@ pub struct Removed {
 }
 
 impl Store {
-    /// Removes images, and the layers and documents that no other image needs. A layer of a running
-    /// container is an error, and nothing is removed.
-    pub fn remove_images(&self, images: &[ImageEntry]) -> Result<Removed> {
+    /// Removes the images that `choose` finds among all, and the layers and documents that no other image needs. A
+    /// layer of a running container is an error, and nothing is removed.
+    pub fn remove_images(
+        &self,
+        choose: impl FnOnce(&[ImageEntry]) -> Result<Vec<ImageEntry>>,
+    ) -> Result<Removed> {
         let removed = self.exclusively(|| {
-            let needed = Needed::by(&self.images()?, |image| !images.contains(image));
-            let own = Needed::by(images, |_| true);
+            // Another process may have removed or replaced an image before the lock.
+            let known = self.images()?;
+            let images = choose(&known)?;
+            let needed = Needed::by(&known, |image| !images.contains(image));
+            let own = Needed::by(&images, |_| true);
             let layers: Vec<String> = own.layers.difference(&needed.layers).cloned().collect();
             let blobs: Vec<String> = own.blobs.difference(&needed.blobs).cloned().collect();
             let locks = self.lock_layers(&layers)?;
             let mut in_use = locks.iter().zip(&layers);
             let in_use = in_use.find_map(|(lock, name)| Some((lock.holder()?, name.clone())));
-            if let Some(in_use) = in_use {
-                return Ok(Err(in_use));
+            if let Some((holder, layer)) = in_use {
+                let with = images.into_iter().find(|image| image.layers.contains(&layer));
+                return Ok(Err((holder, with)));
             }
-            for image in images {
+            for image in &images {
                 let path = self.path.join(IMAGES).join(image.key());
                 let removed = rustix::fs::unlinkat(&self.images, image.key(), AtFlags::empty());
                 removed.on("remove", &path)?;
             }
-            self.move_out(Removed { layers, blobs, sums: Vec::new() }).map(Ok)
+            self.move_out(Removed { images, layers, blobs, sums: Vec::new() }).map(Ok)
         })?;
         // The search for the container needs other programs, which must not wait for the locks of this one.
-        removed.map_err(|(holder, layer)| {
-            let with = images.iter().find(|image| image.layers.contains(&layer));
-            holder.error(with.map(|image| image.reference.as_str()))
+        removed.map_err(|(holder, with)| {
+            holder.error(with.as_ref().map(|image| image.reference.as_str()))
         })
     }
 
@@ -74,7 +81,7 @@ impl Store {
             sums.retain(|name| !present.contains(name.strip_suffix(SUFFIX).unwrap_or(name)));
             let mut blobs = names(&self.blobs)?;
             blobs.retain(|name| !needed.blobs.contains(name));
-            let rest = self.move_out(Removed { layers: Vec::new(), blobs, sums })?;
+            let rest = self.move_out(Removed { blobs, sums, ..Removed::default() })?;
             Ok(Removed { layers, ..rest })
         })
     }
