@@ -305,11 +305,13 @@ impl<'a> Batch<'a> {
     /// Makes layers, documents and images visible. `false` if layers or documents of the store have been
     /// removed meanwhile.
     fn publish(&mut self, entries: &[ImageEntry]) -> Result<bool> {
-        let mut images: Vec<ImageEntry> = entries
-            .iter()
-            .filter(|e| !self.store.image(&e.key()).is_ok_and(|known| known.as_ref() == Some(e)))
-            .cloned()
-            .collect();
+        let replaces = |(image, entry): &(&Image, &ImageEntry)| {
+            // A malformed entry is replaced.
+            let now = self.store.image(&entry.key()).ok().flatten();
+            image.resolved.replaces(now.as_ref(), entry)
+        };
+        let written = self.images.iter().zip(entries).filter(replaces);
+        let mut images: Vec<ImageEntry> = written.map(|(_, entry)| entry.clone()).collect();
         // A command line may name an image twice.
         images.sort_by_key(ImageEntry::key);
         images.dedup_by_key(|image| image.key());

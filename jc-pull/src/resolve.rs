@@ -40,6 +40,8 @@ pub struct Resolved {
     pub config_bytes: Vec<u8>,
     /// Whether the store lacked the manifest.
     pub is_new: bool,
+    /// The entry of the store, if the source was not asked.
+    known: Option<ImageEntry>,
     /// All documents: indexes, the manifest and the configuration.
     documents: Vec<(Digest, Vec<u8>)>,
 }
@@ -66,9 +68,17 @@ impl Resolved {
             layers,
         };
         // A malformed entry is replaced.
-        let known = store.image(&entry.key()).ok().flatten();
+        let now = || store.image(&entry.key()).ok().flatten();
+        let known = self.known.clone().or_else(now);
         entry.origin = known.filter(|k| k.manifest == entry.manifest).and_then(|k| k.origin);
         entry
+    }
+
+    /// Whether a pull writes the entry of the image: not over that of another image if the source was not asked, since
+    /// jc-commit or another pull has given the name to that image meanwhile.
+    pub fn replaces(&self, now: Option<&ImageEntry>, entry: &ImageEntry) -> bool {
+        let is_other = |known: &ImageEntry| now.is_some_and(|now| now.manifest != known.manifest);
+        now != Some(entry) && !self.known.as_ref().is_some_and(is_other)
     }
 }
 
@@ -99,9 +109,9 @@ pub fn resolve(
     let resolved = match known {
         Some(entry) => {
             resolver.is_offline = true;
-            match resolver.run(Some(entry.target)) {
+            match resolver.run(Some(entry.target.clone())) {
                 Err(_) if policy == Policy::Missing => resolver.online(),
-                other => other,
+                other => other.map(|found| Resolved { known: Some(entry), ..found }),
             }
         }
         None if policy == Policy::Never => Err(not_in_store("the image")),
@@ -175,6 +185,7 @@ impl Resolver<'_> {
                         config,
                         config_bytes,
                         is_new: self.is_new,
+                        known: None,
                         documents: std::mem::take(&mut self.documents),
                     });
                 }
