@@ -1,5 +1,6 @@
 //! The command line of `jc-pull`.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use clap::{Parser, ValueEnum};
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Result, Tool, print, size};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::Mode;
 
 use crate::cancel::Cancel;
 use crate::documents::pull_documents;
@@ -172,7 +173,7 @@ fn pull_all(args: &PullArgs, store: &Store, images: &[Image], all_known: bool) -
     let layers = images.iter().map(|i| i.resolved.manifest.layers.len()).sum();
     progress.finish(layers, outcome.is_ok() && all_known);
     for record in records {
-        if let Some(record) = write(args, record)? {
+        if let Some(record) = write(args, store, record)? {
             print(text(args.print, &record)?)?;
         }
     }
@@ -226,14 +227,15 @@ fn resolve_all(
 }
 
 /// Writes the image to the place of `--to` or `--tar`. Returns the record that is left to print.
-fn write(args: &PullArgs, record: Record) -> Result<Option<Record>> {
+fn write(args: &PullArgs, store: &Store, record: Record) -> Result<Option<Record>> {
     if args.to.is_none() && args.tar.is_none() {
         return Ok(Some(record));
     }
     let mut layers = Vec::new();
     for path in record.layers.iter().flatten().rev() {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        layers.push(rustix::fs::openat(CWD, path, flags, Mode::empty()).on("open", path)?);
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let gone = || Error::new(format_args!("layer {name} has been removed from the store"));
+        layers.push(store.hold_layer(name)?.ok_or_else(gone)?);
     }
     if let Some(to) = &args.to {
         flatten(&layers, to, args.no_sync)?;

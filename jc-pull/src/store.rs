@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
 use jc_unshare::{
-    Context, Error, Result, Tool, exists, read_at_most, remove_tree, rlimit, temporary,
+    Context, Error, Result, Tool, exists, lock, read_at_most, remove_tree, rlimit, temporary,
 };
 use rustix::io::Errno;
 
@@ -35,6 +35,10 @@ const BLOBS: &str = "blobs";
 const IMAGES: &str = "images";
 const SUMS: &str = "sums";
 const TMP: &str = "tmp";
+
+/// The errors of flock(2) on file systems without locks.
+const NO_LOCKS: [Option<i32>; 2] =
+    [Some(Errno::NOLCK.raw_os_error()), Some(Errno::OPNOTSUPP.raw_os_error())];
 
 const PURPOSE: Purpose =
     Purpose { name: "store", hint: "--store DIR, or JC_STORE, names another directory" };
@@ -154,6 +158,32 @@ impl Store {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(e).on("open", self.layer_path(name)),
         }
+    }
+
+    /// Opens a layer to read its files, and keeps jc-rmi from its removal until the descriptor is closed. The result is
+    /// `None` if the layer is absent.
+    pub fn hold_layer(&self, name: &str) -> Result<Option<OwnedFd>> {
+        let path = self.layer_path(name);
+        while let Some(layer) = self.layer(name)? {
+            match lock::share(&layer, &path) {
+                // jc-rmi removes nothing from a file system without locks.
+                Err(e) if NO_LOCKS.contains(&e.errno()) => {}
+                locked => locked?,
+            }
+            // A removal can begin between the opening and the lock.
+            if self.has_layer(name, &layer)? {
+                return Ok(Some(layer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a name still leads to an open layer.
+    pub fn has_layer(&self, name: &str, layer: &OwnedFd) -> Result<bool> {
+        let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| sys::identity(&stat));
+        let Some(now) = self.layer(name)? else { return Ok(false) };
+        let is_same = identity(&now).and_then(|now| Ok(now == identity(layer)?));
+        is_same.on("stat", self.layer_path(name))
     }
 
     /// Opens the sums of a layer. The result is `None` if they are absent.

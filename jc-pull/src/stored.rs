@@ -89,14 +89,14 @@ fn document(store: &Store, what: &str, digest: &Digest) -> Result<Vec<u8>> {
 }
 
 impl StoredLayers {
-    /// Opens the layers of an image. A layer that the store lacks is an error.
+    /// Opens the layers of an image, and keeps them from removal. A layer that the store lacks is an error.
     pub fn open(store: &Store, diff_ids: &[Digest]) -> Result<Self> {
         let mut missing = None;
         for ignore_chown in [false, true] {
             let mut layers = Vec::<StoredLayer>::new();
             for (names, diff_id) in LayerNames::of(diff_ids, ignore_chown).iter().zip(diff_ids) {
                 let lower = layers.last().map(|layer| &layer.root);
-                let Some((name, root)) = names.find(|name| store.layer(name), lower)? else {
+                let Some((name, root)) = names.find(|name| store.hold_layer(name), lower)? else {
                     missing.get_or_insert(diff_id);
                     break;
                 };

@@ -237,6 +237,27 @@ fn removals_of_one_image_at_once_remove_it_once() {
     });
 }
 
+#[test]
+fn what_is_read_is_not_removed() {
+    sandbox(|s| {
+        let layer =
+            Layer::new().entry(Entry::file("a", "a".repeat(4 << 20))).entry(Entry::file("z", ""));
+        Layout::new(s.path("image")).image("x", &Image::new().layer(layer));
+        s.pull("oci:image:x");
+        // The pull waits for the reader of the FIFO.
+        let script = "mkfifo fifo; jc-pull -q --policy never --tar fifo oci:image:x > record & exec 3< fifo
+            head -c 512 <&3 > tar; jc-rmi oci:image:x; echo $?; jc-rmi --unused; cat <&3 >> tar; wait $! || exit
+            tar -t -f tar";
+        let ran = s.sh(script).run().code(0);
+        assert_eq!(ran.out(), "1\n./\na\nz\n");
+        let message =
+            "oci:/srv/image:x: in use by a container that starts, or by a program that reads it";
+        assert!(ran.err().contains(message), "{ran}");
+        let ran = s.jc("jc-rmi").arg("oci:image:x").run().code(0);
+        assert_eq!(ran.out().lines().count(), 2, "{ran}");
+    });
+}
+
 /// Layers that a container has mounted stay, in any mount namespace, and no others.
 #[test]
 fn only_what_a_container_has_is_kept() {

@@ -119,7 +119,7 @@ impl Store {
     fn lock_layer(&self, name: &str) -> Result<LayerLock> {
         let Some(layer) = self.layer(name)? else { return Ok(LayerLock::Gone) };
         let is_free = lock::try_exclude(&layer).on("flock", self.layer_path(name))?;
-        Ok(if is_free { LayerLock::Free(layer) } else { LayerLock::InUse(Holder::Starting) })
+        Ok(if is_free { LayerLock::Free(layer) } else { LayerLock::InUse(Holder::Unknown) })
     }
 
     /// Moves entries out of their directories, and removes them.
@@ -159,8 +159,8 @@ enum LayerLock {
 /// The user of a layer.
 #[derive(Clone, Copy, Debug)]
 enum Holder {
-    /// A container that takes its layers at the moment.
-    Starting,
+    /// A container that takes its layers at the moment, or a program that reads the layer.
+    Unknown,
     /// The PID of a process that sees an overlay with the layer.
     Process(u32),
 }
@@ -170,7 +170,9 @@ impl Holder {
     fn error(self, image: Option<&str>) -> Error {
         let image = image.unwrap_or_default();
         let Self::Process(pid) = self else {
-            return Error::new(format_args!("{image}: in use by a container that starts"));
+            return Error::new(format_args!(
+                "{image}: in use by a container that starts, or by a program that reads it"
+            ));
         };
         match container_of(pid) {
             Some(name) => Error::new(format_args!("{image}: in use by container {name}"))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 
-use jc_unshare::Result;
+use jc_unshare::{Context, Result};
 use rustix::fs::Stat;
 
 use super::{ImageEntry, Store};
@@ -30,7 +30,13 @@ impl Store {
         for layer in users.keys() {
             let mut size = Size::default();
             if let Some(root) = self.layer(layer)? {
-                walk(&[root], &mut size).map_err(|e| e.context(format_args!("layer {layer}")))?;
+                let walked = walk(&[root.try_clone().op("dup")?], &mut size);
+                // Another process may remove the layer meanwhile.
+                if let Err(error) = walked
+                    && self.has_layer(layer, &root)?
+                {
+                    return Err(error.context(format_args!("layer {layer}")));
+                }
             }
             sizes.insert(*layer, size.0);
         }
