@@ -32,6 +32,8 @@ use crate::writeback::Writeback;
 const EMPTY_TAR: [u8; 1024] = [0; 1024];
 /// The attempts at a pull whose layers another process removes meanwhile.
 const ATTEMPTS: usize = 10;
+/// The error after the last attempt.
+const REMOVED: &str = "layers are removed from the store as fast as they come";
 
 /// The options of a pull.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +141,7 @@ impl<'a> Batch<'a> {
             let jobs = self.missing_layers()?;
             self.fetch_all(jobs)?;
         }
-        Err(Error::new("layers are removed from the store as fast as they come"))
+        Err(Error::new(REMOVED))
     }
 
     /// Fetches the layers that no other process fetches, waits for the others, and fetches those that a process left.
@@ -235,14 +237,34 @@ impl<'a> Batch<'a> {
         if let Some(error) = self.errors.remove(&number) {
             return Err(error);
         }
-        let resolved = &image.resolved;
-        let mut layers = Vec::new();
+        for _ in 0..ATTEMPTS {
+            if let Some(layers) = self.layer_names(image)? {
+                return Ok(image.resolved.entry(self.store, layers));
+            }
+        }
+        Err(Error::new(REMOVED))
+    }
+
+    /// The names of the complete layers of an image, from the lowest up. The result is `None` if a layer of the store
+    /// has been removed while a layer upon it took parts from it.
+    fn layer_names(&mut self, image: &Image) -> Result<Option<Vec<String>>> {
+        let mut layers = Vec::<String>::new();
         let mut lower = Vec::<OwnedFd>::new();
         for (names, layer) in self.layers(image) {
             let found = names.find(|name| self.open(name), lower.first())?;
             let (name, root) = match found {
                 Some(found) => found,
-                None => self.complete(&names, &layer, &lower)?,
+                None => {
+                    let completed = self.complete(&names, &layer, &lower);
+                    // A removal moves a layer away before it removes the files.
+                    if !self.has_all(layers.iter().rev().zip(&lower))? {
+                        if let Ok((name, _)) = completed {
+                            self.ready.remove(&name);
+                        }
+                        return Ok(None);
+                    }
+                    completed?
+                }
             };
             lower.insert(0, root);
             layers.push(name);
@@ -250,7 +272,17 @@ impl<'a> Batch<'a> {
         if layers.is_empty() {
             layers.push(self.empty_layer()?);
         }
-        Ok(resolved.entry(self.store, layers))
+        Ok(Some(layers))
+    }
+
+    /// Whether the names of open layers still lead to them.
+    fn has_all<'l>(
+        &self,
+        mut layers: impl Iterator<Item = (&'l String, &'l OwnedFd)>,
+    ) -> Result<bool> {
+        layers.try_fold(true, |all, (name, root)| {
+            Ok(all && (self.ready.contains_key(name) || self.store.has_layer(name, root)?))
+        })
     }
 
     /// Gives a layer the parts that it takes from the lower layers. Returns the layer and its name.

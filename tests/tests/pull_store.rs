@@ -237,6 +237,34 @@ fn removals_of_one_image_at_once_remove_it_once() {
     });
 }
 
+/// A layer takes the modes and times of directories from the layers below it, which jc-rmi removes meanwhile.
+#[test]
+fn a_layer_takes_nothing_from_one_that_is_being_removed() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        let all = |entry: &dyn Fn(usize) -> Entry| (0..2000).map(entry).collect::<Vec<_>>();
+        let below = || Layer::new().extend(all(&|n| Entry::dir(&format!("d{n}/")).mode(0o750)));
+        let upon = Layer::new().extend(all(&|n| Entry::file(&format!("d{n}/f"), "")));
+        let layout = Layout::new(s.path("image"));
+        layout.image("x", &Image::new().layer(below()).layer(upon));
+        layout.image("y", &Image::new().layer(below()));
+        let good = layer_dirs(&s.pull("oci:image:x"))
+            .iter()
+            .map(|dir| tree::manifest(dir))
+            .collect::<Vec<_>>();
+        // jc-rmi runs once the upper layer has been unpacked.
+        let script = "jc-rmi oci:image:x; jc-rmi oci:image:y; jc-pull -q oci:image:y; jc-pull -q oci:image:x > record &
+            until ls $JC_STORE/tmp/*/layer-0/d1999/f || ! kill -0 $!; do :; done 2> absent
+            sleep 0.0$1; jc-rmi oci:image:y; wait $!";
+        for n in 0..10 {
+            s.sh(script).args(["sh", &n.to_string()]).run().code(0);
+            let layers = layer_dirs(&s.pull("oci:image:x"));
+            for (layer, good) in layers.iter().zip(&good) {
+                assert_eq!(tree::changes(good, &tree::manifest(layer)), "");
+            }
+        }
+    });
+}
+
 #[test]
 fn what_is_read_is_not_removed() {
     sandbox(|s| {
