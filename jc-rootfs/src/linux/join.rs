@@ -91,7 +91,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Opens the directory.
+    /// Opens the directory of a process. An absent process is an error.
     pub fn open(pid: u32) -> Result<Self> {
         let path = PathBuf::from(format!("/proc/{pid}"));
         let directory = open_dir(&path).absent()?.ok_or_else(|| gone(&path))?;
