@@ -74,35 +74,6 @@ python3 -c 'import os; os.setxattr("plain/setuid","security.capability",bytes.fr
 touch -d @5.25 closed plain etc .; chmod 700 .
 "#;
 
-/// A pull that does not ask the source writes no entry over that of a commit.
-#[test]
-fn a_commit_is_not_undone_by_pulls_of_the_stored_image() {
-    sandbox_for(Duration::from_secs(120), |s| {
-        s.sh("mkdir d && echo 1 > d/file").run().code(0);
-        let commit = |label: &str| {
-            let words =
-                ["--scratch", "--dir", "d", "-t", "localhost/x", "--no-sync", "--label", label];
-            commit(s, "", &words).args(["--print", "digest"]).run().code(0).out()
-        };
-        commit("n=0");
-        let pull =
-            "until [ -e stop ]; do jc-pull -q --policy $1 localhost/x > record || exit; done";
-        let start = |policy| s.sh(pull).args(["sh", policy]).spawn();
-        let running = ["never", "missing", "never"].map(start);
-        for n in 0..80 {
-            let digest = commit(&format!("n={n}"));
-            std::thread::sleep(Duration::from_millis(10));
-            let images = s.jc("jc-images").arg("--json").run().code(0).out();
-            let image: Value = serde_json::from_str(&images).unwrap();
-            assert_eq!(image["manifest"], digest.trim());
-        }
-        s.sh("touch stop").run().code(0);
-        for running in running {
-            running.wait().code(0).stderr("");
-        }
-    });
-}
-
 #[test]
 fn the_files_of_a_directory_become_a_layer() {
     sandbox_for(Duration::from_secs(120), |s| {

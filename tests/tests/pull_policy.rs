@@ -3,12 +3,13 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::time::Duration;
 
 use jc_tests::http::{Answer, Fault, Registry};
 use jc_tests::image::{Built, Packed, digest};
 use jc_tests::layer::Layer;
 use jc_tests::pulled::{Store, failure, layer_dirs};
-use jc_tests::{sandbox, wait_until};
+use jc_tests::{sandbox, sandbox_for, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -186,5 +187,34 @@ fn a_pull_that_is_killed_leaves_its_layers_to_the_pull_that_waits() {
         assert_eq!(requests(&registry, layer), 2);
         store.pull(&["-q", &format!("{}/one", registry.host)]);
         assert_eq!(fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
+    });
+}
+
+/// A pull that does not ask the source writes no entry over that of a commit.
+#[test]
+fn a_commit_is_not_undone_by_pulls_of_the_stored_image() {
+    sandbox_for(Duration::from_secs(120), |s| {
+        s.sh("mkdir d && echo 1 > d/file").run().code(0);
+        let commit = |label: &str| {
+            let words =
+                ["--scratch", "--dir", "d", "-t", "localhost/x", "--no-sync", "--print", "digest"];
+            s.jc("jc-commit").args(words).args(["--label", label]).run().code(0).out()
+        };
+        commit("n=0");
+        let pull =
+            "until [ -e stop ]; do jc-pull -q --policy $1 localhost/x > record || exit; done";
+        let start = |policy| s.sh(pull).args(["sh", policy]).spawn();
+        let running = ["never", "missing", "never"].map(start);
+        for n in 0..80 {
+            let digest = commit(&format!("n={n}"));
+            std::thread::sleep(Duration::from_millis(10));
+            let images = s.jc("jc-images").arg("--json").run().code(0).out();
+            let image: Value = serde_json::from_str(&images).unwrap();
+            assert_eq!(image["manifest"], digest.trim());
+        }
+        s.sh("touch stop").run().code(0);
+        for running in running {
+            running.wait().code(0).stderr("");
+        }
     });
 }
