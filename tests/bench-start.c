@@ -5,7 +5,7 @@
  *	else: the same namespaces, mounts and nodes, an exec in the place of jc-rootfs' own
  * container ROOT
  *	makes those of `jc-run -m 256M --pids-limit 100 --rootfs ROOT --network none -- true` besides that
- *	matter: a network namespace, a cgroup with limits in each hierarchy that it takes, a state dir,
+ *	matter: a network namespace (which the parent creates while the child starts), a cgroup with limits in each hierarchy that it takes, a state dir,
  *	bound files, masked paths, groups mounted, capabilities and a filter of the same size; in two
  *	processes with one exec, in the place of three with three and jc-run
  * time ROUNDS COMMAND...
@@ -165,6 +165,49 @@ static void mount_groups(int root)
 
 static char state[64];
 
+/* The socket by which the parent sends a network namespace. */
+enum { NETWORK = 9 };
+
+/* Sends or receives one descriptor. */
+static int pass(int socket, int descriptor)
+{
+	char byte = 0;
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec data = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &data,
+				  .msg_iovlen = 1,
+				  .msg_control = control.space,
+				  .msg_controllen = sizeof control.space };
+	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+	if (descriptor < 0) {
+		OK(recvmsg(socket, &message, MSG_CMSG_CLOEXEC));
+		memcpy(&descriptor, CMSG_DATA(rights), sizeof descriptor);
+		return descriptor;
+	}
+	*rights = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+	memcpy(CMSG_DATA(rights), &descriptor, sizeof descriptor);
+	return OK(sendmsg(socket, &message, MSG_NOSIGNAL));
+}
+
+/* Creates a network namespace with loopback up, sends it, and returns to that of before. */
+static void send_network(int socket_of_child)
+{
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int own = OK(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	OK(unshare(CLONE_NEWNET));
+	int any = OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	OK(ioctl(any, SIOCSIFFLAGS, &lo));
+	close(any);
+	int new = OK(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	pass(socket_of_child, new);
+	OK(setns(own, CLONE_NEWNET));
+	close(new);
+	close(own);
+}
+
 /* What jc-run has jc-rootfs do besides: /sys, its files, what is hidden or not to be written. */
 static void harden_root(int root)
 {
@@ -175,6 +218,7 @@ static void harden_root(int root)
 	static const char *fixed[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys",
 				       "proc/sysrq-trigger" };
 	char from[128], to[32];
+	OK(setns(pass(NETWORK, -1), CLONE_NEWNET));
 	attach(make("sysfs", OPTIONS(), nothing | MOUNT_ATTR_RDONLY), root, "sys");
 	mount_groups(root);
 	for (int i = 0; i < 3; i++) {
@@ -333,7 +377,7 @@ static int inside(char *directory, int is_hardened)
 static int outside(char *self, char *directory, int is_container)
 {
 	sigset_t all;
-	int pipes[2], pidfd = -1, status, cgroup = -1;
+	int pipes[2], network[2], pidfd = -1, status, cgroup = -1;
 	struct signalfd_siginfo info;
 	if (is_container) {
 		snprintf(state, sizeof state, "/run/floor.%d", getpid());
@@ -350,8 +394,7 @@ static int outside(char *self, char *directory, int is_container)
 					    CLONE_NEWIPC | CLONE_NEWPID,
 				   .pidfd = (uintptr_t)&pidfd,
 				   .exit_signal = SIGCHLD };
-	if (is_container)
-		args.flags |= CLONE_NEWNET;
+	OK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, network));
 	if (cgroup >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = cgroup;
@@ -365,17 +408,17 @@ static int outside(char *self, char *directory, int is_container)
 		sigemptyset(&all);
 		sigprocmask(SIG_SETMASK, &all, NULL);
 		if (is_container) {
-			struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
 			for (int i = cgroup >= 0; i < group_count; i++)
 				put(groups[i], "tasks", "0");
-			int any = OK(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-			OK(ioctl(any, SIOCSIFFLAGS, &lo));
+			OK(dup2(network[1], NETWORK));
 		}
 		execv(self, (char *[]){ self, is_container ? "contained" : "inside", directory, state, NULL });
 		perror(self);
 		_exit(1);
 	}
 	close(pipes[0]);
+	if (is_container)
+		send_network(network[0]);
 	OK(read(signals, &info, sizeof info));
 	OK(waitpid(child, &status, 0));
 	for (int i = 0; i < group_count; i++)

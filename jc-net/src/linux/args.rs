@@ -79,6 +79,10 @@ pub struct Args {
     /// Write interfaces, addresses, gateways and ports to this descriptor, as JSON
     #[arg(long, value_name = "N")]
     pub status_fd: Option<u32>,
+    /// Enter the network namespace that comes from the socket of this number, in place of a new one (with --network
+    /// bridge or none)
+    #[arg(long, value_name = "N")]
+    pub net_fd: Option<u32>,
     /// Print changes on the host, and rules of others that drop forwarded packets
     #[arg(long)]
     pub verbose: bool,
@@ -147,7 +151,8 @@ impl Args {
         if self.json && !self.list {
             return Err(Error::usage("--json is for --list"));
         }
-        if self.network.is_some() || self.shapes_bridge() || self.publishes() || self.writes() {
+        let is_for_program = self.network.is_some() || self.net_fd.is_some();
+        if is_for_program || self.shapes_bridge() || self.publishes() || self.writes() {
             Err(Error::usage("an action takes no other option than --verbose"))
         } else {
             Ok(())
@@ -180,6 +185,11 @@ impl Args {
             return Err(Error::usage(format_args!(
                 "--ip, --ip6, --mac, --bridge, --subnet, --mtu, --internal and --isolate are for \
                  --network bridge, not {name}"
+            )));
+        }
+        if self.net_fd.is_some() && !matches!(network, Network::Bridge | Network::None) {
+            return Err(Error::usage(format_args!(
+                "--net-fd is for --network bridge or none, not {name}"
             )));
         }
         let can_publish = matches!(network, Network::Bridge | Network::Pasta);

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use ipnetwork::IpNetwork;
+use jc_unshare::early_network::Receiver;
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::namespaces::{loopback_up, unshare};
 use jc_unshare::program::Program;
@@ -33,12 +34,13 @@ use crate::linux::{actions, addresses, conntrack, enter, route, status, sysctl};
 pub fn run(args: &Args) -> Result<ExitCode> {
     // This process has opened no descriptor yet, so the number cannot be that of a descriptor of its own.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
+    let early = args.net_fd.map(Receiver::inherit).transpose()?;
     let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
     args.check(&network)?;
     match &network {
-        Network::Bridge => bridged(args, status),
+        Network::Bridge => bridged(args, status, early),
         Network::None => {
-            unshare(clone::NEWNET)?;
+            enter_new(early)?;
             loopback_up()?;
             become_program(args, &network, status, Reach::Nothing)
         }
@@ -94,8 +96,13 @@ fn become_program(
     Err(exec_reporting(status, &args.program))
 }
 
+/// Enters a new network namespace: that of `--net-fd`, or one that this process creates.
+fn enter_new(early: Option<Receiver>) -> Result<()> {
+    early.map_or_else(|| unshare(clone::NEWNET), Receiver::enter)
+}
+
 /// Connects a new network namespace to a bridge.
-fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
+fn bridged(args: &Args, status: Option<StatusFd>, early: Option<Receiver>) -> Result<ExitCode> {
     let mut host = Host::open(args.verbose)?;
     let bridge = bridge::ensure(&host, &args.bridge())?;
     if args.verbose {
@@ -107,7 +114,7 @@ fn bridged(args: &Args, status: Option<StatusFd>) -> Result<ExitCode> {
     if bound.has_udp() {
         host.late = Some(Socket::netfilter()?);
     }
-    unshare(clone::NEWNET)?;
+    enter_new(early)?;
     let inside = Socket::route()?;
     let pid = getpid().as_raw_nonzero().get().unsigned_abs();
     let veth = lease::connect(&host, &bridge, args.lease(), pid)?;

@@ -79,6 +79,9 @@ fn prepare(
     // The sources are paths of the host, and propagation to the host needs its peer groups.
     let mounts = create_mounts(args)?;
     let bare = open_bare(args, root)?;
+    if !args.manual.words.is_empty() {
+        setup.enter_network()?;
+    }
     // The user that makes a file system owns it.
     let words = Planned::all(&args.manual.words, !args.manual.become_root)?;
     if args.manual.become_root {
@@ -91,7 +94,7 @@ fn prepare(
         None => root.attach(args.read_only, OwnMounts(&own_mounts(args)))?,
     };
     let directory = mounted.directory.try_clone().on("dup", "/")?;
-    mount_kernels(args, directory.as_fd(), proc)?;
+    mount_kernels(args, directory.as_fd(), proc, setup)?;
     let protected = attach_all(args, &directory, &mounts)?;
     words.iter().try_for_each(|word| word.attach(directory.as_fd()))?;
     if args.dev() == Dev::Nodes {
@@ -118,12 +121,18 @@ fn prepare(
 }
 
 /// Mounts /proc, /dev and /sys. Nodes of /dev come after the other mounts.
-fn mount_kernels(args: &Args, directory: BorrowedFd<'_>, proc: Option<OwnedFd>) -> Result<()> {
+fn mount_kernels(
+    args: &Args,
+    directory: BorrowedFd<'_>,
+    proc: Option<OwnedFd>,
+    setup: &mut Setup,
+) -> Result<()> {
     mount_proc(directory, args.proc(), proc)?;
     if args.dev() != Dev::Nodes {
         let makes_devices = args.caps.sets()?.is_some_and(|sets| sets.bounding & 1 << MKNOD != 0);
         mount_dev(directory, args.dev(), &args.shm_size, makes_devices)?;
     }
+    setup.enter_network()?;
     mount_sys(directory, args.sys())
 }
 

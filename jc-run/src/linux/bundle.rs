@@ -28,6 +28,8 @@ pub struct Bundle {
     pub directories: Vec<Directory>,
     /// The descriptors to which links write events.
     pub status_fds: StatusFds,
+    /// The descriptor of the socket by which a link gets a network namespace that this program creates.
+    pub net_fd: Option<u32>,
     pub chain: Chain,
     /// Whether the exit status of the payload is recorded or reported.
     pub needs_exit_status: bool,

@@ -1,14 +1,12 @@
 //! The socket on which jc-rootfs passes the container's terminal (`--console-socket`).
 
 use std::fs;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use jc_unshare::{Absent, Context, Error, Result};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use jc_unshare::{Absent, Context, Error, Result, rights};
+use rustix::net::RecvFlags;
 
 /// The socket, until the terminal has arrived.
 #[derive(Debug)]
@@ -25,16 +23,7 @@ impl Console {
     pub fn receive(self, path: &Path) -> Result<OwnedFd> {
         let (connection, _) = self.0.accept().on("accept", path)?;
         fs::remove_file(path).on("remove", path).absent()?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut name = [0; 64];
-        let buffers = &mut [IoSliceMut::new(&mut name)];
-        recvmsg(&connection, buffers, &mut control, RecvFlags::CMSG_CLOEXEC).on("recvmsg", path)?;
-        let fds = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        });
-        let master = fds.flatten().next();
+        let master = rights::receive(&connection, RecvFlags::empty())?.pop();
         master.ok_or_else(|| Error::new("recvmsg: jc-rootfs has sent no terminal"))
     }
 }

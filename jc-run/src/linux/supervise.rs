@@ -7,6 +7,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use jc_unshare::early_network::Sender;
 use jc_unshare::process::Process;
 use jc_unshare::program::Program;
 use jc_unshare::supervise::{Child, Exit, NewChild};
@@ -161,8 +162,10 @@ impl Container {
         let mut chain = Program::new(&self.bundle.chain.argv())?.required();
         self.redirect(stdio, pipes, &mut chain)?;
         let channels = self.channels(&mut chain)?;
+        let network = self.network(&mut chain)?;
         let child = NewChild::of(TOOL).spawn_program(chain)?;
-        match self.record_creation() {
+        let sent = network.as_ref().map_or(Ok(()), Sender::send_new);
+        match sent.and_then(|()| self.record_creation()) {
             Ok(()) => Ok((child, channels)),
             Err(error) => {
                 child.send(SIGKILL)?;
@@ -180,6 +183,14 @@ impl Container {
         chain.inherit(to_last, last_number as RawFd);
         chain.inherit(to_others, others_number as RawFd);
         Ok(Channels { last, others })
+    }
+
+    /// Makes the socket by which a link gets its network namespace. The chain inherits the other end.
+    fn network(&self, chain: &mut Program) -> Result<Option<Sender>> {
+        let Some(number) = self.bundle.net_fd else { return Ok(None) };
+        let (sender, receiver) = Sender::new()?;
+        chain.inherit(receiver, number as RawFd);
+        Ok(Some(sender))
     }
 
     /// Records the container, and closes stdin and stdout in this process, so that a reader of the payload's output sees

@@ -3,6 +3,7 @@
 mod allocator;
 pub mod cgroupfs;
 mod child;
+pub mod early_network;
 pub mod events;
 mod exit;
 pub mod hints;
@@ -20,6 +21,7 @@ mod poll;
 pub mod process;
 pub mod procfs;
 pub mod program;
+pub mod rights;
 pub mod signals;
 mod spawn;
 mod step;

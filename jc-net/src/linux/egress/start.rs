@@ -1,8 +1,7 @@
 //! The child: it makes the namespaces from inside, hands its sockets out, and becomes the program.
 
 use std::fs;
-use std::io::{IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write, pipe};
-use std::mem::MaybeUninit;
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,14 +10,12 @@ use jc_unshare::capability::SYS_ADMIN;
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::{advise, capable};
 use jc_unshare::process::Process;
+use jc_unshare::rights;
 use jc_unshare::supervise::{Child, Exit, Lifeline, NewChild};
 use jc_unshare::sys::clone;
 use jc_unshare::{Context, Error, Maps, Result};
 use nix::sys::signal::Signal;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use serde_json::json;
 
 use super::inside::{self, Sockets};
@@ -26,9 +23,6 @@ use super::names::{OWN_V4, OWN_V6};
 use super::{Args, bare};
 use crate::EGRESS;
 use crate::linux::status;
-
-/// Two listeners, two resolvers, and the socket of rejected packets.
-const MOST_SOCKETS: usize = 5;
 
 /// A child that is ready to become the program.
 pub struct Started {
@@ -155,27 +149,15 @@ fn send(to: BorrowedFd<'_>, sockets: Sockets) -> Result<()> {
     let pairs = sockets.listeners.iter().zip(&sockets.resolvers);
     let pairs = pairs.flat_map(|(a, b)| [a.as_fd(), b.as_fd()]);
     let fds: Vec<BorrowedFd<'_>> = pairs.chain(sockets.packets.as_ref().map(AsFd::as_fd)).collect();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(to, &[IoSlice::new(b"!")], &mut control, SendFlags::NOSIGNAL).op("sendmsg").map(drop)
+    rights::send(to, &fds, b"!")
 }
 
 /// Receives the sockets. `None`: the child has ended.
 fn receive(from: BorrowedFd<'_>) -> Result<Option<Sockets>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let mut data = [IoSliceMut::new(&mut byte)];
-    let received = recvmsg(from, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC).op("recvmsg")?;
-    if received.bytes == 0 {
+    let mut all = rights::receive(from, RecvFlags::empty())?;
+    if all.is_empty() {
         return Ok(None);
     }
-    let rights = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-        _ => None,
-    });
-    let mut all: Vec<OwnedFd> = rights.flatten().collect();
     let packets = if all.len() % 2 == 1 { all.pop() } else { None };
     let mut sockets = Sockets { packets, ..Sockets::default() };
     for (place, fd) in all.into_iter().enumerate() {

@@ -101,6 +101,9 @@ pub struct Args {
     /// Write events to this descriptor, as lines of JSON; PROG does not get it
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
+    /// Enter the network namespace that comes from the socket of this number, before /sys is mounted
+    #[arg(long, value_name = "N", conflicts_with_all = ["join", "chroot"])]
+    pub(crate) net_fd: Option<u32>,
     #[command(flatten)]
     pub(crate) process: OnDemand<ProcessArgs>,
     /// Only chroot(2) into ROOT, for systems without mount namespaces

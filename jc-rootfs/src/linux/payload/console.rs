@@ -1,10 +1,10 @@
 //! `--console-socket`: a pseudo-terminal of the container as the console of the payload. The caller receives the
 //! master side through a socket (runc's docs/terminals.md).
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, rights};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fstat, fstatfs, openat};
 use rustix::process::ioctl_tiocsctty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -13,7 +13,6 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::linux::mount::fscontext::{attach, clone_fd};
 use crate::linux::mount::resolve::{Missing, resolve};
-use crate::linux::socket::send;
 
 /// The slave side of a pseudo-terminal.
 pub struct Console(OwnedFd);
@@ -47,7 +46,7 @@ impl Console {
             let target = resolve(root, path, Missing::MakeFile)?;
             attach(clone_fd(&terminal, false, path)?, &target, path)?;
         }
-        send(socket, &master, b"/dev/ptmx")?;
+        rights::send(socket, &[master.as_fd()], b"/dev/ptmx")?;
         Ok(Self(terminal))
     }
 

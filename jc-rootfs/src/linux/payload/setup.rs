@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use jc_unshare::early_network::Receiver;
 use jc_unshare::process::{Process, Stat};
 use jc_unshare::{Absent, Context, Error, Result};
 use nix::libc;
@@ -48,6 +49,8 @@ pub struct Setup {
     pub init: Option<Init>,
     /// The points at which this process waits for the caller.
     pub gates: Gates,
+    /// The socket of `--net-fd`, until the namespace is entered.
+    network: Option<Receiver>,
 }
 
 impl Setup {
@@ -58,6 +61,7 @@ impl Setup {
         let needs_process = args.status_fd.is_some() || args.gates.needs_process();
         let (parent, this) = Parent::find(needs_process)?;
         let gates = Gates::open(&args.gates, this)?;
+        let network = args.net_fd.map(Receiver::inherit).transpose()?;
         let last_parent = args.process.die_with_parent.map(LastParent::open).transpose()?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
@@ -100,12 +104,19 @@ impl Setup {
             started,
             init,
             gates,
+            network,
         })
     }
 
     /// Begins a session, if the payload leads one. EPERM: this process leads a process group.
     pub fn begin_session(&self, args: &Args) -> Result<()> {
         if args.leads_session() { setsid().op("setsid").map(drop) } else { Ok(()) }
+    }
+
+    /// Enters the namespace of `--net-fd`, unless this process has entered it. A sysfs shows the network namespace of the
+    /// process that creates it.
+    pub fn enter_network(&mut self) -> Result<()> {
+        self.network.take().map_or(Ok(()), Receiver::enter)
     }
 
     /// Opens the console of `--console-socket`, in a root that has its devpts. If `bind`, the console is also

@@ -1,12 +1,12 @@
 //! The agent that decides about system calls with SCMP_ACT_NOTIFY (config-linux.md, "The Container Process State").
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use jc_unshare::{Error, Result};
+use jc_unshare::{Error, Result, rights};
 use serde_json::{Map, Value, json};
 
-use crate::linux::socket::{connect_to, send};
+use crate::linux::socket::connect_to;
 
 /// The socket of the agent, by its path on the host, and the text for the agent.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,6 +47,6 @@ impl Listener {
     pub fn send(mut self, pid: u32) -> Result<()> {
         self.connection.message["pid"] = pid.into();
         let text = self.connection.message.to_string();
-        send(&self.connection.socket, &self.listener, text.as_bytes())
+        rights::send(&self.connection.socket, &[self.listener.as_fd()], text.as_bytes())
     }
 }

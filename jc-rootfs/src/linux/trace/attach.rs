@@ -3,20 +3,15 @@
 //! The recorder sends the calls to watch as one message of a socket with packets, before the chain starts. The process
 //! that executes the payload installs the filter as its last step, and answers with the descriptor of the listener.
 
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use jc_unshare::{Context, Error, Result, info};
+use jc_unshare::{Context, Error, Result, info, rights};
 use nix::libc::{self, SECCOMP_FILTER_FLAG_NEW_LISTENER, sock_filter};
-use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
-    SocketType, recv, recvmsg, send, socketpair,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
 use rustix::thread::set_no_new_privs;
 
-use super::super::socket;
 use super::super::sys::notify::WAIT_KILLABLE;
 use super::super::sys::seccomp_filter;
 use super::filter::{Watched, filter};
@@ -35,19 +30,7 @@ pub fn send_watched(socket: &OwnedFd, watched: Watched) -> Result<()> {
 
 /// Receives the listener. `None`: the other end is closed.
 pub fn receive_listener(socket: &OwnedFd) -> Result<Option<OwnedFd>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    match recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags) {
-        // The other end was closed before the filter was read.
-        Err(Errno::CONNRESET) => return Ok(None),
-        received => received.op("receive the listener")?,
-    };
-    Ok(control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    }))
+    Ok(rights::receive(socket, RecvFlags::DONTWAIT)?.pop())
 }
 
 /// The filter of a recorder, before its installation.
@@ -87,7 +70,7 @@ impl Attachment {
             installed => installed,
         };
         match listener.op("seccomp").map_err(hint)? {
-            Some(listener) => socket::send(&self.socket, &listener, b"l"),
+            Some(listener) => rights::send(&self.socket, &[listener.as_fd()], b"l"),
             None => Err(Error::new("seccomp: no listener")),
         }
     }

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 
+use jc_unshare::early_network::Sender;
 use jc_unshare::record::{Record, Root};
 use jc_unshare::{Error, Result, shell, signals};
 use rustix::process::geteuid;
@@ -63,6 +64,7 @@ pub fn compose(
         volumes: directories.first().map(|_| anonymous::path(id)).transpose()?,
         directories,
         status_fds: composer.status_fds,
+        net_fd: composer.net_fd,
         chain: Chain::new(links, payload),
         needs_exit_status: options.life.needs_exit_status(),
         log_size: options.life.log_size,
@@ -83,6 +85,8 @@ struct Composer<'a> {
     status_fds: StatusFds,
     /// The descriptor of the pipe between PID 1 and the link that waits for it.
     init_fd: Option<u32>,
+    /// The descriptor of the socket from which a link gets a network namespace that this program creates.
+    net_fd: Option<u32>,
     trace: Trace,
 }
 
@@ -106,6 +110,8 @@ impl<'a> Composer<'a> {
         let mut next = || free.next().unwrap_or(u32::MAX);
         let status_fds = StatusFds { others: next(), last: next() };
         let init_fd = options.payload.has_init.then(&mut next);
+        let is_early = user.is_empty() && options.print.is_none() && network.can_be_early();
+        let net_fd = if is_early && Sender::is_possible()? { Some(next()) } else { None };
         let trace = Trace::new(options, next);
         Ok(Self {
             options,
@@ -118,6 +124,7 @@ impl<'a> Composer<'a> {
             user,
             status_fds,
             init_fd,
+            net_fd,
             trace,
         })
     }
@@ -181,7 +188,9 @@ impl<'a> Composer<'a> {
         let (config, name) = (&self.config, self.hostname.as_str());
         self.has_net_link().then(|| {
             let status_fd = self.status_fd();
-            let options = self.network.options(options, config, name, &self.state_dir, status_fd);
+            let mut options =
+                self.network.options(options, config, name, &self.state_dir, status_fd);
+            options.extend(self.net_option());
             Link::new(self.network.link(), options)
         })
     }
@@ -191,7 +200,7 @@ impl<'a> Composer<'a> {
         if !self.user_namespace_is_first() {
             options.extend(self.user.iter().cloned());
         }
-        if !self.has_net_link() {
+        if !self.has_net_link() && self.net_fd.is_none() {
             options.extend([Opt::flag("-n"), Opt::flag("--loopback")]);
         }
         options.extend(self.namespaces.options.iter().cloned());
@@ -211,6 +220,10 @@ impl<'a> Composer<'a> {
         self.init_fd.map(|number| Opt::new("--init-fd", number.to_string()))
     }
 
+    fn net_option(&self) -> Option<Opt> {
+        self.net_fd.map(|number| Opt::new("--net-fd", number.to_string()))
+    }
+
     /// The last link, and a directory for changes that are kept.
     fn rootfs(&self, root: &Root, volumes: Vec<Opt>) -> Result<(Link, Option<Directory>)> {
         let mut options = network::binds(&self.state_dir);
@@ -221,6 +234,7 @@ impl<'a> Composer<'a> {
         if self.options.life.has_terminal {
             options.push(Opt::new("--console-socket", self.state_dir.join("console")));
         }
+        options.extend(self.net_option().filter(|_| !self.has_net_link()));
         options.extend(self.init_option());
         options.extend(self.trace.listener_option());
         options.extend(self.namespaces.join_pids.clone());

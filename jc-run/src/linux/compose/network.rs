@@ -78,6 +78,11 @@ impl Network {
         if self.egress().is_some() { "jc-egress" } else { "jc-net" }
     }
 
+    /// Whether this program can create the namespace while the chain starts.
+    pub fn can_be_early(&self) -> bool {
+        ["none", "bridge"].contains(&self.mode.as_str())
+    }
+
     /// Whether a link makes the network, and reports its addresses.
     fn is_new(&self) -> bool {
         ["bridge", "pasta", EGRESS].contains(&self.mode.as_str())

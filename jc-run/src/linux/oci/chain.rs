@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use jc_unshare::early_network::Sender;
 use jc_unshare::process::Process;
 use jc_unshare::program::Variable;
 use jc_unshare::{Absent, Context, Error, Kind, Result};
@@ -183,17 +184,24 @@ pub struct Running {
     scope: Option<OwnedFd>,
     /// The gate before the change of the root, or the only one before the program.
     gate: Option<OwnedFd>,
+    /// The socket by which jc-rootfs gets a network namespace, until it has that.
+    network: Option<Sender>,
 }
 
 impl Running {
-    /// Closes the gates, which ends the chain.
+    /// Closes the gates and the socket, which ends the chain.
     pub fn close_gates(&mut self) {
-        (self.scope, self.gate) = (None, None);
+        (self.scope, self.gate, self.network) = (None, None, None);
     }
 
     /// Opens the gate before the first link.
     pub fn open_scope(&mut self) -> Result<()> {
         open_gate(self.scope.take())
+    }
+
+    /// Creates the network namespace for which the chain waits, if it waits for one.
+    pub fn send_network(&mut self) -> Result<()> {
+        self.network.as_ref().map_or(Ok(()), Sender::send_new)
     }
 
     /// Opens the gate after the mounts, or the only one before the program.
@@ -222,10 +230,13 @@ pub struct Inherited {
     mounts: Option<OwnedFd>,
     exec: Option<OwnedFd>,
     scope: Option<OwnedFd>,
+    /// The socket from which jc-rootfs gets a network namespace.
+    network: Option<OwnedFd>,
     /// The other ends of the pipes.
     reader: Option<OwnedFd>,
     opener: Option<OwnedFd>,
     scope_opener: Option<OwnedFd>,
+    sender: Option<Sender>,
 }
 
 impl Inherited {
@@ -233,8 +244,17 @@ impl Inherited {
     pub fn pipe(preserved: u32) -> Result<Self> {
         let (reader, writer) = new_pipe()?;
         let events = above(&writer, preserved)?;
-        let (mounts, exec, scope, opener, scope_opener) = (None, None, None, None, None);
-        Ok(Self { events, mounts, exec, scope, reader: Some(reader), opener, scope_opener })
+        Ok(Self {
+            events,
+            mounts: None,
+            exec: None,
+            scope: None,
+            network: None,
+            reader: Some(reader),
+            opener: None,
+            scope_opener: None,
+            sender: None,
+        })
     }
 
     /// The gates of a container, and a number for its events. If `stops`, `start` opens the gate before the program, which
@@ -249,7 +269,24 @@ impl Inherited {
         let scope = scope.map(|(gate, opener)| above(&gate, preserved).map(|gate| (gate, opener)));
         let (scope, scope_opener) = scope.transpose()?.unzip();
         let (exec, opener) = (Some(exec), Some(opener));
-        Ok(Self { events, mounts, exec, scope, reader: None, opener, scope_opener })
+        Ok(Self {
+            events,
+            mounts,
+            exec,
+            scope,
+            network: None,
+            reader: None,
+            opener,
+            scope_opener,
+            sender: None,
+        })
+    }
+
+    /// Adds a socket by which this program sends a network namespace.
+    pub fn with_network(mut self, preserved: u32) -> Result<Self> {
+        let (sender, receiver) = Sender::new()?;
+        (self.network, self.sender) = (Some(above(&receiver, preserved)?), Some(sender));
+        Ok(self)
     }
 
     /// Returns the numbers that options of the links name.
@@ -260,6 +297,7 @@ impl Inherited {
             mounts: self.mounts.as_ref().map(number),
             exec: self.exec.as_ref().map_or(0, number),
             scope: self.scope.as_ref().map_or(0, number),
+            network: self.network.as_ref().map(number),
         }
     }
 
@@ -282,7 +320,8 @@ impl Inherited {
     }
 
     fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        [&self.events].into_iter().chain(&self.mounts).chain(&self.exec).chain(&self.scope)
+        let gates = self.mounts.iter().chain(&self.exec).chain(&self.scope);
+        [&self.events].into_iter().chain(gates).chain(&self.network)
     }
 }
 
@@ -311,8 +350,8 @@ pub fn start(
         fcntl_setfd(fd, FdFlags::empty()).op("F_SETFD")?;
     }
     let child = spawn(&chain.argv(), variables)?;
-    let (scope, gate) = (inherited.scope_opener, inherited.opener);
-    Ok(Running { child, events, scope, gate })
+    let Inherited { scope_opener: scope, opener: gate, sender: network, .. } = inherited;
+    Ok(Running { child, events, scope, gate, network })
 }
 
 fn open_fifo(path: &Path) -> Result<OwnedFd> {

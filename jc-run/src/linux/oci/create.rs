@@ -154,7 +154,10 @@ impl<'a> Bundle<'a> {
     ) -> Result<(Container, Record)> {
         let mut record = self.record(environment)?;
         let (stops, waits) = (!self.is_immediate(), record.unit.is_some());
-        let inherited = Inherited::gates(self.preserved, stops, waits)?;
+        let mut inherited = Inherited::gates(self.preserved, stops, waits)?;
+        if compile::creates_network_early(self.config.linux())? {
+            inherited = inherited.with_network(self.preserved)?;
+        }
         let state = record.early_state();
         // Before anything is made: a configuration that has no chain is an error.
         let compiled = self.compile(&record, console_socket, &state, inherited.numbers())?;
@@ -188,6 +191,7 @@ impl<'a> Bundle<'a> {
         environment.log.debug(|| String::from_utf8_lossy(&chain.to_shell()).into_owned());
         let mut running = chain::start(Some(container), inherited, &chain, &variables)?;
         let outcome = self.enter_scope(record, &mut running).and_then(|()| {
+            running.send_network()?;
             let pass = if self.is_immediate() { Self::attend_start } else { Self::pass_gates };
             pass(self, container, record, &mut running)
         });

@@ -2,14 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{IoSlice, Write};
-use std::mem::MaybeUninit;
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use jc_unshare::process::Process;
-use jc_unshare::{Context, Error, Result, temporary};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use jc_unshare::{Context, Error, Result, rights, temporary};
 
 use super::args::Handover;
 
@@ -26,14 +24,7 @@ pub fn give(options: &Handover, process: Process) -> Result<()> {
         let ended = || Error::new("the process has ended");
         let pidfd = process.open()?.ok_or_else(ended)?;
         let socket = UnixStream::connect(path).on("connect", path)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [pidfd.as_fd()];
-        if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-            return Err(Error::new("sendmsg: no space for a descriptor"));
-        }
-        let name = [IoSlice::new(b"pidfd")];
-        sendmsg(&socket, &name, &mut control, SendFlags::NOSIGNAL).on("sendmsg", path)?;
+        rights::send(&socket, &[pidfd.as_fd()], b"pidfd")?;
     }
     Ok(())
 }

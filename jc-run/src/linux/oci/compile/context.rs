@@ -15,6 +15,8 @@ pub struct Descriptors {
     pub exec: u32,
     /// The gate before the first link.
     pub scope: u32,
+    /// The socket from which jc-rootfs gets a network namespace that this program creates.
+    pub network: Option<u32>,
 }
 
 impl Descriptors {
@@ -25,6 +27,7 @@ impl Descriptors {
             mounts: Some(4 + preserved),
             exec: 5 + preserved,
             scope: 6 + preserved,
+            network: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::config::{Config, Process};
 use crate::link::{Chain, Link, Opt};
 pub use context::{Context, Descriptors};
 use namespaces::Namespaces;
+pub use namespaces::creates_network_early;
 
 /// A chain, and warnings about what the specification lets a runtime leave out.
 #[derive(Debug)]

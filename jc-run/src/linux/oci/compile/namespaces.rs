@@ -1,5 +1,6 @@
 //! `linux.namespaces`, and the link that makes and joins them.
 
+use jc_unshare::early_network::Sender;
 use jc_unshare::{Error, Result};
 use rustix::process::{getegid, geteuid};
 
@@ -157,9 +158,11 @@ impl Namespaces {
     /// The link for these namespaces, unless it would have nothing to do.
     pub fn link(&self, has_group: bool, context: &Context<'_>) -> Result<Option<Link>> {
         let forks = !(has_group && self.group_forks());
+        let is_early = context.descriptors.network.is_some();
         let mut options = Vec::new();
         for kind in KINDS {
             let is_made_before = kind.name == "pid" && !forks;
+            let is_sent = kind.name == "network" && is_early;
             match (self.find(kind.name), kind.option) {
                 (Some(namespace), _) if namespace.path().is_some() => {
                     let path = namespace.path().map(|path| path.as_os_str().to_owned());
@@ -167,13 +170,16 @@ impl Namespaces {
                     spec.push(path.unwrap_or_default());
                     options.push(Opt::new("--join-ns", spec));
                 }
-                (Some(_), Some(option)) if !is_made_before => options.push(Opt::flag(option)),
+                (Some(_), Some(option)) if !is_made_before && !is_sent => {
+                    options.push(Opt::flag(option))
+                }
                 _ => {}
             }
         }
         options.extend(self.options.iter().cloned());
         // Other runtimes bring it up too, so that programs may use 127.0.0.1.
-        options.extend(self.is_new("network").then(|| Opt::flag("--loopback")));
+        let is_made_here = self.is_new("network") && !is_early;
+        options.extend(is_made_here.then(|| Opt::flag("--loopback")));
         if options.is_empty() && !forks {
             return Ok(None);
         }
@@ -189,6 +195,14 @@ impl Namespaces {
         let kinds = KINDS.iter().filter(|kind| !["mount", "pid"].contains(&kind.name));
         kinds.filter(|kind| self.find(kind.name).is_some()).map(|kind| kind.link_name).collect()
     }
+}
+
+/// Whether this program can create the network namespace while the chain starts. A user namespace of the container owns
+/// its other namespaces.
+pub fn creates_network_early(linux: &Linux) -> Result<bool> {
+    let is_new = |one: &Namespace| one.kind == "network" && one.path().is_none();
+    let has_user = linux.namespaces.iter().any(|one| one.kind == "user");
+    Ok(linux.namespaces.iter().any(is_new) && !has_user && Sender::is_possible()?)
 }
 
 /// Whether the caller is another user than root in the new user namespace, which has a root.

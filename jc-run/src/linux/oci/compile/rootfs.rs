@@ -17,6 +17,7 @@ pub fn link(config: &Config, context: &Context<'_>, warnings: &mut Vec<String>) 
     options.extend(numbers.mounts.map(|fd| Opt::new("--gate", format!("mounts={fd}"))));
     options.push(Opt::new("--gate", format!("exec={}", numbers.exec)));
     options.push(Opt::new("--status-fd", numbers.events.to_string()));
+    options.extend(numbers.network.map(|fd| Opt::new("--net-fd", fd.to_string())));
     options.extend(context.parent.map(|pid| Opt::new("--die-with-parent", pid.to_string())));
     let mounts = linux.namespaces.iter().find(|namespace| namespace.kind == "mount");
     // Without a namespace in the list, the container has that of the runtime (config-linux.md, "Namespaces").
