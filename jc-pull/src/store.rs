@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::is_named;
 use jc_unshare::private_dir::{self, Owner, Purpose, WRITABLE, open_chain};
 use jc_unshare::store::default_path;
 use jc_unshare::{
@@ -180,10 +181,7 @@ impl Store {
 
     /// Whether a name still leads to an open layer.
     pub fn has_layer(&self, name: &str, layer: &OwnedFd) -> Result<bool> {
-        let identity = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| sys::identity(&stat));
-        let Some(now) = self.layer(name)? else { return Ok(false) };
-        let is_same = identity(&now).and_then(|now| Ok(now == identity(layer)?));
-        is_same.on("stat", self.layer_path(name))
+        is_named(&self.layers, name, layer, self.layer_path(name))
     }
 
     /// Opens the sums of a layer. The result is `None` if they are absent.

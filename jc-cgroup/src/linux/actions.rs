@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jc_unshare::descriptor::is_named;
 use jc_unshare::{Absent, Context, Error, Result, exists, print};
+use rustix::fs::CWD;
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -15,7 +17,7 @@ use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::parent::{absolute, below, enter};
 use super::remove::{
-    PATIENCE, clear, freeze, is_asked_to_freeze, is_frozen, is_locked, is_named, kill_all, members,
+    PATIENCE, clear, freeze, is_asked_to_freeze, is_frozen, is_locked, kill_all, members,
 };
 use super::setting::apply_all;
 use super::sweep::sweep_everywhere;
@@ -275,7 +277,7 @@ impl ExistingGroup {
                 return Err(error.hint(format_args!("{hint} {path}: see lslocks(8)")));
             }
             // Another process may have removed the group before the lock, and made a new one of the same name.
-            if is_named(&directory, path)? {
+            if is_named(CWD, path, &directory, path)? {
                 locked.push((hierarchy.version, path, directory));
             }
         }

@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jc_unshare::descriptor::is_named;
 use jc_unshare::program::Step;
 use jc_unshare::{Absent, Context, Error, Kind, Result, id};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::hierarchy::{self, Hierarchy, Version};
 use super::limits::Limits;
 use super::parent::{enable, enter, inherit_cpuset, parent, parents, step_into};
-use super::remove::{PATIENCE, children, clear, is_named, sweep_one};
+use super::remove::{PATIENCE, children, clear, sweep_one};
 use super::setting::{Setting, apply_all};
 
 /// The place and the purpose of a group.
@@ -292,7 +293,7 @@ fn lock(path: &Path, give_up: Instant) -> Result<Option<File>> {
     let Some(directory) = File::open(path).on("open", path).absent()? else { return Ok(None) };
     loop {
         let locked = flock(&directory, FlockOperation::NonBlockingLockExclusive);
-        if !is_named(&directory, path)? {
+        if !is_named(CWD, path, &directory, path)? {
             return Ok(None);
         }
         if locked != Err(Errno::WOULDBLOCK) || Instant::now() >= give_up {

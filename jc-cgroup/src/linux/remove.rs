@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jc_unshare::descriptor::is_named;
 use jc_unshare::{Absent, Context, Error, Result, cgroupfs, exists};
-use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -38,7 +39,7 @@ pub fn sweep_one(
         return Ok(false);
     }
     // Another process may have removed the group before the lock, and made a new one of the same name.
-    if !is_named(&directory, path)? {
+    if !is_named(CWD, path, &directory, path)? {
         return Ok(true);
     }
     if unattended {
@@ -60,13 +61,6 @@ fn remove_empty(path: &Path, patience: Duration) -> Result<bool> {
         }
     }
     Ok(false)
-}
-
-/// Whether a path leads to an open directory.
-pub fn is_named(directory: &File, path: &Path) -> Result<bool> {
-    let own = directory.metadata().on("stat", path)?;
-    let found = fs::metadata(path).on("stat", path).absent()?;
-    Ok(found.is_some_and(|found| found.ino() == own.ino()))
 }
 
 /// Whether another process has locked a group. If none has, this process locks the group.

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use jc_unshare::descriptor::is_same;
 use jc_unshare::{Context, Error, Result, strerror};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -80,12 +81,9 @@ impl State {
     }
 
     pub fn hard_link(&mut self, name: &[u8], directory: &OwnedFd, target: &[u8]) -> Result<()> {
-        let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| {
-            (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
-        };
         if let (Ok(here), Ok(there)) =
             (sys::stat(self.tree.fd(), name), sys::stat(directory, target))
-            && same(&here, &there)
+            && is_same(&here, &there)
         {
             return Ok(());
         }

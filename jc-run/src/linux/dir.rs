@@ -5,12 +5,10 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use jc_unshare::descriptor::open_dir_to_read;
+use jc_unshare::descriptor::{is_named, open_dir_to_read};
 use jc_unshare::{Context, Error, Result, lock};
 use rustix::fd::OwnedFd;
-use rustix::fs::{
-    AtFlags, FlockOperation, Mode, flock, fstat, mkdirat, statat, symlinkat, unlinkat,
-};
+use rustix::fs::{AtFlags, FlockOperation, Mode, flock, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::anonymous;
@@ -62,16 +60,12 @@ impl LockedDir {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             locked => locked.on("flock", path)?,
         }
-        let ours = fstat(&directory).on("stat", path)?;
-        match statat(&**base, id, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => {
-                let (base, id) = (Rc::clone(base), id.to_owned());
-                Ok(Some(Self { base, id, directory: Rc::new(directory) }))
-            }
-            // The supervisor has removed the directory.
-            Ok(_) | Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(e).on("stat", path),
+        // The supervisor may have removed the directory.
+        if !is_named(&**base, id, &directory, path)? {
+            return Ok(None);
         }
+        let (base, id) = (Rc::clone(base), id.to_owned());
+        Ok(Some(Self { base, id, directory: Rc::new(directory) }))
     }
 
     /// The open state directory.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::namespaces::Kind;
 use super::sys;
-use crate::descriptor::open_dir;
+use crate::descriptor::{is_same, open_dir};
 use crate::error::{Absent, Context, Error, Result};
 
 /// The value of `--join`, `PID[:KIND,...]`: namespaces of a process.
@@ -145,7 +145,7 @@ fn is_own(kind: Kind, fd: &OwnedFd) -> Result<bool> {
     let path = own(kind);
     let own = stat(&path).on("stat", &path)?;
     let given = fstat(fd).on("stat", &path)?;
-    Ok((own.st_dev, own.st_ino) == (given.st_dev, given.st_ino))
+    Ok(is_same(&own, &given))
 }
 
 /// The overflow user and group IDs: those of a process without IDs in its user namespace

@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use jc_unshare::descriptor::{open_dir, open_dir_to_read};
+use jc_unshare::descriptor::{is_named, open_dir, open_dir_to_read};
 use jc_unshare::lower::{self, Lower, PathText};
 use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Context, Error, Result, lock, read_at_most, userns};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, fsync,
-    mkdirat, openat, renameat, statat, statx, unlinkat,
+    mkdirat, openat, renameat, statx, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -186,14 +186,9 @@ impl Changes {
             let mode = Mode::from_raw_mode(0o644);
             let new: File = openat(&self.base, NEW, flags, mode).on("create", shown)?.into();
             lock::exclude(&new, shown)?;
-            let own = fstat(&new).on("stat", shown)?;
-            match statat(&self.base, NEW, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(found) if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino) => {
-                    return Ok(new);
-                }
-                // Another start has renamed or removed the file before the lock.
-                Ok(_) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error).on("stat", shown),
+            // Another start may have renamed or removed the file before the lock.
+            if is_named(&self.base, NEW, &new, shown)? {
+                return Ok(new);
             }
         }
     }

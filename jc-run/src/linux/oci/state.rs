@@ -5,13 +5,12 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use jc_unshare::descriptor::is_named;
 use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
 use jc_unshare::time::rfc3339_now;
 use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
-use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, statat,
-};
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -259,12 +258,7 @@ impl Container {
     pub fn lock(&self) -> Result<bool> {
         let path = self.directory.path();
         lock::exclude(&self.directory, path)?;
-        let ours = fstat(&self.directory).on("stat", path)?;
-        match statat(&self.parent, &self.id, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok((found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error).on("stat", path),
-        }
+        is_named(&self.parent, &self.id, &self.directory, path)
     }
 
     /// Releases the lock, for other commands.
