@@ -21,13 +21,13 @@ use crate::pack::pack;
 use crate::parallel::{lock, parallel};
 use crate::progress::{Progress, Style, Words};
 use crate::pull::{self, Image, pull};
-use crate::registries::Registries;
 use crate::registry_args::{RegistryArgs, at_least_one};
 use crate::resolve::{ImageRequest, Policy, resolve};
 use crate::rootless;
 use crate::source::Opener;
 use crate::store::Store;
 use jc_unshare::image::Platform;
+use jc_unshare::image::registries::Registries;
 use jc_unshare::image::{Name, has_registry};
 
 /// The program that pulls images.

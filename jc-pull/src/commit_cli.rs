@@ -23,11 +23,11 @@ use crate::outgoing::Bytes;
 use crate::pack::pack_some;
 use crate::pipe::{PieceWriter, Pipe};
 use crate::record_input::read_record;
-use crate::registries::Registries;
 use crate::rootless;
 use crate::store::Store;
 use jc_unshare::image::Name;
 use jc_unshare::image::Platform;
+use jc_unshare::image::registries::Registries;
 
 /// The program that makes images.
 pub const TOOL: Tool = Tool::source("jc-commit");

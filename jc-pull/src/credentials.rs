@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use jc_unshare::{Error, Result, strerror};
 use serde::Deserialize;
 
-use crate::config_files;
+use jc_unshare::image::config_files;
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Login {

@@ -11,10 +11,10 @@ use crate::changes::components;
 use crate::compress::Decoder;
 use crate::credentials::Credentials;
 use crate::manifest::{Config, Document};
-use crate::registries::Registries;
 use crate::sink::{next_url, received};
 use crate::tar::Reader;
 use jc_unshare::image::Platform;
+use jc_unshare::image::registries::Registries;
 use jc_unshare::image::{Name, Reference};
 
 /// The bytes of an unpacked layer that are read.

@@ -21,13 +21,13 @@ use crate::outgoing::Origins;
 use crate::progress::{Progress, Style, Words};
 use crate::push::{Options, Outbound, Pushed, Pusher};
 use crate::record_input::read_records;
-use crate::registries::Registries;
 use crate::registry_args::{RegistryArgs, at_least_one};
 use crate::rootless;
 use crate::sink::{Sink, SinkOpener};
 use crate::source::{Opener, Source};
 use crate::store::Store;
 use crate::stored::StoredImage;
+use jc_unshare::image::registries::Registries;
 use jc_unshare::image::{Name, Transport};
 
 /// The program that pushes images.

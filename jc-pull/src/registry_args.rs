@@ -10,7 +10,7 @@ use jc_unshare::{Context, Error, Result};
 use crate::credentials::{Credentials, Login};
 use crate::http::{self, Http};
 use crate::progress::Style;
-use crate::registries::Registries;
+use jc_unshare::image::registries::Registries;
 
 /// The most bytes of a password.
 const MAX_PASSWORD: u64 = 64 << 10;

@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-pub use jc_unshare::descriptor::open_dir_to_read;
+use jc_unshare::descriptor::check_regular;
+pub use jc_unshare::descriptor::{open_dir_to_read, open_regular};
 use jc_unshare::store::OPAQUE;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::{Errno, Result};
-use rustix::path::Arg;
 
 use crate::tar::Time;
 
@@ -38,22 +38,6 @@ pub enum Traced {
 
 pub fn as_path(path: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(path))
-}
-
-/// Opens a regular file for reading. Other types of files are errors. The open of a FIFO does not wait with
-/// these flags (fifo(7)), and the open of a device has no effect.
-pub fn open_regular(parent: impl AsFd, path: impl Arg, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(parent, path, flags, Mode::empty())?;
-    check_regular(&rustix::fs::fstat(&fd)?)?;
-    Ok(File::from(fd))
-}
-
-fn check_regular(stat: &Stat) -> io::Result<()> {
-    match file_type(stat) {
-        FileType::RegularFile => Ok(()),
-        _ => Err(io::Error::other("not a regular file")),
-    }
 }
 
 /// Opens a regular file in a directory for reading. The result is `None` if the name is absent. Symbolic

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_native_certs::{CertificateResult, load_certs_from_paths, load_native_certs};
 
-use crate::config_files;
+use jc_unshare::image::config_files;
 
 /// The most bytes of SSL_CERT_FILE, many times those of the bundle of a distribution.
 const MAX_BUNDLE: u64 = 16 << 20;

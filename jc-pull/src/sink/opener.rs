@@ -13,8 +13,8 @@ use super::registry::Registry;
 use crate::cancel::Cancel;
 use crate::credentials::Credentials;
 use crate::http::Http;
-use crate::registries::Registries;
 use crate::source::endpoint::Context;
+use jc_unshare::image::registries::Registries;
 use jc_unshare::image::{Name, Transport};
 
 /// The means to open destinations.

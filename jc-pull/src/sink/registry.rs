@@ -12,9 +12,9 @@ use crate::digest::Digest;
 use crate::http::{Content, Fault, read_body};
 use crate::manifest::{ACCEPT, MAX_DOCUMENT};
 use crate::parallel::lock;
-use crate::registries::Location;
 use crate::source::endpoint::{ApiRequest, Context, Endpoint, Object};
 use jc_unshare::image::Reference;
+use jc_unshare::image::registries::Location;
 
 /// A repository of a registry, and the tag for the image.
 pub struct Registry {

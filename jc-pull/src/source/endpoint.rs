@@ -13,8 +13,8 @@ use crate::cancel::Cancel;
 use crate::credentials::{Credentials, Login};
 use crate::http::{Content, Fault, Http, Payload, Request, Response};
 use crate::parallel::lock;
-use crate::registries::Location;
 use jc_unshare::image::is_loopback;
+use jc_unshare::image::registries::Location;
 
 /// The client, the logins and the options of all requests for one image.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::credentials::Credentials;
 use crate::http::Http;
 use crate::limits::Allowance;
-use crate::registries::Registries;
+use jc_unshare::image::registries::Registries;
 use jc_unshare::image::{Name, Transport};
 
 /// The configuration and the options with which sources are opened.

@@ -17,8 +17,8 @@ use crate::cancel::Cancel;
 use crate::digest::Digest;
 use crate::http::{Fault, Request, Response, Retry, Zone, read_body};
 use crate::manifest::{ACCEPT, Descriptor, MAX_DOCUMENT};
-use crate::registries::Location;
 use jc_unshare::image::Reference;
+use jc_unshare::image::registries::Location;
 
 pub struct Registry {
     reference: Reference,

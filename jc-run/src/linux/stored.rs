@@ -5,14 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::descriptor::open_dir_to_read;
-use jc_unshare::image::{
-    Digest, ImageEntry, Name, Platform, REGISTRIES_CONF, Reference, has_registry,
-    registry_directories,
-};
+use jc_unshare::image::registries::Registries;
+use jc_unshare::image::{Digest, ImageEntry, Name, Platform, Reference, has_registry};
 use jc_unshare::private_dir::{WRITABLE, open_chain};
 use jc_unshare::record::{Record, VERSION};
 use jc_unshare::store::{self, OPAQUE, UNOWNED};
-use jc_unshare::{Context, Error, Result, exists};
+use jc_unshare::{Context, Error, Result};
 use rustix::fd::AsFd;
 use rustix::fs::{fgetxattr, fstat};
 use rustix::io::Errno;
@@ -48,27 +46,19 @@ pub fn record(image: &ImageSource, is_unowned: bool) -> Result<Option<Record>> {
     }))
 }
 
-/// The full name of an image in a registry. `None` for a short name if containers-registries.conf(5) may have an alias.
+/// The full name of an image in a registry, by the aliases of containers-registries.conf(5) if the name is a short one.
 fn full_name(image: &ImageSource) -> Result<Option<Reference>> {
-    if image.platform.is_some() || !has_registry(&image.reference) && may_be_alias()? {
+    if image.platform.is_some() {
         return Ok(None);
     }
-    Ok(match Name::parse(&image.reference)? {
+    let mut registries = Registries::default();
+    if !has_registry(&image.reference) {
+        registries.load()?;
+    }
+    Ok(match Name::parse(&registries.expand(&image.reference))? {
         Name::Registry(reference) => Some(reference),
         Name::Path { .. } => None,
     })
-}
-
-fn may_be_alias() -> Result<bool> {
-    if std::env::var_os(REGISTRIES_CONF).is_some_and(|path| !path.is_empty()) {
-        return Ok(true);
-    }
-    for directory in registry_directories().iter().flatten() {
-        if exists(directory)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The open directories of the store.

@@ -3,17 +3,28 @@
 mod file;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Error, Result};
-
 use self::file::{Mirror, MirrorUse, Registry};
-use crate::config_files;
-use jc_unshare::image::{REGISTRIES_CONF, Reference, has_registry, registry_directories};
+use super::config_files;
+use super::reference::{Reference, has_registry};
+use crate::error::{Error, Result};
+
+/// The variable that names another file in place of all of containers-registries.conf(5).
+const REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
+
+/// The directories of containers-registries.conf(5): that of the user, if there is one, and that of the system.
+fn directories() -> [Option<PathBuf>; 2] {
+    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    [config.map(|config| config.join("containers")), Some("/etc/containers".into())]
+}
 
 /// A registry or mirror for one image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Location {
+    /// The host, and its port unless that is the default one.
     pub authority: String,
     /// The repository in this registry or mirror.
     pub repository: String,
@@ -38,12 +49,12 @@ impl Registries {
     /// Reads `$CONTAINERS_REGISTRIES_CONF`, or else the user's file or the system's and the files of
     /// `registries.conf.d`, the user's last. Absent default files are no errors.
     pub fn load(&mut self) -> Result<()> {
-        let named = std::env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
+        let named = env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
         if let Some(path) = named.map(PathBuf::from) {
             let bytes = config_files::read_named(&path)?;
             return self.add(&config_files::text(bytes, &path)?, &path);
         }
-        let directories = registry_directories();
+        let directories = directories();
         for directory in directories.iter().flatten() {
             if self.add_file(&directory.join("registries.conf"))? {
                 break;

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::{Error, Result};
 use serde::Deserialize;
 use toml::Spanned;
 
-use jc_unshare::image::has_registry;
+use crate::error::{Error, Result};
+use crate::image::has_registry;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]

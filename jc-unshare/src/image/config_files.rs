@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use jc_unshare::private_dir::Owner;
-use jc_unshare::{Absent, Context, Error, Result, read_at_most};
 use rustix::fs::{CWD, OFlags};
 use rustix::process::geteuid;
 
-use crate::sys;
+use crate::descriptor::open_regular;
+use crate::error::{Absent, Context, Error, Result, read_at_most};
+use crate::private_dir::Owner;
 
 /// The most bytes in a file.
 const MAX_FILE: u64 = 1 << 20;
@@ -24,7 +24,7 @@ pub fn read_named(path: &Path) -> Result<Vec<u8>> {
 /// Reads a regular file of the caller or of root. The result is `None` if the file is absent. Other types
 /// of files, and files of other users, are errors.
 pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
-    let file = sys::open_regular(CWD, path, OFlags::empty()).on("read", path).absent()?;
+    let file = open_regular(CWD, path, OFlags::empty()).on("read", path).absent()?;
     let Some(file) = file else { return Ok(None) };
     let stat = rustix::fs::fstat(&file).on("stat", path)?;
     // Root of a user namespace sees files of the host's root as unmapped.
