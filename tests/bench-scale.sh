@@ -2,11 +2,11 @@
 # Measures the time of a container from start to end as a function of the containers that start beside it, and of those
 # that run. The growth is that of the time, and is compared with the growth of a C program that makes the same system
 # calls. Prints the kernel locks that the starts wait for if perf(1) is installed, and draws the growth if gnuplot(1) is.
-# Usage: tests/bench-scale.sh BIN_DIR [SECONDS] [KEPT] (root)
+# Usage: tests/bench-scale.sh BIN_DIR [SECONDS_OF_A_ROUND] [KEPT] (root)
 set -euo pipefail
 export LC_ALL=C
 bin=$(realpath "$1")
-seconds=${2:-4}
+seconds=${2:-1}
 kept=${3:-1000}
 here=$(realpath "$(dirname "$0")")
 [ "$(id -u)" = 0 ] || { echo "${0##*/}: needs root" >&2; exit 1; }
@@ -94,7 +94,11 @@ def table(title, column, rows, data):
 print("%d processors, Linux %s" % (os.cpu_count(), os.uname().release))
 print("\n".join(sorted({subprocess.check_output([w[0], "--version"], text=True).strip() for w in PROGRAMS.values() if w[0] != "./floor"})))
 counts = [1, 2, 4, 8, 16]
-data = {count: {name: loops(words, count) for name, words in PROGRAMS.items()} for count in counts}
+data = {}
+for count in counts:
+    # The programs in turn, since the machine may change its speed meanwhile.
+    rounds = [{name: loops(words, count) for name, words in PROGRAMS.items()} for _ in range(5)]
+    data[count] = {name: statistics.median(round[name] for round in rounds) for name in PROGRAMS}
 table("Loops side by side, milliseconds a start", "loops", counts, data)
 
 rows = [0] + [max(1, KEPT * part // 100) for part in (10, 25, 50, 100)]
