@@ -131,10 +131,10 @@ test demo:
 	@$(MAKE) --no-print-directory all
 	@tests/$@.sh '$(bin)'
 
-# Tests a signal or an error at each system call of 28 command lines, which takes hours, and kills at random instants,
+# Tests a signal or an error at each system call of 41 command lines, which takes hours, and kills at random instants,
 # which take 15 minutes. As root. RELIABILITY.md has the results.
 test-faults: all
-	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --test faults -- --nocapture
+	JC_BIN_DIR='$(bin)' JC_TEST_FAULTS=all $(cargo) test --locked -p jc-tests --test faults --test faults_images --test faults_oci -- --nocapture
 	JC_BIN_DIR='$(bin)' $(cargo) test --locked -p jc-tests --features peers \
 		--test faults_peers -- --nocapture
 	JC_BIN_DIR='$(bin)' JC_TEST_VOLUME=40 $(cargo) test --locked -p jc-tests --test early_kills -- --nocapture

@@ -67,7 +67,7 @@ start() (
 export -f start
 
 # Files that take long come first.
-long='vm|engines|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|run_traced'
+long='vm|engines|pull_bombs|install|pull_power|pull_exact|pull_registry|rootfs_hostile|faults|faults_images|faults_oci|run_traced'
 # These tests run one after the other, since a group of one test looks like a remaining group to another, or since all
 # see the same hierarchy.
 alone='jc_tests|cgroup|cgroup_hostile|cgroup_limits|cgroup_many'

@@ -14,6 +14,9 @@ use crate::faults::{Act, Ended, Fault, reap, run};
 use crate::leaks::{Snapshot, has_link};
 use crate::processes::running;
 
+/// The time limit of a line.
+pub const LONG: Duration = Duration::from_secs(8 * 3600);
+
 /// A payload that prints its privileges and its environment.
 pub const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn)' /proc/self/status; \
     cat /proc/self/limits; cut -d' ' -f4- /proc/self/mountinfo; for kind in /proc/self/ns/*; do readlink $kind; done; ls -a / /dev; \

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use crate::image::Image;
 use crate::layer::{Entry, Layer};
 use crate::sandbox::Sandbox;
 use crate::skip::leave_skipped;
@@ -56,6 +57,12 @@ pub fn busybox_layer() -> Layer {
         .extend(APPLETS.map(|applet| Entry::symlink(&format!("bin/{applet}"), "busybox")))
         .entry(Entry::file("etc/passwd", PASSWD))
         .entry(Entry::file("etc/group", GROUP))
+}
+
+/// The small root as an image of two layers.
+pub fn busybox_image() -> Image {
+    let more = Layer::new().entry(Entry::file("more", "more")).entry(Entry::dir("data/"));
+    Image::new().layer(busybox_layer()).layer(more)
 }
 
 /// The names in a directory, sorted, one on a line. An absent directory has none.

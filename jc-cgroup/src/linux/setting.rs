@@ -194,12 +194,17 @@ impl Setting {
 }
 
 /// Applies settings, each to its group. The kernel accepts some only after others, such as a limit of memory above that
-/// of memory and swap, so a setting that fails is tried once more.
+/// of memory and swap, so a setting that fails is tried once more. Of the rules for devices the last one counts, so these
+/// keep their order.
 pub fn apply_all<'a>(settings: impl IntoIterator<Item = (&'a Path, &'a Setting)>) -> Result<()> {
-    let failed: Vec<_> = settings
-        .into_iter()
-        .filter(|(directory, setting)| setting.apply(directory).is_err())
-        .collect();
+    let mut failed = Vec::new();
+    for (directory, setting) in settings {
+        match setting.apply(directory) {
+            Ok(()) => {}
+            Err(error) if setting.controller == "devices" => return Err(error),
+            Err(_) => failed.push((directory, setting)),
+        }
+    }
     failed.into_iter().try_for_each(|(directory, setting)| setting.apply(directory))
 }
 
