@@ -26,9 +26,9 @@ use crate::resolve::{ImageRequest, Policy, resolve};
 use crate::rootless;
 use crate::source::Opener;
 use crate::store::Store;
+use jc_unshare::image::Name;
 use jc_unshare::image::Platform;
-use jc_unshare::image::registries::Registries;
-use jc_unshare::image::{Name, has_registry};
+use jc_unshare::image::registries::{Registries, parse_name};
 
 /// The program that pulls images.
 pub const TOOL: Tool = Tool::source("jc-pull");
@@ -137,14 +137,19 @@ pub fn run(args: PullArgs) -> Result<ExitCode> {
 /// The configuration of registries, and the names with its aliases expanded.
 fn names(args: &PullArgs) -> Result<(Registries, Vec<Name>)> {
     let mut registries = args.registry.mirrors()?;
-    // A name that is wrong is a usage error, whatever the configuration has.
-    args.images.iter().try_for_each(|image| Name::parse(image).map(drop))?;
-    // No registry is asked, and names with a registry have no alias. Two small files of TOML cost 0.2 to 0.4 ms.
-    if args.policy != Policy::Never || !args.images.iter().all(|image| has_registry(image)) {
-        registries.load()?;
-    }
-    let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
-    let names: Vec<Name> = expanded.collect::<Result<_>>()?;
+    let names: Vec<Name> = if args.policy == Policy::Never {
+        // No registry is asked, and names with a registry have no alias. Two small files of TOML cost 0.2 to 0.4 ms.
+        args.images.iter().map(|image| parse_name(image)).collect::<Result<_>>()?
+    } else {
+        // A name that is wrong is a usage error, whatever the configuration has.
+        let parsed = args.images.iter().map(|image| Name::parse(image));
+        let parsed: Vec<Name> = parsed.collect::<Result<_>>()?;
+        if parsed.iter().any(|name| matches!(name, Name::Registry(_))) {
+            registries.load()?;
+        }
+        let expanded = args.images.iter().map(|image| Name::parse(&registries.expand(image)));
+        expanded.collect::<Result<_>>()?
+    };
     if names.len() > 1 && (args.to.is_some() || args.tar.is_some()) {
         return Err(Error::usage("--to and --tar take one image"));
     }

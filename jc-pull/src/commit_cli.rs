@@ -27,7 +27,7 @@ use crate::rootless;
 use crate::store::Store;
 use jc_unshare::image::Name;
 use jc_unshare::image::Platform;
-use jc_unshare::image::registries::Registries;
+use jc_unshare::image::registries::parse_name;
 
 /// The program that makes images.
 pub const TOOL: Tool = Tool::source("jc-commit");
@@ -155,9 +155,7 @@ pub fn run(args: CommitArgs) -> Result<ExitCode> {
 
 /// The name of an image in the store, as jc-pull understands it.
 fn full_name(text: &str) -> Result<String> {
-    let mut registries = Registries::default();
-    registries.load()?;
-    match Name::parse(&registries.expand(text))? {
+    match parse_name(text)? {
         Name::Registry(reference) if reference.digest.is_none() => Ok(reference.to_string()),
         _ => Err(Error::usage(format_args!("--tag {text:?}: not NAME[:TAG]"))),
     }

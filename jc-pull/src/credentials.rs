@@ -63,16 +63,11 @@ impl Credentials {
     pub fn load(authfile: Option<&Path>, given: Option<Login>) -> Result<Self> {
         let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let mut found = Vec::new();
-        if let Some(path) = authfile.map(Path::to_owned).or_else(|| set("REGISTRY_AUTH_FILE")) {
+        if let Some(path) = authfile.map(Path::to_owned).or_else(|| set(config_files::AUTH_FILE)) {
             found.push(AuthFile::parse(&config_files::read_named(&path)?, path)?);
             return Ok(Self { given, files: found });
         }
-        let own = set("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json"));
-        let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-        let config = config.map(|d| d.join("containers/auth.json"));
-        let docker = set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")));
-        let docker = docker.map(|d| d.join("config.json"));
-        for path in [own, config, docker].into_iter().flatten() {
+        for path in config_files::login_files() {
             if let Some(text) = config_files::read_found(&path)? {
                 found.push(AuthFile::parse(&text, path)?);
             }

@@ -13,6 +13,7 @@ use crate::progress::human;
 use crate::rootless;
 use crate::store::{ImageEntry, Removed, Store, Usage};
 use jc_unshare::image::Name;
+use jc_unshare::image::registries::parse_name;
 
 /// List the images in the store.
 ///
@@ -159,7 +160,7 @@ fn lines_of(images: &[ImageEntry], layers: &[String]) -> String {
 /// The name of an image in the store. The file or directory of the image may be gone, and the store has its
 /// absolute path.
 fn full_name(text: &str) -> Result<String> {
-    Ok(match Name::parse(text)? {
+    Ok(match parse_name(text)? {
         Name::Registry(reference) => reference.to_string(),
         Name::Path { transport, path, tag } => {
             let path = std::fs::canonicalize(&path).unwrap_or(path);

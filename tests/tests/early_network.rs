@@ -65,9 +65,10 @@ fn a_caller_that_sends_no_namespace_is_an_error() {
             let tool = link.split(' ').next().unwrap();
             let chain = format!("{link} -- echo never");
             for (file, cause) in [
-                ("", "--net-fd: the other end has closed"),
-                ("/dev/null", "setns --net-fd: Invalid argument"),
-                ("/proc/self/ns/uts", "setns --net-fd: Invalid argument"),
+                ("", "--net-fd 9: the other end has not sent one descriptor, or has closed"),
+                ("/dev/null", "setns --net-fd 9: Invalid argument"),
+                ("/proc/self/ns/uts", "setns --net-fd 9: Invalid argument"),
+                ("/proc/self/ns/net", "--net-fd 9: the network of this process"),
             ] {
                 send(s, file, &chain).code(125).stdout("").fails_as(tool, cause);
             }
@@ -90,6 +91,8 @@ fn jc_net_connects_the_namespace_to_a_bridge() {
         let script = "readlink /proc/self/ns/net; ip -o -4 addr show eth0 | wc -l";
         let chain = format!("jc-net --net-fd 9 -- sh -c '{script}'");
         send(s, &file, &chain).code(0).stderr("").stdout(&format!("{own}\n1\n"));
+        let refused = "--net-fd: the network namespace has an eth0";
+        send(s, &file, &chain).code(125).stdout("").fails_as("jc-net", refused);
         holder.signal(Signal::KILL);
         holder.wait();
         s.sh("jc-net --gc").run().code(0);

@@ -134,6 +134,8 @@ fn an_option_that_jc_lacks_is_refused_with_the_line_that_does_it() {
                 ("--rm=false", 125, "hint: --keep keeps"),
                 ("--restart always", 125, "hint: systemd-run"),
                 ("--hostname 'a b'", 125, "--hostname \"a b\": not letters, digits, -, _ and ."),
+                ("--hostname ''", 125, "--hostname \"\": not letters, digits, -, _ and ."),
+                ("--uidmap 0:100000:65536", 125, "--uidmap: no ID for root of the host"),
                 ("--device /dev/null:/dev/x:r", 125, "only rw and rwm can be given"),
                 ("-v $PWD:/x:U", 125, "for '-v': U: chown -R UID:GID SRC"),
                 ("--tmpfs /x:uid=5", 125, "uid=5: a tmpfs belongs to root"),

@@ -216,6 +216,25 @@ fn registries_are_configured_for_all_and_for_one() {
         fs::write("home/.config/containers/registries.conf", text.replace("short", "mine"))
             .unwrap();
         assert_eq!(record(&pull("mine:x"))["ref"], json!("far.example/a/b:x"));
+        fs::create_dir_all("/etc/containers/registries.conf.d").unwrap();
+        let other = "[aliases]\nmine = 'other.example/x'\n";
+        fs::write("/etc/containers/registries.conf.d/1.conf", other).unwrap();
+        assert_eq!(record(&pull("mine:x"))["ref"], json!("far.example/a/b:x"));
+        // A stored image needs no registry.
+        fs::write(
+            "home/.config/containers/registries.conf",
+            "[[registry]]\nprefix = 'far.example'\nblocked = true\n[aliases]\nmine = 'far.example/a/b'\n",
+        )
+        .unwrap();
+        let home = |tool: &str| s.jc(tool).env("HOME", "/srv/home");
+        let never = home(TOOL).args(["-q", "--policy", "never", "mine:x"]).run();
+        assert_eq!(record(&never)["ref"], json!("far.example/a/b:x"));
+        pull("mine:x").code(1).fails_as(TOOL, "far.example: blocked by ");
+        home("jc-rmi").arg("mine:x").run().code(0);
+        assert!(!s.jc("jc-images").run().out().contains("far.example"));
+        let tagged = "[aliases]\nmine = 'far.example/a/b:x'\n";
+        fs::write("home/.config/containers/registries.conf", tagged).unwrap();
+        pull("mine").code(1).fails_as(TOOL, "line 2: an alias must be a repository without a tag");
         s.sh("umount /etc").run().code(0);
     });
 }

@@ -126,7 +126,7 @@ fn an_image_with_a_layer_twice_needs_jc_pull() {
 }
 
 #[test]
-fn a_short_name_needs_jc_pull_if_it_may_have_an_alias() {
+fn a_short_name_may_be_an_alias_and_needs_no_jc_pull() {
     sandbox(|s| {
         let registry = Registry::start();
         registry.push("library/x", "latest", &Image::new().layer(layer("x")).build());
@@ -146,10 +146,18 @@ fn a_short_name_needs_jc_pull_if_it_may_have_an_alias() {
         {
             run(name, "true").run().code(0).stdout("x").stderr("");
         }
-        for (variable, etc) in [("", "mkdir /etc/containers"), ("/srv/aliases", "true")] {
+        let aliases = "[aliases]\ny = 'docker.io/library/x'\nx = 'docker.io/library/other'\n";
+        fs::write(s.path("aliases"), aliases).unwrap();
+        let there = "mkdir /etc/containers && cp /srv/aliases /etc/containers/registries.conf";
+        for (variable, etc) in [("", there), ("/srv/aliases", "true")] {
             let alias = |name| run(name, etc).env("CONTAINERS_REGISTRIES_CONF", variable).run();
-            alias("docker.io/x").code(0).stdout("x").stderr("");
+            for name in ["docker.io/x", "y", "y:latest"] {
+                alias(name).code(0).stdout("x").stderr("");
+            }
             alias("x").code(125).stderr("started\n");
         }
+        // jc-pull reports the fault.
+        let malformed = "mkdir /etc/containers && echo = >/etc/containers/registries.conf";
+        run("x", malformed).run().code(125).stderr("started\n");
     });
 }

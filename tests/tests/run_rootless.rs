@@ -134,3 +134,27 @@ fn no_kill_leaves_anything() {
         }
     });
 }
+
+/// In the user namespace, jc-pull cannot tell another user's file from one of root.
+#[test]
+fn files_of_another_user_configure_no_pull() {
+    sandbox(|s| {
+        image(s);
+        for ann in [Ann::with_range(s), Ann::new(s)] {
+            let run = || ann.sh("jc-run --image oci:/srv/image --network none -- true").run();
+            run().code(0);
+            for file in [".config/containers/registries.conf", ".docker/config.json"] {
+                let foreign = format!(
+                    "cd ann && mkdir -p $(dirname {file}) && echo {{}} >{file} && chown 33 {file}"
+                );
+                let foreign = foreign.replace("echo {}", "printf ''");
+                s.sh(&foreign).run().code(0);
+                let refused =
+                    format!("{file}: the file belongs to user 33, not to the caller or root");
+                run().code(125).stdout("").fails_as("jc-run", &refused);
+                s.sh(&format!("rm ann/{file}")).run().code(0);
+            }
+            s.sh("rm -rf ann/.local ann/.config ann/.docker").run().code(0);
+        }
+    });
+}

@@ -21,7 +21,7 @@ use crate::linux::bridge::{self, Bridge};
 use crate::linux::dns::Reach;
 use crate::linux::host::Host;
 use crate::linux::lease::{self, INSIDE, Veth};
-use crate::linux::link::{self, LOOPBACK};
+use crate::linux::link::{self, LOOPBACK, Link};
 use crate::linux::mode::Network;
 use crate::linux::netlink::Socket;
 use crate::linux::ports::{self, BoundPorts};
@@ -114,8 +114,15 @@ fn bridged(args: &Args, status: Option<StatusFd>, early: Option<Receiver>) -> Re
     if bound.has_udp() {
         host.late = Some(Socket::netfilter()?);
     }
+    let is_given = early.is_some();
     enter_new(early)?;
     let inside = Socket::route()?;
+    let has_link = |found: Option<Link>| found.is_some();
+    if is_given
+        && link::by_name(&inside, INSIDE).map(has_link).map_err(|r| r.during("look for eth0"))?
+    {
+        return Err(Error::new("--net-fd: the network namespace has an eth0"));
+    }
     let pid = getpid().as_raw_nonzero().get().unsigned_abs();
     let veth = lease::connect(&host, &bridge, args.lease(), pid)?;
     configure(&inside, &bridge, &veth)?;

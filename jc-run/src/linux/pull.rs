@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 
 use jc_unshare::exec::locate_tool;
+use jc_unshare::image::config_files::{login_files, read_found};
+use jc_unshare::image::registries::Registries;
 use jc_unshare::private_dir::open_chain;
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Kind, Result, store};
@@ -51,6 +53,8 @@ fn user_namespace(namespaces: &NamespaceOptions) -> Result<Option<Vec<Opt>>> {
     }
     // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
     open_chain(&store::default_path()?, PURPOSE, false)?;
+    Registries::default().load()?;
+    login_files().iter().try_for_each(|path| read_found(path).map(drop))?;
     store_namespace(namespaces).map(Some)
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::descriptor::open_dir_to_read;
-use jc_unshare::image::registries::Registries;
-use jc_unshare::image::{Digest, ImageEntry, Name, Platform, Reference, has_registry};
+use jc_unshare::image::registries::parse_name;
+use jc_unshare::image::{Digest, ImageEntry, Name, Platform, Reference};
 use jc_unshare::private_dir::{WRITABLE, open_chain};
 use jc_unshare::record::{Record, VERSION};
 use jc_unshare::store::{self, OPAQUE, UNOWNED};
@@ -51,11 +51,7 @@ fn full_name(image: &ImageSource) -> Result<Option<Reference>> {
     if image.platform.is_some() {
         return Ok(None);
     }
-    let mut registries = Registries::default();
-    if !has_registry(&image.reference) {
-        registries.load()?;
-    }
-    Ok(match Name::parse(&registries.expand(&image.reference))? {
+    Ok(match parse_name(&image.reference)? {
         Name::Registry(reference) => Some(reference),
         Name::Path { .. } => None,
     })

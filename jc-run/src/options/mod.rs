@@ -279,7 +279,9 @@ impl NamespaceOptions {
         let hostname = matches.get_one::<OsString>("hostname");
         // The name becomes a word of /etc/hosts.
         let is_letter = |b: &u8| b.is_ascii_alphanumeric() || b"-_.".contains(b);
-        if let Some(name) = hostname.filter(|name| !name.as_encoded_bytes().iter().all(is_letter)) {
+        let is_name =
+            |name: &&OsString| !name.is_empty() && name.as_encoded_bytes().iter().all(is_letter);
+        if let Some(name) = hostname.filter(|name| !is_name(name)) {
             let name = name.display();
             return Err(Error::usage(format_args!(
                 "--hostname {name:?}: not letters, digits, -, _ and ."

@@ -1,6 +1,7 @@
 //! Configuration files of the caller. They name programs to execute and registries to trust, so a file at
 //! a default path has to belong to the caller or to root.
 
+use std::env;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use rustix::process::geteuid;
 use crate::descriptor::open_regular;
 use crate::error::{Absent, Context, Error, Result, read_at_most};
 use crate::private_dir::Owner;
+
+/// The variable that names another file with logins, in place of the default ones.
+pub const AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
 
 /// The most bytes in a file.
 const MAX_FILE: u64 = 1 << 20;
@@ -41,6 +45,20 @@ pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
         return Err(Error::new(why).hint(hint));
     }
     read_at_most(file, MAX_FILE, path).map(Some)
+}
+
+/// The default files with logins: those of podman, and Docker's.
+pub fn login_files() -> Vec<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    if set(AUTH_FILE).is_some() {
+        return Vec::new();
+    }
+    let own = set("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
+    let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
+    let config = config.map(|dir| dir.join("containers/auth.json"));
+    let docker = set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")));
+    let docker = docker.map(|dir| dir.join("config.json"));
+    [own, config, docker].into_iter().flatten().collect()
 }
 
 /// The paths in a directory, sorted. An absent directory has none.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use self::file::{Mirror, MirrorUse, Registry};
 use super::config_files;
+use super::name::Name;
 use super::reference::{Reference, has_registry};
 use crate::error::{Error, Result};
 
@@ -45,22 +46,34 @@ pub struct Registries {
     mirrors: Vec<(String, Mirror)>,
 }
 
+/// Parses the name of an image. A short name may be an alias of the configuration, which other names do not need.
+pub fn parse_name(text: &str) -> Result<Name> {
+    let name = Name::parse(text)?;
+    if has_registry(text) || !matches!(name, Name::Registry(_)) {
+        return Ok(name);
+    }
+    let mut registries = Registries::default();
+    registries.load()?;
+    Name::parse(&registries.expand(text))
+}
+
 impl Registries {
     /// Reads `$CONTAINERS_REGISTRIES_CONF`, or else the user's file or the system's and the files of
-    /// `registries.conf.d`, the user's last. Absent default files are no errors.
+    /// `registries.conf.d`, the user's last. As in containers/image, a user with a file has nothing of the system. Absent
+    /// default files are no errors.
     pub fn load(&mut self) -> Result<()> {
         let named = env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
         if let Some(path) = named.map(PathBuf::from) {
             let bytes = config_files::read_named(&path)?;
             return self.add(&config_files::text(bytes, &path)?, &path);
         }
-        let directories = directories();
-        for directory in directories.iter().flatten() {
-            if self.add_file(&directory.join("registries.conf"))? {
-                break;
-            }
-        }
-        for directory in directories.iter().flatten().rev() {
+        let [user, system] = directories();
+        let has_file =
+            |all: &mut Self, directory: &PathBuf| all.add_file(&directory.join("registries.conf"));
+        let is_users = user.as_ref().map_or(Ok(false), |directory| has_file(self, directory))?;
+        let system = system.filter(|_| !is_users);
+        system.as_ref().map_or(Ok(false), |directory| has_file(self, directory))?;
+        for directory in system.iter().chain(&user) {
             self.add_directory(&directory.join("registries.conf.d"))?;
         }
         Ok(())

@@ -3,7 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, open};
+use nix::libc;
+use rustix::fs::{Mode, OFlags, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
@@ -12,6 +13,7 @@ use super::namespaces::{loopback_up, unshare};
 use super::procfs::owns;
 use super::rights;
 use super::sys::{clone, setns};
+use crate::descriptor::is_same;
 use crate::error::{Context, Error, Result};
 
 /// The file of the network namespace of this process.
@@ -59,20 +61,35 @@ fn open_own() -> Result<OwnedFd> {
 
 /// The end of a socket by which a link receives a namespace.
 #[derive(Debug)]
-pub struct Receiver(OwnedFd);
+pub struct Receiver {
+    socket: OwnedFd,
+    number: u32,
+}
 
 impl Receiver {
     /// Takes over the socket of `--net-fd`. Usage errors: a standard stream, or a descriptor that is not open.
     pub fn inherit(number: u32) -> Result<Self> {
-        inherit_fd(number, "--net-fd").map(Self)
+        inherit_fd(number, "--net-fd").map(|socket| Self { socket, number })
     }
 
-    /// Waits for the namespace, and enters it. EINVAL: the descriptor is no network namespace.
+    /// Waits for the namespace, and enters it. The namespace of this process is an error, since the caller would set up
+    /// the network of the host.
     pub fn enter(self) -> Result<()> {
-        let mut all = rights::receive(&self.0, RecvFlags::empty())?;
-        let Some(namespace) = all.pop() else {
-            return Err(Error::new("--net-fd: the other end has closed"));
+        let shown = format!("--net-fd {}", self.number);
+        let received = rights::receive(&self.socket, RecvFlags::empty());
+        let all = received.map_err(|error| error.context(&shown))?;
+        let [namespace] = &all[..] else {
+            let fault = "the other end has not sent one descriptor, or has closed";
+            return Err(Error::new(format_args!("{shown}: {fault}")));
         };
-        setns(namespace.as_fd(), clone::NEWNET).on("setns", "--net-fd")
+        if is_same(&fstat(namespace).on("stat", &shown)?, &stat(OWN).on("stat", OWN)?) {
+            return Err(Error::new(format_args!("{shown}: the network of this process")));
+        }
+        setns(namespace.as_fd(), clone::NEWNET).on("setns", &shown).map_err(|error| {
+            match error.errno() {
+                Some(libc::EINVAL) => error.hint("that is not a network namespace"),
+                _ => error,
+            }
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! The user namespace, which an option names or an ordinary user needs.
 
+use std::ffi::OsStr;
+
 use jc_unshare::userns::is_initial;
 use jc_unshare::{Error, Result, has_ranges};
 use rustix::process::{getegid, geteuid};
@@ -12,7 +14,10 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
     let maps = options.id_maps.clone();
     let mapped = |option| vec![Opt::flag("-U"), Opt::flag(option)];
     Ok(match options.user.as_deref() {
-        None if !maps.is_empty() => [vec![Opt::flag("-U")], maps].concat(),
+        None if !maps.is_empty() => {
+            require_root(&maps)?;
+            [vec![Opt::flag("-U")], maps].concat()
+        }
         Some(mode) if !maps.is_empty() => {
             return Err(Error::usage(format_args!(
                 "--userns {mode}: not with --uidmap or --gidmap"
@@ -41,6 +46,19 @@ pub fn options(options: &NamespaceOptions) -> Result<Vec<Opt>> {
         None if has_ranges()? => mapped("--map-auto"),
         None => mapped(ONE_ID),
     })
+}
+
+/// An error if root, whose files the state directory and the store have, has no ID in the user namespace.
+fn require_root(maps: &[Opt]) -> Result<()> {
+    let is_root = |map: &Opt| {
+        let value = map.value().and_then(OsStr::to_str).unwrap_or_default();
+        map.name() == "--uidmap" && value.split(':').nth(1) == Some("0")
+    };
+    if !geteuid().is_root() || maps.iter().any(is_root) {
+        return Ok(());
+    }
+    Err(Error::usage("--uidmap: no ID for root of the host, who owns the state directory")
+        .hint("--uidmap 0:0:1 --uidmap 1:100001:65535 gives root one"))
 }
 
 /// The options of the user namespace for jc-pull, which is root there.

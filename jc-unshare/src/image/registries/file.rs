@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::error::{Error, Result};
-use crate::image::has_registry;
+use crate::image::{Reference, has_registry};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -85,6 +85,9 @@ pub fn parse(text: &str, path: &Path) -> Result<(Vec<Registry>, BTreeMap<String,
         // An empty alias removes the alias of an earlier file.
         if !target.is_empty() && !has_registry(&target) {
             return Err(fault(at, "an alias must name a registry"));
+        }
+        if !target.is_empty() && Reference::parse(&format!("{target}:tag")).is_err() {
+            return Err(fault(at, "an alias must be a repository without a tag"));
         }
         aliases.insert(name, target);
     }
