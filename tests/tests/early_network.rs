@@ -64,8 +64,9 @@ fn a_caller_that_sends_no_namespace_is_an_error() {
         {
             let tool = link.split(' ').next().unwrap();
             let chain = format!("{link} -- echo never");
+            // The sender reports why it sends nothing.
+            send(s, "", &chain).code(125).stdout("").stderr("");
             for (file, cause) in [
-                ("", "--net-fd 9: the other end has not sent one descriptor, or has closed"),
                 ("/dev/null", "setns --net-fd 9: Invalid argument"),
                 ("/proc/self/ns/uts", "setns --net-fd 9: Invalid argument"),
                 ("/proc/self/ns/net", "--net-fd 9: the network of this process"),
@@ -147,6 +148,16 @@ fn a_caller_without_rights_over_its_own_network_lets_the_chain_create_the_namesp
         // Root of a user namespace, in the network of the host.
         let args = ["-U", "-r", "--", "sh", "-c", &run];
         s.jc("jc-unshare").args(args).run().code(0).stderr("").stdout("1\n");
+        let lacks = |capability: &str| format!("setpriv --bounding-set=-{capability}");
+        for (before, cause) in [
+            (lacks("net_admin"), "set lo up: Operation not permitted"),
+            (lacks("sys_admin"), "clone3: Operation not permitted"),
+        ] {
+            let ran = s.sh(&format!("{before} {run}")).run().code(125).stdout("");
+            let ran = ran.fails_as("jc-unshare", cause);
+            let errors = ran.err();
+            assert_eq!(errors.lines().filter(|line| !line.contains("hint: ")).count(), 1, "{ran}");
+        }
     });
 }
 
@@ -174,5 +185,20 @@ fn a_bundle_gets_its_namespace_before_its_hooks() {
         assert_ne!(lines[0], own);
         assert_eq!(lines[2..], ["lo"], "{out}");
         bundle.assert_gone();
+    });
+}
+
+#[test]
+fn options_may_name_any_descriptor_of_the_caller() {
+    sandbox(|s| {
+        busybox_root(s, "root");
+        fs::write(s.path("variables"), "A=seen\n").unwrap();
+        for number in 3..10 {
+            let line = format!(
+                "exec jc-run --network none --rootfs root --env-file /dev/fd/{number} -- \
+                 sh -c 'echo $A' {number}<variables"
+            );
+            s.sh(&line).run().code(0).stderr("").stdout("seen\n");
+        }
     });
 }

@@ -258,7 +258,7 @@ fn inside_podman_the_lack_of_a_capability_is_named() {
             &podman(""),
             &[
                 (NONE, 125, lacks),
-                ("jc-run --image IMAGE", 125, lacks),
+                ("jc-run --image IMAGE", 125, "root without CAP_NET_ADMIN"),
                 ("jc-unshare -p -- true", 125, lacks),
                 ("jc-rootfs / -- true", 125, lacks),
                 ("jc-landlock --rx / -- id -u", 0, "0"),

@@ -156,6 +156,8 @@ fn a_short_name_may_be_an_alias_and_needs_no_jc_pull() {
             }
             alias("x").code(125).stderr("started\n");
         }
+        let once = "exec bash -c 'CONTAINERS_REGISTRIES_CONF=<(cat aliases) alone/jc-run --network none --image y'";
+        s.sh(once).env("HOME", &home).run().code(125).stderr("started\n");
         // jc-pull reports the fault.
         let malformed = "mkdir /etc/containers && echo = >/etc/containers/registries.conf";
         run("x", malformed).run().code(125).stderr("started\n");

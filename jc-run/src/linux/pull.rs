@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use jc_unshare::exec::locate_tool;
 use jc_unshare::image::config_files::{login_files, read_found};
-use jc_unshare::image::registries::Registries;
+use jc_unshare::image::registries::{Registries, is_read_once};
 use jc_unshare::private_dir::open_chain;
 use jc_unshare::record::Record;
 use jc_unshare::{Context, Error, Kind, Result, store};
@@ -30,8 +30,8 @@ pub fn pull(image: &ImageSource, namespaces: &NamespaceOptions) -> Result<Record
         return Ok(record);
     }
     let user = user.as_deref();
-    if image.policy == "missing" {
-        // An image that is in the store needs no message.
+    if image.policy == "missing" && !is_read_once() {
+        // An image that is in the store needs no message. jc-pull reads the configuration of registries twice then.
         let stored = run(&["--quiet", "--policy", "never"], image, user, Stdio::null())?;
         if stored.status.success() {
             return Record::parse(&stored.stdout);
@@ -53,7 +53,9 @@ fn user_namespace(namespaces: &NamespaceOptions) -> Result<Option<Vec<Opt>>> {
     }
     // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
     open_chain(&store::default_path()?, PURPOSE, false)?;
-    Registries::default().load()?;
+    if !is_read_once() {
+        Registries::default().load()?;
+    }
     login_files().iter().try_for_each(|path| read_found(path).map(drop))?;
     store_namespace(namespaces).map(Some)
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jc_unshare::descriptor::open_dir_to_read;
-use jc_unshare::image::registries::parse_name;
-use jc_unshare::image::{Digest, ImageEntry, Name, Platform, Reference};
+use jc_unshare::image::registries::{is_read_once, parse_name};
+use jc_unshare::image::{Digest, ImageEntry, Name, Platform, Reference, has_registry};
 use jc_unshare::private_dir::{WRITABLE, open_chain};
 use jc_unshare::record::{Record, VERSION};
 use jc_unshare::store::{self, OPAQUE, UNOWNED};
@@ -47,8 +47,9 @@ pub fn record(image: &ImageSource, is_unowned: bool) -> Result<Option<Record>> {
 }
 
 /// The full name of an image in a registry, by the aliases of containers-registries.conf(5) if the name is a short one.
+/// `None`: only jc-pull may read the file.
 fn full_name(image: &ImageSource) -> Result<Option<Reference>> {
-    if image.platform.is_some() {
+    if image.platform.is_some() || !has_registry(&image.reference) && is_read_once() {
         return Ok(None);
     }
     Ok(match parse_name(&image.reference)? {

@@ -46,6 +46,12 @@ pub struct Registries {
     mirrors: Vec<(String, Mirror)>,
 }
 
+/// Whether a variable names a file that may be read once, such as a FIFO.
+pub fn is_read_once() -> bool {
+    let path = env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
+    path.is_some_and(|path| !Path::new(&path).is_file())
+}
+
 /// Parses the name of an image. A short name may be an alias of the configuration, which other names do not need.
 pub fn parse_name(text: &str) -> Result<Name> {
     let name = Name::parse(text)?;

@@ -8,11 +8,13 @@ use rustix::fs::{Mode, OFlags, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
+use super::hints::capable;
 use super::info::inherit_fd;
 use super::namespaces::{loopback_up, unshare};
 use super::procfs::owns;
 use super::rights;
 use super::sys::{clone, setns};
+use crate::capability::{NET_ADMIN, SYS_ADMIN};
 use crate::descriptor::is_same;
 use crate::error::{Context, Error, Result};
 
@@ -24,9 +26,10 @@ const OWN: &str = "/proc/self/ns/net";
 pub struct Sender(OwnedFd);
 
 impl Sender {
-    /// Whether this process may enter its own network namespace again, after it has left that.
+    /// Whether this process may create a namespace, and enter its own one again afterwards. A link of the chain reports
+    /// the lack of a capability.
     pub fn is_possible() -> Result<bool> {
-        owns("net")
+        Ok(capable(SYS_ADMIN) && capable(NET_ADMIN) && owns("net")?)
     }
 
     /// Makes a sender, and the socket that the chain inherits.
@@ -79,8 +82,12 @@ impl Receiver {
         let received = rights::receive(&self.socket, RecvFlags::empty());
         let all = received.map_err(|error| error.context(&shown))?;
         let [namespace] = &all[..] else {
-            let fault = "the other end has not sent one descriptor, or has closed";
-            return Err(Error::new(format_args!("{shown}: {fault}")));
+            // The other end has written the error, or is dead.
+            return Err(if all.is_empty() {
+                Error::quiet()
+            } else {
+                Error::new(format_args!("{shown}: more than one descriptor"))
+            });
         };
         if is_same(&fstat(namespace).on("stat", &shown)?, &stat(OWN).on("stat", OWN)?) {
             return Err(Error::new(format_args!("{shown}: the network of this process")));

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
@@ -36,11 +36,15 @@ pub fn receive(socket: impl AsFd, flags: RecvFlags) -> Result<Vec<OwnedFd>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut text = [0; 64];
     let buffers = &mut [IoSliceMut::new(&mut text)];
-    match recvmsg(socket, buffers, &mut control, flags | RecvFlags::CMSG_CLOEXEC) {
+    let received = match recvmsg(socket, buffers, &mut control, flags | RecvFlags::CMSG_CLOEXEC) {
         // The other end was closed with messages that it had not read.
         Err(Errno::CONNRESET) => return Ok(Vec::new()),
         received => received.op("recvmsg")?,
     };
+    // The kernel drops descriptors for which this process has no number.
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Error::new("recvmsg: Too many open files"));
+    }
     let fds = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,

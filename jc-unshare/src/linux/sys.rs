@@ -126,6 +126,12 @@ pub fn setns(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) })
 }
 
+/// Whether a descriptor is open, and a program that this process executes inherits it.
+pub fn is_inherited(number: u32) -> bool {
+    // SAFETY: fcntl(2) with F_GETFD touches no memory, and fails if the descriptor is not open.
+    RawFd::try_from(number).is_ok_and(|number| unsafe { libc::fcntl(number, libc::F_GETFD) } == 0)
+}
+
 /// Takes ownership of a descriptor that this program inherited, and marks it close-on-exec. `EBADF`: the
 /// descriptor is not open.
 pub fn take_fd(number: u32) -> io::Result<OwnedFd> {

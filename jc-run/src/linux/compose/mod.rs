@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 use jc_unshare::early_network::Sender;
 use jc_unshare::record::{Record, Root};
+use jc_unshare::sys::is_inherited;
 use jc_unshare::{Error, Result, shell, signals};
 use rustix::process::geteuid;
 
@@ -104,9 +105,8 @@ impl<'a> Composer<'a> {
         let user = user::options(&options.namespaces)?;
         harden::check_net_admin(options, !user.is_empty())?;
         harden::check_sys_admin(&options.payload, &user)?;
-        // Lower than any descriptor of the caller, except that of --report.
-        let report = options.limits.report.as_ref().and_then(|word| word.to_str()?.parse().ok());
-        let mut free = (3..).filter(|number| Some(*number) != report);
+        // Options may name descriptors of the caller, which a link would lose.
+        let mut free = (3..).filter(|number| !is_inherited(*number));
         let mut next = || free.next().unwrap_or(u32::MAX);
         let status_fds = StatusFds { others: next(), last: next() };
         let init_fd = options.payload.has_init.then(&mut next);
