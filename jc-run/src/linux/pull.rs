@@ -8,6 +8,7 @@ use jc_unshare::image::config_files::{login_files, read_found};
 use jc_unshare::image::registries::{Registries, is_read_once};
 use jc_unshare::private_dir::open_chain;
 use jc_unshare::record::Record;
+use jc_unshare::userns::is_initial;
 use jc_unshare::{Context, Error, Kind, Result, store};
 use rustix::process::geteuid;
 
@@ -53,11 +54,18 @@ fn user_namespace(namespaces: &NamespaceOptions) -> Result<Option<Vec<Opt>>> {
     }
     // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
     open_chain(&store::default_path()?, PURPOSE, false)?;
+    if is_initial()? {
+        check_owners()?;
+    }
+    store_namespace(namespaces).map(Some)
+}
+
+/// Reads the configuration of jc-pull, since files of other users are errors.
+fn check_owners() -> Result<()> {
     if !is_read_once() {
         Registries::default().load()?;
     }
-    login_files().iter().try_for_each(|path| read_found(path).map(drop))?;
-    store_namespace(namespaces).map(Some)
+    login_files().iter().try_for_each(|path| read_found(path).map(drop))
 }
 
 fn run(
