@@ -106,13 +106,15 @@ impl<'a> Composer<'a> {
         harden::check_net_admin(options, !user.is_empty())?;
         harden::check_sys_admin(&options.payload, &user)?;
         // Options may name descriptors of the caller, which a link would lose.
-        let mut free = (3..).filter(|number| !is_inherited(*number));
+        let report = options.limits.report.as_ref().and_then(|word| word.to_str()?.parse().ok());
+        let is_callers = |number: u32| Some(number) == report || is_inherited(number);
+        let mut free = (3..).filter(|number| !is_callers(*number));
         let mut next = || free.next().unwrap_or(u32::MAX);
         let status_fds = StatusFds { others: next(), last: next() };
         let init_fd = options.payload.has_init.then(&mut next);
+        let trace = Trace::new(options, &mut next);
         let is_early = user.is_empty() && options.print.is_none() && network.can_be_early();
         let net_fd = if is_early && Sender::is_possible()? { Some(next()) } else { None };
-        let trace = Trace::new(options, next);
         Ok(Self {
             options,
             config,
