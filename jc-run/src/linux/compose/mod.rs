@@ -236,9 +236,9 @@ impl<'a> Composer<'a> {
         if self.options.life.has_terminal {
             options.push(Opt::new("--console-socket", self.state_dir.join("console")));
         }
-        options.extend(self.net_option().filter(|_| !self.has_net_link()));
         options.extend(self.init_option());
         options.extend(self.trace.listener_option());
+        options.extend(self.net_option().filter(|_| !self.has_net_link()));
         options.extend(self.namespaces.join_pids.clone());
         options.extend(self.payload());
         let mut link = Link::new("jc-rootfs", options);
