@@ -158,3 +158,21 @@ fn files_of_another_user_configure_no_pull() {
         }
     });
 }
+
+#[test]
+fn a_stored_image_of_a_full_name_needs_no_configuration() {
+    sandbox(|s| {
+        image(s);
+        let ann = Ann::with_range(s);
+        let name = "registry.example/x:1";
+        ann.sh(&format!("jc-pull -q oci:/srv/image | jc-commit --cmd '[\"id\"]' -t {name}"))
+            .run()
+            .code(0);
+        let foreign = "mkdir -p ann/.config/containers && cd ann/.config/containers &&
+            echo = >registries.conf && chown 33 registries.conf";
+        s.sh(foreign).run().code(0);
+        let run = |name: &str| ann.sh(&format!("jc-run --network none --image {name}")).run();
+        run(name).code(0).stderr("").stdout("uid=0(root) gid=0(root)\n");
+        run("x").code(125).fails_as("jc-run", "registries.conf: the file belongs to user 33");
+    });
+}

@@ -117,10 +117,7 @@ fn bridged(args: &Args, status: Option<StatusFd>, early: Option<Receiver>) -> Re
     let is_given = early.is_some();
     enter_new(early)?;
     let inside = Socket::route()?;
-    let has_link = |found: Option<Link>| found.is_some();
-    if is_given
-        && link::by_name(&inside, INSIDE).map(has_link).map_err(|r| r.during("look for eth0"))?
-    {
+    if is_given && find_eth0(&inside)?.is_some() {
         return Err(Error::new("--net-fd: the network namespace has an eth0"));
     }
     let pid = getpid().as_raw_nonzero().get().unsigned_abs();
@@ -202,10 +199,13 @@ fn run_with_ports(
     Ok(exit.end())
 }
 
+fn find_eth0(inside: &Socket) -> Result<Option<Link>> {
+    link::by_name(inside, INSIDE).map_err(|refusal| refusal.during("look for eth0"))
+}
+
 /// Configures addresses and routes of the link in the container.
 fn configure(inside: &Socket, bridge: &Bridge, veth: &Veth) -> Result<()> {
-    let found = link::by_name(inside, INSIDE).map_err(|r| r.during("look for eth0"))?;
-    let link = found.ok_or_else(|| Error::new("eth0: removed meanwhile"))?;
+    let link = find_eth0(inside)?.ok_or_else(|| Error::new("eth0: removed meanwhile"))?;
     let index = link.index;
     // The link is still down: a router advertisement of a neighbour could arrive as soon as it is up.
     sysctl::quiet_ipv6(INSIDE)?;

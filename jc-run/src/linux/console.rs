@@ -23,7 +23,8 @@ impl Console {
     pub fn receive(self, path: &Path) -> Result<OwnedFd> {
         let (connection, _) = self.0.accept().on("accept", path)?;
         fs::remove_file(path).on("remove", path).absent()?;
-        let master = rights::receive(&connection, RecvFlags::empty())?.pop();
+        let master = rights::receive(&connection, RecvFlags::empty());
+        let master = master.map_err(|error| error.context(path.display()))?.pop();
         master.ok_or_else(|| Error::new("recvmsg: jc-rootfs has sent no terminal"))
     }
 }

@@ -31,6 +31,10 @@ pub fn pull(image: &ImageSource, namespaces: &NamespaceOptions) -> Result<Record
         return Ok(record);
     }
     let user = user.as_deref();
+    // In the user namespace, jc-pull takes files of other users for those of root.
+    if user.is_some() && is_initial()? {
+        check_owners()?;
+    }
     if image.policy == "missing" && !is_read_once() {
         // An image that is in the store needs no message. jc-pull reads the configuration of registries twice then.
         let stored = run(&["--quiet", "--policy", "never"], image, user, Stdio::null())?;
@@ -54,9 +58,6 @@ fn user_namespace(namespaces: &NamespaceOptions) -> Result<Option<Vec<Opt>>> {
     }
     // Other users have no numbers in the user namespace, where jc-pull cannot tell them from root of the host.
     open_chain(&store::default_path()?, PURPOSE, false)?;
-    if is_initial()? {
-        check_owners()?;
-    }
     store_namespace(namespaces).map(Some)
 }
 

@@ -244,17 +244,22 @@ impl Inherited {
     pub fn pipe(preserved: u32) -> Result<Self> {
         let (reader, writer) = new_pipe()?;
         let events = above(&writer, preserved)?;
-        Ok(Self {
+        Ok(Self { reader: Some(reader), ..Self::of(events) })
+    }
+
+    /// A number for events alone.
+    fn of(events: OwnedFd) -> Self {
+        Self {
             events,
             mounts: None,
             exec: None,
             scope: None,
             network: None,
-            reader: Some(reader),
+            reader: None,
             opener: None,
             scope_opener: None,
             sender: None,
-        })
+        }
     }
 
     /// The gates of a container, and a number for its events. If `stops`, `start` opens the gate before the program, which
@@ -269,17 +274,7 @@ impl Inherited {
         let scope = scope.map(|(gate, opener)| above(&gate, preserved).map(|gate| (gate, opener)));
         let (scope, scope_opener) = scope.transpose()?.unzip();
         let (exec, opener) = (Some(exec), Some(opener));
-        Ok(Self {
-            events,
-            mounts,
-            exec,
-            scope,
-            network: None,
-            reader: None,
-            opener,
-            scope_opener,
-            sender: None,
-        })
+        Ok(Self { mounts, exec, scope, opener, scope_opener, ..Self::of(events) })
     }
 
     /// Adds a socket by which this program sends a network namespace.

@@ -24,7 +24,8 @@ pub fn give(options: &Handover, process: Process) -> Result<()> {
         let ended = || Error::new("the process has ended");
         let pidfd = process.open()?.ok_or_else(ended)?;
         let socket = UnixStream::connect(path).on("connect", path)?;
-        rights::send(&socket, &[pidfd.as_fd()], b"pidfd")?;
+        let sent = rights::send(&socket, &[pidfd.as_fd()], b"pidfd");
+        sent.map_err(|error| error.context(path.display()))?;
     }
     Ok(())
 }
