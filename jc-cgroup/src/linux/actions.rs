@@ -1,6 +1,6 @@
 //! Actions on an existing group, by its name.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -76,7 +76,7 @@ pub fn on(
     act(&group).map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
         // A new group may have the name by now.
         Some(Errno::NOENT | Errno::NODEV)
-            if directories.contains(&None) || group.inodes() != directories =>
+            if directories.contains(&None) || group.inodes_after_removals() != directories =>
         {
             absent(name)
         }
@@ -149,6 +149,18 @@ impl ExistingGroup {
     fn inodes(&self) -> Vec<Option<u64>> {
         let inode = |path: &Path| path.metadata().ok().map(|found| found.ino());
         self.parts.iter().map(|(_, path)| inode(path)).collect()
+    }
+
+    /// The inode numbers, when no rmdir(2) of a directory is in progress. rmdir(2) takes the files away first, and locks
+    /// the directory until it is gone, so a read of the directory waits for the end.
+    fn inodes_after_removals(&self) -> Vec<Option<u64>> {
+        for (_, path) in &self.parts {
+            // An error is that of a directory that is gone, for which there is nothing to wait.
+            if let Ok(mut entries) = fs::read_dir(path) {
+                entries.next();
+            }
+        }
+        self.inodes()
     }
 
     fn exists(&self) -> Result<bool> {
