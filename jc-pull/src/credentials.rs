@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jc_unshare::{Error, Result, strerror};
+use jc_unshare::{Error, Result, path_variable, strerror};
 use serde::Deserialize;
 
 use jc_unshare::image::config_files;
@@ -61,9 +61,9 @@ impl Credentials {
     /// Reads `authfile` or `$REGISTRY_AUTH_FILE` alone, or else `$XDG_RUNTIME_DIR/containers/auth.json`
     /// and Docker's file. An absent file of the second kind is no error.
     pub fn load(authfile: Option<&Path>, given: Option<Login>) -> Result<Self> {
-        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let mut found = Vec::new();
-        if let Some(path) = authfile.map(Path::to_owned).or_else(|| set(config_files::AUTH_FILE)) {
+        let named = || path_variable(config_files::AUTH_FILE);
+        if let Some(path) = authfile.map(Path::to_owned).or_else(named) {
             found.push(AuthFile::parse(&config_files::read_named(&path)?, path)?);
             return Ok(Self { given, files: found });
         }

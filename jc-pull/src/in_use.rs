@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::{fs, io};
 
+use jc_unshare::descriptor::is_same;
 use jc_unshare::mountinfo::{MountInfo, unescape};
 use jc_unshare::{Context, Result};
 use rustix::io::Errno;
 
 use crate::containers::{Listed, list};
-use crate::sys;
 
 /// The directories of overlays.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -73,9 +73,7 @@ impl OverlayDirs {
     /// directory's.
     pub fn user_of_upper(&self, directory: impl AsFd) -> Result<Option<u32>> {
         let own = rustix::fs::fstat(directory).op("stat")?;
-        let is_own = |path: &PathBuf| {
-            rustix::fs::stat(path).is_ok_and(|stat| sys::identity(&stat) == sys::identity(&own))
-        };
+        let is_own = |path: &PathBuf| rustix::fs::stat(path).is_ok_and(|stat| is_same(&stat, &own));
         Ok(self.uppers.iter().find(|(path, _)| is_own(path)).map(|(_, pid)| *pid))
     }
 

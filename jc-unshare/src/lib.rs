@@ -38,4 +38,4 @@ pub mod userns;
 pub use error::{Absent, Context, Error, Kind, Result, exists, read_at_most, strerror};
 pub use linux::*;
 pub use remove_tree::remove_tree;
-pub use tool::{AnyWords, Family, Tool, print, require_program};
+pub use tool::{AnyWords, Family, Tool, path_variable, print, require_program};

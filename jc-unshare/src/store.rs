@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rustix::process::geteuid;
 
 use crate::error::{Absent, Error, Result};
+use crate::tool::path_variable;
 use crate::userns;
 
 /// The attributes that make a directory hide the lower ones (overlayfs.rst, "Whiteouts and opaque directories"): the
@@ -24,16 +25,15 @@ pub fn is_root() -> Result<bool> {
 /// The default path: `$JC_STORE`, or else for root `/var/lib/jc`, and for other users `$XDG_DATA_HOME/jc` or
 /// `~/.local/share/jc`.
 pub fn default_path() -> Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(path) = set("JC_STORE") {
-        return Ok(path.into());
+    if let Some(path) = path_variable("JC_STORE") {
+        return Ok(path);
     }
     if is_root()? {
         return Ok("/var/lib/jc".into());
     }
     // The base directory specification: a path there that is not absolute counts as not set.
-    let data = set("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
+    let data = path_variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let data = data.or_else(|| Some(path_variable("HOME")?.join(".local/share")));
     data.map(|data| data.join("jc"))
         .ok_or_else(|| Error::new("no store: neither JC_STORE nor HOME is set").hint("use --store"))
 }

@@ -74,6 +74,13 @@ fn a_caller_that_sends_no_namespace_is_an_error() {
                 send(s, file, &chain).code(125).stdout("").fails_as(tool, cause);
             }
             s.sh(&chain).run().code(125).fails_as(tool, "--net-fd 9: Bad file descriptor");
+            let chain = chain.replace("--net-fd 9", "--net-fd 9 --status-fd 9");
+            let refused = "--net-fd and --status-fd: two are the same";
+            s.sh(&format!("{chain} 9<>/dev/null"))
+                .run()
+                .code(125)
+                .stdout("")
+                .fails_as(tool, refused);
         }
         let refused = "--net-fd is for --network bridge or none, not host";
         let line = "jc-net --network host --net-fd 9 -- echo never";

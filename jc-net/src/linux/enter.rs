@@ -1,13 +1,12 @@
 //! The entry of an existing network namespace, and the privileges of this process in its own.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::Path;
 
 use jc_unshare::capability::NET_ADMIN;
 use jc_unshare::hints::capable;
+use jc_unshare::namespaces::enter_network;
 use jc_unshare::procfs::owns;
-use jc_unshare::sys::{clone, setns};
 use jc_unshare::{Context, Error, Result, userns};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -20,15 +19,12 @@ pub fn default_network() -> Result<Network> {
     Ok(if can { Network::Bridge } else { Network::Pasta })
 }
 
-/// Enters the namespace of a file. EINVAL: the file is no network namespace. EPERM: this process has no CAP_SYS_ADMIN in
-/// the owner of the namespace.
+/// Enters the namespace of a file. Errors are those of [`enter_network`].
 pub fn file(path: &Path) -> Result<()> {
     // O_NONBLOCK: the open of a FIFO would wait.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty()).on("open", path)?;
-    let entered = setns(file.as_fd(), clone::NEWNET).on("setns", path);
-    entered.map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
-        Some(Errno::INVAL) => error.hint("that is not a network namespace"),
+    enter_network(file, path).map_err(|error| match error.errno().map(Errno::from_raw_os_error) {
         Some(Errno::PERM) => error.hint(
             "this needs CAP_SYS_ADMIN here and in the user namespace that the network belongs to: \
              jc-unshare --join PID:user enters that of a process",

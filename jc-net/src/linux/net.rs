@@ -34,7 +34,7 @@ use crate::linux::{actions, addresses, conntrack, enter, route, status, sysctl};
 pub fn run(args: &Args) -> Result<ExitCode> {
     // This process has opened no descriptor yet, so the number cannot be that of a descriptor of its own.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
-    let early = args.net_fd.map(Receiver::inherit).transpose()?;
+    let early = args.net_fd.map(|number| Receiver::inherit(number, args.status_fd)).transpose()?;
     let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
     args.check(&network)?;
     match &network {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jc_unshare::{Context, Error, Result, read_at_most};
+use jc_unshare::{Context, Error, Result, path_variable, read_at_most};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -59,8 +59,7 @@ impl HostCerts {
 }
 
 fn directories() -> Vec<PathBuf> {
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-    let own = home.map(|home| Path::new(&home).join(".config/containers/certs.d"));
+    let own = path_variable("HOME").map(|home| home.join(".config/containers/certs.d"));
     let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
     own.into_iter().chain(system).collect()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jc_unshare::private_dir::{self, Purpose};
 use jc_unshare::store::is_root;
-use jc_unshare::{Context, Error, Result};
+use jc_unshare::{Context, Error, Result, path_variable};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Access, FileType, Stat, access, lstat};
 use rustix::io::Errno;
@@ -26,15 +26,11 @@ pub struct BasePath {
 impl BasePath {
     /// The path that the option, the environment or the default names.
     pub fn new(option: Option<PathBuf>) -> Result<Self> {
-        let named = option.or_else(|| set("JC_STATE_DIR"));
+        let named = option.or_else(|| path_variable("JC_STATE_DIR"));
         let is_default = named.is_none();
         let path = named.map_or_else(default, Ok)?;
         Ok(Self { path: std::path::absolute(&path).on("find", &path)?, is_default })
     }
-}
-
-fn set(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The first default of jc-state(5) that exists for this user.
@@ -43,7 +39,7 @@ fn default() -> Result<PathBuf> {
     if user.is_root() && reaches_run()? {
         return Ok("/run/jc".into());
     }
-    if let Some(runtime) = set("XDG_RUNTIME_DIR") {
+    if let Some(runtime) = path_variable("XDG_RUNTIME_DIR") {
         return Ok(runtime.join("jc"));
     }
     // A login session sets XDG_RUNTIME_DIR, and cron(8) does not. Both must use the same directory.
@@ -55,7 +51,7 @@ fn default() -> Result<PathBuf> {
         Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => {}
         Err(e) => return Err(e).on("stat", &runtime),
     }
-    let home = set("HOME").ok_or_else(|| {
+    let home = path_variable("HOME").ok_or_else(|| {
         hinted(Error::new("state directory: neither XDG_RUNTIME_DIR nor HOME names a place for it"))
     })?;
     Ok(home.join(".local/state/jc"))

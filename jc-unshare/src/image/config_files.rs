@@ -1,7 +1,6 @@
 //! Configuration files of the caller. They name programs to execute and registries to trust, so a file at
 //! a default path has to belong to the caller or to root.
 
-use std::env;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use rustix::process::geteuid;
 use crate::descriptor::open_regular;
 use crate::error::{Absent, Context, Error, Result, read_at_most};
 use crate::private_dir::Owner;
+use crate::tool::path_variable;
 
 /// The variable that names another file with logins, in place of the default ones.
 pub const AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
@@ -49,16 +49,22 @@ pub fn read_found(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// The default files with logins: those of podman, and Docker's.
 pub fn login_files() -> Vec<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if set(AUTH_FILE).is_some() {
+    if path_variable(AUTH_FILE).is_some() {
         return Vec::new();
     }
-    let own = set("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
-    let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-    let config = config.map(|dir| dir.join("containers/auth.json"));
-    let docker = set("DOCKER_CONFIG").or_else(|| Some(set("HOME")?.join(".docker")));
+    let own = path_variable("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json"));
+    let config = user_directory().map(|dir| dir.join("auth.json"));
+    let docker = path_variable("DOCKER_CONFIG");
+    let docker = docker.or_else(|| Some(path_variable("HOME")?.join(".docker")));
     let docker = docker.map(|dir| dir.join("config.json"));
     [own, config, docker].into_iter().flatten().collect()
+}
+
+/// The user's directory of containers/image: `$XDG_CONFIG_HOME/containers`, or else `~/.config/containers`.
+pub fn user_directory() -> Option<PathBuf> {
+    let config = path_variable("XDG_CONFIG_HOME");
+    let config = config.or_else(|| Some(path_variable("HOME")?.join(".config")));
+    config.map(|config| config.join("containers"))
 }
 
 /// The paths in a directory, sorted. An absent directory has none.

@@ -3,7 +3,6 @@
 mod file;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::path::{Path, PathBuf};
 
 use self::file::{Mirror, MirrorUse, Registry};
@@ -11,15 +10,14 @@ use super::config_files;
 use super::name::Name;
 use super::reference::{Reference, has_registry};
 use crate::error::{Error, Result};
+use crate::tool::path_variable;
 
 /// The variable that names another file in place of all of containers-registries.conf(5).
 const REGISTRIES_CONF: &str = "CONTAINERS_REGISTRIES_CONF";
 
 /// The directories of containers-registries.conf(5): that of the user, if there is one, and that of the system.
 fn directories() -> [Option<PathBuf>; 2] {
-    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-    [config.map(|config| config.join("containers")), Some("/etc/containers".into())]
+    [config_files::user_directory(), Some("/etc/containers".into())]
 }
 
 /// A registry or mirror for one image.
@@ -48,8 +46,7 @@ pub struct Registries {
 
 /// Whether a variable names a file that may be read once, such as a FIFO.
 pub fn is_read_once() -> bool {
-    let path = env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
-    path.is_some_and(|path| !Path::new(&path).is_file())
+    path_variable(REGISTRIES_CONF).is_some_and(|path| !path.is_file())
 }
 
 /// Parses the name of an image. A short name may be an alias of the configuration, which other names do not need.
@@ -68,8 +65,7 @@ impl Registries {
     /// `registries.conf.d`, the user's last. As in containers/image, a user with a file has nothing of the system. Absent
     /// default files are no errors.
     pub fn load(&mut self) -> Result<()> {
-        let named = env::var_os(REGISTRIES_CONF).filter(|path| !path.is_empty());
-        if let Some(path) = named.map(PathBuf::from) {
+        if let Some(path) = path_variable(REGISTRIES_CONF) {
             let bytes = config_files::read_named(&path)?;
             return self.add(&config_files::text(bytes, &path)?, &path);
         }

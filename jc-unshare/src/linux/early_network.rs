@@ -3,14 +3,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::libc;
 use rustix::fs::{Mode, OFlags, fstat, open, stat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::RecvFlags;
 
 use super::hints::capable;
 use super::info::inherit_fd;
-use super::namespaces::{loopback_up, unshare};
+use super::namespaces::{enter_network, loopback_up, unshare};
 use super::procfs::owns;
 use super::rights;
 use super::sys::{clone, setns};
@@ -34,9 +33,7 @@ impl Sender {
 
     /// Makes a sender, and the socket that the chain inherits.
     pub fn new() -> Result<(Self, OwnedFd)> {
-        let flags = SocketFlags::CLOEXEC;
-        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
-        pair.op("socketpair").map(|(sender, receiver)| (Self(sender), receiver))
+        rights::sockets().map(|(sender, receiver)| (Self(sender), receiver))
     }
 
     /// Creates a namespace with loopback up and sends it. This process, which has one thread, is in its own namespace
@@ -70,8 +67,12 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes over the socket of `--net-fd`. Usage errors: a standard stream, or a descriptor that is not open.
-    pub fn inherit(number: u32) -> Result<Self> {
+    /// Takes over the socket of `--net-fd`. Usage errors: a standard stream, the descriptor of `--status-fd`, or a
+    /// descriptor that is not open.
+    pub fn inherit(number: u32, status: Option<u32>) -> Result<Self> {
+        if status == Some(number) {
+            return Err(Error::usage("--net-fd and --status-fd: two are the same"));
+        }
         inherit_fd(number, "--net-fd").map(|socket| Self { socket, number })
     }
 
@@ -92,11 +93,6 @@ impl Receiver {
         if is_same(&fstat(namespace).on("stat", &shown)?, &stat(OWN).on("stat", OWN)?) {
             return Err(Error::new(format_args!("{shown}: the network of this process")));
         }
-        setns(namespace.as_fd(), clone::NEWNET).on("setns", &shown).map_err(|error| {
-            match error.errno() {
-                Some(libc::EINVAL) => error.hint("that is not a network namespace"),
-                _ => error,
-            }
-        })
+        enter_network(namespace, &shown)
     }
 }

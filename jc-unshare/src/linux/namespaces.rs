@@ -276,6 +276,16 @@ pub fn loopback_up() -> Result<()> {
     steps::loopback_up().perform()
 }
 
+/// Enters a network namespace, which has the name `shown` in errors. EINVAL: the descriptor is of something else. EPERM:
+/// this process has no CAP_SYS_ADMIN in the owner of the namespace.
+pub fn enter_network(namespace: impl AsFd, shown: impl AsRef<Path>) -> Result<()> {
+    let entered = sys::setns(namespace.as_fd(), clone::NEWNET).on("setns", shown);
+    entered.map_err(|error| match error.errno() {
+        Some(libc::EINVAL) => error.hint("that is not a network namespace"),
+        _ => error,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,14 +6,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 
 use crate::error::{Context, Error, Result};
 
 /// The most descriptors of a message.
 const MOST: usize = 8;
+
+/// Makes two connected sockets, which keep the bounds of messages.
+pub fn sockets() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .op("socketpair")
+}
 
 /// Sends one message with descriptors and a text, which is not empty. EPIPE: the other end is closed.
 pub fn send(socket: impl AsFd, fds: &[BorrowedFd<'_>], text: &[u8]) -> Result<()> {

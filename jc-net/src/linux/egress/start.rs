@@ -15,7 +15,7 @@ use jc_unshare::supervise::{Child, Exit, Lifeline, NewChild};
 use jc_unshare::sys::clone;
 use jc_unshare::{Context, Error, Maps, Result};
 use nix::sys::signal::Signal;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::RecvFlags;
 use serde_json::json;
 
 use super::inside::{self, Sockets};
@@ -49,9 +49,7 @@ impl Gate {
 pub fn start(args: &Args, status: Option<StatusFd>) -> Result<std::result::Result<Started, Exit>> {
     let flags = flags(args);
     let (mut wait, open) = pipe().op("pipe")?;
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .op("socketpair")?;
+    let (ours, theirs) = rights::sockets()?;
     let maps = Maps::identity()?;
     let child = NewChild::of(EGRESS)
         .in_namespaces(flags)

@@ -61,7 +61,8 @@ impl Setup {
         let needs_process = args.status_fd.is_some() || args.gates.needs_process();
         let (parent, this) = Parent::find(needs_process)?;
         let gates = Gates::open(&args.gates, this)?;
-        let network = args.net_fd.map(Receiver::inherit).transpose()?;
+        let network =
+            args.net_fd.map(|number| Receiver::inherit(number, args.status_fd)).transpose()?;
         let last_parent = args.process.die_with_parent.map(LastParent::open).transpose()?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;

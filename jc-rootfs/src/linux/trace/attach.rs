@@ -7,20 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use jc_unshare::{Context, Error, Result, info, rights};
 use nix::libc::{self, SECCOMP_FILTER_FLAG_NEW_LISTENER, sock_filter};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::thread::set_no_new_privs;
 
 use super::super::sys::notify::WAIT_KILLABLE;
 use super::super::sys::seccomp_filter;
 use super::filter::{Watched, filter};
-
-/// The sockets of a recorder and of its payload.
-pub fn sockets() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .op("socketpair")
-}
 
 /// Sends the calls to watch to the process that executes the payload.
 pub fn send_watched(socket: &OwnedFd, watched: Watched) -> Result<()> {
@@ -109,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_that_of_the_calls_to_watch() {
-        let (recorder, payload) = sockets().unwrap();
+        let (recorder, payload) = rights::sockets().unwrap();
         let watched = Watched { calls: false, links: true };
         send_watched(&recorder, watched).unwrap();
         let number = payload.as_raw_fd() as u64;
@@ -123,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_socket_without_a_recorder_is_an_error() {
-        let (recorder, payload) = sockets().unwrap();
+        let (recorder, payload) = rights::sockets().unwrap();
         assert!(opened(payload).is_err());
         drop(recorder);
     }

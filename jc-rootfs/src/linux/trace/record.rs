@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jc_unshare::exec::exec;
 use jc_unshare::program::Program;
+use jc_unshare::rights;
 use jc_unshare::supervise::{Child, Exit, NewChild, Poller, are_ready, readable};
 use jc_unshare::sys::close_all_but;
 use jc_unshare::{Context, Error, Result, require_program};
@@ -22,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::super::sys::map_thread_handles;
 use super::args::RecordArgs;
-use super::attach::{Attachment, receive_listener, send_watched, sockets};
+use super::attach::{Attachment, receive_listener, send_watched};
 use super::keeper::{Fate, Keeper};
 use super::lookups::{self, Job, MOST_WAITING};
 use super::recorder::{Recorder, shares};
@@ -43,7 +44,7 @@ pub fn record(args: &RecordArgs, program: &[OsString]) -> Result<ExitCode> {
     require_program(program)?;
     let mut target = Target::open(args)?;
     let (mut sources, usage) = Sources::open(args)?;
-    let (ours, theirs) = sockets()?;
+    let (ours, theirs) = rights::sockets()?;
     let child = start(args, program, &ours, theirs, usage)?;
     // A reader of the program's output must see its end when the program closes it. Only stderr stays, for errors.
     let mut kept = child.descriptors().to_vec();

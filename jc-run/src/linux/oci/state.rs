@@ -9,7 +9,7 @@ use jc_unshare::descriptor::is_named;
 use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
 use jc_unshare::time::rfc3339_now;
-use jc_unshare::{Context, Error, Kind, Result, lock, remove_tree};
+use jc_unshare::{Context, Error, Kind, Result, lock, path_variable, remove_tree};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -314,8 +314,8 @@ fn taken(id: &str) -> Error {
 
 /// The directory of all containers of this user.
 fn default_root() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !geteuid().is_root());
-    runtime.map_or_else(|| "/run/jc-oci".into(), |runtime| Path::new(&runtime).join("jc-oci"))
+    let runtime = path_variable("XDG_RUNTIME_DIR").filter(|_| !geteuid().is_root());
+    runtime.map_or_else(|| "/run/jc-oci".into(), |runtime| runtime.join("jc-oci"))
 }
 
 /// Refuses a text that is no ID of a container.
