@@ -2,7 +2,9 @@
 # Compares jc-pull with the other installed programs that pull images, from a registry on loopback. Each run uses a
 # fresh ext4, the programs run in turn, and the results are medians. There are three images: 14 layers in gzip, the
 # same layers in zstd, and a single layer in gzip. `floor` is curl, decompressor and tar, two layers at a time,
-# without verification and sync. Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]] (root; some 8 GB in TMPDIR)
+# without verification and sync. `the least` is the time that the fastest decompressor, SHA-256 of all bytes and the
+# kernel's part of jc-pull --no-sync take on all processors without any wait. `dd` writes and syncs as many bytes.
+# Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]] (root; some 8 GB in TMPDIR)
 # JC_PEERS_ROOT is the root directory of the system that the other programs are from, and the decompressors of the
 # floors; without it they are the host's.
 # shellcheck source=tests/bench-images.sh
@@ -81,6 +83,7 @@ run_skopeo-umoci() {
 	skopeo copy -q --insecure-policy --src-tls-verify=false "docker://$image" oci:mnt/oci:bench
 	umoci raw unpack --image mnt/oci:bench mnt/root >/dev/null 2>&1
 }
+run_dd() { dd if=/dev/zero of=mnt/x bs=1M count="$([ "$tag" = one ] && echo 240 || echo 1140)" conv=fsync status=none; }
 run_ctr() {
 	containerd --root "$work/mnt/c" --state "$work/mnt/cs" --address "$work/mnt/c.sock" 2>/dev/null &
 	until ctr -a "$work/mnt/c.sock" version >/dev/null 2>&1; do sleep 0.05; done
@@ -90,7 +93,7 @@ run_ctr() {
 }
 
 if [ ${#wanted[@]} = 0 ]; then
-	wanted=(jc-pull jc-pull--no-sync floor skopeo-umoci)
+	wanted=(jc-pull jc-pull--no-sync dd floor skopeo-umoci)
 	for tool in igzip buildah podman ctr; do
 		if ! has_peer "$tool"; then
 			echo "$tool is not installed" >&2
@@ -122,7 +125,7 @@ can_pull() {
 measure() {
 	local inside=()
 	case $tool in
-	jc-pull* | floor*) ;;
+	jc-pull* | dd | floor*) ;;
 	*) inside=("${enter[@]}") ;;
 	esac
 	mkfs.ext4 -q -F -E nodiscard disk
@@ -138,6 +141,17 @@ measure() {
 			'$bin/jc-pull' -q --store mnt/s $repository:$tag; done" >/dev/null
 	fi
 	umount mnt
+}
+
+# The user time, in seconds, that decompression takes, and SHA-256 of the layers and of their tars.
+user_time() {
+	local decoder='gzip -dc'
+	! has_peer igzip || decoder="${enter[*]} igzip -dc"
+	[ "$tag" != zstd ] || decoder="${enter[*]} zstd -dc"
+	"$(type -P time)" -o time -f %U bash -c "set -e; cut -d ' ' -f 1 layers-$tag | while IFS=: read -r _ digest; do
+		blob=registry-5000/docker/registry/v2/blobs/sha256/\${digest:0:2}/\$digest/data
+		cat \$blob; $decoder <\$blob; done | openssl dgst -sha256" >/dev/null
+	echo "$tag $(cat time)" >>least
 }
 
 # 1.14 GB, 104,000 files.
@@ -156,16 +170,26 @@ for round in $(seq "$rounds"); do
 		for tool in "${wanted[@]}"; do
 			! can_pull "$tool" "$tag" || measure
 		done
+		user_time
 	done
 done
 [ ! -s again ] || awk '{ print "a second pull: " ($1 + $2) * 1000 / 20 " ms of CPU" }' again
 python3 - <<'END'
+import os
 from statistics import median
 runs = {}
 for line in open('results'):
     tag, tool, *numbers = line.split()
     runs.setdefault(tag, {}).setdefault(tool, []).append([float(number) for number in numbers])
+least = {}
+for line in open('least'):
+    tag, seconds = line.split()
+    least.setdefault(tag, []).append(float(seconds))
 for tag, tools in runs.items():
+    kernel = [run[3] for run in tools.get('jc-pull--no-sync', [])]
+    if kernel:
+        parts = zip(least[tag], kernel)
+        tools['the least'] = [[sum(part) / os.cpu_count(), 0, *part] for part in parts]
     print(f"{tag:20} {'seconds':>8} {'of jc-pull':>11} {'CPU':>7} {'peak MB':>8}")
     own = tools.get('jc-pull')
     for tool, found in sorted(tools.items(), key=lambda item: median(run[0] for run in item[1])):

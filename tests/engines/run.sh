@@ -98,9 +98,13 @@ JC_ENGINE_INSIDE=1 sh -c '
 	done
 	exec unshare -C -m -n -u --kill-child "$@"' sh "$group" "$0" "$1" "$runtime"
 status=$?
-# Groups of engines may stay, but no process may be in them.
+# Groups of engines may stay, but no process may be in them. podman does not wait for the end of a process that it kills.
 for dir in $(hierarchies); do
-	left=$(find "$dir/$group" -name cgroup.procs -exec cat {} + 2>/dev/null)
+	tries=0
+	while left=$(find "$dir/$group" -name cgroup.procs -exec cat {} + 2>/dev/null); [ -n "$left" ] && [ $tries -lt 40 ]; do
+		tries=$((tries + 1))
+		sleep 0.05
+	done
 	for pid in $left; do
 		echo "not ok: no process is left: $pid $(tr '\0' ' ' <"/proc/$pid/cmdline")"
 		status=1
