@@ -171,6 +171,18 @@ fn a_time_namespace_leaves_the_program_known() {
     });
 }
 
+/// Signals would reach other processes, or none.
+#[test]
+fn a_procfs_of_another_pid_namespace_is_an_error() {
+    sandbox(|s| {
+        Bundle::new(s, "echo never");
+        let line = "unshare -p -f jc-oci --root states run -b bundle c";
+        let ran = s.sh(line).run().code(1).stdout("");
+        ran.fails_as("jc-oci", "/proc: the procfs of another PID namespace");
+        assert!(!s.path("states").exists());
+    });
+}
+
 #[test]
 fn loopback_is_up_in_a_new_network_namespace() {
     sandbox(|s| {

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use jc_unshare::exec::locate_tool;
+use jc_unshare::info::proc_number;
 use jc_unshare::process::Process;
 use jc_unshare::{Context as _, Error, Result, print, read_at_most};
 use nix::libc::O_NONBLOCK;
@@ -152,6 +153,11 @@ impl<'a> Bundle<'a> {
         environment: &Environment,
         console_socket: Option<&Path>,
     ) -> Result<(Container, Record)> {
+        // The program is waited for and gets signals by its number in /proc.
+        if proc_number()? != std::process::id() {
+            let error = Error::new("/proc: the procfs of another PID namespace");
+            return Err(error.hint("unshare --mount-proc mounts that of its own"));
+        }
         let mut record = self.record(environment)?;
         let (stops, waits) = (!self.is_immediate(), record.unit.is_some());
         let mut inherited = Inherited::gates(self.preserved, stops, waits)?;
