@@ -129,6 +129,7 @@ python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
 # These runs start alone and from rest, since the kernel removes a veth pair for some milliseconds after the end,
 # which slows the next start down.
 commands=("jc-run=jc-run $limits --rootfs $work/root -- true")
+commands+=("jc-run, no network=jc-run $limits --rootfs $work/root --network none -- true")
 if command -v podman >/dev/null; then
 	podman="podman --root $work/podman --runroot /run/podman --cgroup-manager cgroupfs"
 	commands+=("podman=$podman run --rm --memory 256m --rootfs $work/root true")
@@ -142,6 +143,7 @@ if [ -n "$mounted" ]; then
 	umount -R /sys/fs/cgroup
 	mount -t cgroup2 cgroup2 /sys/fs/cgroup
 	commands=("jc-run=jc-run --cgroup-parent / --rootfs $work/root --network none -- true")
+	commands+=("jc-run, no group=jc-run --rootfs $work/root --network none -- true")
 	! command -v crun >/dev/null || bundle 'del(.linux.resources)'
 	printf '\nIn a cgroup of version 2, without limits\n'
 	python3 measure.py "$rounds" "${commands[@]}" "${others[@]}"
