@@ -7,7 +7,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use jc_tests::{Cmd, sandbox, sandbox_for};
+use jc_tests::{Cmd, sandbox, sandbox_for, wait_until};
 use rustix::process::Signal;
 
 /// The message of a panic.
@@ -43,12 +43,15 @@ fn a_command_that_takes_too_long_is_killed_with_its_children() {
     let text = panic_of(|| drop(slow.run()));
     assert!(text.contains("took longer than 200ms"), "{text}");
     let group = text.split("stdout: ").nth(1).unwrap().trim();
-    for path in fs::read_dir("/proc").unwrap() {
-        let stat = fs::read_to_string(path.unwrap().path().join("stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-        // A zombie counts as ended.
-        assert!(fields.get(2) != Some(&group) || fields[0] == "Z", "{stat}");
-    }
+    // A process ends some time after its SIGKILL.
+    wait_until("the end of the processes", || {
+        fs::read_dir("/proc").unwrap().all(|path| {
+            let stat = fs::read_to_string(path.unwrap().path().join("stat")).unwrap_or_default();
+            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+            // A zombie counts as ended.
+            fields.get(2) != Some(&group) || fields[0] == "Z"
+        })
+    });
 }
 
 #[test]
