@@ -100,7 +100,10 @@ impl Machine {
         let append = format!("console={} quiet panic=-1 no_timer_check", self.console);
         let mut machine = Cmd::new(self.emulator[0])
             .args(&self.emulator[1..])
-            .args(["-accel", "tcg", "-smp", "2", "-m", "1024", "-nographic", "-no-reboot"])
+            // With a thread for each processor, one of them may go on with code that the other has patched: the kernel
+            // then loops at a breakpoint of a static key, such as that of the first quota.
+            .args(["-accel", "tcg,thread=single", "-smp", "2", "-m", "1024"])
+            .args(["-nographic", "-no-reboot"])
             .arg("-kernel")
             .arg(kernel.join("vmlinuz"))
             .arg("-initrd")
