@@ -238,7 +238,7 @@ pub fn require_program(argv: &[OsString]) -> Result<()> {
     }
 }
 
-/// The path in an environment variable. An empty variable counts as not set.
+/// The path, or the list of paths, in an environment variable. An empty variable counts as not set.
 pub fn path_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }

@@ -155,7 +155,7 @@ impl ExistingGroup {
     /// the directory until it is gone, so a read of the directory waits for the end.
     fn inodes_after_removals(&self) -> Vec<Option<u64>> {
         for (_, path) in &self.parts {
-            // An error is that of a directory that is gone, for which there is nothing to wait.
+            // A directory that cannot be read is gone, or another user's, whose files this process cannot write to.
             if let Ok(mut entries) = fs::read_dir(path) {
                 entries.next();
             }

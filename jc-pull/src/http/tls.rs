@@ -132,8 +132,7 @@ fn pem<T: PemObject>(what: &str, path: &Path, text: &[u8]) -> Result<Vec<T>> {
 
 /// Trusts the system's authorities: those of SSL_CERT_FILE and SSL_CERT_DIR, or else those that are installed.
 fn add_native(roots: &mut RootCertStore) -> Result<()> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let (file, directories) = (set("SSL_CERT_FILE"), set("SSL_CERT_DIR"));
+    let (file, directories) = (path_variable("SSL_CERT_FILE"), path_variable("SSL_CERT_DIR"));
     let mut errors = Vec::new();
     let mut trust = |found: CertificateResult| {
         roots.add_parsable_certificates(found.certs);
@@ -145,7 +144,7 @@ fn add_native(roots: &mut RootCertStore) -> Result<()> {
     for directory in directories.iter().flat_map(std::env::split_paths) {
         trust(load_certs_from_paths(None, Some(&directory)));
     }
-    if let Some(path) = file.map(PathBuf::from) {
+    if let Some(path) = file {
         // The crate would read a device to its end.
         let text = read_at_most(File::open(&path).on("read", &path)?, MAX_BUNDLE, &path)?;
         let found = CertificateDer::pem_slice_iter(&text).flatten();
