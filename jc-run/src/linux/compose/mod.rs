@@ -153,7 +153,7 @@ impl<'a> Composer<'a> {
         !self.user.is_empty() && self.has_net_link() && !geteuid().is_root()
     }
 
-    /// Whether there is more than a loopback interface.
+    /// Whether a link makes or enters the network.
     fn has_net_link(&self) -> bool {
         self.network.needs_link(&self.options.network)
     }
@@ -202,7 +202,7 @@ impl<'a> Composer<'a> {
         if !self.user_namespace_is_first() {
             options.extend(self.user.iter().cloned());
         }
-        if !self.has_net_link() && self.net_fd.is_none() {
+        if !self.has_net_link() && !self.network.is_hosts() && self.net_fd.is_none() {
             options.extend([Opt::flag("-n"), Opt::flag("--loopback")]);
         }
         options.extend(self.namespaces.options.iter().cloned());

@@ -93,9 +93,10 @@ impl Network {
         ["pasta", EGRESS].contains(&self.mode.as_str()) || options.publishes
     }
 
-    /// Whether the chain needs jc-net. jc-unshare makes a network with only a loopback interface.
+    /// Whether the chain needs a link for the network. jc-unshare makes a network with only a loopback interface, and
+    /// the host's network is that of the caller.
     pub fn needs_link(&self, options: &NetworkOptions) -> bool {
-        self.mode != "none" || !options.passed.is_empty()
+        !["none", "host"].contains(&self.mode.as_str()) || !options.passed.is_empty()
     }
 
     /// The options of the link.

@@ -82,6 +82,15 @@ fn one_process_waits_for_pid_1() {
 }
 
 #[test]
+fn the_network_of_the_caller_needs_no_link() {
+    let hosts = chain(&["--network", "host"], IMAGE);
+    assert!(has(&hosts, &["jc-unshare"]) && !has(&hosts, &["jc-net"]), "{hosts:?}");
+    assert!(!has(&hosts, &["-n"]), "{hosts:?}");
+    assert!(has(&chain(&["--network", "host", "-p", "80:80"], IMAGE), &["jc-net"]));
+    assert!(has(&chain(&["--network", "bridge"], IMAGE), &["jc-net"]));
+}
+
+#[test]
 fn links_get_no_descriptor_of_the_caller() {
     let status_fds = |args: &[&str]| {
         let chain = chain(&[args, &["-d", "-m", "64M"]].concat(), IMAGE);
