@@ -54,11 +54,12 @@ make_image() {
 	rmdir tree
 }
 
-# Starts a registry, with a directory of its own. serve PORT
+# Starts a registry, with a directory of its own, and sets $registry to its PID. serve PORT
 serve() {
 	printf '%s\n' 'version: 0.1' 'log: {accesslog: {disabled: true}, level: error}' \
 		"storage: {filesystem: {rootdirectory: $work/registry-$1}}" "http: {addr: 127.0.0.1:$1}" >"$1.yml"
 	docker-registry serve "$1.yml" 2>"$1.log" &
+	registry=$!
 	until (: </dev/tcp/127.0.0.1/"$1") 2>/dev/null; do sleep 0.1; done
 }
 

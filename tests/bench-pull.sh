@@ -2,8 +2,9 @@
 # Compares jc-pull with the other installed programs that pull images, from a registry on loopback. Each run uses a
 # fresh ext4, the programs run in turn, and the results are medians. There are three images: 14 layers in gzip, the
 # same layers in zstd, and a single layer in gzip. `floor` is curl, decompressor and tar, two layers at a time,
-# without verification and sync. `the least` is the time that the fastest decompressor, SHA-256 of all bytes and the
-# kernel's part of jc-pull --no-sync take on all processors without any wait. `dd` writes and syncs as many bytes.
+# without verification and sync. `the least` is the time that the fastest decompressor, SHA-256 of all bytes, the
+# kernel's part of jc-pull --no-sync and the registry take on all processors without any wait. `dd` writes and syncs as
+# many bytes.
 # Usage: tests/bench-pull.sh BIN_DIR [ROUNDS [TOOL...]] (root; some 8 GB in TMPDIR)
 # JC_PEERS_ROOT is the root directory of the system that the other programs are from, and the decompressors of the
 # floors; without it they are the host's.
@@ -121,6 +122,9 @@ can_pull() {
 	esac
 }
 
+# The CPU time of the registry, in clock ticks (proc_pid_stat(5)).
+registry_time() { awk '{ print $14 + $15 }' "/proc/$registry/stat"; }
+
 # One run of $tool on $tag.
 measure() {
 	local inside=()
@@ -131,10 +135,12 @@ measure() {
 	mkfs.ext4 -q -F -E nodiscard disk
 	mount -o loop disk mnt
 	sync
+	local before
+	before=$(registry_time)
 	"$(type -P time)" -o time -f '%e %M %U %S' "${inside[@]}" bash -c "set -e; cd $work; image=$repository:$tag \
 		tag=$tag work=$work bin=$bin enter='${enter[*]}'; $(declare -f floor into "run_$tool"); run_$tool" ||
 		die "$tool failed on $tag"
-	echo "$tag $tool $(cat time)" | tee -a results >&2
+	echo "$tag $tool $(cat time) $(($(registry_time) - before))" | tee -a results >&2
 	if [ "$tag $tool" = 'gzip jc-pull' ]; then
 		# The CPU time of twenty pulls of an unchanged image, in seconds.
 		"$(type -P time)" -o again -f '%U %S' "$BASH" -c "for n in {1..20}; do
@@ -165,12 +171,13 @@ sync disk
 tag=gzip tool=${wanted[0]}
 measure
 : >results
+: >least
 for round in $(seq "$rounds"); do
 	for tag in gzip zstd one; do
 		for tool in "${wanted[@]}"; do
 			! can_pull "$tool" "$tag" || measure
+			[ "$tool" != jc-pull--no-sync ] || user_time
 		done
-		user_time
 	done
 done
 [ ! -s again ] || awk '{ print "a second pull: " ($1 + $2) * 1000 / 20 " ms of CPU" }' again
@@ -185,9 +192,10 @@ least = {}
 for line in open('least'):
     tag, seconds = line.split()
     least.setdefault(tag, []).append(float(seconds))
+ticks = os.sysconf('SC_CLK_TCK')
 for tag, tools in runs.items():
-    kernel = [run[3] for run in tools.get('jc-pull--no-sync', [])]
-    if kernel:
+    if tag in least:
+        kernel = [run[3] + run[4] / ticks for run in tools['jc-pull--no-sync']]
         parts = zip(least[tag], kernel)
         tools['the least'] = [[sum(part) / os.cpu_count(), 0, *part] for part in parts]
     print(f"{tag:20} {'seconds':>8} {'of jc-pull':>11} {'CPU':>7} {'peak MB':>8}")
