@@ -113,6 +113,20 @@ impl Link {
     }
 }
 
+/// Moves options of jc-unshare to jc-cgroup, which starts a child anyway and can make it in new namespaces: each link takes
+/// time. Returns the options that only jc-unshare has.
+pub fn spare_unshare(group: &mut Link, options: Vec<Opt>) -> Vec<Opt> {
+    let has_uts = options.contains(&Opt::flag("-u"));
+    let (moved, left): (Vec<_>, _) = options.into_iter().partition(|option| match option.name() {
+        "-p" | "-u" | "-i" | "-n" | "-C" | "--loopback" => true,
+        // jc-unshare sets the names of a UTS namespace that it joins.
+        "--hostname" | "--domainname" => has_uts,
+        _ => false,
+    });
+    group.options.splice(0..0, moved);
+    left
+}
+
 /// Links in front of a payload.
 #[derive(Debug)]
 pub struct Chain {
@@ -220,6 +234,23 @@ mod tests {
         ] {
             assert_eq!(option.words(), words(line));
         }
+    }
+
+    #[test]
+    fn jc_cgroup_makes_the_namespaces_that_it_can() {
+        let spared = |line: &'static str| {
+            let options = line.split(' ').map(Opt::flag).collect();
+            let mut group = Link::new("jc-cgroup", Vec::new());
+            let left = spare_unshare(&mut group, options);
+            let names = |options: &[Opt]| {
+                options.iter().map(|option| option.name().to_owned()).collect::<Vec<_>>().join(" ")
+            };
+            (names(&group.options), names(&left))
+        };
+        let both = "-C -u -i -n -p --hostname --domainname --loopback";
+        assert_eq!(spared(both), (both.to_owned(), String::new()));
+        let (moved, left) = spared("-C --join -p --hostname -T");
+        assert_eq!((moved.as_str(), left.as_str()), ("-C -p", "--join --hostname -T"));
     }
 
     #[test]

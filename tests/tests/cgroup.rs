@@ -15,6 +15,11 @@ const TOOL: &str = "jc-cgroup";
 
 keeps_the_contract!(with_limits, ["jc-cgroup", "-m", "256M", "--pids", "64"], "jc-cgroup");
 keeps_the_contract!(with_a_pid_namespace, ["jc-cgroup", "-p"], "jc-cgroup");
+keeps_the_contract!(
+    with_namespaces,
+    ["jc-cgroup", "-puinC", "--hostname", "x", "--loopback"],
+    "jc-cgroup"
+);
 
 /// Starts a payload that waits. Returns its PID too.
 fn waiting(s: &Sandbox, options: &[&str]) -> (Running, u32) {
@@ -53,7 +58,7 @@ fn the_program_is_pid_1_if_asked_for() {
 
         for option in ["--exec", "--join=x"] {
             let ran = s.jc(TOOL).args([option, "-p", "--", "true"]).run();
-            ran.code(125).stdout("").fails_as(TOOL, "-p");
+            ran.code(125).stdout("").fails_as(TOOL, "no namespaces are made with");
         }
         let before = ["--bounding-set=-sys_admin", TOOL, "-p", "--name", "refused", "--", "true"];
         let ran = s.cmd("setpriv").args(before).run();
@@ -61,6 +66,45 @@ fn the_program_is_pid_1_if_asked_for() {
         assert!(ran.err().starts_with(error), "{ran}");
         ran.code(125).stdout("");
         assert!(!s.jc(TOOL).arg("--list").run().code(0).out().contains("refused"));
+    });
+}
+
+#[test]
+fn the_program_begins_in_the_namespaces_that_are_asked_for() {
+    sandbox(|s| {
+        let kinds = "cd /proc/self/ns; for kind in pid uts ipc net cgroup; do readlink $kind; done";
+        let outside = s.sh(kinds).run().code(0).out();
+        for (option, new) in [("-p", 0), ("-u", 1), ("-i", 2), ("-n", 3), ("-C", 4)] {
+            let inside = s.jc(TOOL).args([option, "--", "sh", "-c", kinds]).run().code(0).out();
+            let differ = inside.lines().zip(outside.lines()).map(|(inside, out)| inside != out);
+            let expected = (0..5).map(|kind| kind == new);
+            assert_eq!(differ.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{option}");
+        }
+        let names = "hostname; cat /proc/sys/kernel/domainname";
+        s.jc(TOOL)
+            .args(["-u", "--hostname", "box", "--domainname", "lan", "--", "sh", "-c", names])
+            .run()
+            .code(0)
+            .stdout("box\nlan\n");
+        let addresses = ["ip", "-o", "addr"];
+        s.jc(TOOL).args(["-n", "--"]).args(addresses).run().code(0).stdout("");
+        let up = s.jc(TOOL).args(["-n", "--loopback", "--"]).args(addresses).run().code(0);
+        assert!(up.out().contains("127.0.0.1/8"), "{up}");
+        // The group is the root of the cgroup namespace.
+        let own = "grep ^0:: /proc/self/cgroup";
+        assert!(s.jc(TOOL).args(["--", "sh", "-c", own]).run().code(0).out().contains("/jc+"));
+        s.jc(TOOL).args(["-C", "--", "sh", "-c", own]).run().code(0).stdout("0::/\n");
+
+        for (option, needed) in
+            [("--hostname=x", "-u"), ("--domainname=x", "-u"), ("--loopback", "-n")]
+        {
+            let ran = s.jc(TOOL).args([option, "--", "true"]).run();
+            ran.code(125).stdout("").fails_as(TOOL, needed);
+        }
+        let ran = s.cmd("setpriv").args(["--bounding-set=-sys_admin", TOOL, "-C", "true"]).run();
+        let error = "jc-cgroup: unshare: Operation not permitted\njc-cgroup: hint: this process is root without CAP_SYS_ADMIN";
+        assert!(ran.err().starts_with(error), "{ran}");
+        ran.code(125).stdout("");
     });
 }
 
@@ -74,8 +118,11 @@ fn an_option_without_effect_is_refused() {
             refuses(&["--join", "x", limit, "--", "true"], "only a new group and --update have");
             refuses(&["--stat", "x", limit], "only a new group and --update have limits");
         }
-        for option in ["--name=a", "--path=/a", "--delegate", "--report=1", "-p", "--exec"] {
+        for option in ["--name=a", "--path=/a", "--delegate", "--report=1", "--exec"] {
             refuses(&["--list", option], "cannot be used with");
+        }
+        for option in ["-p", "-u", "-i", "-n", "-C"] {
+            refuses(&["--list", option], "no namespaces are made with");
         }
     });
 }

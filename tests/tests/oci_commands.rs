@@ -150,13 +150,13 @@ fn a_printed_chain_has_one_link_on_a_line() {
         let words = ["--print", "run", "-b", bundle.path.to_str().unwrap(), "c"];
         let script = bundle.oci(&words).run().code(0).out();
         let lines: Vec<&str> = script.lines().collect();
-        assert!(lines[0].contains("jc-cgroup --path /jc-tests-oci-"), "{script}");
-        assert!(lines[1].contains("jc-unshare -C -i -u -n --hostname jc-oci"), "{script}");
-        assert!(lines[2].contains("jc-rootfs --bare --gate mounts=4 --gate exec=5"), "{script}");
+        let group = "jc-cgroup -C -i -u -n -p --hostname jc-oci --loopback --path /jc-tests-oci-";
+        assert!(lines[0].contains(group), "{script}");
+        assert!(lines[1].contains("jc-rootfs --bare --gate mounts=4 --gate exec=5"), "{script}");
         let source = bundle.path.join("a\\040b,c\\134d\\011e");
         let word = format!("--mount '{} /x/a\\040b,c\\134d\\011e none rbind'", source.display());
-        assert!(lines[2].contains(&word), "{script}");
-        assert_eq!(lines[3], "sh -c true");
+        assert!(lines[1].contains(&word), "{script}");
+        assert_eq!(lines[2], "sh -c true");
         assert!(!s.path("states").exists());
     });
 }

@@ -211,7 +211,9 @@ fn print_shows_the_chain_of_links() {
         let without = links(&["--", "true"]);
         assert_eq!(without, ["jc-net", "jc-unshare", "jc-rootfs"]);
         let with = links(&["-m", "64M", "--", "true"]);
-        assert_eq!(with, ["jc-cgroup", "jc-net", "jc-unshare", "jc-rootfs"]);
+        assert_eq!(with, ["jc-cgroup", "jc-net", "jc-rootfs"]);
+        let detached = links(&["-d", "-m", "64M", "--", "true"]);
+        assert_eq!(detached, ["jc-cgroup", "jc-net", "jc-unshare", "jc-rootfs"]);
         let unplugged = links(&["--network", "none", "--", "true"]);
         assert_eq!(unplugged, ["jc-unshare", "jc-rootfs"]);
     });
@@ -222,13 +224,16 @@ fn print_shows_the_chain_of_links() {
 fn every_link_of_the_chain_runs_alone() {
     sandbox(|s| {
         busybox_root(s, "root");
-        let chain = printed(s, &["-m", "64M", "--hostname", "h", "--", "sh", "-c", "echo ran"]);
-        let starts: Vec<usize> = chain.match_indices("\njc-").map(|(at, _)| at + 1).collect();
-        assert_eq!(starts.len(), 4, "{chain}");
-        // The files for the links are made first.
-        s.sh(&chain[..starts[0]]).run().code(0).stdout("").stderr("");
-        for at in starts {
-            s.sh(&chain[at..]).run().code(0).stdout("ran\n").stderr("");
+        for options in [&["-m", "64M"][..], &[]] {
+            let payload = ["--hostname", "h", "--", "sh", "-c", "echo ran"];
+            let chain = printed(s, &[options, &payload].concat());
+            let starts: Vec<usize> = chain.match_indices("\njc-").map(|(at, _)| at + 1).collect();
+            assert_eq!(starts.len(), 3, "{chain}");
+            // The files for the links are made first.
+            s.sh(&chain[..starts[0]]).run().code(0).stdout("").stderr("");
+            for at in starts {
+                s.sh(&chain[at..]).run().code(0).stdout("ran\n").stderr("");
+            }
         }
         s.jc("jc-list").args(["-a", "-q"]).run().code(0).stdout("");
     });

@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Parser;
+use jc_unshare::namespaces::Basic;
 use jc_unshare::on_demand::{Group, OnDemand};
+use jc_unshare::{Error, Result};
 
 use super::limits::Limits;
 
@@ -47,9 +49,8 @@ pub struct Args {
     /// Measure all resources, or only those with a limit, which is quicker (with --report or --status-fd)
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "reports")]
     pub(super) measure: Measure,
-    /// Make PROG PID 1 of a new PID namespace, as jc-unshare -p does
-    #[arg(short = 'p', conflicts_with_all = ["exec", "join"])]
-    pub(super) pid: bool,
+    #[command(flatten)]
+    pub(super) namespaces: OnDemand<Basic>,
     /// Join and execute, without staying to clean up
     #[arg(long)]
     pub(super) exec: bool,
@@ -69,6 +70,20 @@ pub struct Args {
     pub(super) program: Vec<OsString>,
 }
 
+impl Args {
+    /// Usage errors: namespaces without a child to make them for, or settings without their namespace.
+    pub fn check_namespaces(&self) -> Result<()> {
+        let new = &self.namespaces;
+        new.check_names(new.uts)?;
+        new.check_loopback(new.net)?;
+        let forks = !self.exec && self.join.is_none() && !self.action.any();
+        if new.flags() != 0 && !forks {
+            return Err(Error::usage("no namespaces are made with --exec, --join or an action"));
+        }
+        Ok(())
+    }
+}
+
 /// The resources that are measured.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum Measure {
@@ -83,7 +98,7 @@ pub enum Measure {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
 #[command(group(clap::ArgGroup::new("action").conflicts_with_all([
-    "path", "name", "evacuate", "delegate", "report", "status_fd", "measure", "pid", "exec", "no_wait", "join",
+    "path", "name", "evacuate", "delegate", "report", "status_fd", "measure", "exec", "no_wait", "join",
 ])))]
 pub struct Action {
     /// Print the resource usage of a group, as JSON

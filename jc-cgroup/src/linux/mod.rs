@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
-use jc_unshare::namespaces::Kind;
+use jc_unshare::namespaces::{Kind, steps};
 use jc_unshare::program::Program;
 use jc_unshare::supervise::{Child, Exit, NewChild};
 use jc_unshare::{Error, Result, require_program, size};
@@ -49,6 +49,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if args.limits.any() && !has_limits {
         return Err(Error::usage("only a new group and --update have limits"));
     }
+    args.check_namespaces()?;
     if !args.action.any() {
         return run_program(&args);
     }
@@ -182,11 +183,15 @@ fn start_program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Res
         .map_err(advise(flags))
 }
 
-/// The program after the steps into the group, and the flags of its namespaces.
+/// The program after the steps into the group and its namespaces, and the flags of the namespaces that the child begins
+/// in.
 fn program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<(u64, Program)> {
-    let flags = if args.pid { Kind::Pid.flag() } else { 0 };
-    let program = Program::new(&args.program)?.after(group.steps(Version::V1)?);
-    Ok((flags, program.reporting(status)))
+    let (new, own) = (&args.namespaces, Kind::Cgroup.flag());
+    let mut inside = group.steps(Version::V1)?;
+    // The root of a cgroup namespace is the group of the process that makes the namespace.
+    inside.extend(new.cgroup.then(|| steps::unshare(own)));
+    inside.extend(new.steps());
+    Ok((new.flags() & !own, Program::new(&args.program)?.after(inside).reporting(status)))
 }
 
 /// The descriptors that stay open while the program runs. All others are closed, so that the program alone has the

@@ -14,7 +14,7 @@ use super::procfs;
 use super::program::Step;
 use super::sys::vfork::Call;
 use super::sys::{self, clone};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::on_demand::Group;
 
 /// A kind of namespace (namespaces(7)).
@@ -89,10 +89,11 @@ impl Kind {
     }
 }
 
-/// New namespaces to enter, as the command line names them (unshare(1)'s letters).
+/// New namespaces that any link can make for its child, with their settings: they need no maps of IDs, clock offsets or
+/// mounts. The letters are those of unshare(1).
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
-pub struct New {
+pub struct Basic {
     /// New PID namespace: the program is its PID 1, and all of it ends with the program
     #[arg(short = 'p', long)]
     pub pid: bool,
@@ -105,9 +106,84 @@ pub struct New {
     /// New network namespace, all interfaces down (jc-net makes those that lead outside)
     #[arg(short = 'n', long)]
     pub net: bool,
-    /// New cgroup namespace: the present cgroup becomes its root
+    /// New cgroup namespace: the cgroup of the program becomes its root
     #[arg(short = 'C', long)]
     pub cgroup: bool,
+    /// Set the host name of the UTS namespace
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Set the NIS domain name of the UTS namespace
+    #[arg(long, value_name = "NAME")]
+    pub domainname: Option<String>,
+    /// Bring the loopback interface up (with -n)
+    #[arg(long)]
+    pub loopback: bool,
+}
+
+impl Group for Basic {
+    const NAMES: &'static [(&'static str, Option<char>)] = &[
+        ("pid", Some('p')),
+        ("uts", Some('u')),
+        ("ipc", Some('i')),
+        ("net", Some('n')),
+        ("cgroup", Some('C')),
+        ("hostname", None),
+        ("domainname", None),
+        ("loopback", None),
+    ];
+}
+
+impl Basic {
+    /// Whether this kind is asked for.
+    pub fn has(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Pid => self.pid,
+            Kind::Uts => self.uts,
+            Kind::Ipc => self.ipc,
+            Kind::Net => self.net,
+            Kind::Cgroup => self.cgroup,
+            Kind::User | Kind::Mount | Kind::Time => false,
+        }
+    }
+
+    /// The namespaces as flags of clone(2).
+    pub fn flags(&self) -> u64 {
+        Kind::ALL.into_iter().filter(|kind| self.has(*kind)).map(Kind::flag).sum()
+    }
+
+    /// Usage error: a name is to be set, and there is no UTS namespace for it.
+    pub fn check_names(&self, has_uts: bool) -> Result<()> {
+        if has_uts || self.hostname.is_none() && self.domainname.is_none() {
+            return Ok(());
+        }
+        let why =
+            "--hostname and --domainname need a UTS namespace (-u): they would rename the host";
+        Err(Error::usage(why))
+    }
+
+    /// Usage error: loopback is to be brought up, and there is no new network namespace.
+    pub fn check_loopback(&self, has_net: bool) -> Result<()> {
+        if has_net || !self.loopback {
+            return Ok(());
+        }
+        Err(Error::usage("--loopback needs -n: it would change the host's network"))
+    }
+
+    /// The steps that set up the namespaces from inside.
+    pub fn steps(&self) -> impl Iterator<Item = Step> {
+        let loopback = self.loopback.then(steps::loopback_up).into_iter();
+        let names = self.hostname.as_deref().map(steps::host_name).into_iter();
+        loopback.chain(names).chain(self.domainname.as_deref().map(steps::domain_name))
+    }
+}
+
+/// New namespaces to enter, as the command line names them (unshare(1)'s letters).
+#[derive(Clone, Debug, Default, clap::Args)]
+#[group(skip)]
+pub struct New {
+    /// The namespaces that any link can make for its child.
+    #[command(flatten)]
+    pub basic: Basic,
     /// New time namespace: the monotonic and boot-time clocks
     #[arg(short = 'T', long)]
     pub time: bool,
@@ -129,12 +205,8 @@ impl New {
             || match kind {
                 Kind::User => self.user,
                 Kind::Mount => self.mount,
-                Kind::Pid => self.pid,
-                Kind::Uts => self.uts,
-                Kind::Ipc => self.ipc,
-                Kind::Net => self.net,
-                Kind::Cgroup => self.cgroup,
                 Kind::Time => self.time,
+                kind => self.basic.has(kind),
             }
     }
 
@@ -250,6 +322,11 @@ pub mod steps {
     /// Brings loopback up in the network namespace.
     pub fn loopback_up() -> Step {
         Step::new(Call::LoopbackUp, "set lo up", "")
+    }
+
+    /// Makes and enters namespaces, by flags of clone(2).
+    pub fn unshare(flags: u64) -> Step {
+        Step::new(Call::Unshare(flags), "unshare", "")
     }
 
     /// Sets the host name in the UTS namespace.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::hints::advise;
 use super::sys::vfork::{self, BY_SHELL, Call};
 use crate::error::{Context, Error, Result};
 use crate::exec::failure;
@@ -55,6 +56,9 @@ impl Step {
             failed.on(self.operation, &self.object)
         };
         let error = error.err().unwrap_or_else(Error::quiet);
+        if let Call::Unshare(flags) = self.call {
+            return advise(flags)(error);
+        }
         match &self.hint {
             Some(hint) => error.hint(hint),
             None => error,

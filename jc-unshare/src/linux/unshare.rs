@@ -41,15 +41,6 @@ pub const TOOL: Tool = Tool::link("jc-unshare");
 pub struct Args {
     #[command(flatten)]
     new: New,
-    /// Set the host name (with -u or a UTS namespace to join)
-    #[arg(long, value_name = "NAME")]
-    hostname: Option<String>,
-    /// Set the NIS domain name (with -u or a UTS namespace to join)
-    #[arg(long, value_name = "NAME")]
-    domainname: Option<String>,
-    /// Bring the loopback interface up (with -n)
-    #[arg(long)]
-    loopback: bool,
     #[command(flatten)]
     clocks: OnDemand<Clocks>,
     /// Set the propagation of mounts between the mount namespace and the host (with -m)
@@ -114,10 +105,7 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     let block = inherited_fd(args.block_fd, "--block-fd")?;
     let init = args.init_fd.map(init::pipe_as).transpose()?;
     let joined = Joined::open(&args.processes, &args.files)?;
-    if args.names_host() && !args.new.has(Kind::Uts) && !joined.has(Kind::Uts) {
-        let needed = "-u or another UTS namespace to join: it would rename the host";
-        return Err(Error::usage(format_args!("--hostname and --domainname need {needed}")));
-    }
+    args.new.basic.check_names(args.new.has(Kind::Uts) || joined.has(Kind::Uts))?;
     let forks = args.new.has(Kind::Pid) || joined.has(Kind::Pid) || args.no_wait;
     if args.kill_child.is_some() && !forks {
         return Err(Error::usage("--kill-child needs -p, or a PID namespace to join"));
@@ -143,11 +131,6 @@ impl Args {
         self.new.has(Kind::User) || self.new.has(Kind::Time)
     }
 
-    /// Whether an option sets a name of the UTS namespace.
-    fn names_host(&self) -> bool {
-        self.hostname.is_some() || self.domainname.is_some()
-    }
-
     /// Checks that no two options name the same descriptor.
     fn check_descriptors(&self) -> Result<()> {
         let all = [self.info_fd, self.block_fd, self.init_fd, self.status_fd];
@@ -169,8 +152,8 @@ impl Args {
     /// change otherwise.
     fn check(&self) -> Result<()> {
         let new = &self.new;
+        new.basic.check_loopback(new.has(Kind::Net))?;
         for (given, kind, message) in [
-            (self.loopback, Kind::Net, "--loopback needs -n: it would change the host's network"),
             (self.clocks.boottime.is_some(), Kind::Time, "--boottime needs -T"),
             (self.clocks.monotonic.is_some(), Kind::Time, "--monotonic needs -T"),
             (
@@ -194,10 +177,8 @@ impl Args {
         if self.new.has(Kind::Mount) {
             steps.extend(steps::propagation(self.propagation.unwrap_or_default()));
         }
-        steps.extend(self.loopback.then(steps::loopback_up));
         steps.extend(self.mount_proc.as_deref().map(steps::mount_proc).transpose()?);
-        steps.extend(self.hostname.as_deref().map(steps::host_name));
-        steps.extend(self.domainname.as_deref().map(steps::domain_name));
+        steps.extend(self.new.basic.steps());
         Ok(steps)
     }
 }

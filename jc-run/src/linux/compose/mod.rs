@@ -25,7 +25,7 @@ use super::base_path::BasePath;
 use super::bundle::{Bundle, Directory, StatusFds};
 use super::state::{Group, Join, State};
 use crate::image::Config;
-use crate::link::{Chain, Link, Opt};
+use crate::link::{Chain, Link, Opt, spare_unshare};
 use crate::options::{LifeOptions, Mode, Options};
 use namespaces::Namespaces;
 use network::Network;
@@ -45,13 +45,16 @@ pub fn compose(
     let volumes = volumes::volumes(&options.root, &config, &root, &state_dir)?;
     let composer = Composer::new(options, config, id, state_dir, base_path)?;
     let (rootfs, changes) = composer.rootfs(&root, volumes.options)?;
+    let (group, unshare) = composer.namespaces();
     let links = [
         composer.trace.link(options),
-        composer.cgroup(),
+        group,
         composer.user_namespace(),
         composer.net(),
+        unshare,
+        Some(rootfs),
     ];
-    let links = links.into_iter().flatten().chain([composer.unshare(), rootfs]).collect();
+    let links = links.into_iter().flatten().collect();
     let mut state = State::new(id, &composer.state_dir);
     state.join = Some(composer.join()?);
     describe(&mut state, &options.life, record, &composer.config, &payload)?;
@@ -136,15 +139,23 @@ impl<'a> Composer<'a> {
         !self.options.limits.passed.is_empty() || !self.namespaces.has_new_pids
     }
 
-    /// Whether jc-cgroup makes the PID namespace, which spares a waiting jc-unshare. jc-unshare has to wait if it reports
-    /// the exit status, runs PID 1 or maps IDs, or if jc-net waits in between.
-    fn cgroup_makes_pids(&self) -> bool {
-        self.namespaces.has_new_pids
-            && self.has_cgroup()
+    /// Whether jc-cgroup makes namespaces, which spares jc-unshare. jc-unshare has to wait if it reports the exit status,
+    /// runs PID 1 or maps IDs, or if jc-net waits in between.
+    fn cgroup_makes_namespaces(&self) -> bool {
+        self.has_cgroup()
             && !self.options.life.needs_exit_status()
             && self.init_fd.is_none()
             && self.user.is_empty()
             && !self.network.waits(&self.options.network)
+    }
+
+    /// The links that make the group, and namespaces except those of users and of networks.
+    fn namespaces(&self) -> (Option<Link>, Option<Link>) {
+        let (mut group, mut options) = (self.cgroup(), self.unshare());
+        if let Some(group) = group.as_mut().filter(|_| self.cgroup_makes_namespaces()) {
+            options = spare_unshare(group, options);
+        }
+        (group, (!options.is_empty()).then(|| Link::new("jc-unshare", options)))
     }
 
     /// Whether the user namespace comes first. An ordinary user needs one to make a network. The network of root belongs
@@ -168,7 +179,6 @@ impl<'a> Composer<'a> {
         }
         let (limits, life) = (&self.options.limits, &self.options.life);
         let mut options = Vec::new();
-        options.extend(self.cgroup_makes_pids().then(|| Opt::flag("-p")));
         options.push(Opt::new("--name", self.id));
         // jc-cgroup reports whether memory ran out, and the exit status if jc-unshare is no parent of the payload.
         if life.needs_exit_status() && (limits.has_memory || !self.namespaces.has_new_pids) {
@@ -197,7 +207,8 @@ impl<'a> Composer<'a> {
         })
     }
 
-    fn unshare(&self) -> Link {
+    /// The options of jc-unshare.
+    fn unshare(&self) -> Vec<Opt> {
         let mut options = Vec::new();
         if !self.user_namespace_is_first() {
             options.extend(self.user.iter().cloned());
@@ -207,7 +218,7 @@ impl<'a> Composer<'a> {
         }
         options.extend(self.namespaces.options.iter().cloned());
         if self.namespaces.has_new_pids {
-            options.extend((!self.cgroup_makes_pids()).then(|| Opt::flag("-p")));
+            options.push(Opt::flag("-p"));
             options.extend(self.options.life.needs_exit_status().then(|| self.status_fd()));
         }
         if self.namespaces.has_new_uts && self.options.namespaces.hostname.is_none() {
@@ -215,7 +226,7 @@ impl<'a> Composer<'a> {
         }
         options.extend(self.init_option());
         options.extend(self.options.namespaces.names.iter().cloned());
-        Link::new("jc-unshare", options)
+        options
     }
 
     fn init_option(&self) -> Option<Opt> {

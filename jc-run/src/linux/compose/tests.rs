@@ -31,7 +31,7 @@ fn the_command_line_replaces_values_of_the_image() {
     let args = ["-u", "5", "-w", "/x", "-e", "A=2", "-m", "64M", "--hostname", "h", "--", "z"];
     let from_user = chain(&args, IMAGE);
     assert!(has(&from_user, &["-m", "64M", "--"]));
-    assert!(has(&from_user, &["--hostname", "h", "--"]));
+    assert!(has(&from_user, &["--hostname", "h"]));
     assert!(has(&from_user, &["-e", "A=2", "-u", "5", "-w", "/x", "--layer"]));
     assert!(has(&from_user, &["--", "/e", "z"]));
     let entered = chain(&["--entrypoint", "/other", "-v", "/s:/data:ro", "x"], IMAGE);
@@ -77,6 +77,9 @@ fn one_process_waits_for_pid_1() {
         assert_eq!(waits(&[option]), [false, true, false], "{option}");
     }
     assert_eq!(waits(&["--pid", "host"]), [false, false, false]);
+    let limited = chain(&["-m", "64M", "--network", "host", "--hostname", "h"], IMAGE);
+    assert_eq!(has(&limited, &["--hostname", "h", "--name"]), is_root, "{limited:?}");
+    assert_ne!(has(&limited, &["jc-unshare"]), is_root, "{limited:?}");
     let with_ports = chain(&["-m", "64M", "--network", "bridge", "-p", "80:80"], IMAGE);
     assert!(has(&with_ports, &["jc-cgroup", "--name"]), "{with_ports:?}");
 }

@@ -37,6 +37,8 @@ pub enum Call {
     Propagate(libc::c_ulong),
     /// SIOCSIFFLAGS (netdevice(7)) that brings the loopback interface up.
     LoopbackUp,
+    /// unshare(2) with these flags.
+    Unshare(u64),
     /// sethostname(2).
     HostName(Vec<u8>),
     /// setdomainname(2).
@@ -173,6 +175,7 @@ impl Call {
                 done(libc::SYS_mount, [0, c"/".as_ptr() as usize, 0, *flags as usize, 0])
             }
             Self::LoopbackUp => loopback_up(),
+            Self::Unshare(flags) => done(libc::SYS_unshare, [*flags as usize, 0, 0, 0, 0]),
             Self::HostName(name) => {
                 done(libc::SYS_sethostname, [name.as_ptr() as usize, name.len(), 0, 0, 0])
             }

@@ -27,7 +27,6 @@ pub fn link(
         options.push(Opt::new("--resources", text));
     }
     if namespaces.group_forks() {
-        options.extend(namespaces.has_new_pid().then(|| Opt::flag("-p")));
         options.push(Opt::flag("--no-wait"));
     } else {
         options.push(Opt::flag("--exec"));

@@ -41,9 +41,9 @@ pub fn create(config: &Config, context: &Context<'_>) -> Result<Compiled> {
     }
     let namespaces = Namespaces::parse(config)?;
     let mut warnings = Vec::new();
-    let group =
+    let mut group =
         context.cgroup.map(|path| cgroup::link(linux, path, &namespaces, context)).transpose()?;
-    let unshare = namespaces.link(group.is_some(), context)?;
+    let unshare = namespaces.link(group.as_mut(), context)?;
     let rootfs = rootfs::link(config, context, &mut warnings)?;
     let block = Opt::new("--block-fd", context.descriptors.scope.to_string());
     let gate = context.waits_for_scope.then(|| Link::new("jc-unshare", vec![block]));

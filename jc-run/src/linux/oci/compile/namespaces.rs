@@ -5,7 +5,7 @@ use jc_unshare::{Error, Result};
 use rustix::process::{getegid, geteuid};
 
 use super::context::Context;
-use crate::link::{Link, Opt};
+use crate::link::{Link, Opt, spare_unshare};
 use crate::linux::oci::config::linux::{IdMapping, Namespace, TimeOffset};
 use crate::linux::oci::config::{Config, Linux};
 
@@ -150,18 +150,12 @@ impl Namespaces {
         self.find("user").is_none() && !self.is_joined("pid")
     }
 
-    /// Whether the program is PID 1 of a new PID namespace.
-    pub fn has_new_pid(&self) -> bool {
-        self.is_new("pid")
-    }
-
-    /// The link for these namespaces, unless it would have nothing to do.
-    pub fn link(&self, has_group: bool, context: &Context<'_>) -> Result<Option<Link>> {
-        let forks = !(has_group && self.group_forks());
+    /// The link for the namespaces that jc-cgroup, the link `group`, does not make.
+    pub fn link(&self, group: Option<&mut Link>, context: &Context<'_>) -> Result<Option<Link>> {
+        let group = group.filter(|_| self.group_forks());
         let is_early = context.descriptors.network.is_some();
         let mut options = Vec::new();
         for kind in KINDS {
-            let is_made_before = kind.name == "pid" && !forks;
             let is_sent = kind.name == "network" && is_early;
             match (self.find(kind.name), kind.option) {
                 (Some(namespace), _) if namespace.path().is_some() => {
@@ -170,9 +164,7 @@ impl Namespaces {
                     spec.push(path.unwrap_or_default());
                     options.push(Opt::new("--join-ns", spec));
                 }
-                (Some(_), Some(option)) if !is_made_before && !is_sent => {
-                    options.push(Opt::flag(option))
-                }
+                (Some(_), Some(option)) if !is_sent => options.push(Opt::flag(option)),
                 _ => {}
             }
         }
@@ -180,11 +172,12 @@ impl Namespaces {
         // Other runtimes bring it up too, so that programs may use 127.0.0.1.
         let is_made_here = self.is_new("network") && !is_early;
         options.extend(is_made_here.then(|| Opt::flag("--loopback")));
-        if options.is_empty() && !forks {
-            return Ok(None);
+        match group {
+            Some(group) => options = spare_unshare(group, options),
+            None => options.push(Opt::flag("--no-wait")),
         }
-        if forks {
-            options.push(Opt::flag("--no-wait"));
+        if options.is_empty() {
+            return Ok(None);
         }
         options.push(Opt::new("--status-fd", context.descriptors.events.to_string()));
         Ok(Some(Link::new("jc-unshare", options)))
