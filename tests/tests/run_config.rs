@@ -212,8 +212,8 @@ fn print_shows_the_chain_of_links() {
         assert_eq!(without, ["jc-net", "jc-unshare", "jc-rootfs"]);
         let with = links(&["-m", "64M", "--", "true"]);
         assert_eq!(with, ["jc-cgroup", "jc-net", "jc-rootfs"]);
-        let detached = links(&["-d", "-m", "64M", "--", "true"]);
-        assert_eq!(detached, ["jc-cgroup", "jc-net", "jc-unshare", "jc-rootfs"]);
+        let with_init = links(&["--init", "-m", "64M", "--", "true"]);
+        assert_eq!(with_init, ["jc-cgroup", "jc-net", "jc-unshare", "jc-rootfs"]);
         let unplugged = links(&["--network", "none", "--", "true"]);
         assert_eq!(unplugged, ["jc-unshare", "jc-rootfs"]);
     });

@@ -139,14 +139,18 @@ impl<'a> Composer<'a> {
         !self.options.limits.passed.is_empty() || !self.namespaces.has_new_pids
     }
 
-    /// Whether jc-cgroup makes namespaces, which spares jc-unshare. jc-unshare has to wait if it reports the exit status,
-    /// runs PID 1 or maps IDs, or if jc-net waits in between.
+    /// Whether jc-cgroup makes namespaces, which spares jc-unshare. jc-unshare has to wait if it runs PID 1 or maps IDs, or
+    /// if jc-net waits in between.
     fn cgroup_makes_namespaces(&self) -> bool {
         self.has_cgroup()
-            && !self.options.life.needs_exit_status()
             && self.init_fd.is_none()
             && self.user.is_empty()
             && !self.network.waits(&self.options.network)
+    }
+
+    /// Whether jc-unshare makes the PID namespace, and waits for the payload.
+    fn unshare_waits(&self) -> bool {
+        self.namespaces.has_new_pids && !self.cgroup_makes_namespaces()
     }
 
     /// The links that make the group, and namespaces except those of users and of networks.
@@ -181,7 +185,7 @@ impl<'a> Composer<'a> {
         let mut options = Vec::new();
         options.push(Opt::new("--name", self.id));
         // jc-cgroup reports whether memory ran out, and the exit status if jc-unshare is no parent of the payload.
-        if life.needs_exit_status() && (limits.has_memory || !self.namespaces.has_new_pids) {
+        if life.needs_exit_status() && (limits.has_memory || !self.unshare_waits()) {
             options.push(self.status_fd());
             let is_reported = limits.report.is_some() || self.trace.is_active();
             options.extend((!is_reported).then(|| Opt::new("--measure", "limited")));
@@ -219,8 +223,9 @@ impl<'a> Composer<'a> {
         options.extend(self.namespaces.options.iter().cloned());
         if self.namespaces.has_new_pids {
             options.push(Opt::flag("-p"));
-            options.extend(self.options.life.needs_exit_status().then(|| self.status_fd()));
         }
+        let reports_end = self.unshare_waits() && self.options.life.needs_exit_status();
+        options.extend(reports_end.then(|| self.status_fd()));
         if self.namespaces.has_new_uts && self.options.namespaces.hostname.is_none() {
             options.push(Opt::new("--hostname", &self.hostname));
         }
