@@ -97,9 +97,12 @@ fn no_fault_breaks_a_container_of_an_ordinary_user() {
 fn no_fault_breaks_a_detached_container() {
     sandbox_for(LONG, |s| {
         busybox_root(s, "root");
-        let words =
-            ["jc-run", "-d", "--rm", "--network", "none", "--rootfs", "/srv/root", "--", "true"];
-        survives(s, &Line { before: ":", words: words.to_vec(), after: ":", reports: false });
+        let detached = ["jc-run", "-d", "--rm", "--network", "none", "--rootfs", "/srv/root"];
+        let limits: &[&str] = if can_limit("pids") { &["--pids-limit", "50"] } else { &[] };
+        for limits in [&[], limits] {
+            let words = [&detached[..], limits, &["--", "true"]].concat();
+            survives(s, &Line { before: ":", words, after: ":", reports: false });
+        }
     });
 }
 
