@@ -26,6 +26,13 @@ fn features_are_a_document_of_the_specification() {
 }
 
 #[test]
+fn a_line_without_a_command_is_answered_with_the_commands() {
+    sandbox(|s| {
+        s.jc("jc-oci").run().code(1).stdout("").fails_as("jc-oci", "subcommands: create,");
+    });
+}
+
+#[test]
 fn a_container_that_is_absent_is_named_in_the_words_that_engines_look_for() {
     sandbox(|s| {
         let absent = "container does not exist: nobody";

@@ -106,7 +106,7 @@ fn a_name_belongs_to_one_container_and_ids_may_be_short() {
         tool(s, "jc-exec one").code(125).fails_as("jc-exec", "no program");
         tool(s, "jc-rm ../one").code(1).fails_as("jc-rm", "../one");
         // jc-rm removes the others.
-        tool(s, "jc-rm one aaaaaaaaaaa1").code(1).fails_as("jc-rm", "still runs");
+        tool(s, "jc-rm one aaaaaaaaaaa1").code(1).fails_as("jc-rm", "one: still runs");
         tool(s, "jc-rm aaaaaaaaaaa1").code(1).fails_as("jc-rm", "no such container");
         tool(s, "jc-rm -f aaaaaaaaaaa2 one").code(0).stderr("");
         run(s, &["--name", "one"], &["true"]).code(0);

@@ -70,7 +70,7 @@ fn logs(container: &RecordedContainer, matches: &ArgMatches) -> Result<()> {
         }
     }
     if outputs.is_empty() {
-        return Err(Error::new(format_args!("{}: has no logs", state.id))
+        return Err(Error::new(format_args!("{}: has no logs", state.shown_name()))
             .hint("a container in the foreground writes to its caller's stdout and stderr"));
     }
     if let Some(lines) = matches.get_one::<usize>("lines") {
@@ -92,7 +92,7 @@ fn warn_of_loss(state: &State, directory: &StateDir) {
     if let Some(bytes) = now.as_ref().unwrap_or(state).get("log-lost") {
         TOOL.fail(&Error::new(format_args!(
             "{}: the log lacks {bytes} bytes, which could not be written",
-            state.id
+            state.shown_name()
         )));
     }
 }

@@ -37,7 +37,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         let removed = if is_forced || state.status == Status::Stopped {
             remove(container)
         } else {
-            Err(Error::new(format_args!("{}: still runs", state.id))
+            Err(Error::new(format_args!("{}: still runs", state.shown_name()))
                 .hint("jc-stop ends it, jc-rm -f kills it"))
         };
         errors.extend(removed.err());
@@ -56,9 +56,9 @@ fn remove(container: &RecordedContainer) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let id = &container.state.id;
+            let name = container.state.shown_name();
             return Err(Error::new(format_args!(
-                "{id}: another process holds its state directory"
+                "{name}: another process holds its state directory"
             )));
         }
         sleep(Duration::from_millis(5));

@@ -120,8 +120,13 @@ impl State {
         let running = |_: &Process| self.status == Status::Running;
         match self.process("process").filter(running) {
             Some(payload) if payload.runs()? => Ok(payload),
-            _ => Err(Error::new(format_args!("{}: does not run", self.id))),
+            _ => Err(Error::new(format_args!("{}: does not run", self.shown_name()))),
         }
+    }
+
+    /// The name of the container for messages, or the ID of a container without a name.
+    pub fn shown_name(&self) -> &str {
+        self.get("name").unwrap_or(&self.id)
     }
 
     /// Whether the state stays after the end of the container.

@@ -135,8 +135,8 @@ pub fn stop(
     left.extend(await_end(signalled, Instant::now() + time)?);
     errors.extend(left.iter().filter_map(|ending| ending.kill().err()));
     for still in await_end(left, Instant::now() + KILLED)? {
-        let id = &still.container.state.id;
-        errors.push(Error::new(format_args!("{id}: still running 10 s after SIGKILL")));
+        let name = still.container.state.shown_name();
+        errors.push(Error::new(format_args!("{name}: still running 10 s after SIGKILL")));
     }
     Ok(errors)
 }

@@ -24,6 +24,7 @@ pub fn is_help_asked() -> bool {
     name = "jc-oci",
     version,
     disable_help_subcommand = true,
+    arg_required_else_help = false,
     override_usage = "jc-oci [options] COMMAND [options] ID [ARG...]"
 )]
 pub struct Args {
