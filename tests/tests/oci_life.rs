@@ -245,6 +245,27 @@ fn a_kill_of_create_leaves_nothing_after_delete() {
 
 /// A group that is made late: a wrapper of jc-cgroup sleeps while `create` is killed and `delete -f` begins.
 #[test]
+fn a_run_that_gets_too_few_descriptors_leaves_nothing() {
+    sandbox(|s| {
+        let bundle = Bundle::new(s, "true");
+        let group = bundle.config["linux"]["cgroupsPath"].as_str().unwrap();
+        let (mut failed, mut succeeded) = (0, 0);
+        for most in 4..60 {
+            let line = format!("ulimit -Sn {most}; exec jc-oci --root states run -b bundle c");
+            let ran = s.sh(&line).run();
+            match ran.status().code() {
+                Some(0) => succeeded += 1,
+                Some(1) => failed += 1,
+                _ => panic!("{most}: {ran}"),
+            }
+            let left = "ls -A states 2>/dev/null; find /sys/fs/cgroup -path \"*$0\"";
+            s.cmd("sh").args(["-c", left, group]).run().stdout("");
+        }
+        assert!(failed > 5 && succeeded > 5, "{failed} {succeeded}");
+    });
+}
+
+#[test]
 fn delete_waits_for_the_chain_of_a_killed_create() {
     sandbox(|s| {
         let bundle = Bundle::new(s, "sleep 1000");

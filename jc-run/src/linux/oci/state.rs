@@ -10,7 +10,9 @@ use jc_unshare::private_dir::{Purpose, open_chain};
 use jc_unshare::process::Process;
 use jc_unshare::time::rfc3339_now;
 use jc_unshare::{Context, Error, Kind, Result, lock, path_variable, remove_tree};
-use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, mkdirat, openat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, flock, mkdirat, openat, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
@@ -211,14 +213,27 @@ impl Root {
                 Err(Errno::EXIST) => return Err(taken(id)),
                 made => made.on("mkdir", &path)?,
             }
-            let Some(container) = self.try_find(id)? else { continue };
-            if !container.lock()? {
-                continue;
+            match self.lock_new(id) {
+                Ok(Some(container)) => return Ok(container),
+                Ok(None) => {}
+                Err(error) => {
+                    // A directory with a state stays.
+                    let _: rustix::io::Result<()> = unlinkat(directory, id, AtFlags::REMOVEDIR);
+                    return Err(error);
+                }
             }
-            return match container.try_read()? {
-                Some(_) => Err(taken(id)),
-                None => Ok(container),
-            };
+        }
+    }
+
+    /// Locks a directory that has no state yet; `None` if another command has removed the directory.
+    fn lock_new(&self, id: &str) -> Result<Option<Container>> {
+        let Some(container) = self.try_find(id)? else { return Ok(None) };
+        if !container.lock()? {
+            return Ok(None);
+        }
+        match container.try_read()? {
+            Some(_) => Err(taken(id)),
+            None => Ok(Some(container)),
         }
     }
 
