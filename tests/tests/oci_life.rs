@@ -243,7 +243,6 @@ fn a_kill_of_create_leaves_nothing_after_delete() {
     });
 }
 
-/// A group that is made late: a wrapper of jc-cgroup sleeps while `create` is killed and `delete -f` begins.
 #[test]
 fn a_run_that_gets_too_few_descriptors_leaves_nothing() {
     sandbox(|s| {
@@ -265,6 +264,7 @@ fn a_run_that_gets_too_few_descriptors_leaves_nothing() {
     });
 }
 
+/// A group that is made late: a wrapper of jc-cgroup sleeps while `create` is killed and `delete -f` begins.
 #[test]
 fn delete_waits_for_the_chain_of_a_killed_create() {
     sandbox(|s| {
