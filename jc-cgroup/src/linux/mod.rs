@@ -186,12 +186,12 @@ fn start_program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Res
 /// The program after the steps into the group and its namespaces, and the flags of the namespaces that the child begins
 /// in.
 fn program_in(group: &Group, args: &Args, status: Option<StatusFd>) -> Result<(u64, Program)> {
-    let (new, own) = (&args.namespaces, Kind::Cgroup.flag());
+    let (new, cgroup) = (&args.namespaces, Kind::Cgroup.flag());
     let mut inside = group.steps(Version::V1)?;
     // The root of a cgroup namespace is the group of the process that makes the namespace.
-    inside.extend(new.cgroup.then(|| steps::unshare(own)));
+    inside.extend(new.cgroup.then(|| steps::unshare(cgroup)));
     inside.extend(new.steps());
-    Ok((new.flags() & !own, Program::new(&args.program)?.after(inside).reporting(status)))
+    Ok((new.flags() & !cgroup, Program::new(&args.program)?.after(inside).reporting(status)))
 }
 
 /// The descriptors that stay open while the program runs. All others are closed, so that the program alone has the

@@ -153,7 +153,7 @@ fn run_chain(chain: &Chain, variables: &[Variable], state: &State) -> Result<Exi
     };
     match exit {
         Exit::Code(125 | 137) | Exit::Signal(9) if has_ended()? => {
-            Err(Error::new(format_args!("{}: the container has ended", state.shown_name())))
+            Err(state.error("the container has ended"))
         }
         exit => Ok(exit),
     }
@@ -164,18 +164,12 @@ fn links(options: &ExecOptions, state: &State, console: &Path) -> Result<Vec<Lin
     let pid = match (state.status, state.process("process")) {
         (Status::Running, Some(payload)) if !payload.is_ending()? => payload.pid.to_string(),
         (Status::Creating, _) => {
-            return Err(Error::new(format_args!("{}: has not begun yet", state.shown_name())));
+            return Err(state.error("has not begun yet"));
         }
-        _ => {
-            return Err(Error::new(format_args!(
-                "{}: the container has ended",
-                state.shown_name()
-            )));
-        }
+        _ => return Err(state.error("the container has ended")),
     };
     let join = state.join.as_ref();
-    let join = join
-        .ok_or_else(|| Error::new(format_args!("{}: its state has no join", state.shown_name())))?;
+    let join = join.ok_or_else(|| state.error("its state has no join"))?;
     let cgroup = join.cgroup.as_ref().map(|group| {
         let options = group.parent_option().into_iter().chain([Opt::new("--join", &group.name)]);
         Link::new("jc-cgroup", options.collect())

@@ -70,7 +70,8 @@ fn logs(container: &RecordedContainer, matches: &ArgMatches) -> Result<()> {
         }
     }
     if outputs.is_empty() {
-        return Err(Error::new(format_args!("{}: has no logs", state.shown_name()))
+        return Err(state
+            .error("has no logs")
             .hint("a container in the foreground writes to its caller's stdout and stderr"));
     }
     if let Some(lines) = matches.get_one::<usize>("lines") {
@@ -90,10 +91,8 @@ fn warn_of_loss(state: &State, directory: &StateDir) {
     // The container may have ended meanwhile, or been removed.
     let now = State::read(directory).ok().flatten();
     if let Some(bytes) = now.as_ref().unwrap_or(state).get("log-lost") {
-        TOOL.fail(&Error::new(format_args!(
-            "{}: the log lacks {bytes} bytes, which could not be written",
-            state.shown_name()
-        )));
+        let lacks = format_args!("the log lacks {bytes} bytes, which could not be written");
+        TOOL.fail(&state.error(lacks));
     }
 }
 

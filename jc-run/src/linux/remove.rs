@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use jc_unshare::{Error, Result, Tool};
+use jc_unshare::{Result, Tool};
 
 use super::dir::RecordedContainer;
 use super::state::Status;
@@ -37,8 +37,7 @@ pub fn run(matches: &ArgMatches) -> Result<ExitCode> {
         let removed = if is_forced || state.status == Status::Stopped {
             remove(container)
         } else {
-            Err(Error::new(format_args!("{}: still runs", state.shown_name()))
-                .hint("jc-stop ends it, jc-rm -f kills it"))
+            Err(state.error("still runs").hint("jc-stop ends it, jc-rm -f kills it"))
         };
         errors.extend(removed.err());
     }
@@ -56,10 +55,7 @@ fn remove(container: &RecordedContainer) -> Result<()> {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let name = container.state.shown_name();
-            return Err(Error::new(format_args!(
-                "{name}: another process holds its state directory"
-            )));
+            return Err(container.state.error("another process holds its state directory"));
         }
         sleep(Duration::from_millis(5));
     }

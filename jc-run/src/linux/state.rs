@@ -2,6 +2,7 @@
 //! other programs join the container (jc-state(5)).
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -120,13 +121,13 @@ impl State {
         let running = |_: &Process| self.status == Status::Running;
         match self.process("process").filter(running) {
             Some(payload) if payload.runs()? => Ok(payload),
-            _ => Err(Error::new(format_args!("{}: does not run", self.shown_name()))),
+            _ => Err(self.error("does not run")),
         }
     }
 
-    /// The name of the container for messages, or the ID of a container without a name.
-    pub fn shown_name(&self) -> &str {
-        self.get("name").unwrap_or(&self.id)
+    /// An error about the container, with its name, or with the ID of a container without a name.
+    pub fn error(&self, why: impl Display) -> Error {
+        Error::new(format_args!("{}: {why}", self.get("name").unwrap_or(&self.id)))
     }
 
     /// Whether the state stays after the end of the container.

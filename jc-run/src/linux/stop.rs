@@ -135,8 +135,7 @@ pub fn stop(
     left.extend(await_end(signalled, Instant::now() + time)?);
     errors.extend(left.iter().filter_map(|ending| ending.kill().err()));
     for still in await_end(left, Instant::now() + KILLED)? {
-        let name = still.container.state.shown_name();
-        errors.push(Error::new(format_args!("{name}: still running 10 s after SIGKILL")));
+        errors.push(still.container.state.error("still running 10 s after SIGKILL"));
     }
     Ok(errors)
 }

@@ -79,6 +79,11 @@ impl Kind {
         }
     }
 
+    /// The kinds that fulfil a condition, as flags of clone(2).
+    fn flags(is_wanted: impl Fn(Self) -> bool) -> u64 {
+        Self::ALL.into_iter().filter(|kind| is_wanted(*kind)).map(Self::flag).sum()
+    }
+
     /// Finds a kind by its name.
     pub fn parse(word: &str) -> std::result::Result<Self, String> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == word);
@@ -148,7 +153,7 @@ impl Basic {
 
     /// The namespaces as flags of clone(2).
     pub fn flags(&self) -> u64 {
-        Kind::ALL.into_iter().filter(|kind| self.has(*kind)).map(Kind::flag).sum()
+        Kind::flags(|kind| self.has(kind))
     }
 
     /// Usage error: a name is to be set, and there is no UTS namespace for it.
@@ -212,8 +217,7 @@ impl New {
 
     /// The clone(2) flags of all but the time namespace, which [`enter_time`] makes.
     pub fn flags(&self) -> u64 {
-        let wanted = |kind: &Kind| *kind != Kind::Time && self.has(*kind);
-        Kind::ALL.into_iter().filter(wanted).map(Kind::flag).sum()
+        Kind::flags(|kind| kind != Kind::Time && self.has(kind))
     }
 }
 

@@ -182,8 +182,7 @@ impl<'a> Composer<'a> {
             return None;
         }
         let (limits, life) = (&self.options.limits, &self.options.life);
-        let mut options = Vec::new();
-        options.push(Opt::new("--name", self.id));
+        let mut options = vec![Opt::new("--name", self.id)];
         // jc-cgroup reports whether memory ran out, and the exit status if jc-unshare is no parent of the payload.
         if life.needs_exit_status() && (limits.has_memory || !self.unshare_waits()) {
             options.push(self.status_fd());
