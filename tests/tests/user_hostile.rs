@@ -139,8 +139,8 @@ fn a_payload_with_the_state_mounted_leads_no_tool_of_its_user_elsewhere() {
                  echo STATE >state.json; ln -s /srv/ann/precious/file log; ln -s /srv/ann/precious volumes",
             "rm -r /state/jc; mkdir -m 777 /state/jc; ln -s /srv/ann/precious /state/jc/web",
         ] {
-            // Without its state jc-run ends the container.
-            let script = format!("until grep -qs running /state/jc/*/state.json; do :; done\n{attack}")
+            // Without its state jc-run ends the container. The pattern does not match itself in the recorded command.
+            let script = format!("until grep -qs runnin[g] /state/jc/*/state.json; do :; done\n{attack}")
                 .replace("STATE", &format!("'\\''{state}'\\''"));
             let ran = ann.sh(&with_state(&format!("{run} -- sh -c '{script}'"))).run();
             assert!(fs::exists(s.path("ann/run/jc")).unwrap(), "{attack}\n{ran}");
