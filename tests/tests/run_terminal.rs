@@ -143,15 +143,26 @@ fn a_stop_from_outside_gives_the_terminal_back() {
         let before = modes(&screen);
         screen.line(SHELL);
         screen.prompts("sh", "i$");
+        // At each prompt the shell asks the terminal where the cursor is. The answer to a stopped
+        // jc-run would go to the shell outside, so a program that asks nothing runs meanwhile.
+        screen.line("cat");
+        screen.runs("cat");
         s.sh("kill -TSTP $(pgrep -o jc-run)").run().code(0);
         screen.wait(|shown| shown.contains("Stopped") && shown.lines().last() == Some("o$"));
         assert_eq!(modes(&screen), before);
         screen.line("fg");
         screen.wait(|shown| shown.contains("jc-run -it"));
-        screen.line("");
-        screen.prompts("sh", "i$");
+        screen.line("typed");
+        screen.wait(|shown| shown.contains("typed\ntyped"));
+        screen.key("C-d");
+        screen.prompts("typed", "i$");
+        // There is one echo, since the terminal outside has none.
         screen.ask("echo in $((6 * 7))", "i$");
-        assert!(screen.shown().contains("in 42"), "{}", screen.shown());
+        assert!(
+            screen.shown().contains("\ni$ echo in $((6 * 7))\nin 42\ni$"),
+            "{}",
+            screen.shown()
+        );
         screen.line("exit 0");
         screen.wait(|shown| shown.lines().last() == Some("o$"));
         assert_eq!(modes(&screen), before);
