@@ -23,7 +23,8 @@ fn programs_reach_the_hosts_of_the_rules_only() {
             run("curl -sS http://good.example/").code(0).stdout("good").stderr("");
             run("curl -sS http://listed.example/").code(6).stdout("");
             let refused = run("curl -sS http://203.0.113.66/");
-            assert!([7, 56].contains(&refused.status().code().unwrap()), "{refused}");
+            // The reset comes while curl connects, sends or receives.
+            assert!([7, 55, 56].contains(&refused.status().code().unwrap()), "{refused}");
             run("curl -sS http://evil.example/").code(6).stdout("");
         }
         let listed = s.jc(TOOL).args(["--allow", "listed.example:80", "--", "curl", "-sS"]);
