@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use jc_unshare::events::{StatusFd, exec_reporting};
 use jc_unshare::hints::advise;
+use jc_unshare::info;
 use jc_unshare::namespaces::{Kind, steps};
 use jc_unshare::program::Program;
 use jc_unshare::supervise::{Child, Exit, NewChild};
@@ -84,6 +85,8 @@ fn act(args: &Args) -> Result<()> {
 /// Creates the group, or joins one, and runs the program in it.
 fn run_program(args: &Args) -> Result<ExitCode> {
     require_program(&args.program)?;
+    let report = args.report.as_deref().and_then(|word| word.parse().ok());
+    info::check_distinct([("--report", report), ("--status-fd", args.status_fd)])?;
     // This check comes first: a number that is not open yet may become that of a descriptor which this process opens.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let status = status.map(StatusFd::reporting_failure);

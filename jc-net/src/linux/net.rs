@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use ipnetwork::IpNetwork;
 use jc_unshare::early_network::Receiver;
 use jc_unshare::events::{StatusFd, exec_reporting};
+use jc_unshare::info;
 use jc_unshare::namespaces::{loopback_up, unshare};
 use jc_unshare::program::Program;
 use jc_unshare::supervise::NewChild;
@@ -32,9 +33,10 @@ use crate::linux::{actions, addresses, conntrack, enter, route, status, sysctl};
 /// Replaces this process by the payload. If the payload's network needs a waiting process, the payload is a child, and the
 /// result is its exit code.
 pub fn run(args: &Args) -> Result<ExitCode> {
+    info::check_distinct([("--status-fd", args.status_fd), ("--net-fd", args.net_fd)])?;
     // This process has opened no descriptor yet, so the number cannot be that of a descriptor of its own.
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
-    let early = args.net_fd.map(|number| Receiver::inherit(number, args.status_fd)).transpose()?;
+    let early = args.net_fd.map(Receiver::inherit).transpose()?;
     let network = args.network.clone().map_or_else(enter::default_network, Ok)?;
     args.check(&network)?;
     match &network {

@@ -67,12 +67,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes over the socket of `--net-fd`. Usage errors: a standard stream, the descriptor of `--status-fd`, or a
-    /// descriptor that is not open.
-    pub fn inherit(number: u32, status: Option<u32>) -> Result<Self> {
-        if status == Some(number) {
-            return Err(Error::usage("--net-fd and --status-fd: two are the same"));
-        }
+    /// Takes over the socket of `--net-fd`. Usage errors: see [`inherit_fd`].
+    pub fn inherit(number: u32) -> Result<Self> {
         inherit_fd(number, "--net-fd").map(|socket| Self { socket, number })
     }
 

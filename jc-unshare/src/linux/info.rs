@@ -37,6 +37,21 @@ pub fn wait_for_release(fd: &OwnedFd) -> Result<()> {
     read(fd, &mut [0; 1]).op("read --block-fd").map(|_| ())
 }
 
+/// Checks that no two options name the same descriptor. A usage error names both.
+pub fn check_distinct<'a>(options: impl IntoIterator<Item = (&'a str, Option<u32>)>) -> Result<()> {
+    let mut given: Vec<(&str, u32)> = Vec::new();
+    for (name, number) in options {
+        let Some(number) = number else { continue };
+        if let Some((other, _)) = given.iter().find(|(_, taken)| *taken == number) {
+            return Err(Error::usage(format_args!(
+                "{other} and {name}: both have descriptor {number}"
+            )));
+        }
+        given.push((name, number));
+    }
+    Ok(())
+}
+
 /// Takes over a descriptor of the caller, which the program does not inherit. Usage errors: a standard stream, or a
 /// descriptor that is not open.
 pub fn inherit_fd(number: u32, option: &str) -> Result<OwnedFd> {

@@ -98,7 +98,12 @@ pub fn run(mut args: Args) -> Result<ExitCode> {
     args.imply();
     args.check()?;
     // This check comes first: a number that is not open yet may become that of a descriptor which this program opens.
-    args.check_descriptors()?;
+    info::check_distinct([
+        ("--info-fd", args.info_fd),
+        ("--block-fd", args.block_fd),
+        ("--init-fd", args.init_fd),
+        ("--status-fd", args.status_fd),
+    ])?;
     let status = args.status_fd.map(|number| StatusFd::open(TOOL, number)).transpose()?;
     let status = status.map(StatusFd::reporting_failure);
     let info = inherited_fd(args.info_fd, "--info-fd")?.map(File::from);
@@ -129,17 +134,6 @@ impl Args {
     /// Whether this process, or its child, writes to its own files in /proc.
     fn writes_own_proc(&self) -> bool {
         self.new.has(Kind::User) || self.new.has(Kind::Time)
-    }
-
-    /// Checks that no two options name the same descriptor.
-    fn check_descriptors(&self) -> Result<()> {
-        let all = [self.info_fd, self.block_fd, self.init_fd, self.status_fd];
-        if (1..all.len()).any(|n| all[n].is_some() && all[..n].contains(&all[n])) {
-            return Err(Error::usage(
-                "--info-fd, --block-fd, --init-fd and --status-fd: two are the same",
-            ));
-        }
-        Ok(())
     }
 
     /// Adds the namespaces that options imply, as those of unshare(1) do.

@@ -52,7 +52,7 @@ impl Gate {
 pub struct GateArgs {
     /// Wait at a gate until a byte comes from a descriptor: mounts=N or exec=N (repeatable)
     #[arg(long = "gate", value_name = "GATE=N", value_parser = waiting)]
-    gates: Vec<(Gate, u32)>,
+    pub(super) gates: Vec<(Gate, u32)>,
     /// Run a program behind a gate: mounts=HOOK or exec=HOOK, a hook of the OCI in JSON (repeatable)
     #[arg(long = "hook", value_name = "GATE=HOOK", value_parser = hook)]
     hooks: Vec<(Gate, Hook)>,
@@ -138,10 +138,6 @@ pub struct Gates {
 impl Gates {
     /// Takes over the descriptors of the caller. `this` is this process as the host's procfs shows it.
     pub fn open(args: &GateArgs, this: Option<Process>) -> Result<Self> {
-        let numbers: Vec<u32> = args.gates.iter().map(|(_, number)| *number).collect();
-        if (1..numbers.len()).any(|n| numbers[..n].contains(&numbers[n])) {
-            return Err(Error::usage("--gate: two have the same descriptor"));
-        }
         let open = |(gate, number): &(Gate, u32)| Ok((*gate, info::inherit_fd(*number, "--gate")?));
         let waits = args.gates.iter().map(open).collect::<Result<_>>()?;
         let state = args.state.clone().zip(this);

@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use jc_unshare::early_network::Receiver;
+use jc_unshare::info;
 use jc_unshare::process::{Process, Stat};
 use jc_unshare::{Absent, Context, Error, Result};
 use nix::libc;
@@ -56,13 +57,19 @@ pub struct Setup {
 impl Setup {
     /// Prepares this process, before its root changes.
     pub fn new(args: &Args) -> Result<Self> {
+        let gates = args.gates.gates.iter().map(|(_, number)| ("--gate", Some(*number)));
+        info::check_distinct(gates.chain([
+            ("--net-fd", args.net_fd),
+            ("--status-fd", args.status_fd),
+            ("--init-fd", args.process.init_fd),
+            ("--trace-fd", args.process.trace_fd),
+        ]))?;
         sys::close_on_exec_from(3 + args.preserve_fds).op("close_range")?;
         leave_session_keyring()?;
         let needs_process = args.status_fd.is_some() || args.gates.needs_process();
         let (parent, this) = Parent::find(needs_process)?;
         let gates = Gates::open(&args.gates, this)?;
-        let network =
-            args.net_fd.map(|number| Receiver::inherit(number, args.status_fd)).transpose()?;
+        let network = args.net_fd.map(Receiver::inherit).transpose()?;
         let last_parent = args.process.die_with_parent.map(LastParent::open).transpose()?;
         let started = args.status_fd.zip(this);
         let started = started.map(|(number, this)| Started::open(number, this)).transpose()?;
