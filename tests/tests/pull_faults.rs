@@ -47,7 +47,7 @@ fn an_interrupted_layer_resumes() {
             let (registry, name, path) = registry();
             registry.faults(&path, faults);
             let store = Store::new(s);
-            let record = &store.pull(&["-q", "--timeout", "1", &name])[0];
+            let record = &store.pull(&["-q", "--timeout", "5", &name])[0];
             let found = std::fs::read_to_string(layer_dirs(record)[0].join("x")).unwrap();
             assert!(found == noise(), "{faults:?}");
             registry.take_seen().into_iter().filter(|r| r.path == path).map(|r| r.range).collect()
@@ -108,7 +108,7 @@ fn a_lasting_fault_is_an_error_and_leaves_nothing() {
                     let (registry, name, path) = registry_of(&image);
                     registry.faults(&path, faults);
                     let store = Store::new(s);
-                    let found = store.fail(1, &["-q", "--timeout", "1", "--retry", retries, &name]);
+                    let found = store.fail(1, &["-q", "--timeout", "3", "--retry", retries, &name]);
                     assert!(found.contains("layer sha256:"), "{faults:?}: {found}");
                     assert!(found.contains(message), "{faults:?}: {found}");
                     assert_eq!(store.listing().len(), 5, "{faults:?}");
