@@ -131,8 +131,10 @@ fn zsh_completes() {
             let begun = line.rsplit(' ').next().unwrap();
             all.lines().filter(|one| one.starts_with(begun)).map(|one| format!("{one}\n")).collect()
         });
+        // compinit reads each file of its directories, and those of zsh have a thousand.
         let script = format!(
-            "fpath=({} $fpath); autoload -U compinit; compinit -u -d /srv/dump; print $_comps[jc-run] $_comps[jc-rmi]",
+            "fpath=({} ${{^fpath}}/compinit(N:h)); autoload -U compinit; compinit -u -d /srv/dump
+             print $_comps[jc-run] $_comps[jc-rmi]",
             completions()
         );
         s.cmd("zsh").args(["-f", "-c", &script]).run().code(0).stdout("_jc _jc\n");
