@@ -16,7 +16,7 @@ use crate::processes::{is_idle, running};
 use crate::ran::Ran;
 
 /// The time limit of a command without [`Cmd::timeout`].
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest time between the last output of a shell and its exec.
 const BECOMING: Duration = Duration::from_millis(50);

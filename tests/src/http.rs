@@ -479,7 +479,7 @@ impl FakeRegistry {
     pub fn wait_for_a_stall(&self, before: usize) {
         let start = Instant::now();
         while self.stalls() <= before {
-            assert!(start.elapsed() < Duration::from_secs(10), "nobody asks for a blob");
+            assert!(start.elapsed() < Duration::from_secs(30), "nobody asks for a blob");
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -21,7 +21,7 @@ pub struct Terminal {
 }
 
 /// The longest wait for output on the terminal.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Terminal {
     /// Starts a command as the leader of a session on a new terminal.

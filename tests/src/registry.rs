@@ -103,7 +103,7 @@ impl Registry {
         let start = Instant::now();
         while TcpStream::connect(&address).is_err() {
             assert!(child.try_wait().unwrap().is_none(), "docker-registry ended at once");
-            assert!(start.elapsed() < Duration::from_secs(10), "docker-registry does not listen");
+            assert!(start.elapsed() < Duration::from_secs(30), "docker-registry does not listen");
             thread::sleep(Duration::from_millis(5));
         }
         Self { child, address, storage }

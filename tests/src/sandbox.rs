@@ -33,7 +33,7 @@ use crate::programs::{bin_dir, target_dir, workspace_dir};
 use crate::skip;
 
 /// The time limit of a test without [`sandbox_for`].
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The time that the kernel needs to remove network namespaces.
 const SWEEPING: Duration = Duration::from_secs(3);

@@ -7,7 +7,7 @@ use crate::require::require;
 use crate::sandbox::Sandbox;
 
 /// The longest wait for a change of the screen.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A terminal with a bash whose prompt is `o$ `.
 pub struct Screen<'a> {

@@ -215,7 +215,7 @@ fn a_container_has_its_changes_while_it_runs_and_afterwards() {
 /// The examples of jc-changes(1), as root and as an ordinary user with subordinate IDs.
 #[test]
 fn a_container_of_an_ordinary_user_has_its_changes() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         image(s);
         let ann = Ann::with_range(s);
         let pull = "jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image:x";

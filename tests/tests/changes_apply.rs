@@ -334,7 +334,7 @@ fn a_file_with_holes_keeps_them() {
         s.sh("echo x | dd of=u/hole bs=1M seek=100 conv=notrunc status=none").run().code(0);
         s.sh("jc-changes --apply t --base base ./u").run().code(0).stdout("").stderr("");
         let same = "for f in hole end whole; do cmp u/$f t/$f || exit; done";
-        s.sh(same).timeout(Duration::from_secs(60)).run().code(0);
+        s.sh(same).run().code(0);
         s.sh("stat -c %b t/hole t/end | awk '$1 > 1000'").run().stdout("");
     });
 }

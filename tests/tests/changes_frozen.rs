@@ -10,7 +10,7 @@ use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::busybox_layer;
 use jc_tests::volume::volume;
-use jc_tests::{Ann, Sandbox, require, sandbox_for};
+use jc_tests::{Ann, Sandbox, require, sandbox, sandbox_for};
 
 /// A program whose first argument names what its threads do.
 const THREADS: &str = r#"
@@ -126,7 +126,7 @@ fn a_container_that_was_stopped_lacks_no_signal() {
             let count = "jc-exec c cat /count";
             let grows =
                 format!("a=$({count}); until [ \"$({count})\" != \"$a\" ]; do :; done; {count}");
-            let last = s.sh(&grows).timeout(Duration::from_secs(60)).run().code(0).out();
+            let last = s.sh(&grows).run().code(0).out();
             if mode == "signal" {
                 assert!(last.ends_with(" 0\n"), "lost signals: {last}");
             }
@@ -139,7 +139,7 @@ fn a_container_that_was_stopped_lacks_no_signal() {
 /// A container runs on when its changes have been read. jc-commit still waits, since nobody reads its record.
 #[test]
 fn a_container_runs_on_before_the_end_of_a_commit() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let commit = |sh: &dyn Fn(&str)| {
             sh("jc-run -d --keep --name c --network none <base -- sh -c 'while :; do echo x >>/log; done'
                 until jc-exec c test -s /log; do :; done
@@ -151,10 +151,10 @@ fn a_container_runs_on_before_the_end_of_a_commit() {
                 head -c 65536 <&3 >/dev/null; wait $commit; jc-rm -f c");
         };
         image(s);
-        commit(&|script| drop(s.sh(script).timeout(Duration::from_secs(60)).run().code(0)));
+        commit(&|script| drop(s.sh(script).run().code(0)));
         let ann = Ann::with_range(s);
         ann.sh("jc-unshare -U --map-auto -- jc-pull -q oci:/srv/image >base").run().code(0);
-        commit(&|script| drop(ann.sh(script).timeout(Duration::from_secs(60)).run().code(0)));
+        commit(&|script| drop(ann.sh(script).run().code(0)));
         s.wait_for_no_process();
     });
 }

@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jc_tests::image::{Format, Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::pulled::{Store, failure_of, layer_dirs, paths, record};
 use jc_tests::roots::busybox_layer;
-use jc_tests::{Ann, Cmd, Sandbox, require, sandbox, sandbox_for, tree};
+use jc_tests::{Ann, Cmd, Sandbox, require, sandbox, tree};
 use serde_json::{Value, json};
 
 /// The record of an image with busybox, two directories and a file to remove.
@@ -28,7 +27,7 @@ fn base(s: &Sandbox) -> String {
 }
 
 fn commit(s: &Sandbox, base: &str, words: &[&str]) -> Cmd {
-    s.jc("jc-commit").args(words).input(base).timeout(Duration::from_secs(60))
+    s.jc("jc-commit").args(words).input(base)
 }
 
 fn committed(s: &Sandbox, base: &str, words: &[&str]) -> Value {
@@ -76,7 +75,7 @@ touch -d @5.25 closed plain etc .; chmod 700 .
 
 #[test]
 fn the_files_of_a_directory_become_a_layer() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         require(s, "umoci", "umoci");
         s.sh(MAKE).run().code(0);
         let base = base(s);
@@ -96,7 +95,7 @@ fn the_files_of_a_directory_become_a_layer() {
         let (manifest, config) = documents(s, &new);
         assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
         assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
-        s.sh("umoci unpack --image out:t bundle").timeout(Duration::from_secs(60)).run().code(0);
+        s.sh("umoci unpack --image out:t bundle").run().code(0);
         let theirs = tree::manifest(&s.path("bundle/rootfs"));
         for (path, line) in &files {
             if !path.as_os_str().is_empty() {
@@ -114,7 +113,7 @@ fn the_files_of_a_directory_become_a_layer() {
 
 #[test]
 fn the_same_commit_gives_the_same_digests() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         s.sh(MAKE).run().code(0);
         let base = base(s);
         let words = ["--dir", "d", "--env", "A=1", "--author", "me"];
@@ -155,7 +154,7 @@ fn the_same_commit_gives_the_same_digests() {
 
 #[test]
 fn an_archive_is_a_layer_with_its_whiteouts() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let base = base(s);
         let layer = Layer::new()
             .entry(Entry::file("etc/.wh.old", ""))
@@ -298,7 +297,7 @@ fn a_name_is_known_to_all_programs_of_the_store() {
 
 #[test]
 fn commits_stand_on_commits_and_on_nothing() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         s.sh("mkdir one two && echo 1 >one/f && echo 2 >two/f && echo 2 >two/g").run().code(0);
         let one = committed(s, "", &["--scratch", "--dir", "one"]);
         let two = committed(s, &(one.to_string() + "\n"), &["--dir", "two"]);
@@ -315,7 +314,7 @@ fn commits_stand_on_commits_and_on_nothing() {
 
 #[test]
 fn a_bad_layer_leaves_nothing_in_the_store() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let base = base(s);
         let before = paths(&s.store());
         let long = Layer::new().entry(Entry::file("file", vec![b'x'; 100_000])).into_tar();
@@ -355,7 +354,7 @@ fn a_bad_layer_leaves_nothing_in_the_store() {
 /// The image of a Debian-like tree without the files that nothing uses: a program, its links, and its loader.
 #[test]
 fn only_the_listed_files_are_left() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         let lower = busybox_layer()
             .entry(Entry::dir("etc/"))
@@ -411,7 +410,7 @@ fn only_the_listed_files_are_left() {
 /// The pipeline of jc-commit(1), with a program of the test in place of a package.
 #[test]
 fn the_changes_of_a_run_become_an_image() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let base = base(s);
         fs::write(s.path("base"), &base).unwrap();
         s.sh(
@@ -427,7 +426,7 @@ fn the_changes_of_a_run_become_an_image() {
         s.sh("jc-push -q oci:out:t <new && jc-rm b").run().code(0);
         let theirs =
             s.sh("umoci unpack --image out:t bundle && ls bundle/rootfs/etc bundle/rootfs/new");
-        let listed = theirs.timeout(Duration::from_secs(60)).run().code(0).out();
+        let listed = theirs.run().code(0).out();
         assert!(listed.contains("hello") && !listed.contains("old"), "{listed}");
     });
 }
@@ -435,7 +434,7 @@ fn the_changes_of_a_run_become_an_image() {
 /// A container is stopped while its changes are read, and then runs on.
 #[test]
 fn the_changes_of_a_running_container_become_an_image() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         fs::write(s.path("base"), base(s)).unwrap();
         // Processes that begin while others are being stopped.
         let forks = "for i in 1 2 3 4 5 6; do while :; do cat /dev/null; done & done";
@@ -461,7 +460,7 @@ fn the_changes_of_a_running_container_become_an_image() {
 
 #[test]
 fn an_ordinary_user_makes_images_of_changes() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         base(s);
         for range in [true, false] {
             let ann = if range { Ann::with_range(s) } else { Ann::new(s) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jc_tests::internet::{CALLERS, Internet, PYTHON, lines, rules};
 use jc_tests::volume::volume;
-use jc_tests::{Sandbox, require, sandbox, sandbox_for};
+use jc_tests::{Sandbox, require, sandbox};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ fn connections_behave_as_direct_ones() {
         server.wait_for("ready\n");
         let command =
             format!("{TOOL} --allow 203.0.113.20:7000 -- {PYTHON} /srv/client.py 203.0.113.20");
-        s.sh(&command).timeout(Duration::from_secs(50)).run().code(0).stdout("done\n");
+        s.sh(&command).run().code(0).stdout("done\n");
         server.signal(Signal::KILL);
         server.wait();
     });
@@ -140,7 +140,7 @@ fn first_bytes_must_come_in_time() {
         let wait = "import socket; s = socket.create_connection((\"good.example\", 443), 5); s.settimeout(20); s.recv(1)";
         let command =
             format!("{TOOL} --allow good.example:443 --log /srv/log -- {PYTHON} -c '{wait}'");
-        let ran = s.sh(&command).timeout(Duration::from_secs(30)).run().code(1);
+        let ran = s.sh(&command).run().code(1);
         assert!(ran.err().contains("ConnectionResetError"), "{ran}");
         assert_eq!(lines("/srv/log")[0]["reason"], "no first bytes in time");
     });
@@ -278,7 +278,7 @@ fn the_network_alone_is_for_a_later_link_to_confine() {
 /// However early the proxy dies, the program does not outlive it.
 #[test]
 fn no_program_outlives_a_killed_proxy() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         for delay in 0..100 * u64::from(volume()) {
             let options = ["--allow", "a.example:80", "--log", "/srv/log", "--", "sleep", "1000"];
             let running = s.jc(TOOL).args(options).spawn();

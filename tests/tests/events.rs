@@ -304,7 +304,7 @@ fn a_full_pipe_holds_a_link_up_for_two_seconds_at_most() {
                 "read -r started <&3; timeout 0.3 dd if=/dev/zero bs=4096 status=none >&3; exit 4";
             let script = format!("rm -f full; mkfifo full; exec 3<>full; {line} sh -c '{fill}'");
             let start = Instant::now();
-            s.sh(&script).timeout(Duration::from_secs(60)).run().code(4);
+            s.sh(&script).run().code(4);
             assert!(start.elapsed() < Duration::from_secs(30), "{line}");
             s.wait_for_no_process();
         }

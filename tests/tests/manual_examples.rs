@@ -3,7 +3,6 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::time::Duration;
 
 use jc_tests::accounts::Accounts;
 use jc_tests::cgroups::can_limit;
@@ -48,7 +47,7 @@ fn run(s: &Sandbox, page: &str, before: &str) -> Ran {
     Layout::new(s.path("image")).image("x", &Image::new().layer(layer));
     fs::create_dir_all(s.path("work/src")).unwrap();
     let script = format!("cd work; set -e; {before}\n{}", examples(page));
-    s.sh(&script).timeout(Duration::from_secs(60)).run()
+    s.sh(&script).run()
 }
 
 /// Starts a detached container with the name of the examples.

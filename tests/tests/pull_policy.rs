@@ -9,7 +9,7 @@ use jc_tests::http::{Answer, Fault, Registry};
 use jc_tests::image::{Built, Packed, digest};
 use jc_tests::layer::Layer;
 use jc_tests::pulled::{Store, failure, layer_dirs};
-use jc_tests::{sandbox, sandbox_for, wait_until};
+use jc_tests::{sandbox, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -193,7 +193,7 @@ fn a_pull_that_is_killed_leaves_its_layers_to_the_pull_that_waits() {
 /// A pull that does not ask the source writes no entry over that of a commit.
 #[test]
 fn a_commit_is_not_undone_by_pulls_of_the_stored_image() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         s.sh("mkdir d && echo 1 > d/file").run().code(0);
         let commit = |label: &str| {
             let words =

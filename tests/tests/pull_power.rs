@@ -11,7 +11,7 @@ use std::time::Duration;
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::names;
-use jc_tests::{Sandbox, require, sandbox_for, skip, tree};
+use jc_tests::{Sandbox, require, sandbox, sandbox_for, skip, tree};
 
 /// The calls that write data to the disk, or make names visible.
 const CALLS: [&str; 8] = [
@@ -162,7 +162,7 @@ fn a_power_cut_at_any_step_of_a_removal_leaves_whole_layers_or_none() {
 /// Damage is found where the pull does not sync, so the other tests can fail.
 #[test]
 fn a_pull_without_sync_does_not_survive_a_power_cut() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let good = disk(s);
         assert!(!cut(s, &["jc-pull", "-q", "--no-sync", "oci:image:y"], "fsync", 100));
         assert!(survives(s, "cut-1", &good).is_err());

@@ -93,7 +93,7 @@ fn a_kill_at_any_step_leaves_whole_layers_or_none() {
 /// The outputs of `--to` and `--tar` appear complete. The next pull removes the remains of a killed one.
 #[test]
 fn a_kill_leaves_no_half_of_what_is_written_elsewhere() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         require(s, "strace", "strace");
         let layout = Layout::new(s.path("image"));
         layout.image("x", &image("x"));
@@ -131,7 +131,7 @@ fn a_kill_leaves_no_half_of_what_is_written_elsewhere() {
 
 #[test]
 fn a_kill_at_any_time_leaves_whole_layers_or_none() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         layout.image("x", &image("x"));
         s.pull("oci:image");
@@ -184,7 +184,7 @@ fn nothing_is_visible_before_it_is_synced() {
 /// Concurrent pulls of images that share a layer, and removals of the images.
 #[test]
 fn pulls_and_removals_at_once_all_end_well() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let layout = Layout::new(s.path("image"));
         for tag in ["x", "y", "z"] {
             layout.image(tag, &image(tag));
@@ -240,7 +240,7 @@ fn removals_of_one_image_at_once_remove_it_once() {
 /// A layer takes the modes and times of directories from the layers below it, which jc-rmi removes meanwhile.
 #[test]
 fn a_layer_takes_nothing_from_one_that_is_being_removed() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let all = |entry: &dyn Fn(usize) -> Entry| (0..2000).map(entry).collect::<Vec<_>>();
         let below = || Layer::new().extend(all(&|n| Entry::dir(&format!("d{n}/")).mode(0o750)));
         let upon = Layer::new().extend(all(&|n| Entry::file(&format!("d{n}/f"), "")));
@@ -303,7 +303,7 @@ fn only_what_a_container_has_is_kept() {
             let (lower, upper) = (x[0].display(), x[1].display());
             let script = format!(
                 "exec {namespace}jc-unshare -p -- jc-rootfs --layer {lower} --layer {upper} \
-                 --upper tmpfs -- sh -c 'echo ready; cat /own; sleep 60'"
+                 --upper tmpfs -- sh -c 'echo ready; cat /own; sleep 1000'"
             );
             let mut container = s.sh(&script).spawn();
             container.wait_for("ready");

@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
@@ -145,8 +144,7 @@ fn a_user_who_can_read_the_store_holds_up_its_owner_for_a_bounded_time() {
         let mut holder = s.sh(&format!("{user} sh -c '{hold}'")).spawn();
         holder.wait_for("ready");
         let lines = [&["jc-pull", "-q", "oci:/srv/other"] as &[&str], &["jc-rmi", &image]];
-        let start =
-            |line: &[&str]| s.jc(line[0]).args(&line[1..]).timeout(Duration::from_secs(60)).spawn();
+        let start = |line: &[&str]| s.jc(line[0]).args(&line[1..]).spawn();
         let tools = lines.map(start);
         for (tool, line) in tools.into_iter().zip(lines) {
             let ran = tool.wait().code(1).stdout("");

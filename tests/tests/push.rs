@@ -30,7 +30,7 @@ fn record_of(s: &Sandbox, image: &str) -> String {
 }
 
 fn push(s: &Sandbox, records: &str, words: &[&str]) -> Cmd {
-    s.jc("jc-push").arg("-q").args(words).input(records).timeout(Duration::from_secs(60))
+    s.jc("jc-push").arg("-q").args(words).input(records)
 }
 
 /// The digest that a push prints.
@@ -53,7 +53,7 @@ fn refused(ran: Ran) -> String {
 
 #[test]
 fn an_image_keeps_its_digests_on_every_way() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         require(s, "skopeo", "skopeo");
         let registry = Registry::empty(s);
         let host = registry.address();
@@ -82,7 +82,7 @@ fn an_image_keeps_its_digests_on_every_way() {
 
 #[test]
 fn docker_schema_2_images_stay_what_they_are() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let host = registry.address();
         let layout = Layout::new(s.path("image"));
@@ -96,7 +96,7 @@ fn docker_schema_2_images_stay_what_they_are() {
 
 #[test]
 fn a_registry_mounts_layers_of_its_own_repositories() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let host = registry.address();
         push(s, &pulled(s), &[&format!("{host}/one/x")]).run().code(0);
@@ -112,7 +112,7 @@ fn a_registry_mounts_layers_of_its_own_repositories() {
 /// The second push of a new layer sends no byte of it, to the same registry in the same form.
 #[test]
 fn a_new_layer_is_sent_once() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let to = format!("{}/team/x", registry.address());
         let base = pulled(s);
@@ -142,7 +142,7 @@ fn a_new_layer_is_sent_once() {
 /// A copy between registries brings no layer into the store.
 #[test]
 fn an_image_is_copied_without_its_layers() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let from = format!("{}/one/x", registry.address());
         let whole = pulled(s);
@@ -171,7 +171,7 @@ fn an_image_is_copied_without_its_layers() {
 
 #[test]
 fn logins_and_certificates_are_those_of_jc_pull() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::guarded(s);
         let host = registry.address().to_owned();
         fs::create_dir_all(s.path("home/.config/containers/certs.d")).unwrap();
@@ -190,7 +190,7 @@ fn logins_and_certificates_are_those_of_jc_pull() {
 
 #[test]
 fn an_index_has_an_image_for_each_platform() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let host = registry.address();
         let layout = Layout::new(s.path("image"));
@@ -244,7 +244,7 @@ fn several_records_go_to_as_many_destinations() {
 /// Programs that read archives of docker save find the image, its name and its files.
 #[test]
 fn an_archive_of_docker_save_is_read_by_other_programs() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         require(s, "skopeo", "skopeo");
         let record = pulled(s);
         let ran = push(s, &record, &["--print", "digest", "docker-archive:d.tar:team/x:3"]).run();
@@ -270,7 +270,7 @@ fn an_archive_of_docker_save_is_read_by_other_programs() {
 /// An image from such an archive has uncompressed layers. A registry gets them compressed.
 #[test]
 fn layers_of_docker_archives_are_compressed_on_their_way() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let host = registry.address();
         push(s, &pulled(s), &["docker-archive:d.tar"]).run().code(0);
@@ -417,7 +417,7 @@ fn a_record_stands_for_an_image_of_the_store() {
 
 #[test]
 fn a_plain_layer_of_a_registry_stays_plain() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let registry = Registry::empty(s);
         let host = registry.address();
         let layout = Layout::new(s.path("image"));

@@ -65,7 +65,7 @@ fn arrives(registry: &Receiver, store: &Store<'_>, record: &str) {
 
 #[test]
 fn an_interrupted_upload_resumes() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let (registry, store, record) = world(s, 2 * PIECE + 1000);
         registry.fault("PATCH", "uploads", (1, 1), Fault::Cut(1 << 20));
         arrives(&registry, &store, &record);
@@ -102,7 +102,7 @@ fn failures_that_pass_cost_attempts_and_no_digest() {
 
 #[test]
 fn a_refusal_is_one_line_and_leaves_no_image() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         for (method, part, status, error) in [
             ("POST", "uploads", 403, "403 Forbidden"),
             ("POST", "uploads", 405, "405 Method Not Allowed"),
@@ -121,7 +121,7 @@ fn a_refusal_is_one_line_and_leaves_no_image() {
 
 #[test]
 fn a_registry_that_lies_about_digests_is_noticed() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let lie = format!("Docker-Content-Digest: sha256:{}", "0".repeat(64));
         for (method, part, error) in [
             ("PUT", "uploads", "was sent, and the registry says sha256:0000"),
@@ -156,7 +156,7 @@ fn a_registry_that_lies_about_digests_is_noticed() {
 
 #[test]
 fn nonsense_about_an_upload_is_an_error() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         for (method, header, error) in [
             ("PATCH", "Range: 0-99999999999", "says that it has 100000000000 bytes"),
             ("PATCH", "Range: none", "has the range"),
@@ -173,7 +173,7 @@ fn nonsense_about_an_upload_is_an_error() {
 
 #[test]
 fn a_registry_asks_for_longer_pieces() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let (registry, store, record) = world(s, 2 * PIECE);
         let header = format!("OCI-Chunk-Min-Length: {}", 2 * PIECE);
         registry.fault("POST", "uploads", (0, 99), Fault::Header(header));
@@ -186,7 +186,7 @@ fn a_registry_asks_for_longer_pieces() {
 
 #[test]
 fn nothing_goes_to_another_host() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         for (method, skipped, status, header) in [
             ("POST", 0, 202, "Location: http://HOST/v2/a/b/blobs/uploads/1"),
             ("POST", 0, 307, "Location: http://HOST/v2/a/b/blobs/uploads/"),
@@ -222,7 +222,7 @@ fn a_redirect_within_the_registry_keeps_the_content() {
 
 #[test]
 fn every_wait_for_a_registry_ends() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         for (method, part) in [("POST", "uploads"), ("PATCH", "uploads"), ("PUT", "manifests")] {
             let (registry, store, record) = world(s, 2 * PIECE);
             registry.fault(method, part, (0, 99), Fault::Stall);
@@ -238,7 +238,7 @@ fn every_wait_for_a_registry_ends() {
 /// The token of a push is for writing, and the login of the command line is for the destination alone.
 #[test]
 fn logins_go_to_the_registry_that_they_are_for() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let store = Store::new(s);
         // The origin needs no login, and would see one.
         let origin = Registry::start();

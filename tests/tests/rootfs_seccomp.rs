@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use jc_tests::{Sandbox, sandbox, sandbox_for, skip, workspace_dir};
+use jc_tests::{Sandbox, sandbox, skip, workspace_dir};
 use serde_json::{Value, json};
 
 mod rootfs_support;
@@ -80,7 +80,7 @@ fn differences(ours: &str, theirs: &str) -> Vec<String> {
 
 #[test]
 fn the_default_profile_does_what_runc_does_with_it() {
-    sandbox_for(std::time::Duration::from_secs(120), |s| {
+    sandbox(|s| {
         if !cfg!(target_arch = "x86_64") {
             skip!("the numbers here are those of x86_64");
         }

@@ -4,11 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
 
 use jc_tests::accounts::Accounts;
 use jc_tests::roots::busybox_root;
-use jc_tests::{Ann, Sandbox, sandbox, sandbox_for, workspace_dir};
+use jc_tests::{Ann, Sandbox, sandbox, workspace_dir};
 
 const NAMES: &str = "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP
     LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
@@ -64,7 +63,7 @@ fn are_among(options: &str, found: &BTreeSet<String>, allowed: &str) {
 
 #[test]
 fn each_capability_opens_the_ways_that_the_table_names() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         root(s);
         are_among("", &ways(s, ""), "");
         let held = s.sh("capsh --print | sed -n 's/^Bounding set =//p'").run().out();
@@ -124,7 +123,7 @@ const OWN: &str = "mount remount namespace user-namespace quota hangup";
 
 #[test]
 fn no_capability_opens_another_way_to_a_container_of_an_ordinary_user() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         root(s);
         let user =
             "setpriv --reuid=4321 --regid=4321 --clear-groups -- env -u JC_STORE HOME=/srv/ann";

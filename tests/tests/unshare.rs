@@ -9,7 +9,7 @@ use std::time::Duration;
 use jc_tests::contract::Chain;
 use jc_tests::pty::Terminal;
 use jc_tests::volume::volume;
-use jc_tests::{Sandbox, keeps_the_contract, sandbox, sandbox_for};
+use jc_tests::{Sandbox, keeps_the_contract, sandbox};
 use rustix::process::Signal;
 
 const TOOL: &str = "jc-unshare";
@@ -266,7 +266,7 @@ fn nothing_outlives_a_killed_link() {
 /// The payload does not outlive its waiting link, however early the link dies.
 #[test]
 fn no_payload_outlives_a_killed_link() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         for delay in 0..150 * u64::from(volume()) {
             let running = s.jc(TOOL).args(["-p", "--", "sleep", "1000"]).spawn();
             std::thread::sleep(Duration::from_micros(delay % 150 * 20));

@@ -3,9 +3,8 @@
 #![cfg(target_os = "linux")]
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::Duration;
 
-use jc_tests::{Sandbox, require, sandbox, sandbox_for};
+use jc_tests::{Sandbox, require, sandbox};
 use rustix::process::Signal;
 
 /// Signals that end a program, and two that are ignored. The C library uses 32 and 33 itself.
@@ -62,7 +61,7 @@ fn codes_from_outside(s: &Sandbox, chain: &str) -> String {
 
 #[test]
 fn signals_from_outside_end_a_chain_as_they_end_the_program() {
-    sandbox_for(Duration::from_secs(120), |s| {
+    sandbox(|s| {
         let plain = codes_from_outside(s, "");
         assert!(plain.contains("\n15 143\n16 144\n17 143\n"), "{plain}");
         for chain in CHAINS {

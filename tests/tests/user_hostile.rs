@@ -81,7 +81,7 @@ fn a_store_of_another_user_or_of_a_mapped_owner_is_refused() {
 
 #[test]
 fn a_payload_with_the_store_mounted_leads_no_tool_of_its_user_elsewhere() {
-    sandbox_for(Duration::from_secs(100), |s| {
+    sandbox(|s| {
         image(s);
         let ann = Ann::with_range(s);
         precious(&ann);
@@ -116,7 +116,7 @@ fn a_payload_with_the_store_mounted_leads_no_tool_of_its_user_elsewhere() {
 /// Desktop programs in containers get the runtime directory of their user.
 #[test]
 fn a_payload_with_the_state_mounted_leads_no_tool_of_its_user_elsewhere() {
-    sandbox_for(Duration::from_secs(100), |s| {
+    sandbox(|s| {
         image(s);
         let ann = Ann::with_range(s);
         precious(&ann);
