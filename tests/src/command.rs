@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,8 +21,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest time between the last output of a shell and its exec.
 const BECOMING: Duration = Duration::from_millis(50);
 
-/// The longest time that an output stays open after the end of its command.
-const DRAIN: Duration = Duration::from_secs(2);
+/// The longest time that an output stays open after the end of its command, in parts. A machine that stands still for
+/// seconds takes one part.
+const DRAIN: [Duration; 20] = [Duration::from_millis(100); 20];
 
 /// A command to run in a process group of its own, with an empty stdin.
 pub struct Cmd {
@@ -143,7 +144,9 @@ impl Sink {
 
     /// Whether the output was closed in time.
     fn is_closed(&self) -> bool {
-        self.closed.recv_timeout(DRAIN) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected)
+        DRAIN
+            .iter()
+            .any(|part| self.closed.recv_timeout(*part) == Err(RecvTimeoutError::Disconnected))
     }
 
     fn bytes(&self) -> Vec<u8> {

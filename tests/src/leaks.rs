@@ -3,20 +3,20 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::inside::{WATCHED, store_tmp, store_volumes};
 use crate::processes::{running, signal_pid};
+use crate::wait::give_pauses;
 
-/// The time that the kernel needs to clean up after a kill.
-const GRACE: Duration = Duration::from_secs(2);
+/// The time that the kernel needs to clean up after a kill, as a number of pauses.
+const GRACE: (u32, Duration) = (400, Duration::from_millis(5));
 
 /// The time that another test needs to clean up after a kill.
-const CGROUP_GRACE: Duration = Duration::from_secs(5);
+const CGROUP_GRACE: (u32, Duration) = (100, Duration::from_millis(50));
 
 /// The objects at the start of a test.
 pub struct Snapshot {
@@ -59,12 +59,13 @@ impl Snapshot {
             cgroups().difference(&self.cgroups).filter(|g| is_dead(g)).cloned().collect()
         };
         let mut suspects = new();
-        let start = Instant::now();
-        while !suspects.is_empty() && start.elapsed() < CGROUP_GRACE {
-            thread::sleep(Duration::from_millis(50));
-            let now = new();
-            suspects.retain(|group| now.contains(group));
-        }
+        give_pauses(CGROUP_GRACE.0, CGROUP_GRACE.1, || {
+            if !suspects.is_empty() {
+                let now = new();
+                suspects.retain(|group| now.contains(group));
+            }
+            suspects.is_empty()
+        });
         suspects
     }
 }
@@ -79,12 +80,11 @@ fn is_dead(group: &PathBuf) -> bool {
 
 /// The processes besides this one, which is PID 1 of its namespace. The processes are killed.
 fn processes() -> Vec<String> {
-    let start = Instant::now();
-    let mut left = running();
-    while !left.is_empty() && start.elapsed() < GRACE {
-        thread::sleep(Duration::from_millis(5));
+    let mut left = Vec::new();
+    give_pauses(GRACE.0, GRACE.1, || {
         left = running();
-    }
+        left.is_empty()
+    });
     for (pid, _) in &left {
         signal_pid(*pid, Signal::KILL);
     }
