@@ -7,11 +7,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::image::{Built, Layout};
+use crate::wait::wait_until;
 
 /// The registry's answer to one path.
 #[derive(Clone)]
@@ -477,10 +478,6 @@ impl FakeRegistry {
 
     /// Waits until the number of stalls is larger than `before`.
     pub fn wait_for_a_stall(&self, before: usize) {
-        let start = Instant::now();
-        while self.stalls() <= before {
-            assert!(start.elapsed() < Duration::from_secs(30), "nobody asks for a blob");
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("a request for a blob", || self.stalls() > before);
     }
 }

@@ -55,15 +55,10 @@ impl Snapshot {
     /// The new groups that stay. Concurrent tests and other users of the host have groups in the same hierarchies:
     /// those groups have processes, or a process with a lock, or end soon.
     fn new_cgroups(&self) -> BTreeSet<PathBuf> {
-        let new = || -> BTreeSet<PathBuf> {
-            cgroups().difference(&self.cgroups).filter(|g| is_dead(g)).cloned().collect()
-        };
-        let mut suspects = new();
-        give_pauses(CGROUP_GRACE.0, CGROUP_GRACE.1, || {
-            if !suspects.is_empty() {
-                let now = new();
-                suspects.retain(|group| now.contains(group));
-            }
+        let mut suspects: BTreeSet<PathBuf> =
+            cgroups().difference(&self.cgroups).cloned().collect();
+        give_pauses(CGROUP_GRACE, || {
+            suspects.retain(is_dead);
             suspects.is_empty()
         });
         suspects
@@ -81,7 +76,7 @@ fn is_dead(group: &PathBuf) -> bool {
 /// The processes besides this one, which is PID 1 of its namespace. The processes are killed.
 fn processes() -> Vec<String> {
     let mut left = Vec::new();
-    give_pauses(GRACE.0, GRACE.1, || {
+    give_pauses(GRACE, || {
         left = running();
         left.is_empty()
     });

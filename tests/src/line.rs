@@ -13,6 +13,7 @@ use crate::campaign::{chosen, note, seed};
 use crate::faults::{Act, Ended, Fault, reap, run};
 use crate::leaks::{Snapshot, has_link};
 use crate::processes::running;
+use crate::wait::give_pauses;
 
 /// The time limit of a line.
 pub const LONG: Duration = Duration::from_secs(8 * 3600);
@@ -190,10 +191,9 @@ fn start(s: &Sandbox, line: &Line<'_>) -> Ended {
 /// Waits for processes that die with the links, and reaps them as PID 1. A zombie in the PID namespace of another
 /// container would keep that container from its end.
 fn settle(known: &BTreeSet<i32>) {
-    let start = Instant::now();
-    while running().iter().any(|(pid, _)| !known.contains(pid)) && start.elapsed().as_secs() < 2 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    give_pauses((2000, Duration::from_millis(1)), || {
+        running().iter().all(|(pid, _)| known.contains(pid))
+    });
     reap();
 }
 

@@ -5,14 +5,13 @@ use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::image::{Format, Layout};
 use crate::sandbox::Sandbox;
 use crate::skip::leave_skipped;
+use crate::wait::wait_until;
 
 /// A running registry, which ends with this value.
 pub struct Registry {
@@ -100,12 +99,10 @@ impl Registry {
             Ok(child) => child,
             Err(e) => leave_skipped(&format!("docker-registry: {e}")),
         };
-        let start = Instant::now();
-        while TcpStream::connect(&address).is_err() {
+        wait_until("docker-registry to listen", || {
             assert!(child.try_wait().unwrap().is_none(), "docker-registry ended at once");
-            assert!(start.elapsed() < Duration::from_secs(30), "docker-registry does not listen");
-            thread::sleep(Duration::from_millis(5));
-        }
+            TcpStream::connect(&address).is_ok()
+        });
         Self { child, address, storage }
     }
 

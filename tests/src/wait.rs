@@ -34,7 +34,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Gives a condition so many pauses to hold. Pauses are counted in place of time, since a machine may stand still for
 /// seconds.
-pub fn give_pauses(number: u32, pause: Duration, mut holds: impl FnMut() -> bool) {
+pub fn give_pauses((number, pause): (u32, Duration), mut holds: impl FnMut() -> bool) {
     for _ in 0..number {
         if holds() {
             return;

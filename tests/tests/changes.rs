@@ -7,13 +7,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use jc_tests::image::{Image, Layout};
 use jc_tests::layer::{Entry, Layer};
 use jc_tests::roots::{busybox_layer, busybox_root};
 use jc_tests::volume::volume;
-use jc_tests::{Ann, Sandbox, require, sandbox, sandbox_for, tree};
+use jc_tests::{Ann, Sandbox, require, sandbox, tree};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
@@ -62,7 +61,7 @@ fn entries(list: &[u8]) -> BTreeSet<String> {
 
 #[test]
 fn the_list_agrees_with_podman() {
-    sandbox_for(Duration::from_secs(180), |s| {
+    sandbox(|s| {
         require(s, "podman", "podman");
         let image = image(s);
         fs::create_dir(s.path("u")).unwrap();

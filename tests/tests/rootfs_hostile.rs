@@ -5,10 +5,9 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 use jc_tests::volume::volume;
-use jc_tests::{Sandbox, sandbox, sandbox_for};
+use jc_tests::{Sandbox, sandbox};
 use rustix::fs::{XattrFlags, setxattr};
 use rustix::process::Signal;
 
@@ -150,15 +149,13 @@ fn try_share(s: &Sandbox, share: usize) {
     fs::remove_file(s.path("socket")).unwrap();
 }
 
-const LONG: Duration = Duration::from_secs(180);
-
 /// Defines a test for each share of the places.
 macro_rules! shares {
     ($($name:ident $share:expr),+) => {
         mod no_image_reaches_out_of_its_root {
             $(#[test]
             fn $name() {
-                jc_tests::sandbox_for(super::LONG, |s| super::try_places(s, $share));
+                jc_tests::sandbox(|s| super::try_places(s, $share));
             })+
         }
     };
@@ -242,7 +239,7 @@ fn no_layer_shows_what_is_not_its_own() {
 /// the start.
 #[test]
 fn no_race_leads_out() {
-    sandbox_for(LONG, |s| {
+    sandbox(|s| {
         precious(s);
         with_own_dev(s, || race(s));
     });
